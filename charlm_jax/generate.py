@@ -1,0 +1,161 @@
+"""Drawing text from a model, one character after another.
+
+Two ways to decode:
+
+  carried  the model's state is carried from character to character, from the prompt's first on.
+  window   the textbook's sampler: for every new character the last `context` characters are read
+           again from the initial state. (The book reads a prompt longer than the window whole,
+           once, for the first character alone; here the window holds from the start.)
+
+While prompt and text are together no longer than the window, both give the same text.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from charlm_jax.models import LanguageModel
+from charlm_jax.sampling import gumbel_noise, scaled_categorical
+from charlm_jax.types import ModelState, Params, look_up
+
+# Characters drawn in one dispatch, and the longest piece in which a prompt is read.
+_DRAWN_PIECE = 25
+_READ_PIECE = 256
+
+
+class Rows(NamedTuple):
+    """What is drawn: one row for every pair of a scale and a sample.
+
+    Attributes:
+      keys_B: each row's key; that of its sample, whatever its scale.
+      scale_B: each row's scale factor, in [0, inf].
+    """
+
+    keys_B: jax.Array
+    scale_B: jax.Array
+
+
+Decoder = Callable[[Params, np.ndarray, Rows, int], Iterator[np.ndarray]]
+
+
+def make_carried_decoder(model: LanguageModel, *, context: int) -> Decoder:
+    """Decode with the state carried.
+
+    Args:
+      model: what draws.
+      context: past positions that an attention layer keeps; a recurrent layer ignores it.
+
+    Returns:
+      (params, prompt_N, rows, characters) -> an iterator over ids_BT, whose pieces together have
+      `characters` columns. Neither the prompt's length nor `characters` makes it compile again
+      once it has seen each power of two.
+    """
+
+    @jax.jit
+    def read(
+        params: Params, piece_BT: jax.Array, state: ModelState
+    ) -> tuple[jax.Array, ModelState]:
+        logits_BTV, state = model.apply(params, piece_BT, state)
+        return logits_BTV[:, -1], state
+
+    @jax.jit
+    def draw(
+        params: Params, logits_BV: jax.Array, state: ModelState, rows: Rows, first: jax.Array
+    ) -> tuple[jax.Array, jax.Array, ModelState]:
+        def step(
+            carry: tuple[jax.Array, ModelState], number: jax.Array
+        ) -> tuple[tuple[jax.Array, ModelState], jax.Array]:
+            logits_BV, state = carry
+            noise_BV = gumbel_noise(rows.keys_B, number, logits_BV.shape[-1])
+            ids_B = scaled_categorical(logits_BV, noise_BV, rows.scale_B)
+            logits_BTV, state = model.apply(params, ids_B[:, None], state)
+            return (logits_BTV[:, 0], state), ids_B
+
+        numbers = first + jnp.arange(_DRAWN_PIECE)
+        (logits_BV, state), ids_TB = jax.lax.scan(step, (logits_BV, state), numbers)
+        return ids_TB.T, logits_BV, state
+
+    def decode(
+        params: Params, prompt_N: np.ndarray, rows: Rows, characters: int
+    ) -> Iterator[np.ndarray]:
+        state = model.initial_state(len(rows.scale_B), context)
+        for piece_N in _powers_of_two(prompt_N):
+            piece_BT = np.tile(piece_N.astype(np.int32), (len(rows.scale_B), 1))
+            logits_BV, state = read(params, piece_BT, state)
+        for first in range(0, characters, _DRAWN_PIECE):
+            ids_BT, logits_BV, state = draw(params, logits_BV, state, rows, first)
+            yield np.asarray(ids_BT)[:, : characters - first]
+
+    return decode
+
+
+def make_window_decoder(model: LanguageModel, *, context: int) -> Decoder:
+    """Decode as the textbook does.
+
+    Args:
+      model: what draws.
+      context: characters that are read again for every new one.
+
+    Returns:
+      As `make_carried_decoder`.
+    """
+
+    @jax.jit
+    def draw(
+        params: Params, window_BT: jax.Array, length: jax.Array, rows: Rows, first: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        def step(
+            carry: tuple[jax.Array, jax.Array], number: jax.Array
+        ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
+            # The window is filled from the left. What lies right of `length` is read too, but
+            # nothing before it can see it.
+            window_BT, length = carry
+            state = model.initial_state(window_BT.shape[0], 0)
+            logits_BTV, _ = model.apply(params, window_BT, state)
+            logits_BV = jnp.take(logits_BTV, length - 1, axis=1)
+            noise_BV = gumbel_noise(rows.keys_B, number, logits_BV.shape[-1])
+            ids_B = scaled_categorical(logits_BV, noise_BV, rows.scale_B)
+            is_full = length == context
+            window_BT = jnp.where(is_full, jnp.roll(window_BT, -1, axis=1), window_BT)
+            length = jnp.where(is_full, length, length + 1)
+            return (window_BT.at[:, length - 1].set(ids_B), length), ids_B
+
+        numbers = first + jnp.arange(_DRAWN_PIECE)
+        (window_BT, length), ids_TB = jax.lax.scan(step, (window_BT, length), numbers)
+        return ids_TB.T, window_BT, length
+
+    def decode(
+        params: Params, prompt_N: np.ndarray, rows: Rows, characters: int
+    ) -> Iterator[np.ndarray]:
+        seen_N = prompt_N[-context:].astype(np.int32)
+        row_T = np.pad(seen_N, (0, context - len(seen_N)))
+        window_BT = jnp.asarray(np.tile(row_T, (len(rows.scale_B), 1)))
+        length = jnp.asarray(len(seen_N), jnp.int32)
+        for first in range(0, characters, _DRAWN_PIECE):
+            ids_BT, window_BT, length = draw(params, window_BT, length, rows, first)
+            yield np.asarray(ids_BT)[:, : characters - first]
+
+    return decode
+
+
+_DECODERS: Mapping[str, Callable[..., Decoder]] = {
+    "carried": make_carried_decoder,
+    "window": make_window_decoder,
+}
+
+
+def make_decoder(model: LanguageModel, *, mode: str, context: int) -> Decoder:
+    """The decoder called `carried` or `window`."""
+    return look_up(_DECODERS, mode, "mode")(model, context=context)
+
+
+def _powers_of_two(ids_N: np.ndarray) -> Iterator[np.ndarray]:
+    """Cut ids into pieces whose lengths are powers of two, longest first."""
+    while ids_N.size:
+        length = min(_READ_PIECE, 2 ** int(math.log2(ids_N.size)))
+        yield ids_N[:length]
+        ids_N = ids_N[length:]

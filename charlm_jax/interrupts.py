@@ -1,0 +1,44 @@
+"""Ctrl-C and SIGTERM as a question that the loop asks between dispatches."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from charlm_jax.types import CharlmError
+
+
+class Interrupted(CharlmError):
+    """A run was asked to stop, and has saved itself.
+
+    Attributes:
+      signal_number: SIGINT or SIGTERM.
+    """
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.signal_number = signal_number
+
+
+@contextmanager
+def deferred_signals() -> Iterator[Callable[[], int]]:
+    """Hold SIGINT and SIGTERM back; the function yielded gives the one received, or 0.
+
+    Outside the main thread, where Python allows no handlers, it always gives 0.
+    """
+    received: list[int] = []
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        del frame
+        received.append(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: 0
+        return
+    previous = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: received[0] if received else 0
+    finally:
+        for number, action in previous.items():
+            signal.signal(number, action)

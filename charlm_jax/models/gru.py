@@ -1,0 +1,96 @@
+"""Gated recurrent unit (Cho et al. 2014), in the form that cuDNN, Keras 3 and PyTorch compute."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from charlm_jax.models.initializers import InitScheme
+from charlm_jax.models.ops import scan_time
+
+
+class GRUState(NamedTuple):
+    """What a GRU carries from one position to the next."""
+
+    hidden_BH: jax.Array
+
+
+def gru_scan(
+    z_BTG: jax.Array,
+    state: GRUState,
+    recurrent_kernel_HG: jax.Array,
+    candidate_bias_H: jax.Array,
+) -> tuple[jax.Array, GRUState, Mapping[str, jax.Array]]:
+    """The recurrence, on inputs that are already projected.
+
+        r, u = sigmoid(z_r + h U_r), sigmoid(z_u + h U_u)
+        n = tanh(z_n + r * (h U_n + b_n))
+        h' = (1 - u) * n + u * h
+
+    The reset gate acts after the recurrent product; in the paper it acts before.
+
+    Args:
+      z_BTG: x W + b, with G = 3H stacked in the order reset, update, candidate.
+      state: hidden before the first position.
+      recurrent_kernel_HG: U.
+      candidate_bias_H: b_n, inside the reset gate's product.
+
+    Returns:
+      hidden_BTH, the state after the last position, and the gates at every position.
+    """
+
+    def step(state: GRUState, z_BG: jax.Array) -> tuple[GRUState, tuple[jax.Array, dict]]:
+        zr_BH, zu_BH, zn_BH = jnp.split(z_BG, 3, axis=-1)
+        hr_BH, hu_BH, hn_BH = jnp.split(state.hidden_BH @ recurrent_kernel_HG, 3, axis=-1)
+        reset_BH = jax.nn.sigmoid(zr_BH + hr_BH)
+        update_BH = jax.nn.sigmoid(zu_BH + hu_BH)
+        candidate_BH = jnp.tanh(zn_BH + reset_BH * (hn_BH + candidate_bias_H[None, :]))
+        hidden_BH = (1.0 - update_BH) * candidate_BH + update_BH * state.hidden_BH
+        seen = {"reset_gate": reset_BH, "update_gate": update_BH, "candidate": candidate_BH}
+        return GRUState(hidden_BH), (hidden_BH, seen)
+
+    state, (hidden_BTH, seen) = scan_time(step, state, z_BTG)
+    return hidden_BTH, state, seen
+
+
+class GRU(nn.Module):
+    """One GRU layer.
+
+    Attributes:
+      hidden_size: H.
+      scheme: how weights are drawn.
+    """
+
+    hidden_size: int
+    scheme: InitScheme
+
+    def setup(self) -> None:
+        scheme, size = self.scheme, self.hidden_size
+        self.input = nn.Dense(3 * size, kernel_init=scheme.gate_kernel(3))
+        self.recurrent_kernel = self.param(
+            "recurrent_kernel", scheme.recurrent_kernel(3), (size, 3 * size)
+        )
+        self.candidate_bias = self.param("candidate_bias", nn.initializers.zeros, (size,))
+
+    def project(self, x: jax.Array) -> jax.Array:
+        """The part that does not recur, x W + b, for inputs of any rank."""
+        return self.input(x)
+
+    def mix(self, z_BTG: jax.Array, state: GRUState) -> tuple[jax.Array, GRUState]:
+        """The recurrence over projected inputs."""
+        hidden_BTH, state, seen = gru_scan(
+            z_BTG, state, self.recurrent_kernel, self.candidate_bias
+        )
+        for name, value in seen.items():
+            self.sow("captured", name, value)
+        return hidden_BTH, state
+
+    def __call__(self, x_BTD: jax.Array, state: GRUState) -> tuple[jax.Array, GRUState]:
+        return self.mix(self.project(x_BTD), state)
+
+    def initial_state(self, batch_size: int, context: int) -> GRUState:
+        """All zeros; a recurrent state ignores the context."""
+        del context
+        return GRUState(jnp.zeros((batch_size, self.hidden_size)))

@@ -1,0 +1,96 @@
+"""Initial weights as two libraries draw them.
+
+The gates of a recurrent layer are stacked in one kernel of shape (in, gates x H). Keras draws
+that kernel as one matrix, so its Glorot limit counts all gates as outputs, and the recurrent
+kernel is orthogonal as a whole: a single gate's square block is not. Flax draws every gate by
+itself. The difference is large enough to see in a loss curve.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.nn.initializers import Initializer
+
+from charlm_jax.types import look_up
+
+
+def _per_gate(draw: Initializer, gates: int) -> Initializer:
+    """Draw the square or rectangular block of every gate on its own key, and stack the columns."""
+
+    def init(key: jax.Array, shape: Sequence[int], dtype: jnp.dtype = jnp.float32) -> jax.Array:
+        rows, columns = shape
+        keys = jax.random.split(key, gates)
+        return jnp.concatenate([draw(k, (rows, columns // gates), dtype) for k in keys], axis=1)
+
+    return init
+
+
+@dataclasses.dataclass(frozen=True)
+class InitScheme:
+    """Initialisers of every kind of parameter.
+
+    Attributes:
+      embedding: of the (V, D) table.
+      kernel: of a dense (in, out) matrix.
+      recurrent: of the (H, H) matrix of one gate, or of all gates where `joint`.
+      forget_bias: what an LSTM's forget gate starts from; every other bias starts from 0.
+      joint: whether stacked gates are drawn as one matrix.
+    """
+
+    embedding: Initializer
+    kernel: Initializer
+    recurrent: Initializer
+    forget_bias: float
+    joint: bool
+
+    def gate_kernel(self, gates: int) -> Initializer:
+        """Of the stacked input kernel (D, gates x H)."""
+        return self.kernel if self.joint else _per_gate(self.kernel, gates)
+
+    def recurrent_kernel(self, gates: int) -> Initializer:
+        """Of the stacked recurrent kernel (H, gates x H)."""
+        return self.recurrent if self.joint else _per_gate(self.recurrent, gates)
+
+
+def _uniform(limit: float) -> Initializer:
+    def init(key: jax.Array, shape: Sequence[int], dtype: jnp.dtype = jnp.float32) -> jax.Array:
+        return jax.random.uniform(key, shape, dtype, -limit, limit)
+
+    return init
+
+
+_SCHEMES: Mapping[str, InitScheme] = {
+    "keras": InitScheme(
+        embedding=_uniform(0.05),
+        kernel=nn.initializers.glorot_uniform(),
+        recurrent=nn.initializers.orthogonal(),
+        forget_bias=1.0,
+        joint=True,
+    ),
+    "flax": InitScheme(
+        embedding=nn.initializers.variance_scaling(1.0, "fan_in", "normal", out_axis=0),
+        kernel=nn.initializers.lecun_normal(),
+        recurrent=nn.initializers.orthogonal(),
+        forget_bias=0.0,
+        joint=False,
+    ),
+}
+
+
+def init_scheme(name: str) -> InitScheme:
+    """The scheme called `keras` (Keras 3, `keras.layers.LSTM`) or `flax` (Flax 0.12, Linen)."""
+    return look_up(_SCHEMES, name, "model.init")
+
+
+def forget_gate_bias(value: float) -> Initializer:
+    """The stacked bias (4H) of an LSTM in the order i, f, g, o: zeros, and `value` at f."""
+
+    def init(key: jax.Array, shape: Sequence[int], dtype: jnp.dtype = jnp.float32) -> jax.Array:
+        del key
+        gates = jnp.array([0.0, value, 0.0, 0.0], dtype)
+        return jnp.repeat(gates, shape[0] // 4)
+
+    return init

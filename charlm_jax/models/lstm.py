@@ -1,0 +1,103 @@
+"""Long short-term memory (Hochreiter and Schmidhuber 1997; forget gate of Gers et al. 2000)."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from charlm_jax.models.initializers import InitScheme, forget_gate_bias
+from charlm_jax.models.ops import scan_time
+
+
+class LSTMState(NamedTuple):
+    """What an LSTM carries from one position to the next."""
+
+    cell_BH: jax.Array
+    hidden_BH: jax.Array
+
+
+def lstm_scan(
+    z_BTG: jax.Array, state: LSTMState, recurrent_kernel_HG: jax.Array
+) -> tuple[jax.Array, LSTMState, Mapping[str, jax.Array]]:
+    """The recurrence, on inputs that are already projected.
+
+        i, f, g, o = split(z + h U)
+        c' = sigmoid(f) * c + sigmoid(i) * tanh(g)
+        h' = sigmoid(o) * tanh(c')
+
+    Args:
+      z_BTG: x W + b, with G = 4H stacked in the order i, f, g, o.
+      state: cell and hidden before the first position.
+      recurrent_kernel_HG: U.
+
+    Returns:
+      hidden_BTH, the state after the last position, and gates and cell at every position
+      (compiled away where nobody reads them).
+    """
+
+    def step(state: LSTMState, z_BG: jax.Array) -> tuple[LSTMState, tuple[jax.Array, dict]]:
+        gates_BG = z_BG + state.hidden_BH @ recurrent_kernel_HG
+        i_BH, f_BH, g_BH, o_BH = jnp.split(gates_BG, 4, axis=-1)
+        i_BH, f_BH, o_BH = jax.nn.sigmoid(i_BH), jax.nn.sigmoid(f_BH), jax.nn.sigmoid(o_BH)
+        g_BH = jnp.tanh(g_BH)
+        cell_BH = f_BH * state.cell_BH + i_BH * g_BH
+        hidden_BH = o_BH * jnp.tanh(cell_BH)
+        seen = {
+            "input_gate": i_BH,
+            "forget_gate": f_BH,
+            "candidate": g_BH,
+            "output_gate": o_BH,
+            "cell": cell_BH,
+        }
+        return LSTMState(cell_BH, hidden_BH), (hidden_BH, seen)
+
+    state, (hidden_BTH, seen) = scan_time(step, state, z_BTG)
+    return hidden_BTH, state, seen
+
+
+class LSTM(nn.Module):
+    """One LSTM layer.
+
+    The gates are stacked in one kernel in the order i, f, g, o, as in Keras and PyTorch; Flax's
+    cells keep a kernel per gate. There is one bias, as in Keras; PyTorch has two, which add up.
+
+    Attributes:
+      hidden_size: H.
+      scheme: how weights are drawn.
+    """
+
+    hidden_size: int
+    scheme: InitScheme
+
+    def setup(self) -> None:
+        scheme, size = self.scheme, self.hidden_size
+        self.input = nn.Dense(
+            4 * size,
+            kernel_init=scheme.gate_kernel(4),
+            bias_init=forget_gate_bias(scheme.forget_bias),
+        )
+        self.recurrent_kernel = self.param(
+            "recurrent_kernel", scheme.recurrent_kernel(4), (size, 4 * size)
+        )
+
+    def project(self, x: jax.Array) -> jax.Array:
+        """The part that does not recur, x W + b, for inputs of any rank."""
+        return self.input(x)
+
+    def mix(self, z_BTG: jax.Array, state: LSTMState) -> tuple[jax.Array, LSTMState]:
+        """The recurrence over projected inputs."""
+        hidden_BTH, state, seen = lstm_scan(z_BTG, state, self.recurrent_kernel)
+        for name, value in seen.items():
+            self.sow("captured", name, value)
+        return hidden_BTH, state
+
+    def __call__(self, x_BTD: jax.Array, state: LSTMState) -> tuple[jax.Array, LSTMState]:
+        return self.mix(self.project(x_BTD), state)
+
+    def initial_state(self, batch_size: int, context: int) -> LSTMState:
+        """All zeros; a recurrent state ignores the context."""
+        del context
+        zeros_BH = jnp.zeros((batch_size, self.hidden_size))
+        return LSTMState(zeros_BH, zeros_BH)

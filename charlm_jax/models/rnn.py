@@ -1,0 +1,59 @@
+"""The plain recurrent network (Elman 1990)."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from charlm_jax.models.initializers import InitScheme
+from charlm_jax.models.ops import scan_time
+
+
+class RNNState(NamedTuple):
+    """What a plain RNN carries from one position to the next."""
+
+    hidden_BH: jax.Array
+
+
+class RNN(nn.Module):
+    """One recurrent layer: h' = tanh(x W + b + h U).
+
+    Attributes:
+      hidden_size: H.
+      scheme: how weights are drawn.
+    """
+
+    hidden_size: int
+    scheme: InitScheme
+
+    def setup(self) -> None:
+        scheme, size = self.scheme, self.hidden_size
+        self.input = nn.Dense(size, kernel_init=scheme.gate_kernel(1))
+        self.recurrent_kernel = self.param(
+            "recurrent_kernel", scheme.recurrent_kernel(1), (size, size)
+        )
+
+    def project(self, x: jax.Array) -> jax.Array:
+        """The part that does not recur, x W + b, for inputs of any rank."""
+        return self.input(x)
+
+    def mix(self, z_BTH: jax.Array, state: RNNState) -> tuple[jax.Array, RNNState]:
+        """The recurrence over projected inputs."""
+        recurrent_kernel_HH = self.recurrent_kernel
+
+        def step(state: RNNState, z_BH: jax.Array) -> tuple[RNNState, jax.Array]:
+            hidden_BH = jnp.tanh(z_BH + state.hidden_BH @ recurrent_kernel_HH)
+            return RNNState(hidden_BH), hidden_BH
+
+        state, hidden_BTH = scan_time(step, state, z_BTH)
+        self.sow("captured", "hidden", hidden_BTH)
+        return hidden_BTH, state
+
+    def __call__(self, x_BTD: jax.Array, state: RNNState) -> tuple[jax.Array, RNNState]:
+        return self.mix(self.project(x_BTD), state)
+
+    def initial_state(self, batch_size: int, context: int) -> RNNState:
+        """All zeros; a recurrent state ignores the context."""
+        del context
+        return RNNState(jnp.zeros((batch_size, self.hidden_size)))

@@ -1,0 +1,18 @@
+"""One root key, and named streams from it. A spent key is never used again."""
+
+import enum
+
+import jax
+
+
+class Stream(enum.IntEnum):
+    """What a stream of keys is for. Numbers are part of a run's meaning: never renumber."""
+
+    PARAMETERS = 0
+    ORDER = 1
+    DROPOUT = 2
+
+
+def stream_key(seed: int, stream: Stream) -> jax.Array:
+    """The key of one stream; a step or an epoch folds its number in."""
+    return jax.random.fold_in(jax.random.key(seed), stream)

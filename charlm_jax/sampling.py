@@ -1,0 +1,70 @@
+"""Drawing one character from logits.
+
+The scale factor a multiplies the logits before the softmax; it is the inverse of the temperature.
+a > 1 sharpens the distribution, a < 1 flattens it, 0 is uniform and infinity is greedy.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from charlm_jax.types import CharlmError
+
+
+def check_scale(scale: float) -> float:
+    """A scale factor in [0, inf], or a `CharlmError`."""
+    if math.isnan(scale) or scale < 0:
+        raise CharlmError(f"scale={scale:g} is not allowed: it must lie in [0, inf]; inf is greedy")
+    return scale
+
+
+def temperature(scale: float) -> float:
+    """1 / scale; the temperature of scale 0 is infinite."""
+    return math.inf if scale == 0 else 1.0 / scale
+
+
+def scaled_probabilities(logits_BV: jax.Array, scale_B: jax.Array) -> jax.Array:
+    """softmax(scale * logits), for finite scales; probs_BV, float32."""
+    return jax.nn.softmax(logits_BV * scale_B[:, None], axis=-1)
+
+
+def scaled_categorical(
+    logits_BV: jax.Array, gumbel_BV: jax.Array, scale_B: jax.Array
+) -> jax.Array:
+    """One draw a row from softmax(scale * logits), by the Gumbel-max trick.
+
+        argmax(logits * min(a, 1) + gumbel * min(1 / a, 1))
+
+    is argmax(a * logits + gumbel) divided by max(a, 1), so it is right from a = 0 (uniform) to
+    a = inf (greedy), where a * logits itself is not a number.
+
+    Args:
+      logits_BV: finite scores.
+      gumbel_BV: standard Gumbel noise. Noise that does not depend on the scale makes the draws
+        of several scales comparable: they differ by the scale alone.
+      scale_B: scale factors in [0, inf].
+
+    Returns:
+      ids_B, int32.
+
+    Source: Gumbel 1954; Maddison, Tarlow and Minka 2014 (A* sampling, section 2).
+    """
+    toward_logits_B = jnp.minimum(scale_B, 1.0)
+    toward_noise_B = jnp.minimum(1.0 / scale_B, 1.0)
+    scores_BV = logits_BV * toward_logits_B[:, None] + gumbel_BV * toward_noise_B[:, None]
+    return jnp.argmax(scores_BV, axis=-1).astype(jnp.int32)
+
+
+def sample_keys(seed: int, samples: int) -> jax.Array:
+    """Keys_M of samples 0 .. M - 1: key i depends on (seed, i) and on nothing else."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.arange(samples))
+
+
+def gumbel_noise(keys_B: jax.Array, step: jax.Array, symbols: int) -> jax.Array:
+    """Gumbel_BV for one step: each row's from (its key, the step)."""
+
+    def draw(key: jax.Array) -> jax.Array:
+        return jax.random.gumbel(jax.random.fold_in(key, step), (symbols,))
+
+    return jax.vmap(draw)(keys_B)

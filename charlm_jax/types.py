@@ -1,0 +1,46 @@
+"""Names shared by every module: the dimension letters and the one error that a person can mend.
+
+Array names end in the letters of their dimensions, so `logits_BTV` has three axes:
+
+    B  batch: rows that do not see one another
+    T  positions being processed
+    S  positions attended to
+    V  vocabulary
+    D  width of the model's stream
+    H  width of a recurrent layer, or attention heads
+    K  width of one head
+    F  width of the feed-forward layer
+    G  stacked gates (4H for an LSTM)
+    E  steps of one epoch
+    N  characters, in the order of the text
+
+Inside a scan over time T falls away: `x_BD`.
+"""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+Params = Mapping[str, Any]
+"""A tree of arrays, keyed by full words (`embedding`, `output`, ...)."""
+
+ModelState = Any
+"""Whatever a model carries from one piece of text to the next; a tree of arrays."""
+
+
+class CharlmError(ValueError):
+    """A mistake that the user can mend.
+
+    Its message is one line: what was wrong, which value, and what would be right. The command
+    line prints it without a traceback and exits with status 2; a notebook sees a `ValueError`.
+    """
+
+
+Entry = TypeVar("Entry")
+
+
+def look_up(table: Mapping[str, Entry], name: str, field: str) -> Entry:
+    """The table's entry for a name that a config gave, or a `CharlmError` that lists the names."""
+    if name not in table:
+        known = ", ".join(table)
+        raise CharlmError(f"config.{field}={name!r} is not known: it must be one of {known}")
+    return table[name]

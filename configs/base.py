@@ -1,0 +1,83 @@
+"""Every value of a run, with its unit and meaning. Variants import this file and edit.
+
+Not a config to train: it is the list of what can be said.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+
+    # Root of all randomness in training: initial weights, order of batches, dropout.
+    config.seed = 1
+
+    config.data = ConfigDict()
+    # A registered name (`charlm corpora` lists them), a text file, a folder, or a glob.
+    config.data.corpus = "shakespeare"
+    # How the bytes of files become characters; decoding is strict.
+    config.data.encoding = "utf-8"
+    # chunks: an epoch is every non-overlapping piece of sequence_length + 1 characters once, in
+    # random order. crops: pieces that start anywhere, as many as read the text about once.
+    config.data.loader = "chunks"
+    # Characters that the model reads in one training sequence (T).
+    config.data.sequence_length = 40
+    # Sequences in one step (B).
+    config.data.batch_size = 64
+
+    config.split = ConfigDict()
+    # tail: the last valid_fraction of the text is held out. none: all of it is trained on, and
+    # no held-out figure exists.
+    config.split.kind = "tail"
+    # Share of the characters that is held out, between 0 and 1.
+    config.split.valid_fraction = 0.1
+
+    config.model = ConfigDict()
+    # From the embedding upwards: any of lstm, gru, rnn.
+    config.model.layers = ("lstm",)
+    # Width of a symbol's vector.
+    config.model.embedding_size = 256
+    # Width of every layer's hidden state.
+    config.model.hidden_size = 512
+    # Share of activations zeroed in training, on every layer's input and before the output.
+    config.model.dropout = 0.0
+    # keras: joint orthogonal and Glorot-uniform kernels, forget-gate bias 1, embedding uniform in
+    # +-0.05. flax: per-gate kernels, LeCun-normal inputs, zero biases.
+    config.model.init = "keras"
+
+    config.optimizer = ConfigDict()
+    # Adam.
+    # The constant rate, or the peak of the schedule.
+    config.optimizer.learning_rate = 1e-3
+    # constant, or cosine (from the peak to final_learning_rate over the run). Both start with a
+    # linear rise over warmup_steps.
+    config.optimizer.schedule = "constant"
+    config.optimizer.warmup_steps = 0
+    config.optimizer.final_learning_rate = 0.0
+    config.optimizer.beta1 = 0.9
+    config.optimizer.beta2 = 0.999
+    # Added to the root of Adam's second moment. Keras has 1e-7, optax itself 1e-8.
+    config.optimizer.epsilon = 1e-7
+    # Largest global norm of the gradient; 0 does not clip.
+    config.optimizer.clip_norm = 0.0
+
+    config.train = ConfigDict()
+    # Passes over the training text.
+    config.train.epochs = 20
+    # Stop after so many steps even if epochs are left; 0 is no limit.
+    config.train.max_steps = 0
+    # Most steps that run on the device between two looks of the host.
+    config.train.steps_per_dispatch = 20
+    # Steps averaged in one `step` row of metrics.jsonl.
+    config.train.log_every_steps = 20
+    # Held-out loss and a checkpoint every so many steps, beside those at the end of every epoch;
+    # 0 is at the end of epochs alone.
+    config.train.evaluate_every_steps = 0
+
+    config.evaluation = ConfigDict()
+    # Characters per non-overlapping window; 0 is data.sequence_length.
+    config.evaluation.context = 0
+    # Windows scored at once; it changes the speed, not the figure.
+    config.evaluation.batch_size = 256
+
+    return config

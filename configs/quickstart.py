@@ -1,0 +1,24 @@
+"""A first look: does a small LSTM learn to write like a play?"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config() -> ConfigDict:
+    config = base.get_config()
+    config.data.corpus = "shakespeare"
+    config.data.loader = "crops"
+    config.data.sequence_length = 64
+    config.data.batch_size = 32
+    config.split.valid_fraction = 0.02
+    config.model.embedding_size = 64
+    config.model.hidden_size = 256
+    config.optimizer.learning_rate = 5e-3
+    config.optimizer.schedule = "cosine"
+    config.optimizer.warmup_steps = 50
+    config.optimizer.clip_norm = 1.0
+    config.train.epochs = 1
+    config.train.log_every_steps = 100
+    config.train.evaluate_every_steps = 500
+    return config

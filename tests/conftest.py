@@ -1,0 +1,55 @@
+"""What every test runs under: strict shapes, two figures of merit pinned, a shared compile cache."""
+
+import os
+from pathlib import Path
+
+import jax
+import pytest
+
+from charlm_jax.config import Config, load_config
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent / ".jax_cache"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+TINY = {
+    "data.corpus": "synthetic:reach=2,symbols=4,characters=3000,seed=1",
+    "data.sequence_length": 8,
+    "data.batch_size": 16,
+    "model.embedding_size": 5,
+    "model.hidden_size": 6,
+    "train.epochs": 2,
+    "train.log_every_steps": 5,
+    "train.steps_per_dispatch": 4,
+    "evaluation.batch_size": 7,
+}
+
+
+@pytest.fixture
+def tiny_config() -> Config:
+    """A run of a second: 2 epochs of 300 targets a step on a synthetic text."""
+    return make_tiny_config()
+
+
+def make_tiny_config(**changes: object) -> Config:
+    """The tiny config with dotted fields changed: `make_tiny_config(**{"seed": 2})`."""
+    return load_config(str(Path(__file__).parent.parent / "configs" / "base.py"), TINY | changes)
+
+
+@pytest.fixture
+def text_file(tmp_path: Path) -> Path:
+    """A small text of words and lines."""
+    path = tmp_path / "text.txt"
+    path.write_text("the quick brown fox jumps over the lazy dog.\n" * 60, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def book() -> str:
+    """The tutorial's text; skips where no folder of downloaded files is named."""
+    from charlm_jax.corpora import load_corpus
+
+    folder = os.environ.get("CHARLM_CORPORA")
+    if not folder or not (Path(folder) / "1268-0.txt").is_file():
+        pytest.skip("CHARLM_CORPORA names no folder with 1268-0.txt: the book is not at hand")
+    return load_corpus("mysterious-island").text
