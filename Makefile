@@ -42,7 +42,7 @@ format: $(READY)  ## Format, and mend what ruff can mend
 	$(BIN)/ruff format
 
 clean:  ## Remove environments and caches, never runs/
-	rm -rf .venv .venv-* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-* .hypothesis .mypy_cache .pytest_cache .ruff_cache tests/.jax_cache
 	find . -path ./runs -prune -o -name __pycache__ -prune -exec rm -rf {} +
 
 # The stamp's name carries the version, so that another Python behind the same name starts a fresh

@@ -10,6 +10,7 @@ import difflib
 import importlib.util
 import inspect
 import math
+import re
 import sys
 import types
 import typing
@@ -223,8 +224,10 @@ def shipped_names() -> list[str]:
 
 
 def config_name(spec: str) -> str:
-    """The short name of a config, used for its default workdir: `a/b/tutorial.py:x` -> tutorial."""
-    return _locate(spec)[0].stem
+    """A short name for a config, as its default workdir has it: `my_text:a/b.txt` -> my_text-b."""
+    path, argument = _locate(spec)
+    stem = "" if argument is None else re.sub(r"\W+", "-", Path(argument).stem).strip("-")
+    return f"{path.stem}-{stem}" if stem else path.stem
 
 
 def load_config(spec: str, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Config:

@@ -1,0 +1,47 @@
+"""What a model is made of: its parts, their output shapes and their parameters."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from charlm_jax.config import ModelConfig
+from charlm_jax.models.language_model import build_blocks, build_model, layer_name
+from charlm_jax.types import Params
+
+
+class Module(NamedTuple):
+    """One part of a model.
+
+    Attributes:
+      name: its key among the parameters.
+      kind: what it is: embedding, a mixer's name, or dense.
+      output_shape: with "B" and "T" where any number will do.
+      parameters: how many numbers it learns.
+    """
+
+    name: str
+    kind: str
+    output_shape: tuple[str | int, ...]
+    parameters: int
+
+
+def count_parameters(params: Params) -> int:
+    """How many numbers a tree of arrays holds."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def summarize(model: ModelConfig, vocab_size: int) -> tuple[Module, ...]:
+    """The modules of a model from the input up. Nothing is computed, only shapes."""
+    language_model = build_model(model, vocab_size)
+    params = jax.eval_shape(lambda: language_model.init(jax.random.key(0)))
+    width = model.embedding_size
+    modules = [Module("embedding", "embedding", ("B", "T", width), vocab_size * width)]
+    for index, (kind, block) in enumerate(zip(model.layers, build_blocks(model), strict=True)):
+        name = layer_name(index)
+        x_BTD, state = jnp.zeros((1, 1, width)), block.mixer.initial_state(1, 0)
+        output, _ = jax.eval_shape(block.apply, {"params": params[name]}, x_BTD, state)
+        width = output.shape[-1]
+        modules.append(Module(name, kind, ("B", "T", width), count_parameters(params[name])))
+    size = count_parameters(params["output"])
+    return (*modules, Module("output", "dense", ("B", "T", vocab_size), size))
