@@ -77,7 +77,9 @@ def split_text(
 
     if fits(characters):
         return cut(characters, valid_fraction)
-    parts = ", ".join(f"{len(part)} {name}" for name, part in cut(characters, valid_fraction).items())
+    parts = ", ".join(
+        f"{len(part)} {name}" for name, part in cut(characters, valid_fraction).items()
+    )
     raise CharlmError(
         f"the text is too short: {characters} characters, split into {parts}, but "
         f"config.data.sequence_length={sequence_length} needs {sequence_length + 1} to train on: "
@@ -127,9 +129,7 @@ def _crops(characters: int, sequence_length: int, batch_size: int) -> Loader:
 _LOADERS: Mapping[str, Callable[[int, int, int], Loader]] = {"chunks": _chunks, "crops": _crops}
 
 
-def build_loader(
-    name: str, *, characters: int, sequence_length: int, batch_size: int
-) -> Loader:
+def build_loader(name: str, *, characters: int, sequence_length: int, batch_size: int) -> Loader:
     """The loader of a training text of so many characters.
 
     Args:

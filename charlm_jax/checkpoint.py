@@ -94,14 +94,12 @@ class Checkpoints:
         items = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
         self._manager.save(
             step,
-            args=ocp.args.Composite(
-                meta=ocp.args.JsonSave({**meta, "arrays": schema}), **items
-            ),
+            args=ocp.args.Composite(meta=ocp.args.JsonSave({**meta, "arrays": schema}), **items),
             metrics=None if loss_nats is None else {"loss_nats": loss_nats},
         )
 
     def choose(self, which: str) -> int:
-        """The step of `latest`, of `best` (the latest, where nothing was validated), or of a number.
+        """The step of `latest`, of `best` (the latest, if nothing was validated), or of a number.
 
         Raises:
           CharlmError: there is no such checkpoint; the message lists those that there are.

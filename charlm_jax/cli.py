@@ -32,14 +32,17 @@ class _Parser(argparse.ArgumentParser):
         for argument in arguments:
             flag = argument.partition("=")[0]
             close = difflib.get_close_matches(flag, self._option_string_actions, n=1)
-            self.error(f"unknown argument {flag}" + (f", did you mean {close[0]}?" if close else ""))
+            self.error(
+                f"unknown argument {flag}" + (f", did you mean {close[0]}?" if close else "")
+            )
 
 
 def _scales(text: str) -> list[float]:
     try:
         return [float(item) for item in text.split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers such as 0.5,1,2")
+    except ValueError as error:
+        message = f"{text!r} is not a list of numbers such as 0.5,1,2"
+        raise argparse.ArgumentTypeError(message) from error
 
 
 def _add_config(parser: argparse.ArgumentParser) -> None:
@@ -163,7 +166,7 @@ def _split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _train(options: argparse.Namespace) -> None:
-    from charlm_jax.config import config_name, load_config
+    from charlm_jax.config_files import config_name, load_config
 
     config = load_config(options.config, options.overrides)
     workdir = options.workdir or f"runs/{config_name(options.config)}"
@@ -188,10 +191,8 @@ def _load(options: argparse.Namespace) -> "Run":
 
 def _sample(options: argparse.Namespace) -> None:
     from charlm_jax.run import draw
-    from charlm_jax.sampling import check_scale, temperature
+    from charlm_jax.sampling import temperature
 
-    for scale in options.scale:
-        check_scale(scale)
     run = _load(options)
     pieces = draw(
         run,
@@ -279,7 +280,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _summary(options: argparse.Namespace) -> None:
-    from charlm_jax.config import load_config
+    from charlm_jax.config_files import load_config
 
     config = load_config(options.config, options.overrides)
     from charlm_jax.dataset import load_dataset
@@ -329,5 +330,3 @@ def _corpora(options: argparse.Namespace) -> None:
         return
     for name, value in facts.items():
         print(f"{name:<12} {value}")
-
-

@@ -9,7 +9,8 @@ import numpy as np
 
 from charlm_jax.batches import split_text
 from charlm_jax.config import Config
-from charlm_jax.corpora import Corpus, Progress, load_corpus
+from charlm_jax.corpora import Corpus, load_corpus
+from charlm_jax.download import Progress
 from charlm_jax.types import CharlmError
 from charlm_jax.vocab import Vocabulary
 

@@ -1,110 +1,33 @@
 """The training loop: read this page first.
 
-    dataset   the text of the config, encoded and split
-    model     four pure functions
-    loader    an epoch's plan from a key: where every row of every batch starts
-    dispatch  up to `steps_per_dispatch` updates in one jitted call
-    tally     what the run has seen so far, on the host; it is saved with every checkpoint
-
-Dispatches end at multiples of their length, at rows to log, at evaluations and at the end of an
-epoch; their results are read while the next one runs.
+A `Trainer` holds the parts of a run, a `TrainState` the arrays that it changes, a `Tally` what it
+has seen so far. The device is always one dispatch ahead of the tally: the results of one are read
+while the next one runs, so that writing them down never keeps the device waiting.
 """
 
-import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from charlm_jax import __version__
-from charlm_jax.batches import Loader, build_loader
 from charlm_jax.checkpoint import Checkpoints
 from charlm_jax.config import Config
 from charlm_jax.console import Silent, View
-from charlm_jax.corpora import Progress
-from charlm_jax.dataset import Dataset, load_dataset
-from charlm_jax.evaluate import Scorer, make_window_scorer, mean_score
+from charlm_jax.dataset import load_dataset
+from charlm_jax.download import Progress
+from charlm_jax.evaluate import mean_score
 from charlm_jax.interrupts import Interrupted, deferred_signals
 from charlm_jax.logbook import Logbook, metrics_row
-from charlm_jax.models import LanguageModel, build_model
-from charlm_jax.optim import build_optimizer, make_schedule
-from charlm_jax.randomness import Stream, stream_key
-from charlm_jax.train_step import (
-    StepMetrics,
-    TrainState,
-    TrainSteps,
-    init_state,
-    make_train_step,
-    make_train_steps,
-)
-from charlm_jax.types import CharlmError
+from charlm_jax.tally import NOTHING, Sum, Tally
+from charlm_jax.train_step import StepMetrics, TrainState
+from charlm_jax.trainer import Trainer, build_trainer, fresh_state
+from charlm_jax.types import CharlmError, Params
 from charlm_jax.workdir import Workdir
-
-
-class Sum(NamedTuple):
-    """A running sum of losses."""
-
-    nats: float = 0.0
-    characters: int = 0
-
-    def plus(self, nats: float, characters: int) -> "Sum":
-        return Sum(self.nats + nats, self.characters + characters)
-
-    @property
-    def mean(self) -> float:
-        return self.nats / self.characters
-
-
-@dataclasses.dataclass
-class Tally:
-    """What a run has seen so far.
-
-    Attributes:
-      step: updates that are accounted for.
-      epoch: loss over the current epoch's characters.
-      window: loss since the last `step` row.
-      window_seconds: time spent training since then.
-      seconds: wall-clock time of the run, earlier sittings included.
-      best_loss_nats: lowest held-out loss, None before the first.
-      best_step: where that was.
-    """
-
-    step: int = 0
-    epoch: Sum = Sum()
-    window: Sum = Sum()
-    window_seconds: float = 0.0
-    epoch_seconds: float = 0.0
-    seconds: float = 0.0
-    best_loss_nats: float | None = None
-    best_step: int = 0
-
-    def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> "Tally":
-        tally = cls(**values)
-        tally.epoch, tally.window = Sum(*values["epoch"]), Sum(*values["window"])
-        return tally
-
-
-class Trainer(NamedTuple):
-    """The parts of a run that follow from its config and text."""
-
-    config: Config
-    dataset: Dataset
-    model: LanguageModel
-    optimizer: optax.GradientTransformation
-    schedule: optax.Schedule
-    loader: Loader
-    train_steps: TrainSteps
-    score: Scorer
-    total_steps: int
 
 
 class Result(NamedTuple):
@@ -117,53 +40,6 @@ class Result(NamedTuple):
     best_loss_nats: float | None
     best_step: int
     was_done: bool
-
-
-def build_trainer(config: Config, dataset: Dataset) -> Trainer:
-    """Put a run together; every name in the config is looked up here, before anything compiles."""
-    data, rate = config.data, config.optimizer
-    model = build_model(config.model, len(dataset.vocabulary))
-    loader = build_loader(
-        data.loader,
-        characters=len(dataset.part("train")),
-        sequence_length=data.sequence_length,
-        batch_size=data.batch_size,
-    )
-    total_steps = config.train.epochs * loader.steps_per_epoch
-    if config.train.max_steps:
-        total_steps = min(total_steps, config.train.max_steps)
-    schedule = make_schedule(
-        schedule=rate.schedule,
-        learning_rate=rate.learning_rate,
-        warmup_steps=rate.warmup_steps,
-        final_learning_rate=rate.final_learning_rate,
-        total_steps=total_steps,
-    )
-    optimizer = build_optimizer(
-        schedule,
-        beta1=rate.beta1,
-        beta2=rate.beta2,
-        epsilon=rate.epsilon,
-        clip_norm=rate.clip_norm,
-    )
-    train_steps = make_train_steps(
-        make_train_step(model, optimizer),
-        sequence_length=data.sequence_length,
-        most_steps=config.train.steps_per_dispatch,
-        dropout_key=stream_key(config.seed, Stream.DROPOUT),
-    )
-    score = make_window_scorer(
-        model, context=config.evaluation_context, batch_size=config.evaluation.batch_size
-    )
-    return Trainer(
-        config, dataset, model, optimizer, schedule, loader, train_steps, score, total_steps
-    )
-
-
-def fresh_state(trainer: Trainer) -> TrainState:
-    """The state at step 0."""
-    key = stream_key(trainer.config.seed, Stream.PARAMETERS)
-    return jax.jit(lambda key: init_state(trainer.model, trainer.optimizer, key))(key)
 
 
 def train_and_evaluate(
@@ -200,9 +76,8 @@ def train_and_evaluate(
         logbook.keep_up_to(tally.step)
         if tally.step:
             view.note(f"going on from step {tally.step} of {trainer.total_steps}")
-        with deferred_signals() as interruption:
-            run = _Run(trainer, checkpoints, logbook, view, tally)
-            run.train(state, interruption)
+        with deferred_signals() as signal_received:
+            _Run(trainer, checkpoints, logbook, view, tally).train(state, signal_received)
         return Result(tally.step, tally.best_loss_nats, tally.best_step, was_done=False)
 
 
@@ -213,16 +88,18 @@ def _start(trainer: Trainer, checkpoints: Checkpoints) -> tuple[TrainState, Tall
     step = checkpoints.choose("latest")
     meta = checkpoints.read_meta(step)
     if meta["fingerprint"] != trainer.dataset.fingerprint:
-        raise CharlmError(f"checkpoint {step} was trained on another text: choose another --workdir")
+        raise CharlmError(
+            f"checkpoint {step} was trained on another text: choose another --workdir"
+        )
     like = jax.eval_shape(lambda: fresh_state(trainer))
     params = checkpoints.restore(step, "params", like.params)
-    training = checkpoints.restore(step, "training", like._replace(params=()))
-    state = jax.tree.map(jnp.array, training._replace(params=params))
+    count, opt_state = checkpoints.restore(step, "training", (like.step, like.opt_state))
+    state = jax.tree.map(jnp.array, TrainState(count, params, opt_state))
     return state, Tally.from_json(meta["tally"])
 
 
 class _Run:
-    """The loop's moving parts. The device is always one dispatch ahead of the tally."""
+    """The loop's moving parts."""
 
     def __init__(
         self,
@@ -232,152 +109,117 @@ class _Run:
         view: View,
         tally: Tally,
     ) -> None:
-        self.trainer, self.config = trainer, trainer.config
+        self.trainer, self.tally = trainer, tally
         self.checkpoints, self.logbook, self.view = checkpoints, logbook, view
-        self.tally = tally
         self.ids_N = jnp.asarray(trainer.dataset.ids_N)
-        self.clock = time.monotonic()
         self.pending: tuple[int, StepMetrics] | None = None
+        self.clock = time.monotonic()
 
-    def train(self, state: TrainState, interruption: Any) -> None:
+    def train(self, state: TrainState, signal_received: Callable[[], int]) -> None:
         """Run to the last step, or raise `Interrupted` after saving."""
-        step, total_steps = self.tally.step, self.trainer.total_steps
-        per_epoch = self.trainer.loader.steps_per_epoch
-        order_key = stream_key(self.config.seed, Stream.ORDER)
-        self.view.begin(step, total_steps)
-        planned_epoch, plan = -1, None
-        while step < total_steps:
-            epoch, first = divmod(step, per_epoch)
-            if epoch != planned_epoch:
-                plan = self.trainer.loader.plan(jax.random.fold_in(order_key, epoch))
-                planned_epoch = epoch
-            count = self._steps_to_next_stop(step)
-            state, metrics = self.trainer.train_steps(state, self.ids_N, plan, first, count)
+        trainer, step = self.trainer, self.tally.step
+        self.view.begin(step, trainer.total_steps)
+        while step < trainer.total_steps:
+            epoch, first = divmod(step, trainer.steps_per_epoch)
+            plan, count = trainer.plan(epoch), trainer.steps_to_next_stop(step)
+            state, metrics = trainer.train_steps(state, self.ids_N, plan, first, count)
             step += count
-            self._account()
+            self.read_pending()
             self.pending = (count, metrics)
-            stop = interruption()
-            if stop or self._is_landmark(step):
-                self._account()
-                loss_nats = self._evaluate(state.params) if self._evaluates_at(step) else None
-                self._save(state, loss_nats)
-            if stop and step < total_steps:
+            number = signal_received()
+            if number or trainer.saves_at(step):
+                self.read_pending()
+                self.save(
+                    state, self.evaluate(state.params) if trainer.evaluates_at(step) else None
+                )
+            if number and step < trainer.total_steps:
                 raise Interrupted(
-                    f"stopped at step {step} of {total_steps}, saved: "
+                    f"stopped at step {step} of {trainer.total_steps} and saved: "
                     f"the same command goes on from there",
-                    stop,
+                    number,
                 )
 
-    def _steps_to_next_stop(self, step: int) -> int:
-        """Dispatches are cut at multiples of these, never where a run happened to stop before."""
-        train = self.config.train
-        every = [
-            train.steps_per_dispatch,
-            train.log_every_steps,
-            train.evaluate_every_steps,
-            self.trainer.loader.steps_per_epoch,
-        ]
-        ahead = min(n - step % n for n in every if n)
-        return min(ahead, self.trainer.total_steps - step)
-
-    def _is_landmark(self, step: int) -> bool:
-        """Whether a checkpoint is due: the end of an epoch or of the run, or an evaluation."""
-        return (
-            step % self.trainer.loader.steps_per_epoch == 0
-            or step == self.trainer.total_steps
-            or self._evaluates_at(step)
-        )
-
-    def _evaluates_at(self, step: int) -> bool:
-        if "valid" not in self.trainer.dataset.parts:
-            return False
-        every = self.config.train.evaluate_every_steps
-        ends = step % self.trainer.loader.steps_per_epoch == 0 or step == self.trainer.total_steps
-        return ends or (every > 0 and step % every == 0)
-
-    def _account(self) -> None:
-        """Read the pending dispatch's losses, write the rows that are due."""
+    def read_pending(self) -> None:
+        """Read the losses of the dispatch before, and write the rows that are due."""
         if self.pending is None:
-            self._lap()  # compilation, mostly: part of the run's time, not of its speed
+            self.lap()  # compilation, mostly: part of the run's time, not of its speed
             return
         count, metrics = self.pending
         self.pending = None
         losses = np.asarray(metrics.loss_nats, np.float64)[:count]
         characters = np.asarray(metrics.characters, np.int64)[:count]
-        norms = np.asarray(metrics.gradient_norm)[:count]
-        self._refuse_non_finite(losses, norms)
+        self.refuse_non_finite(losses, np.asarray(metrics.gradient_norm)[:count])
+        seen = Sum(float(losses @ characters), int(characters.sum()), self.lap())
         tally = self.tally
         tally.step += count
-        nats, total = float(losses @ characters), int(characters.sum())
-        tally.window, tally.epoch = tally.window.plus(nats, total), tally.epoch.plus(nats, total)
-        seconds = self._lap()
-        tally.window_seconds += seconds
-        tally.epoch_seconds += seconds
-        self.view.advance(tally.step, nats / total, total / max(seconds, 1e-9))
-        if tally.step % self.config.train.log_every_steps == 0:
-            self._row("train", "step", tally.window, tally.window_seconds)
-            tally.window, tally.window_seconds = Sum(), 0.0
-        if tally.step % self.trainer.loader.steps_per_epoch == 0:
-            self._row("train", "epoch", tally.epoch, tally.epoch_seconds)
-            tally.epoch, tally.epoch_seconds = Sum(), 0.0
+        tally.window, tally.epoch = tally.window.plus(seen), tally.epoch.plus(seen)
+        self.view.advance(tally.step, seen.mean_nats, seen.chars_per_second)
+        if tally.step % self.trainer.config.train.log_every_steps == 0:
+            self.write_row("train", "step", tally.window)
+            tally.window = NOTHING
+        if self.trainer.ends_epoch(tally.step):
+            self.write_row("train", "epoch", tally.epoch)
+            tally.epoch = NOTHING
 
-    def _refuse_non_finite(self, losses: np.ndarray, norms: np.ndarray) -> None:
+    def refuse_non_finite(self, losses: np.ndarray, norms: np.ndarray) -> None:
+        """Stop before a loss or gradient that is not finite gets into a checkpoint."""
         bad = np.flatnonzero(~(np.isfinite(losses) & np.isfinite(norms)))
         if not bad.size:
             return
         steps = self.checkpoints.steps()
         last = f"checkpoint {steps[-1]} is the last good one" if steps else "nothing was saved yet"
-        step = self.tally.step + int(bad[0]) + 1
         raise CharlmError(
-            f"step {step}: the loss is {losses[bad[0]]:g} and the gradient's norm "
-            f"{norms[bad[0]]:g}; {last}: lower config.optimizer.learning_rate or set "
-            f"config.optimizer.clip_norm"
+            f"step {self.tally.step + int(bad[0]) + 1}: the loss is {losses[bad[0]]:g} and the "
+            f"gradient's norm {norms[bad[0]]:g}; {last}: lower config.optimizer.learning_rate or "
+            f"set config.optimizer.clip_norm"
         )
 
-    def _evaluate(self, params: Any) -> float:
-        nll_N = self.trainer.score(params, self.ids_N, self.trainer.dataset.part("valid"))
-        result, seconds = mean_score(nll_N), self._lap()
-        ends_epoch = self.tally.step % self.trainer.loader.steps_per_epoch == 0
-        nats = Sum(result.loss_nats * result.characters, result.characters)
-        self._row("valid", "epoch" if ends_epoch else "step", nats, seconds)
-        best = self.tally.best_loss_nats
-        if best is None or result.loss_nats < best:
-            self.tally.best_loss_nats, self.tally.best_step = result.loss_nats, self.tally.step
-        return result.loss_nats
-
-    def _row(self, split: str, scope: str, loss: Sum, seconds: float) -> None:
+    def evaluate(self, params: Params) -> float:
+        """Score the held-out text, write the row, remember the best."""
         tally = self.tally
+        score = mean_score(
+            self.trainer.score(params, self.ids_N, self.trainer.dataset.part("valid"))
+        )
+        seen = Sum(score.loss_nats * score.characters, score.characters, self.lap())
+        self.write_row("valid", "epoch" if self.trainer.ends_epoch(tally.step) else "step", seen)
+        if tally.best_loss_nats is None or score.loss_nats < tally.best_loss_nats:
+            tally.best_loss_nats, tally.best_step = score.loss_nats, tally.step
+        return score.loss_nats
+
+    def write_row(self, split: str, scope: str, seen: Sum) -> None:
+        """Append a row to the metrics, and show it."""
         row = metrics_row(
-            step=tally.step,
-            epoch=(tally.step - 1) // self.trainer.loader.steps_per_epoch + 1,
+            step=self.tally.step,
+            epoch=(self.tally.step - 1) // self.trainer.steps_per_epoch + 1,
             split=split,
             scope=scope,
-            loss_nats=loss.mean,
-            learning_rate=float(self.trainer.schedule(tally.step - 1)),
-            chars_per_second=loss.characters / max(seconds, 1e-9),
-            seconds=tally.seconds,
+            loss_nats=seen.mean_nats,
+            learning_rate=float(self.trainer.schedule(self.tally.step - 1)),
+            chars_per_second=seen.chars_per_second,
+            seconds=self.tally.seconds,
         )
         self.logbook.append(row)
         self.view.row(row)
 
-    def _save(self, state: TrainState, loss_nats: float | None) -> None:
+    def save(self, state: TrainState, loss_nats: float | None) -> None:
+        """Write a checkpoint of this step."""
         meta = {
             "charlm_jax": __version__,
             "jax": jax.__version__,
-            "config": self.config.to_dict(),
+            "config": self.trainer.config.to_dict(),
             "fingerprint": self.trainer.dataset.fingerprint,
             "tally": self.tally.to_json(),
         }
         self.checkpoints.save(
             self.tally.step,
             params=state.params,
-            training=state._replace(params=()),
+            training=(state.step, state.opt_state),
             meta=meta,
             loss_nats=loss_nats,
         )
-        self._lap()
+        self.lap()
 
-    def _lap(self) -> float:
+    def lap(self) -> float:
         """Seconds since the last call; every second of the run is counted once."""
         now = time.monotonic()
         seconds, self.clock = now - self.clock, now

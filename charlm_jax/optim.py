@@ -1,5 +1,7 @@
 """The optimiser and its learning rate over time, from plain scalars."""
 
+import jax
+import jax.numpy as jnp
 import optax
 
 from charlm_jax.types import look_up
@@ -48,13 +50,34 @@ def build_optimizer(
     beta1: float,
     beta2: float,
     epsilon: float,
+    epsilon_hat: bool,
     clip_norm: float,
 ) -> optax.GradientTransformation:
-    """Adam (Kingma and Ba 2015, algorithm 1), after clipping by global norm if `clip_norm` > 0.
+    """Adam, after clipping by global norm if `clip_norm` > 0.
 
-    Keras adds its epsilon (1e-7) to the root of the *uncorrected* second moment (the paper's
-    epsilon-hat), optax to that of the corrected one. The same number is therefore weaker here in
-    the first steps, by sqrt(1 - beta2^t); at 1e-7 it shows in neither.
+        update = -rate * m_hat / (sqrt(v_hat) + epsilon)
+
+    Args:
+      schedule: step -> rate.
+      beta1: decay of the mean of gradients, m.
+      beta2: decay of the mean of squared gradients, v.
+      epsilon: keeps the quotient finite.
+      epsilon_hat: add epsilon to sqrt(v) and not to sqrt(v_hat), as Keras and TensorFlow do; to
+        sqrt(v_hat) as optax and PyTorch do otherwise. The same number is then stronger in step t
+        by 1 / sqrt(1 - beta2^t), 30 times at first. Where gradients are as small as those of an
+        embedding at the start, the loss curve shows it for many epochs.
+      clip_norm: largest global norm of the gradient; 0 does not clip.
+
+    Source: Kingma and Ba 2015, algorithm 1; epsilon-hat is from the end of its section 2.
     """
-    adam = optax.adam(schedule, b1=beta1, b2=beta2, eps=epsilon)
+
+    def epsilon_at(step: jax.Array) -> jax.Array:
+        return epsilon / jnp.sqrt(1.0 - beta2 ** (step + 1.0))
+
+    if epsilon_hat:
+        adam = optax.inject_hyperparams(optax.adam, static_args=("b1", "b2"))(
+            schedule, b1=beta1, b2=beta2, eps=epsilon_at
+        )
+    else:
+        adam = optax.adam(schedule, b1=beta1, b2=beta2, eps=epsilon)
     return optax.chain(optax.clip_by_global_norm(clip_norm), adam) if clip_norm > 0 else adam

@@ -11,6 +11,7 @@ class Stream(enum.IntEnum):
     PARAMETERS = 0
     ORDER = 1
     DROPOUT = 2
+    SAMPLING = 3
 
 
 def stream_key(seed: int, stream: Stream) -> jax.Array:

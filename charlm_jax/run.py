@@ -2,10 +2,8 @@
 
 import dataclasses
 import itertools
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +11,8 @@ import numpy as np
 
 from charlm_jax.checkpoint import Checkpoints
 from charlm_jax.config import Config
-from charlm_jax.corpora import Progress
 from charlm_jax.dataset import load_dataset
+from charlm_jax.download import Progress
 from charlm_jax.evaluate import Scorer, make_stream_scorer, make_window_scorer, mean_score
 from charlm_jax.generate import Rows, make_decoder
 from charlm_jax.models import LanguageModel, build_model
@@ -93,8 +91,9 @@ def draw(
       mode: `carried` or `window`.
       context: characters in the window; the training length if None.
 
-    Yields:
-      The next characters of every text: all samples of the first scale, then of the second, ...
+    Returns:
+      An iterator; each item is the next characters of every text: all samples of the first scale,
+      then of the second, ...
 
     Raises:
       CharlmError: an empty prompt, characters that the model does not know, a bad number.
@@ -114,8 +113,8 @@ def draw(
         scale_B=jnp.array([scale for scale, _ in pairs], jnp.float32),
     )
     decode = make_decoder(run.model, mode=mode, context=window)
-    for ids_BT in decode(run.params, prompt_N, rows, characters):
-        yield [run.vocabulary.decode(ids_T) for ids_T in ids_BT]
+    pieces = decode(run.params, prompt_N, rows, characters)
+    return ([run.vocabulary.decode(ids_T) for ids_T in ids_BT] for ids_BT in pieces)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,8 +195,3 @@ def save_evaluation(run: Run, evaluation: Evaluation, nll_N: np.ndarray) -> Path
     except OSError as error:
         raise CharlmError(f"cannot write to {folder}: {error.strerror}") from error
     return file
-
-
-def as_json(values: Any) -> str:
-    """One line of JSON from a dataclass."""
-    return json.dumps(dataclasses.asdict(values))

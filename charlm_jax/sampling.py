@@ -9,6 +9,7 @@ import math
 import jax
 import jax.numpy as jnp
 
+from charlm_jax.randomness import Stream, stream_key
 from charlm_jax.types import CharlmError
 
 
@@ -29,9 +30,7 @@ def scaled_probabilities(logits_BV: jax.Array, scale_B: jax.Array) -> jax.Array:
     return jax.nn.softmax(logits_BV * scale_B[:, None], axis=-1)
 
 
-def scaled_categorical(
-    logits_BV: jax.Array, gumbel_BV: jax.Array, scale_B: jax.Array
-) -> jax.Array:
+def scaled_categorical(logits_BV: jax.Array, gumbel_BV: jax.Array, scale_B: jax.Array) -> jax.Array:
     """One draw a row from softmax(scale * logits), by the Gumbel-max trick.
 
         argmax(logits * min(a, 1) + gumbel * min(1 / a, 1))
@@ -58,7 +57,8 @@ def scaled_categorical(
 
 def sample_keys(seed: int, samples: int) -> jax.Array:
     """Keys_M of samples 0 .. M - 1: key i depends on (seed, i) and on nothing else."""
-    return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.arange(samples))
+    root = stream_key(seed, Stream.SAMPLING)
+    return jax.vmap(jax.random.fold_in, (None, 0))(root, jnp.arange(samples))
 
 
 def gumbel_noise(keys_B: jax.Array, step: jax.Array, symbols: int) -> jax.Array:

@@ -38,9 +38,7 @@ class StepMetrics(NamedTuple):
 TrainStep = Callable[
     [TrainState, jax.Array, jax.Array, jax.Array, jax.Array], tuple[TrainState, StepMetrics]
 ]
-TrainSteps = Callable[
-    [TrainState, jax.Array, EpochPlan, int, int], tuple[TrainState, StepMetrics]
-]
+TrainSteps = Callable[[TrainState, jax.Array, EpochPlan, int, int], tuple[TrainState, StepMetrics]]
 
 
 def init_state(
@@ -51,9 +49,7 @@ def init_state(
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
 
 
-def make_train_step(
-    model: LanguageModel, optimizer: optax.GradientTransformation
-) -> TrainStep:
+def make_train_step(model: LanguageModel, optimizer: optax.GradientTransformation) -> TrainStep:
     """Softmax cross-entropy of the next character, its gradient, and one update.
 
     Returns:
@@ -79,7 +75,7 @@ def make_train_step(
         loss, gradient = jax.value_and_grad(loss_nats)(state.params)
         update, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, update)
-        metrics = StepMetrics(loss, jnp.sum(mask_BT), optax.global_norm(gradient))
+        metrics = StepMetrics(loss, jnp.sum(mask_BT), optax.tree.norm(gradient))
         return TrainState(state.step + 1, params, opt_state), metrics
 
     return train_step

@@ -85,7 +85,7 @@ class Vocabulary:
     def decode(self, ids_N: np.ndarray) -> str:
         """Turn ids in [0, V) back into characters; an id outside raises `CharlmError`."""
         ids_N = np.asarray(ids_N)
-        if ids_N.size and not (0 <= ids_N.min() and ids_N.max() < len(self)):
+        if ids_N.size and not (ids_N.min() >= 0 and ids_N.max() < len(self)):
             raise CharlmError(f"ids must lie in [0, {len(self)})")
         points_N = self._sorted_points[ids_N]
         return points_N.astype("<u4").tobytes().decode("utf-32-le", errors="surrogatepass")

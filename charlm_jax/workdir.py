@@ -11,7 +11,7 @@ from charlm_jax.dataset import Dataset
 from charlm_jax.types import CharlmError
 from charlm_jax.vocab import Vocabulary
 
-# What may change when a run goes on: it then only gets longer, or is watched more closely.
+# What may change when a run goes on: how it is watched, and that it gets longer.
 _WATCHING = (
     "train.steps_per_dispatch",
     "train.log_every_steps",
@@ -19,7 +19,14 @@ _WATCHING = (
     "evaluation.context",
     "evaluation.batch_size",
 )
-_LENGTH = ("train.epochs", "train.max_steps")
+
+
+def _may_change(field: str, there: Any, here: Any, *, is_constant_rate: bool) -> bool:
+    if field == "train.epochs":
+        return is_constant_rate and here > there
+    if field == "train.max_steps":  # 0 is no limit
+        return is_constant_rate and (here == 0 or 0 < there < here)
+    return field in _WATCHING
 
 
 class Workdir:
@@ -83,13 +90,12 @@ class Workdir:
 
     def _refuse_other_config(self, config: Config) -> None:
         here, there = config.flatten(), self.read_config().flatten()
-        allowed = set(_WATCHING)
-        if config.optimizer.schedule == "constant":
-            allowed.update(_LENGTH)
+        constant = config.optimizer.schedule == "constant"
         changes = [
-            f"config.{field} is {there[field]!r} there and {here[field]!r} here"
-            for field in here
-            if here[field] != there[field] and field not in allowed
+            f"config.{field} is {there[field]!r} there and {value!r} here"
+            for field, value in here.items()
+            if value != there[field]
+            and not _may_change(field, there[field], value, is_constant_rate=constant)
         ]
         if changes:
             raise CharlmError(

@@ -56,8 +56,11 @@ def get_config() -> ConfigDict:
     config.optimizer.final_learning_rate = 0.0
     config.optimizer.beta1 = 0.9
     config.optimizer.beta2 = 0.999
-    # Added to the root of Adam's second moment. Keras has 1e-7, optax itself 1e-8.
-    config.optimizer.epsilon = 1e-7
+    # Keeps Adam's quotient finite. Keras has 1e-7, optax and PyTorch 1e-8.
+    config.optimizer.epsilon = 1e-8
+    # Add it to the root of the uncorrected second moment, as Keras does; to that of the corrected
+    # one, as optax and PyTorch do, if false.
+    config.optimizer.epsilon_hat = False
     # Largest global norm of the gradient; 0 does not clip.
     config.optimizer.clip_norm = 0.0
 

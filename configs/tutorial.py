@@ -18,5 +18,6 @@ def get_config() -> ConfigDict:
     config.model.init = "keras"
     config.optimizer.learning_rate = 1e-3
     config.optimizer.epsilon = 1e-7
+    config.optimizer.epsilon_hat = True
     config.train.epochs = 20
     return config

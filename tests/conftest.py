@@ -1,4 +1,4 @@
-"""What every test runs under: strict shapes, two figures of merit pinned, a shared compile cache."""
+"""What every test runs under: strict shapes and a shared compilation cache."""
 
 import os
 from pathlib import Path
@@ -6,7 +6,8 @@ from pathlib import Path
 import jax
 import pytest
 
-from charlm_jax.config import Config, load_config
+from charlm_jax.config import Config
+from charlm_jax.config_files import load_config
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent / ".jax_cache"))

@@ -69,9 +69,7 @@ def test_nothing_before_a_changed_character_moves(
     assert np.abs(first[:, place:] - second[:, place:]).max(axis=(0, 2)).min() > 1e-7
 
 
-def test_rows_do_not_see_one_another(
-    model: LanguageModel, params: Any, ids_BT: jax.Array
-) -> None:
+def test_rows_do_not_see_one_another(model: LanguageModel, params: Any, ids_BT: jax.Array) -> None:
     changed_BT = ids_BT.at[0].set((ids_BT[0] + 1) % V)
     first, _ = model.apply(params, ids_BT, model.initial_state(B, 0))
     second, _ = model.apply(params, changed_BT, model.initial_state(B, 0))
@@ -141,9 +139,7 @@ def test_dropout_needs_a_key_and_depends_on_it(ids_BT: jax.Array) -> None:
     assert np.abs(logits(jax.random.key(1)) - logits(jax.random.key(2))).max() > 1e-6
 
 
-def test_few_ids_and_many_ids_read_the_embedding_alike(
-    model: LanguageModel, params: Any
-) -> None:
+def test_few_ids_and_many_ids_read_the_embedding_alike(model: LanguageModel, params: Any) -> None:
     """Below V ids the rows are embedded, above V the projected table is: the same function."""
     ids_BT = jax.random.randint(jax.random.key(3), (4, 5), 0, V)  # 20 ids, more than V
     whole, _ = model.apply(params, ids_BT, model.initial_state(4, 0))
@@ -168,9 +164,7 @@ def _unflatten(case: str, group: str) -> dict[str, Any]:
                 "recurrent_kernel": ["mixer", "recurrent_kernel"],
                 "candidate_bias": ["mixer", "candidate_bias"],
             }
-            names = parts[1:-1] + (
-                path[parts[-1]] if parts[1].startswith("layer_") else parts[-1:]
-            )
+            names = parts[1:-1] + (path[parts[-1]] if parts[1].startswith("layer_") else parts[-1:])
             node = tree
             for part in names[:-1]:
                 node = node.setdefault(part, {})

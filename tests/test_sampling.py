@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from charlm_jax.randomness import Stream, stream_key
 from charlm_jax.sampling import (
     check_scale,
     gumbel_noise,
@@ -78,3 +79,9 @@ def test_a_negative_scale_is_refused(scale: float) -> None:
 def test_temperature_is_the_inverse() -> None:
     assert temperature(0.5) == 2.0 and temperature(float("inf")) == 0.0
     assert temperature(0.0) == float("inf")
+
+
+def test_sampling_shares_no_key_with_training_of_the_same_seed() -> None:
+    spent = [jax.random.key_data(stream_key(1, stream)) for stream in Stream]
+    keys = jax.random.key_data(sample_keys(1, 8))
+    assert not {tuple(k.tolist()) for k in spent} & {tuple(k.tolist()) for k in keys}

@@ -1,6 +1,5 @@
 """Gated recurrent unit (Cho et al. 2014), in the form that cuDNN, Keras 3 and PyTorch compute."""
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -8,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from charlm_jax.models.initializers import InitScheme
-from charlm_jax.models.ops import scan_time
+from charlm_jax.models.ops import Seen, scan_time
 
 
 class GRUState(NamedTuple):
@@ -22,7 +21,7 @@ def gru_scan(
     state: GRUState,
     recurrent_kernel_HG: jax.Array,
     candidate_bias_H: jax.Array,
-) -> tuple[jax.Array, GRUState, Mapping[str, jax.Array]]:
+) -> tuple[jax.Array, GRUState, Seen]:
     """The recurrence, on inputs that are already projected.
 
         r, u = sigmoid(z_r + h U_r), sigmoid(z_u + h U_u)
@@ -41,7 +40,7 @@ def gru_scan(
       hidden_BTH, the state after the last position, and the gates at every position.
     """
 
-    def step(state: GRUState, z_BG: jax.Array) -> tuple[GRUState, tuple[jax.Array, dict]]:
+    def step(state: GRUState, z_BG: jax.Array) -> tuple[GRUState, tuple[jax.Array, Seen]]:
         zr_BH, zu_BH, zn_BH = jnp.split(z_BG, 3, axis=-1)
         hr_BH, hu_BH, hn_BH = jnp.split(state.hidden_BH @ recurrent_kernel_HG, 3, axis=-1)
         reset_BH = jax.nn.sigmoid(zr_BH + hr_BH)
@@ -80,9 +79,7 @@ class GRU(nn.Module):
 
     def mix(self, z_BTG: jax.Array, state: GRUState) -> tuple[jax.Array, GRUState]:
         """The recurrence over projected inputs."""
-        hidden_BTH, state, seen = gru_scan(
-            z_BTG, state, self.recurrent_kernel, self.candidate_bias
-        )
+        hidden_BTH, state, seen = gru_scan(z_BTG, state, self.recurrent_kernel, self.candidate_bias)
         for name, value in seen.items():
             self.sow("captured", name, value)
         return hidden_BTH, state

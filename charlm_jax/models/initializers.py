@@ -8,19 +8,27 @@ itself. The difference is large enough to see in a loss curve.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax.nn.initializers import Initializer
 
 from charlm_jax.types import look_up
+
+
+class Initializer(Protocol):
+    """(key, shape, dtype) -> array; float32 unless told."""
+
+    def __call__(
+        self, key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32
+    ) -> jax.Array: ...
 
 
 def _per_gate(draw: Initializer, gates: int) -> Initializer:
     """Draw the square or rectangular block of every gate on its own key, and stack the columns."""
 
-    def init(key: jax.Array, shape: Sequence[int], dtype: jnp.dtype = jnp.float32) -> jax.Array:
+    def init(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
         rows, columns = shape
         keys = jax.random.split(key, gates)
         return jnp.concatenate([draw(k, (rows, columns // gates), dtype) for k in keys], axis=1)
@@ -56,7 +64,7 @@ class InitScheme:
 
 
 def _uniform(limit: float) -> Initializer:
-    def init(key: jax.Array, shape: Sequence[int], dtype: jnp.dtype = jnp.float32) -> jax.Array:
+    def init(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
         return jax.random.uniform(key, shape, dtype, -limit, limit)
 
     return init
@@ -88,7 +96,7 @@ def init_scheme(name: str) -> InitScheme:
 def forget_gate_bias(value: float) -> Initializer:
     """The stacked bias (4H) of an LSTM in the order i, f, g, o: zeros, and `value` at f."""
 
-    def init(key: jax.Array, shape: Sequence[int], dtype: jnp.dtype = jnp.float32) -> jax.Array:
+    def init(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
         del key
         gates = jnp.array([0.0, value, 0.0, 0.0], dtype)
         return jnp.repeat(gates, shape[0] // 4)

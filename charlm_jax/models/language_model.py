@@ -120,7 +120,8 @@ def build_model(model: ModelConfig, vocab_size: int) -> LanguageModel:
             elif key is None and block.is_projectable and ids_BT.size >= vocab_size:
                 # Nothing lies between the embedding and this projection, so the V rows of the
                 # table are projected in place of the B x T positions: the same function.
-                z_BTG = embed(block.apply(variables, x, method="project"), ids_BT)
+                table_VG: Any = block.apply(variables, x, method="project")
+                z_BTG = embed(table_VG, ids_BT)
                 result = block.apply(variables, z_BTG, state, method="mix", mutable=mutable)
             else:
                 x_BTD = embed(x, ids_BT)
@@ -129,7 +130,7 @@ def build_model(model: ModelConfig, vocab_size: int) -> LanguageModel:
             new_states.append(new_state)
             captured[layer_name(index)] = _unwrap(seen)
         x_BTD = dropout(x, rate=model.dropout, key=keys[-1])
-        logits_BTV = output.apply({"params": params["output"]}, x_BTD)
+        logits_BTV: Any = output.apply({"params": params["output"]}, x_BTD)
         return logits_BTV, tuple(new_states), captured
 
     def apply(

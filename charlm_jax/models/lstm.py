@@ -1,6 +1,5 @@
 """Long short-term memory (Hochreiter and Schmidhuber 1997; forget gate of Gers et al. 2000)."""
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -8,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from charlm_jax.models.initializers import InitScheme, forget_gate_bias
-from charlm_jax.models.ops import scan_time
+from charlm_jax.models.ops import Seen, scan_time
 
 
 class LSTMState(NamedTuple):
@@ -20,7 +19,7 @@ class LSTMState(NamedTuple):
 
 def lstm_scan(
     z_BTG: jax.Array, state: LSTMState, recurrent_kernel_HG: jax.Array
-) -> tuple[jax.Array, LSTMState, Mapping[str, jax.Array]]:
+) -> tuple[jax.Array, LSTMState, Seen]:
     """The recurrence, on inputs that are already projected.
 
         i, f, g, o = split(z + h U)
@@ -37,7 +36,7 @@ def lstm_scan(
       (compiled away where nobody reads them).
     """
 
-    def step(state: LSTMState, z_BG: jax.Array) -> tuple[LSTMState, tuple[jax.Array, dict]]:
+    def step(state: LSTMState, z_BG: jax.Array) -> tuple[LSTMState, tuple[jax.Array, Seen]]:
         gates_BG = z_BG + state.hidden_BH @ recurrent_kernel_HG
         i_BH, f_BH, g_BH, o_BH = jnp.split(gates_BG, 4, axis=-1)
         i_BH, f_BH, o_BH = jax.nn.sigmoid(i_BH), jax.nn.sigmoid(f_BH), jax.nn.sigmoid(o_BH)

@@ -6,6 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+Seen = dict[str, jax.Array]
+"""What a mixer shows to `inspect`: arrays (B, T, ...) by name."""
+
 # Above this many symbols a one-hot matrix costs more than the scatter that it replaces.
 _ONE_HOT_SYMBOLS = 1024
 

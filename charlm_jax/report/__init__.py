@@ -1,0 +1,1 @@
+"""Figures and pages of results. The only place that imports matplotlib."""

@@ -1,0 +1,72 @@
+"""What a run has seen so far, on the host. It is saved with every checkpoint."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+
+class Sum(NamedTuple):
+    """A running sum of losses, and of the time that it took.
+
+    Attributes:
+      nats: summed over characters, in float64.
+      characters: how many.
+      seconds: spent on them alone.
+    """
+
+    nats: float = 0.0
+    characters: int = 0
+    seconds: float = 0.0
+
+    def plus(self, other: "Sum") -> "Sum":
+        """Both together."""
+        return Sum(
+            self.nats + other.nats,
+            self.characters + other.characters,
+            self.seconds + other.seconds,
+        )
+
+    @property
+    def mean_nats(self) -> float:
+        """Loss per character."""
+        return self.nats / self.characters
+
+    @property
+    def chars_per_second(self) -> float:
+        """Speed."""
+        return self.characters / max(self.seconds, 1e-9)
+
+
+NOTHING = Sum()
+
+
+@dataclasses.dataclass
+class Tally:
+    """What a run has seen so far.
+
+    Attributes:
+      step: updates that are accounted for.
+      epoch: of the current epoch.
+      window: since the last `step` row.
+      seconds: wall-clock time of the run, earlier sittings included.
+      best_loss_nats: lowest held-out loss, None before the first.
+      best_step: where that was.
+    """
+
+    step: int = 0
+    epoch: Sum = NOTHING
+    window: Sum = NOTHING
+    seconds: float = 0.0
+    best_loss_nats: float | None = None
+    best_step: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; floats come back from JSON as they were."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Tally":
+        """What `to_json` gave."""
+        tally = cls(**values)
+        tally.epoch, tally.window = Sum(*values["epoch"]), Sum(*values["window"])
+        return tally

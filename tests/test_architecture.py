@@ -1,0 +1,100 @@
+"""The house keeps its order: imports go downwards, and every dependency has its owner."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "charlm_jax"
+
+# A module may import those of the layers below its own, and those before it in its own line.
+LAYERS = [
+    ["__main__"],
+    ["cli"],
+    ["report"],
+    ["run"],
+    ["loop"],
+    ["trainer"],
+    ["workdir", "checkpoint", "interrupts", "console", "tally"],
+    ["dataset"],
+    ["train_step", "evaluate", "generate"],
+    ["models"],
+    ["optim", "losses", "sampling", "randomness"],
+    ["corpora", "download", "synthetic", "vocab", "batches", "logbook"],
+    ["config_files"],
+    ["config"],
+    ["types"],
+]
+DEPTH = {name: depth for depth, layer in enumerate(LAYERS) for name in layer}
+
+OWNERS = {
+    "flax": {"models"},
+    "ml_collections": {"config_files"},
+    "orbax": {"checkpoint"},
+    "matplotlib": {"report"},
+    "rich": {"console"},
+    "argparse": {"cli"},
+}
+
+
+def _top(path: Path) -> str:
+    part = path.relative_to(PACKAGE).parts[0]
+    return part.removesuffix(".py")
+
+
+def _imports() -> Iterator[tuple[Path, str]]:
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                yield from ((path, alias.name) for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                module = node.module or ""
+                names = [f"{module}.{alias.name}" for alias in node.names]
+                yield from ((path, name) for name in ([module, *names]))
+
+
+def test_every_module_has_its_place() -> None:
+    found = {_top(path) for path in PACKAGE.rglob("*.py")} - {"__init__"}
+    assert found == set(DEPTH), "put a new module into LAYERS"
+
+
+@pytest.mark.core
+def test_imports_go_downwards() -> None:
+    wrong = []
+    for path, name in _imports():
+        parts = name.split(".")
+        if parts[0] != "charlm_jax" or len(parts) < 2 or parts[1] not in DEPTH:
+            continue
+        here, there = _top(path), parts[1]
+        if here not in DEPTH or here == there:
+            continue
+        if DEPTH[there] < DEPTH[here]:
+            wrong.append(f"{here} imports {there}")
+    assert not wrong
+
+
+def test_every_dependency_has_one_owner() -> None:
+    wrong = [
+        f"{_top(path)} imports {name}"
+        for path, name in _imports()
+        if name.split(".")[0] in OWNERS and _top(path) not in OWNERS[name.split(".")[0]]
+    ]
+    assert not wrong
+
+
+def test_the_package_does_not_import_configs_or_experiments() -> None:
+    assert not [name for _, name in _imports() if name.split(".")[0] in ("configs", "experiments")]
+
+
+def test_help_imports_neither_jax_nor_matplotlib() -> None:
+    script = (
+        "import sys, contextlib, charlm_jax.cli as cli\n"
+        "with contextlib.suppress(SystemExit): cli.main(['--help'])\n"
+        "print(sorted({'jax', 'flax', 'matplotlib', 'numpy'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert result.stdout.splitlines()[-1] == "[]", result.stderr

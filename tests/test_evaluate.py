@@ -1,0 +1,108 @@
+"""Every held-out character is scored exactly once, by the rule and by nothing else."""
+
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from charlm_jax.config import ModelConfig
+from charlm_jax.evaluate import make_stream_scorer, make_window_scorer, mean_score
+from charlm_jax.losses import masked_mean, negative_log_likelihood
+from charlm_jax.models import LanguageModel, build_model
+
+V = 7
+IDS = np.random.default_rng(0).integers(0, V, 60).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def model() -> LanguageModel:
+    return build_model(ModelConfig(("lstm",), 5, 6, 0.0, "flax"), V)
+
+
+@pytest.fixture(scope="module")
+def params(model: LanguageModel) -> dict:
+    # Large weights, so that what a model has read matters to what it predicts.
+    return jax.tree.map(lambda w: 3.0 * w, model.init(jax.random.key(0)))
+
+
+def _reference(model: LanguageModel, params: dict, part: range, context: int) -> np.ndarray:
+    """One window at a time, one character at a time."""
+    read, nll = jax.jit(model.apply), []
+    first = max(part.start, 1)
+    for start in range(first, part.stop, context):
+        state = model.initial_state(1, 0)
+        for place in range(start, min(start + context, part.stop)):
+            logits, state = read(params, jnp.array([[int(IDS[place - 1])]]), state)
+            scores_V = np.asarray(logits, np.float64)[0, 0]
+            nll.append(np.log(np.exp(scores_V).sum()) - scores_V[IDS[place]])
+    return np.array(nll)
+
+
+PARTS = [range(20, 60), range(0, 31), range(37, 38), range(11, 24)]
+
+
+@pytest.mark.core
+@pytest.mark.parametrize(
+    ("part", "context", "batch_size"),
+    [(PARTS[0], 8, 3), (PARTS[1], 7, 1), (PARTS[2], 5, 4), (PARTS[3], 40, 2), (PARTS[0], 1, 16)],
+)
+def test_window_scores_each_character_once_under_its_rule(
+    model: LanguageModel, params: dict, part: range, context: int, batch_size: int
+) -> None:
+    score = make_window_scorer(model, context=context, batch_size=batch_size)
+    nll_N = score(params, jnp.asarray(IDS), part)
+    assert nll_N.dtype == np.float32 and len(nll_N) == part.stop - max(part.start, 1)
+    np.testing.assert_allclose(nll_N, _reference(model, params, part, context), atol=1e-5)
+
+
+def test_the_batch_size_does_not_change_the_figure(model: LanguageModel, params: dict) -> None:
+    arrays = [
+        make_window_scorer(model, context=6, batch_size=size)(params, jnp.asarray(IDS), PARTS[0])
+        for size in (1, 2, 5, 100)
+    ]
+    for a, b in itertools.pairwise(arrays):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("piece", [7, 512])
+def test_stream_is_one_window_over_the_whole_part(
+    model: LanguageModel, params: dict, piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("charlm_jax.evaluate._STREAM_PIECE", piece)
+    for part in PARTS:
+        nll_N = make_stream_scorer(model, context=1)(params, jnp.asarray(IDS), part)
+        expected = _reference(model, params, part, context=len(IDS))
+        np.testing.assert_allclose(nll_N, expected, atol=1e-5)
+
+
+def test_a_model_that_knows_nothing_scores_the_log_of_the_alphabet(
+    model: LanguageModel, params: dict
+) -> None:
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    score = mean_score(
+        make_window_scorer(model, context=9, batch_size=4)(zeros, jnp.asarray(IDS), PARTS[0])
+    )
+    assert score.characters == len(PARTS[0])
+    assert score.loss_nats == pytest.approx(math.log(V))
+    assert score.bits_per_char == pytest.approx(math.log2(V))
+
+
+def test_negative_log_likelihood_is_its_formula() -> None:
+    logits_BTV = jax.random.normal(jax.random.key(0), (2, 3, V))
+    targets_BT = jnp.array([[0, 6, 2], [3, 3, 1]], jnp.uint8)
+    nll_BT = negative_log_likelihood(logits_BTV, targets_BT)
+    for b, t in itertools.product(range(2), range(3)):
+        weights = np.exp(np.asarray(logits_BTV[b, t], np.float64))
+        expected = -np.log(weights[int(targets_BT[b, t])] / weights.sum())
+        assert float(nll_BT[b, t]) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_masked_mean_leaves_out_what_does_not_count() -> None:
+    values = jnp.array([[1.0, 2.0], [30.0, jnp.float32(5.0)]])
+    mask = jnp.array([[True, True], [False, True]])
+    assert float(masked_mean(values, mask)) == pytest.approx(8 / 3)
+    assert float(masked_mean(values, jnp.zeros_like(mask))) == 0.0

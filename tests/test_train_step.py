@@ -1,0 +1,181 @@
+"""One update, and several in one dispatch."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from charlm_jax.batches import EpochPlan, gather_batch
+from charlm_jax.config import ModelConfig
+from charlm_jax.losses import negative_log_likelihood
+from charlm_jax.models import LanguageModel, build_model
+from charlm_jax.optim import build_optimizer, make_schedule
+from charlm_jax.train_step import TrainState, init_state, make_train_step, make_train_steps
+
+V, T = 6, 5
+CONFIG = ModelConfig(("lstm",), 5, 6, 0.0, "keras")
+IDS = jnp.asarray(np.random.default_rng(0).integers(0, V, 80).astype(np.uint8))
+PLAN = EpochPlan(
+    starts_EB=jnp.array([[0, 6, 12], [18, 24, 30], [36, 42, 48], [54, 60, 0]], jnp.int32),
+    mask_EB=jnp.array([[True] * 3] * 3 + [[True, True, False]]),
+)
+
+
+@pytest.fixture(scope="module")
+def model() -> LanguageModel:
+    return build_model(CONFIG, V)
+
+
+@pytest.fixture
+def optimizer() -> optax.GradientTransformation:
+    return optax.adam(1e-2)
+
+
+@pytest.fixture
+def state(model: LanguageModel, optimizer: optax.GradientTransformation) -> TrainState:
+    return init_state(model, optimizer, jax.random.key(0))
+
+
+def _run(
+    model: LanguageModel,
+    optimizer: optax.GradientTransformation,
+    state: TrainState,
+    cuts: list[tuple[int, int]],
+    key: int = 0,
+) -> tuple[TrainState, list[float]]:
+    steps = make_train_steps(
+        make_train_step(model, optimizer),
+        sequence_length=T,
+        most_steps=4,
+        dropout_key=jax.random.key(key),
+    )
+    state, losses = jax.tree.map(jnp.copy, state), []
+    for first, count in cuts:
+        state, metrics = steps(state, IDS, PLAN, first, count)
+        losses += np.asarray(metrics.loss_nats)[:count].tolist()
+    return state, losses
+
+
+def _assert_equal(first: TrainState, second: TrainState) -> None:
+    jax.tree.map(np.testing.assert_array_equal, first, second)
+
+
+@pytest.mark.core
+def test_a_step_is_adam_on_the_mean_cross_entropy(
+    model: LanguageModel, optimizer: optax.GradientTransformation, state: TrainState
+) -> None:
+    inputs_BT, targets_BT = gather_batch(IDS, PLAN.starts_EB[3], sequence_length=T)
+
+    def loss(params: dict) -> jax.Array:  # the first two rows are those that count
+        logits_BTV, _ = model.apply(params, inputs_BT[:2], model.initial_state(2, 0))
+        return jnp.mean(negative_log_likelihood(logits_BTV, targets_BT[:2]))
+
+    expected_loss, gradient = jax.value_and_grad(loss)(state.params)
+    update, _ = optimizer.update(gradient, state.opt_state)
+    expected = optax.apply_updates(state.params, update)
+    found, metrics = make_train_step(model, optimizer)(
+        state, inputs_BT, targets_BT, PLAN.mask_EB[3], jax.random.key(0)
+    )
+    assert int(found.step) == 1 and int(metrics.characters) == 2 * T
+    np.testing.assert_allclose(metrics.loss_nats, expected_loss, rtol=1e-6)
+    np.testing.assert_allclose(metrics.gradient_norm, optax.tree.norm(gradient), rtol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), found.params, expected)
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("cuts", [[(0, 1), (1, 1), (2, 1), (3, 1)], [(0, 3), (3, 1)]])
+def test_where_dispatches_are_cut_does_not_show(
+    model: LanguageModel,
+    optimizer: optax.GradientTransformation,
+    state: TrainState,
+    cuts: list[tuple[int, int]],
+) -> None:
+    whole, losses = _run(model, optimizer, state, [(0, 4)])
+    cut, cut_losses = _run(model, optimizer, state, cuts)
+    _assert_equal(whole, cut)
+    assert losses == cut_losses and int(whole.step) == 4
+
+
+def test_dropout_depends_on_the_key_and_the_step(state: TrainState) -> None:
+    model = build_model(dataclasses.replace(CONFIG, dropout=0.5), V)
+    still = optax.sgd(0.0)
+    frozen = init_state(model, still, jax.random.key(0))
+    twice = [(0, 1), (0, 1)]  # the same batch, at steps 0 and 1
+    _, first = _run(model, still, frozen, twice)
+    _, again = _run(model, still, frozen, twice)
+    _, other = _run(model, still, frozen, twice, key=1)
+    assert first == again and first[0] != first[1] and first[0] != other[0]
+
+
+def test_training_learns_a_text_by_heart(model: LanguageModel, state: TrainState) -> None:
+    optimizer = optax.adam(3e-2)
+    start = init_state(model, optimizer, jax.random.key(0))
+    _, losses = _run(model, optimizer, start, [(0, 4)] * 60)
+    assert losses[0] > 1.5 and losses[-1] < 0.5 * losses[0]
+
+
+def _rates(schedule: str, **changes: float) -> list[float]:
+    values = {
+        "learning_rate": 1.0,
+        "warmup_steps": 0,
+        "final_learning_rate": 0.0,
+        "total_steps": 10,
+    }
+    rate = make_schedule(schedule=schedule, **(values | changes))  # type: ignore[arg-type]
+    return [float(rate(step)) for step in range(11)]
+
+
+def test_schedules() -> None:
+    assert _rates("constant") == [1.0] * 11
+    np.testing.assert_allclose(_rates("constant", warmup_steps=4)[:6], [0.25, 0.5, 0.75, 1, 1, 1])
+    cosine = _rates("cosine", final_learning_rate=0.2)
+    expected = [0.2 + 0.8 * (1 + np.cos(np.pi * step / 10)) / 2 for step in range(11)]
+    np.testing.assert_allclose(cosine, expected, atol=1e-6)
+    warm = _rates("cosine", warmup_steps=2)
+    np.testing.assert_allclose([warm[0], warm[1], warm[2], warm[10]], [0.5, 1, 1, 0], atol=1e-6)
+
+
+def _is_adam(node: object) -> bool:
+    return isinstance(node, optax.ScaleByAdamState)
+
+
+def test_clipping_bounds_what_adam_sees() -> None:
+    gradient = {"w": jnp.array([3.0, 4.0])}
+    plain = {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-7, "epsilon_hat": False}
+    first_moments = []
+    for clip_norm in (0.0, 1.0, 100.0):
+        optimizer = build_optimizer(optax.constant_schedule(1.0), clip_norm=clip_norm, **plain)
+        _, opt_state = optimizer.update(gradient, optimizer.init(gradient))
+        (mu,) = (s.mu for s in jax.tree.leaves(opt_state, is_leaf=_is_adam) if _is_adam(s))
+        first_moments.append(float(jnp.linalg.norm(mu["w"])))
+    np.testing.assert_allclose(first_moments, [0.5, 0.1, 0.5], rtol=1e-5)
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("epsilon_hat", [True, False], ids=["keras", "optax"])
+def test_adam_adds_its_epsilon_where_it_was_told_to(epsilon_hat: bool) -> None:
+    beta1, beta2, epsilon, rate = 0.9, 0.999, 1e-3, 0.1
+    optimizer = build_optimizer(
+        optax.constant_schedule(rate),
+        beta1=beta1,
+        beta2=beta2,
+        epsilon=epsilon,
+        epsilon_hat=epsilon_hat,
+        clip_norm=0.0,
+    )
+    params = {"w": jnp.zeros(3)}
+    state, m, v = optimizer.init(params), np.zeros(3), np.zeros(3)
+    for step in range(1, 6):
+        gradient = np.array([1e-3, -1e-2, 1.0]) * step
+        update, state = optimizer.update({"w": jnp.asarray(gradient, jnp.float32)}, state, params)
+        m, v = beta1 * m + (1 - beta1) * gradient, beta2 * v + (1 - beta2) * gradient**2
+        if epsilon_hat:  # as Keras writes it
+            scale = rate * np.sqrt(1 - beta2**step) / (1 - beta1**step)
+            expected = -scale * m / (np.sqrt(v) + epsilon)
+        else:  # as optax and PyTorch do
+            corrected = np.sqrt(v / (1 - beta2**step)) + epsilon
+            expected = -rate * m / (1 - beta1**step) / corrected
+        np.testing.assert_allclose(update["w"], expected, rtol=1e-4)
