@@ -1,0 +1,177 @@
+"""The command as a person meets it: what it prints, and one line for every mistake."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from charlm_jax.cli import main
+from tests.conftest import TINY
+
+BASE = str(Path(__file__).parent.parent / "configs" / "base.py")
+OVERRIDES = [
+    f"--config.{field}={','.join(value) if isinstance(value, tuple) else value}"
+    for field, value in TINY.items()
+]
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = str(tmp_path_factory.mktemp("cli") / "run")
+    assert main(["train", f"--config={BASE}", f"--workdir={path}", *OVERRIDES]) == 0
+    return path
+
+
+def _json_lines(text: str) -> list[dict]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+@pytest.mark.core
+def test_train_says_what_it_did_and_then_that_it_is_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["train", f"--config={BASE}", f"--workdir={tmp_path / 'run'}", *OVERRIDES]
+    assert main(command) == 0
+    first = capsys.readouterr().out
+    assert "epoch  2" in first and "trained 38 steps" in first and "best held-out loss" in first
+    assert main(command) == 0
+    assert "is done: 38 steps" in capsys.readouterr().out
+
+
+def test_sample_as_json(workdir: str, capsys: pytest.CaptureFixture[str]) -> None:
+    prompt = "ab"
+    command = ["sample", f"--workdir={workdir}", f"--prompt={prompt}", "--chars=20", "--json"]
+    assert main([*command, "--scale=0.5,1,inf", "--num=2", "--seed=1"]) == 0
+    rows = _json_lines(capsys.readouterr().out)
+    assert [list(row) for row in rows] == [
+        ["scale", "temperature", "seed", "index", "prompt", "text"]
+    ] * 6
+    assert [(row["scale"], row["temperature"]) for row in rows[::2]] == [
+        (0.5, 2.0),
+        (1.0, 1.0),
+        ("inf", 0.0),
+    ]
+    assert [row["index"] for row in rows] == [0, 1] * 3
+    assert all(len(row["text"]) == 20 for row in rows)
+    assert rows[4]["text"] == rows[5]["text"]  # greedy
+    assert main([*command, "--scale=1", "--seed=1", "--mode=window"]) == 0
+    (window,) = _json_lines(capsys.readouterr().out)
+    assert window["text"][:5] == rows[2]["text"][:5]  # the window of 8 is not full before
+
+
+def test_sample_as_text(workdir: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sample", f"--workdir={workdir}", "--prompt=a", "--chars=30", "--scale=2"]) == 0
+    streamed = capsys.readouterr().out
+    assert streamed.startswith("--- scale 2 (temperature 0.5), seed 0, sample 0\na")
+    command = ["sample", f"--workdir={workdir}", "--prompt=a", "--chars=30", "--scale=2,0"]
+    assert main(command) == 0
+    both = capsys.readouterr().out
+    assert both.startswith(streamed) and "--- scale 0 (temperature inf)" in both
+
+
+@pytest.mark.parametrize("mode", ["window", "stream"])
+def test_evaluate_as_json(workdir: str, mode: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", f"--workdir={workdir}", f"--mode={mode}", "--json"]) == 0
+    (row,) = _json_lines(capsys.readouterr().out)
+    names = "loss_nats bits_per_char characters mode context split fingerprint checkpoint"
+    assert list(row) == names.split()
+    assert row["characters"] == 300 and row["context"] == (8 if mode == "window" else None)
+    (file,) = Path(workdir, "evaluation").glob(f"valid_{mode}*.npy")
+    assert np.load(file).mean() == pytest.approx(row["loss_nats"], rel=1e-5)
+
+
+def test_summary_counts_the_textbooks_parameters(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["summary", "--config=tutorial", "--symbols=80", "--json"]) == 0
+    (row,) = _json_lines(capsys.readouterr().out)
+    assert row["parameters"] == 1_636_432
+    assert [module["parameters"] for module in row["modules"]] == [20_480, 1_574_912, 41_040]
+    assert [module["output_shape"][2] for module in row["modules"]] == [256, 512, 80]
+    assert main(["summary", "--config=tutorial", "--symbols=80"]) == 0
+    assert "1,636,432" in capsys.readouterr().out
+
+
+def test_corpora_lists_and_describes(text_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["corpora"]) == 0
+    listed = capsys.readouterr().out
+    for name in ("mysterious-island", "tiny-shakespeare", "shakespeare", "synthetic"):
+        assert name in listed
+    assert main(["corpora", str(text_file), "--json"]) == 0
+    (row,) = _json_lines(capsys.readouterr().out)
+    assert list(row)[:5] == ["name", "characters", "symbols", "sha256", "source"]
+    assert row["characters"] == 45 * 60 and row["source"] == str(text_file)
+
+
+MISTAKES = [
+    ([], "no command"),
+    (["trian"], "invalid choice: 'trian'"),
+    (["train"], "--config"),
+    (["train", "--config=tutorial", "--workdri=x"], "did you mean --workdir?"),
+    (["train", "--config=tutorail"], "no config 'tutorail'"),
+    (["train", f"--config={BASE}", "--config.data.sequense_length=4"], "did you mean"),
+    (["train", f"--config={BASE}", "--config.seed=x"], "'x' is not an integer"),
+    (["train", f"--config={BASE}", "--config.model.layers=lstn"], "lstm, gru, rnn"),
+    (["train", f"--config={BASE}", "--config.model.init=torch"], "keras, flax"),
+    (["train", f"--config={BASE}", "--config.data.loader=chunk"], "chunks, crops"),
+    (["train", f"--config={BASE}", "--config.split.kind=head"], "tail, none"),
+    (["train", f"--config={BASE}", "--config.optimizer.schedule=step"], "constant, cosine"),
+    (["train", f"--config={BASE}", "--config.data.corpus=atlantis"], "'atlantis' is no registered"),
+    (["train", "--config=my_text:EMPTY"], "is empty"),
+    (["train", "--config=my_text:SHORT"], "30 characters"),
+    (["train", "--config=my_text:LATIN"], "at offset 3"),
+    (["train", "--config=my_text:nothing/*.txt"], "no file to read"),
+    (["sample", "--workdir=nowhere", "--prompt=a"], "there is no such folder"),
+    (["sample", "--workdir=RUN", "--prompt=a@"], r"'@' (U+0040)"),
+    (["sample", "--workdir=RUN", "--prompt="], "the prompt is empty"),
+    (["sample", "--workdir=RUN", "--prompt=a", "--scale=-1"], "scale=-1"),
+    (["sample", "--workdir=RUN", "--prompt=a", "--scale=hot"], "'hot' is not a list of numbers"),
+    (["sample", "--workdir=RUN", "--prompt=a", "--num=0"], "num=0"),
+    (["sample", "--workdir=RUN", "--prompt=a", "--mode=slide"], "invalid choice: 'slide'"),
+    (["sample", "--workdir=RUN", "--prompt=a", "--checkpoint=7"], "no checkpoint '7'"),
+    (["sample", "--workdir=RUN", "--prompt=a", "--config.seed=1"], "means nothing"),
+    (["evaluate", "--workdir=RUN", "--split=test"], "no 'test' part"),
+    (["evaluate", "--workdir=RUN", "--context=0"], "context=0"),
+    (["evaluate", "--workdir=RUN", "--mode=stream", "--context=4"], "no context to set"),
+    (["summary", "--config=tutorial", "--symbols=0"], "symbols=0"),
+    (["corpora", "mysterious-iland"], "did you mean 'mysterious-island'"),
+]
+
+
+@pytest.mark.parametrize(("command", "message"), MISTAKES, ids=lambda value: " ".join(value)[:50])
+def test_a_mistake_is_one_clear_line(
+    command: list[str],
+    message: str,
+    workdir: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    texts = {"EMPTY": b"", "SHORT": b"x" * 30, "LATIN": "café, ".encode("latin-1") * 50}
+    for name, data in texts.items():
+        Path(name).write_bytes(data)
+    capsys.readouterr()  # what the fixture's training said
+    try:
+        status = main([part.replace("RUN", workdir) for part in command])
+    except SystemExit as stop:  # argparse's own way out
+        status = stop.code
+    told = capsys.readouterr()
+    assert status == 2
+    assert message in told.err
+    assert len(told.err.splitlines()) == 1 and told.out == ""
+    assert not Path("runs").exists()
+
+
+@pytest.mark.core
+def test_the_real_command_exits_as_it_should(tmp_path: Path) -> None:
+    def charlm(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "charlm_jax", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+
+    version = charlm("--version")
+    assert version.returncode == 0 and version.stdout.startswith("charlm_jax ")
+    wrong = charlm("sample", "--workdir=nowhere", "--prompt=a")
+    assert wrong.returncode == 2
+    assert wrong.stderr == "charlm sample: no run at nowhere: there is no such folder\n"
