@@ -80,17 +80,21 @@ def split_text(
     parts = ", ".join(
         f"{len(part)} {name}" for name, part in cut(characters, valid_fraction).items()
     )
+    smallest = _smallest(fits, sequence_length + 1)
+    would_do = "no text would do" if smallest is None else f"a text of {smallest} would do"
     raise CharlmError(
         f"the text is too short: {characters} characters, split into {parts}, but "
         f"config.data.sequence_length={sequence_length} needs {sequence_length + 1} to train on: "
-        f"a text of {_smallest(fits, sequence_length + 1)} characters would do, or a shorter length"
+        f"{would_do}, or a shorter length"
     )
 
 
-def _smallest(fits: Callable[[int], bool], length: int) -> int:
+def _smallest(fits: Callable[[int], bool], length: int) -> int | None:
     high = length
     while not fits(high):
         high *= 2
+        if high > 2**40:
+            return None
     low = high // 2
     while high - low > 1:
         middle = (low + high) // 2

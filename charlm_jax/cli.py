@@ -6,6 +6,7 @@ Heavy imports wait until a command needs them, so that `charlm --help` answers a
 import argparse
 import dataclasses
 import difflib
+import io
 import json
 import signal
 import sys
@@ -105,6 +106,15 @@ def _build_parser() -> _Parser:
         "textbook does (default: carried)",
     )
     sample.add_argument("--context", type=int, help="the window's length (default: training's)")
+    sample.add_argument(
+        "--unknown",
+        choices=("error", "drop", "replace"),
+        default="error",
+        help="what to do with characters of the prompt that the model does not know",
+    )
+    sample.add_argument(
+        "--replacement", default=" ", help="what --unknown=replace puts there (default: a space)"
+    )
     sample.add_argument("--json", action="store_true", help="one JSON object a sample")
 
     evaluate = add("evaluate", _evaluate, "Score every character of a held-out text once.")
@@ -129,7 +139,7 @@ def _build_parser() -> _Parser:
     corpora = add("corpora", _corpora, "List the known texts, or describe one (name, file, glob).")
     corpora.add_argument("name", nargs="?", metavar="NAME", help="a name, file, folder or glob")
     corpora.add_argument("--encoding", default="utf-8", help="of files (default: utf-8)")
-    corpora.add_argument("--json", action="store_true", help="one JSON object")
+    corpora.add_argument("--json", action="store_true", help="one JSON object, or a list of them")
     return parser
 
 
@@ -140,22 +150,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     known, unknown = parser.parse_known_args(rest)
     if known.command is None:
         parser.error("no command: name one of train, sample, evaluate, summary, corpora")
+    for text in overrides:
+        if not hasattr(known, "config"):
+            known.parser.error(f"--config.{text} means nothing to this command")
+        if "=" not in text:
+            known.parser.error(f"--config.{text} has no value: write --config.{text}=VALUE")
     known.parser.refuse_unknown(unknown)
-    if overrides and not hasattr(known, "config"):
-        known.parser.error(f"--config.{overrides[0]} means nothing to this command")
     known.overrides = overrides
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may not have every character
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         known.run(known)
+        sys.stdout.flush()  # here, where a reader that went away is noticed
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output went away; nothing is left to say to it
+        return 128 + signal.SIGPIPE
     except CharlmError as error:
         print(f"{known.parser.prog}: {error}", file=sys.stderr)
         number = getattr(error, "signal_number", None)
         return USER_ERROR if number is None else 128 + number
+    except (OSError, MemoryError) as error:
+        what = f"{type(error).__name__}: {error}"
+        print(f"{known.parser.prog}: {what}", file=sys.stderr)
+        return USER_ERROR
     except KeyboardInterrupt:
         print(f"{known.parser.prog}: interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output went away; nothing is left to say to it
-        return 128 + signal.SIGPIPE
     return 0
 
 
@@ -176,7 +196,7 @@ def _train(options: argparse.Namespace) -> None:
     with training_view() as view:
         result = train_and_evaluate(config, workdir, view=view, progress=DownloadProgress())
     if result.was_done:
-        print(f"{workdir} is done: {result.step} steps; a larger --config.train.epochs goes on")
+        print(f"{workdir} is done: {result.step} steps")
     else:
         print(f"{workdir}: trained {result.step} steps")
     if result.best_loss_nats is not None:
@@ -203,6 +223,8 @@ def _sample(options: argparse.Namespace) -> None:
         seed=options.seed,
         mode=options.mode,
         context=options.context,
+        unknown=options.unknown,
+        replacement=options.replacement,
     )
     rows = [
         {
@@ -283,12 +305,15 @@ def _summary(options: argparse.Namespace) -> None:
     from charlm_jax.config_files import load_config
 
     config = load_config(options.config, options.overrides)
+    from charlm_jax.console import DownloadProgress
     from charlm_jax.dataset import load_dataset
     from charlm_jax.models.summary import summarize
 
     if options.symbols is not None and options.symbols < 1:
         raise CharlmError(f"symbols={options.symbols} is not allowed: it must be at least 1")
-    vocab_size = options.symbols or len(load_dataset(config).vocabulary)
+    vocab_size = options.symbols
+    if vocab_size is None:
+        vocab_size = len(load_dataset(config, progress=DownloadProgress()).vocabulary)
     modules = summarize(config.model, vocab_size)
     parameters = sum(module.parameters for module in modules)
     if options.json:
@@ -317,13 +342,13 @@ def _corpora(options: argparse.Namespace) -> None:
         return
     corpus = load_corpus(options.name, encoding=options.encoding, progress=DownloadProgress())
     facts = {
+        **corpus.facts,
         "name": corpus.name,
         "characters": corpus.characters,
         "symbols": corpus.symbols,
         "sha256": corpus.sha256,
         "source": corpus.source,
         "text_sha256": corpus.text_sha256,
-        **corpus.facts,
     }
     if options.json:
         print(json.dumps(facts))

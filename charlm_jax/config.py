@@ -142,6 +142,10 @@ class Config:
         """Characters per evaluation window: `evaluation.context`, or the training length if 0."""
         return self.evaluation.context or self.data.sequence_length
 
+    def with_corpus(self, corpus: str) -> "Config":
+        """The same on another text."""
+        return dataclasses.replace(self, data=dataclasses.replace(self.data, corpus=corpus))
+
     def to_dict(self) -> dict[str, Any]:
         """Nested plain values, ready for JSON."""
         return dataclasses.asdict(self)

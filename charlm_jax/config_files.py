@@ -6,6 +6,7 @@ resolved once; past this module no ConfigDict exists.
 
 import importlib.util
 import inspect
+import os
 import re
 import sys
 import types
@@ -70,18 +71,15 @@ def load_config(spec: str, overrides: Sequence[str] | Mapping[str, Any] = ()) ->
 
 
 def _locate(spec: str) -> tuple[Path, str | None]:
-    head, dot_py, tail = spec.partition(".py")
-    if dot_py and (not tail or tail[0] == ":"):
-        path, argument = Path(head + dot_py), tail[1:] if tail else None
-    else:
-        name, colon, rest = spec.partition(":")
-        path, argument = shipped_configs() / f"{name}.py", rest if colon else None
-        if "/" in name or not path.is_file():
-            known = ", ".join(shipped_names())
-            raise CharlmError(f"no config {spec!r}: name one of {known}, or a path ending in .py")
-    if not path.is_file():
-        raise CharlmError(f"no config file {str(path)!r}; shipped: {', '.join(shipped_names())}")
-    return path, argument
+    """The file that a spec names, and the argument behind its colon."""
+    name, colon, argument = spec.partition(":")
+    if name in shipped_names():
+        return shipped_configs() / f"{name}.py", argument if colon else None
+    file = re.fullmatch(r"(.*?\.py)(?::(.*))?", spec, flags=re.DOTALL)
+    if file is None or not os.path.isfile(file[1]):
+        known = ", ".join(shipped_names())
+        raise CharlmError(f"no config {spec!r}: name one of {known}, or a file ending in .py")
+    return Path(file[1]), file[2]
 
 
 @contextmanager
@@ -180,7 +178,8 @@ def _parse(text: str, current: Any, field: str) -> Any:
             return text.lower() == "true"
         raise CharlmError(f"config.{field}={text!r} is not a truth value: write true or false")
     if isinstance(current, (tuple, list)):
-        return tuple(item for item in text.strip("()").replace(" ", "").split(",") if item)
+        items = (item.strip(" '\"") for item in text.strip("()[]").split(","))
+        return tuple(item for item in items if item)
     kind = int if isinstance(current, int) else float
     try:
         return kind(text)

@@ -102,6 +102,15 @@ def load_corpus(spec: str, *, encoding: str = "utf-8", progress: Progress | None
     raise CharlmError(_unknown(spec))
 
 
+def absolute_spec(spec: str) -> str:
+    """Returns a spec that means the same text in every folder: a path becomes absolute."""
+    path = os.path.expanduser(spec)
+    is_path = os.path.lexists(path) or glob.has_magic(path)
+    if spec.partition(":")[0] in REGISTRY or not is_path:
+        return spec
+    return os.path.abspath(path)
+
+
 def list_corpora() -> tuple[CorpusRow, ...]:
     """Returns the registered corpora; nothing is downloaded or read to find their states."""
     return tuple(
@@ -134,6 +143,13 @@ def decode(data: bytes, *, encoding: str, source: str) -> str:
             "text in another encoding is read with, say, --config.data.encoding=latin-1; "
             "what is not text is left out by a glob such as 'folder/**/*.txt'"
         ) from None
+    except UnicodeError as error:  # punycode and the like fail without a place
+        raise CharlmError(f"{source} is not {encoding}: {error}") from None
+    if lone := re.search("[\ud800-\udfff]", text):
+        raise CharlmError(
+            f"{source} has the lone surrogate U+{ord(lone[0]):04X} at character {lone.start()}, "
+            f"which is no Unicode character"
+        )
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 

@@ -21,15 +21,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from charlm_jax.logbook import NATS_PER_BIT
 from charlm_jax.losses import negative_log_likelihood
 from charlm_jax.models import LanguageModel
-from charlm_jax.types import ModelState, Params
+from charlm_jax.types import ModelState, Params, bits
 
 Scorer = Callable[[Params, jax.Array, range], np.ndarray]
 
-# Characters that `stream` reads in one dispatch.
+# Characters that `stream` reads in one dispatch, and the most that a batch of windows does: memory
+# grows with them.
 _STREAM_PIECE = 512
+_CHARACTERS_AT_ONCE = 2**14
 
 
 class Score(NamedTuple):
@@ -43,7 +44,7 @@ class Score(NamedTuple):
 def mean_score(nll_N: np.ndarray) -> Score:
     """The mean of per-character negative log-likelihoods, summed in float64."""
     loss_nats = float(np.mean(nll_N, dtype=np.float64))
-    return Score(loss_nats, loss_nats / NATS_PER_BIT, len(nll_N))
+    return Score(loss_nats, bits(loss_nats), len(nll_N))
 
 
 def make_window_scorer(model: LanguageModel, *, context: int, batch_size: int) -> Scorer:
@@ -52,15 +53,16 @@ def make_window_scorer(model: LanguageModel, *, context: int, batch_size: int) -
     Args:
       model: what is scored.
       context: targets in a window.
-      batch_size: windows scored at once; it does not change the figure.
+      batch_size: most windows scored at once; it does not change the figure.
 
     Returns:
       (params, ids_N, part) -> nll_N in nats, float32, one entry a target in the text's order.
     """
 
     @jax.jit
-    def score_batch(params: Params, ids_N: jax.Array, starts_B: jax.Array) -> jax.Array:
-        offsets_T = jnp.arange(context + 1)
+    def score_batch(
+        params: Params, ids_N: jax.Array, starts_B: jax.Array, offsets_T: jax.Array
+    ) -> jax.Array:
         # The last window may reach past the text: what it reads there is cut off by the caller.
         places_BT = jnp.minimum(starts_B[:, None] + offsets_T[None, :], len(ids_N) - 1)
         rows_BT = ids_N[places_BT].astype(jnp.int32)
@@ -70,10 +72,12 @@ def make_window_scorer(model: LanguageModel, *, context: int, batch_size: int) -
 
     def score(params: Params, ids_N: jax.Array, part: range) -> np.ndarray:
         first, targets = _targets(part)
-        starts = np.arange(first - 1, first - 1 + targets, context, dtype=np.int32)
-        rows = min(batch_size, len(starts))
-        padded = np.resize(starts, math.ceil(len(starts) / rows) * rows)
-        pieces = [score_batch(params, ids_N, batch_B) for batch_B in padded.reshape(-1, rows)]
+        length = min(context, targets)
+        starts = np.arange(first - 1, first - 1 + targets, length, dtype=np.int32)
+        rows = max(1, min(batch_size, len(starts), _CHARACTERS_AT_ONCE // length))
+        padded = np.resize(starts, math.ceil(len(starts) / rows) * rows).reshape(-1, rows)
+        offsets_T = np.arange(length + 1, dtype=np.int32)
+        pieces = [score_batch(params, ids_N, starts_B, offsets_T) for starts_B in padded]
         return np.concatenate([np.asarray(piece).ravel() for piece in pieces])[:targets]
 
     return score

@@ -25,12 +25,15 @@ class Interrupted(CharlmError):
 def deferred_signals() -> Iterator[Callable[[], int]]:
     """Hold SIGINT and SIGTERM back; the function yielded gives the one received, or 0.
 
+    A second Ctrl-C acts at once.
     Outside the main thread, where Python allows no handlers, it always gives 0.
     """
     received: list[int] = []
 
     def handler(number: int, frame: FrameType | None) -> None:
         del frame
+        if received and number == signal.SIGINT:  # a person who asks twice cannot wait
+            raise KeyboardInterrupt
         received.append(number)
 
     if threading.current_thread() is not threading.main_thread():

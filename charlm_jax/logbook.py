@@ -1,14 +1,13 @@
 """`metrics.jsonl`: one JSON object a line, appended as a run goes on."""
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-Row = Mapping[str, Any]
+from charlm_jax.types import CharlmError, bits
 
-NATS_PER_BIT = math.log(2.0)
+Row = Mapping[str, Any]
 
 
 def metrics_row(
@@ -41,7 +40,7 @@ def metrics_row(
         "split": split,
         "scope": scope,
         "loss_nats": loss_nats,
-        "bits_per_char": loss_nats / NATS_PER_BIT,
+        "bits_per_char": bits(loss_nats),
         "learning_rate": learning_rate,
         "chars_per_second": round(chars_per_second, 1),
         "seconds": round(seconds, 3),
@@ -60,16 +59,16 @@ class Logbook:
             file.write(json.dumps(row) + "\n")
 
     def rows(self) -> list[Row]:
-        """All whole rows, in order; a torn last line is passed over."""
+        """All rows, in order; a last line that was torn off is passed over.
+
+        Raises:
+          CharlmError: another line is not a row.
+        """
         if not self._path.exists():
             return []
-        rows = []
-        for line in self._path.read_text(encoding="utf-8").splitlines():
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
-        return rows
+        *lines, last = self._path.read_bytes().split(b"\n")
+        del last  # empty, or torn: a whole line ends in a newline
+        return [self._parse(number, line) for number, line in enumerate(lines, start=1)]
 
     def keep_up_to(self, step: int) -> None:
         """Drop rows past `step` and a torn last line: they will be written again."""
@@ -79,3 +78,12 @@ class Logbook:
         whole = self._path.with_suffix(".partial")
         whole.write_text("".join(kept), encoding="utf-8")
         whole.replace(self._path)
+
+    def _parse(self, number: int, line: bytes) -> Row:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+            raise CharlmError(f"{self._path}, line {number}, is not a row of metrics: mend it")
+        return row

@@ -13,11 +13,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from charlm_jax import __version__
 from charlm_jax.checkpoint import Checkpoints
 from charlm_jax.config import Config
 from charlm_jax.console import Silent, View
+from charlm_jax.corpora import absolute_spec
 from charlm_jax.dataset import load_dataset
 from charlm_jax.download import Progress
 from charlm_jax.evaluate import mean_score
@@ -65,6 +67,7 @@ def train_and_evaluate(
       Interrupted: SIGINT or SIGTERM came; the run was saved first.
     """
     view = view or Silent()
+    config = config.with_corpus(absolute_spec(config.data.corpus))
     trainer = build_trainer(config, load_dataset(config, progress=progress))
     place = Workdir(workdir)
     place.claim(config, trainer.dataset)
@@ -112,6 +115,8 @@ class _Run:
         self.trainer, self.tally = trainer, tally
         self.checkpoints, self.logbook, self.view = checkpoints, logbook, view
         self.ids_N = jnp.asarray(trainer.dataset.ids_N)
+        train = trainer.dataset.part("train")
+        self.train_ids_N = self.ids_N[train.start : train.stop]
         self.pending: tuple[int, StepMetrics] | None = None
         self.clock = time.monotonic()
 
@@ -122,7 +127,7 @@ class _Run:
         while step < trainer.total_steps:
             epoch, first = divmod(step, trainer.steps_per_epoch)
             plan, count = trainer.plan(epoch), trainer.steps_to_next_stop(step)
-            state, metrics = trainer.train_steps(state, self.ids_N, plan, first, count)
+            state, metrics = trainer.train_steps(state, self.train_ids_N, plan, first, count)
             step += count
             self.read_pending()
             self.pending = (count, metrics)
@@ -162,16 +167,19 @@ class _Run:
             tally.epoch = NOTHING
 
     def refuse_non_finite(self, losses: np.ndarray, norms: np.ndarray) -> None:
-        """Stop before a loss or gradient that is not finite gets into a checkpoint."""
+        """Stop at the first step whose loss or gradient is not finite."""
         bad = np.flatnonzero(~(np.isfinite(losses) & np.isfinite(norms)))
-        if not bad.size:
-            return
+        if bad.size:
+            step, loss, norm = self.tally.step + int(bad[0]) + 1, losses[bad[0]], norms[bad[0]]
+            raise self.diverged(f"step {step}: the loss is {loss:g}, the gradient's norm {norm:g}")
+
+    def diverged(self, what: str) -> CharlmError:
+        """The error of a run that cannot go on, with what is left of it."""
         steps = self.checkpoints.steps()
         last = f"checkpoint {steps[-1]} is the last good one" if steps else "nothing was saved yet"
-        raise CharlmError(
-            f"step {self.tally.step + int(bad[0]) + 1}: the loss is {losses[bad[0]]:g} and the "
-            f"gradient's norm {norms[bad[0]]:g}; {last}: lower config.optimizer.learning_rate or "
-            f"set config.optimizer.clip_norm"
+        return CharlmError(
+            f"{what}; {last}: lower config.optimizer.learning_rate or set "
+            f"config.optimizer.clip_norm, in another --workdir"
         )
 
     def evaluate(self, params: Params) -> float:
@@ -181,6 +189,8 @@ class _Run:
             self.trainer.score(params, self.ids_N, self.trainer.dataset.part("valid"))
         )
         seen = Sum(score.loss_nats * score.characters, score.characters, self.lap())
+        if not np.isfinite(score.loss_nats):
+            raise self.diverged(f"step {tally.step}: the held-out loss is {score.loss_nats:g}")
         self.write_row("valid", "epoch" if self.trainer.ends_epoch(tally.step) else "step", seen)
         if tally.best_loss_nats is None or score.loss_nats < tally.best_loss_nats:
             tally.best_loss_nats, tally.best_step = score.loss_nats, tally.step
@@ -202,7 +212,9 @@ class _Run:
         self.view.row(row)
 
     def save(self, state: TrainState, loss_nats: float | None) -> None:
-        """Write a checkpoint of this step."""
+        """Write a checkpoint of this step, unless its last update ruined the parameters."""
+        if not np.isfinite(optax.tree.norm(state.params)):
+            raise self.diverged(f"step {self.tally.step}: a parameter is not finite")
         meta = {
             "charlm_jax": __version__,
             "jax": jax.__version__,

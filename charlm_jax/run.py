@@ -77,6 +77,8 @@ def draw(
     seed: int,
     mode: str = "carried",
     context: int | None = None,
+    unknown: str = "error",
+    replacement: str = " ",
 ) -> Iterator[list[str]]:
     """Draw text that goes on from a prompt, piece by piece.
 
@@ -90,6 +92,9 @@ def draw(
       seed: root of the noise.
       mode: `carried` or `window`.
       context: characters in the window; the training length if None.
+      unknown: what to do with characters of the prompt that the model does not know: `error`,
+        `drop` or `replace`.
+      replacement: what replaces them.
 
     Returns:
       An iterator; each item is the next characters of every text: all samples of the first scale,
@@ -100,14 +105,22 @@ def draw(
     """
     if not prompt:
         raise CharlmError("the prompt is empty: give at least one character")
-    for name, value, least in (("chars", characters, 0), ("num", samples, 1), ("seed", seed, 0)):
+    for name, value, least in (("chars", characters, 0), ("num", samples, 1)):
         if value < least:
             raise CharlmError(f"{name}={value} is not allowed: it must be at least {least}")
+    if not 0 <= seed < 2**32:
+        raise CharlmError(f"seed={seed} is not allowed: it must lie in [0, 2**32)")
+    if mode == "carried" and context is not None:
+        raise CharlmError("mode=carried has no context to set: it reads all that came before")
     window = run.config.data.sequence_length if context is None else context
     if window < 1:
         raise CharlmError(f"context={window} is not allowed: it must be at least 1")
     pairs = list(itertools.product(map(check_scale, scales), range(samples)))
-    prompt_N = run.vocabulary.encode(prompt, what="the prompt")
+    prompt_N = run.vocabulary.encode(
+        prompt, unknown=unknown, replacement=replacement, what="the prompt"
+    )
+    if not prompt_N.size:
+        raise CharlmError("the prompt has no character that the model knows")
     rows = Rows(
         keys_B=sample_keys(seed, samples)[jnp.array([index for _, index in pairs])],
         scale_B=jnp.array([scale for scale, _ in pairs], jnp.float32),

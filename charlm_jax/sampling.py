@@ -17,7 +17,7 @@ def check_scale(scale: float) -> float:
     """A scale factor in [0, inf], or a `CharlmError`."""
     if math.isnan(scale) or scale < 0:
         raise CharlmError(f"scale={scale:g} is not allowed: it must lie in [0, inf]; inf is greedy")
-    return scale
+    return abs(scale)  # -0 is 0
 
 
 def temperature(scale: float) -> float:

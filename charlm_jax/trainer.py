@@ -54,15 +54,15 @@ class Trainer(NamedTuple):
         """Whether an epoch is whole after so many updates."""
         return step % self.steps_per_epoch == 0
 
-    def evaluates_at(self, step: int) -> bool:
-        """Whether held-out text is scored after so many updates."""
-        every = self.config.train.evaluate_every_steps
-        is_due = self.ends_epoch(step) or step == self.total_steps
-        return "valid" in self.dataset.parts and (is_due or (every > 0 and step % every == 0))
-
     def saves_at(self, step: int) -> bool:
         """Whether a checkpoint is due after so many updates."""
-        return self.ends_epoch(step) or step == self.total_steps or self.evaluates_at(step)
+        every = self.config.train.evaluate_every_steps
+        is_due = every > 0 and step % every == 0
+        return is_due or self.ends_epoch(step) or step == self.total_steps
+
+    def evaluates_at(self, step: int) -> bool:
+        """Whether held-out text is scored after so many updates."""
+        return "valid" in self.dataset.parts and self.saves_at(step)
 
     def steps_to_next_stop(self, step: int) -> int:
         """Length of the dispatch that starts at `step`.
@@ -82,7 +82,7 @@ class Trainer(NamedTuple):
 
 def build_trainer(config: Config, dataset: Dataset) -> Trainer:
     """Put a run together; every name in the config is looked up here, before anything compiles."""
-    data, rate = config.data, config.optimizer
+    data, adam = config.data, config.optimizer
     model = build_model(config.model, len(dataset.vocabulary))
     loader = build_loader(
         data.loader,
@@ -100,19 +100,19 @@ def build_trainer(config: Config, dataset: Dataset) -> Trainer:
     if config.train.max_steps:
         total_steps = min(total_steps, config.train.max_steps)
     schedule = make_schedule(
-        schedule=rate.schedule,
-        learning_rate=rate.learning_rate,
-        warmup_steps=rate.warmup_steps,
-        final_learning_rate=rate.final_learning_rate,
+        schedule=adam.schedule,
+        learning_rate=adam.learning_rate,
+        warmup_steps=adam.warmup_steps,
+        final_learning_rate=adam.final_learning_rate,
         total_steps=total_steps,
     )
     optimizer = build_optimizer(
         schedule,
-        beta1=rate.beta1,
-        beta2=rate.beta2,
-        epsilon=rate.epsilon,
-        epsilon_hat=rate.epsilon_hat,
-        clip_norm=rate.clip_norm,
+        beta1=adam.beta1,
+        beta2=adam.beta2,
+        epsilon=adam.epsilon,
+        epsilon_hat=adam.epsilon_hat,
+        clip_norm=adam.clip_norm,
     )
     train_steps = make_train_steps(
         make_train_step(model, optimizer),

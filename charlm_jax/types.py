@@ -17,6 +17,7 @@ Array names end in the letters of their dimensions, so `logits_BTV` has three ax
 Inside a scan over time T falls away: `x_BD`.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -33,6 +34,11 @@ class CharlmError(ValueError):
     Its message is one line: what was wrong, which value, and what would be right. The command
     line prints it without a traceback and exits with status 2; a notebook sees a `ValueError`.
     """
+
+
+def bits(nats: float) -> float:
+    """The same amount of information in bits: nats / ln 2."""
+    return nats / math.log(2.0)
 
 
 Entry = TypeVar("Entry")

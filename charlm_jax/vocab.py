@@ -79,7 +79,7 @@ class Vocabulary:
             return np.where(known_N, ids_N, self.symbols.index(replacement)).astype(self.dtype)
         raise CharlmError(
             f"{what} has {_name_characters(points_N[~known_N])} outside the model's vocabulary of "
-            f"{len(self)} symbols: drop or replace what it does not know"
+            f"{len(self)} symbols: change it, or drop or replace them (unknown=drop or replace)"
         )
 
     def decode(self, ids_N: np.ndarray) -> str:

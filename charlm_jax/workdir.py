@@ -13,10 +13,8 @@ from charlm_jax.vocab import Vocabulary
 
 # What may change when a run goes on: how it is watched, and that it gets longer.
 _WATCHING = (
-    "train.steps_per_dispatch",
     "train.log_every_steps",
     "train.evaluate_every_steps",
-    "evaluation.context",
     "evaluation.batch_size",
 )
 
@@ -49,11 +47,11 @@ class Workdir:
         if self.config_file.exists():
             self._refuse_other_config(config)
             self._refuse_other_text(dataset)
-        elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            raise CharlmError(
-                f"{self.path} exists and is not a run: choose another --workdir, or empty it"
-            )
         try:
+            if not self.config_file.exists() and not self._is_free():
+                raise CharlmError(
+                    f"{self.path} exists and is not a run: choose another --workdir, or empty it"
+                )
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             write_json(
                 self.vocabulary_file,
@@ -63,17 +61,30 @@ class Workdir:
         except OSError as error:
             raise CharlmError(f"cannot write to {self.path}: {error.strerror}") from error
 
+    def _is_free(self) -> bool:
+        return not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir()))
+
     def read_config(self) -> Config:
         """The run's config."""
-        return Config.from_dict(self._read_json(self.config_file))
+        values = self._read_json(self.config_file)
+        try:
+            return Config.from_dict(values)
+        except CharlmError as error:
+            raise CharlmError(f"cannot read {self.config_file}: {error}") from error
 
     def read_vocabulary(self) -> Vocabulary:
         """The run's symbols."""
-        return Vocabulary(self._read_json(self.vocabulary_file)["symbols"])
+        return Vocabulary(self._read_word(self.vocabulary_file, "symbols"))
 
     def read_fingerprint(self) -> str:
         """The fingerprint of the text that the run was started on."""
-        return str(self._read_json(self.vocabulary_file)["fingerprint"])
+        return self._read_word(self.vocabulary_file, "fingerprint")
+
+    def _read_word(self, file: Path, name: str) -> str:
+        word = self._read_json(file).get(name)
+        if not isinstance(word, str):
+            raise CharlmError(f"cannot read {file}: it has no {name!r}")
+        return word
 
     def _read_json(self, file: Path) -> dict[str, Any]:
         if not self.path.is_dir():

@@ -135,6 +135,13 @@ MISTAKES = [
     (["evaluate", "--workdir=RUN", "--context=0"], "context=0"),
     (["evaluate", "--workdir=RUN", "--mode=stream", "--context=4"], "no context to set"),
     (["summary", "--config=tutorial", "--symbols=0"], "symbols=0"),
+    (["train", "--config=tutorial", "--config.seed", "3"], "write --config.seed=VALUE"),
+    (["train", "--config=" + "x" * 3000 + ".py"], "no config"),
+    (["sample", "--workdir=RUN", "--prompt=a", "--context=4"], "no context to set"),
+    (["sample", "--workdir=RUN", "--prompt=a", "--seed=4294967296"], "[0, 2**32)"),
+    (["sample", "--workdir=RUN", "--prompt=@", "--unknown=drop"], "no character that the model"),
+    (["sample", "--workdir=RUN", "--prompt=@", "--unknown=replace", "--replacement=?"], "'?'"),
+    (["corpora", "LATIN", "--encoding=punycode"], "is not punycode"),
     (["corpora", "mysterious-iland"], "did you mean 'mysterious-island'"),
 ]
 

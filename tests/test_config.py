@@ -148,7 +148,25 @@ def test_an_unknown_name_lists_the_shipped_ones() -> None:
         load_config("tutorial:x")
 
 
+def test_every_field_of_a_config_pastes_back_as_an_override() -> None:
+    config = load_config("tutorial", {"model.layers": ("lstm", "gru")})
+    texts = [f"{field}={value}" for field, value in config.flatten().items()]
+    assert load_config(BASE, texts) == config
+
+
+@pytest.mark.parametrize(
+    "argument", ["src/**/*.py", "program.py", "a/.pyenv/text.txt", "C:x", "two\nlines", "a:b"]
+)
+def test_the_argument_may_look_like_a_file(argument: str, tmp_path: Path) -> None:
+    assert load_config(f"my_text:{argument}").data.corpus == argument
+    folder = tmp_path / ".pyenv"
+    folder.mkdir()
+    mine = folder / "mine.py"
+    mine.write_text((Path(BASE).parent / "my_text.py").read_text())
+    assert load_config(f"{mine}:{argument}").data.corpus == argument
+
+
 def test_a_default_workdir_is_named_after_config_and_argument() -> None:
     assert config_name("tutorial") == "tutorial"
     assert config_name("my_text:books/My book, 2nd.txt") == "my_text-My-book-2nd"
-    assert config_name(f"{BASE}:src/**/*.py") == "base"
+    assert config_name("my_text:src/**/*.py") == "my_text"

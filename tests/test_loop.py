@@ -1,5 +1,6 @@
 """A whole run: its rows, its checkpoints, and going on after a stop."""
 
+import dataclasses
 import json
 import math
 import os
@@ -158,6 +159,18 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         assert checkpoints.steps()[-1] == 20
     assert max(row["step"] for row in _rows(workdir)) <= 20
+
+
+def test_parameters_ruined_by_the_last_update_are_not_saved(tmp_path: Path) -> None:
+    """Loss and gradient are measured before the update, so they alone do not tell."""
+    config = make_tiny_config(**{"train.max_steps": 1, "optimizer.learning_rate": 1e38})
+    for split in ("tail", "none"):
+        workdir = tmp_path / split
+        wild = dataclasses.replace(config, split=dataclasses.replace(config.split, kind=split))
+        with pytest.raises(CharlmError, match=r"step 1: .*nothing was saved yet"):
+            train_and_evaluate(wild, workdir)
+        with Checkpoints(workdir / "checkpoints") as checkpoints:
+            assert checkpoints.steps() == []
 
 
 def make_wild(checkpoints: Checkpoints, config: Config) -> dict:

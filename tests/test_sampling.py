@@ -82,6 +82,12 @@ def test_temperature_is_the_inverse() -> None:
 
 
 def test_sampling_shares_no_key_with_training_of_the_same_seed() -> None:
-    spent = [jax.random.key_data(stream_key(1, stream)) for stream in Stream]
-    keys = jax.random.key_data(sample_keys(1, 8))
-    assert not {tuple(k.tolist()) for k in spent} & {tuple(k.tolist()) for k in keys}
+    def words(keys: jax.Array) -> set[tuple[int, ...]]:
+        return {tuple(words) for words in jax.random.key_data(keys).reshape(-1, 2).tolist()}
+
+    keys = sample_keys(1, 8)
+    steps = jnp.arange(8)
+    fold = jax.vmap(jax.random.fold_in, (None, 0))
+    spent = [fold(stream_key(1, s), steps) for s in Stream if s != Stream.SAMPLING]
+    roots = jnp.stack([stream_key(1, stream) for stream in Stream])
+    assert not words(keys) & (words(roots) | set().union(*map(words, spent)))

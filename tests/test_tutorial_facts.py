@@ -158,6 +158,7 @@ def test_training_is_20_epochs_of_adam_at_its_default_rate(config: Config, loade
         beta1=rate.beta1,
         beta2=rate.beta2,
         epsilon=rate.epsilon,
+        epsilon_hat=rate.epsilon_hat,
         clip_norm=rate.clip_norm,
     )
     # While the gradient stays the same, both of Adam's averages are it: every step is one rate
