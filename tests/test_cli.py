@@ -104,6 +104,7 @@ def test_corpora_lists_and_describes(text_file: Path, capsys: pytest.CaptureFixt
     assert row["characters"] == 45 * 60 and row["source"] == str(text_file)
 
 
+SYNTHETIC = [f"--config={BASE}", "--config.data.corpus=synthetic"]
 MISTAKES = [
     ([], "no command"),
     (["trian"], "invalid choice: 'trian'"),
@@ -112,11 +113,11 @@ MISTAKES = [
     (["train", "--config=tutorail"], "no config 'tutorail'"),
     (["train", f"--config={BASE}", "--config.data.sequense_length=4"], "did you mean"),
     (["train", f"--config={BASE}", "--config.seed=x"], "'x' is not an integer"),
-    (["train", f"--config={BASE}", "--config.model.layers=lstn"], "lstm, gru, rnn"),
-    (["train", f"--config={BASE}", "--config.model.init=torch"], "keras, flax"),
-    (["train", f"--config={BASE}", "--config.data.loader=chunk"], "chunks, crops"),
-    (["train", f"--config={BASE}", "--config.split.kind=head"], "tail, none"),
-    (["train", f"--config={BASE}", "--config.optimizer.schedule=step"], "constant, cosine"),
+    (["train", *SYNTHETIC, "--config.model.layers=lstn"], "lstm, gru, rnn"),
+    (["train", *SYNTHETIC, "--config.model.init=torch"], "keras, flax"),
+    (["train", *SYNTHETIC, "--config.data.loader=chunk"], "chunks, crops"),
+    (["train", *SYNTHETIC, "--config.split.kind=head"], "tail, none"),
+    (["train", *SYNTHETIC, "--config.optimizer.schedule=step"], "constant, cosine"),
     (["train", f"--config={BASE}", "--config.data.corpus=atlantis"], "'atlantis' is no registered"),
     (["train", "--config=my_text:EMPTY"], "is empty"),
     (["train", "--config=my_text:SHORT"], "30 characters"),
@@ -146,7 +147,7 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("command", "message"), MISTAKES, ids=lambda value: " ".join(value)[:50])
+@pytest.mark.parametrize(("command", "message"), MISTAKES, ids=[" ".join(c) for c, _ in MISTAKES])
 def test_a_mistake_is_one_clear_line(
     command: list[str],
     message: str,

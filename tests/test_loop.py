@@ -45,12 +45,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class StopAt(Silent):
     """Sends this process a signal when a step is reached, as a person at the keyboard would."""
 
-    def __init__(self, step: int, number: int = signal.SIGINT) -> None:
-        self.step, self.number = step, number
+    def __init__(self, step: int, number: int = signal.SIGINT, times: int = 1) -> None:
+        self.step, self.number, self.times = step, number, times
 
     def advance(self, step: int, loss_nats: float, chars_per_second: float) -> None:
         if step >= self.step:
-            os.kill(os.getpid(), self.number)
+            for _ in range(self.times):
+                os.kill(os.getpid(), self.number)
+            self.times = 0
 
 
 @pytest.mark.core
@@ -107,6 +109,14 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(
     assert _rows(workdir) == _rows(finished)
     for first, second in zip(_params(finished), _params(workdir), strict=True):
         np.testing.assert_array_equal(first, second)
+
+
+def test_a_second_ctrl_c_acts_at_once_and_a_second_sigterm_does_not(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train_and_evaluate(make_tiny_config(), tmp_path / "a", view=StopAt(3, times=2))
+    with pytest.raises(Interrupted):
+        view = StopAt(3, signal.SIGTERM, times=2)
+        train_and_evaluate(make_tiny_config(), tmp_path / "b", view=view)
 
 
 def test_a_finished_run_is_left_alone_and_a_longer_one_goes_on(
@@ -265,7 +275,8 @@ def test_a_run_is_picked_up_for_drawing(finished: Path) -> None:
         ({"samples": 0}, "num=0"),
         ({"characters": -1}, "chars=-1"),
         ({"seed": -1}, "seed=-1"),
-        ({"context": 0}, "context=0"),
+        ({"context": 0, "mode": "window"}, "context=0"),
+        ({"context": 4}, "no context to set"),
     ]
     right = {"prompt": prompt, "characters": 1, "scales": [1.0], "samples": 1, "seed": 0}
     for change, message in wrong:
