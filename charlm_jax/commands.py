@@ -1,0 +1,202 @@
+"""What the commands do between their flags and the library: call it, and print.
+
+Each imports what it needs when it runs, so that a quick one does not wait for jax.
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from charlm_jax.types import CharlmError
+
+if TYPE_CHECKING:
+    from charlm_jax.run import Run
+
+
+def train(options: argparse.Namespace) -> None:
+    """Train, or go on with a run, and say how it stands."""
+    from charlm_jax.config_files import config_name, load_config
+
+    config = load_config(options.config, options.overrides)
+    workdir = options.workdir or f"runs/{config_name(options.config)}"
+    from charlm_jax.console import DownloadProgress, training_view
+    from charlm_jax.loop import train_and_evaluate
+
+    with training_view() as view:
+        result = train_and_evaluate(config, workdir, view=view, progress=DownloadProgress())
+    if result.was_done:
+        print(f"{workdir} is done: {result.step} steps")
+    else:
+        print(f"{workdir}: trained {result.step} steps")
+    if result.best_loss_nats is not None:
+        print(f"best held-out loss: {result.best_loss_nats:.4f} nats, at step {result.best_step}")
+
+
+def _load(options: argparse.Namespace) -> "Run":
+    from charlm_jax.run import load_run
+
+    return load_run(options.workdir, checkpoint=options.checkpoint)
+
+
+def sample(options: argparse.Namespace) -> None:
+    """Draw text, and print it or write it as JSON."""
+    from charlm_jax.run import draw
+    from charlm_jax.sampling import temperature
+
+    run = _load(options)
+    pieces = draw(
+        run,
+        options.prompt,
+        characters=options.chars,
+        scales=options.scale,
+        samples=options.num,
+        seed=options.seed,
+        mode=options.mode,
+        context=options.context,
+        unknown=options.unknown,
+        replacement=options.replacement,
+    )
+    rows = [
+        {
+            "scale": scale,
+            "temperature": temperature(scale),
+            "seed": options.seed,
+            "index": index,
+            "prompt": options.prompt,
+        }
+        for scale in options.scale
+        for index in range(options.num)
+    ]
+    if options.json:
+        for row, text in zip(rows, _joined(pieces, len(rows)), strict=True):
+            print(json.dumps({**_finite(row), "text": text}))
+        return
+    print(f"{run.workdir}, checkpoint {run.checkpoint}, {options.mode}", file=sys.stderr)
+    if len(rows) == 1:
+        _print_heading(rows[0])
+        print(options.prompt, end="", flush=True)
+        for (text,) in pieces:
+            print(text, end="", flush=True)
+        print()
+        return
+    for row, text in zip(rows, _joined(pieces, len(rows)), strict=True):
+        _print_heading(row)
+        print(options.prompt + text + "\n")
+
+
+def _joined(pieces: Iterable[list[str]], rows: int) -> list[str]:
+    texts = [""] * rows
+    for piece in pieces:
+        texts = [text + more for text, more in zip(texts, piece, strict=True)]
+    return texts
+
+
+def _finite(row: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON has no infinity: it is written as a word."""
+    return {
+        name: str(value) if isinstance(value, float) and value == float("inf") else value
+        for name, value in row.items()
+    }
+
+
+def _print_heading(row: Mapping[str, Any]) -> None:
+    print(
+        f"--- scale {row['scale']:g} (temperature {row['temperature']:g}), "
+        f"seed {row['seed']}, sample {row['index']}",
+        flush=True,
+    )
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Score a part of the text, keep the losses, print the figure."""
+    from charlm_jax.console import DownloadProgress
+    from charlm_jax.run import evaluate_run, save_evaluation
+
+    run = _load(options)
+    evaluation, nll_N = evaluate_run(
+        run,
+        split=options.split,
+        mode=options.mode,
+        context=options.context,
+        progress=DownloadProgress(),
+    )
+    file = save_evaluation(run, evaluation, nll_N)
+    if options.json:
+        print(json.dumps(dataclasses.asdict(evaluation)))
+        return
+    rule = evaluation.mode + (f" of {evaluation.context}" if evaluation.context else "")
+    print(
+        f"{evaluation.split}: {evaluation.loss_nats:.4f} nats, "
+        f"{evaluation.bits_per_char:.4f} bits per character over {evaluation.characters:,} "
+        f"characters ({rule}, checkpoint {evaluation.checkpoint})\n{file}"
+    )
+
+
+def summary(options: argparse.Namespace) -> None:
+    """Print a model as a table."""
+    from charlm_jax.config_files import load_config
+
+    config = load_config(options.config, options.overrides)
+    from charlm_jax.console import DownloadProgress
+    from charlm_jax.dataset import load_dataset
+    from charlm_jax.models.summary import summarize
+
+    if options.symbols is not None and options.symbols < 1:
+        raise CharlmError(f"symbols={options.symbols} is not allowed: it must be at least 1")
+    vocab_size = options.symbols
+    if vocab_size is None:
+        vocab_size = len(load_dataset(config, progress=DownloadProgress()).vocabulary)
+    modules = summarize(config.model, vocab_size)
+    parameters = sum(module.parameters for module in modules)
+    if options.json:
+        listed = [module._asdict() for module in modules]
+        print(json.dumps({"parameters": parameters, "modules": listed}))
+        return
+    print(f"{'module':<12} {'layer':<10} {'output':<16} {'parameters':>12}")
+    for module in modules:
+        shape = "(" + ", ".join(map(str, module.output_shape)) + ")"
+        print(f"{module.name:<12} {module.kind:<10} {shape:<16} {module.parameters:>12,}")
+    print(f"{'in all':<40} {parameters:>12,}")
+
+
+def corpora(options: argparse.Namespace) -> None:
+    """List the known texts, or describe one."""
+    from charlm_jax.console import DownloadProgress
+    from charlm_jax.corpora import list_corpora, load_corpus
+
+    if options.name is None:
+        rows = list_corpora()
+        if options.json:
+            print(json.dumps([dataclasses.asdict(row) for row in rows]))
+            return
+        for row in rows:
+            print(f"{row.name:<18} {row.characters:>10,}  {row.state}")
+            print(f"{'':<18} {row.description} ({row.licence})")
+        return
+    corpus = load_corpus(options.name, encoding=options.encoding, progress=DownloadProgress())
+    facts = {
+        **corpus.facts,
+        "name": corpus.name,
+        "characters": corpus.characters,
+        "symbols": corpus.symbols,
+        "sha256": corpus.sha256,
+        "source": corpus.source,
+        "text_sha256": corpus.text_sha256,
+    }
+    if options.json:
+        print(json.dumps(facts))
+        return
+    for name, value in facts.items():
+        print(f"{name:<12} {value}")
+
+
+COMMANDS: Mapping[str, Callable[[argparse.Namespace], None]] = {
+    "train": train,
+    "sample": sample,
+    "evaluate": evaluate,
+    "summary": summary,
+    "corpora": corpora,
+}
