@@ -3,9 +3,9 @@
 import math
 import sys
 import time
-from collections.abc import Callable
-from types import TracebackType
-from typing import Protocol, Self
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
 
 from charlm_jax.logbook import Row
 
@@ -59,17 +59,6 @@ class Plain:
         self._every_seconds = every_seconds
         self._last = -math.inf
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        pass
-
     def note(self, line: str) -> None:
         self._say(line)
 
@@ -97,7 +86,7 @@ class Bar:
     def __init__(self) -> None:
         from rich import progress
 
-        self._progress = progress.Progress(
+        self.display = progress.Progress(
             progress.TextColumn("training"),
             progress.BarColumn(bar_width=None),
             progress.MofNCompleteColumn(),
@@ -107,29 +96,17 @@ class Bar:
         )
         self._task: progress.TaskID | None = None
 
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._progress.stop()
-
     def note(self, line: str) -> None:
-        self._progress.console.print(line, markup=False, highlight=False)
+        self.display.console.print(line, markup=False, highlight=False)
 
     def begin(self, step: int, total_steps: int) -> None:
-        self._task = self._progress.add_task(
+        self._task = self.display.add_task(
             "training", total=total_steps, completed=step, loss="compiling ...", speed=""
         )
 
     def advance(self, step: int, loss_nats: float, chars_per_second: float) -> None:
         if self._task is not None:
-            self._progress.update(
+            self.display.update(
                 self._task,
                 completed=step,
                 loss=f"{loss_nats:.3f} nats",
@@ -155,6 +132,12 @@ class DownloadProgress:
             print(f"downloading: {received / 1e6:.1f}{of} MB", file=sys.stderr)
 
 
-def training_view() -> Bar | Plain:
+@contextmanager
+def training_view() -> Iterator[View]:
     """The view that fits standard output."""
-    return Bar() if sys.stdout.isatty() else Plain()
+    if not sys.stdout.isatty():
+        yield Plain()
+        return
+    bar = Bar()
+    with bar.display:
+        yield bar

@@ -132,11 +132,11 @@ class _Run:
             self.read_pending()
             self.pending = (count, metrics)
             number = signal_received()
-            if number or trainer.saves_at(step):
+            if number or trainer.saves_at(step) or trainer.evaluates_at(step):
                 self.read_pending()
-                self.save(
-                    state, self.evaluate(state.params) if trainer.evaluates_at(step) else None
-                )
+                loss_nats = self.evaluate(state.params) if trainer.evaluates_at(step) else None
+                if number or trainer.saves_at(step) or step == self.tally.best_step:
+                    self.save(state, loss_nats)
             if number and step < trainer.total_steps:
                 raise Interrupted(
                     f"stopped at step {step} of {trainer.total_steps} and saved: "

@@ -55,14 +55,14 @@ class Trainer(NamedTuple):
         return step % self.steps_per_epoch == 0
 
     def saves_at(self, step: int) -> bool:
-        """Whether a checkpoint is due after so many updates."""
-        every = self.config.train.evaluate_every_steps
-        is_due = every > 0 and step % every == 0
-        return is_due or self.ends_epoch(step) or step == self.total_steps
+        """Whether a checkpoint is due after so many updates, whatever the loss."""
+        every = self.config.train.evaluate_every_steps or self.steps_per_epoch
+        return step % every == 0 or step == self.total_steps
 
     def evaluates_at(self, step: int) -> bool:
         """Whether held-out text is scored after so many updates."""
-        return "valid" in self.dataset.parts and self.saves_at(step)
+        is_due = self.saves_at(step) or self.ends_epoch(step)
+        return is_due and "valid" in self.dataset.parts
 
     def steps_to_next_stop(self, step: int) -> int:
         """Length of the dispatch that starts at `step`.

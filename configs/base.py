@@ -73,8 +73,8 @@ def get_config() -> ConfigDict:
     config.train.steps_per_dispatch = 20
     # Steps averaged in one `step` row of metrics.jsonl.
     config.train.log_every_steps = 20
-    # Held-out loss and a checkpoint every so many steps, beside those at the end of every epoch;
-    # 0 is at the end of epochs alone.
+    # A checkpoint every so many steps; 0 is at the end of every epoch. Held-out text is scored
+    # then and at the end of every epoch, and a model that is the best so far is always saved.
     config.train.evaluate_every_steps = 0
 
     config.evaluation = ConfigDict()

@@ -215,6 +215,23 @@ def test_the_best_and_the_latest_checkpoints_are_kept(tmp_path: Path) -> None:
     assert evaluation.loss_nats == pytest.approx(best["loss_nats"], rel=1e-6)
 
 
+def test_epochs_shorter_than_the_interval_are_scored_and_saved_only_if_they_are_the_best(
+    tmp_path: Path,
+) -> None:
+    config = make_tiny_config(
+        **{"train.evaluate_every_steps": 1000, "train.epochs": 4, "optimizer.learning_rate": 3.0}
+    )
+    result = train_and_evaluate(config, tmp_path / "run")
+    valid = {r["step"]: r["loss_nats"] for r in _rows(tmp_path / "run") if r["split"] == "valid"}
+    assert list(valid) == [19, 38, 57, 76]
+    best = min(valid, key=lambda step: valid[step])
+    improved = [s for s in valid if valid[s] == min(v for t, v in valid.items() if t <= s)]
+    assert improved != list(valid)
+    with Checkpoints(tmp_path / "run" / "checkpoints") as checkpoints:
+        assert checkpoints.choose("best") == best == result.best_step
+        assert checkpoints.steps() == sorted({*improved, 76})[-2:]
+
+
 def test_steps_can_be_limited(tmp_path: Path) -> None:
     config = make_tiny_config(**{"train.max_steps": 7})
     assert train_and_evaluate(config, tmp_path / "run").step == 7
