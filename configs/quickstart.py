@@ -19,6 +19,6 @@ def get_config() -> ConfigDict:
     config.optimizer.warmup_steps = 50
     config.optimizer.clip_norm = 1.0
     config.train.epochs = 1
-    config.train.log_every_steps = 100
+    config.train.max_steps = 1300
     config.train.evaluate_every_steps = 500
     return config

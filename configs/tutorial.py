@@ -1,4 +1,16 @@
-"""The textbook's experiment: what does an LSTM learn from The Mysterious Island in 20 epochs?"""
+"""The textbook's experiment: what does an LSTM learn from The Mysterious Island in 20 epochs?
+
+    charlm train --config=tutorial
+
+Cost: 41 minutes on a 2-core AMD EPYC with AVX2 that other work shared (10,700 characters per second
+while it did not, which makes 34), 716 MB.
+
+Expected: training loss 2.329 nats per character in the first epoch, 1.534 in the third, 1.017 in
+the last. The book prints 2.301, 1.534 and 1.034; epochs 2 to 20 lie within 0.017 of its values, the
+first does not. Seeds 2 and 3 give 2.319 and 2.324 there (and seed 2 is 0.033 above the book in the
+second epoch, 0.009 in the fifth), a shuffle buffer of 10,000 chunks as in the book 2.328: the cause
+is not found. Without `epsilon_hat`, epochs 2 to 5 lie 0.022 to 0.043 below the book's.
+"""
 
 from ml_collections import ConfigDict
 
