@@ -97,11 +97,11 @@ def test_the_same_config_gives_the_same_run(finished: Path, tmp_path: Path) -> N
 def test_a_stopped_run_goes_on_as_if_nothing_had_happened(
     finished: Path, tmp_path: Path, step: int, number: int
 ) -> None:
-    workdir = tmp_path / "run"
+    workdir, handler = tmp_path / "run", signal.getsignal(signal.SIGINT)
     with pytest.raises(Interrupted, match="the same command goes on") as caught:
         train_and_evaluate(make_tiny_config(), workdir, view=StopAt(step, number))
     assert caught.value.signal_number == number
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is handler
     with (workdir / "metrics.jsonl").open("a") as file:
         file.write('{"step": 23, "torn')  # as a killed process may leave it
     result = train_and_evaluate(make_tiny_config(), workdir)
