@@ -1,4 +1,15 @@
-"""Your own text: --config=my_text:path/to/text.txt (a file, a folder, or a quoted glob)."""
+"""What does a small LSTM make of my own text?
+
+    charlm train --config=my_text:path/to/text.txt
+
+The path may be a file, a folder or a quoted glob; from about 50 KB up.
+
+Cost: 2,000 steps of the quickstart's model, whatever the text's length: about three minutes on a
+2-core AMD EPYC with AVX2 (the quickstart's first 2,000 took 192 s).
+
+Expected: it depends on the text, so none is promised. A held-out loss that rises again does no
+harm: the best checkpoint is kept, and is the one that `sample` takes.
+"""
 
 from ml_collections import ConfigDict
 
