@@ -1,71 +1,61 @@
-"""Checkpoints of a run: saved by orbax, read back only where they fit.
+"""Checkpoints of a run: written whole or not at all, and read back only where every byte is right.
 
-A checkpoint has three items. `meta` is JSON: whatever the run wants to know before it touches the
-arrays. `params` is the model; `training` is the rest of what an update needs. So drawing text reads
-a third of what training wrote.
+A checkpoint is a folder named by its step:
+
+    meta.json      whatever the run wants to know before it touches the arrays
+    params/        the model (written by orbax, as is the next)
+    training/      the rest of what an update needs; drawing text does not read it
+    contents.json  size and sha256 of every other file
+
+It is put together under another name and then renamed, so a process that dies leaves a whole
+checkpoint or none. Every file is compared with `contents.json` before anything is made of it: orbax
+hands out an array with a flipped bit without a word, and dies of a missing file at length.
 """
 
+import hashlib
+import json
 import logging
-from collections.abc import Mapping
+import os
+import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from orbax.checkpoint import checkpoint_managers as managers
 
 from charlm_jax.types import CharlmError
 
 Tree = TypeVar("Tree")
 
-ARRAYS = ("params", "training")
+_LATEST_KEPT = 2
+
+
+class DamagedCheckpoint(CharlmError):
+    """A checkpoint is not what was written.
+
+    Attributes:
+      step: which one.
+    """
+
+    def __init__(self, step: int, what: str) -> None:
+        super().__init__(f"checkpoint {step} is damaged: {what}")
+        self.step = step
 
 
 class Checkpoints:
-    """The folder of a run's checkpoints: the two latest and, where losses are given, the best.
-
-    Use it as a context manager, so that what is being written is finished.
-    """
+    """The folder of a run's checkpoints: the two latest and, where losses are given, the best."""
 
     def __init__(self, folder: Path) -> None:
-        logging.getLogger("absl").setLevel(logging.ERROR)
-        policy = managers.AnyPreservationPolicy(
-            [
-                managers.LatestN(2),
-                managers.BestN(
-                    n=1,
-                    get_metric_fn=lambda metrics: -metrics["loss_nats"],
-                    keep_checkpoints_without_metrics=False,
-                ),
-            ]
-        )
-        self._manager = ocp.CheckpointManager(
-            folder.resolve(),
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=policy,
-                best_fn=lambda metrics: metrics["loss_nats"],
-                best_mode="min",
-                enable_async_checkpointing=False,
-            ),
-            item_names=("meta", *ARRAYS),
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._manager.close()
+        self._folder = folder
 
     def steps(self) -> list[int]:
-        """Steps of the checkpoints that are kept, ascending."""
-        return sorted(self._manager.all_steps())
+        """Steps of the checkpoints that are there, sound or not, ascending."""
+        if not self._folder.is_dir():
+            return []
+        names = (path.name for path in self._folder.iterdir() if not path.is_symlink())
+        return sorted(int(name) for name in names if name.isdecimal())
 
     def save(
         self,
@@ -76,27 +66,67 @@ class Checkpoints:
         meta: Mapping[str, Any],
         loss_nats: float | None,
     ) -> None:
-        """Write a checkpoint; one of the same step is left as it is.
+        """Write a checkpoint, then remove those that are no longer wanted.
 
         Args:
-          step: its name.
+          step: its name; one that is already there is left as it is.
           params: a tree of arrays. Both trees are copied to the host first, so their buffers may
             be donated as soon as this returns.
           training: a tree of arrays.
           meta: JSON values.
           loss_nats: the held-out loss, by which the best is kept; None where there is none.
+
+        Raises:
+          CharlmError: it could not be written. What was there before still is.
         """
-        if step in self._manager.all_steps():
+        if step in self.steps():
             return
-        trees = {"params": params, "training": training}
-        trees = {name: jax.tree.map(np.array, tree) for name, tree in trees.items()}
-        schema = {name: _schema(tree) for name, tree in trees.items()}
-        items = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(meta=ocp.args.JsonSave({**meta, "arrays": schema}), **items),
-            metrics=None if loss_nats is None else {"loss_nats": loss_nats},
-        )
+        items = {"params": _by_name(params), "training": _by_name(training)}
+        items = {name: jax.tree.map(np.array, arrays) for name, arrays in items.items()}
+        schema = {
+            name: {path: _fit(array) for path, array in arrays.items()}
+            for name, arrays in items.items()
+        }
+        self.clear_partial()
+        partial = self._folder / f"partial-{step}"
+        try:
+            partial.mkdir(parents=True)
+            for name, arrays in items.items():
+                _orbax().save(partial.resolve() / name, args=ocp.args.StandardSave(arrays))
+            values = {**meta, "step": step, "loss_nats": loss_nats, "arrays": schema}
+            (partial / "meta.json").write_text(json.dumps(values), encoding="utf-8")
+            contents = {file: _facts(partial / file) for file in _files(partial)}
+            (partial / "contents.json").write_text(json.dumps(contents), encoding="utf-8")
+            partial.rename(self._path(step))
+        except Exception as error:  # whatever orbax makes of a full disk
+            shutil.rmtree(partial, ignore_errors=True)
+            raise CharlmError(f"cannot save checkpoint {step}: {_reason(error)}") from error
+        self.prune()
+
+    def prune(self) -> None:
+        """Remove all but the two latest and the best."""
+        keep = {*self.steps()[-_LATEST_KEPT:], self._best()}
+        for step in self.steps():
+            if step not in keep:
+                # Renamed first: what is half removed must not look like a checkpoint.
+                self._path(step).rename(self._folder / f"partial-{step}")
+        self.clear_partial()
+
+    def clear_partial(self) -> None:
+        """Remove what a process that died has left half written or half removed."""
+        for path in self._folder.glob("partial-*"):
+            if path.is_symlink():
+                path.unlink()
+            else:
+                shutil.rmtree(path)
+
+    def set_aside(self, step: int, folder: Path) -> Path:
+        """Move a checkpoint into another folder, under a name that is free there."""
+        folder.mkdir(exist_ok=True)
+        number = 1
+        while (target := folder / f"{step}-{number}").exists():
+            number += 1
+        return self._path(step).rename(target)
 
     def choose(self, which: str) -> int:
         """The step of `latest`, of `best` (the latest, if nothing was validated), or of a number.
@@ -110,18 +140,62 @@ class Checkpoints:
         if which == "latest":
             return steps[-1]
         if which == "best":
-            best = self._manager.best_step()
+            best = self._best()
             return steps[-1] if best is None else best
-        if which.isdecimal() and int(which) in steps:
+        if which.isascii() and which.isdecimal() and int(which) in steps:
             return int(which)
         raise CharlmError(
             f"no checkpoint {which!r}: name best, latest or one of {', '.join(map(str, steps))}"
         )
 
+    def _best(self) -> int | None:
+        """The step with the lowest held-out loss, the earlier of two that are equal."""
+        losses = []
+        for step in self.steps():
+            try:
+                self._verify_file(step, "meta.json", self._read_json(step, "contents.json"))
+                loss_nats = self._read_json(step, "meta.json")["loss_nats"]
+            except DamagedCheckpoint:
+                continue
+            if loss_nats is not None:
+                losses.append((loss_nats, step))
+        return min(losses)[1] if losses else None
+
+    def verify(self, step: int) -> None:
+        """Compare every file of a checkpoint with what was written.
+
+        Raises:
+          DamagedCheckpoint: a file is missing, new, of another size or of other content.
+        """
+        contents = self._read_json(step, "contents.json")
+        for file in sorted({*_files(self._path(step)), *contents}):
+            self._verify_file(step, file, contents)
+
+    def _verify_file(self, step: int, file: str, contents: Mapping[str, Any]) -> None:
+        path = self._path(step) / file
+        if not os.path.lexists(path):
+            raise DamagedCheckpoint(step, f"it lacks {file}")
+        if file not in contents:
+            raise DamagedCheckpoint(step, f"{file} is not part of it")
+        if _facts(path) != contents[file]:
+            raise DamagedCheckpoint(step, f"{file} has changed")
+
+    def latest_sound(self) -> tuple[int | None, list[DamagedCheckpoint]]:
+        """The step of the latest checkpoint that is sound, and what is wrong with those after."""
+        damages = []
+        for step in reversed(self.steps()):
+            try:
+                self.verify(step)
+            except DamagedCheckpoint as error:
+                damages.append(error)
+            else:
+                return step, damages
+        return None, damages
+
     def read_meta(self, step: int) -> dict[str, Any]:
-        """The JSON part."""
-        args = ocp.args.Composite(meta=ocp.args.JsonRestore())
-        return dict(self._manager.restore(step, args=args)["meta"])
+        """The JSON part of a sound checkpoint."""
+        self.verify(step)
+        return self._read_json(step, "meta.json")
 
     def restore(self, step: int, item: str, like: Tree) -> Tree:
         """The item `params` or `training`, as NumPy arrays in a tree like `like`.
@@ -132,29 +206,77 @@ class Checkpoints:
           like: a tree whose leaves have shape and dtype.
 
         Raises:
+          DamagedCheckpoint: it is not what was written.
           CharlmError: the checkpoint holds other arrays; the message names the first. (orbax
             itself would cast a dtype and accept another shape without a word.)
         """
-        saved = {name: fit for name, *fit in self.read_meta(step)["arrays"][item]}
-        wanted = {name: fit for name, *fit in _schema(like)}
-        for name in sorted(saved.keys() | wanted.keys()):
-            if saved.get(name) != wanted.get(name):
+        there, here = self.read_meta(step)["arrays"][item], _by_name(like)
+        for name in sorted({*there, *here}):
+            fit_there, fit_here = there.get(name), _fit(here[name]) if name in here else None
+            if fit_there != fit_here:
                 raise CharlmError(
                     f"checkpoint {step} does not fit this model: {name} is "
-                    f"{_describe(saved.get(name))} there and {_describe(wanted.get(name))} here"
+                    f"{_describe(fit_there)} there and {_describe(fit_here)} here"
                 )
-        template = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
-        args = ocp.args.Composite(**{item: ocp.args.StandardRestore(template)})
-        return self._manager.restore(step, args=args)[item]
+        template = {name: np.zeros(x.shape, x.dtype) for name, x in here.items()}
+        args = ocp.args.StandardRestore(template)
+        arrays = _orbax().restore(self._path(step).resolve() / item, args=args)
+        return jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name in here])
+
+    def _path(self, step: int) -> Path:
+        return self._folder / str(step)
+
+    def _read_json(self, step: int, file: str) -> dict[str, Any]:
+        try:
+            values = json.loads((self._path(step) / file).read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise DamagedCheckpoint(step, f"it has no sound {file}") from error
+        if not isinstance(values, dict):
+            raise DamagedCheckpoint(step, f"it has no sound {file}")
+        return values
 
 
-def _schema(tree: Any) -> list[list[Any]]:
-    """Path, shape and dtype of every leaf, as JSON would give them back."""
+def _orbax() -> ocp.Checkpointer:
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # it logs a failed save with its stack
+    return ocp.Checkpointer(ocp.StandardCheckpointHandler())
+
+
+def _files(folder: Path) -> Iterator[str]:
+    """Paths below a checkpoint of all its files but the table of contents; links count as files."""
+    for parent, folders, names in os.walk(folder):
+        links = [name for name in folders if os.path.islink(os.path.join(parent, name))]
+        for name in [*names, *links]:
+            path = Path(parent, name).relative_to(folder).as_posix()
+            if path != "contents.json":
+                yield path
+
+
+def _facts(file: Path) -> list[Any]:
+    """Size and sha256 of a file; nothing that a link leads to is read."""
+    if file.is_symlink() or not file.is_file():
+        return []
+    with file.open("rb") as opened:
+        return [file.stat().st_size, hashlib.file_digest(opened, "sha256").hexdigest()]
+
+
+def _reason(error: Exception) -> str:
+    """What stopped a save, in a few words."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    # tensorstore ends its long messages with the system's: "...: No space left on device [...]"
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0].split(" [")[0].rpartition(": ")[2]
+
+
+def _by_name(tree: Any) -> dict[str, Any]:
+    """The leaves of a tree in its order, by their paths."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return [
-        [jax.tree_util.keystr(path, simple=True, separator="/"), list(x.shape), str(x.dtype)]
-        for path, x in leaves
-    ]
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): x for path, x in leaves}
+
+
+def _fit(x: Any) -> list[Any]:
+    """Shape and dtype of an array, as JSON would give them back."""
+    return [list(x.shape), str(x.dtype)]
 
 
 def _describe(fit: list[Any] | None) -> str:

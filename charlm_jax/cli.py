@@ -9,7 +9,9 @@ import difflib
 import io
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import NoReturn
 
 from charlm_jax import __version__
@@ -64,7 +66,10 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
 
 def _add_train(command: argparse.ArgumentParser) -> None:
     _add_config(command)
-    command.add_argument("--workdir", metavar="DIR", help="default: runs/NAME-OF-THE-CONFIG")
+    add = command.add_argument
+    add("--workdir", metavar="DIR", help="default: runs/NAME-OF-THE-CONFIG")
+    add("--fresh", action="store_true", help="move a run that is there aside, and begin again")
+    add("--init_from", metavar="RUN", help="start from the best weights of another run")
 
 
 def _add_sample(command: argparse.ArgumentParser) -> None:
@@ -103,7 +108,7 @@ def _add_sample(command: argparse.ArgumentParser) -> None:
 def _add_evaluate(command: argparse.ArgumentParser) -> None:
     _add_run(command)
     add = command.add_argument
-    add("--split", default="valid", help="valid or train (default: valid)")
+    add("--split", default="valid", help="valid, test or train (default: valid)")
     add(
         "--mode",
         choices=("window", "stream"),
@@ -112,6 +117,23 @@ def _add_evaluate(command: argparse.ArgumentParser) -> None:
     )
     add("--context", type=int, help="the window's length (default: training's)")
     add("--json", action="store_true", help="one JSON object")
+
+
+def _add_runs(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("folder", nargs="?", default="runs", metavar="DIR", help="where to look (default: runs)")
+    add("--json", action="store_true", help="one JSON object a run")
+
+
+def _add_verify(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--workdir", required=True, metavar="DIR", help="the run's folder")
+    add("--steps", type=int, default=100, help="how many to repeat (default: 100)")
+
+
+def _add_replay(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--workdir", required=True, metavar="DIR", help="the run's folder")
 
 
 def _add_summary(command: argparse.ArgumentParser) -> None:
@@ -132,6 +154,9 @@ _COMMANDS: Mapping[str, tuple[Callable[[argparse.ArgumentParser], None], str]] =
     "train": (_add_train, "Train a model, or go on with a run."),
     "sample": (_add_sample, "Draw text from a trained model."),
     "evaluate": (_add_evaluate, "Score every character of a held-out text once."),
+    "runs": (_add_runs, "List the runs in a folder."),
+    "verify": (_add_verify, "Repeat a run's first steps, and compare them bit for bit."),
+    "replay": (_add_replay, "Repeat the step at which a run failed, array by array."),
     "summary": (_add_summary, "Show a model's parameters, layer by layer."),
     "corpora": (_add_corpora, "List the known texts, or describe one (name, file, glob)."),
 }
@@ -168,10 +193,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     known.overrides = overrides
     if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may not have every character
         sys.stdout.reconfigure(errors="backslashreplace")
+    with _warnings_of_one_line(known.parser.prog):
+        return _run_command(known)
+
+
+def _run_command(known: argparse.Namespace) -> int:
     from charlm_jax.commands import COMMANDS
 
     try:
-        COMMANDS[known.command](known)
+        status = COMMANDS[known.command](known)
         sys.stdout.flush()  # here, where a reader that went away is noticed
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output went away; nothing is left to say to it
@@ -187,7 +217,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"{known.parser.prog}: interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
-    return 0
+    except RuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):  # how XLA says that it is out of memory
+            raise
+        what = str(error).splitlines()[0].partition("RESOURCE_EXHAUSTED: ")[2]
+        hint = "a smaller model, batch or sequence length may do"
+        print(f"{known.parser.prog}: out of memory ({what}): {hint}", file=sys.stderr)
+        return USER_ERROR
+    return status or 0
+
+
+@contextmanager
+def _warnings_of_one_line(program: str) -> Iterator[None]:
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        print(f"{program}: {message}", file=sys.stderr)
+
+    before, warnings.showwarning = warnings.showwarning, show
+    try:
+        yield
+    finally:
+        warnings.showwarning = before
 
 
 def _split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

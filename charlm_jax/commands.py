@@ -20,17 +20,23 @@ def train(options: argparse.Namespace) -> None:
     """Train, or go on with a run, and say how it stands."""
     from charlm_jax.config_files import config_name, load_config
 
-    config = load_config(options.config, options.overrides)
+    overrides = options.overrides
+    if options.init_from is not None:
+        overrides = [*overrides, f"train.init_from={options.init_from}"]
+    config = load_config(options.config, overrides)
     workdir = options.workdir or f"runs/{config_name(options.config)}"
     from charlm_jax.console import DownloadProgress, training_view
     from charlm_jax.loop import train_and_evaluate
 
     with training_view() as view:
-        result = train_and_evaluate(config, workdir, view=view, progress=DownloadProgress())
+        result = train_and_evaluate(
+            config, workdir, fresh=options.fresh, view=view, progress=DownloadProgress()
+        )
+    early = ", stopped early: the held-out loss no longer fell" if result.stopped_early else ""
     if result.was_done:
-        print(f"{workdir} is done: {result.step} steps")
+        print(f"{workdir} is done: {result.step} steps{early}")
     else:
-        print(f"{workdir}: trained {result.step} steps")
+        print(f"{workdir}: trained {result.step} steps{early}")
     if result.best_loss_nats is not None:
         print(f"best held-out loss: {result.best_loss_nats:.4f} nats, at step {result.best_step}")
 
@@ -43,12 +49,10 @@ def _load(options: argparse.Namespace) -> "Run":
 
 def sample(options: argparse.Namespace) -> None:
     """Draw text, and print it or write it as JSON."""
-    from charlm_jax.run import draw
     from charlm_jax.sampling import temperature
 
     run = _load(options)
-    pieces = draw(
-        run,
+    pieces = run.draw(
         options.prompt,
         characters=options.chars,
         scales=options.scale,
@@ -113,17 +117,15 @@ def _print_heading(row: Mapping[str, Any]) -> None:
 def evaluate(options: argparse.Namespace) -> None:
     """Score a part of the text, keep the losses, print the figure."""
     from charlm_jax.console import DownloadProgress
-    from charlm_jax.run import evaluate_run, save_evaluation
 
     run = _load(options)
-    evaluation, nll_N = evaluate_run(
-        run,
+    evaluation, nll_N = run.evaluate(
         split=options.split,
         mode=options.mode,
         context=options.context,
         progress=DownloadProgress(),
     )
-    file = save_evaluation(run, evaluation, nll_N)
+    file = run.save_evaluation(evaluation, nll_N)
     if options.json:
         print(json.dumps(dataclasses.asdict(evaluation)))
         return
@@ -133,6 +135,76 @@ def evaluate(options: argparse.Namespace) -> None:
         f"{evaluation.bits_per_char:.4f} bits per character over {evaluation.characters:,} "
         f"characters ({rule}, checkpoint {evaluation.checkpoint})\n{file}"
     )
+
+
+def runs(options: argparse.Namespace) -> None:
+    """List runs, the latest first."""
+    from charlm_jax.shelf import age, list_runs
+
+    rows = list_runs(options.folder)
+    if options.json:
+        for row in rows:
+            print(json.dumps(row._asdict()))
+        return
+    if not rows:
+        print(f"no run in {options.folder}")
+        return
+    width = max(len(row.path) for row in rows)
+    print(
+        f"{'run':<{width}}  {'state':<13}  {'parameters':>10}  {'steps':>15}  {'best nats':>9}  "
+        f"{'written':<12}  corpus"
+    )
+    for row in rows:
+        parameters = "?" if row.parameters is None else f"{row.parameters:,}"
+        steps = f"{row.step}/{'?' if row.total_steps is None else row.total_steps}"
+        best = "-" if row.best_loss_nats is None else f"{row.best_loss_nats:.4f}"
+        print(
+            f"{row.path:<{width}}  {row.state:<13}  {parameters:>10}  {steps:>15}  {best:>9}  "
+            f"{age(row.seconds_ago):<12}  {row.corpus}"
+        )
+
+
+def verify(options: argparse.Namespace) -> int:
+    """Repeat a run's first steps; the exit status is 1 where they differ."""
+    from charlm_jax.console import DownloadProgress
+    from charlm_jax.verify import verify_run
+
+    result = verify_run(options.workdir, steps=options.steps, progress=DownloadProgress())
+    for change in result.environment:
+        print(f"since the run began: {change}")
+    if result.first_difference is None:
+        print(
+            f"{options.workdir}: {result.steps} steps repeated, {len(result.compared)} hashes "
+            f"compared, all equal"
+        )
+        return 0
+    print(
+        f"{options.workdir}: differs at step {result.first_difference}: "
+        f"{result.recorded} recorded, {result.found} now"
+    )
+    return 1
+
+
+def replay(options: argparse.Namespace) -> None:
+    """Repeat the step at which a run failed, and print what its arrays hold."""
+    from charlm_jax.fault import replay_fault
+
+    result = replay_fault(options.workdir)
+    print(
+        f"step {result.step}: loss {result.loss_nats:g}, gradient norm {result.gradient_norm:g}\n"
+    )
+    print(f"{'array':<44} {'largest':>10} {'not finite':>22}")
+    for seen in result.arrays:
+        bad = f"{seen.bad:,} of {seen.size:,}" if seen.bad else "-"
+        print(f"{seen.name:<44} {seen.largest:>10.3g} {bad:>22}")
+    first = result.first_bad
+    if first is None:
+        print("\nevery array is finite this time: the fault does not repeat here")
+        return
+    print(f"\nfirst not finite: {first.name}, at index {first.first}")
+    if first.name.startswith("forward") and first.first is not None:
+        row, position = first.first[:2]
+        print(f"row {row} had read {result.text[row][: position + 1]!r}")
 
 
 def summary(options: argparse.Namespace) -> None:
@@ -193,10 +265,13 @@ def corpora(options: argparse.Namespace) -> None:
         print(f"{name:<12} {value}")
 
 
-COMMANDS: Mapping[str, Callable[[argparse.Namespace], None]] = {
+COMMANDS: Mapping[str, Callable[[argparse.Namespace], int | None]] = {
     "train": train,
     "sample": sample,
     "evaluate": evaluate,
+    "runs": runs,
+    "verify": verify,
+    "replay": replay,
     "summary": summary,
     "corpora": corpora,
 }

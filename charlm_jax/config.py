@@ -27,11 +27,18 @@ class DataConfig:
     loader: str
     sequence_length: int
     batch_size: int
+    reset_probability: float
 
     def __post_init__(self) -> None:
         _require(bool(self.corpus), "data.corpus", self.corpus, "a corpus name or a path")
         _require(self.sequence_length >= 1, "data.sequence_length", self.sequence_length, ">= 1")
         _require(self.batch_size >= 1, "data.batch_size", self.batch_size, ">= 1")
+        reset = self.reset_probability
+        _require(0.0 <= reset <= 1.0, "data.reset_probability", reset, "in [0, 1]")
+        no_state = "0 unless config.data.loader=streams: other loaders carry no state"
+        _require(
+            reset == 0.0 or self.loader == "streams", "data.reset_probability", reset, no_state
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,10 +47,19 @@ class SplitConfig:
 
     kind: str
     valid_fraction: float
+    test_fraction: float
+    blocks: int
+    guard: int
+    vocabulary: str
 
     def __post_init__(self) -> None:
         inside = 0.0 < self.valid_fraction < 1.0
         _require(inside, "split.valid_fraction", self.valid_fraction, "between 0 and 1, exclusive")
+        room = 0.0 <= self.test_fraction < 1.0 - self.valid_fraction
+        below = "at least 0, and below 1 together with split.valid_fraction"
+        _require(room, "split.test_fraction", self.test_fraction, below)
+        _require(self.blocks >= 1, "split.blocks", self.blocks, ">= 1")
+        _require(self.guard >= 0, "split.guard", self.guard, ">= 0")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,11 +114,13 @@ class TrainConfig:
     steps_per_dispatch: int
     log_every_steps: int
     evaluate_every_steps: int
+    patience: int
+    init_from: str
 
     def __post_init__(self) -> None:
         for field in ("epochs", "steps_per_dispatch", "log_every_steps"):
             _require(getattr(self, field) >= 1, f"train.{field}", getattr(self, field), ">= 1")
-        for field in ("max_steps", "evaluate_every_steps"):
+        for field in ("max_steps", "evaluate_every_steps", "patience"):
             _require(getattr(self, field) >= 0, f"train.{field}", getattr(self, field), ">= 0")
 
 
@@ -136,15 +154,25 @@ class Config:
 
     def __post_init__(self) -> None:
         _require(0 <= self.seed < 2**32, "seed", self.seed, "in [0, 2**32)")
+        is_watched = self.train.patience == 0 or self.split.kind != "none"
+        no_figure = "0 where config.split.kind=none: there is no held-out loss to watch"
+        _require(is_watched, "train.patience", self.train.patience, no_figure)
 
     @property
     def evaluation_context(self) -> int:
         """Characters per evaluation window: `evaluation.context`, or the training length if 0."""
         return self.evaluation.context or self.data.sequence_length
 
-    def with_corpus(self, corpus: str) -> "Config":
-        """The same on another text."""
-        return dataclasses.replace(self, data=dataclasses.replace(self.data, corpus=corpus))
+    @property
+    def carried_context(self) -> int:
+        """Past positions that an attention layer carries from batch to batch, if any are."""
+        return self.data.sequence_length if self.data.loader == "streams" else 0
+
+    def with_paths(self, *, corpus: str, init_from: str) -> "Config":
+        """The same with the text and the run to start from named otherwise."""
+        data = dataclasses.replace(self.data, corpus=corpus)
+        train = dataclasses.replace(self.train, init_from=init_from)
+        return dataclasses.replace(self, data=data, train=train)
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain values, ready for JSON."""

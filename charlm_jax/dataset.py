@@ -3,15 +3,15 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from charlm_jax.batches import split_text
 from charlm_jax.config import Config
 from charlm_jax.corpora import Corpus, load_corpus
 from charlm_jax.download import Progress
-from charlm_jax.types import CharlmError
+from charlm_jax.splits import Part, SplitRule, split_text
+from charlm_jax.types import CharlmError, look_up
 from charlm_jax.vocab import Vocabulary
 
 
@@ -21,15 +21,15 @@ class Dataset:
 
     Attributes:
       corpus: the text and where it came from.
-      vocabulary: the symbols of the whole text.
+      vocabulary: the symbols of the whole text, or of its training part.
       ids_N: the text as ids, the smallest unsigned type that holds them.
-      parts: `train`, and `valid` where the split holds text out, as ranges of positions.
+      parts: `train`, and `valid` and `test` where the split holds text out.
     """
 
     corpus: Corpus
     vocabulary: Vocabulary
     ids_N: np.ndarray
-    parts: Mapping[str, range]
+    parts: Mapping[str, Part]
 
     @property
     def fingerprint(self) -> str:
@@ -37,14 +37,22 @@ class Dataset:
         facts = {
             "text_sha256": self.corpus.text_sha256,
             "symbols": self.vocabulary.symbols,
-            "parts": {name: [part.start, part.stop] for name, part in self.parts.items()},
+            "parts": {
+                name: [[stretch.start, stretch.stop] for stretch in part]
+                for name, part in self.parts.items()
+            },
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
-    def part(self, name: str) -> range:
+    def part(self, name: str) -> Part:
         """The positions of a part; one that the split does not have is a `CharlmError`."""
         if name in self.parts:
             return self.parts[name]
+        if name == "test" and "valid" in self.parts:
+            raise CharlmError(
+                "this run has no 'test' part: train with --config.split.test_fraction=0.1, or "
+                "score --split=valid"
+            )
         if name in ("valid", "test"):
             raise CharlmError(
                 f"this run holds no text out (no {name!r} part), so it has no held-out figure: "
@@ -60,11 +68,25 @@ def load_dataset(config: Config, *, progress: Progress | None = None) -> Dataset
       CharlmError: no such corpus, a text that does not decode or is too short.
     """
     corpus = load_corpus(config.data.corpus, encoding=config.data.encoding, progress=progress)
-    parts = split_text(
-        corpus.characters,
-        kind=config.split.kind,
-        valid_fraction=config.split.valid_fraction,
-        sequence_length=config.data.sequence_length,
+    split = config.split
+    rule = SplitRule(
+        split.kind, split.valid_fraction, split.test_fraction, split.blocks, split.guard
     )
-    vocabulary = Vocabulary.from_text(corpus.text)
-    return Dataset(corpus, vocabulary, vocabulary.encode(corpus.text), parts)
+    parts = split_text(corpus.characters, rule, sequence_length=config.data.sequence_length)
+    vocabulary = look_up(_VOCABULARIES, split.vocabulary, "split.vocabulary")(corpus.text, parts)
+    ids_N = vocabulary.encode(
+        corpus.text,
+        what="the text outside the training part",
+        advice="train with --config.split.vocabulary=all",
+    )
+    return Dataset(corpus, vocabulary, ids_N, parts)
+
+
+def _vocabulary_of_training(text: str, parts: Mapping[str, Part]) -> Vocabulary:
+    return Vocabulary.from_text("".join(text[r.start : r.stop] for r in parts["train"]))
+
+
+_VOCABULARIES: Mapping[str, Callable[[str, Mapping[str, Part]], Vocabulary]] = {
+    "all": lambda text, parts: Vocabulary.from_text(text),
+    "train": _vocabulary_of_training,
+}

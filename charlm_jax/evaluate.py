@@ -6,11 +6,12 @@ from the characters before it, as far as the rule lets the model see them:
   window  the part is cut into consecutive windows of `context` targets; the model starts each
           from its initial state, at the character before the first target. The target at place p
           of a window is predicted from p characters (p = 1 .. context).
-  stream  the model reads the whole part once, its state carried from the first character to the
-          last.
+  stream  the model reads the whole part once, its state carried from the first character of a
+          stretch to the last.
 
-The text before a part gives one character, the predictor of the part's first. Only the very first
-character of a text has no predictor, and is not scored.
+A part of several stretches is scored stretch by stretch. The text before a stretch gives one
+character, the predictor of its first. Only the very first character of a text has no predictor, and
+is not scored.
 """
 
 import math
@@ -23,9 +24,10 @@ import numpy as np
 
 from charlm_jax.losses import negative_log_likelihood
 from charlm_jax.models import LanguageModel
+from charlm_jax.splits import Part
 from charlm_jax.types import ModelState, Params, bits
 
-Scorer = Callable[[Params, jax.Array, range], np.ndarray]
+Scorer = Callable[[Params, jax.Array, Part], np.ndarray]
 
 # Characters that `stream` reads in one dispatch, and the most that a batch of windows does: memory
 # grows with them.
@@ -70,15 +72,19 @@ def make_window_scorer(model: LanguageModel, *, context: int, batch_size: int) -
         logits_BTV, _ = model.apply(params, rows_BT[:, :-1], state)
         return negative_log_likelihood(logits_BTV, rows_BT[:, 1:])
 
-    def score(params: Params, ids_N: jax.Array, part: range) -> np.ndarray:
-        first, targets = _targets(part)
-        length = min(context, targets)
-        starts = np.arange(first - 1, first - 1 + targets, length, dtype=np.int32)
+    def score(params: Params, ids_N: jax.Array, part: Part) -> np.ndarray:
+        stretches = [_targets(stretch) for stretch in part]
+        length = min(context, max(targets for _, targets in stretches))
+        starts = np.concatenate(
+            [np.arange(first - 1, first - 1 + n, length, dtype=np.int32) for first, n in stretches]
+        )
+        ends = np.concatenate([[first - 1 + n] * math.ceil(n / length) for first, n in stretches])
         rows = max(1, min(batch_size, len(starts), _CHARACTERS_AT_ONCE // length))
         padded = np.resize(starts, math.ceil(len(starts) / rows) * rows).reshape(-1, rows)
         offsets_T = np.arange(length + 1, dtype=np.int32)
         pieces = [score_batch(params, ids_N, starts_B, offsets_T) for starts_B in padded]
-        return np.concatenate([np.asarray(piece).ravel() for piece in pieces])[:targets]
+        nll_RT = np.concatenate([np.asarray(nll_BT) for nll_BT in pieces])[: len(starts)]
+        return nll_RT[offsets_T[None, :-1] < (ends - starts)[:, None]]
 
     return score
 
@@ -112,15 +118,19 @@ def make_stream_scorer(model: LanguageModel, *, context: int) -> Scorer:
             nll_T, state = score_piece(params, row_T[None, :], state)
             yield nll_T
 
-    def score(params: Params, ids_N: jax.Array, part: range) -> np.ndarray:
-        first, targets = _targets(part)
-        text_N = np.asarray(ids_N[first - 1 : part.stop])
-        return np.concatenate([np.asarray(nll_T) for nll_T in pieces(params, text_N)])[:targets]
+    def stretch(params: Params, ids_N: jax.Array, positions: range) -> np.ndarray:
+        first, targets = _targets(positions)
+        text_N = np.asarray(ids_N[first - 1 : positions.stop])
+        nothing = np.zeros(0, np.float32)
+        return np.concatenate([nothing, *map(np.asarray, pieces(params, text_N))])[:targets]
+
+    def score(params: Params, ids_N: jax.Array, part: Part) -> np.ndarray:
+        return np.concatenate([stretch(params, ids_N, positions) for positions in part])
 
     return score
 
 
-def _targets(part: range) -> tuple[int, int]:
-    """Position of a part's first target, and how many there are."""
-    first = max(part.start, 1)
-    return first, part.stop - first
+def _targets(stretch: range) -> tuple[int, int]:
+    """Position of a stretch's first target, and how many there are."""
+    first = max(stretch.start, 1)
+    return first, stretch.stop - first

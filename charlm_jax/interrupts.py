@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a question that the loop asks between dispatches."""
+"""Ctrl-C, SIGTERM and SIGHUP as a question that the loop asks between dispatches."""
 
 import signal
 import threading
@@ -13,7 +13,7 @@ class Interrupted(CharlmError):
     """A run was asked to stop, and has saved itself.
 
     Attributes:
-      signal_number: SIGINT or SIGTERM.
+      signal_number: SIGINT, SIGTERM or SIGHUP.
     """
 
     def __init__(self, message: str, signal_number: int) -> None:
@@ -23,9 +23,9 @@ class Interrupted(CharlmError):
 
 @contextmanager
 def deferred_signals() -> Iterator[Callable[[], int]]:
-    """Hold SIGINT and SIGTERM back; the function yielded gives the one received, or 0.
+    """Hold SIGINT, SIGTERM and SIGHUP back; the function yielded gives the one received, or 0.
 
-    A second Ctrl-C acts at once.
+    A second Ctrl-C acts at once. SIGHUP stays ignored where it was (as under nohup).
     Outside the main thread, where Python allows no handlers, it always gives 0.
     """
     received: list[int] = []
@@ -39,9 +39,10 @@ def deferred_signals() -> Iterator[Callable[[], int]]:
     if threading.current_thread() is not threading.main_thread():
         yield lambda: 0
         return
-    previous = {
-        number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    previous = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield lambda: received[0] if received else 0
     finally:

@@ -18,6 +18,7 @@ def metrics_row(
     scope: str,
     loss_nats: float,
     learning_rate: float,
+    state_hash: str,
     chars_per_second: float,
     seconds: float,
 ) -> Row:
@@ -31,6 +32,7 @@ def metrics_row(
         whole epoch, or the validation at its end).
       loss_nats: mean negative log-likelihood of a character.
       learning_rate: of the last update.
+      state_hash: of parameters, optimiser and carried state after it (`charlm_jax.state_hash`).
       chars_per_second: characters trained on, or scored, per second of doing just that.
       seconds: wall-clock time of the run so far, earlier sittings included.
     """
@@ -42,6 +44,7 @@ def metrics_row(
         "loss_nats": loss_nats,
         "bits_per_char": bits(loss_nats),
         "learning_rate": learning_rate,
+        "state_hash": state_hash,
         "chars_per_second": round(chars_per_second, 1),
         "seconds": round(seconds, 3),
     }
@@ -54,9 +57,12 @@ class Logbook:
         self._path = path
 
     def append(self, row: Row) -> None:
-        """Write one row as one line, at once."""
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        """Write one row as one line, at once; a `CharlmError` where that cannot be done."""
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise CharlmError(f"cannot write to {self._path}: {error.strerror}") from error
 
     def rows(self) -> list[Row]:
         """All rows, in order; a last line that was torn off is passed over.
@@ -75,9 +81,12 @@ class Logbook:
         if not self._path.exists():
             return
         kept = [json.dumps(row) + "\n" for row in self.rows() if row["step"] <= step]
-        whole = self._path.with_suffix(".partial")
-        whole.write_text("".join(kept), encoding="utf-8")
-        whole.replace(self._path)
+        whole = self._path.with_name(self._path.name + ".partial")
+        try:
+            whole.write_text("".join(kept), encoding="utf-8")
+            whole.replace(self._path)
+        except OSError as error:
+            raise CharlmError(f"cannot write to {self._path}: {error.strerror}") from error
 
     def _parse(self, number: int, line: bytes) -> Row:
         try:

@@ -8,12 +8,11 @@ while the next one runs, so that writing them down never keeps the device waitin
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from charlm_jax import __version__
 from charlm_jax.checkpoint import Checkpoints
@@ -22,13 +21,17 @@ from charlm_jax.console import Silent, View
 from charlm_jax.corpora import absolute_spec
 from charlm_jax.dataset import load_dataset
 from charlm_jax.download import Progress
+from charlm_jax.environment import differences, environment
 from charlm_jax.evaluate import mean_score
+from charlm_jax.fault import write_fault
 from charlm_jax.interrupts import Interrupted, deferred_signals
 from charlm_jax.logbook import Logbook, metrics_row
+from charlm_jax.start import initial_state, resume
+from charlm_jax.state_hash import hash_text
 from charlm_jax.tally import NOTHING, Sum, Tally
-from charlm_jax.train_step import StepMetrics, TrainState
-from charlm_jax.trainer import Trainer, build_trainer, fresh_state
-from charlm_jax.types import CharlmError, Params
+from charlm_jax.train_step import Dispatch, TrainState, is_sound
+from charlm_jax.trainer import Trainer, build_trainer
+from charlm_jax.types import CharlmError
 from charlm_jax.workdir import Workdir
 
 
@@ -41,6 +44,7 @@ class Result(NamedTuple):
     step: int
     best_loss_nats: float | None
     best_step: int
+    stopped_early: bool
     was_done: bool
 
 
@@ -48,6 +52,7 @@ def train_and_evaluate(
     config: Config,
     workdir: Path | str,
     *,
+    fresh: bool = False,
     view: View | None = None,
     progress: Progress | None = None,
 ) -> Result:
@@ -56,104 +61,122 @@ def train_and_evaluate(
     Args:
       config: everything that the run depends on.
       workdir: the run's folder; it is made, or it already holds this very run.
+      fresh: move a run that is there aside, and begin again.
       view: what is told how training goes.
       progress: told how a download of the text goes.
 
     Returns:
-      Where the run stands: at its last step.
+      Where the run stands: at its last step, or where it stopped early.
 
     Raises:
       CharlmError: a text, config or workdir that cannot be used; a loss that is not finite.
-      Interrupted: SIGINT or SIGTERM came; the run was saved first.
+      Interrupted: SIGINT, SIGTERM or SIGHUP came; the run was saved first.
     """
     view = view or Silent()
-    config = config.with_corpus(absolute_spec(config.data.corpus))
+    config = config.with_paths(
+        corpus=absolute_spec(config.data.corpus), init_from=_absolute(config.train.init_from)
+    )
     trainer = build_trainer(config, load_dataset(config, progress=progress))
     place = Workdir(workdir)
-    place.claim(config, trainer.dataset)
-    with Checkpoints(place.checkpoints) as checkpoints:
-        state, tally = _start(trainer, checkpoints)
-        logbook = Logbook(place.metrics_file)
-        if tally.step >= trainer.total_steps:
-            return Result(tally.step, tally.best_loss_nats, tally.best_step, was_done=True)
-        logbook.keep_up_to(tally.step)
-        if tally.step:
-            view.note(f"going on from step {tally.step} of {trainer.total_steps}")
-        with deferred_signals() as signal_received:
-            _Run(trainer, checkpoints, logbook, view, tally).train(state, signal_received)
-        return Result(tally.step, tally.best_loss_nats, tally.best_step, was_done=False)
+    if fresh and (moved := place.move_aside()):
+        view.note(f"moved the run at {place.path} to {moved}")
+    with place.held():
+        place.claim(config, trainer.dataset)
+        state, tally = _start(trainer, place, view)
+        was_done = _is_over(trainer, tally)
+        if not was_done:
+            with deferred_signals() as signal_received:
+                _Run(trainer, place, view, tally).train(state, signal_received)
+        stopped_early = tally.step < trainer.total_steps
+        place.write_facts(finished="stopped early" if stopped_early else "done")
+    return Result(tally.step, tally.best_loss_nats, tally.best_step, stopped_early, was_done)
 
 
-def _start(trainer: Trainer, checkpoints: Checkpoints) -> tuple[TrainState, Tally]:
-    """The latest checkpoint's state and tally, or fresh ones."""
-    if not checkpoints.steps():
-        return fresh_state(trainer), Tally()
-    step = checkpoints.choose("latest")
-    meta = checkpoints.read_meta(step)
-    if meta["fingerprint"] != trainer.dataset.fingerprint:
-        raise CharlmError(
-            f"checkpoint {step} was trained on another text: choose another --workdir"
-        )
-    like = jax.eval_shape(lambda: fresh_state(trainer))
-    params = checkpoints.restore(step, "params", like.params)
-    count, opt_state = checkpoints.restore(step, "training", (like.step, like.opt_state))
-    state = jax.tree.map(jnp.array, TrainState(count, params, opt_state))
-    return state, Tally.from_json(meta["tally"])
+def _absolute(folder: str) -> str:
+    return str(Path(folder).expanduser().absolute()) if folder else ""
+
+
+def _start(trainer: Trainer, place: Workdir, view: View) -> tuple[TrainState, Tally]:
+    """Where the run stands, and what it writes down about itself before it goes on from there."""
+    facts = place.read_facts()
+    resumed = resume(trainer, place, view.note)
+    if resumed is None:
+        state, started_from = initial_state(trainer, facts.get("started_from"))
+        tally = Tally()
+        facts["started_from"] = started_from
+    else:
+        state, tally = resumed
+    if _is_over(trainer, tally):
+        return state, tally
+    Logbook(place.metrics_file).keep_up_to(tally.step)
+    sittings = facts.get("sittings", [])
+    if tally.step:
+        view.note(f"going on from step {tally.step} of {trainer.total_steps}")
+        before = sittings[-1]["environment"] if sittings else {}
+        for change in differences(before, environment()):
+            view.note(f"not bit for bit what it would have been without the stop: {change}")
+    place.write_facts(
+        corpus=trainer.config.data.corpus,
+        parameters=sum(x.size for x in jax.tree.leaves(state.params)),
+        steps_per_epoch=trainer.steps_per_epoch,
+        total_steps=trainer.total_steps,
+        started_from=facts.get("started_from"),
+        finished=None,
+        sittings=[*sittings, {"from_step": tally.step, "environment": environment()}],
+    )
+    return state, tally
+
+
+def _is_over(trainer: Trainer, tally: Tally) -> bool:
+    patience = trainer.config.train.patience
+    is_stale = patience > 0 and tally.scores_since_best >= patience
+    return is_stale or tally.step >= trainer.total_steps
 
 
 class _Run:
     """The loop's moving parts."""
 
-    def __init__(
-        self,
-        trainer: Trainer,
-        checkpoints: Checkpoints,
-        logbook: Logbook,
-        view: View,
-        tally: Tally,
-    ) -> None:
-        self.trainer, self.tally = trainer, tally
-        self.checkpoints, self.logbook, self.view = checkpoints, logbook, view
+    def __init__(self, trainer: Trainer, place: Workdir, view: View, tally: Tally) -> None:
+        self.trainer, self.place, self.view, self.tally = trainer, place, view, tally
+        self.checkpoints, self.logbook = Checkpoints(place.checkpoints), Logbook(place.metrics_file)
         self.ids_N = jnp.asarray(trainer.dataset.ids_N)
-        train = trainer.dataset.part("train")
-        self.train_ids_N = self.ids_N[train.start : train.stop]
-        self.pending: tuple[int, StepMetrics] | None = None
+        self.pending: tuple[int, Dispatch] | None = None
+        self.state_hash = ""
         self.clock = time.monotonic()
 
     def train(self, state: TrainState, signal_received: Callable[[], int]) -> None:
-        """Run to the last step, or raise `Interrupted` after saving."""
+        """Run to the end, or raise `Interrupted` after saving."""
         trainer, step = self.trainer, self.tally.step
         self.view.begin(step, trainer.total_steps)
-        while step < trainer.total_steps:
-            epoch, first = divmod(step, trainer.steps_per_epoch)
-            plan, count = trainer.plan(epoch), trainer.steps_to_next_stop(step)
-            state, metrics = trainer.train_steps(state, self.train_ids_N, plan, first, count)
+        while not _is_over(trainer, self.tally):
+            count = trainer.steps_to_next_stop(step)
+            state, dispatch = trainer.dispatch(state, self.ids_N, step, count)
             step += count
-            self.read_pending()
-            self.pending = (count, metrics)
+            self.read_pending(state)
+            self.pending = (count, dispatch)
             number = signal_received()
-            if number or trainer.saves_at(step) or trainer.evaluates_at(step):
-                self.read_pending()
-                loss_nats = self.evaluate(state.params) if trainer.evaluates_at(step) else None
-                if number or trainer.saves_at(step) or step == self.tally.best_step:
-                    self.save(state, loss_nats)
-            if number and step < trainer.total_steps:
+            if number or trainer.stops_at(step):
+                self.read_pending(state)
+                loss_nats = self.evaluate(state) if trainer.stops_at(step) else None
+                self.save(state, loss_nats)
+            if number and not _is_over(trainer, self.tally):
                 raise Interrupted(
                     f"stopped at step {step} of {trainer.total_steps} and saved: "
                     f"the same command goes on from there",
                     number,
                 )
 
-    def read_pending(self) -> None:
+    def read_pending(self, state: TrainState) -> None:
         """Read the losses of the dispatch before, and write the rows that are due."""
         if self.pending is None:
             self.lap()  # compilation, mostly: part of the run's time, not of its speed
             return
-        count, metrics = self.pending
+        count, dispatch = self.pending
         self.pending = None
-        losses = np.asarray(metrics.loss_nats, np.float64)[:count]
-        characters = np.asarray(metrics.characters, np.int64)[:count]
-        self.refuse_non_finite(losses, np.asarray(metrics.gradient_norm)[:count])
+        losses = np.asarray(dispatch.steps.loss_nats, np.float64)[:count]
+        characters = np.asarray(dispatch.steps.characters, np.int64)[:count]
+        self.refuse_non_finite(losses, np.asarray(dispatch.steps.gradient_norm)[:count], state)
+        self.state_hash = hash_text(np.asarray(dispatch.state_hash))
         seen = Sum(float(losses @ characters), int(characters.sum()), self.lap())
         tally = self.tally
         tally.step += count
@@ -166,12 +189,19 @@ class _Run:
             self.write_row("train", "epoch", tally.epoch)
             tally.epoch = NOTHING
 
-    def refuse_non_finite(self, losses: np.ndarray, norms: np.ndarray) -> None:
-        """Stop at the first step whose loss or gradient is not finite."""
+    def refuse_non_finite(self, losses: np.ndarray, norms: np.ndarray, state: TrainState) -> None:
+        """Stop at the first step whose loss or gradient is not finite; `state` is that before."""
         bad = np.flatnonzero(~(np.isfinite(losses) & np.isfinite(norms)))
         if bad.size:
             step, loss, norm = self.tally.step + int(bad[0]) + 1, losses[bad[0]], norms[bad[0]]
-            raise self.diverged(f"step {step}: the loss is {loss:g}, the gradient's norm {norm:g}")
+            self.fail(f"step {step}: the loss is {loss:g}, the gradient's norm {norm:g}", state)
+
+    def fail(self, what: str, state: TrainState) -> NoReturn:
+        """Give up; keep the state and the batch of the update that it was to make next."""
+        batch = self.trainer.batch(self.ids_N, int(state.step))
+        write_fault(self.place, self.trainer, state, batch)
+        replay = f"charlm replay --workdir={self.place.path} names the array that went bad first"
+        raise self.diverged(f"{what}; {replay}")
 
     def diverged(self, what: str) -> CharlmError:
         """The error of a run that cannot go on, with what is left of it."""
@@ -182,18 +212,17 @@ class _Run:
             f"config.optimizer.clip_norm, in another --workdir"
         )
 
-    def evaluate(self, params: Params) -> float:
-        """Score the held-out text, write the row, remember the best."""
-        tally = self.tally
-        score = mean_score(
-            self.trainer.score(params, self.ids_N, self.trainer.dataset.part("valid"))
-        )
+    def evaluate(self, state: TrainState) -> float | None:
+        """Score the held-out text if there is any, write the row, remember the best."""
+        dataset, tally = self.trainer.dataset, self.tally
+        if "valid" not in dataset.parts:
+            return None
+        score = mean_score(self.trainer.score(state.params, self.ids_N, dataset.part("valid")))
         seen = Sum(score.loss_nats * score.characters, score.characters, self.lap())
         if not np.isfinite(score.loss_nats):
             raise self.diverged(f"step {tally.step}: the held-out loss is {score.loss_nats:g}")
         self.write_row("valid", "epoch" if self.trainer.ends_epoch(tally.step) else "step", seen)
-        if tally.best_loss_nats is None or score.loss_nats < tally.best_loss_nats:
-            tally.best_loss_nats, tally.best_step = score.loss_nats, tally.step
+        tally.add_score(score.loss_nats)
         return score.loss_nats
 
     def write_row(self, split: str, scope: str, seen: Sum) -> None:
@@ -205,6 +234,7 @@ class _Run:
             scope=scope,
             loss_nats=seen.mean_nats,
             learning_rate=float(self.trainer.schedule(self.tally.step - 1)),
+            state_hash=self.state_hash,
             chars_per_second=seen.chars_per_second,
             seconds=self.tally.seconds,
         )
@@ -213,8 +243,11 @@ class _Run:
 
     def save(self, state: TrainState, loss_nats: float | None) -> None:
         """Write a checkpoint of this step, unless its last update ruined the parameters."""
-        if not np.isfinite(optax.tree.norm(state.params)):
-            raise self.diverged(f"step {self.tally.step}: a parameter is not finite")
+        if not is_sound(state):
+            self.fail(
+                f"step {self.tally.step}: the parameters are not finite, or their norm is not",
+                state,
+            )
         meta = {
             "charlm_jax": __version__,
             "jax": jax.__version__,
@@ -225,7 +258,7 @@ class _Run:
         self.checkpoints.save(
             self.tally.step,
             params=state.params,
-            training=(state.step, state.opt_state),
+            training=(state.step, state.opt_state, state.carried),
             meta=meta,
             loss_nats=loss_nats,
         )

@@ -51,6 +51,7 @@ class Tally:
       seconds: wall-clock time of the run, earlier sittings included.
       best_loss_nats: lowest held-out loss, None before the first.
       best_step: where that was.
+      scores_since_best: how often the held-out text was scored after that.
     """
 
     step: int = 0
@@ -59,6 +60,14 @@ class Tally:
     seconds: float = 0.0
     best_loss_nats: float | None = None
     best_step: int = 0
+    scores_since_best: int = 0
+
+    def add_score(self, loss_nats: float) -> None:
+        """Remember a held-out loss if it is the best; the first of two that are equal is."""
+        if self.best_loss_nats is None or loss_nats < self.best_loss_nats:
+            self.best_loss_nats, self.best_step, self.scores_since_best = loss_nats, self.step, 0
+        else:
+            self.scores_since_best += 1
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; floats come back from JSON as they were."""

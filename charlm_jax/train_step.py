@@ -10,15 +10,43 @@ import optax
 from charlm_jax.batches import EpochPlan, gather_batch
 from charlm_jax.losses import masked_mean, negative_log_likelihood
 from charlm_jax.models import LanguageModel
-from charlm_jax.types import Params
+from charlm_jax.state_hash import state_hash
+from charlm_jax.types import ModelState, Params
 
 
 class TrainState(NamedTuple):
-    """What an update reads and replaces."""
+    """What an update reads and replaces.
+
+    Attributes:
+      step: updates made.
+      params: the model's weights.
+      opt_state: the optimiser's.
+      carried: the state in which the rows of the last batch ended, where the loader carries it
+        on; otherwise ().
+    """
 
     step: jax.Array
     params: Params
     opt_state: optax.OptState
+    carried: ModelState
+
+
+class Batch(NamedTuple):
+    """What one update learns from.
+
+    Attributes:
+      inputs_BT: ids, int32.
+      targets_BT: the ids that follow them.
+      mask_B: False where a row counts for nothing.
+      fresh_B: True where a row starts from the model's initial state.
+      key: of dropout.
+    """
+
+    inputs_BT: jax.Array
+    targets_BT: jax.Array
+    mask_B: jax.Array
+    fresh_B: jax.Array
+    key: jax.Array
 
 
 class StepMetrics(NamedTuple):
@@ -35,50 +63,132 @@ class StepMetrics(NamedTuple):
     gradient_norm: jax.Array
 
 
-TrainStep = Callable[
-    [TrainState, jax.Array, jax.Array, jax.Array, jax.Array], tuple[TrainState, StepMetrics]
+class Dispatch(NamedTuple):
+    """What several updates say of themselves.
+
+    Attributes:
+      steps: one entry a step.
+      state_hash: of parameters, optimiser and carried state after the last.
+    """
+
+    steps: StepMetrics
+    state_hash: jax.Array
+
+
+TrainStep = Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]
+TrainSteps = Callable[
+    [TrainState, jax.Array, EpochPlan, int, int, int], tuple[TrainState, Dispatch]
 ]
-TrainSteps = Callable[[TrainState, jax.Array, EpochPlan, int, int], tuple[TrainState, StepMetrics]]
 
 
 def init_state(
-    model: LanguageModel, optimizer: optax.GradientTransformation, key: jax.Array
+    params: Params, optimizer: optax.GradientTransformation, carried: ModelState = ()
 ) -> TrainState:
-    """Fresh parameters and optimiser, at step 0."""
-    params = model.init(key)
-    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+    """A state at step 0."""
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), carried)
 
 
-def make_train_step(model: LanguageModel, optimizer: optax.GradientTransformation) -> TrainStep:
+@jax.jit
+def is_sound(state: TrainState) -> jax.Array:
+    """Whether every number of a state is finite, and the parameters' global norm as well."""
+    numbers = jnp.array([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(state)])
+    return jnp.all(numbers) & jnp.isfinite(optax.tree.norm(state.params))
+
+
+def start_of_rows(
+    model: LanguageModel, carried: ModelState, fresh_B: jax.Array, *, context: int
+) -> ModelState:
+    """The state that the rows of a batch start from: carried on, or initial where they are fresh.
+
+    Args:
+      model: of which the state is.
+      carried: what the batch before ended in; () where nothing is carried.
+      fresh_B: which rows start anew.
+      context: past positions that an attention layer carries on.
+    """
+    initial = model.initial_state(len(fresh_B), context)
+    if carried == ():
+        return initial
+
+    def choose(first: jax.Array, on: jax.Array) -> jax.Array:
+        return jnp.where(jnp.expand_dims(fresh_B, range(1, on.ndim)), first, on)
+
+    return jax.tree.map(choose, initial, carried)
+
+
+def loss_of_batch(
+    model: LanguageModel, params: Params, start: ModelState, batch: Batch
+) -> tuple[jax.Array, ModelState]:
+    """Mean cross-entropy of the characters that count, in nats, and the state after the last."""
+    logits_BTV, end = model.apply(params, batch.inputs_BT, start, key=batch.key)
+    mask_BT = jnp.broadcast_to(batch.mask_B[:, None], batch.inputs_BT.shape)
+    return masked_mean(negative_log_likelihood(logits_BTV, batch.targets_BT), mask_BT), end
+
+
+def make_train_step(
+    model: LanguageModel, optimizer: optax.GradientTransformation, *, context: int = 0
+) -> TrainStep:
     """Softmax cross-entropy of the next character, its gradient, and one update.
 
+    An update whose loss or gradient is not finite is not made: the state comes back as it was,
+    its step included.
+
+    Args:
+      model: what learns.
+      optimizer: of its parameters.
+      context: past positions that an attention layer carries on; 0 where nothing is carried.
+
     Returns:
-      (state, inputs_BT, targets_BT, mask_B, key) -> (state, metrics). Rows start from the
-      model's initial state; those where the mask is False count for nothing.
+      (state, batch) -> (state, metrics).
     """
 
-    def train_step(
-        state: TrainState,
-        inputs_BT: jax.Array,
-        targets_BT: jax.Array,
-        mask_B: jax.Array,
-        key: jax.Array,
-    ) -> tuple[TrainState, StepMetrics]:
-        batch_size, _ = inputs_BT.shape
-        mask_BT = jnp.broadcast_to(mask_B[:, None], inputs_BT.shape)
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
+        start = start_of_rows(model, state.carried, batch.fresh_B, context=context)
 
-        def loss_nats(params: Params) -> jax.Array:
-            start = model.initial_state(batch_size, 0)
-            logits_BTV, _ = model.apply(params, inputs_BT, start, key=key)
-            return masked_mean(negative_log_likelihood(logits_BTV, targets_BT), mask_BT)
+        def loss_nats(params: Params) -> tuple[jax.Array, ModelState]:
+            return loss_of_batch(model, params, start, batch)
 
-        loss, gradient = jax.value_and_grad(loss_nats)(state.params)
+        (loss, end), gradient = jax.value_and_grad(loss_nats, has_aux=True)(state.params)
         update, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, update)
-        metrics = StepMetrics(loss, jnp.sum(mask_BT), optax.tree.norm(gradient))
-        return TrainState(state.step + 1, params, opt_state), metrics
+        norm = optax.tree.norm(gradient)
+        new = TrainState(
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, update),
+            opt_state=opt_state,
+            carried=() if state.carried == () else end,
+        )
+        is_sound = jnp.isfinite(loss) & jnp.isfinite(norm)
+        new = jax.tree.map(lambda after, before: jnp.where(is_sound, after, before), new, state)
+        characters = jnp.sum(batch.mask_B) * batch.inputs_BT.shape[1]
+        return new, StepMetrics(loss, characters, norm)
 
     return train_step
+
+
+def make_batch(
+    ids_N: jax.Array,
+    plan: EpochPlan,
+    place: jax.Array,
+    step: jax.Array,
+    *,
+    sequence_length: int,
+    dropout_key: jax.Array,
+) -> Batch:
+    """The batch at one place of an epoch.
+
+    Args:
+      ids_N: the encoded text.
+      plan: of the epoch.
+      place: of the batch in it, from 0.
+      step: updates made before this one; its number is folded into the key.
+      sequence_length: T.
+      dropout_key: root of every step's.
+    """
+    inputs_BT, targets_BT = gather_batch(
+        ids_N, plan.starts_EB[place], sequence_length=sequence_length
+    )
+    key = jax.random.fold_in(dropout_key, step)
+    return Batch(inputs_BT, targets_BT, plan.mask_EB[place], plan.fresh_EB[place], key)
 
 
 def make_train_steps(
@@ -89,6 +199,10 @@ def make_train_steps(
     The number of steps is an argument and not a shape, so one compiled program serves every
     dispatch, wherever epochs, evaluations or an interruption cut them.
 
+    An update that was not made (see `make_train_step`) ends the dispatch, and leaves a state that
+    the dispatches behind it do not fit: they make no update either, so that the last sound state
+    is still there when the host reads what happened.
+
     Args:
       train_step: one update.
       sequence_length: T.
@@ -96,33 +210,46 @@ def make_train_steps(
       dropout_key: every step folds its number in.
 
     Returns:
-      (state, ids_N, plan, first, count) -> (state, metrics): runs steps first .. first + count - 1
-      of an epoch. Metrics have `most_steps` entries, of which the first `count` are meant.
+      (state, ids_N, plan, place, step, count) -> (state, dispatch): makes the updates that begin
+      with place `place` of an epoch, which is update `step` of the run (both from 0). Metrics have
+      `most_steps` entries, of which the first `count` are meant.
     """
 
     def train_steps(
         state: TrainState,
         ids_N: jax.Array,
         plan: EpochPlan,
-        first: jax.Array,
+        place: jax.Array,
+        step: jax.Array,
         count: jax.Array,
-    ) -> tuple[TrainState, StepMetrics]:
-        def body(
-            index: jax.Array, carry: tuple[TrainState, StepMetrics]
-        ) -> tuple[TrainState, StepMetrics]:
-            state, history = carry
-            starts_B, mask_B = plan.starts_EB[first + index], plan.mask_EB[first + index]
-            inputs_BT, targets_BT = gather_batch(ids_N, starts_B, sequence_length=sequence_length)
-            key = jax.random.fold_in(dropout_key, state.step)
-            state, metrics = train_step(state, inputs_BT, targets_BT, mask_B, key)
+    ) -> tuple[TrainState, Dispatch]:
+        Carry = tuple[jax.Array, TrainState, StepMetrics]
+
+        def goes_on(carry: Carry) -> jax.Array:
+            index, state, _ = carry
+            return (index < count) & (state.step == step + index)
+
+        def body(carry: Carry) -> Carry:
+            index, state, history = carry
+            batch = make_batch(
+                ids_N,
+                plan,
+                place + index,
+                state.step,
+                sequence_length=sequence_length,
+                dropout_key=dropout_key,
+            )
+            state, metrics = train_step(state, batch)
             history = jax.tree.map(lambda all_, now: all_.at[index].set(now), history, metrics)
-            return state, history
+            return index + 1, state, history
 
         history = StepMetrics(
             loss_nats=jnp.zeros(most_steps),
             characters=jnp.zeros(most_steps, jnp.int32),
             gradient_norm=jnp.zeros(most_steps),
         )
-        return jax.lax.fori_loop(0, count, body, (state, history))
+        first = jnp.zeros((), jnp.int32)
+        _, state, history = jax.lax.while_loop(goes_on, body, (first, state, history))
+        return state, Dispatch(history, state_hash(state))
 
     return jax.jit(train_steps, donate_argnums=0)

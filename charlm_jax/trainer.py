@@ -5,9 +5,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
-from charlm_jax.batches import EpochPlan, build_loader
+from charlm_jax.batches import EpochPlan, Loader, build_loader
 from charlm_jax.config import Config
 from charlm_jax.dataset import Dataset
 from charlm_jax.evaluate import Scorer, make_window_scorer
@@ -15,12 +16,16 @@ from charlm_jax.models import LanguageModel, build_model
 from charlm_jax.optim import build_optimizer, make_schedule
 from charlm_jax.randomness import Stream, stream_key
 from charlm_jax.train_step import (
+    Batch,
+    Dispatch,
     TrainState,
     TrainSteps,
     init_state,
+    make_batch,
     make_train_step,
     make_train_steps,
 )
+from charlm_jax.types import CharlmError, Params
 
 
 class Trainer(NamedTuple):
@@ -32,8 +37,8 @@ class Trainer(NamedTuple):
       model: its functions.
       optimizer: of its parameters.
       schedule: step -> learning rate.
+      loader: how an epoch reads the training text.
       plan: epoch, from 0 -> where the rows of its batches start; the last plan is remembered.
-      steps_per_epoch: updates in one epoch.
       train_steps: several updates in one dispatch.
       score: per-character losses of a part, under the `window` rule.
       total_steps: where the run ends.
@@ -44,25 +49,25 @@ class Trainer(NamedTuple):
     model: LanguageModel
     optimizer: optax.GradientTransformation
     schedule: optax.Schedule
+    loader: Loader
     plan: Callable[[int], EpochPlan]
-    steps_per_epoch: int
     train_steps: TrainSteps
     score: Scorer
     total_steps: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Updates in one epoch."""
+        return self.loader.steps_per_epoch
 
     def ends_epoch(self, step: int) -> bool:
         """Whether an epoch is whole after so many updates."""
         return step % self.steps_per_epoch == 0
 
-    def saves_at(self, step: int) -> bool:
-        """Whether a checkpoint is due after so many updates, whatever the loss."""
+    def stops_at(self, step: int) -> bool:
+        """Whether held-out text is scored and a checkpoint saved after so many updates."""
         every = self.config.train.evaluate_every_steps or self.steps_per_epoch
         return step % every == 0 or step == self.total_steps
-
-    def evaluates_at(self, step: int) -> bool:
-        """Whether held-out text is scored after so many updates."""
-        is_due = self.saves_at(step) or self.ends_epoch(step)
-        return is_due and "valid" in self.dataset.parts
 
     def steps_to_next_stop(self, step: int) -> int:
         """Length of the dispatch that starts at `step`.
@@ -79,26 +84,83 @@ class Trainer(NamedTuple):
         ahead = min(n - step % n for n in every if n)
         return min(ahead, self.total_steps - step)
 
+    def dispatch(
+        self, state: TrainState, ids_N: jax.Array, step: int, count: int
+    ) -> tuple[TrainState, Dispatch]:
+        """Make `count` updates of one epoch, the first of which is update `step` of the run."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        return self.train_steps(state, ids_N, self.plan(epoch), place, step, count)
+
+    def batch(self, ids_N: jax.Array, step: int) -> Batch:
+        """What update `step` of the run learns from."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        return make_batch(
+            ids_N,
+            self.plan(epoch),
+            jnp.int32(place),
+            jnp.int32(step),
+            sequence_length=self.config.data.sequence_length,
+            dropout_key=stream_key(self.config.seed, Stream.DROPOUT),
+        )
+
 
 def build_trainer(config: Config, dataset: Dataset) -> Trainer:
-    """Put a run together; every name in the config is looked up here, before anything compiles."""
-    data, adam = config.data, config.optimizer
+    """Put a run together; every name in the config is looked up here, before anything compiles.
+
+    Raises:
+      CharlmError: an unknown name, a text too short for the loader, a run too long to count.
+    """
     model = build_model(config.model, len(dataset.vocabulary))
     loader = build_loader(
-        data.loader,
-        characters=len(dataset.part("train")),
-        sequence_length=data.sequence_length,
-        batch_size=data.batch_size,
+        config.data.loader,
+        part=dataset.part("train"),
+        sequence_length=config.data.sequence_length,
+        batch_size=config.data.batch_size,
+        reset_probability=config.data.reset_probability,
     )
     order_key = stream_key(config.seed, Stream.ORDER)
 
     @functools.lru_cache(maxsize=1)
     def plan(epoch: int) -> EpochPlan:
-        return loader.plan(jax.random.fold_in(order_key, epoch))
+        return loader.plan(order_key, epoch)
 
     total_steps = config.train.epochs * loader.steps_per_epoch
     if config.train.max_steps:
         total_steps = min(total_steps, config.train.max_steps)
+    if total_steps >= 2**31:
+        raise CharlmError(
+            f"a run of {total_steps} steps is too long: lower config.train.epochs, or set "
+            f"config.train.max_steps below 2**31"
+        )
+    schedule, optimizer = build_update_rule(config, total_steps)
+    train_steps = make_train_steps(
+        make_train_step(model, optimizer, context=config.carried_context),
+        sequence_length=config.data.sequence_length,
+        most_steps=min(config.train.steps_per_dispatch, loader.steps_per_epoch),
+        dropout_key=stream_key(config.seed, Stream.DROPOUT),
+    )
+    score = make_window_scorer(
+        model, context=config.evaluation_context, batch_size=config.evaluation.batch_size
+    )
+    return Trainer(
+        config=config,
+        dataset=dataset,
+        model=model,
+        optimizer=optimizer,
+        schedule=schedule,
+        loader=loader,
+        plan=plan,
+        train_steps=train_steps,
+        score=score,
+        total_steps=total_steps,
+    )
+
+
+def build_update_rule(
+    config: Config, total_steps: int
+) -> tuple[optax.Schedule, optax.GradientTransformation]:
+    """The learning rate over time, and the optimiser that follows it."""
+    adam = config.optimizer
     schedule = make_schedule(
         schedule=adam.schedule,
         learning_rate=adam.learning_rate,
@@ -114,30 +176,17 @@ def build_trainer(config: Config, dataset: Dataset) -> Trainer:
         epsilon_hat=adam.epsilon_hat,
         clip_norm=adam.clip_norm,
     )
-    train_steps = make_train_steps(
-        make_train_step(model, optimizer),
-        sequence_length=data.sequence_length,
-        most_steps=config.train.steps_per_dispatch,
-        dropout_key=stream_key(config.seed, Stream.DROPOUT),
-    )
-    score = make_window_scorer(
-        model, context=config.evaluation_context, batch_size=config.evaluation.batch_size
-    )
-    return Trainer(
-        config=config,
-        dataset=dataset,
-        model=model,
-        optimizer=optimizer,
-        schedule=schedule,
-        plan=plan,
-        steps_per_epoch=loader.steps_per_epoch,
-        train_steps=train_steps,
-        score=score,
-        total_steps=total_steps,
-    )
+    return schedule, optimizer
 
 
-def fresh_state(trainer: Trainer) -> TrainState:
-    """The state at step 0."""
-    key = stream_key(trainer.config.seed, Stream.PARAMETERS)
-    return jax.jit(lambda key: init_state(trainer.model, trainer.optimizer, key))(key)
+def fresh_state(trainer: Trainer, params: Params | None = None) -> TrainState:
+    """The state at step 0, with the given parameters or newly drawn ones."""
+    rows, context = trainer.config.data.batch_size, trainer.config.carried_context
+
+    def state(key: jax.Array, params: Params | None) -> TrainState:
+        params = trainer.model.init(key) if params is None else params
+        carries = trainer.loader.carries_state
+        carried = trainer.model.initial_state(rows, context) if carries else ()
+        return init_state(params, trainer.optimizer, carried)
+
+    return jax.jit(state)(stream_key(trainer.config.seed, Stream.PARAMETERS), params)

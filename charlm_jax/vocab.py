@@ -44,7 +44,13 @@ class Vocabulary:
         return np.min_scalar_type(len(self) - 1)
 
     def encode(
-        self, text: str, *, unknown: str = "error", replacement: str = " ", what: str = "the text"
+        self,
+        text: str,
+        *,
+        unknown: str = "error",
+        replacement: str = " ",
+        what: str = "the text",
+        advice: str = "drop or replace them (unknown=drop or replace)",
     ) -> np.ndarray:
         """Turn characters into ids.
 
@@ -54,6 +60,7 @@ class Vocabulary:
             `replace` by `replacement`.
           replacement: one character of the vocabulary.
           what: how an error names the text, as in "the prompt".
+          advice: what an error tells to do instead of changing the text.
 
         Returns:
           ids_N of `dtype`, in [0, V); N is shorter than the text only under `drop`.
@@ -79,7 +86,7 @@ class Vocabulary:
             return np.where(known_N, ids_N, self.symbols.index(replacement)).astype(self.dtype)
         raise CharlmError(
             f"{what} has {_name_characters(points_N[~known_N])} outside the model's vocabulary of "
-            f"{len(self)} symbols: change it, or drop or replace them (unknown=drop or replace)"
+            f"{len(self)} symbols: change it, or {advice}"
         )
 
     def decode(self, ids_N: np.ndarray) -> str:

@@ -1,15 +1,19 @@
-"""A run on disk: its folder, the config and vocabulary that it was started with."""
+"""A run on disk: its folder, the files that identify it, and who may write to it."""
 
+import fcntl
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from charlm_jax.config import Config
-from charlm_jax.dataset import Dataset
 from charlm_jax.types import CharlmError
 from charlm_jax.vocab import Vocabulary
+
+if TYPE_CHECKING:
+    from charlm_jax.dataset import Dataset
 
 # What may change when a run goes on: how it is watched, and that it gets longer.
 _WATCHING = (
@@ -18,12 +22,18 @@ _WATCHING = (
     "evaluation.batch_size",
 )
 
+# What a run that died before it was claimed may have left.
+_CLAIM = {"lock", "checkpoints", "vocabulary.json"}
+
 
 def _may_change(field: str, there: Any, here: Any, *, is_constant_rate: bool) -> bool:
+    is_later_limit = here == 0 or 0 < there < here  # 0 is no limit
     if field == "train.epochs":
         return is_constant_rate and here > there
-    if field == "train.max_steps":  # 0 is no limit
-        return is_constant_rate and (here == 0 or 0 < there < here)
+    if field == "train.max_steps":
+        return is_constant_rate and is_later_limit
+    if field == "train.patience":
+        return is_later_limit
     return field in _WATCHING
 
 
@@ -32,37 +42,88 @@ class Workdir:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
+        self.lock_file = self.path / "lock"
         self.config_file = self.path / "config.json"
         self.vocabulary_file = self.path / "vocabulary.json"
+        self.facts_file = self.path / "run.json"
         self.metrics_file = self.path / "metrics.jsonl"
         self.checkpoints = self.path / "checkpoints"
+        self.damaged = self.path / "damaged"
+        self.fault = self.path / "fault"
         self.evaluation = self.path / "evaluation"
 
-    def claim(self, config: Config, dataset: Dataset) -> None:
-        """Make the folder this run's, or see that it already is.
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Make the folder if need be, and keep every other process from writing to it.
+
+        The lock is the system's: it goes with the process, however that ends.
 
         Raises:
-          CharlmError: it holds another run, or something that is not a run, or cannot be written.
+          CharlmError: another process holds it; the folder is not a run, or cannot be written.
+        """
+        self._refuse_foreign()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = self.lock_file.open("a+", encoding="utf-8")
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+        with file:
+            if not _locked(file.fileno()):
+                file.seek(0)
+                raise CharlmError(
+                    f"{self.path} is in use by process {file.read().strip() or '?'}: wait for it, "
+                    f"stop it, or choose another --workdir"
+                )
+            self._refuse_foreign()  # again: it may have become a run while we waited for nobody
+            file.truncate(0)
+            file.write(f"{os.getpid()}\n")
+            file.flush()
+            yield
+
+    def is_held(self) -> bool:
+        """Whether a process is writing to the folder."""
+        try:
+            with self.lock_file.open(encoding="utf-8") as file:
+                return not _locked(file.fileno())
+        except OSError:
+            return False
+
+    def move_aside(self) -> Path | None:
+        """Rename a run that is there, to a name that is free; None where there is nothing.
+
+        Raises:
+          CharlmError: what is there is not a run, or a process is writing to it.
+        """
+        self._refuse_foreign()
+        if not self.path.exists():
+            return None
+        path, number = Path(os.path.abspath(self.path)), 1
+        while os.path.lexists(target := path.with_name(f"{path.name}.{number}")):
+            number += 1
+        with self.held():
+            try:
+                path.rename(target)
+            except OSError as error:
+                raise cannot_write(self.path, error) from error
+        return target
+
+    def claim(self, config: Config, dataset: "Dataset") -> None:
+        """Make a folder that is held this run's, or see that it already is.
+
+        Raises:
+          CharlmError: it holds another run, or cannot be written.
         """
         if self.config_file.exists():
             self._refuse_other_config(config)
             self._refuse_other_text(dataset)
         try:
-            if not self.config_file.exists() and not self._is_free():
-                raise CharlmError(
-                    f"{self.path} exists and is not a run: choose another --workdir, or empty it"
-                )
-            self.checkpoints.mkdir(parents=True, exist_ok=True)
-            write_json(
-                self.vocabulary_file,
-                {"symbols": dataset.vocabulary.symbols, "fingerprint": dataset.fingerprint},
-            )
+            self.checkpoints.mkdir(exist_ok=True)
+            symbols = dataset.vocabulary.symbols
+            words = {"symbols": symbols, "fingerprint": dataset.fingerprint}
+            write_json(self.vocabulary_file, words)
             write_json(self.config_file, config.to_dict())  # last: it marks a whole claim
         except OSError as error:
-            raise CharlmError(f"cannot write to {self.path}: {error.strerror}") from error
-
-    def _is_free(self) -> bool:
-        return not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir()))
+            raise cannot_write(self.path, error) from error
 
     def read_config(self) -> Config:
         """The run's config."""
@@ -74,11 +135,26 @@ class Workdir:
 
     def read_vocabulary(self) -> Vocabulary:
         """The run's symbols."""
-        return Vocabulary(self._read_word(self.vocabulary_file, "symbols"))
+        symbols = self._read_word(self.vocabulary_file, "symbols")
+        try:
+            return Vocabulary(symbols)
+        except CharlmError as error:
+            raise CharlmError(f"cannot read {self.vocabulary_file}: {error}") from error
 
     def read_fingerprint(self) -> str:
         """The fingerprint of the text that the run was started on."""
         return self._read_word(self.vocabulary_file, "fingerprint")
+
+    def read_facts(self) -> dict[str, Any]:
+        """What the run has written down about itself; {} before it has."""
+        return self._read_json(self.facts_file) if self.facts_file.exists() else {}
+
+    def write_facts(self, **changes: Any) -> None:
+        """Add to what is written down about the run."""
+        try:
+            write_json(self.facts_file, {**self.read_facts(), **changes})
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
 
     def _read_word(self, file: Path, name: str) -> str:
         word = self._read_json(file).get(name)
@@ -89,15 +165,39 @@ class Workdir:
     def _read_json(self, file: Path) -> dict[str, Any]:
         if not self.path.is_dir():
             raise CharlmError(f"no run at {self.path}: there is no such folder")
+        self.refuse_links()
         try:
             values = json.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise CharlmError(f"no run at {self.path}: it has no {file.name}") from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise CharlmError(f"cannot read {file}: {error}") from error
         if not isinstance(values, dict):
             raise CharlmError(f"cannot read {file}: it is not a JSON object")
         return values
+
+    def _refuse_foreign(self) -> None:
+        """A folder is a run, empty, or what is left of a claim that was cut short."""
+        if not os.path.lexists(self.path):
+            return
+        if not self.path.is_dir():
+            raise CharlmError(f"{self.path} is not a folder: choose another --workdir")
+        self.refuse_links()
+        if self.config_file.exists():
+            return
+        names = {path.name.removesuffix(".partial") for path in self.path.iterdir()}
+        is_begun = self.lock_file.exists() and names <= {*_CLAIM, self.config_file.name}
+        if names and not is_begun:
+            raise CharlmError(
+                f"{self.path} exists and is not a run: choose another --workdir, or empty it"
+            )
+
+    def refuse_links(self) -> None:
+        """What lies in the folder of a run must not make it write anywhere else."""
+        for folder in (self.path, self.evaluation):
+            for path in folder.iterdir() if folder.is_dir() else ():
+                if path.is_symlink():
+                    raise CharlmError(f"{path} is a link: a run keeps its files in its own folder")
 
     def _refuse_other_config(self, config: Config) -> None:
         here, there = config.flatten(), self.read_config().flatten()
@@ -110,15 +210,25 @@ class Workdir:
         ]
         if changes:
             raise CharlmError(
-                f"{self.path} holds another run: {'; '.join(changes)}: choose another --workdir"
+                f"{self.path} holds another run: {'; '.join(changes)}: choose another --workdir, "
+                f"or move that run aside with --fresh"
             )
 
-    def _refuse_other_text(self, dataset: Dataset) -> None:
+    def _refuse_other_text(self, dataset: "Dataset") -> None:
         if self.read_fingerprint() != dataset.fingerprint:
             raise CharlmError(
                 f"the text of {dataset.corpus.name} is not the one that {self.path} was started "
-                f"on: restore the text, or choose another --workdir"
+                f"on: restore the text, choose another --workdir, or begin again with --fresh"
             )
+
+
+def _locked(descriptor: int) -> bool:
+    """Try to take the lock of an open file, and say whether that worked."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def write_json(file: Path, values: Mapping[str, Any]) -> None:
@@ -126,3 +236,8 @@ def write_json(file: Path, values: Mapping[str, Any]) -> None:
     partial = file.with_name(file.name + ".partial")
     partial.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     os.replace(partial, file)
+
+
+def cannot_write(path: Path, error: OSError) -> CharlmError:
+    """The error of a place that cannot be written to."""
+    return CharlmError(f"cannot write to {path}: {error.strerror or error}")

@@ -19,18 +19,33 @@ def get_config() -> ConfigDict:
     config.data.encoding = "utf-8"
     # chunks: an epoch is every non-overlapping piece of sequence_length + 1 characters once, in
     # random order. crops: pieces that start anywhere, as many as read the text about once.
+    # streams: batch_size readers go through the text piece by piece, each carrying its state on
+    # (truncated backpropagation through time).
     config.data.loader = "chunks"
     # Characters that the model reads in one training sequence (T).
     config.data.sequence_length = 40
     # Sequences in one step (B).
     config.data.batch_size = 64
+    # Probability that a reader's state is reset before a batch, under streams; it shows the model
+    # how a text begins.
+    config.data.reset_probability = 0.0
 
     config.split = ConfigDict()
-    # tail: the last valid_fraction of the text is held out. none: all of it is trained on, and
+    # tail: train, then valid, then test, in the text's order. interleaved: held-out stretches in
+    # the middle of each of `blocks` equal sections of the text. none: all of it is trained on, and
     # no held-out figure exists.
     config.split.kind = "tail"
-    # Share of the characters that is held out, between 0 and 1.
+    # Share of the characters that is held out and watched in training, between 0 and 1.
     config.split.valid_fraction = 0.1
+    # Share that is held out and never looked at in training; 0 is no such part.
+    config.split.test_fraction = 0.0
+    # Sections, under interleaved.
+    config.split.blocks = 10
+    # Characters around every held-out stretch that belong to no part, under interleaved.
+    config.split.guard = 500
+    # Symbols come from all of the text, or from the part named train alone; characters elsewhere
+    # that it lacks are then an error.
+    config.split.vocabulary = "all"
 
     config.model = ConfigDict()
     # From the embedding upwards: any of lstm, gru, rnn.
@@ -73,9 +88,13 @@ def get_config() -> ConfigDict:
     config.train.steps_per_dispatch = 20
     # Steps averaged in one `step` row of metrics.jsonl.
     config.train.log_every_steps = 20
-    # A checkpoint every so many steps; 0 is at the end of every epoch. Held-out text is scored
-    # then and at the end of every epoch, and a model that is the best so far is always saved.
+    # Held-out text is scored and a checkpoint saved every so many steps; 0 is at the end of every
+    # epoch.
     config.train.evaluate_every_steps = 0
+    # Stop after so many scores of held-out text without a new best; 0 never does.
+    config.train.patience = 0
+    # Folder of a run whose best weights to start from; empty starts afresh. (--init_from=RUN)
+    config.train.init_from = ""
 
     config.evaluation = ConfigDict()
     # Characters per non-overlapping window; 0 is data.sequence_length.

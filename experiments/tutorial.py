@@ -36,7 +36,7 @@ from charlm_jax.loop import train_and_evaluate
 from charlm_jax.models.attention import basic_self_attention, self_attention
 from charlm_jax.models.summary import summarize
 from charlm_jax.report.learning_curve import save_learning_curves
-from charlm_jax.run import Run, draw, load_run
+from charlm_jax.run import Run, load_run
 from charlm_jax.sampling import (
     gumbel_noise,
     sample_keys,
@@ -174,11 +174,11 @@ def show_batches(config: Config) -> None:
     data = config.data
     loader = build_loader(
         data.loader,
-        characters=BOOK_CHARACTERS,
+        part=(range(BOOK_CHARACTERS),),
         sequence_length=data.sequence_length,
         batch_size=data.batch_size,
     )
-    mask_EB = loader.plan(jax.random.key(SEED)).mask_EB
+    mask_EB = loader.plan(jax.random.key(SEED), 0).mask_EB
     chunks = loader.characters_per_epoch // data.sequence_length
     print(f"{chunks:,} chunks of {data.sequence_length + 1} characters")
     print(f"{loader.steps_per_epoch} steps an epoch, the last of {mask_EB[-1].sum()} chunks")
@@ -257,7 +257,7 @@ def show_next_character(run: Run) -> None:
 
 def show_samples(run: Run) -> None:
     scales = (1.0, 2.0, 0.5)
-    pieces = draw(run, PROMPT, characters=500, scales=scales, samples=1, seed=SEED, mode="window")
+    pieces = run.draw(PROMPT, characters=500, scales=scales, samples=1, seed=SEED, mode="window")
     for scale, text in zip(scales, map("".join, zip(*pieces, strict=True)), strict=True):
         heading(f"Text at scale {scale:g} (temperature {temperature(scale):g})")
         print(PROMPT + text)
@@ -266,8 +266,8 @@ def show_samples(run: Run) -> None:
 def show_greedy(run: Run) -> None:
     heading("Greedy text, from one character and two seeds")
     for seed in (SEED, SEED + 1):
-        pieces = draw(run, PROMPT[0], characters=60, scales=[np.inf], samples=1, seed=seed)
-        print(repr(PROMPT[0] + "".join(text for (text,) in pieces)))
+        text = run.generate(PROMPT[0], characters=60, scale=np.inf, seed=seed)
+        print(repr(PROMPT[0] + text))
 
 
 def show_attention(run: Run | None) -> None:

@@ -1,21 +1,21 @@
-"""Splits and loaders: every character where it belongs, the same batch for the same seed."""
+"""Loaders: every character where it belongs, the same batch for the same seed."""
+
+import math
 
 import jax
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from charlm_jax.batches import build_loader, gather_batch, split_text
+from charlm_jax.batches import build_loader, gather_batch
 from charlm_jax.types import CharlmError
 
 
 def _rows(loader_name: str, characters: int, length: int, batch: int, seed: int = 0) -> np.ndarray:
     """The starts of an epoch's rows that count, in order."""
     loader = build_loader(
-        loader_name, characters=characters, sequence_length=length, batch_size=batch
+        loader_name, part=(range(characters),), sequence_length=length, batch_size=batch
     )
-    plan = loader.plan(jax.random.key(seed))
+    plan = loader.plan(jax.random.key(seed), 0)
     assert plan.starts_EB.shape == plan.mask_EB.shape == (loader.steps_per_epoch, batch)
     assert loader.characters_per_epoch == int(plan.mask_EB.sum()) * length
     return np.asarray(plan.starts_EB)[np.asarray(plan.mask_EB)]
@@ -32,8 +32,8 @@ def test_chunks_read_every_whole_piece_once(characters: int, length: int, batch:
 
 
 def test_only_the_last_batch_of_chunks_is_short() -> None:
-    loader = build_loader("chunks", characters=103, sequence_length=4, batch_size=6)
-    mask_EB = np.asarray(loader.plan(jax.random.key(0)).mask_EB)
+    loader = build_loader("chunks", part=(range(103),), sequence_length=4, batch_size=6)
+    mask_EB = np.asarray(loader.plan(jax.random.key(0), 0).mask_EB)
     assert mask_EB.sum(axis=1).tolist() == [6, 6, 6, 2]
 
 
@@ -57,44 +57,68 @@ def test_a_batch_is_the_text_and_the_same_shifted_by_one() -> None:
     assert (targets_BT == inputs_BT + 1).all()
 
 
-@given(
-    characters=st.integers(2, 5000),
-    valid_fraction=st.floats(0.001, 0.999),
-    length=st.integers(1, 400),
-    kind=st.sampled_from(["tail", "none"]),
-)
-def test_a_split_covers_the_text_or_names_the_smallest_that_would_do(
-    characters: int, valid_fraction: float, length: int, kind: str
-) -> None:
-    def split(characters: int) -> dict[str, range]:
-        return split_text(
-            characters, kind=kind, valid_fraction=valid_fraction, sequence_length=length
-        )
-
-    try:
-        parts = split(characters)
-    except CharlmError as error:
-        smallest = int(str(error).split("a text of ")[1].split()[0])
-        assert smallest > characters
-        assert len(split(smallest)["train"]) > length
-        with pytest.raises(CharlmError):
-            split(smallest - 1)
-    else:
-        places = [place for part in parts.values() for place in part]
-        assert places == list(range(characters))
-        assert len(parts["train"]) > length and all(map(len, parts.values()))
+PART = (range(3, 40), range(45, 48), range(60, 131))  # the middle one holds no piece of 5
 
 
-def test_tiny_shakespeare_is_cut_where_others_cut_it() -> None:
-    parts = split_text(1_115_394, kind="tail", valid_fraction=0.1, sequence_length=40)
-    assert {name: len(part) for name, part in parts.items()} == {
-        "train": 1_003_854,
-        "valid": 111_540,
-    }
+@pytest.mark.parametrize("name", ["chunks", "crops", "streams"])
+def test_a_piece_lies_in_one_stretch_of_the_part(name: str) -> None:
+    loader = build_loader(name, part=PART, sequence_length=4, batch_size=7)
+    inside = {place for stretch in PART for place in stretch}
+    seen: set[int] = set()
+    for epoch in range(60):
+        plan = loader.plan(jax.random.key(0), epoch)
+        seen |= set(np.asarray(plan.starts_EB)[np.asarray(plan.mask_EB)].tolist())
+    step = {"chunks": 5, "crops": 1, "streams": 4}[name]
+    whole = {start for stretch in PART for start in stretch[: max(0, len(stretch) - 4) : step]}
+    assert seen == whole <= inside
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("batch", [1, 3, 8])
+def test_a_stream_reads_on_where_it_stopped_and_starts_anew_at_a_beginning(batch: int) -> None:
+    """Over many epochs: every row's next piece begins at the last one's last target."""
+    loader = build_loader("streams", part=PART, sequence_length=4, batch_size=batch)
+    assert loader.carries_state
+    assert loader.steps_per_epoch == math.ceil(111 / (4 * batch))
+    plans = [loader.plan(jax.random.key(0), epoch) for epoch in range(30)]
+    starts_SB = np.concatenate([np.asarray(plan.starts_EB) for plan in plans])
+    fresh_SB = np.concatenate([np.asarray(plan.fresh_EB) for plan in plans])
+    assert all(np.asarray(plan.mask_EB).all() for plan in plans)
+    assert fresh_SB[0].all()
+    begins = np.isin(starts_SB, [3, 60])
+    np.testing.assert_array_equal(fresh_SB[1:], begins[1:])
+    goes_on = starts_SB[1:] == starts_SB[:-1] + 4
+    np.testing.assert_array_equal(goes_on, ~fresh_SB[1:])
+    assert len(set(starts_SB[0])) == batch  # nobody reads along with another
+
+
+def test_streams_read_every_piece_once_in_an_epoch_and_a_little_more() -> None:
+    loader = build_loader("streams", part=(range(1001),), sequence_length=10, batch_size=4)
+    starts = np.asarray(loader.plan(jax.random.key(0), 0).starts_EB)
+    counts = np.unique(starts, return_counts=True)[1]
+    assert len(counts) == 100 and starts.size == 26 * 4 and counts.max() <= 2
+
+
+@pytest.mark.parametrize(("probability", "share"), [(0.0, 0.0), (0.3, 0.3), (1.0, 1.0)])
+def test_rows_of_streams_are_reset_at_random(probability: float, share: float) -> None:
+    loader = build_loader(
+        "streams",
+        part=(range(100_000),),
+        sequence_length=4,
+        batch_size=50,
+        reset_probability=probability,
+    )
+    plans = [loader.plan(jax.random.key(seed), 3) for seed in (0, 0, 1)]
+    first, again, other = (np.asarray(plan.fresh_EB) for plan in plans)
+    assert first.mean() == pytest.approx(share, abs=0.02)
+    assert (first == again).all() and ((first == other).all() == (share in (0.0, 1.0)))
+
+
+def test_more_streams_than_pieces_are_refused() -> None:
+    with pytest.raises(CharlmError, match="it has 9 pieces"):
+        build_loader("streams", part=(range(100),), sequence_length=10, batch_size=10)
 
 
 def test_unknown_names_are_errors_that_list_the_known() -> None:
-    with pytest.raises(CharlmError, match="tail, none"):
-        split_text(100, kind="head", valid_fraction=0.1, sequence_length=4)
-    with pytest.raises(CharlmError, match="chunks, crops"):
-        build_loader("chunk", characters=100, sequence_length=4, batch_size=2)
+    with pytest.raises(CharlmError, match="chunks, crops, streams"):
+        build_loader("chunk", part=(range(100),), sequence_length=4, batch_size=2)

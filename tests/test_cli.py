@@ -116,7 +116,7 @@ MISTAKES = [
     (["train", *SYNTHETIC, "--config.model.layers=lstn"], "lstm, gru, rnn"),
     (["train", *SYNTHETIC, "--config.model.init=torch"], "keras, flax"),
     (["train", *SYNTHETIC, "--config.data.loader=chunk"], "chunks, crops"),
-    (["train", *SYNTHETIC, "--config.split.kind=head"], "tail, none"),
+    (["train", *SYNTHETIC, "--config.split.kind=head"], "tail, interleaved, none"),
     (["train", *SYNTHETIC, "--config.optimizer.schedule=step"], "constant, cosine"),
     (["train", f"--config={BASE}", "--config.data.corpus=atlantis"], "'atlantis' is no registered"),
     (["train", "--config=my_text:EMPTY"], "is empty"),

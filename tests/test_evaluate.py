@@ -53,14 +53,14 @@ def test_window_scores_each_character_once_under_its_rule(
     model: LanguageModel, params: dict, part: range, context: int, batch_size: int
 ) -> None:
     score = make_window_scorer(model, context=context, batch_size=batch_size)
-    nll_N = score(params, jnp.asarray(IDS), part)
+    nll_N = score(params, jnp.asarray(IDS), (part,))
     assert nll_N.dtype == np.float32 and len(nll_N) == part.stop - max(part.start, 1)
     np.testing.assert_allclose(nll_N, _reference(model, params, part, context), atol=1e-5)
 
 
 def test_the_batch_size_does_not_change_the_figure(model: LanguageModel, params: dict) -> None:
     arrays = [
-        make_window_scorer(model, context=6, batch_size=size)(params, jnp.asarray(IDS), PARTS[0])
+        make_window_scorer(model, context=6, batch_size=size)(params, jnp.asarray(IDS), (PARTS[0],))
         for size in (1, 2, 5, 100)
     ]
     for a, b in itertools.pairwise(arrays):
@@ -74,7 +74,7 @@ def test_stream_is_one_window_over_the_whole_part(
 ) -> None:
     monkeypatch.setattr("charlm_jax.evaluate._STREAM_PIECE", piece)
     for part in PARTS:
-        nll_N = make_stream_scorer(model, context=1)(params, jnp.asarray(IDS), part)
+        nll_N = make_stream_scorer(model, context=1)(params, jnp.asarray(IDS), (part,))
         expected = _reference(model, params, part, context=len(IDS))
         np.testing.assert_allclose(nll_N, expected, atol=1e-5)
 
@@ -84,7 +84,7 @@ def test_a_model_that_knows_nothing_scores_the_log_of_the_alphabet(
 ) -> None:
     zeros = jax.tree.map(jnp.zeros_like, params)
     score = mean_score(
-        make_window_scorer(model, context=9, batch_size=4)(zeros, jnp.asarray(IDS), PARTS[0])
+        make_window_scorer(model, context=9, batch_size=4)(zeros, jnp.asarray(IDS), (PARTS[0],))
     )
     assert score.characters == len(PARTS[0])
     assert score.loss_nats == pytest.approx(math.log(V))

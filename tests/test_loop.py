@@ -1,5 +1,6 @@
 """A whole run: its rows, its checkpoints, and going on after a stop."""
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -14,10 +15,12 @@ import pytest
 from charlm_jax.checkpoint import Checkpoints
 from charlm_jax.config import Config
 from charlm_jax.console import Plain, Silent
+from charlm_jax.dataset import load_dataset
 from charlm_jax.interrupts import Interrupted
 from charlm_jax.logbook import Logbook, Row
 from charlm_jax.loop import train_and_evaluate
-from charlm_jax.run import draw, evaluate_run, load_run, save_evaluation
+from charlm_jax.run import load_run
+from charlm_jax.trainer import build_trainer, fresh_state
 from charlm_jax.types import CharlmError
 from charlm_jax.workdir import Workdir
 from tests.conftest import make_tiny_config
@@ -60,8 +63,8 @@ def test_rows_say_what_happened(finished: Path) -> None:
     rows = _rows(finished, timing=True)
     steps_per_epoch = math.ceil(2700 // 9 / 16)
     assert steps_per_epoch == 19
-    names = "step epoch split scope loss_nats bits_per_char learning_rate chars_per_second seconds"
-    assert all(list(row) == names.split() for row in rows)
+    names = "step epoch split scope loss_nats bits_per_char learning_rate state_hash"
+    assert all(list(row) == [*names.split(), "chars_per_second", "seconds"] for row in rows)
     kinds = [(r["step"], r["epoch"], r["split"]) for r in rows if r["scope"] == "epoch"]
     assert kinds == [(19, 1, "train"), (19, 1, "valid"), (38, 2, "train"), (38, 2, "valid")]
     steps = [(row["step"], row["epoch"]) for row in rows if row["scope"] == "step"]
@@ -161,13 +164,12 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
     workdir = tmp_path / "run"
     good = make_tiny_config(**{"train.epochs": 1})
     train_and_evaluate(good, workdir)
-    with Checkpoints(workdir / "checkpoints") as checkpoints:
-        state = make_wild(checkpoints, good)
-        checkpoints.save(20, **state, loss_nats=None)
+    checkpoints = Checkpoints(workdir / "checkpoints")
+    state = make_wild(checkpoints, good)
+    checkpoints.save(20, **state, loss_nats=None)
     with pytest.raises(CharlmError, match=r"step 21: .*checkpoint 20 is the last good one"):
         train_and_evaluate(make_tiny_config(), workdir)
-    with Checkpoints(workdir / "checkpoints") as checkpoints:
-        assert checkpoints.steps()[-1] == 20
+    assert checkpoints.steps()[-1] == 20
     assert max(row["step"] for row in _rows(workdir)) <= 20
 
 
@@ -179,20 +181,16 @@ def test_parameters_ruined_by_the_last_update_are_not_saved(tmp_path: Path) -> N
         wild = dataclasses.replace(config, split=dataclasses.replace(config.split, kind=split))
         with pytest.raises(CharlmError, match=r"step 1: .*nothing was saved yet"):
             train_and_evaluate(wild, workdir)
-        with Checkpoints(workdir / "checkpoints") as checkpoints:
-            assert checkpoints.steps() == []
+        assert Checkpoints(workdir / "checkpoints").steps() == []
 
 
 def make_wild(checkpoints: Checkpoints, config: Config) -> dict:
     """The latest checkpoint one step on, with weights so large that the next loss is not finite."""
-    from charlm_jax.dataset import load_dataset
-    from charlm_jax.trainer import build_trainer, fresh_state
-
     state = fresh_state(build_trainer(config, load_dataset(config)))
     meta = checkpoints.read_meta(19)
     tally = meta["tally"] | {"step": 20, "epoch": [1.0, 1, 1.0]}
     params = jax.tree.map(lambda w: np.full_like(w, 1e38), state.params)
-    training = (np.int32(20), state.opt_state)
+    training = (np.int32(20), state.opt_state, state.carried)
     return {"params": params, "training": training, "meta": meta | {"tally": tally}}
 
 
@@ -205,31 +203,45 @@ def test_the_best_and_the_latest_checkpoints_are_kept(tmp_path: Path) -> None:
     result = train_and_evaluate(config, workdir)
     valid = [row for row in _rows(workdir) if row["split"] == "valid"]
     best = min(valid, key=lambda row: row["loss_nats"])
-    with Checkpoints(workdir / "checkpoints") as checkpoints:
-        kept = checkpoints.steps()
-        assert checkpoints.choose("best") == best["step"] == result.best_step
-        assert checkpoints.choose("latest") == 57
+    checkpoints = Checkpoints(workdir / "checkpoints")
+    kept = checkpoints.steps()
+    assert checkpoints.choose("best") == best["step"] == result.best_step
+    assert checkpoints.choose("latest") == 57
     assert kept == sorted({best["step"], 56, 57})
     assert load_run(workdir).checkpoint == best["step"]
-    evaluation, _ = evaluate_run(load_run(workdir))
+    evaluation, _ = load_run(workdir).evaluate()
     assert evaluation.loss_nats == pytest.approx(best["loss_nats"], rel=1e-6)
 
 
-def test_epochs_shorter_than_the_interval_are_scored_and_saved_only_if_they_are_the_best(
-    tmp_path: Path,
-) -> None:
-    config = make_tiny_config(
-        **{"train.evaluate_every_steps": 1000, "train.epochs": 4, "optimizer.learning_rate": 3.0}
-    )
-    result = train_and_evaluate(config, tmp_path / "run")
-    valid = {r["step"]: r["loss_nats"] for r in _rows(tmp_path / "run") if r["split"] == "valid"}
-    assert list(valid) == [19, 38, 57, 76]
-    best = min(valid, key=lambda step: valid[step])
-    improved = [s for s in valid if valid[s] == min(v for t, v in valid.items() if t <= s)]
-    assert improved != list(valid)
-    with Checkpoints(tmp_path / "run" / "checkpoints") as checkpoints:
-        assert checkpoints.choose("best") == best == result.best_step
-        assert checkpoints.steps() == sorted({*improved, 76})[-2:]
+def test_an_interval_in_steps_takes_the_place_of_epochs(tmp_path: Path) -> None:
+    config = make_tiny_config(**{"train.evaluate_every_steps": 30, "train.epochs": 4})
+    train_and_evaluate(config, tmp_path / "run")
+    scores = [r for r in _rows(tmp_path / "run") if r["split"] == "valid"]
+    assert [(r["step"], r["scope"]) for r in scores] == [(30, "step"), (60, "step"), (76, "epoch")]
+    assert Checkpoints(tmp_path / "run" / "checkpoints").steps()[-2:] == [60, 76]
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("stop", [None, 30, 57])
+def test_a_run_stops_early_when_it_no_longer_gets_better(tmp_path: Path, stop: int | None) -> None:
+    """The count survives an interruption, at the last score as well."""
+    changes = {"train.evaluate_every_steps": 19, "train.epochs": 20, "optimizer.learning_rate": 3.0}
+    config = make_tiny_config(**changes, **{"train.patience": 2})
+    workdir = tmp_path / "run"
+    if stop is not None:
+        with contextlib.suppress(Interrupted):
+            train_and_evaluate(config, workdir, view=StopAt(stop))
+    result = train_and_evaluate(config, workdir)
+    losses = [row["loss_nats"] for row in _rows(workdir) if row["split"] == "valid"]
+    stale = next(n for n in range(2, 20) if min(losses[n - 1 : n + 1]) >= min(losses[: n - 1]))
+    assert len(losses) == stale + 1 and result.step == 19 * (stale + 1) < 380
+    assert result.stopped_early and result.best_loss_nats == min(losses)
+    again = train_and_evaluate(config, workdir)
+    assert again.was_done and again.stopped_early and again.step == result.step
+    patient = make_tiny_config(**changes, **{"train.patience": 3})
+    assert train_and_evaluate(patient, workdir).step > result.step
+    with pytest.raises(CharlmError, match="patience is 3 there and 2 here"):
+        train_and_evaluate(config, workdir)
 
 
 def test_steps_can_be_limited(tmp_path: Path) -> None:
@@ -250,27 +262,27 @@ def test_without_a_held_out_part_there_is_no_held_out_figure(tmp_path: Path) -> 
     run = load_run(tmp_path / "run")  # best falls back to the latest
     assert run.checkpoint == result.step
     with pytest.raises(CharlmError, match="holds no text out"):
-        evaluate_run(run)
-    evaluation, nll_N = evaluate_run(run, split="train")
+        run.evaluate()
+    evaluation, nll_N = run.evaluate(split="train")
     assert evaluation.characters == len(nll_N) == 2999  # nothing predicts the first
 
 
 def test_a_run_is_picked_up_for_scoring(finished: Path) -> None:
     run = load_run(finished)
-    evaluation, nll_N = evaluate_run(run, context=5)
+    evaluation, nll_N = run.evaluate(context=5)
     assert (evaluation.mode, evaluation.context, evaluation.split) == ("window", 5, "valid")
     assert evaluation.characters == len(nll_N) == 300
-    file = save_evaluation(run, evaluation, nll_N)
+    file = run.save_evaluation(evaluation, nll_N)
     np.testing.assert_array_equal(np.load(file, allow_pickle=False), nll_N)
     assert json.loads(file.with_suffix(".json").read_text())["fingerprint"] == (
         Workdir(finished).read_fingerprint()
     )
-    stream, _ = evaluate_run(run, mode="stream")
+    stream, _ = run.evaluate(mode="stream")
     assert stream.context is None and stream.characters == 300
     with pytest.raises(CharlmError, match="window or stream"):
-        evaluate_run(run, mode="slide")
+        run.evaluate(mode="slide")
     with pytest.raises(CharlmError, match="context=0"):
-        evaluate_run(run, context=0)
+        run.evaluate(context=0)
 
 
 def test_a_run_is_picked_up_for_drawing(finished: Path) -> None:
@@ -278,7 +290,7 @@ def test_a_run_is_picked_up_for_drawing(finished: Path) -> None:
     prompt = run.vocabulary.symbols[:2]
 
     def text(scales: list[float], samples: int, characters: int = 30) -> list[str]:
-        pieces = draw(run, prompt, characters=characters, scales=scales, samples=samples, seed=3)
+        pieces = run.draw(prompt, characters=characters, scales=scales, samples=samples, seed=3)
         return ["".join(parts) for parts in zip(*pieces, strict=True)]
 
     four = text([0.5, 2.0], 2)
@@ -298,7 +310,7 @@ def test_a_run_is_picked_up_for_drawing(finished: Path) -> None:
     right = {"prompt": prompt, "characters": 1, "scales": [1.0], "samples": 1, "seed": 0}
     for change, message in wrong:
         with pytest.raises(CharlmError, match=message):
-            draw(run, **(right | change))
+            run.draw(**(right | change))
 
 
 def test_no_run_is_a_clear_error(tmp_path: Path, finished: Path) -> None:

@@ -8,12 +8,18 @@ import numpy as np
 import optax
 import pytest
 
-from charlm_jax.batches import EpochPlan, gather_batch
+from charlm_jax.batches import EpochPlan
 from charlm_jax.config import ModelConfig
 from charlm_jax.losses import negative_log_likelihood
 from charlm_jax.models import LanguageModel, build_model
 from charlm_jax.optim import build_optimizer, make_schedule
-from charlm_jax.train_step import TrainState, init_state, make_train_step, make_train_steps
+from charlm_jax.train_step import (
+    TrainState,
+    init_state,
+    make_batch,
+    make_train_step,
+    make_train_steps,
+)
 
 V, T = 6, 5
 CONFIG = ModelConfig(("lstm",), 5, 6, 0.0, "keras")
@@ -21,6 +27,7 @@ IDS = jnp.asarray(np.random.default_rng(0).integers(0, V, 80).astype(np.uint8))
 PLAN = EpochPlan(
     starts_EB=jnp.array([[0, 6, 12], [18, 24, 30], [36, 42, 48], [54, 60, 0]], jnp.int32),
     mask_EB=jnp.array([[True] * 3] * 3 + [[True, True, False]]),
+    fresh_EB=jnp.ones((4, 3), bool),
 )
 
 
@@ -36,7 +43,7 @@ def optimizer() -> optax.GradientTransformation:
 
 @pytest.fixture
 def state(model: LanguageModel, optimizer: optax.GradientTransformation) -> TrainState:
-    return init_state(model, optimizer, jax.random.key(0))
+    return init_state(model.init(jax.random.key(0)), optimizer)
 
 
 def _run(
@@ -53,9 +60,9 @@ def _run(
         dropout_key=jax.random.key(key),
     )
     state, losses = jax.tree.map(jnp.copy, state), []
-    for first, count in cuts:
-        state, metrics = steps(state, IDS, PLAN, first, count)
-        losses += np.asarray(metrics.loss_nats)[:count].tolist()
+    for place, count in cuts:
+        state, dispatch = steps(state, IDS, PLAN, place, int(state.step), count)
+        losses += np.asarray(dispatch.steps.loss_nats)[:count].tolist()
     return state, losses
 
 
@@ -67,18 +74,18 @@ def _assert_equal(first: TrainState, second: TrainState) -> None:
 def test_a_step_is_adam_on_the_mean_cross_entropy(
     model: LanguageModel, optimizer: optax.GradientTransformation, state: TrainState
 ) -> None:
-    inputs_BT, targets_BT = gather_batch(IDS, PLAN.starts_EB[3], sequence_length=T)
+    batch = make_batch(
+        IDS, PLAN, jnp.int32(3), state.step, sequence_length=T, dropout_key=jax.random.key(0)
+    )
 
     def loss(params: dict) -> jax.Array:  # the first two rows are those that count
-        logits_BTV, _ = model.apply(params, inputs_BT[:2], model.initial_state(2, 0))
-        return jnp.mean(negative_log_likelihood(logits_BTV, targets_BT[:2]))
+        logits_BTV, _ = model.apply(params, batch.inputs_BT[:2], model.initial_state(2, 0))
+        return jnp.mean(negative_log_likelihood(logits_BTV, batch.targets_BT[:2]))
 
     expected_loss, gradient = jax.value_and_grad(loss)(state.params)
     update, _ = optimizer.update(gradient, state.opt_state)
     expected = optax.apply_updates(state.params, update)
-    found, metrics = make_train_step(model, optimizer)(
-        state, inputs_BT, targets_BT, PLAN.mask_EB[3], jax.random.key(0)
-    )
+    found, metrics = make_train_step(model, optimizer)(state, batch)
     assert int(found.step) == 1 and int(metrics.characters) == 2 * T
     np.testing.assert_allclose(metrics.loss_nats, expected_loss, rtol=1e-6)
     np.testing.assert_allclose(metrics.gradient_norm, optax.tree.norm(gradient), rtol=1e-5)
@@ -102,7 +109,7 @@ def test_where_dispatches_are_cut_does_not_show(
 def test_dropout_depends_on_the_key_and_the_step(state: TrainState) -> None:
     model = build_model(dataclasses.replace(CONFIG, dropout=0.5), V)
     still = optax.sgd(0.0)
-    frozen = init_state(model, still, jax.random.key(0))
+    frozen = init_state(model.init(jax.random.key(0)), still)
     twice = [(0, 1), (0, 1)]  # the same batch, at steps 0 and 1
     _, first = _run(model, still, frozen, twice)
     _, again = _run(model, still, frozen, twice)
@@ -112,7 +119,7 @@ def test_dropout_depends_on_the_key_and_the_step(state: TrainState) -> None:
 
 def test_training_learns_a_text_by_heart(model: LanguageModel, state: TrainState) -> None:
     optimizer = optax.adam(3e-2)
-    start = init_state(model, optimizer, jax.random.key(0))
+    start = init_state(model.init(jax.random.key(0)), optimizer)
     _, losses = _run(model, optimizer, start, [(0, 4)] * 60)
     assert losses[0] > 1.5 and losses[-1] < 0.5 * losses[0]
 

@@ -26,7 +26,7 @@ from charlm_jax.losses import negative_log_likelihood
 from charlm_jax.models import build_model
 from charlm_jax.models.summary import count_parameters, summarize
 from charlm_jax.optim import build_optimizer, make_schedule
-from charlm_jax.run import Run, draw
+from charlm_jax.run import Run
 from charlm_jax.sampling import (
     gumbel_noise,
     sample_keys,
@@ -56,7 +56,7 @@ def loader(config: Config) -> Loader:
     data = config.data
     return build_loader(
         data.loader,
-        characters=CHARACTERS,
+        part=(range(CHARACTERS),),
         sequence_length=data.sequence_length,
         batch_size=data.batch_size,
     )
@@ -64,7 +64,7 @@ def loader(config: Config) -> Loader:
 
 @pytest.fixture(scope="module")
 def plan(loader: Loader) -> EpochPlan:
-    return loader.plan(jax.random.key(1))
+    return loader.plan(jax.random.key(1), 0)
 
 
 # The text.
@@ -221,10 +221,7 @@ def small_run(config: Config) -> Run:
 
 
 def drawn(run: Run, prompt: str, characters: int, scale: float, seed: int = 1) -> str:
-    pieces = draw(
-        run, prompt, characters=characters, scales=[scale], samples=1, seed=seed, mode="window"
-    )
-    return "".join(text for (text,) in pieces)
+    return run.generate(prompt, characters=characters, scale=scale, seed=seed, mode="window")
 
 
 @pytest.mark.parametrize("scale", [0.5, 1.0, 2.0])

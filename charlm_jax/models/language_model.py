@@ -34,7 +34,7 @@ class Apply(Protocol):
 
 
 class InitialState(Protocol):
-    """State before the first character, for so many rows.
+    """State before the first character, for so many rows: a tree of arrays with the rows first.
 
     `context` is how many past positions an attention layer is to keep; a recurrent layer ignores
     it.
@@ -50,7 +50,7 @@ class Inspect(Protocol):
     """
 
     def __call__(
-        self, params: Params, ids_BT: jax.Array, state: ModelState
+        self, params: Params, ids_BT: jax.Array, state: ModelState, *, key: jax.Array | None = None
     ) -> Mapping[str, Any]: ...
 
 
@@ -142,8 +142,10 @@ def build_model(model: ModelConfig, vocab_size: int) -> LanguageModel:
     def initial_state(batch_size: int, context: int) -> ModelState:
         return tuple(block.mixer.initial_state(batch_size, context) for block in blocks)
 
-    def inspect(params: Params, ids_BT: jax.Array, state: ModelState) -> Mapping[str, Any]:
-        logits_BTV, _, captured = run(params, ids_BT, state, None, capture=True)
+    def inspect(
+        params: Params, ids_BT: jax.Array, state: ModelState, *, key: jax.Array | None = None
+    ) -> Mapping[str, Any]:
+        logits_BTV, _, captured = run(params, ids_BT, state, key, capture=True)
         return {"logits": logits_BTV, **captured}
 
     return LanguageModel(init, apply, initial_state, inspect)

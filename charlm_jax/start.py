@@ -1,0 +1,93 @@
+"""Where a run starts: afresh, from another run's weights, or from its own last sound checkpoint."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from charlm_jax.checkpoint import Checkpoints
+from charlm_jax.models.transfer import carry_over
+from charlm_jax.run import load_run
+from charlm_jax.state_hash import hash_text, state_hash
+from charlm_jax.tally import Tally
+from charlm_jax.train_step import TrainState
+from charlm_jax.trainer import Trainer, fresh_state
+from charlm_jax.types import CharlmError
+from charlm_jax.workdir import Workdir
+
+
+def initial_state(
+    trainer: Trainer, started_from: Mapping[str, Any] | None
+) -> tuple[TrainState, Mapping[str, Any] | None]:
+    """The state at step 0.
+
+    Args:
+      trainer: the run.
+      started_from: which weights of another run it started from, if it has started before.
+
+    Returns:
+      The state, and which weights of another run they are; None if they are of none. That run may
+      train on, so its checkpoint is pinned when ours starts.
+
+    Raises:
+      CharlmError: there is no such run, it is another model, or not what it was.
+    """
+    source = trainer.config.train.init_from
+    if not source:
+        return fresh_state(trainer), None
+    pinned = started_from and str(started_from["checkpoint"])
+    try:
+        run = load_run(source, checkpoint=pinned or "best")
+        params = carry_over(
+            run.params,
+            run.vocabulary.symbols,
+            fresh_state(trainer).params,
+            trainer.dataset.vocabulary.symbols,
+        )
+    except CharlmError as error:
+        raise CharlmError(f"cannot start from {source}: {error}") from error
+    facts = {
+        "run": source,
+        "checkpoint": run.checkpoint,
+        "params_hash": hash_text(state_hash(run.params)),
+    }
+    if started_from is not None and facts != started_from:
+        raise CharlmError(f"cannot start from {source}: it has changed since this run began")
+    return fresh_state(trainer, params), facts
+
+
+def resume(
+    trainer: Trainer, place: Workdir, note: Callable[[str], None]
+) -> tuple[TrainState, Tally] | None:
+    """State and tally of the last sound checkpoint; None where nothing was saved yet.
+
+    Damaged checkpoints after it are moved aside, and each is noted.
+
+    Raises:
+      CharlmError: there are checkpoints, and none is sound; they are of another text or model.
+    """
+    checkpoints = Checkpoints(place.checkpoints)
+    step, damages = checkpoints.latest_sound()
+    if step is None:
+        if not damages:
+            return None
+        raise CharlmError(
+            f"no checkpoint of {place.path} can be used ({'; '.join(map(str, damages))}): restore "
+            f"one, or begin again with --fresh"
+        )
+    for damage in damages:
+        moved = checkpoints.set_aside(damage.step, place.damaged)
+        note(f"{damage}: moved to {moved}, going on from checkpoint {step}")
+    checkpoints.prune()
+    meta = checkpoints.read_meta(step)
+    if meta["fingerprint"] != trainer.dataset.fingerprint:
+        raise CharlmError(
+            f"checkpoint {step} was trained on another text: choose another --workdir"
+        )
+    like = jax.eval_shape(lambda: fresh_state(trainer))
+    params = checkpoints.restore(step, "params", like.params)
+    rest = checkpoints.restore(step, "training", (like.step, like.opt_state, like.carried))
+    count, opt_state, carried = rest
+    state = jax.tree.map(jnp.array, TrainState(count, params, opt_state, carried))
+    return state, Tally.from_json(meta["tally"])
