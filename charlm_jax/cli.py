@@ -24,6 +24,9 @@ class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, with the nearest flag for a misspelt one."""
 
     def error(self, message: str) -> NoReturn:
+        flag, has_value, _ = message.partition(": ignored explicit argument")
+        if has_value:
+            message = f"{flag.removeprefix('argument ')} takes no value"
         print(f"{self.prog}: {message}; see {self.prog} --help", file=sys.stderr)
         raise SystemExit(USER_ERROR)
 
@@ -190,6 +193,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if "=" not in text:
             known.parser.error(f"--config.{text} has no value: write --config.{text}=VALUE")
     known.parser.refuse_unknown(unknown)
+    for flag in ("workdir", "init_from", "folder"):
+        if getattr(known, flag, None) == "":
+            known.parser.error(f"{flag} is empty: name a folder")
     known.overrides = overrides
     if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may not have every character
         sys.stdout.reconfigure(errors="backslashreplace")

@@ -193,18 +193,20 @@ def replay(options: argparse.Namespace) -> None:
     print(
         f"step {result.step}: loss {result.loss_nats:g}, gradient norm {result.gradient_norm:g}\n"
     )
-    print(f"{'array':<44} {'largest':>10} {'not finite':>22}")
-    for seen in result.arrays:
-        bad = f"{seen.bad:,} of {seen.size:,}" if seen.bad else "-"
-        print(f"{seen.name:<44} {seen.largest:>10.3g} {bad:>22}")
     first = result.first_bad
+    shown = result.arrays[: result.arrays.index(first) + 1] if first else result.arrays
+    width = max(len(seen.name) for seen in shown)
+    print(f"{'array, in the order of the step':<{width}}  {'largest':>9}  not finite")
+    for seen in shown:
+        bad = f"{seen.bad:,} of {seen.size:,}" if seen.bad else "-"
+        print(f"{seen.name:<{width}}  {seen.largest:>9.3g}  {bad}")
     if first is None:
         print("\nevery array is finite this time: the fault does not repeat here")
         return
     print(f"\nfirst not finite: {first.name}, at index {first.first}")
-    if first.name.startswith("forward") and first.first is not None:
-        row, position = first.first[:2]
-        print(f"row {row} had read {result.text[row][: position + 1]!r}")
+    text = result.text_before(first)
+    if text is not None:
+        print(f"its row had read {text!r}")
 
 
 def summary(options: argparse.Namespace) -> None:

@@ -5,12 +5,18 @@ What reads a field can trust it. `config_files.py` makes them from a file and ov
 
 import dataclasses
 import difflib
-import math
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from charlm_jax.types import CharlmError
+
+_MOST = 2**31  # what a step or a position is counted with
+_SMALLEST, _LARGEST = 2.0**-126, 2.0**127  # what float32 holds with full precision
+
+
+def _require_count(field: str, value: int, *, least: int) -> None:
+    _require(least <= value < _MOST, field, value, f"in [{least}, 2**31)")
 
 
 def _require(ok: bool, field: str, value: object, allowed: str) -> None:
@@ -31,8 +37,8 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _require(bool(self.corpus), "data.corpus", self.corpus, "a corpus name or a path")
-        _require(self.sequence_length >= 1, "data.sequence_length", self.sequence_length, ">= 1")
-        _require(self.batch_size >= 1, "data.batch_size", self.batch_size, ">= 1")
+        _require_count("data.sequence_length", self.sequence_length, least=1)
+        _require_count("data.batch_size", self.batch_size, least=1)
         reset = self.reset_probability
         _require(0.0 <= reset <= 1.0, "data.reset_probability", reset, "in [0, 1]")
         no_state = "0 unless config.data.loader=streams: other loaders carry no state"
@@ -58,8 +64,8 @@ class SplitConfig:
         room = 0.0 <= self.test_fraction < 1.0 - self.valid_fraction
         below = "at least 0, and below 1 together with split.valid_fraction"
         _require(room, "split.test_fraction", self.test_fraction, below)
-        _require(self.blocks >= 1, "split.blocks", self.blocks, ">= 1")
-        _require(self.guard >= 0, "split.guard", self.guard, ">= 0")
+        _require_count("split.blocks", self.blocks, least=1)
+        _require_count("split.guard", self.guard, least=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,8 +80,8 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         _require(len(self.layers) >= 1, "model.layers", self.layers, "at least one layer")
-        _require(self.embedding_size >= 1, "model.embedding_size", self.embedding_size, ">= 1")
-        _require(self.hidden_size >= 1, "model.hidden_size", self.hidden_size, ">= 1")
+        _require_count("model.embedding_size", self.embedding_size, least=1)
+        _require_count("model.hidden_size", self.hidden_size, least=1)
         _require(0.0 <= self.dropout < 1.0, "model.dropout", self.dropout, "in [0, 1)")
 
 
@@ -96,10 +102,14 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         for field in ("learning_rate", "epsilon"):
             value = getattr(self, field)
-            _require(0 < value < math.inf, f"optimizer.{field}", value, "positive and finite")
-        for field in ("warmup_steps", "final_learning_rate", "clip_norm"):
+            inside = _SMALLEST <= value <= _LARGEST
+            allowed = f"in [{_SMALLEST:.2g}, {_LARGEST:.2g}], what float32 holds"
+            _require(inside, f"optimizer.{field}", value, allowed)
+        _require_count("optimizer.warmup_steps", self.warmup_steps, least=0)
+        for field in ("final_learning_rate", "clip_norm"):
             value = getattr(self, field)
-            _require(0 <= value < math.inf, f"optimizer.{field}", value, "finite and >= 0")
+            inside = 0 <= value <= _LARGEST
+            _require(inside, f"optimizer.{field}", value, f"in [0, {_LARGEST:.2g}]")
         for field in ("beta1", "beta2"):
             value = getattr(self, field)
             _require(0.0 <= value < 1.0, f"optimizer.{field}", value, "in [0, 1)")
@@ -119,9 +129,9 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for field in ("epochs", "steps_per_dispatch", "log_every_steps"):
-            _require(getattr(self, field) >= 1, f"train.{field}", getattr(self, field), ">= 1")
+            _require_count(f"train.{field}", getattr(self, field), least=1)
         for field in ("max_steps", "evaluate_every_steps", "patience"):
-            _require(getattr(self, field) >= 0, f"train.{field}", getattr(self, field), ">= 0")
+            _require_count(f"train.{field}", getattr(self, field), least=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,8 +142,8 @@ class EvaluationConfig:
     batch_size: int
 
     def __post_init__(self) -> None:
-        _require(self.context >= 0, "evaluation.context", self.context, ">= 0")
-        _require(self.batch_size >= 1, "evaluation.batch_size", self.batch_size, ">= 1")
+        _require_count("evaluation.context", self.context, least=0)
+        _require_count("evaluation.batch_size", self.batch_size, least=1)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -55,8 +55,7 @@ def load_config(spec: str, overrides: Sequence[str] | Mapping[str, Any] = ()) ->
     Raises:
       CharlmError: no such file, a file that fails, an unknown field, a value that is not allowed.
     """
-    path, argument = _locate(spec)
-    config = _get_config(path, argument)
+    config = _get_config(spec)
     config.lock()  # before the overrides: an unlocked ConfigDict grows misspelt keys silently
     if isinstance(overrides, Mapping):
         for field, value in overrides.items():
@@ -102,13 +101,14 @@ def _configs_package(folder: Path) -> Iterator[None]:
         sys.modules.update(shadowed)
 
 
-def _get_config(path: Path, argument: str | None) -> ConfigDict:
-    spec = importlib.util.spec_from_file_location(f"charlm_config_{path.stem}", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+def _get_config(spec: str) -> ConfigDict:
+    path, argument = _locate(spec)
+    source = importlib.util.spec_from_file_location(f"charlm_config_{path.stem}", path)
+    assert source is not None and source.loader is not None
+    module = importlib.util.module_from_spec(source)
     with _configs_package(path.resolve().parent):
         try:
-            spec.loader.exec_module(module)
+            source.loader.exec_module(module)
         except Exception as error:
             raise CharlmError(f"config file {path} failed: {_one_line(error)}") from error
         if not callable(getattr(module, "get_config", None)):
@@ -118,7 +118,8 @@ def _get_config(path: Path, argument: str | None) -> ConfigDict:
             inspect.signature(module.get_config).bind(*arguments)
         except TypeError as error:
             wanted = "needs an argument" if argument is None else "takes no argument"
-            example = f"{path.stem}:VALUE" if argument is None else path.stem
+            name = spec.removesuffix(f":{argument}")
+            example = f"{name}:VALUE" if argument is None else name
             raise CharlmError(f"config {path.stem} {wanted}: write --config={example}") from error
         try:
             config = module.get_config(*arguments)

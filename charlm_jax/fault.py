@@ -1,7 +1,7 @@
 """A step that gave no finite loss or gradient: kept as it was, and repeated array by array."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,8 +11,9 @@ import numpy as np
 import optax
 
 from charlm_jax.checkpoint import Checkpoints
+from charlm_jax.config import Config
 from charlm_jax.losses import negative_log_likelihood
-from charlm_jax.models import build_model
+from charlm_jax.models import LanguageModel, build_model
 from charlm_jax.train_step import (
     Batch,
     TrainState,
@@ -24,6 +25,8 @@ from charlm_jax.train_step import (
 from charlm_jax.trainer import Trainer, build_update_rule
 from charlm_jax.types import CharlmError
 from charlm_jax.workdir import Workdir
+
+_FORWARD = "forward"  # the stages whose arrays are (B, T, ...)
 
 
 def write_fault(place: Workdir, trainer: Trainer, state: TrainState, batch: Batch) -> None:
@@ -85,6 +88,13 @@ class Replay(NamedTuple):
         """The first array with a value that is not finite."""
         return next((seen for seen in self.arrays if seen.bad), None)
 
+    def text_before(self, seen: Seen) -> str | None:
+        """What a row had read when it met the first value that is not finite, where that is so."""
+        if not seen.name.startswith(_FORWARD) or seen.first is None:
+            return None
+        row, position = seen.first[:2]
+        return self.text[row][: position + 1]
+
 
 def replay_fault(workdir: Path | str) -> Replay:
     """Repeat the step at which a run failed, and look at every array on the way.
@@ -100,25 +110,56 @@ def replay_fault(workdir: Path | str) -> Replay:
     number = kept.steps()[-1]
     model = build_model(config.model, len(vocabulary))
     _, optimizer = build_update_rule(config, kept.read_meta(number)["total_steps"])
+    state, batch = _restore(kept, number, _like(config, model, optimizer))
+    context = config.carried_context
+    _, metrics = jax.jit(make_train_step(model, optimizer, context=context))(state, batch)
+    stages = _stages(model, optimizer, state, batch, context=context)
+    return Replay(
+        step=number,
+        loss_nats=float(metrics.loss_nats),
+        gradient_norm=float(metrics.gradient_norm),
+        arrays=[seen for stage, tree in stages.items() for seen in _look(stage, tree)],
+        text=[vocabulary.decode(ids_T) for ids_T in np.asarray(batch.inputs_BT)],
+    )
+
+
+def _like(
+    config: Config, model: LanguageModel, optimizer: optax.GradientTransformation
+) -> tuple[TrainState, Batch]:
+    """Shapes and types of the state and the batch of a step."""
     rows, length = config.data.batch_size, config.data.sequence_length
 
-    def like(key: jax.Array) -> tuple[TrainState, Batch]:
+    def make(key: jax.Array) -> tuple[TrainState, Batch]:
         carries = config.data.loader == "streams"
         carried = model.initial_state(rows, config.carried_context) if carries else ()
         ids_BT, flags_B = jnp.zeros((rows, length), jnp.int32), jnp.zeros(rows, bool)
         batch = Batch(ids_BT, ids_BT, flags_B, flags_B, jax.random.key_data(key))
         return init_state(model.init(key), optimizer, carried), batch
 
-    state, batch = jax.eval_shape(like, jax.random.key(0))
+    return jax.eval_shape(make, jax.random.key(0))
+
+
+def _restore(
+    kept: Checkpoints, number: int, like: tuple[TrainState, Batch]
+) -> tuple[TrainState, Batch]:
+    state, batch = like
     params = kept.restore(number, "params", state.params)
     wanted = {"step": state.step, "opt_state": state.opt_state, "carried": state.carried}
     training = kept.restore(number, "training", {**wanted, "batch": batch._asdict()})
     found = jax.tree.map(jnp.asarray, {"params": params, **training})
     batch = Batch(**found.pop("batch"))
-    batch = batch._replace(key=jax.random.wrap_key_data(batch.key))
-    state = TrainState(**found)
+    return TrainState(**found), batch._replace(key=jax.random.wrap_key_data(batch.key))
 
-    context = config.carried_context
+
+def _stages(
+    model: LanguageModel,
+    optimizer: optax.GradientTransformation,
+    state: TrainState,
+    batch: Batch,
+    *,
+    context: int,
+) -> Mapping[str, Any]:
+    """Every array of an update, in the order in which it is computed, but nothing is jitted."""
     start = start_of_rows(model, state.carried, batch.fresh_B, context=context)
     (loss, end), gradient = jax.value_and_grad(
         lambda params: loss_of_batch(model, params, start, batch), has_aux=True
@@ -126,43 +167,36 @@ def replay_fault(workdir: Path | str) -> Replay:
     captured = dict(model.inspect(state.params, batch.inputs_BT, start, key=batch.key))
     logits_BTV = captured.pop("logits")
     update, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-    order: Mapping[str, Any] = {
+    params = optax.apply_updates(state.params, update)
+    return {
         "before params": state.params,
         "before optimizer": state.opt_state,
-        "before carried": start,
-        **{f"forward {name}": layer for name, layer in captured.items()},
-        "forward logits": logits_BTV,
-        "loss by character": negative_log_likelihood(logits_BTV, batch.targets_BT),
-        "carried on": end,
+        "before state": start,
+        **{f"{_FORWARD} {name}": layer for name, layer in captured.items()},
+        f"{_FORWARD} logits": logits_BTV,
+        f"{_FORWARD} loss of a character": negative_log_likelihood(logits_BTV, batch.targets_BT),
+        "after state": end,
         "loss": loss,
         "gradient": gradient,
         "after optimizer": opt_state,
-        "after params": optax.apply_updates(state.params, update),
+        "after params": params,
+        "after norm of params": optax.tree.norm(params),
     }
-    _, metrics = jax.jit(make_train_step(model, optimizer, context=context))(state, batch)
-    return Replay(
-        step=number,
-        loss_nats=float(metrics.loss_nats),
-        gradient_norm=float(metrics.gradient_norm),
-        arrays=list(_look(order)),
-        text=[vocabulary.decode(ids_T) for ids_T in np.asarray(batch.inputs_BT)],
-    )
 
 
-def _look(order: Mapping[str, Any]) -> Iterator[Seen]:
-    for stage, tree in order.items():
-        is_forward = stage.startswith("forward")
-        seen = []
-        for path, x in jax.tree_util.tree_leaves_with_path(tree):
-            inner = jax.tree_util.keystr(path, simple=True, separator="/")
-            name = f"{stage}/{inner}".rstrip("/")
-            seen.append(_measure(name, np.asarray(x, np.float64), by_position=is_forward))
-        if is_forward:  # a scan makes all arrays of a layer position by position
-            seen.sort(key=lambda one: one.first[1] if one.first else math.inf)
-        yield from seen
+def _look(stage: str, tree: Any) -> list[Seen]:
+    if not stage.startswith(_FORWARD):
+        leaves = jax.tree_util.tree_leaves_with_path(tree)
+        named = {jax.tree_util.keystr(path, simple=True, separator="/"): x for path, x in leaves}
+        return [_measure(f"{stage}/{name}".rstrip("/"), x) for name, x in named.items()]
+    arrays = tree if isinstance(tree, Mapping) else {"": tree}  # in the order of computation
+    seen = [_measure(f"{stage}/{n}".rstrip("/"), x, by_position=True) for n, x in arrays.items()]
+    # A scan makes all arrays of a layer position by position.
+    return sorted(seen, key=lambda one: one.first[1] if one.first else math.inf)
 
 
-def _measure(name: str, values: np.ndarray, *, by_position: bool) -> Seen:
+def _measure(name: str, x: Any, *, by_position: bool = False) -> Seen:
+    values = np.asarray(x, np.float64)
     is_bad = ~np.isfinite(values)
     finite = np.abs(values[~is_bad])
     first = None

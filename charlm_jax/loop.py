@@ -26,7 +26,7 @@ from charlm_jax.evaluate import mean_score
 from charlm_jax.fault import write_fault
 from charlm_jax.interrupts import Interrupted, deferred_signals
 from charlm_jax.logbook import Logbook, metrics_row
-from charlm_jax.start import initial_state, resume
+from charlm_jax.start import check_source, initial_state, resume
 from charlm_jax.state_hash import hash_text
 from charlm_jax.tally import NOTHING, Sum, Tally
 from charlm_jax.train_step import Dispatch, TrainState, is_sound
@@ -78,6 +78,7 @@ def train_and_evaluate(
     )
     trainer = build_trainer(config, load_dataset(config, progress=progress))
     place = Workdir(workdir)
+    check_source(trainer, place, fresh=fresh)
     if fresh and (moved := place.move_aside()):
         view.note(f"moved the run at {place.path} to {moved}")
     with place.held():

@@ -43,7 +43,7 @@ def list_runs(folder: Path | str) -> list[RunRow]:
     """
     root = Path(folder)
     if not root.is_dir():
-        raise CharlmError(f"no folder {folder}: charlm train makes runs/, or name another")
+        raise CharlmError(f"no folder {folder}: charlm train makes runs/; or name another")
     rows = [_row(Workdir(path)) for path in _run_folders(root)]
     return sorted(rows, key=lambda row: row.seconds_ago)
 

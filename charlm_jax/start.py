@@ -1,5 +1,6 @@
 """Where a run starts: afresh, from another run's weights, or from its own last sound checkpoint."""
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -55,6 +56,26 @@ def initial_state(
     if started_from is not None and facts != started_from:
         raise CharlmError(f"cannot start from {source}: it has changed since this run began")
     return fresh_state(trainer, params), facts
+
+
+def check_source(trainer: Trainer, place: Workdir, *, fresh: bool) -> None:
+    """Refuse to start from weights that will not do, before the workdir is touched.
+
+    Raises:
+      CharlmError: as `initial_state`; or the weights are to come from the workdir itself.
+    """
+    source = trainer.config.train.init_from
+    if not source:
+        return
+    if os.path.realpath(source) == os.path.realpath(place.path):
+        raise CharlmError(
+            f"config.train.init_from and --workdir are the same run ({source}): name another "
+            f"--workdir"
+        )
+    if fresh:
+        initial_state(trainer, None)
+    elif not Checkpoints(place.checkpoints).steps():
+        initial_state(trainer, place.read_facts().get("started_from"))
 
 
 def resume(

@@ -27,13 +27,11 @@ _CLAIM = {"lock", "checkpoints", "vocabulary.json"}
 
 
 def _may_change(field: str, there: Any, here: Any, *, is_constant_rate: bool) -> bool:
-    is_later_limit = here == 0 or 0 < there < here  # 0 is no limit
+    if field in ("train.max_steps", "train.patience"):  # 0 is no limit
+        is_longer = here == 0 or 0 < there < here
+        return is_longer and (is_constant_rate or field == "train.patience")
     if field == "train.epochs":
         return is_constant_rate and here > there
-    if field == "train.max_steps":
-        return is_constant_rate and is_later_limit
-    if field == "train.patience":
-        return is_later_limit
     return field in _WATCHING
 
 
@@ -105,7 +103,7 @@ class Workdir:
                 path.rename(target)
             except OSError as error:
                 raise cannot_write(self.path, error) from error
-        return target
+        return self.path.parent / target.name if self.path.name else target
 
     def claim(self, config: Config, dataset: "Dataset") -> None:
         """Make a folder that is held this run's, or see that it already is.
@@ -163,9 +161,12 @@ class Workdir:
         return word
 
     def _read_json(self, file: Path) -> dict[str, Any]:
-        if not self.path.is_dir():
+        if not self.path.exists():
             raise CharlmError(f"no run at {self.path}: there is no such folder")
-        self.refuse_links()
+        if not self.path.is_dir():
+            raise CharlmError(f"no run at {self.path}: it is a file, not the folder of a run")
+        if self.config_file.exists():
+            self.refuse_links()
         try:
             values = json.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError as error:

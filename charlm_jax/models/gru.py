@@ -47,7 +47,7 @@ def gru_scan(
         update_BH = jax.nn.sigmoid(zu_BH + hu_BH)
         candidate_BH = jnp.tanh(zn_BH + reset_BH * (hn_BH + candidate_bias_H[None, :]))
         hidden_BH = (1.0 - update_BH) * candidate_BH + update_BH * state.hidden_BH
-        seen = {"reset_gate": reset_BH, "update_gate": update_BH, "candidate": candidate_BH}
+        seen = Seen(reset_gate=reset_BH, update_gate=update_BH, candidate=candidate_BH)
         return GRUState(hidden_BH), (hidden_BH, seen)
 
     state, (hidden_BTH, seen) = scan_time(step, state, z_BTG)

@@ -43,13 +43,13 @@ def lstm_scan(
         g_BH = jnp.tanh(g_BH)
         cell_BH = f_BH * state.cell_BH + i_BH * g_BH
         hidden_BH = o_BH * jnp.tanh(cell_BH)
-        seen = {
-            "input_gate": i_BH,
-            "forget_gate": f_BH,
-            "candidate": g_BH,
-            "output_gate": o_BH,
-            "cell": cell_BH,
-        }
+        seen = Seen(
+            input_gate=i_BH,
+            forget_gate=f_BH,
+            candidate=g_BH,
+            output_gate=o_BH,
+            cell=cell_BH,
+        )
         return LSTMState(cell_BH, hidden_BH), (hidden_BH, seen)
 
     state, (hidden_BTH, seen) = scan_time(step, state, z_BTG)

@@ -1,13 +1,15 @@
 """Small pure operations that the layers share."""
 
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-Seen = dict[str, jax.Array]
-"""What a mixer shows to `inspect`: arrays (B, T, ...) by name."""
+Seen = OrderedDict[str, jax.Array]
+"""What a mixer shows to `inspect`: arrays (B, T, ...) by name, in the order of computation. (jax
+sorts the keys of a plain dict.)"""
 
 # Above this many symbols a one-hot matrix costs more than the scatter that it replaces.
 _ONE_HOT_SYMBOLS = 1024
