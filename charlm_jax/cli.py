@@ -7,6 +7,7 @@ What a command does is in `commands.py`, which is read only once the flags are r
 import argparse
 import difflib
 import io
+import re
 import signal
 import sys
 import warnings
@@ -216,19 +217,19 @@ def _run_command(known: argparse.Namespace) -> int:
         print(f"{known.parser.prog}: {error}", file=sys.stderr)
         number = getattr(error, "signal_number", None)
         return USER_ERROR if number is None else 128 + number
-    except (OSError, MemoryError) as error:
-        what = f"{type(error).__name__}: {error}"
-        print(f"{known.parser.prog}: {what}", file=sys.stderr)
+    except OSError as error:
+        print(f"{known.parser.prog}: {type(error).__name__}: {error}", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
         print(f"{known.parser.prog}: interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
-    except RuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):  # how XLA says that it is out of memory
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "Out of memory" not in str(error):  # XLA's words
             raise
-        what = str(error).splitlines()[0].partition("RESOURCE_EXHAUSTED: ")[2]
-        hint = "a smaller model, batch or sequence length may do"
-        print(f"{known.parser.prog}: out of memory ({what}): {hint}", file=sys.stderr)
+        asked = re.search(r"allocating (\d+) bytes", str(error))
+        size = f" ({int(asked[1]) / 1e9:.1f} GB asked for)" if asked else ""
+        hint = "a smaller model, batch or sequence length, or fewer samples, may do"
+        print(f"{known.parser.prog}: out of memory{size}: {hint}", file=sys.stderr)
         return USER_ERROR
     return status or 0
 

@@ -39,6 +39,9 @@ class DataConfig:
         _require(bool(self.corpus), "data.corpus", self.corpus, "a corpus name or a path")
         _require_count("data.sequence_length", self.sequence_length, least=1)
         _require_count("data.batch_size", self.batch_size, least=1)
+        most = f"below 2**31 / sequence_length = {_MOST // self.sequence_length}"
+        fits = self.batch_size * self.sequence_length < _MOST
+        _require(fits, "data.batch_size", self.batch_size, most)
         reset = self.reset_probability
         _require(0.0 <= reset <= 1.0, "data.reset_probability", reset, "in [0, 1]")
         no_state = "0 unless config.data.loader=streams: other loaders carry no state"
@@ -64,7 +67,8 @@ class SplitConfig:
         room = 0.0 <= self.test_fraction < 1.0 - self.valid_fraction
         below = "at least 0, and below 1 together with split.valid_fraction"
         _require(room, "split.test_fraction", self.test_fraction, below)
-        _require_count("split.blocks", self.blocks, least=1)
+        blocks = self.blocks
+        _require(1 <= blocks <= 10_000, "split.blocks", blocks, "in [1, 10000]")
         _require_count("split.guard", self.guard, least=0)
 
 
@@ -79,7 +83,8 @@ class ModelConfig:
     init: str
 
     def __post_init__(self) -> None:
-        _require(len(self.layers) >= 1, "model.layers", self.layers, "at least one layer")
+        layers = f"{len(self.layers)} layers"
+        _require(1 <= len(self.layers) <= 64, "model.layers", layers, "between 1 and 64 layers")
         _require_count("model.embedding_size", self.embedding_size, least=1)
         _require_count("model.hidden_size", self.hidden_size, least=1)
         _require(0.0 <= self.dropout < 1.0, "model.dropout", self.dropout, "in [0, 1)")

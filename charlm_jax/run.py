@@ -25,6 +25,9 @@ from charlm_jax.workdir import Workdir, cannot_write, write_json
 
 EVALUATION_MODES = ("window", "stream")
 
+_MOST_CHARACTERS = 2**31 - 1
+_MOST_TEXTS = 10_000  # drawn at once
+
 
 class TextScore(NamedTuple):
     """How surprising a text is to a model.
@@ -159,15 +162,14 @@ class Run:
         """
         if not prompt:
             raise CharlmError("the prompt is empty: give at least one character")
-        for name, value, least in (("chars", characters, 0), ("num", samples, 1)):
-            if value < least:
-                raise CharlmError(f"{name}={value} is not allowed: it must be at least {least}")
-        if not 0 <= seed < 2**32:
-            raise CharlmError(f"seed={seed} is not allowed: it must lie in [0, 2**32)")
+        _require_within("chars", characters, 0, _MOST_CHARACTERS)
+        _require_within("num", samples, 1, _MOST_TEXTS // max(len(scales), 1))
+        _require_within("seed", seed, 0, 2**32 - 1)
         if mode == "carried" and context is not None:
             raise CharlmError("mode=carried has no context to set: it reads all that came before")
         window = self.config.data.sequence_length if context is None else context
-        _require_positive(context=window)
+        _require_within("context", window, 1, _MOST_CHARACTERS)
+        window = min(window, len(prompt) + characters + 1)  # it is never filled beyond that
         pairs = list(itertools.product(map(check_scale, scales), range(samples)))
         prompt_N = self.vocabulary.encode(
             prompt, unknown=unknown, replacement=replacement, what="the prompt"
@@ -285,7 +287,7 @@ class Run:
                 )
             return make_stream_scorer(self.model, context=self.config.evaluation_context)
         window = self.config.evaluation_context if context is None else context
-        _require_positive(context=window)
+        _require_within("context", window, 1, _MOST_CHARACTERS)
         batch_size = self.config.evaluation.batch_size
         return make_window_scorer(self.model, context=window, batch_size=batch_size)
 
@@ -323,7 +325,6 @@ def load_run(workdir: Path | str, *, checkpoint: str | int = "best") -> Run:
     return Run(place.path, config, vocabulary, model, params, step)
 
 
-def _require_positive(**values: int) -> None:
-    for name, value in values.items():
-        if value < 1:
-            raise CharlmError(f"{name}={value} is not allowed: it must be at least 1")
+def _require_within(name: str, value: int, least: int, most: int) -> None:
+    if not least <= value <= most:
+        raise CharlmError(f"{name}={value} is not allowed: it must lie in [{least}, {most}]")

@@ -8,16 +8,17 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from charlm_jax.randomness import Stream, stream_key
 from charlm_jax.types import CharlmError
 
 
 def check_scale(scale: float) -> float:
-    """A scale factor in [0, inf], or a `CharlmError`."""
+    """A scale factor in [0, inf] that float32 holds, or a `CharlmError`."""
     if math.isnan(scale) or scale < 0:
         raise CharlmError(f"scale={scale:g} is not allowed: it must lie in [0, inf]; inf is greedy")
-    return abs(scale)  # -0 is 0
+    return math.inf if scale > float(np.finfo(np.float32).max) else abs(scale)  # -0 is 0
 
 
 def temperature(scale: float) -> float:

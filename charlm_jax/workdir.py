@@ -111,17 +111,24 @@ class Workdir:
         Raises:
           CharlmError: it holds another run, or cannot be written.
         """
-        if self.config_file.exists():
+        if self.config_file.exists() and self._has_something_to_lose():
             self._refuse_other_config(config)
             self._refuse_other_text(dataset)
         try:
             self.checkpoints.mkdir(exist_ok=True)
+            if not self._has_something_to_lose():
+                self.facts_file.unlink(missing_ok=True)
             symbols = dataset.vocabulary.symbols
             words = {"symbols": symbols, "fingerprint": dataset.fingerprint}
             write_json(self.vocabulary_file, words)
             write_json(self.config_file, config.to_dict())  # last: it marks a whole claim
         except OSError as error:
             raise cannot_write(self.path, error) from error
+
+    def _has_something_to_lose(self) -> bool:
+        """Whether the run has written more than what it is to be."""
+        has_rows = self.metrics_file.exists() and self.metrics_file.stat().st_size > 0
+        return has_rows or self.fault.exists() or any(self.checkpoints.glob("*"))
 
     def read_config(self) -> Config:
         """The run's config."""

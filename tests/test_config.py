@@ -67,7 +67,7 @@ def test_a_mapping_of_dotted_fields_is_a_sweep_point() -> None:
         ("data.sequence_length=0", "config.data.sequence_length=0 is not allowed"),
         ("data.batch_size=-3", "config.data.batch_size=-3 is not allowed"),
         ("split.valid_fraction=1", "between 0 and 1"),
-        ("model.layers=", "at least one layer"),
+        ("model.layers=", "between 1 and 64 layers"),
         ("model.dropout=1", r"in \[0, 1\)"),
         ("optimizer.learning_rate=nan", "what float32 holds"),
         ("optimizer.learning_rate=1e39", "what float32 holds"),

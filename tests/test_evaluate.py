@@ -79,6 +79,20 @@ def test_stream_is_one_window_over_the_whole_part(
         np.testing.assert_allclose(nll_N, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("context", [1, 4, 9])
+def test_stretches_are_scored_one_by_one(model: LanguageModel, params: dict, context: int) -> None:
+    stretches, ids_N = (range(0, 9), range(11, 24), range(37, 38), range(50, 60)), jnp.asarray(IDS)
+    scorers = [
+        make_window_scorer(model, context=context, batch_size=3),
+        make_stream_scorer(model, context=1),
+    ]
+    for score in scorers:
+        apart = [score(params, ids_N, (stretch,)) for stretch in stretches]
+        together = score(params, ids_N, stretches)
+        assert len(together) == 8 + 13 + 1 + 10
+        np.testing.assert_allclose(together, np.concatenate(apart), atol=1e-6)
+
+
 def test_a_model_that_knows_nothing_scores_the_log_of_the_alphabet(
     model: LanguageModel, params: dict
 ) -> None:

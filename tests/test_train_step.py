@@ -117,6 +117,42 @@ def test_dropout_depends_on_the_key_and_the_step(state: TrainState) -> None:
     assert first == again and first[0] != first[1] and first[0] != other[0]
 
 
+STREAMS = EpochPlan(
+    starts_EB=jnp.array([[0, 30], [5, 35], [10, 40], [15, 45]], jnp.int32),
+    mask_EB=jnp.ones((4, 2), bool),
+    fresh_EB=jnp.array([[True, True], [False, False], [False, True], [False, False]]),
+)
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("layers", [("lstm",), ("gru", "rnn")])
+def test_rows_of_streams_read_on_as_if_they_had_never_stopped(layers: tuple[str, ...]) -> None:
+    """Without learning, the loss of a piece is that of reading all since the last reset."""
+    model = build_model(dataclasses.replace(CONFIG, layers=layers), V)
+    params = jax.tree.map(lambda w: 3.0 * w, model.init(jax.random.key(0)))
+    still = optax.sgd(0.0)
+    state = jax.tree.map(jnp.copy, init_state(params, still, model.initial_state(2, 0)))
+    steps = make_train_steps(
+        make_train_step(model, still),
+        sequence_length=T,
+        most_steps=4,
+        dropout_key=jax.random.key(0),
+    )
+    state, dispatch = steps(state, IDS, STREAMS, 0, 0, 4)
+
+    def read(start: int, stop: int) -> tuple[np.ndarray, object]:
+        row = IDS[start : stop + 1].astype(jnp.int32)[None]
+        logits_BTV, end = model.apply(params, row[:, :-1], model.initial_state(1, 0))
+        return np.asarray(negative_log_likelihood(logits_BTV, row[:, 1:]))[0], end
+
+    (first, first_end), (second, _), (third, third_end) = read(0, 20), read(30, 40), read(40, 50)
+    rows = np.stack([first, np.concatenate([second, third])])
+    expected = rows.reshape(2, 4, T).mean(axis=(0, 2))
+    np.testing.assert_allclose(dispatch.steps.loss_nats, expected, rtol=1e-5)
+    ends = jax.tree.map(lambda a, b: np.concatenate([a, b]), first_end, third_end)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), state.carried, ends)
+
+
 def test_training_learns_a_text_by_heart(model: LanguageModel, state: TrainState) -> None:
     optimizer = optax.adam(3e-2)
     start = init_state(model.init(jax.random.key(0)), optimizer)
