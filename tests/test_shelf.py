@@ -68,7 +68,7 @@ def test_runs_are_listed_with_their_states(shelf: Path) -> None:
     ]
     assert done.best_loss_nats == min(losses) and 7300 <= done.seconds_ago < 7400
     assert rows["interrupted"].step == 25 and rows["interrupted"].total_steps == 38
-    assert list_runs(shelf)[-1] == done  # the oldest is the last
+    assert list_runs(shelf)[-1].path == done.path  # the oldest is the last
     with pytest.raises(CharlmError, match="no folder"):
         list_runs(shelf / "nowhere")
 

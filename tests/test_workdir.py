@@ -48,7 +48,7 @@ def test_a_run_that_has_nothing_yet_may_become_another(tmp_path: Path) -> None:
     train_and_evaluate(config, place.path)
     assert load_run(place.path).config.seed == 1
     assert place.read_facts()["started_from"] is None
-    with pytest.raises(CharlmError, match="config.seed is 1 there and 5 here"):
+    with pytest.raises(CharlmError, match=r"config\.seed is 1 there and 5 here"):
         train_and_evaluate(make_tiny_config(seed=5), place.path)
 
 
