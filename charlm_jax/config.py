@@ -85,8 +85,9 @@ class ModelConfig:
     def __post_init__(self) -> None:
         layers = f"{len(self.layers)} layers"
         _require(1 <= len(self.layers) <= 64, "model.layers", layers, "between 1 and 64 layers")
-        _require_count("model.embedding_size", self.embedding_size, least=1)
-        _require_count("model.hidden_size", self.hidden_size, least=1)
+        for field in ("embedding_size", "hidden_size"):
+            value = getattr(self, field)
+            _require(1 <= value <= 2**20, f"model.{field}", value, "in [1, 2**20]")
         _require(0.0 <= self.dropout < 1.0, "model.dropout", self.dropout, "in [0, 1)")
 
 

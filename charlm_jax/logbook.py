@@ -9,6 +9,9 @@ from charlm_jax.types import CharlmError, bits
 
 Row = Mapping[str, Any]
 
+# What is read again; the rest is for people and their tools.
+_READ = {"step": int, "split": str, "loss_nats": float, "state_hash": str}
+
 
 def metrics_row(
     *,
@@ -91,8 +94,13 @@ class Logbook:
     def _parse(self, number: int, line: bytes) -> Row:
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             row = None
-        if not isinstance(row, dict) or not isinstance(row.get("step"), int):
-            raise CharlmError(f"{self._path}, line {number}, is not a row of metrics: mend it")
+        is_row = isinstance(row, dict) and all(
+            isinstance(row.get(name), kind) for name, kind in _READ.items()
+        )
+        if not is_row:
+            raise CharlmError(
+                f"{self._path}, line {number}, is not a row of metrics: remove that line"
+            )
         return row

@@ -22,6 +22,18 @@ _WATCHING = (
     "evaluation.batch_size",
 )
 
+# What a run writes down about itself, beside the sittings in which it trained.
+_FACTS = {
+    "corpus": str,
+    "parameters": int,
+    "steps_per_epoch": int,
+    "total_steps": int,
+    "started_from": dict,
+    "finished": str,
+}
+
+_MEND = "restore it from a copy, or begin again with --fresh"
+
 # What a run that died before it was claimed may have left.
 _CLAIM = {"lock", "checkpoints", "vocabulary.json"}
 
@@ -136,7 +148,7 @@ class Workdir:
         try:
             return Config.from_dict(values)
         except CharlmError as error:
-            raise CharlmError(f"cannot read {self.config_file}: {error}") from error
+            raise CharlmError(f"{self.config_file} does not fit: {error}") from error
 
     def read_vocabulary(self) -> Vocabulary:
         """The run's symbols."""
@@ -144,7 +156,7 @@ class Workdir:
         try:
             return Vocabulary(symbols)
         except CharlmError as error:
-            raise CharlmError(f"cannot read {self.vocabulary_file}: {error}") from error
+            raise CharlmError(f"{self.vocabulary_file} is damaged: {error}; {_MEND}") from error
 
     def read_fingerprint(self) -> str:
         """The fingerprint of the text that the run was started on."""
@@ -152,7 +164,19 @@ class Workdir:
 
     def read_facts(self) -> dict[str, Any]:
         """What the run has written down about itself; {} before it has."""
-        return self._read_json(self.facts_file) if self.facts_file.exists() else {}
+        if not self.facts_file.exists():
+            return {}
+        facts = self._read_json(self.facts_file)
+        sittings = facts.get("sittings", [])
+        are_sound = isinstance(sittings, list) and all(
+            isinstance(sitting, dict) and isinstance(sitting.get("environment"), dict)
+            for sitting in sittings
+        )
+        for name, kind in _FACTS.items():
+            are_sound &= isinstance(facts.get(name), (kind, type(None)))
+        if not are_sound:
+            raise CharlmError(f"{self.facts_file} is damaged: a value has a wrong type; {_MEND}")
+        return facts
 
     def write_facts(self, **changes: Any) -> None:
         """Add to what is written down about the run."""
@@ -164,7 +188,7 @@ class Workdir:
     def _read_word(self, file: Path, name: str) -> str:
         word = self._read_json(file).get(name)
         if not isinstance(word, str):
-            raise CharlmError(f"cannot read {file}: it has no {name!r}")
+            raise CharlmError(f"{file} is damaged: it has no {name!r}; {_MEND}")
         return word
 
     def _read_json(self, file: Path) -> dict[str, Any]:
@@ -178,10 +202,15 @@ class Workdir:
             values = json.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise CharlmError(f"no run at {self.path}: it has no {file.name}") from error
-        except (OSError, ValueError, RecursionError) as error:
-            raise CharlmError(f"cannot read {file}: {error}") from error
+        except OSError as error:
+            raise CharlmError(f"cannot read {file}: {error.strerror}") from error
+        except (ValueError, RecursionError) as error:
+            where = ""
+            if isinstance(error, json.JSONDecodeError):
+                where = f" at line {error.lineno}, column {error.colno}"
+            raise CharlmError(f"{file} is damaged: it is not JSON{where}; {_MEND}") from error
         if not isinstance(values, dict):
-            raise CharlmError(f"cannot read {file}: it is not a JSON object")
+            raise CharlmError(f"{file} is damaged: it is not a JSON object; {_MEND}")
         return values
 
     def _refuse_foreign(self) -> None:

@@ -1,10 +1,11 @@
 """Rows survive a torn last line, and nothing else is forgiven."""
 
+import json
 from pathlib import Path
 
 import pytest
 
-from charlm_jax.logbook import Logbook
+from charlm_jax.logbook import Logbook, Row
 from charlm_jax.types import CharlmError
 
 
@@ -13,29 +14,49 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "metrics.jsonl"
 
 
+def _row(step: int) -> Row:
+    return {"step": step, "split": "train", "loss_nats": 0.1 + 0.2, "state_hash": "0" * 16}
+
+
+def _lines(*steps: int) -> str:
+    return "".join(json.dumps(_row(step)) + "\n" for step in steps)
+
+
 def test_rows_come_back_in_order(file: Path) -> None:
     book = Logbook(file)
     assert book.rows() == []
     for step in (1, 2, 3):
-        book.append({"step": step, "loss_nats": 0.1 + 0.2})
-    assert book.rows() == [{"step": step, "loss_nats": 0.1 + 0.2} for step in (1, 2, 3)]
+        book.append(_row(step))
+    assert book.rows() == [_row(step) for step in (1, 2, 3)]
 
 
 def test_going_on_drops_later_rows_and_a_torn_line(file: Path) -> None:
     book = Logbook(file)
     for step in (1, 2, 3):
-        book.append({"step": step})
+        book.append(_row(step))
     with file.open("ab") as stream:
         stream.write(b'{"step": 4, "loss')
     assert len(book.rows()) == 3
     book.keep_up_to(2)
-    book.append({"step": 3})
-    assert file.read_text() == '{"step": 1}\n{"step": 2}\n{"step": 3}\n'
+    book.append(_row(3))
+    assert file.read_text() == _lines(1, 2, 3)
 
 
-@pytest.mark.parametrize("line", [b"{torn", b"3", b"{}", b'{"step": "x"}', b"\xff", b""])
-def test_a_line_that_is_no_row_is_an_error_and_stays(file: Path, line: bytes) -> None:
-    data = b'{"step": 1}\n' + line + b'\n{"step": 2}\n'
+BROKEN = {
+    "torn": "{torn",
+    "number": "3",
+    "empty object": "{}",
+    "step": json.dumps({**_row(2), "step": "x"}),
+    "no hash": json.dumps({**_row(2), "state_hash": None}),
+    "deep": "[" * 100_000,
+    "nothing": "",
+    "surrogate": "\udcff",
+}
+
+
+@pytest.mark.parametrize("line", BROKEN.values(), ids=BROKEN)
+def test_a_line_that_is_no_row_is_an_error_and_stays(file: Path, line: str) -> None:
+    data = (_lines(1) + line + "\n" + _lines(2)).encode(errors="surrogateescape")
     file.write_bytes(data)
     with pytest.raises(CharlmError, match="line 2, is not a row"):
         Logbook(file).keep_up_to(2)
