@@ -3,27 +3,24 @@
 A checkpoint is a folder named by its step:
 
     meta.json      whatever the run wants to know before it touches the arrays
-    params/        the model (written by orbax, as is the next)
-    training/      the rest of what an update needs; drawing text does not read it
+    params.npz     the model's arrays by their paths, for `numpy.load`
+    training.npz   the rest of what an update needs; drawing text does not use it
     contents.json  size and sha256 of every other file
 
 It is put together under another name and then renamed, so a process that dies leaves a whole
-checkpoint or none. Every file is compared with `contents.json` before anything is made of it: orbax
-hands out an array with a flipped bit without a word, and dies of a missing file at length.
+checkpoint or none. Every file is compared with `contents.json` before anything is made of it.
 """
 
 import hashlib
 import json
-import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
 from charlm_jax.types import CharlmError
 
@@ -92,15 +89,20 @@ class Checkpoints:
         try:
             partial.mkdir(parents=True)
             for name, arrays in items.items():
-                _orbax().save(partial.resolve() / name, args=ocp.args.StandardSave(arrays))
+                with (partial / f"{name}.npz").open("wb") as file:
+                    np.savez(file, **arrays)
+                    _flush(file)
             values = {**meta, "step": step, "loss_nats": loss_nats, "arrays": schema}
-            (partial / "meta.json").write_text(json.dumps(values), encoding="utf-8")
-            contents = {file: _facts(partial / file) for file in _files(partial)}
-            (partial / "contents.json").write_text(json.dumps(contents), encoding="utf-8")
+            _write_json(partial / "meta.json", values)
+            contents = {name: _facts(partial / name) for name in _files(partial)}
+            _write_json(partial / "contents.json", contents)
             partial.rename(self._path(step))
-        except Exception as error:  # whatever orbax makes of a full disk
+        except OSError as error:
             shutil.rmtree(partial, ignore_errors=True)
-            raise CharlmError(f"cannot save checkpoint {step}: {_reason(error)}") from error
+            raise CharlmError(
+                f"cannot save checkpoint {step}: {error.strerror}; those before are as they were: "
+                f"mend that, and the same command goes on from the last of them"
+            ) from error
         self.prune()
 
     def prune(self) -> None:
@@ -207,8 +209,7 @@ class Checkpoints:
 
         Raises:
           DamagedCheckpoint: it is not what was written.
-          CharlmError: the checkpoint holds other arrays; the message names the first. (orbax
-            itself would cast a dtype and accept another shape without a word.)
+          CharlmError: the checkpoint holds other arrays; the message names the first.
         """
         there, here = self.read_meta(step)["arrays"][item], _by_name(like)
         for name in sorted({*there, *here}):
@@ -218,10 +219,10 @@ class Checkpoints:
                     f"checkpoint {step} does not fit this model: {name} is "
                     f"{_describe(fit_there)} there and {_describe(fit_here)} here"
                 )
-        template = {name: np.zeros(x.shape, x.dtype) for name, x in here.items()}
-        args = ocp.args.StandardRestore(template)
-        arrays = _orbax().restore(self._path(step).resolve() / item, args=args)
-        return jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name in here])
+        with np.load(self._path(step) / f"{item}.npz", allow_pickle=False) as arrays:
+            # NumPy's files know no bfloat16: it comes back as bytes without a type.
+            leaves = [arrays[name].view(x.dtype) for name, x in here.items()]
+        return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
     def _path(self, step: int) -> Path:
         return self._folder / str(step)
@@ -236,9 +237,16 @@ class Checkpoints:
         return values
 
 
-def _orbax() -> ocp.Checkpointer:
-    logging.getLogger("absl").setLevel(logging.CRITICAL)  # it logs a failed save with its stack
-    return ocp.Checkpointer(ocp.StandardCheckpointHandler())
+def _write_json(path: Path, values: Mapping[str, Any]) -> None:
+    with path.open("wb") as file:
+        file.write(json.dumps(values).encode())
+        _flush(file)
+
+
+def _flush(file: IO[bytes]) -> None:
+    """Wait until a file is on the disk: some file systems tell only then that they are full."""
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _files(folder: Path) -> Iterator[str]:
@@ -257,15 +265,6 @@ def _facts(file: Path) -> list[Any]:
         return []
     with file.open("rb") as opened:
         return [file.stat().st_size, hashlib.file_digest(opened, "sha256").hexdigest()]
-
-
-def _reason(error: Exception) -> str:
-    """What stopped a save, in a few words."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    # tensorstore ends its long messages with the system's: "...: No space left on device [...]"
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0].split(" [")[0].rpartition(": ")[2]
 
 
 def _by_name(tree: Any) -> dict[str, Any]:

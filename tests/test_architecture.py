@@ -26,7 +26,6 @@ DEPTH = {name: depth for depth, name in enumerate(ORDER)}
 OWNERS = {
     "flax": {"models"},
     "ml_collections": {"config_files"},
-    "orbax": {"checkpoint"},
     "matplotlib": {"report"},
     "rich": {"console"},
     "argparse": {"cli", "commands"},

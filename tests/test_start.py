@@ -38,7 +38,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _damage(workdir: Path, step: int) -> None:
-    file = next((workdir / "checkpoints" / str(step)).glob("training/d/*"))
+    file = workdir / "checkpoints" / str(step) / "training.npz"
     os.truncate(file, file.stat().st_size // 2)
 
 
@@ -54,7 +54,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_loudly(
     with pytest.raises(CharlmError, match=r"38 is damaged: .*name another with --checkpoint \(19"):
         load_run(workdir, checkpoint="38")
     train_and_evaluate(make_tiny_config(), workdir, view=notes)
-    assert "checkpoint 38 is damaged: training/d/" in notes.lines[0]
+    assert "checkpoint 38 is damaged: training.npz has changed" in notes.lines[0]
     assert "going on from checkpoint 19" in notes.lines[0]
     assert notes.lines[1] == "going on from step 19 of 38"
     assert _rows(workdir) == _rows(finished)
