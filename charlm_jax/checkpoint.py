@@ -14,9 +14,11 @@ checkpoint or none. Every file is compared with `contents.json` before anything 
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import NoneType
 from typing import IO, Any, TypeVar
 
 import jax
@@ -27,6 +29,7 @@ from charlm_jax.types import CharlmError
 Tree = TypeVar("Tree")
 
 _LATEST_KEPT = 2
+_ITEMS = ("params", "training")
 
 
 class DamagedCheckpoint(CharlmError):
@@ -51,8 +54,9 @@ class Checkpoints:
         """Steps of the checkpoints that are there, sound or not, ascending."""
         if not self._folder.is_dir():
             return []
-        names = (path.name for path in self._folder.iterdir() if not path.is_symlink())
-        return sorted(int(name) for name in names if name.isdecimal())
+        folders = (path for path in self._folder.iterdir() if path.is_dir())
+        names = (path.name for path in folders if not path.is_symlink())
+        return sorted(int(name) for name in names if re.fullmatch("0|[1-9][0-9]*", name))
 
     def save(
         self,
@@ -106,8 +110,9 @@ class Checkpoints:
         self.prune()
 
     def prune(self) -> None:
-        """Remove all but the two latest and the best."""
-        keep = {*self.steps()[-_LATEST_KEPT:], self._best()}
+        """Remove all but the two latest and the best; one that may have been the best stays."""
+        losses, damages = self._losses()
+        keep = {*self.steps()[-_LATEST_KEPT:], *losses[:1], *(error.step for error in damages)}
         for step in self.steps():
             if step not in keep:
                 # Renamed first: what is half removed must not look like a checkpoint.
@@ -117,24 +122,28 @@ class Checkpoints:
     def clear_partial(self) -> None:
         """Remove what a process that died has left half written or half removed."""
         for path in self._folder.glob("partial-*"):
-            if path.is_symlink():
-                path.unlink()
-            else:
+            if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
+            else:
+                path.unlink()
 
     def set_aside(self, step: int, folder: Path) -> Path:
         """Move a checkpoint into another folder, under a name that is free there."""
-        folder.mkdir(exist_ok=True)
         number = 1
-        while (target := folder / f"{step}-{number}").exists():
-            number += 1
-        return self._path(step).rename(target)
+        try:
+            folder.mkdir(exist_ok=True)
+            while (target := folder / f"{step}-{number}").exists():
+                number += 1
+            return self._path(step).rename(target)
+        except OSError as error:
+            raise CharlmError(f"cannot write to {folder}: {error.strerror}") from error
 
     def choose(self, which: str) -> int:
         """The step of `latest`, of `best` (the latest, if nothing was validated), or of a number.
 
         Raises:
           CharlmError: there is no such checkpoint; the message lists those that there are.
+          DamagedCheckpoint: nobody can say which is the best.
         """
         steps = self.steps()
         if not steps:
@@ -142,26 +151,29 @@ class Checkpoints:
         if which == "latest":
             return steps[-1]
         if which == "best":
-            best = self._best()
-            return steps[-1] if best is None else best
+            by_loss, damages = self._losses()
+            if damages:
+                raise damages[0]
+            return by_loss[0] if by_loss else steps[-1]
         if which.isascii() and which.isdecimal() and int(which) in steps:
             return int(which)
         raise CharlmError(
             f"no checkpoint {which!r}: name best, latest or one of {', '.join(map(str, steps))}"
         )
 
-    def _best(self) -> int | None:
-        """The step with the lowest held-out loss, the earlier of two that are equal."""
-        losses = []
+    def _losses(self) -> tuple[list[int], list[DamagedCheckpoint]]:
+        """Steps by held-out loss, the lowest and earliest first; and whose loss is not known."""
+        losses, damages = [], []
         for step in self.steps():
             try:
                 self._verify_file(step, "meta.json", self._read_json(step, "contents.json"))
-                loss_nats = self._read_json(step, "meta.json")["loss_nats"]
-            except DamagedCheckpoint:
-                continue
-            if loss_nats is not None:
-                losses.append((loss_nats, step))
-        return min(losses)[1] if losses else None
+                loss_nats = self._read_sound_meta(step)["loss_nats"]
+            except DamagedCheckpoint as error:
+                damages.append(error)
+            else:
+                if loss_nats is not None:
+                    losses.append((loss_nats, step))
+        return [step for _, step in sorted(losses)], damages
 
     def verify(self, step: int) -> None:
         """Compare every file of a checkpoint with what was written.
@@ -172,6 +184,7 @@ class Checkpoints:
         contents = self._read_json(step, "contents.json")
         for file in sorted({*_files(self._path(step)), *contents}):
             self._verify_file(step, file, contents)
+        self._read_sound_meta(step)
 
     def _verify_file(self, step: int, file: str, contents: Mapping[str, Any]) -> None:
         path = self._path(step) / file
@@ -197,7 +210,7 @@ class Checkpoints:
     def read_meta(self, step: int) -> dict[str, Any]:
         """The JSON part of a sound checkpoint."""
         self.verify(step)
-        return self._read_json(step, "meta.json")
+        return self._read_sound_meta(step)
 
     def restore(self, step: int, item: str, like: Tree) -> Tree:
         """The item `params` or `training`, as NumPy arrays in a tree like `like`.
@@ -226,6 +239,15 @@ class Checkpoints:
 
     def _path(self, step: int) -> Path:
         return self._folder / str(step)
+
+    def _read_sound_meta(self, step: int) -> dict[str, Any]:
+        meta = self._read_json(step, "meta.json")
+        has_loss = isinstance(meta.get("loss_nats"), (float, NoneType))
+        items = meta.get("arrays")
+        has_items = isinstance(items, dict) and all(type(items.get(n)) is dict for n in _ITEMS)
+        if not has_loss or not has_items:
+            raise DamagedCheckpoint(step, "it has no sound meta.json")
+        return meta
 
     def _read_json(self, step: int, file: str) -> dict[str, Any]:
         try:

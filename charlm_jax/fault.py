@@ -109,7 +109,10 @@ def replay_fault(workdir: Path | str) -> Replay:
         raise CharlmError(f"the run at {place.path} has met no fault: there is nothing to replay")
     number = kept.steps()[-1]
     model = build_model(config.model, len(vocabulary))
-    _, optimizer = build_update_rule(config, kept.read_meta(number)["total_steps"])
+    total_steps = kept.read_meta(number).get("total_steps")
+    if not isinstance(total_steps, int):
+        raise CharlmError(f"{place.fault}/{number} is not a step that failed")
+    _, optimizer = build_update_rule(config, total_steps)
     state, batch = _restore(kept, number, _like(config, model, optimizer))
     context = config.carried_context
     _, metrics = jax.jit(make_train_step(model, optimizer, context=context))(state, batch)

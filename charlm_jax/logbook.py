@@ -97,9 +97,9 @@ class Logbook:
         except (ValueError, RecursionError):
             row = None
         is_row = isinstance(row, dict) and all(
-            isinstance(row.get(name), kind) for name, kind in _READ.items()
+            type(row.get(name)) is kind for name, kind in _READ.items()
         )
-        if not is_row:
+        if not is_row or row["step"] < 1:
             raise CharlmError(
                 f"{self._path}, line {number}, is not a row of metrics: remove that line"
             )

@@ -82,7 +82,7 @@ def train_and_evaluate(
     if fresh and (moved := place.move_aside()):
         view.note(f"moved the run at {place.path} to {moved}")
     with place.held():
-        place.claim(config, trainer.dataset)
+        place.refuse_other(config, trainer.dataset)
         state, tally = _start(trainer, place, view)
         was_done = _is_over(trainer, tally)
         if not was_done:
@@ -99,7 +99,7 @@ def _absolute(folder: str) -> str:
 
 def _start(trainer: Trainer, place: Workdir, view: View) -> tuple[TrainState, Tally]:
     """Where the run stands, and what it writes down about itself before it goes on from there."""
-    facts = place.read_facts()
+    facts = place.read_facts() if place.has_something_to_lose() else {}
     resumed = resume(trainer, place, view.note)
     if resumed is None:
         state, started_from = initial_state(trainer, facts.get("started_from"))
@@ -107,6 +107,7 @@ def _start(trainer: Trainer, place: Workdir, view: View) -> tuple[TrainState, Ta
         facts["started_from"] = started_from
     else:
         state, tally = resumed
+    place.claim(trainer.config, trainer.dataset)
     if _is_over(trainer, tally):
         return state, tally
     Logbook(place.metrics_file).keep_up_to(tally.step)

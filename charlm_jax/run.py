@@ -1,5 +1,6 @@
 """A trained run, picked up again: to draw text from it and to score text with it."""
 
+import contextlib
 import dataclasses
 import itertools
 import warnings
@@ -305,24 +306,35 @@ def load_run(workdir: Path | str, *, checkpoint: str | int = "best") -> Run:
     """
     place = Workdir(workdir)
     config, vocabulary = place.read_config(), place.read_vocabulary()
-    model = build_model(config.model, len(vocabulary))
+    try:
+        model = build_model(config.model, len(vocabulary))
+    except CharlmError as error:
+        raise CharlmError(f"{place.config_file} does not fit: {error}") from error
     checkpoints = Checkpoints(place.checkpoints)
     if not checkpoints.steps():
         raise CharlmError(f"the run at {place.path} has no checkpoint yet: train it first")
-    step = checkpoints.choose(str(checkpoint))
-    if checkpoint == "latest":
-        sound, damages = checkpoints.latest_sound()
-        for damage in damages if sound is not None else ():
-            warnings.warn(f"{damage}: checkpoint {sound} is used", stacklevel=2)
-        step = step if sound is None else sound
     like = jax.eval_shape(lambda: model.init(jax.random.key(0)))
     try:
+        step = checkpoints.choose(str(checkpoint))
+        if checkpoint == "latest":
+            sound, damages = checkpoints.latest_sound()
+            for damage in damages if sound is not None else ():
+                warnings.warn(f"{damage}: checkpoint {sound} is used", stacklevel=2)
+            step = step if sound is None else sound
         params = jax.tree.map(jnp.asarray, checkpoints.restore(step, "params", like))
     except DamagedCheckpoint as error:
-        others = ", ".join(str(other) for other in checkpoints.steps() if other != step)
-        hint = f"name another with --checkpoint ({others})" if others else "it is the only one"
-        raise CharlmError(f"{error}: {hint}") from error
+        raise CharlmError(f"{error}: {_others(checkpoints)}") from error
     return Run(place.path, config, vocabulary, model, params, step)
+
+
+def _others(checkpoints: Checkpoints) -> str:
+    """What to do about a damaged checkpoint."""
+    sound = []
+    for step in checkpoints.steps():
+        with contextlib.suppress(DamagedCheckpoint):
+            checkpoints.verify(step)
+            sound.append(str(step))
+    return f"name another with --checkpoint ({', '.join(sound)})" if sound else "none is sound"
 
 
 def _require_within(name: str, value: int, least: int, most: int) -> None:

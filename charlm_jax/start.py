@@ -75,7 +75,8 @@ def check_source(trainer: Trainer, place: Workdir, *, fresh: bool) -> None:
     if fresh:
         initial_state(trainer, None)
     elif not Checkpoints(place.checkpoints).steps():
-        initial_state(trainer, place.read_facts().get("started_from"))
+        facts = place.read_facts() if place.has_something_to_lose() else {}
+        initial_state(trainer, facts.get("started_from"))
 
 
 def resume(
@@ -102,7 +103,14 @@ def resume(
         note(f"{damage}: moved to {moved}, going on from checkpoint {step}")
     checkpoints.prune()
     meta = checkpoints.read_meta(step)
-    if meta["fingerprint"] != trainer.dataset.fingerprint:
+    try:
+        fingerprint, tally = meta["fingerprint"], Tally.from_json(meta["tally"])
+    except (KeyError, TypeError) as error:
+        raise CharlmError(
+            f"checkpoint {step} does not say where the run stood: another version of charlm_jax "
+            f"may have written it; begin again with --fresh"
+        ) from error
+    if fingerprint != trainer.dataset.fingerprint:
         raise CharlmError(
             f"checkpoint {step} was trained on another text: choose another --workdir"
         )
@@ -111,4 +119,4 @@ def resume(
     rest = checkpoints.restore(step, "training", (like.step, like.opt_state, like.carried))
     count, opt_state, carried = rest
     state = jax.tree.map(jnp.array, TrainState(count, params, opt_state, carried))
-    return state, Tally.from_json(meta["tally"])
+    return state, tally

@@ -63,7 +63,8 @@ def verify_run(
     trainer = build_trainer(config, dataset)
     state, _ = initial_state(trainer, facts.get("started_from"))
     ids_N = jnp.asarray(dataset.ids_N)
-    wanted = [step for step in sorted(recorded) if step <= max(steps, min(recorded))]
+    last = min(max(steps, min(recorded)), trainer.total_steps)
+    wanted = [step for step in sorted(recorded) if step <= last]
     began = facts["sittings"][0]["environment"] if facts.get("sittings") else {}
     changes = differences(began, environment()) if began else []
     step, compared = 0, []

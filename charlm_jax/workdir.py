@@ -117,19 +117,24 @@ class Workdir:
                 raise cannot_write(self.path, error) from error
         return self.path.parent / target.name if self.path.name else target
 
-    def claim(self, config: Config, dataset: "Dataset") -> None:
-        """Make a folder that is held this run's, or see that it already is.
+    def refuse_other(self, config: Config, dataset: "Dataset") -> None:
+        """See that the folder does not hold another run.
 
         Raises:
-          CharlmError: it holds another run, or cannot be written.
+          CharlmError: it does, and that has written more than what it is to be.
         """
-        if self.config_file.exists() and self._has_something_to_lose():
+        if self.config_file.exists() and self.has_something_to_lose():
             self._refuse_other_config(config)
             self._refuse_other_text(dataset)
+
+    def claim(self, config: Config, dataset: "Dataset") -> None:
+        """Make a folder that is held this run's.
+
+        Raises:
+          CharlmError: it cannot be written.
+        """
         try:
             self.checkpoints.mkdir(exist_ok=True)
-            if not self._has_something_to_lose():
-                self.facts_file.unlink(missing_ok=True)
             symbols = dataset.vocabulary.symbols
             words = {"symbols": symbols, "fingerprint": dataset.fingerprint}
             write_json(self.vocabulary_file, words)
@@ -137,7 +142,7 @@ class Workdir:
         except OSError as error:
             raise cannot_write(self.path, error) from error
 
-    def _has_something_to_lose(self) -> bool:
+    def has_something_to_lose(self) -> bool:
         """Whether the run has written more than what it is to be."""
         has_rows = self.metrics_file.exists() and self.metrics_file.stat().st_size > 0
         return has_rows or self.fault.exists() or any(self.checkpoints.glob("*"))
@@ -231,7 +236,7 @@ class Workdir:
 
     def refuse_links(self) -> None:
         """What lies in the folder of a run must not make it write anywhere else."""
-        for folder in (self.path, self.evaluation):
+        for folder in (self.path, self.evaluation, self.checkpoints, self.fault, self.damaged):
             for path in folder.iterdir() if folder.is_dir() else ():
                 if path.is_symlink():
                     raise CharlmError(f"{path} is a link: a run keeps its files in its own folder")

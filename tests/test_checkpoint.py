@@ -144,7 +144,10 @@ def test_a_damaged_note_does_not_cost_the_best_checkpoint(tmp_path: Path) -> Non
     meta = tmp_path / "3/meta.json"
     meta.write_text(json.dumps(json.loads(meta.read_text()) | {"loss_nats": 0.5}))
     _save(checkpoints, 4, 2.0)
-    assert checkpoints.steps() == [1, 3, 4] and checkpoints.choose("best") == 1
+    _save(checkpoints, 5, 2.0)
+    assert checkpoints.steps() == [1, 3, 4, 5]
+    with pytest.raises(DamagedCheckpoint, match=r"checkpoint 3 is damaged: meta.json has changed"):
+        checkpoints.choose("best")
 
 
 def test_a_damaged_checkpoint_is_moved_where_nothing_is_in_the_way(tmp_path: Path) -> None:
