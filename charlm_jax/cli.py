@@ -5,7 +5,6 @@ What a command does is in `commands.py`, which is read only once the flags are r
 """
 
 import argparse
-import difflib
 import io
 import re
 import signal
@@ -13,31 +12,10 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import NoReturn
 
 from charlm_jax import __version__
+from charlm_jax.flags import USER_ERROR, Parser, nearest, say
 from charlm_jax.types import CharlmError
-
-USER_ERROR = 2
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, with the nearest flag for a misspelt one."""
-
-    def error(self, message: str) -> NoReturn:
-        flag, has_value, _ = message.partition(": ignored explicit argument")
-        if has_value:
-            message = f"{flag.removeprefix('argument ')} takes no value"
-        print(f"{self.prog}: {message}; see {self.prog} --help", file=sys.stderr)
-        raise SystemExit(USER_ERROR)
-
-    def refuse_unknown(self, arguments: Sequence[str]) -> None:
-        for argument in arguments:
-            flag = argument.partition("=")[0]
-            close = difflib.get_close_matches(flag, self._option_string_actions, n=1)
-            self.error(
-                f"unknown argument {flag}" + (f", did you mean {close[0]}?" if close else "")
-            )
 
 
 def _scales(text: str) -> list[float]:
@@ -166,14 +144,14 @@ _COMMANDS: Mapping[str, tuple[Callable[[argparse.ArgumentParser], None], str]] =
 }
 
 
-def _build_parser() -> _Parser:
-    parser = _Parser(
+def _build_parser() -> Parser:
+    parser = Parser(
         prog="charlm",
         description="Character-level language models: train on a book, sample, measure.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"charlm_jax {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
     for name, (add_flags, text) in _COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
         command.set_defaults(parser=command)
@@ -185,6 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     parser = _build_parser()
     overrides, rest = _split_overrides(sys.argv[1:] if arguments is None else arguments)
+    _refuse_unknown_command(parser, rest)
     known, unknown = parser.parse_known_args(rest)
     if known.command is None:
         parser.error(f"no command: name one of {', '.join(_COMMANDS)}")
@@ -196,7 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     known.parser.refuse_unknown(unknown)
     for flag in ("workdir", "init_from", "folder"):
         if getattr(known, flag, None) == "":
-            known.parser.error(f"{flag} is empty: name a folder")
+            known.parser.error(f"{'' if flag == 'folder' else '--'}{flag} is empty: name a folder")
     known.overrides = overrides
     if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may not have every character
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -207,6 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run_command(known: argparse.Namespace) -> int:
     from charlm_jax.commands import COMMANDS
 
+    program = known.parser.prog
     try:
         status = COMMANDS[known.command](known)
         sys.stdout.flush()  # here, where a reader that went away is noticed
@@ -214,14 +194,15 @@ def _run_command(known: argparse.Namespace) -> int:
         sys.stderr.close()  # the reader of our output went away; nothing is left to say to it
         return 128 + signal.SIGPIPE
     except CharlmError as error:
-        print(f"{known.parser.prog}: {error}", file=sys.stderr)
+        say(program, error)
         number = getattr(error, "signal_number", None)
         return USER_ERROR if number is None else 128 + number
     except OSError as error:
-        print(f"{known.parser.prog}: {type(error).__name__}: {error}", file=sys.stderr)
+        place = f": {error.filename}" if error.filename else ""
+        say(program, f"{error.strerror or error}{place}")
         return USER_ERROR
     except KeyboardInterrupt:
-        print(f"{known.parser.prog}: interrupted", file=sys.stderr)
+        say(program, "interrupted")
         return 128 + signal.SIGINT
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and "Out of memory" not in str(error):  # XLA's words
@@ -229,7 +210,7 @@ def _run_command(known: argparse.Namespace) -> int:
         asked = re.search(r"allocating (\d+) bytes", str(error))
         size = f" ({int(asked[1]) / 1e9:.1f} GB asked for)" if asked else ""
         hint = "a smaller model, batch or sequence length, or fewer samples, may do"
-        print(f"{known.parser.prog}: out of memory{size}: {hint}", file=sys.stderr)
+        say(program, f"out of memory{size}: {hint}")
         return USER_ERROR
     return status or 0
 
@@ -237,13 +218,21 @@ def _run_command(known: argparse.Namespace) -> int:
 @contextmanager
 def _warnings_of_one_line(program: str) -> Iterator[None]:
     def show(message: Warning | str, *_: object, **__: object) -> None:
-        print(f"{program}: {message}", file=sys.stderr)
+        say(program, message)
 
     before, warnings.showwarning = warnings.showwarning, show
     try:
         yield
     finally:
         warnings.showwarning = before
+
+
+def _refuse_unknown_command(parser: Parser, arguments: Sequence[str]) -> None:
+    name = arguments[0] if arguments else ""
+    if name and not name.startswith("-") and name not in _COMMANDS:
+        meant = nearest(name, _COMMANDS)
+        hint = f"did you mean {meant}?" if meant else f"name one of {', '.join(_COMMANDS)}"
+        parser.error(f"no command {name!r}, {hint}")
 
 
 def _split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -39,9 +39,11 @@ class DataConfig:
         _require(bool(self.corpus), "data.corpus", self.corpus, "a corpus name or a path")
         _require_count("data.sequence_length", self.sequence_length, least=1)
         _require_count("data.batch_size", self.batch_size, least=1)
-        most = f"below 2**31 / sequence_length = {_MOST // self.sequence_length}"
-        fits = self.batch_size * self.sequence_length < _MOST
-        _require(fits, "data.batch_size", self.batch_size, most)
+        if self.batch_size * self.sequence_length >= _MOST:
+            raise CharlmError(
+                f"config.data.sequence_length={self.sequence_length} times "
+                f"config.data.batch_size={self.batch_size} is not allowed: it must be below 2**31"
+            )
         reset = self.reset_probability
         _require(0.0 <= reset <= 1.0, "data.reset_probability", reset, "in [0, 1]")
         no_state = "0 unless config.data.loader=streams: other loaders carry no state"
@@ -65,7 +67,8 @@ class SplitConfig:
         inside = 0.0 < self.valid_fraction < 1.0
         _require(inside, "split.valid_fraction", self.valid_fraction, "between 0 and 1, exclusive")
         room = 0.0 <= self.test_fraction < 1.0 - self.valid_fraction
-        below = "at least 0, and below 1 together with split.valid_fraction"
+        valid = f"config.split.valid_fraction={self.valid_fraction}"
+        below = f"at least 0, and below 1 together with {valid}"
         _require(room, "split.test_fraction", self.test_fraction, below)
         blocks = self.blocks
         _require(1 <= blocks <= 10_000, "split.blocks", blocks, "in [1, 10000]")
@@ -83,8 +86,8 @@ class ModelConfig:
     init: str
 
     def __post_init__(self) -> None:
-        layers = f"{len(self.layers)} layers"
-        _require(1 <= len(self.layers) <= 64, "model.layers", layers, "between 1 and 64 layers")
+        if not 1 <= len(self.layers) <= 64:
+            raise CharlmError(f"config.model.layers has {len(self.layers)} layers, not 1 to 64")
         for field in ("embedding_size", "hidden_size"):
             value = getattr(self, field)
             _require(1 <= value <= 2**20, f"model.{field}", value, "in [1, 2**20]")

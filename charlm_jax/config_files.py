@@ -76,8 +76,10 @@ def _locate(spec: str) -> tuple[Path, str | None]:
         return shipped_configs() / f"{name}.py", argument if colon else None
     file = re.fullmatch(r"(.*?\.py)(?::(.*))?", spec, flags=re.DOTALL)
     if file is None or not os.path.isfile(file[1]):
-        known = ", ".join(shipped_names())
-        raise CharlmError(f"no config {spec!r}: name one of {known}, or a file ending in .py")
+        known = f"name one of {', '.join(shipped_names())}, or a file ending in .py"
+        if os.path.isfile(spec):
+            known += f"; to train on that text: --config=my_text:{spec}"
+        raise CharlmError(f"no config {spec!r}: {known}")
     return Path(file[1]), file[2]
 
 
@@ -119,7 +121,8 @@ def _get_config(spec: str) -> ConfigDict:
         except TypeError as error:
             wanted = "needs an argument" if argument is None else "takes no argument"
             name = spec.removesuffix(f":{argument}")
-            example = f"{name}:VALUE" if argument is None else name
+            value = next(iter(inspect.signature(module.get_config).parameters), "value")
+            example = f"{name}:{value.upper()}" if argument is None else name
             raise CharlmError(f"config {path.stem} {wanted}: write --config={example}") from error
         try:
             config = module.get_config(*arguments)

@@ -140,7 +140,8 @@ def decode(data: bytes, *, encoding: str, source: str) -> str:
     except UnicodeDecodeError as error:
         raise CharlmError(
             f"{source} is not {encoding}: byte 0x{data[error.start]:02x} at offset {error.start}; "
-            "text in another encoding is read with, say, --config.data.encoding=latin-1; "
+            "text in another encoding is read with, say, latin-1 (--config.data.encoding, or "
+            "--encoding); "
             "what is not text is left out by a glob such as 'folder/**/*.txt'"
         ) from None
     except UnicodeError as error:  # punycode and the like fail without a place

@@ -107,10 +107,12 @@ def _start(trainer: Trainer, place: Workdir, view: View) -> tuple[TrainState, Ta
         facts["started_from"] = started_from
     else:
         state, tally = resumed
+    is_over = _is_over(trainer, tally)
+    if not is_over:
+        Logbook(place.metrics_file).keep_up_to(tally.step)
     place.claim(trainer.config, trainer.dataset)
-    if _is_over(trainer, tally):
+    if is_over:
         return state, tally
-    Logbook(place.metrics_file).keep_up_to(tally.step)
     sittings = facts.get("sittings", [])
     if tally.step:
         view.note(f"going on from step {tally.step} of {trainer.total_steps}")

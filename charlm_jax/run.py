@@ -167,7 +167,10 @@ class Run:
         _require_within("num", samples, 1, _MOST_TEXTS // max(len(scales), 1))
         _require_within("seed", seed, 0, 2**32 - 1)
         if mode == "carried" and context is not None:
-            raise CharlmError("mode=carried has no context to set: it reads all that came before")
+            raise CharlmError(
+                "mode=carried has no context to set, it reads all that came before; "
+                "mode=window has one"
+            )
         window = self.config.data.sequence_length if context is None else context
         _require_within("context", window, 1, _MOST_CHARACTERS)
         window = min(window, len(prompt) + characters + 1)  # it is never filled beyond that
@@ -212,8 +215,8 @@ class Run:
         ids_N = self.vocabulary.encode(text, unknown=unknown, replacement=replacement)
         if len(ids_N) < 2:
             raise CharlmError(
-                f"a text of {len(ids_N)} characters cannot be scored: the first is not predicted, "
-                f"so it takes two"
+                f"the text is too short to score ({len(ids_N)} known characters): it takes two, "
+                f"since the first is not predicted"
             )
         nll_N = score(self.params, jnp.asarray(ids_N), (range(len(ids_N)),))
         return TextScore(nll_N, *mean_score(nll_N))
@@ -284,7 +287,8 @@ class Run:
         if mode == "stream":
             if context is not None:
                 raise CharlmError(
-                    "mode=stream has no context to set: it reads all that came before"
+                    "mode=stream has no context to set, it reads all that came before; "
+                    "mode=window has one"
                 )
             return make_stream_scorer(self.model, context=self.config.evaluation_context)
         window = self.config.evaluation_context if context is None else context
@@ -328,13 +332,13 @@ def load_run(workdir: Path | str, *, checkpoint: str | int = "best") -> Run:
 
 
 def _others(checkpoints: Checkpoints) -> str:
-    """What to do about a damaged checkpoint."""
+    """Which checkpoints could be named in place of a damaged one."""
     sound = []
     for step in checkpoints.steps():
         with contextlib.suppress(DamagedCheckpoint):
             checkpoints.verify(step)
             sound.append(str(step))
-    return f"name another with --checkpoint ({', '.join(sound)})" if sound else "none is sound"
+    return f"sound is {', '.join(sound)}" if sound else "no other is sound"
 
 
 def _require_within(name: str, value: int, least: int, most: int) -> None:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from charlm_jax.checkpoint import Checkpoints
+from charlm_jax.config import ModelConfig
 from charlm_jax.models.transfer import carry_over
 from charlm_jax.run import load_run
 from charlm_jax.state_hash import hash_text, state_hash
@@ -40,6 +41,7 @@ def initial_state(
     pinned = started_from and str(started_from["checkpoint"])
     try:
         run = load_run(source, checkpoint=pinned or "best")
+        _refuse_other_shape(run.config.model, trainer.config.model)
         params = carry_over(
             run.params,
             run.vocabulary.symbols,
@@ -58,6 +60,14 @@ def initial_state(
     return fresh_state(trainer, params), facts
 
 
+def _refuse_other_shape(there: ModelConfig, here: ModelConfig) -> None:
+    """Fields that set the shapes of the weights must be the same; others may differ."""
+    for field in ("layers", "embedding_size", "hidden_size"):
+        value_there, value_here = getattr(there, field), getattr(here, field)
+        if value_there != value_here:
+            raise CharlmError(f"config.model.{field} is {value_there!r} there, {value_here!r} here")
+
+
 def check_source(trainer: Trainer, place: Workdir, *, fresh: bool) -> None:
     """Refuse to start from weights that will not do, before the workdir is touched.
 
@@ -69,8 +79,7 @@ def check_source(trainer: Trainer, place: Workdir, *, fresh: bool) -> None:
         return
     if os.path.realpath(source) == os.path.realpath(place.path):
         raise CharlmError(
-            f"config.train.init_from and --workdir are the same run ({source}): name another "
-            f"--workdir"
+            f"--init_from and --workdir are the same run ({source}): name another --workdir"
         )
     if fresh:
         initial_state(trainer, None)

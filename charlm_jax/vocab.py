@@ -50,7 +50,7 @@ class Vocabulary:
         unknown: str = "error",
         replacement: str = " ",
         what: str = "the text",
-        advice: str = "drop or replace them (unknown=drop or replace)",
+        advice: str = "drop or replace them (--unknown=drop or --unknown=replace)",
     ) -> np.ndarray:
         """Turn characters into ids.
 
@@ -81,7 +81,8 @@ class Vocabulary:
         if unknown == "replace":
             if len(replacement) != 1 or replacement not in self.symbols:
                 raise CharlmError(
-                    f"the replacement {replacement!r} must be one character of the vocabulary"
+                    f"the replacement {replacement!r} is not one of the model's {len(self)} "
+                    f"symbols: name one (--replacement)"
                 )
             return np.where(known_N, ids_N, self.symbols.index(replacement)).astype(self.dtype)
         raise CharlmError(

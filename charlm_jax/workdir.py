@@ -51,6 +51,8 @@ class Workdir:
     """Paths inside a run's folder, and the files that identify the run."""
 
     def __init__(self, path: Path | str) -> None:
+        if "\0" in str(path):
+            raise CharlmError(f"workdir={str(path)!r} is not a path: it has a NUL byte")
         self.path = Path(path)
         self.lock_file = self.path / "lock"
         self.config_file = self.path / "config.json"
@@ -134,6 +136,8 @@ class Workdir:
           CharlmError: it cannot be written.
         """
         try:
+            if self.checkpoints.exists() and not self.checkpoints.is_dir():
+                raise CharlmError(f"{self.checkpoints} is not a folder: move it out of the run")
             self.checkpoints.mkdir(exist_ok=True)
             symbols = dataset.vocabulary.symbols
             words = {"symbols": symbols, "fingerprint": dataset.fingerprint}
@@ -197,7 +201,11 @@ class Workdir:
         return word
 
     def _read_json(self, file: Path) -> dict[str, Any]:
-        if not self.path.exists():
+        try:
+            is_there = self.path.exists()
+        except OSError as error:
+            raise CharlmError(f"no run at {self.path}: {error.strerror}") from error
+        if not is_there:
             raise CharlmError(f"no run at {self.path}: there is no such folder")
         if not self.path.is_dir():
             raise CharlmError(f"no run at {self.path}: it is a file, not the folder of a run")
@@ -229,10 +237,13 @@ class Workdir:
             return
         names = {path.name.removesuffix(".partial") for path in self.path.iterdir()}
         is_begun = self.lock_file.exists() and names <= {*_CLAIM, self.config_file.name}
-        if names and not is_begun:
+        if "checkpoints" in names and not is_begun:
             raise CharlmError(
-                f"{self.path} exists and is not a run: choose another --workdir, or empty it"
+                f"{self.path} has checkpoints but no config.json: restore it from a copy, or "
+                f"choose another --workdir"
             )
+        if names and not is_begun:
+            raise CharlmError(f"{self.path} exists and is not a run: choose another --workdir")
 
     def refuse_links(self) -> None:
         """What lies in the folder of a run must not make it write anywhere else."""

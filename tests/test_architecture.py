@@ -14,8 +14,8 @@ PACKAGE = ROOT / "charlm_jax"
 # From the top down: a module may import only those that come after it.
 # fmt: off
 ORDER = [
-    "__main__", "cli", "commands", "report", "api", "verify", "shelf", "loop", "start", "fault",
-    "run", "trainer", "environment", "workdir", "checkpoint", "interrupts", "console", "tally",
+    "__main__", "cli", "flags", "commands", "report", "api", "verify", "shelf", "loop", "start",
+    "fault", "run", "trainer", "environment", "workdir", "checkpoint", "interrupts", "console", "tally",
     "dataset", "train_step", "evaluate", "generate", "models", "optim", "losses", "sampling",
     "state_hash", "randomness", "corpora", "download", "synthetic", "vocab", "batches", "splits",
     "logbook", "config_files", "config", "types",
@@ -28,7 +28,7 @@ OWNERS = {
     "ml_collections": {"config_files"},
     "matplotlib": {"report"},
     "rich": {"console"},
-    "argparse": {"cli", "commands"},
+    "argparse": {"cli", "commands", "flags"},
 }
 
 

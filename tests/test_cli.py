@@ -1,4 +1,4 @@
-"""The command as a person meets it: what it prints, and one line for every mistake."""
+"""The command as a person meets it: what it prints. `test_errors.py` has every mistake."""
 
 import json
 import subprocess
@@ -102,74 +102,6 @@ def test_corpora_lists_and_describes(text_file: Path, capsys: pytest.CaptureFixt
     (row,) = _json_lines(capsys.readouterr().out)
     assert list(row)[:5] == ["name", "characters", "symbols", "sha256", "source"]
     assert row["characters"] == 45 * 60 and row["source"] == str(text_file)
-
-
-SYNTHETIC = [f"--config={BASE}", "--config.data.corpus=synthetic"]
-MISTAKES = [
-    ([], "no command"),
-    (["trian"], "invalid choice: 'trian'"),
-    (["train"], "--config"),
-    (["train", "--config=tutorial", "--workdri=x"], "did you mean --workdir?"),
-    (["train", "--config=tutorail"], "no config 'tutorail'"),
-    (["train", f"--config={BASE}", "--config.data.sequense_length=4"], "did you mean"),
-    (["train", f"--config={BASE}", "--config.seed=x"], "'x' is not an integer"),
-    (["train", *SYNTHETIC, "--config.model.layers=lstn"], "lstm, gru, rnn"),
-    (["train", *SYNTHETIC, "--config.model.init=torch"], "keras, flax"),
-    (["train", *SYNTHETIC, "--config.data.loader=chunk"], "chunks, crops"),
-    (["train", *SYNTHETIC, "--config.split.kind=head"], "tail, interleaved, none"),
-    (["train", *SYNTHETIC, "--config.optimizer.schedule=step"], "constant, cosine"),
-    (["train", f"--config={BASE}", "--config.data.corpus=atlantis"], "'atlantis' is no registered"),
-    (["train", "--config=my_text:EMPTY"], "is empty"),
-    (["train", "--config=my_text:SHORT"], "30 characters"),
-    (["train", "--config=my_text:LATIN"], "at offset 3"),
-    (["train", "--config=my_text:nothing/*.txt"], "no file to read"),
-    (["sample", "--workdir=nowhere", "--prompt=a"], "there is no such folder"),
-    (["sample", "--workdir=RUN", "--prompt=a@"], r"'@' (U+0040)"),
-    (["sample", "--workdir=RUN", "--prompt="], "the prompt is empty"),
-    (["sample", "--workdir=RUN", "--prompt=a", "--scale=-1"], "scale=-1"),
-    (["sample", "--workdir=RUN", "--prompt=a", "--scale=hot"], "'hot' is not a list of numbers"),
-    (["sample", "--workdir=RUN", "--prompt=a", "--num=0"], "num=0"),
-    (["sample", "--workdir=RUN", "--prompt=a", "--mode=slide"], "invalid choice: 'slide'"),
-    (["sample", "--workdir=RUN", "--prompt=a", "--checkpoint=7"], "no checkpoint '7'"),
-    (["sample", "--workdir=RUN", "--prompt=a", "--config.seed=1"], "means nothing"),
-    (["evaluate", "--workdir=RUN", "--split=test"], "no 'test' part"),
-    (["evaluate", "--workdir=RUN", "--context=0"], "context=0"),
-    (["evaluate", "--workdir=RUN", "--mode=stream", "--context=4"], "no context to set"),
-    (["summary", "--config=tutorial", "--symbols=0"], "symbols=0"),
-    (["train", "--config=tutorial", "--config.seed", "3"], "write --config.seed=VALUE"),
-    (["train", "--config=" + "x" * 3000 + ".py"], "no config"),
-    (["sample", "--workdir=RUN", "--prompt=a", "--context=4"], "no context to set"),
-    (["sample", "--workdir=RUN", "--prompt=a", "--seed=4294967296"], "[0, 2**32)"),
-    (["sample", "--workdir=RUN", "--prompt=@", "--unknown=drop"], "no character that the model"),
-    (["sample", "--workdir=RUN", "--prompt=@", "--unknown=replace", "--replacement=?"], "'?'"),
-    (["corpora", "LATIN", "--encoding=punycode"], "is not punycode"),
-    (["corpora", "mysterious-iland"], "did you mean 'mysterious-island'"),
-]
-
-
-@pytest.mark.parametrize(("command", "message"), MISTAKES, ids=[" ".join(c) for c, _ in MISTAKES])
-def test_a_mistake_is_one_clear_line(
-    command: list[str],
-    message: str,
-    workdir: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    texts = {"EMPTY": b"", "SHORT": b"x" * 30, "LATIN": "café, ".encode("latin-1") * 50}
-    for name, data in texts.items():
-        Path(name).write_bytes(data)
-    capsys.readouterr()  # what the fixture's training said
-    try:
-        status = main([part.replace("RUN", workdir) for part in command])
-    except SystemExit as stop:  # argparse's own way out
-        status = stop.code
-    told = capsys.readouterr()
-    assert status == 2
-    assert message in told.err
-    assert len(told.err.splitlines()) == 1 and told.out == ""
-    assert not Path("runs").exists()
 
 
 @pytest.mark.core
