@@ -5,6 +5,7 @@ What reads a field can trust it. `config_files.py` makes them from a file and ov
 
 import dataclasses
 import difflib
+import math
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -240,11 +241,19 @@ def _coerce(value: Any, hint: Any, field: str) -> Any:
         if isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
             return tuple(value)
     elif hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
+        return as_float(value)
     elif isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
         return value
     name = "a tuple of names" if hint == tuple[str, ...] else f"of type {hint.__name__}"
     raise CharlmError(f"config.{field}={value!r} has the wrong type: it must be {name}")
+
+
+def as_float(value: float) -> float:
+    """The number as a float; an integer that is too large for one is infinite."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def unknown_field(field: str, known: Sequence[str]) -> CharlmError:

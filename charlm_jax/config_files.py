@@ -17,7 +17,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from charlm_jax.config import Config, flatten, unknown_field
+from charlm_jax.config import Config, as_float, flatten, unknown_field
 from charlm_jax.types import CharlmError
 
 
@@ -163,10 +163,10 @@ def _set(config: ConfigDict, field: str, value: Any) -> None:
     if isinstance(current, tuple) and isinstance(value, list):
         value = tuple(value)
     if isinstance(current, float) and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        value = as_float(value)
     try:
         node[name] = value
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         wanted = type(current).__name__
         raise CharlmError(
             f"config.{field}={value!r} has the wrong type: it must be of type {wanted}"

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NoReturn, get_type_hints
 
+from charlm_jax.types import visible
+
 USER_ERROR = 2
 
 # argparse's own words, and ours: {flag} and {value} are what it names.
@@ -66,9 +68,8 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
 
 
 def say(program: str, message: object) -> None:
-    """Print one line on standard error, with whatever a terminal would act upon made visible."""
-    shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(message))
-    print(f"{program}: {''.join(shown)}", file=sys.stderr)
+    """Print one line on standard error."""
+    print(f"{program}: {visible(str(message))}", file=sys.stderr)
 
 
 def _fields() -> Iterator[str]:

@@ -35,6 +35,18 @@ class CharlmError(ValueError):
     line prints it without a traceback and exits with status 2; a notebook sees a `ValueError`.
     """
 
+    def __init__(self, message: str) -> None:
+        super().__init__(visible(message))
+
+
+def visible(text: str) -> str:
+    r"""The same in one line, with whatever a terminal would act upon made visible.
+
+    >>> print(visible("two\nlines, naïve"))
+    two\nlines, naïve
+    """
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
 
 def bits(nats: float) -> float:
     """The same amount of information in bits: nats / ln 2."""
