@@ -24,7 +24,7 @@ _REWORDED = (
         r"argument (?P<flag>\S+): invalid choice: (?P<value>'.*?') \(choose from (?P<known>.*)\)",
         "{flag}={value} is not known: it must be one of {known}",
     ),
-    (r"the following arguments are required: (?P<flag>.*)", "{flag} is missing"),
+    (r"the following arguments are required: (?P<flag>.*)", "missing: {flag}"),
 )
 
 

@@ -102,6 +102,7 @@ def _start(trainer: Trainer, place: Workdir, view: View) -> tuple[TrainState, Ta
     facts = place.read_facts() if place.has_something_to_lose() else {}
     resumed = resume(trainer, place, view.note)
     if resumed is None:
+        _refuse_to_lose_rows(trainer, place)
         state, started_from = initial_state(trainer, facts.get("started_from"))
         tally = Tally()
         facts["started_from"] = started_from
@@ -129,6 +130,16 @@ def _start(trainer: Trainer, place: Workdir, view: View) -> tuple[TrainState, Ta
         sittings=[*sittings, {"from_step": tally.step, "environment": environment()}],
     )
     return state, tally
+
+
+def _refuse_to_lose_rows(trainer: Trainer, place: Workdir) -> None:
+    """A run without a checkpoint begins again; its rows do not reach beyond the first save."""
+    rows = Logbook(place.metrics_file).rows()
+    if rows and rows[-1]["step"] > trainer.first_stop:
+        raise CharlmError(
+            f"{place.path} has metrics up to step {rows[-1]['step']} but no checkpoint: restore "
+            f"{place.checkpoints}, or begin again with --fresh"
+        )
 
 
 def _is_over(trainer: Trainer, tally: Tally) -> bool:

@@ -327,7 +327,7 @@ def load_run(workdir: Path | str, *, checkpoint: str | int = "best") -> Run:
             step = step if sound is None else sound
         params = jax.tree.map(jnp.asarray, checkpoints.restore(step, "params", like))
     except DamagedCheckpoint as error:
-        raise CharlmError(f"{error}: {_others(checkpoints)}") from error
+        raise CharlmError(f"{error}; {_others(checkpoints)}") from error
     return Run(place.path, config, vocabulary, model, params, step)
 
 
@@ -338,7 +338,10 @@ def _others(checkpoints: Checkpoints) -> str:
         with contextlib.suppress(DamagedCheckpoint):
             checkpoints.verify(step)
             sound.append(str(step))
-    return f"sound is {', '.join(sound)}" if sound else "no other is sound"
+    if not sound:
+        return "no other is sound"
+    noun, verb = ("checkpoint", "is") if len(sound) == 1 else ("checkpoints", "are")
+    return f"{noun} {', '.join(sound)} {verb} sound"
 
 
 def _require_within(name: str, value: int, least: int, most: int) -> None:

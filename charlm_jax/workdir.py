@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from charlm_jax.config import Config
 from charlm_jax.types import CharlmError
@@ -74,23 +74,34 @@ class Workdir:
           CharlmError: another process holds it; the folder is not a run, or cannot be written.
         """
         self._refuse_foreign()
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            file = self.lock_file.open("a+", encoding="utf-8")
-        except OSError as error:
-            raise cannot_write(self.path, error) from error
-        with file:
+        with self._open_lock() as file:
             if not _locked(file.fileno()):
                 file.seek(0)
                 raise CharlmError(
                     f"{self.path} is in use by process {file.read().strip() or '?'}: wait for it, "
                     f"stop it, or choose another --workdir"
                 )
-            self._refuse_foreign()  # again: it may have become a run while we waited for nobody
+            if not self._is_lock(file):
+                raise CharlmError(f"{self.path} was moved aside just now: try again")
+            self._refuse_foreign()  # again, now that nobody else writes
             file.truncate(0)
             file.write(f"{os.getpid()}\n")
             file.flush()
             yield
+
+    def _open_lock(self) -> TextIO:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            return self.lock_file.open("a+", encoding="utf-8")
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+
+    def _is_lock(self, file: TextIO) -> bool:
+        """Whether an open file is still the one that lies in the folder."""
+        try:
+            return os.path.samestat(os.fstat(file.fileno()), self.lock_file.stat())
+        except FileNotFoundError:
+            return False
 
     def is_held(self) -> bool:
         """Whether a process is writing to the folder."""
@@ -136,8 +147,6 @@ class Workdir:
           CharlmError: it cannot be written.
         """
         try:
-            if self.checkpoints.exists() and not self.checkpoints.is_dir():
-                raise CharlmError(f"{self.checkpoints} is not a folder: move it out of the run")
             self.checkpoints.mkdir(exist_ok=True)
             symbols = dataset.vocabulary.symbols
             words = {"symbols": symbols, "fingerprint": dataset.fingerprint}
@@ -233,6 +242,9 @@ class Workdir:
         if not self.path.is_dir():
             raise CharlmError(f"{self.path} is not a folder: choose another --workdir")
         self.refuse_links()
+        for folder in (self.checkpoints, self.fault, self.damaged, self.evaluation):
+            if folder.exists() and not folder.is_dir():
+                raise CharlmError(f"{folder} is not a folder: move it out of the run")
         if self.config_file.exists():
             return
         names = {path.name.removesuffix(".partial") for path in self.path.iterdir()}

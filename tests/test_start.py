@@ -51,7 +51,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_loudly(
     _damage(workdir, 38)
     with pytest.warns(UserWarning, match="checkpoint 38 is damaged: .* checkpoint 19 is used"):
         assert load_run(workdir, checkpoint="latest").checkpoint == 19
-    with pytest.raises(CharlmError, match=r"38 is damaged: .*: sound is 19"):
+    with pytest.raises(CharlmError, match=r"38 is damaged: .*; checkpoint 19 is sound"):
         load_run(workdir, checkpoint="38")
     train_and_evaluate(make_tiny_config(), workdir, view=notes)
     assert "checkpoint 38 is damaged: training.npz has changed" in notes.lines[0]
@@ -77,6 +77,19 @@ def test_no_sound_checkpoint_is_a_refusal_that_touches_nothing(
     assert before == {
         path: path.stat().st_mtime_ns for path in (workdir / "checkpoints").rglob("*")
     }
+
+
+def test_rows_are_not_dropped_because_the_checkpoints_are_gone(
+    finished: Path, tmp_path: Path
+) -> None:
+    workdir = tmp_path / "run"
+    shutil.copytree(finished, workdir)
+    shutil.rmtree(workdir / "checkpoints")
+    for config in (make_tiny_config(), make_tiny_config(**{"train.epochs": 3})):
+        with pytest.raises(CharlmError, match="metrics up to step 38 but no checkpoint"):
+            train_and_evaluate(config, workdir)
+    assert (workdir / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
+    assert (workdir / "config.json").read_bytes() == (finished / "config.json").read_bytes()
 
 
 def test_a_fresh_start_moves_the_old_run_aside(finished: Path, tmp_path: Path) -> None:
