@@ -13,15 +13,17 @@ if TYPE_CHECKING:
     from charlm_jax.api import train
     from charlm_jax.config import Config
     from charlm_jax.config_files import load_config
+    from charlm_jax.interrupts import Interrupted
     from charlm_jax.run import Run, load_run
     from charlm_jax.types import CharlmError
 
 __version__ = "0.1.0"
-__all__ = ["CharlmError", "Config", "Run", "load_config", "load_run", "train"]
+__all__ = ["CharlmError", "Config", "Interrupted", "Run", "load_config", "load_run", "train"]
 
 _HOMES = {
     "CharlmError": "types",
     "Config": "config",
+    "Interrupted": "interrupts",
     "Run": "run",
     "load_config": "config_files",
     "load_run": "run",

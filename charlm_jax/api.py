@@ -6,6 +6,7 @@ from charlm_jax.config import Config
 from charlm_jax.console import DownloadProgress, Silent, training_view
 from charlm_jax.loop import train_and_evaluate
 from charlm_jax.run import Run, load_run
+from charlm_jax.types import CharlmError
 
 
 def train(config: Config, workdir: Path | str, *, fresh: bool = False, quiet: bool = False) -> Run:
@@ -27,6 +28,8 @@ def train(config: Config, workdir: Path | str, *, fresh: bool = False, quiet: bo
       CharlmError: a text, config or workdir that cannot be used; a loss that is not finite.
       Interrupted: Ctrl-C, SIGTERM or SIGHUP came; the run was saved first.
     """
+    if not isinstance(config, Config):
+        raise CharlmError(f"config={config!r} is not a Config: charlm_jax.load_config makes one")
     if quiet:
         train_and_evaluate(config, workdir, fresh=fresh, view=Silent())
     else:

@@ -16,7 +16,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import NoneType
 from typing import IO, Any, TypeVar
@@ -30,6 +30,7 @@ Tree = TypeVar("Tree")
 
 _LATEST_KEPT = 2
 _ITEMS = ("params", "training")
+_FILES = ("meta.json", *(f"{item}.npz" for item in _ITEMS))
 
 
 class DamagedCheckpoint(CharlmError):
@@ -51,12 +52,18 @@ class Checkpoints:
         self._folder = folder
 
     def steps(self) -> list[int]:
-        """Steps of the checkpoints that are there, sound or not, ascending."""
+        """Steps of the checkpoints that are there, sound or not, ascending.
+
+        Raises:
+          CharlmError: something else lies where a checkpoint would.
+        """
         if not self._folder.is_dir():
             return []
-        folders = (path for path in self._folder.iterdir() if path.is_dir())
-        names = (path.name for path in folders if not path.is_symlink())
-        return sorted(int(name) for name in names if re.fullmatch("0|[1-9][0-9]*", name))
+        paths = [p for p in self._folder.iterdir() if re.fullmatch("0|[1-9][0-9]*", p.name)]
+        for path in paths:
+            if path.is_symlink() or not path.is_dir():
+                raise CharlmError(f"{path} is not a folder: move it out of the run")
+        return sorted(int(path.name) for path in paths)
 
     def save(
         self,
@@ -98,14 +105,14 @@ class Checkpoints:
                     _flush(file)
             values = {**meta, "step": step, "loss_nats": loss_nats, "arrays": schema}
             _write_json(partial / "meta.json", values)
-            contents = {name: _facts(partial / name) for name in _files(partial)}
+            contents = {file: _facts(partial / file) for file in _FILES}
             _write_json(partial / "contents.json", contents)
             partial.rename(self._path(step))
         except OSError as error:
             shutil.rmtree(partial, ignore_errors=True)
             raise CharlmError(
                 f"cannot save checkpoint {step}: {error.strerror}; those before are as they were: "
-                f"mend that, and the same command goes on from the last of them"
+                f"mend that, and the run goes on from the last of them"
             ) from error
         self.prune()
 
@@ -176,13 +183,13 @@ class Checkpoints:
         return [step for _, step in sorted(losses)], damages
 
     def verify(self, step: int) -> None:
-        """Compare every file of a checkpoint with what was written.
+        """Compare every file of a checkpoint with what was written; others do not count.
 
         Raises:
-          DamagedCheckpoint: a file is missing, new, of another size or of other content.
+          DamagedCheckpoint: a file is missing, of another size or of other content.
         """
         contents = self._read_json(step, "contents.json")
-        for file in sorted({*_files(self._path(step)), *contents}):
+        for file in _FILES:
             self._verify_file(step, file, contents)
         self._read_sound_meta(step)
 
@@ -191,7 +198,7 @@ class Checkpoints:
         if not os.path.lexists(path):
             raise DamagedCheckpoint(step, f"it lacks {file}")
         if file not in contents:
-            raise DamagedCheckpoint(step, f"{file} is not part of it")
+            raise DamagedCheckpoint(step, "it has no sound contents.json")
         if _facts(path) != contents[file]:
             raise DamagedCheckpoint(step, f"{file} has changed")
 
@@ -242,16 +249,22 @@ class Checkpoints:
 
     def _read_sound_meta(self, step: int) -> dict[str, Any]:
         meta = self._read_json(step, "meta.json")
-        has_loss = isinstance(meta.get("loss_nats"), (float, NoneType))
-        items = meta.get("arrays")
-        has_items = isinstance(items, dict) and all(type(items.get(n)) is dict for n in _ITEMS)
-        if not has_loss or not has_items:
+        try:
+            is_sound = isinstance(meta["loss_nats"], (float, NoneType)) and all(
+                isinstance(shape, list) and isinstance(dtype, str)
+                for item in _ITEMS
+                for shape, dtype in meta["arrays"][item].values()
+            )
+        except (KeyError, TypeError, ValueError, AttributeError):
+            is_sound = False
+        if not is_sound:
             raise DamagedCheckpoint(step, "it has no sound meta.json")
         return meta
 
     def _read_json(self, step: int, file: str) -> dict[str, Any]:
+        path = self._path(step) / file
         try:
-            values = json.loads((self._path(step) / file).read_text(encoding="utf-8"))
+            values = None if path.is_symlink() else json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
             raise DamagedCheckpoint(step, f"it has no sound {file}") from error
         if not isinstance(values, dict):
@@ -269,16 +282,6 @@ def _flush(file: IO[bytes]) -> None:
     """Wait until a file is on the disk: some file systems tell only then that they are full."""
     file.flush()
     os.fsync(file.fileno())
-
-
-def _files(folder: Path) -> Iterator[str]:
-    """Paths below a checkpoint of all its files but the table of contents; links count as files."""
-    for parent, folders, names in os.walk(folder):
-        links = [name for name in folders if os.path.islink(os.path.join(parent, name))]
-        for name in [*names, *links]:
-            path = Path(parent, name).relative_to(folder).as_posix()
-            if path != "contents.json":
-                yield path
 
 
 def _facts(file: Path) -> list[Any]:

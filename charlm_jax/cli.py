@@ -6,12 +6,14 @@ What a command does is in `commands.py`, which is read only once the flags are r
 
 import argparse
 import io
+import os
 import re
 import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TextIO
 
 from charlm_jax import __version__
 from charlm_jax.flags import USER_ERROR, Parser, nearest, say
@@ -175,12 +177,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     known.parser.refuse_unknown(unknown)
     for flag in ("workdir", "init_from", "folder"):
         if getattr(known, flag, None) == "":
-            known.parser.error(f"{'' if flag == 'folder' else '--'}{flag} is empty: name a folder")
+            name = "DIR" if flag == "folder" else f"--{flag}"
+            known.parser.error(f"{name} is an empty text: name a folder")
     known.overrides = overrides
     if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may not have every character
         sys.stdout.reconfigure(errors="backslashreplace")
     with _warnings_of_one_line(known.parser.prog):
-        return _run_command(known)
+        status = _run_command(known)
+    for stream in (sys.stdout, sys.stderr):
+        _let_go(stream)
+    return status
 
 
 def _run_command(known: argparse.Namespace) -> int:
@@ -190,8 +196,7 @@ def _run_command(known: argparse.Namespace) -> int:
     try:
         status = COMMANDS[known.command](known)
         sys.stdout.flush()  # here, where a reader that went away is noticed
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output went away; nothing is left to say to it
+    except BrokenPipeError:  # the reader of our output went away; nothing is left to say to it
         return 128 + signal.SIGPIPE
     except CharlmError as error:
         say(program, error)
@@ -213,6 +218,14 @@ def _run_command(known: argparse.Namespace) -> int:
         say(program, f"out of memory{size}: {hint}")
         return USER_ERROR
     return status or 0
+
+
+def _let_go(stream: TextIO) -> None:
+    """What can no longer be printed must not change the exit status when Python ends."""
+    try:
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 @contextmanager

@@ -170,8 +170,8 @@ def verify(options: argparse.Namespace) -> int:
     from charlm_jax.verify import verify_run
 
     result = verify_run(options.workdir, steps=options.steps, progress=DownloadProgress())
-    for change in result.environment:
-        print(f"since the run began: {change}")
+    for change in result.changes:
+        print(change)
     if result.first_difference is None:
         print(
             f"{options.workdir}: {result.steps} steps repeated, {len(result.compared)} hashes "
@@ -201,7 +201,7 @@ def replay(options: argparse.Namespace) -> None:
         bad = f"{seen.bad:,} of {seen.size:,}" if seen.bad else "-"
         print(f"{seen.name:<{width}}  {seen.largest:>9.3g}  {bad}")
     if first is None:
-        print("\nevery array is finite this time: the fault does not repeat here")
+        print("\nevery array is finite: the fault does not repeat here")
         return
     print(f"\nfirst not finite: {first.name}, at index {first.first}")
     text = result.text_before(first)

@@ -4,7 +4,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Protocol
 
 from charlm_jax.logbook import Row
@@ -40,6 +40,34 @@ class Silent:
 
     def row(self, row: Row) -> None:
         pass
+
+
+class Unfailing:
+    """Passes everything on to a view until that can no longer print; then it falls silent.
+
+    A terminal that was closed, or a reader that went away, must not end a run.
+    """
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+
+    def note(self, line: str) -> None:
+        self._pass_on(lambda: self._view.note(line))
+
+    def begin(self, step: int, total_steps: int) -> None:
+        self._pass_on(lambda: self._view.begin(step, total_steps))
+
+    def advance(self, step: int, loss_nats: float, chars_per_second: float) -> None:
+        self._pass_on(lambda: self._view.advance(step, loss_nats, chars_per_second))
+
+    def row(self, row: Row) -> None:
+        self._pass_on(lambda: self._view.row(row))
+
+    def _pass_on(self, tell: Callable[[], None]) -> None:
+        try:
+            tell()
+        except OSError:
+            self._view = Silent()
 
 
 def describe_row(row: Row) -> str:
@@ -139,5 +167,9 @@ def training_view() -> Iterator[View]:
         yield Plain()
         return
     bar = Bar()
-    with bar.display:
+    bar.display.start()
+    try:
         yield bar
+    finally:
+        with suppress(OSError):  # the terminal may be gone
+            bar.display.stop()

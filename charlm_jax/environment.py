@@ -25,7 +25,9 @@ def environment() -> Environment:
         "processor": _processor(),
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "threads": _threads(),
-        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "variables": " ".join(
+            f"{name}={value}" for name, value in sorted(os.environ.items()) if _counts(name)
+        ),
     }
 
 
@@ -36,6 +38,14 @@ def differences(there: Environment, here: Environment) -> list[str]:
         for name in {**there, **here}
         if there.get(name) != here.get(name)
     ]
+
+
+def _counts(name: str) -> bool:
+    """Whether an environment variable may change what XLA computes."""
+    if name in ("XLA_FLAGS", "NPROC", "PJRT_NPROC"):
+        return True
+    is_idle = any(word in name for word in ("CACHE", "LOG", "TRACEBACK"))
+    return name.startswith("JAX_") and not is_idle
 
 
 def _threads() -> int:

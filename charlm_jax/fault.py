@@ -181,6 +181,7 @@ def _stages(
         "after state": end,
         "loss": loss,
         "gradient": gradient,
+        "norm of gradient": optax.tree.norm(gradient),
         "after optimizer": opt_state,
         "after params": params,
         "after norm of params": optax.tree.norm(params),

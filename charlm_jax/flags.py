@@ -1,6 +1,7 @@
 """A parser of flags that says what is wrong in one line, and what would be right."""
 
 import argparse
+import contextlib
 import dataclasses
 import difflib
 import re
@@ -24,6 +25,7 @@ _REWORDED = (
         r"argument (?P<flag>\S+): invalid choice: (?P<value>'.*?') \(choose from (?P<known>.*)\)",
         "{flag}={value} is not known: it must be one of {known}",
     ),
+    (r"argument (?P<flag>\S+): (?P<value>'.*' is not .*)", "{flag}={value}"),
     (r"the following arguments are required: (?P<flag>.*)", "missing: {flag}"),
 )
 
@@ -69,7 +71,8 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
 
 def say(program: str, message: object) -> None:
     """Print one line on standard error."""
-    print(f"{program}: {visible(str(message))}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # nobody may be there to read it
+        print(f"{program}: {visible(str(message))}", file=sys.stderr)
 
 
 def _fields() -> Iterator[str]:

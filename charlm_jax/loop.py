@@ -5,6 +5,7 @@ has seen so far. The device is always one dispatch ahead of the tally: the resul
 while the next one runs, so that writing them down never keeps the device waiting.
 """
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 from charlm_jax import __version__
 from charlm_jax.checkpoint import Checkpoints
 from charlm_jax.config import Config
-from charlm_jax.console import Silent, View
+from charlm_jax.console import Silent, Unfailing, View
 from charlm_jax.corpora import absolute_spec
 from charlm_jax.dataset import load_dataset
 from charlm_jax.download import Progress
@@ -72,7 +73,7 @@ def train_and_evaluate(
       CharlmError: a text, config or workdir that cannot be used; a loss that is not finite.
       Interrupted: SIGINT, SIGTERM or SIGHUP came; the run was saved first.
     """
-    view = view or Silent()
+    view = Unfailing(view or Silent())
     config = config.with_paths(
         corpus=absolute_spec(config.data.corpus), init_from=_absolute(config.train.init_from)
     )
@@ -87,14 +88,15 @@ def train_and_evaluate(
         was_done = _is_over(trainer, tally)
         if not was_done:
             with deferred_signals() as signal_received:
-                _Run(trainer, place, view, tally).train(state, signal_received)
+                again = "the same command" + (" without --fresh" if fresh else "")
+                _Loop(trainer, place, view, tally, again).train(state, signal_received)
         stopped_early = tally.step < trainer.total_steps
         place.write_facts(finished="stopped early" if stopped_early else "done")
     return Result(tally.step, tally.best_loss_nats, tally.best_step, stopped_early, was_done)
 
 
 def _absolute(folder: str) -> str:
-    return str(Path(folder).expanduser().absolute()) if folder else ""
+    return os.path.abspath(os.path.expanduser(folder)) if folder else ""
 
 
 def _start(trainer: Trainer, place: Workdir, view: View) -> tuple[TrainState, Tally]:
@@ -135,7 +137,10 @@ def _start(trainer: Trainer, place: Workdir, view: View) -> tuple[TrainState, Ta
 def _refuse_to_lose_rows(trainer: Trainer, place: Workdir) -> None:
     """A run without a checkpoint begins again; its rows do not reach beyond the first save."""
     rows = Logbook(place.metrics_file).rows()
-    if rows and rows[-1]["step"] > trainer.first_stop:
+    if not rows:
+        return
+    first_save = place.read_config().train.evaluate_every_steps or trainer.steps_per_epoch
+    if rows[-1]["step"] > first_save or place.read_facts().get("finished"):
         raise CharlmError(
             f"{place.path} has metrics up to step {rows[-1]['step']} but no checkpoint: restore "
             f"{place.checkpoints}, or begin again with --fresh"
@@ -148,10 +153,13 @@ def _is_over(trainer: Trainer, tally: Tally) -> bool:
     return is_stale or tally.step >= trainer.total_steps
 
 
-class _Run:
+class _Loop:
     """The loop's moving parts."""
 
-    def __init__(self, trainer: Trainer, place: Workdir, view: View, tally: Tally) -> None:
+    def __init__(
+        self, trainer: Trainer, place: Workdir, view: View, tally: Tally, again: str
+    ) -> None:
+        self.again = again  # what to type to go on
         self.trainer, self.place, self.view, self.tally = trainer, place, view, tally
         self.checkpoints, self.logbook = Checkpoints(place.checkpoints), Logbook(place.metrics_file)
         self.ids_N = jnp.asarray(trainer.dataset.ids_N)
@@ -172,12 +180,14 @@ class _Run:
             number = signal_received()
             if number or trainer.stops_at(step):
                 self.read_pending(state)
+                if not is_sound(state):
+                    self.fail(f"step {step}: the parameters or their norm are not finite", state)
                 loss_nats = self.evaluate(state) if trainer.stops_at(step) else None
                 self.save(state, loss_nats)
             if number and not _is_over(trainer, self.tally):
                 raise Interrupted(
                     f"stopped at step {step} of {trainer.total_steps} and saved: "
-                    f"the same command goes on from there",
+                    f"{self.again} goes on from there",
                     number,
                 )
 
@@ -214,8 +224,11 @@ class _Run:
     def fail(self, what: str, state: TrainState) -> NoReturn:
         """Give up; keep the state and the batch of the update that it was to make next."""
         batch = self.trainer.batch(self.ids_N, int(state.step))
-        write_fault(self.place, self.trainer, state, batch)
         replay = f"charlm replay --workdir={self.place.path} names the array that went bad first"
+        try:
+            write_fault(self.place, self.trainer, state, batch)
+        except CharlmError as error:
+            replay = f"the state before it could not be kept ({error})"
         raise self.diverged(f"{what}; {replay}")
 
     def diverged(self, what: str) -> CharlmError:
@@ -257,12 +270,7 @@ class _Run:
         self.view.row(row)
 
     def save(self, state: TrainState, loss_nats: float | None) -> None:
-        """Write a checkpoint of this step, unless its last update ruined the parameters."""
-        if not is_sound(state):
-            self.fail(
-                f"step {self.tally.step}: the parameters are not finite, or their norm is not",
-                state,
-            )
+        """Write a checkpoint of this step."""
         meta = {
             "charlm_jax": __version__,
             "jax": jax.__version__,

@@ -318,6 +318,7 @@ def load_run(workdir: Path | str, *, checkpoint: str | int = "best") -> Run:
     if not checkpoints.steps():
         raise CharlmError(f"the run at {place.path} has no checkpoint yet: train it first")
     like = jax.eval_shape(lambda: model.init(jax.random.key(0)))
+    fingerprint = place.read_fingerprint()
     try:
         step = checkpoints.choose(str(checkpoint))
         if checkpoint == "latest":
@@ -325,6 +326,11 @@ def load_run(workdir: Path | str, *, checkpoint: str | int = "best") -> Run:
             for damage in damages if sound is not None else ():
                 warnings.warn(f"{damage}: checkpoint {sound} is used", stacklevel=2)
             step = step if sound is None else sound
+        if checkpoints.read_meta(step).get("fingerprint") != fingerprint:
+            raise CharlmError(
+                f"checkpoint {step} of {place.path} was trained on another text or other symbols "
+                f"than {place.vocabulary_file.name} says: put the right file back"
+            )
         params = jax.tree.map(jnp.asarray, checkpoints.restore(step, "params", like))
     except DamagedCheckpoint as error:
         raise CharlmError(f"{error}; {_others(checkpoints)}") from error

@@ -43,7 +43,9 @@ def list_runs(folder: Path | str) -> list[RunRow]:
     """
     root = Path(folder)
     if not root.is_dir():
-        raise CharlmError(f"no folder {folder}: charlm train makes runs/; or name another")
+        raise CharlmError(
+            f"no folder {folder}: name one with runs in it (charlm train makes runs/)"
+        )
     rows = [_row(Workdir(path)) for path in _run_folders(root)]
     return sorted(rows, key=lambda row: row.seconds_ago)
 
@@ -52,14 +54,18 @@ def _run_folders(root: Path) -> Iterator[Path]:
     if (root / "config.json").is_file():
         yield root
         return
-    for path in sorted(root.iterdir()):
-        if path.is_dir() and not path.is_symlink():
+    try:
+        paths = sorted(root.iterdir())
+    except OSError:  # a folder that may not be read has no run to show
+        return
+    for path in paths:
+        if path.is_dir() and not path.is_symlink() and not path.name.startswith("."):
             yield from _run_folders(path)
 
 
 def _row(place: Workdir) -> RunRow:
     files = (place.metrics_file, place.config_file)
-    changed = next(file.stat().st_mtime for file in files if file.exists())
+    changed = next((file.stat().st_mtime for file in files if file.exists()), 0.0)
     seconds_ago = max(0.0, time.time() - changed)
     try:
         config, facts = place.read_config(), place.read_facts()

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from charlm_jax.checkpoint import Checkpoints
-from charlm_jax.config import ModelConfig
+from charlm_jax.config import Config, ModelConfig
 from charlm_jax.models.transfer import carry_over
 from charlm_jax.run import load_run
 from charlm_jax.state_hash import hash_text, state_hash
@@ -16,7 +16,7 @@ from charlm_jax.tally import Tally
 from charlm_jax.train_step import TrainState
 from charlm_jax.trainer import Trainer, fresh_state
 from charlm_jax.types import CharlmError
-from charlm_jax.workdir import Workdir
+from charlm_jax.workdir import Workdir, config_changes
 
 
 def initial_state(
@@ -49,7 +49,8 @@ def initial_state(
             trainer.dataset.vocabulary.symbols,
         )
     except CharlmError as error:
-        raise CharlmError(f"cannot start from {source}: {error}") from error
+        hint = "; begin again with --fresh" if pinned else ""
+        raise CharlmError(f"cannot start from {source}: {error}{hint}") from error
     facts = {
         "run": source,
         "checkpoint": run.checkpoint,
@@ -114,14 +115,18 @@ def resume(
     meta = checkpoints.read_meta(step)
     try:
         fingerprint, tally = meta["fingerprint"], Tally.from_json(meta["tally"])
-    except (KeyError, TypeError) as error:
+        changes = config_changes(Config.from_dict(meta["config"]), trainer.config)
+    except (KeyError, TypeError, CharlmError) as error:
         raise CharlmError(
             f"checkpoint {step} does not say where the run stood: another version of charlm_jax "
             f"may have written it; begin again with --fresh"
         ) from error
     if fingerprint != trainer.dataset.fingerprint:
+        changes.insert(0, "its text is another")
+    if changes:
         raise CharlmError(
-            f"checkpoint {step} was trained on another text: choose another --workdir"
+            f"checkpoint {step} of {place.path} is of another run: {'; '.join(changes)}: put the "
+            f"right one back, or begin again with --fresh"
         )
     like = jax.eval_shape(lambda: fresh_state(trainer))
     params = checkpoints.restore(step, "params", like.params)

@@ -157,8 +157,8 @@ def make_train_step(
             opt_state=opt_state,
             carried=() if state.carried == () else end,
         )
-        is_sound = jnp.isfinite(loss) & jnp.isfinite(norm)
-        new = jax.tree.map(lambda after, before: jnp.where(is_sound, after, before), new, state)
+        is_made = jnp.isfinite(loss) & jnp.isfinite(norm)
+        new = jax.tree.map(lambda after, before: jnp.where(is_made, after, before), new, state)
         characters = jnp.sum(batch.mask_B) * batch.inputs_BT.shape[1]
         return new, StepMetrics(loss, characters, norm)
 
@@ -199,9 +199,9 @@ def make_train_steps(
     The number of steps is an argument and not a shape, so one compiled program serves every
     dispatch, wherever epochs, evaluations or an interruption cut them.
 
-    An update that was not made (see `make_train_step`) ends the dispatch, and leaves a state that
-    the dispatches behind it do not fit: they make no update either, so that the last sound state
-    is still there when the host reads what happened.
+    An update that was not made (see `make_train_step`) leaves `state.step` behind. That ends the
+    dispatch, and one whose first step is not `state.step` does nothing: the last sound state is
+    still there when the host reads what happened.
 
     Args:
       train_step: one update.

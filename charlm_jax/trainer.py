@@ -69,12 +69,6 @@ class Trainer(NamedTuple):
         every = self.config.train.evaluate_every_steps or self.steps_per_epoch
         return step % every == 0 or step == self.total_steps
 
-    @property
-    def first_stop(self) -> int:
-        """Updates before the first checkpoint."""
-        every = self.config.train.evaluate_every_steps or self.steps_per_epoch
-        return min(every, self.total_steps)
-
     def steps_to_next_stop(self, step: int) -> int:
         """Length of the dispatch that starts at `step`.
 

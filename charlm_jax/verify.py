@@ -26,7 +26,7 @@ class Verification(NamedTuple):
       first_difference: the first of them where they differ; None if they are all equal.
       recorded: the hash there, as the run recorded it.
       found: as it is now.
-      environment: what is not as it was when the run began, in words.
+      changes: what is not as it was when the run made these steps, in words.
     """
 
     steps: int
@@ -34,7 +34,7 @@ class Verification(NamedTuple):
     first_difference: int | None
     recorded: str
     found: str
-    environment: list[str]
+    changes: list[str]
 
 
 def verify_run(
@@ -65,8 +65,14 @@ def verify_run(
     ids_N = jnp.asarray(dataset.ids_N)
     last = min(max(steps, min(recorded)), trainer.total_steps)
     wanted = [step for step in sorted(recorded) if step <= last]
-    began = facts["sittings"][0]["environment"] if facts.get("sittings") else {}
-    changes = differences(began, environment()) if began else []
+    if not wanted:
+        raise CharlmError(f"the metrics of {place.path} have no row within its first {last} steps")
+    changes = [
+        f"from step {sitting['from_step']} on {change}"
+        for sitting in facts.get("sittings", [])
+        if sitting["from_step"] < wanted[-1]
+        for change in differences(sitting["environment"], environment())
+    ]
     step, compared = 0, []
     for stop in wanted:
         while step < stop:

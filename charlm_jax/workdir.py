@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,10 +33,27 @@ _FACTS = {
     "finished": str,
 }
 
+_LOCK_TRIES = 10
+
 _MEND = "restore it from a copy, or begin again with --fresh"
 
 # What a run that died before it was claimed may have left.
 _CLAIM = {"lock", "checkpoints", "vocabulary.json"}
+
+
+def config_changes(there: Config, here: Config) -> list[str]:
+    """What keeps one config from going on with the run of another, in words."""
+    before, is_constant_rate = there.flatten(), here.optimizer.schedule == "constant"
+    is_patient = here.train.patience > 0  # when to look then decides when to end
+    return [
+        f"config.{field} is {before[field]!r} there and {value!r} here"
+        for field, value in here.flatten().items()
+        if value != before[field]
+        and not (
+            _may_change(field, before[field], value, is_constant_rate=is_constant_rate)
+            and not (is_patient and field == "train.evaluate_every_steps")
+        )
+    ]
 
 
 def _may_change(field: str, there: Any, here: Any, *, is_constant_rate: bool) -> bool:
@@ -53,7 +71,7 @@ class Workdir:
     def __init__(self, path: Path | str) -> None:
         if "\0" in str(path):
             raise CharlmError(f"workdir={str(path)!r} is not a path: it has a NUL byte")
-        self.path = Path(path)
+        self.path = Path(os.path.expanduser(path))
         self.lock_file = self.path / "lock"
         self.config_file = self.path / "config.json"
         self.vocabulary_file = self.path / "vocabulary.json"
@@ -75,7 +93,7 @@ class Workdir:
         """
         self._refuse_foreign()
         with self._open_lock() as file:
-            if not _locked(file.fileno()):
+            if not _locked_soon(file.fileno()):
                 file.seek(0)
                 raise CharlmError(
                     f"{self.path} is in use by process {file.read().strip() or '?'}: wait for it, "
@@ -84,9 +102,12 @@ class Workdir:
             if not self._is_lock(file):
                 raise CharlmError(f"{self.path} was moved aside just now: try again")
             self._refuse_foreign()  # again, now that nobody else writes
-            file.truncate(0)
-            file.write(f"{os.getpid()}\n")
-            file.flush()
+            try:
+                file.truncate(0)
+                file.write(f"{os.getpid()}\n")
+                file.flush()
+            except OSError as error:
+                raise cannot_write(self.lock_file, error) from error
             yield
 
     def _open_lock(self) -> TextIO:
@@ -118,9 +139,14 @@ class Workdir:
           CharlmError: what is there is not a run, or a process is writing to it.
         """
         self._refuse_foreign()
-        if not self.path.exists():
+        if not self.config_file.exists():
             return None
-        path, number = Path(os.path.abspath(self.path)), 1
+        path, number = self.path.resolve(), 1
+        if Path.cwd().is_relative_to(path):
+            raise CharlmError(
+                f"{self.path} is the folder that this command runs in and cannot be moved aside: "
+                f"go elsewhere, or choose another --workdir"
+            )
         while os.path.lexists(target := path.with_name(f"{path.name}.{number}")):
             number += 1
         with self.held():
@@ -187,7 +213,9 @@ class Workdir:
         facts = self._read_json(self.facts_file)
         sittings = facts.get("sittings", [])
         are_sound = isinstance(sittings, list) and all(
-            isinstance(sitting, dict) and isinstance(sitting.get("environment"), dict)
+            isinstance(sitting, dict)
+            and isinstance(sitting.get("environment"), dict)
+            and isinstance(sitting.get("from_step"), int)
             for sitting in sittings
         )
         for name, kind in _FACTS.items():
@@ -265,14 +293,7 @@ class Workdir:
                     raise CharlmError(f"{path} is a link: a run keeps its files in its own folder")
 
     def _refuse_other_config(self, config: Config) -> None:
-        here, there = config.flatten(), self.read_config().flatten()
-        constant = config.optimizer.schedule == "constant"
-        changes = [
-            f"config.{field} is {there[field]!r} there and {value!r} here"
-            for field, value in here.items()
-            if value != there[field]
-            and not _may_change(field, there[field], value, is_constant_rate=constant)
-        ]
+        changes = config_changes(self.read_config(), config)
         if changes:
             raise CharlmError(
                 f"{self.path} holds another run: {'; '.join(changes)}: choose another --workdir, "
@@ -294,6 +315,15 @@ def _locked(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _locked_soon(descriptor: int) -> bool:
+    """The same, with a little patience: `is_held` takes the lock for a moment."""
+    for _ in range(_LOCK_TRIES):
+        if _locked(descriptor):
+            return True
+        time.sleep(0.02)
+    return False
 
 
 def write_json(file: Path, values: Mapping[str, Any]) -> None:

@@ -90,7 +90,7 @@ def test_a_decoding_error_names_file_offset_byte_and_remedy(folder):
     (folder / "latin.txt").write_bytes(b"caf\xe9 noir")
     message = message_of("latin.txt")
     assert "latin.txt is not utf-8: byte 0xe9 at offset 3" in message
-    assert "--config.data.encoding=latin-1" in message
+    assert "latin-1 (--config.data.encoding, or --encoding)" in message
 
 
 @pytest.mark.parametrize("encoding", ["utf8x", "hex", "", "a\0b"])

@@ -153,6 +153,14 @@ def test_a_run_that_fails_keeps_the_state_before_and_says_how_to_look(
     assert replay.first_bad.name.startswith(("forward", "loss", "after norm"))
 
 
+def test_weights_that_are_ruined_at_an_evaluation_are_a_fault_as_well(tmp_path: Path) -> None:
+    changes = {"optimizer.learning_rate": 1e38, "train.max_steps": 1}
+    with pytest.raises(CharlmError, match=r"step 1: the parameters or their norm .*charlm replay"):
+        train_and_evaluate(make_tiny_config(**changes), tmp_path / "run")
+    first = replay_fault(tmp_path / "run").first_bad
+    assert first is not None
+
+
 def test_the_stages_are_those_of_the_update(trainer: Trainer) -> None:
     """What a replay looks at last is what the jitted update makes."""
     state = fresh_state(trainer)

@@ -322,6 +322,34 @@ def test_no_run_is_a_clear_error(tmp_path: Path, finished: Path) -> None:
         load_run(finished, checkpoint="20")
 
 
+class Gone(Silent):
+    """A terminal that was closed in the third step: it says so, and nothing is printed any more."""
+
+    def advance(self, step: int, loss_nats: float, chars_per_second: float) -> None:
+        if step >= 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def row(self, row: Row) -> None:
+        raise OSError(5, "Input/output error")
+
+
+def test_a_view_that_can_no_longer_print_does_not_end_a_run(finished: Path, tmp_path: Path) -> None:
+    with pytest.raises(Interrupted, match="stopped at step"):
+        train_and_evaluate(make_tiny_config(), tmp_path / "run", view=Gone())
+    assert Checkpoints(tmp_path / "run" / "checkpoints").steps()
+    train_and_evaluate(make_tiny_config(), tmp_path / "run")
+    assert _rows(tmp_path / "run") == _rows(finished)
+
+
+def test_when_to_look_may_not_change_where_it_decides_when_to_end(tmp_path: Path) -> None:
+    patient = {"train.patience": 3, "train.epochs": 5}
+    with pytest.raises(Interrupted):
+        train_and_evaluate(make_tiny_config(**patient), tmp_path / "run", view=StopAt(22))
+    with pytest.raises(CharlmError, match="evaluate_every_steps is 0 there and 1 here"):
+        config = make_tiny_config(**patient, **{"train.evaluate_every_steps": 1})
+        train_and_evaluate(config, tmp_path / "run")
+
+
 def test_plain_lines_show_epochs_and_not_every_step(finished: Path) -> None:
     lines: list[str] = []
     view = Plain(lines.append)

@@ -92,6 +92,45 @@ def test_rows_are_not_dropped_because_the_checkpoints_are_gone(
     assert (workdir / "config.json").read_bytes() == (finished / "config.json").read_bytes()
 
 
+def test_nor_where_they_were_a_finished_runs_only_ones(tmp_path: Path) -> None:
+    workdir, config = tmp_path / "run", make_tiny_config(**{"train.epochs": 1})
+    train_and_evaluate(config, workdir)
+    shutil.rmtree(workdir / "checkpoints")
+    with pytest.raises(CharlmError, match="metrics up to step 19 but no checkpoint"):
+        train_and_evaluate(config, workdir)
+
+
+def test_a_run_that_was_killed_before_its_first_save_may_be_watched_otherwise(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(KeyboardInterrupt):  # asked twice, so nothing is saved
+        train_and_evaluate(make_tiny_config(), tmp_path / "run", view=StopAt(15, times=2))
+    assert _rows(tmp_path / "run")[-1]["step"] == 10
+    config = make_tiny_config(**{"train.evaluate_every_steps": 5})
+    assert train_and_evaluate(config, tmp_path / "run").step == 38
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": 2}, "of another run: config.seed is 2 there and 1 here"),
+        ({"data.corpus": "synthetic:reach=2,symbols=3,characters=3000,seed=1"}, "text"),
+    ],
+)
+def test_another_runs_checkpoint_is_not_gone_on_from(
+    finished: Path, tmp_path: Path, change: dict, message: str
+) -> None:
+    train_and_evaluate(make_tiny_config(**change), tmp_path / "other")
+    shutil.copytree(finished, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    shutil.copytree(tmp_path / "other" / "checkpoints", tmp_path / "run" / "checkpoints")
+    with pytest.raises(CharlmError, match=message):
+        train_and_evaluate(make_tiny_config(), tmp_path / "run")
+    if "data.corpus" in change:
+        with pytest.raises(CharlmError, match="trained on another text or other symbols"):
+            load_run(tmp_path / "run")
+
+
 def test_a_fresh_start_moves_the_old_run_aside(finished: Path, tmp_path: Path) -> None:
     workdir = tmp_path / "run"
     shutil.copytree(finished, workdir)

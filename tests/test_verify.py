@@ -30,7 +30,7 @@ def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_first_steps_of_a_run_are_repeated_bit_for_bit(workdir: Path) -> None:
     result = verify_run(workdir, steps=27)
     assert result.compared == [5, 10, 15, 20, 22, 25]
-    assert result.first_difference is None and result.environment == [] and result.steps == 25
+    assert result.first_difference is None and result.changes == [] and result.steps == 25
     assert verify_run(workdir, steps=1).compared == [5]
 
 
@@ -48,7 +48,7 @@ def test_a_difference_is_found_where_it_begins(workdir: Path, tmp_path: Path) ->
     (changed / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     result = verify_run(changed)
     assert (result.first_difference, result.recorded, result.found) == (15, other, real)
-    assert len(result.environment) == 1 and "threads was 77" in result.environment[0]
+    assert len(result.changes) == 1 and "from step 0 on threads was 77" in result.changes[0]
 
 
 def test_a_run_that_was_watched_otherwise_on_the_way_verifies_as_well(tmp_path: Path) -> None:
