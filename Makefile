@@ -30,7 +30,7 @@ demo: $(READY)  ## Train a small model on Shakespeare, draw text from it, say wh
 	@echo '  $(BIN)/charlm --help'
 
 test: $(READY)  ## Run the tests; PYTEST_ARGS="-m core" runs the quick core
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 $(PYTEST_ARGS)
 
 lint: $(READY)  ## Check style, formatting and types; change nothing
 	$(BIN)/ruff check
