@@ -24,7 +24,7 @@ from typing import IO, Any, TypeVar
 import jax
 import numpy as np
 
-from charlm_jax.types import CharlmError
+from charlm_jax.types import CharlmError, cannot_write
 
 Tree = TypeVar("Tree")
 
@@ -143,7 +143,7 @@ class Checkpoints:
                 number += 1
             return self._path(step).rename(target)
         except OSError as error:
-            raise CharlmError(f"cannot write to {folder}: {error.strerror}") from error
+            raise cannot_write(folder, error) from error
 
     def choose(self, which: str) -> int:
         """The step of `latest`, of `best` (the latest, if nothing was validated), or of a number.

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from charlm_jax.types import CharlmError, bits
+from charlm_jax.types import CharlmError, bits, cannot_write
 
 Row = Mapping[str, Any]
 
@@ -65,7 +65,7 @@ class Logbook:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
         except OSError as error:
-            raise CharlmError(f"cannot write to {self._path}: {error.strerror}") from error
+            raise cannot_write(self._path, error) from error
 
     def rows(self) -> list[Row]:
         """All rows, in order; a last line that was torn off is passed over.
@@ -89,7 +89,7 @@ class Logbook:
             whole.write_text("".join(kept), encoding="utf-8")
             whole.replace(self._path)
         except OSError as error:
-            raise CharlmError(f"cannot write to {self._path}: {error.strerror}") from error
+            raise cannot_write(self._path, error) from error
 
     def _parse(self, number: int, line: bytes) -> Row:
         try:

@@ -20,9 +20,9 @@ from charlm_jax.evaluate import Scorer, make_stream_scorer, make_window_scorer, 
 from charlm_jax.generate import Rows, make_decoder
 from charlm_jax.models import LanguageModel, build_model
 from charlm_jax.sampling import check_scale, sample_keys
-from charlm_jax.types import CharlmError, Params
+from charlm_jax.types import CharlmError, Params, cannot_write
 from charlm_jax.vocab import Vocabulary
-from charlm_jax.workdir import Workdir, cannot_write, write_json
+from charlm_jax.workdir import Workdir, write_json
 
 EVALUATION_MODES = ("window", "stream")
 

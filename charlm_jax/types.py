@@ -48,6 +48,11 @@ def visible(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
+def cannot_write(path: object, error: OSError) -> CharlmError:
+    """The error of a place that cannot be written to."""
+    return CharlmError(f"cannot write to {path}: {error.strerror or error}")
+
+
 def bits(nats: float) -> float:
     """The same amount of information in bits: nats / ln 2."""
     return nats / math.log(2.0)

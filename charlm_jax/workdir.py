@@ -10,18 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from charlm_jax.config import Config
-from charlm_jax.types import CharlmError
+from charlm_jax.types import CharlmError, cannot_write
 from charlm_jax.vocab import Vocabulary
 
 if TYPE_CHECKING:
     from charlm_jax.dataset import Dataset
 
-# What may change when a run goes on: how it is watched, and that it gets longer.
-_WATCHING = (
-    "train.log_every_steps",
-    "train.evaluate_every_steps",
-    "evaluation.batch_size",
-)
+_LIMITS = ("train.max_steps", "train.patience")
 
 # What a run writes down about itself, beside the sittings in which it trained.
 _FACTS = {
@@ -43,26 +38,29 @@ _CLAIM = {"lock", "checkpoints", "vocabulary.json"}
 
 def config_changes(there: Config, here: Config) -> list[str]:
     """What keeps one config from going on with the run of another, in words."""
-    before, is_constant_rate = there.flatten(), here.optimizer.schedule == "constant"
-    is_patient = here.train.patience > 0  # when to look then decides when to end
+    before = there.flatten()
     return [
         f"config.{field} is {before[field]!r} there and {value!r} here"
         for field, value in here.flatten().items()
-        if value != before[field]
-        and not (
-            _may_change(field, before[field], value, is_constant_rate=is_constant_rate)
-            and not (is_patient and field == "train.evaluate_every_steps")
-        )
+        if value != before[field] and not _may_change(field, before[field], value, here)
     ]
 
 
-def _may_change(field: str, there: Any, here: Any, *, is_constant_rate: bool) -> bool:
-    if field in ("train.max_steps", "train.patience"):  # 0 is no limit
-        is_longer = here == 0 or 0 < there < here
-        return is_longer and (is_constant_rate or field == "train.patience")
-    if field == "train.epochs":
-        return is_constant_rate and here > there
-    return field in _WATCHING
+def _may_change(field: str, before: Any, value: Any, config: Config) -> bool:
+    """What only watches a run, or makes it longer without changing the steps that were made."""
+    is_constant_rate = config.optimizer.schedule == "constant"
+    is_later_limit = field in _LIMITS and (value == 0 or 0 < before < value)  # 0 is no limit
+    match field:
+        case "train.log_every_steps" | "evaluation.batch_size":
+            return True
+        case "train.evaluate_every_steps":  # with patience it decides when to end
+            return config.train.patience == 0
+        case "train.epochs":
+            return is_constant_rate and value > before
+        case "train.max_steps":
+            return is_constant_rate and is_later_limit
+        case _:
+            return is_later_limit
 
 
 class Workdir:
@@ -331,8 +329,3 @@ def write_json(file: Path, values: Mapping[str, Any]) -> None:
     partial = file.with_name(file.name + ".partial")
     partial.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     os.replace(partial, file)
-
-
-def cannot_write(path: Path, error: OSError) -> CharlmError:
-    """The error of a place that cannot be written to."""
-    return CharlmError(f"cannot write to {path}: {error.strerror or error}")
