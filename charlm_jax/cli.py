@@ -46,6 +46,11 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         metavar="best|latest|STEP",
         help="which weights; best is the latest where nothing was validated (default: best)",
     )
+    parser.add_argument(
+        "--weights",
+        choices=("average", "raw"),
+        help="of a run that keeps a moving average of its weights (default: average)",
+    )
 
 
 def _add_train(command: argparse.ArgumentParser) -> None:
@@ -74,11 +79,14 @@ def _add_sample(command: argparse.ArgumentParser) -> None:
     add(
         "--mode",
         choices=("carried", "window"),
-        default="carried",
         help="carry the state, or read the last characters again for every new one, as the "
-        "textbook does (default: carried)",
+        "textbook does (default: carried, or window for a model with learned positions)",
     )
-    add("--context", type=int, help="the window's length (default: training's)")
+    add(
+        "--context",
+        type=int,
+        help="the window's length, or the positions that attention keeps (default: training's)",
+    )
     add(
         "--unknown",
         choices=("error", "drop", "replace"),
@@ -99,7 +107,31 @@ def _add_evaluate(command: argparse.ArgumentParser) -> None:
         default="window",
         help="separate windows, or the state carried through the whole text (default: window)",
     )
-    add("--context", type=int, help="the window's length (default: training's)")
+    add(
+        "--context",
+        type=int,
+        help="the window's length, or the positions that attention keeps (default: validation's)",
+    )
+    add("--json", action="store_true", help="one JSON object")
+
+
+def _add_inspect(command: argparse.ArgumentParser) -> None:
+    _add_run(command)
+    add = command.add_argument
+    add("--text", required=True, help="what the model reads")
+    add(
+        "--out",
+        metavar="DIR",
+        help="where the figures go (default: inspect/ in the run's folder); their names end in the "
+        "step and a code of run and text, so that only the same command replaces them",
+    )
+    add(
+        "--unknown",
+        choices=("error", "drop", "replace"),
+        default="error",
+        help="what to do with characters of the text that the model does not know",
+    )
+    add("--replacement", default=" ", help="what --unknown=replace puts there (default: a space)")
     add("--json", action="store_true", help="one JSON object")
 
 
@@ -138,6 +170,7 @@ _COMMANDS: Mapping[str, tuple[Callable[[argparse.ArgumentParser], None], str]] =
     "train": (_add_train, "Train a model, or go on with a run."),
     "sample": (_add_sample, "Draw text from a trained model."),
     "evaluate": (_add_evaluate, "Score every character of a held-out text once."),
+    "inspect": (_add_inspect, "Draw what happens inside a model while it reads a text."),
     "runs": (_add_runs, "List the runs in a folder."),
     "verify": (_add_verify, "Repeat a run's first steps, and compare them bit for bit."),
     "replay": (_add_replay, "Repeat the step at which a run failed, array by array."),
@@ -175,7 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if "=" not in text:
             known.parser.error(f"--config.{text} has no value: write --config.{text}=VALUE")
     known.parser.refuse_unknown(unknown)
-    for flag in ("workdir", "init_from", "folder"):
+    for flag in ("workdir", "init_from", "folder", "out"):
         if getattr(known, flag, None) == "":
             name = "DIR" if flag == "folder" else f"--{flag}"
             known.parser.error(f"{name} is an empty text: name a folder")

@@ -5,14 +5,18 @@ Each imports what it needs when it runs, so that a quick one does not wait for j
 
 import argparse
 import dataclasses
+import hashlib
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from charlm_jax.types import CharlmError
+from charlm_jax.types import CharlmError, visible
 
 if TYPE_CHECKING:
+    from charlm_jax.inside import Inside
     from charlm_jax.run import Run
 
 
@@ -44,7 +48,7 @@ def train(options: argparse.Namespace) -> None:
 def _load(options: argparse.Namespace) -> "Run":
     from charlm_jax.run import load_run
 
-    return load_run(options.workdir, checkpoint=options.checkpoint)
+    return load_run(options.workdir, checkpoint=options.checkpoint, weights=options.weights)
 
 
 def sample(options: argparse.Namespace) -> None:
@@ -78,7 +82,9 @@ def sample(options: argparse.Namespace) -> None:
         for row, text in zip(rows, _joined(pieces, len(rows)), strict=True):
             print(json.dumps({**_finite(row), "text": text}))
         return
-    print(f"{run.workdir}, checkpoint {run.checkpoint}, {options.mode}", file=sys.stderr)
+    mode = options.mode or run.default_mode
+    averaged = ", averaged weights" if run.weights == "average" else ""
+    print(f"{run.workdir}, checkpoint {run.checkpoint}{averaged}, {mode}", file=sys.stderr)
     if len(rows) == 1:
         _print_heading(rows[0])
         print(options.prompt, end="", flush=True)
@@ -129,12 +135,74 @@ def evaluate(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(dataclasses.asdict(evaluation)))
         return
-    rule = evaluation.mode + (f" of {evaluation.context}" if evaluation.context else "")
+    rule = evaluation.mode
+    if evaluation.context:
+        has = "of" if rule == "window" else "with attention to the last"
+        rule = f"{rule} {has} {evaluation.context}"
+    if evaluation.weights == "average":
+        rule += ", averaged weights"
     print(
         f"{evaluation.split}: {evaluation.loss_nats:.4f} nats, "
         f"{evaluation.bits_per_char:.4f} bits per character over {evaluation.characters:,} "
         f"characters ({rule}, checkpoint {evaluation.checkpoint})\n{file}"
     )
+
+
+def inspect(options: argparse.Namespace) -> None:
+    """Have a model read a text, and draw what happens inside it."""
+    run = _load(options)
+    inside = run.inspect(options.text, unknown=options.unknown, replacement=options.replacement)
+    from charlm_jax.report.inside import save_inside
+    from charlm_jax.workdir import Workdir
+
+    own = Workdir(run.workdir).inspect
+    folder = own if options.out is None else Path(os.path.expanduser(options.out))
+    averaged = ", averaged weights" if run.weights == "average" else ""
+    source = f"{visible(run.workdir.resolve().name)[:30]}, checkpoint {run.checkpoint}{averaged}"
+    files = save_inside(inside, folder, tag=_tag(run, inside), source=source)
+    if options.json:
+        print(json.dumps(_inside_as_json(run, inside, options.text, files)))
+        return
+    print(*files, sep="\n")
+    distances = {layer.name: layer.distance_H for layer in inside.layers}
+    rows = {name: d_H for name, d_H in distances.items() if d_H is not None}
+    if rows:
+        most, width = max(map(len, rows.values())), max(map(len, rows))
+        print("\nmean attention distance in characters, by head")
+        print(" " * width + "".join(f"{head:>7}" for head in range(most)))
+    for name, distance_H in rows.items():
+        print(f"{name:<{width}}" + "".join(f"{distance:>7.2f}" for distance in distance_H))
+
+
+def _tag(run: "Run", inside: "Inside") -> str:
+    """What the names of figures end in: no other run, checkpoint or text has the same."""
+    read = f"{run.weights}\n{inside.symbols}".encode("utf-8", "surrogatepass")
+    code = hashlib.sha256(os.fsencode(run.workdir.resolve()) + b"\n" + read).hexdigest()[:8]
+    return f"step_{run.checkpoint}_{code}"
+
+
+def _inside_as_json(
+    run: "Run", inside: "Inside", text: str, files: Iterable[Path]
+) -> dict[str, Any]:
+    layers = []
+    for layer in inside.layers:
+        arrays = {**layer.gates, **layer.states}
+        row: dict[str, Any] = {"name": layer.name, "kind": layer.kind}
+        if layer.distance_H is not None:
+            row["mean_attention_distance"] = layer.distance_H.tolist()
+        if arrays:
+            row["unit_means"] = {name: x.mean(axis=0).tolist() for name, x in arrays.items()}
+        layers.append(row)
+    return {
+        "text": text,
+        "workdir": str(run.workdir),
+        "checkpoint": run.checkpoint,
+        "weights": run.weights,
+        "symbols": list(inside.symbols),
+        "guesses": inside.guesses,
+        "files": [str(file) for file in files],
+        "layers": layers,
+    }
 
 
 def runs(options: argparse.Namespace) -> None:
@@ -229,11 +297,11 @@ def summary(options: argparse.Namespace) -> None:
         listed = [module._asdict() for module in modules]
         print(json.dumps({"parameters": parameters, "modules": listed}))
         return
-    print(f"{'module':<12} {'layer':<10} {'output':<16} {'parameters':>12}")
+    print(f"{'module':<12} {'layer':<14} {'output':<16} {'parameters':>12}")
     for module in modules:
         shape = "(" + ", ".join(map(str, module.output_shape)) + ")"
-        print(f"{module.name:<12} {module.kind:<10} {shape:<16} {module.parameters:>12,}")
-    print(f"{'in all':<40} {parameters:>12,}")
+        print(f"{module.name:<12} {module.kind:<14} {shape:<16} {module.parameters:>12,}")
+    print(f"{'in all':<44} {parameters:>12,}")
 
 
 def corpora(options: argparse.Namespace) -> None:
@@ -271,6 +339,7 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace], int | None]] = {
     "train": train,
     "sample": sample,
     "evaluate": evaluate,
+    "inspect": inspect,
     "runs": runs,
     "verify": verify,
     "replay": replay,

@@ -78,13 +78,27 @@ class SplitConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """The stack of layers."""
+    """The stack of layers, and what each of them is made of."""
 
     layers: tuple[str, ...]
     embedding_size: int
     hidden_size: int
+    block: str
+    norm: str
+    mlp: str
+    mlp_ratio: float
+    position: str
+    max_length: int
+    heads: int
+    kv_heads: int
+    qk_norm: bool
+    window: int
+    scan: str
+    tied_embedding: bool
     dropout: float
     init: str
+    zero_init: bool
+    precision: str
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.layers) <= 64:
@@ -93,6 +107,43 @@ class ModelConfig:
             value = getattr(self, field)
             _require(1 <= value <= 2**20, f"model.{field}", value, "in [1, 2**20]")
         _require(0.0 <= self.dropout < 1.0, "model.dropout", self.dropout, "in [0, 1)")
+        # What is added to a stream, or multiplied with it, has its width.
+        needs = "the width of the embedding" if self.block != "bare" else ""
+        needs = "the width of the output" if self.tied_embedding else needs
+        if needs and self.embedding_size != self.hidden_size:
+            cause = "tied_embedding=True" if self.tied_embedding else f"block={self.block}"
+            raise CharlmError(
+                f"config.model.hidden_size={self.hidden_size} is not allowed: it must be "
+                f"config.model.embedding_size={self.embedding_size} under config.model.{cause}"
+            )
+        if self.block == "bare" and self.mlp != "none":
+            raise CharlmError(
+                f"config.model.mlp={self.mlp!r} is not allowed: it must be none under "
+                f"config.model.block=bare, which has nothing to add it to"
+            )
+        ratio = self.mlp_ratio
+        _require(0.0 < ratio <= 64.0, "model.mlp_ratio", ratio, "above 0 and at most 64")
+        places = self.max_length
+        _require(1 <= places <= 2**20, "model.max_length", places, "in [1, 2**20]")
+        _require_count("model.window", self.window, least=0)
+        _require(1 <= self.heads <= 2**20, "model.heads", self.heads, "in [1, 2**20]")
+        _require(0 <= self.kv_heads <= 2**20, "model.kv_heads", self.kv_heads, "in [0, 2**20]")
+        if "attention" in self.layers:
+            self._check_heads()
+        if "self_attention" in self.layers and self.position == "rotary":
+            width = self.embedding_size
+            _require(width % 2 == 0, "model.embedding_size", width, "even, to be turned in pairs")
+
+    def _check_heads(self) -> None:
+        width, heads, kv_heads = self.hidden_size, self.heads, self.kv_heads
+        divides = width % heads == 0
+        _require(divides, "model.heads", heads, f"a divisor of config.model.hidden_size={width}")
+        groups = kv_heads == 0 or heads % kv_heads == 0
+        divisor = f"0 or a divisor of config.model.heads={heads}"
+        _require(groups, "model.kv_heads", kv_heads, divisor)
+        is_even = self.position != "rotary" or (width // heads) % 2 == 0
+        even = f"such that config.model.hidden_size={width} gives every head an even width (rotary)"
+        _require(is_even, "model.heads", heads, even)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,6 +159,9 @@ class OptimizerConfig:
     epsilon: float
     epsilon_hat: bool
     clip_norm: float
+    weight_decay: float
+    decay_fraction: float
+    average_decay: float
 
     def __post_init__(self) -> None:
         for field in ("learning_rate", "epsilon"):
@@ -116,11 +170,13 @@ class OptimizerConfig:
             allowed = f"in [{_SMALLEST:.2g}, {_LARGEST:.2g}], what float32 holds"
             _require(inside, f"optimizer.{field}", value, allowed)
         _require_count("optimizer.warmup_steps", self.warmup_steps, least=0)
-        for field in ("final_learning_rate", "clip_norm"):
+        for field in ("final_learning_rate", "clip_norm", "weight_decay"):
             value = getattr(self, field)
             inside = 0 <= value <= _LARGEST
             _require(inside, f"optimizer.{field}", value, f"in [0, {_LARGEST:.2g}]")
-        for field in ("beta1", "beta2"):
+        fraction = self.decay_fraction
+        _require(0.0 <= fraction <= 1.0, "optimizer.decay_fraction", fraction, "in [0, 1]")
+        for field in ("beta1", "beta2", "average_decay"):
             value = getattr(self, field)
             _require(0.0 <= value < 1.0, f"optimizer.{field}", value, "in [0, 1)")
 

@@ -72,8 +72,9 @@ class Unfailing:
 
 def describe_row(row: Row) -> str:
     """A metrics row in words: `epoch 3  step 1272  valid 1.612 nats  2.326 bits`."""
+    split = "avg'd" if row["weights"] == "average" else row["split"]
     return (
-        f"epoch {row['epoch']:>2}  step {row['step']:>6}  {row['split']:<5} "
+        f"epoch {row['epoch']:>2}  step {row['step']:>6}  {split:<5} "
         f"{row['loss_nats']:.4f} nats/char  {row['bits_per_char']:.4f} bits/char  "
         f"{row['chars_per_second']:>9,.0f} chars/s  {row['seconds']:>7,.0f} s"
     )

@@ -19,6 +19,7 @@ def metrics_row(
     epoch: int,
     split: str,
     scope: str,
+    weights: str,
     loss_nats: float,
     learning_rate: float,
     state_hash: str,
@@ -33,6 +34,7 @@ def metrics_row(
       split: `train` or `valid`.
       scope: `step` (the steps since the last such row, or a validation on the way) or `epoch` (a
         whole epoch, or the validation at its end).
+      weights: whose loss it is: `raw`, or their moving `average`.
       loss_nats: mean negative log-likelihood of a character.
       learning_rate: of the last update.
       state_hash: of parameters, optimiser and carried state after it (`charlm_jax.state_hash`).
@@ -44,6 +46,7 @@ def metrics_row(
         "epoch": epoch,
         "split": split,
         "scope": scope,
+        "weights": weights,
         "loss_nats": loss_nats,
         "bits_per_char": bits(loss_nats),
         "learning_rate": learning_rate,

@@ -30,7 +30,7 @@ from charlm_jax.logbook import Logbook, metrics_row
 from charlm_jax.start import check_source, initial_state, resume
 from charlm_jax.state_hash import hash_text
 from charlm_jax.tally import NOTHING, Sum, Tally
-from charlm_jax.train_step import Dispatch, TrainState, is_sound
+from charlm_jax.train_step import Dispatch, TrainState, is_sound, trained_weights
 from charlm_jax.trainer import Trainer, build_trainer
 from charlm_jax.types import CharlmError
 from charlm_jax.workdir import Workdir
@@ -241,25 +241,34 @@ class _Loop:
         )
 
     def evaluate(self, state: TrainState) -> float | None:
-        """Score the held-out text if there is any, write the row, remember the best."""
+        """Score the held-out text if there is any, write the rows, remember the best.
+
+        Where an average of the weights is kept, its score is the one that counts.
+        """
         dataset, tally = self.trainer.dataset, self.tally
         if "valid" not in dataset.parts:
             return None
-        score = mean_score(self.trainer.score(state.params, self.ids_N, dataset.part("valid")))
-        seen = Sum(score.loss_nats * score.characters, score.characters, self.lap())
-        if not np.isfinite(score.loss_nats):
-            raise self.diverged(f"step {tally.step}: the held-out loss is {score.loss_nats:g}")
-        self.write_row("valid", "epoch" if self.trainer.ends_epoch(tally.step) else "step", seen)
+        kinds = {"raw": state.params}
+        if state.average:
+            kinds["average"] = state.average
+        for weights, params in kinds.items():
+            score = mean_score(self.trainer.score(params, self.ids_N, dataset.part("valid")))
+            seen = Sum(score.loss_nats * score.characters, score.characters, self.lap())
+            if not np.isfinite(score.loss_nats):
+                raise self.diverged(f"step {tally.step}: the held-out loss is {score.loss_nats:g}")
+            scope = "epoch" if self.trainer.ends_epoch(tally.step) else "step"
+            self.write_row("valid", scope, seen, weights)
         tally.add_score(score.loss_nats)
         return score.loss_nats
 
-    def write_row(self, split: str, scope: str, seen: Sum) -> None:
+    def write_row(self, split: str, scope: str, seen: Sum, weights: str = "raw") -> None:
         """Append a row to the metrics, and show it."""
         row = metrics_row(
             step=self.tally.step,
             epoch=(self.tally.step - 1) // self.trainer.steps_per_epoch + 1,
             split=split,
             scope=scope,
+            weights=weights,
             loss_nats=seen.mean_nats,
             learning_rate=float(self.trainer.schedule(self.tally.step - 1)),
             state_hash=self.state_hash,
@@ -280,7 +289,7 @@ class _Loop:
         }
         self.checkpoints.save(
             self.tally.step,
-            params=state.params,
+            params=trained_weights(state),
             training=(state.step, state.opt_state, state.carried),
             meta=meta,
             loss_nats=loss_nats,

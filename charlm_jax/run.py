@@ -1,4 +1,4 @@
-"""A trained run, picked up again: to draw text from it and to score text with it."""
+"""A trained run, picked up again: to draw text from it, score text with it, look inside it."""
 
 import contextlib
 import dataclasses
@@ -18,8 +18,10 @@ from charlm_jax.dataset import load_dataset
 from charlm_jax.download import Progress
 from charlm_jax.evaluate import Scorer, make_stream_scorer, make_window_scorer, mean_score
 from charlm_jax.generate import Rows, make_decoder
+from charlm_jax.inside import Inside, look_inside
 from charlm_jax.models import LanguageModel, build_model
 from charlm_jax.sampling import check_scale, sample_keys
+from charlm_jax.splits import Part
 from charlm_jax.types import CharlmError, Params, cannot_write
 from charlm_jax.vocab import Vocabulary
 from charlm_jax.workdir import Workdir, write_json
@@ -50,7 +52,8 @@ class TextScore(NamedTuple):
 class Evaluation:
     """A held-out figure with everything that it depends on.
 
-    `context` is the window's length; None under `stream`, whose context is all that was read.
+    `context` is the window's length, or under `stream` how many positions before a character
+    attention saw; None where there is only a recurrent state, which has read all.
     """
 
     loss_nats: float
@@ -61,6 +64,7 @@ class Evaluation:
     split: str
     fingerprint: str
     checkpoint: int
+    weights: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +78,7 @@ class Run:
       model: its functions.
       params: its weights.
       checkpoint: the step that they are from.
+      weights: `raw`, or `average` where they are a moving average.
     """
 
     workdir: Path
@@ -82,6 +87,12 @@ class Run:
     model: LanguageModel
     params: Params = dataclasses.field(repr=False)
     checkpoint: int
+    weights: str
+
+    @property
+    def default_mode(self) -> str:
+        """How text is drawn unless told: `window` where a model cannot read on for ever."""
+        return "carried" if self.model.max_length is None else "window"
 
     def generate(
         self,
@@ -90,7 +101,7 @@ class Run:
         characters: int = 500,
         scale: float = 1.0,
         seed: int = 0,
-        mode: str = "carried",
+        mode: str | None = None,
         context: int | None = None,
         unknown: str = "error",
         replacement: str = " ",
@@ -102,7 +113,7 @@ class Run:
           characters: how many to draw, beyond the prompt. A longer text begins with the shorter.
           scale: the scale factor of the logits, 1 / temperature, in [0, inf].
           seed: root of the noise; the same noise is drawn at every scale.
-          mode: `carried` or `window`; `charlm_jax.generate` defines them.
+          mode: as in `draw`.
           context: as in `draw`.
           unknown: as in `draw`.
           replacement: as in `draw`.
@@ -134,7 +145,7 @@ class Run:
         scales: Sequence[float],
         samples: int,
         seed: int,
-        mode: str = "carried",
+        mode: str | None = None,
         context: int | None = None,
         unknown: str = "error",
         replacement: str = " ",
@@ -148,8 +159,9 @@ class Run:
           samples: how many texts at each scale. Sample i is drawn with the same noise at every
             scale, and does not depend on the other samples.
           seed: root of the noise.
-          mode: `carried` or `window`.
-          context: characters in the window; the training length if None.
+          mode: `carried` or `window`, which `charlm_jax.generate` defines; `default_mode` if None.
+          context: characters in the window, or past positions that attention keeps; the training
+            length if None.
           unknown: what to do with characters of the prompt that the model does not know: `error`,
             `drop` or `replace`.
           replacement: what replaces them.
@@ -159,27 +171,32 @@ class Run:
           scale, then of the second, ...
 
         Raises:
-          CharlmError: an empty prompt, characters that the model does not know, a bad number.
+          CharlmError: an empty prompt, characters that the model does not know, a bad number, more
+            text than the model has places for.
         """
         if not prompt:
             raise CharlmError("the prompt is empty: give at least one character")
         _require_within("chars", characters, 0, _MOST_CHARACTERS)
         _require_within("num", samples, 1, _MOST_TEXTS // max(len(scales), 1))
         _require_within("seed", seed, 0, 2**32 - 1)
-        if mode == "carried" and context is not None:
-            raise CharlmError(
-                "mode=carried has no context to set, it reads all that came before; "
-                "mode=window has one"
-            )
+        mode = self.default_mode if mode is None else mode
+        if mode == "carried":
+            self._refuse_idle_context(mode, context)
         window = self.config.data.sequence_length if context is None else context
         _require_within("context", window, 1, _MOST_CHARACTERS)
-        window = min(window, len(prompt) + characters + 1)  # it is never filled beyond that
+        read = len(prompt) + characters + 1
+        if mode == "window" or context is not None:
+            window = min(window, read)  # it is never filled beyond that
         pairs = list(itertools.product(map(check_scale, scales), range(samples)))
         prompt_N = self.vocabulary.encode(
             prompt, unknown=unknown, replacement=replacement, what="the prompt"
         )
         if not prompt_N.size:
             raise CharlmError("the prompt has no character that the model knows")
+        if mode == "carried":
+            self._refuse_too_long("prompt and text", len(prompt_N) + characters - 1)
+        else:
+            self._refuse_too_long("the window", window)
         rows = Rows(
             keys_B=sample_keys(seed, samples)[jnp.array([index for _, index in pairs])],
             scale_B=jnp.array([scale for scale, _ in pairs], jnp.float32),
@@ -203,7 +220,8 @@ class Run:
           text: at least two characters: the first predicts the second, and is not scored.
           mode: `stream` (each character from all before it) or `window`; `charlm_jax.evaluate`
             defines them.
-          context: the window's length; that of the run's own validation if None.
+          context: the window's length, or the past positions that attention keeps; that of the
+            run's own validation if None.
           unknown: what to do with characters that the model does not know: `error`, `drop` or
             `replace`.
           replacement: what replaces them.
@@ -218,6 +236,7 @@ class Run:
                 f"the text is too short to score ({len(ids_N)} known characters): it takes two, "
                 f"since the first is not predicted"
             )
+        self._refuse_part(mode, context, (range(len(ids_N)),))
         nll_N = score(self.params, jnp.asarray(ids_N), (range(len(ids_N)),))
         return TextScore(nll_N, *mean_score(nll_N))
 
@@ -234,7 +253,8 @@ class Run:
         Args:
           split: `valid`, `test` or `train`.
           mode: `window` or `stream`; `charlm_jax.evaluate` defines them.
-          context: the window's length; that of the run's own validation if None.
+          context: the window's length, or the past positions that attention keeps; that of the
+            run's own validation if None.
           progress: told how a download of the text goes.
 
         Returns:
@@ -250,15 +270,17 @@ class Run:
                 f"the text of {self.config.data.corpus} has changed since {self.workdir} was "
                 f"trained: a figure on it would not be comparable"
             )
+        self._refuse_part(mode, context, dataset.part(split))
         nll_N = score(self.params, jnp.asarray(dataset.ids_N), dataset.part(split))
-        window = (context or self.config.evaluation_context) if mode == "window" else None
+        has_context = mode == "window" or self.model.keeps_positions
         evaluation = Evaluation(
             *mean_score(nll_N),
             mode=mode,
-            context=window,
+            context=self._context(context) if has_context else None,
             split=split,
             fingerprint=dataset.fingerprint,
             checkpoint=self.checkpoint,
+            weights=self.weights,
         )
         return evaluation, nll_N
 
@@ -266,6 +288,7 @@ class Run:
         """Keep the per-character array in the run's folder, with a JSON note beside it."""
         place = Workdir(self.workdir)
         rule = evaluation.mode + (f"_{evaluation.context}" if evaluation.context else "")
+        rule += "_raw" if self.weights == "raw" and _averages(self.config) else ""
         name = f"{evaluation.split}_{rule}_step_{evaluation.checkpoint}.npy"
         file = place.evaluation / name
         try:
@@ -280,30 +303,80 @@ class Run:
             raise cannot_write(place.evaluation, error) from error
         return file
 
+    def inspect(self, text: str, *, unknown: str = "error", replacement: str = " ") -> Inside:
+        """What happens inside the model while it reads a text: attention, gates, states, guesses.
+
+        Args:
+          text: at least one character.
+          unknown: what to do with characters that the model does not know: `error`, `drop` or
+            `replace`.
+          replacement: what replaces them.
+
+        Raises:
+          CharlmError: an empty text, or one that is too long; characters that the model does not
+            know.
+        """
+        if not text:
+            raise CharlmError("the text is empty: give at least one character")
+        ids_T = self.vocabulary.encode(text, unknown=unknown, replacement=replacement)
+        if not ids_T.size:
+            raise CharlmError("the text has no character that the model knows")
+        symbols, kinds = self.vocabulary.symbols, self.config.model.layers
+        return look_inside(self.model, self.params, ids_T, symbols=symbols, kinds=kinds)
+
     def _scorer(self, mode: str, context: int | None) -> Scorer:
         if mode not in EVALUATION_MODES:
             known = " or ".join(EVALUATION_MODES)
             raise CharlmError(f"mode={mode!r} is not known: it must be {known}")
+        context_ = self._context(context)
+        _require_within("context", context_, 1, _MOST_CHARACTERS)
         if mode == "stream":
-            if context is not None:
-                raise CharlmError(
-                    "mode=stream has no context to set, it reads all that came before; "
-                    "mode=window has one"
-                )
-            return make_stream_scorer(self.model, context=self.config.evaluation_context)
-        window = self.config.evaluation_context if context is None else context
-        _require_within("context", window, 1, _MOST_CHARACTERS)
+            self._refuse_idle_context(mode, context)
+            return make_stream_scorer(self.model, context=context_)
         batch_size = self.config.evaluation.batch_size
-        return make_window_scorer(self.model, context=window, batch_size=batch_size)
+        return make_window_scorer(self.model, context=context_, batch_size=batch_size)
+
+    def _context(self, context: int | None) -> int:
+        return self.config.evaluation_context if context is None else context
+
+    def _refuse_idle_context(self, mode: str, context: int | None) -> None:
+        """A recurrent state has read everything; only attention looks back over positions."""
+        if context is not None and not self.model.keeps_positions:
+            raise CharlmError(
+                f"mode={mode} has no context to set, it reads all that came before; "
+                f"mode=window has one"
+            )
+
+    def _refuse_part(self, mode: str, context: int | None, part: Part) -> None:
+        longest = max(len(stretch) for stretch in part) - 1
+        reads = longest if mode == "stream" else min(longest, self._context(context))
+        self._refuse_too_long("the text" if mode == "stream" else "the window", reads)
+
+    def _refuse_too_long(self, what: str, characters: int) -> None:
+        """A model with a learned vector for every place reads no further than these go."""
+        most = self.model.max_length
+        if most is not None and characters > most:
+            raise CharlmError(
+                f"{what} takes {characters} places and the model has {most} "
+                f"(config.model.position={self.config.model.position}): mode=window with a context "
+                f"of at most {most} can do it"
+            )
 
 
-def load_run(workdir: Path | str, *, checkpoint: str | int = "best") -> Run:
+def _averages(config: Config) -> bool:
+    return config.optimizer.average_decay > 0
+
+
+def load_run(
+    workdir: Path | str, *, checkpoint: str | int = "best", weights: str | None = None
+) -> Run:
     """Pick up a run.
 
     Args:
       workdir: its folder.
       checkpoint: `best` (the latest, where nothing was validated), `latest`, or a step. In place of
         a damaged `latest` the one before is taken, with a warning.
+      weights: `raw`, or their moving `average`; the average, where the run kept one, if None.
 
     Raises:
       CharlmError: no run there, no such checkpoint, or one that is damaged.
@@ -314,10 +387,17 @@ def load_run(workdir: Path | str, *, checkpoint: str | int = "best") -> Run:
         model = build_model(config.model, len(vocabulary))
     except CharlmError as error:
         raise CharlmError(f"{place.config_file} does not fit: {error}") from error
+    kinds = ("average", "raw") if _averages(config) else ("raw",)
+    weights = kinds[0] if weights is None else weights
+    if weights not in kinds:
+        raise CharlmError(
+            f"weights={weights!r} is not to be had from {place.path}: it has {' and '.join(kinds)}"
+        )
     checkpoints = Checkpoints(place.checkpoints)
     if not checkpoints.steps():
         raise CharlmError(f"the run at {place.path} has no checkpoint yet: train it first")
     like = jax.eval_shape(lambda: model.init(jax.random.key(0)))
+    like = {"raw": like, "average": like} if _averages(config) else like
     fingerprint = place.read_fingerprint()
     try:
         step = checkpoints.choose(str(checkpoint))
@@ -331,10 +411,11 @@ def load_run(workdir: Path | str, *, checkpoint: str | int = "best") -> Run:
                 f"checkpoint {step} of {place.path} was trained on another text or other symbols "
                 f"than {place.vocabulary_file.name} says: put the right file back"
             )
-        params = jax.tree.map(jnp.asarray, checkpoints.restore(step, "params", like))
+        kept = checkpoints.restore(step, "params", like)
+        params = jax.tree.map(jnp.asarray, kept[weights] if _averages(config) else kept)
     except DamagedCheckpoint as error:
         raise CharlmError(f"{error}; {_others(checkpoints)}") from error
-    return Run(place.path, config, vocabulary, model, params, step)
+    return Run(place.path, config, vocabulary, model, params, step, weights)
 
 
 def _others(checkpoints: Checkpoints) -> str:

@@ -72,7 +72,9 @@ def _row(place: Workdir) -> RunRow:
         rows = Logbook(place.metrics_file).rows()
     except CharlmError:
         return RunRow(str(place.path), "unreadable", "", None, 0, None, None, seconds_ago)
-    losses = [row["loss_nats"] for row in rows if row["split"] == "valid"]
+    counted = "average" if config.optimizer.average_decay > 0 else "raw"
+    valid = [row for row in rows if row["split"] == "valid"]
+    losses = [row["loss_nats"] for row in valid if row["weights"] == counted]
     return RunRow(
         path=str(place.path),
         state=_state(place, facts.get("finished"), bool(rows)),

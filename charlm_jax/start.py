@@ -1,5 +1,6 @@
 """Where a run starts: afresh, from another run's weights, or from its own last sound checkpoint."""
 
+import dataclasses
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,7 +14,7 @@ from charlm_jax.models.transfer import carry_over
 from charlm_jax.run import load_run
 from charlm_jax.state_hash import hash_text, state_hash
 from charlm_jax.tally import Tally
-from charlm_jax.train_step import TrainState
+from charlm_jax.train_step import TrainState, trained_weights, with_weights
 from charlm_jax.trainer import Trainer, fresh_state
 from charlm_jax.types import CharlmError
 from charlm_jax.workdir import Workdir, config_changes
@@ -41,7 +42,7 @@ def initial_state(
     pinned = started_from and str(started_from["checkpoint"])
     try:
         run = load_run(source, checkpoint=pinned or "best")
-        _refuse_other_shape(run.config.model, trainer.config.model)
+        _refuse_other_model(run.config.model, trainer.config.model)
         params = carry_over(
             run.params,
             run.vocabulary.symbols,
@@ -61,9 +62,15 @@ def initial_state(
     return fresh_state(trainer, params), facts
 
 
-def _refuse_other_shape(there: ModelConfig, here: ModelConfig) -> None:
-    """Fields that set the shapes of the weights must be the same; others may differ."""
-    for field in ("layers", "embedding_size", "hidden_size"):
+# What does not change the function that a model computes from its weights, but for rounding.
+_MAY_DIFFER = frozenset({"dropout", "init", "zero_init", "scan", "precision"})
+
+
+def _refuse_other_model(there: ModelConfig, here: ModelConfig) -> None:
+    """Weights mean something only in the model that they were trained in."""
+    for field in [field.name for field in dataclasses.fields(ModelConfig)]:
+        if field in _MAY_DIFFER:
+            continue
         value_there, value_here = getattr(there, field), getattr(here, field)
         if value_there != value_here:
             raise CharlmError(f"config.model.{field} is {value_there!r} there, {value_here!r} here")
@@ -129,8 +136,8 @@ def resume(
             f"right one back, or begin again with --fresh"
         )
     like = jax.eval_shape(lambda: fresh_state(trainer))
-    params = checkpoints.restore(step, "params", like.params)
+    weights = checkpoints.restore(step, "params", trained_weights(like))
     rest = checkpoints.restore(step, "training", (like.step, like.opt_state, like.carried))
     count, opt_state, carried = rest
-    state = jax.tree.map(jnp.array, TrainState(count, params, opt_state, carried))
-    return state, tally
+    state = with_weights(TrainState(count, {}, opt_state, carried, like.average), weights)
+    return jax.tree.map(jnp.array, state), tally

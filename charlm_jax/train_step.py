@@ -10,8 +10,11 @@ import optax
 from charlm_jax.batches import EpochPlan, gather_batch
 from charlm_jax.losses import masked_mean, negative_log_likelihood
 from charlm_jax.models import LanguageModel
+from charlm_jax.optim import update_average
 from charlm_jax.state_hash import state_hash
 from charlm_jax.types import ModelState, Params
+
+NO_AVERAGE: Params = {}
 
 
 class TrainState(NamedTuple):
@@ -23,12 +26,14 @@ class TrainState(NamedTuple):
       opt_state: the optimiser's.
       carried: the state in which the rows of the last batch ended, where the loader carries it
         on; otherwise ().
+      average: the moving average of the weights, where one is kept; otherwise empty.
     """
 
     step: jax.Array
     params: Params
     opt_state: optax.OptState
     carried: ModelState
+    average: Params = NO_AVERAGE
 
 
 class Batch(NamedTuple):
@@ -82,10 +87,30 @@ TrainSteps = Callable[
 
 
 def init_state(
-    params: Params, optimizer: optax.GradientTransformation, carried: ModelState = ()
+    params: Params,
+    optimizer: optax.GradientTransformation,
+    carried: ModelState = (),
+    *,
+    averages: bool = False,
 ) -> TrainState:
-    """A state at step 0."""
-    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), carried)
+    """A state at step 0, with an average of the weights if it is to be kept."""
+    average = jax.tree.map(jnp.copy, params) if averages else NO_AVERAGE
+    step = jnp.zeros((), jnp.int32)
+    return TrainState(step, params, optimizer.init(params), carried, average)
+
+
+def trained_weights(state: TrainState) -> Params:
+    """What a checkpoint keeps as the model: the weights, and their average where there is one."""
+    if not state.average:
+        return state.params
+    return {"raw": state.params, "average": state.average}
+
+
+def with_weights(state: TrainState, weights: Params) -> TrainState:
+    """The state with what `trained_weights` gave."""
+    if not state.average:
+        return state._replace(params=weights)
+    return state._replace(params=weights["raw"], average=weights["average"])
 
 
 @jax.jit
@@ -126,7 +151,11 @@ def loss_of_batch(
 
 
 def make_train_step(
-    model: LanguageModel, optimizer: optax.GradientTransformation, *, context: int = 0
+    model: LanguageModel,
+    optimizer: optax.GradientTransformation,
+    *,
+    context: int = 0,
+    average_decay: float = 0.0,
 ) -> TrainStep:
     """Softmax cross-entropy of the next character, its gradient, and one update.
 
@@ -137,6 +166,7 @@ def make_train_step(
       model: what learns.
       optimizer: of its parameters.
       context: past positions that an attention layer carries on; 0 where nothing is carried.
+      average_decay: of the average of the weights, where the state keeps one.
 
     Returns:
       (state, batch) -> (state, metrics).
@@ -151,11 +181,15 @@ def make_train_step(
         (loss, end), gradient = jax.value_and_grad(loss_nats, has_aux=True)(state.params)
         update, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         norm = optax.tree.norm(gradient)
+        params, average = optax.apply_updates(state.params, update), state.average
+        if average:
+            average = update_average(average, params, state.step, average_decay=average_decay)
         new = TrainState(
             step=state.step + 1,
-            params=optax.apply_updates(state.params, update),
+            params=params,
             opt_state=opt_state,
             carried=() if state.carried == () else end,
+            average=average,
         )
         is_made = jnp.isfinite(loss) & jnp.isfinite(norm)
         new = jax.tree.map(lambda after, before: jnp.where(is_made, after, before), new, state)

@@ -111,6 +111,7 @@ def build_trainer(config: Config, dataset: Dataset) -> Trainer:
       CharlmError: an unknown name, a text too short for the loader, a run too long to count.
     """
     model = build_model(config.model, len(dataset.vocabulary))
+    _refuse_too_long(config, model)
     loader = build_loader(
         config.data.loader,
         part=dataset.part("train"),
@@ -134,7 +135,12 @@ def build_trainer(config: Config, dataset: Dataset) -> Trainer:
         )
     schedule, optimizer = build_update_rule(config, total_steps)
     train_steps = make_train_steps(
-        make_train_step(model, optimizer, context=config.carried_context),
+        make_train_step(
+            model,
+            optimizer,
+            context=config.carried_context,
+            average_decay=config.optimizer.average_decay,
+        ),
         sequence_length=config.data.sequence_length,
         most_steps=min(config.train.steps_per_dispatch, loader.steps_per_epoch),
         dropout_key=stream_key(config.seed, Stream.DROPOUT),
@@ -156,6 +162,23 @@ def build_trainer(config: Config, dataset: Dataset) -> Trainer:
     )
 
 
+def _refuse_too_long(config: Config, model: LanguageModel) -> None:
+    """A model with a learned vector for every place reads no further than these go."""
+    most, data = model.max_length, config.data
+    if most is None:
+        return
+    position = config.model.position
+    rule = f"config.model.position={position} has config.model.max_length={most} places"
+    if data.loader == "streams":
+        raise CharlmError(f"{rule}, and config.data.loader=streams reads on through the whole text")
+    for field, length in {
+        "data.sequence_length": data.sequence_length,
+        "evaluation.context": config.evaluation_context,
+    }.items():
+        if length > most:
+            raise CharlmError(f"{rule}, fewer than config.{field}={length}")
+
+
 def build_update_rule(
     config: Config, total_steps: int
 ) -> tuple[optax.Schedule, optax.GradientTransformation]:
@@ -166,6 +189,7 @@ def build_update_rule(
         learning_rate=adam.learning_rate,
         warmup_steps=adam.warmup_steps,
         final_learning_rate=adam.final_learning_rate,
+        decay_fraction=adam.decay_fraction,
         total_steps=total_steps,
     )
     optimizer = build_optimizer(
@@ -175,6 +199,7 @@ def build_update_rule(
         epsilon=adam.epsilon,
         epsilon_hat=adam.epsilon_hat,
         clip_norm=adam.clip_norm,
+        weight_decay=adam.weight_decay,
     )
     return schedule, optimizer
 
@@ -187,6 +212,7 @@ def fresh_state(trainer: Trainer, params: Params | None = None) -> TrainState:
         params = trainer.model.init(key) if params is None else params
         carries = trainer.loader.carries_state
         carried = trainer.model.initial_state(rows, context) if carries else ()
-        return init_state(params, trainer.optimizer, carried)
+        averages = trainer.config.optimizer.average_decay > 0
+        return init_state(params, trainer.optimizer, carried, averages=averages)
 
     return jax.jit(state)(stream_key(trainer.config.seed, Stream.PARAMETERS), params)

@@ -79,6 +79,14 @@ class Workdir:
         self.damaged = self.path / "damaged"
         self.fault = self.path / "fault"
         self.evaluation = self.path / "evaluation"
+        self.inspect = self.path / "inspect"
+        self.folders = (
+            self.checkpoints,
+            self.damaged,
+            self.fault,
+            self.evaluation,
+            self.inspect,
+        )
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -268,7 +276,7 @@ class Workdir:
         if not self.path.is_dir():
             raise CharlmError(f"{self.path} is not a folder: choose another --workdir")
         self.refuse_links()
-        for folder in (self.checkpoints, self.fault, self.damaged, self.evaluation):
+        for folder in self.folders:
             if folder.exists() and not folder.is_dir():
                 raise CharlmError(f"{folder} is not a folder: move it out of the run")
         if self.config_file.exists():
@@ -285,7 +293,7 @@ class Workdir:
 
     def refuse_links(self) -> None:
         """What lies in the folder of a run must not make it write anywhere else."""
-        for folder in (self.path, self.evaluation, self.checkpoints, self.fault, self.damaged):
+        for folder in (self.path, *self.folders):
             for path in folder.iterdir() if folder.is_dir() else ():
                 if path.is_symlink():
                     raise CharlmError(f"{path} is a link: a run keeps its files in its own folder")

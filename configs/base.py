@@ -3,7 +3,19 @@
 Not a config to train: it is the list of what can be said.
 """
 
+from collections.abc import Mapping
+from typing import TypeVar
+
 from ml_collections import ConfigDict
+
+Sizes = TypeVar("Sizes")
+
+
+def pick(size: str, sizes: Mapping[str, Sizes]) -> Sizes:
+    """What a config has for a size, which stands behind its name, as in `transformer:1.6M`."""
+    if size not in sizes:
+        raise ValueError(f"there is no size {size!r}: name one of {', '.join(sizes)}")
+    return sizes[size]
 
 
 def get_config() -> ConfigDict:
@@ -48,27 +60,65 @@ def get_config() -> ConfigDict:
     config.split.vocabulary = "all"
 
     config.model = ConfigDict()
-    # From the embedding upwards: any of lstm, gru, rnn.
+    # From the embedding upwards: any of lstm, gru, rnn, mingru, attention (queries, keys and
+    # values), self_attention (without parameters).
     config.model.layers = ("lstm",)
     # Width of a symbol's vector.
     config.model.embedding_size = 256
-    # Width of every layer's hidden state.
+    # Width of every layer's output.
     config.model.hidden_size = 512
-    # Share of activations zeroed in training, on every layer's input and before the output.
+    # What surrounds a layer. bare: nothing, as in the textbook. pre_norm: its normalised input goes
+    # through it and is added to the input, and so for an MLP after it; a last norm follows the
+    # stack. post_norm: the sum is normalised, as in the first transformers.
+    config.model.block = "bare"
+    # layer_norm (without a bias) or rms_norm, in blocks that have one.
+    config.model.norm = "rms_norm"
+    # none, gelu, relu2 (squared ReLU) or swiglu.
+    config.model.mlp = "none"
+    # Hidden units of the MLP over hidden_size. swiglu has three matrices and not two: 8/3 of it is
+    # as many parameters as 4 of the others.
+    config.model.mlp_ratio = 4.0
+    # How attention is told where a character stands. none. learned: a vector for every place is
+    # added to the embedding, and there are max_length places. sinusoidal: the same with fixed
+    # vectors. rotary: queries and keys are turned by an angle that grows with the place. alibi:
+    # scores fall in proportion to the distance.
+    config.model.position = "none"
+    config.model.max_length = 1024
+    # Queries; each head has hidden_size / heads of the width.
+    config.model.heads = 1
+    # Heads of keys and values, each shared by as many heads of queries; 0 is as many as heads.
+    config.model.kv_heads = 0
+    # Normalise every query and key before their product.
+    config.model.qk_norm = False
+    # Positions that attention sees, its own included; 0 is all of them.
+    config.model.window = 0
+    # mingru: sequential, associative (more work, in parallel), or auto: sequential on a CPU.
+    config.model.scan = "auto"
+    # The output layer is the embedding, transposed, without a bias.
+    config.model.tied_embedding = False
+    # Share of activations zeroed in training: on every layer's input and before the output where
+    # blocks are bare, otherwise on the embedding and on all that is added to it.
     config.model.dropout = 0.0
     # keras: joint orthogonal and Glorot-uniform kernels, forget-gate bias 1, embedding uniform in
-    # +-0.05. flax: per-gate kernels, LeCun-normal inputs, zero biases.
+    # +-0.05. flax: per-gate kernels, LeCun-normal inputs, zero biases. gpt2: normal with standard
+    # deviation 0.02, less by the root of 2 x layers for what is added to the stream.
     config.model.init = "keras"
+    # Start from zeros in all that blocks add to the stream, so that each is the identity at first.
+    config.model.zero_init = False
+    # float32, or bfloat16: operands of matrix products rounded to that, sums and all else float32.
+    config.model.precision = "float32"
 
     config.optimizer = ConfigDict()
-    # Adam.
+    # Adam, or AdamW if weight_decay is above 0.
     # The constant rate, or the peak of the schedule.
     config.optimizer.learning_rate = 1e-3
-    # constant, or cosine (from the peak to final_learning_rate over the run). Both start with a
-    # linear rise over warmup_steps.
+    # constant, cosine (from the peak to final_learning_rate over the run), or wsd (warm-up, stable,
+    # decay: constant, and over the last decay_fraction of the run straight down to
+    # final_learning_rate). All start with a linear rise over warmup_steps.
     config.optimizer.schedule = "constant"
     config.optimizer.warmup_steps = 0
     config.optimizer.final_learning_rate = 0.0
+    config.optimizer.decay_fraction = 0.2
     config.optimizer.beta1 = 0.9
     config.optimizer.beta2 = 0.999
     # Keeps Adam's quotient finite. Keras has 1e-7, optax and PyTorch 1e-8.
@@ -78,6 +128,13 @@ def get_config() -> ConfigDict:
     config.optimizer.epsilon_hat = False
     # Largest global norm of the gradient; 0 does not clip.
     config.optimizer.clip_norm = 0.0
+    # Every step takes learning_rate x weight_decay of the kernels away (AdamW); embeddings, biases
+    # and norms keep theirs.
+    config.optimizer.weight_decay = 0.0
+    # Also keep an exponential moving average of the weights, which forgets 1 - average_decay of
+    # itself a step. It is scored beside the raw ones, and is what best and patience mean and what
+    # sample takes. 0 keeps none.
+    config.optimizer.average_decay = 0.0
 
     config.train = ConfigDict()
     # Passes over the training text.

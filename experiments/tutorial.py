@@ -33,7 +33,7 @@ from charlm_jax.dataset import Dataset, load_dataset
 from charlm_jax.download import MYSTERIOUS_ISLAND, obtain
 from charlm_jax.logbook import Logbook
 from charlm_jax.loop import train_and_evaluate
-from charlm_jax.models.attention import basic_self_attention, self_attention
+from charlm_jax.models.equations import basic_self_attention, self_attention
 from charlm_jax.models.summary import summarize
 from charlm_jax.report.learning_curve import save_learning_curves
 from charlm_jax.run import Run, load_run

@@ -1,17 +1,28 @@
 """What every test runs under: strict shapes and a shared compilation cache."""
 
+import functools
 import os
 from pathlib import Path
 
 import jax
 import pytest
 
-from charlm_jax.config import Config
+from charlm_jax.config import Config, ModelConfig
 from charlm_jax.config_files import load_config
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent / ".jax_cache"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+# LLVM does not optimise what this compiles, which is done twice as soon: for programs that run a few
+# times. XLA's own passes are as ever.
+quick_jit = functools.partial(
+    jax.jit,
+    compiler_options={
+        "xla_backend_optimization_level": 0,
+        "xla_llvm_disable_expensive_passes": True,
+    },
+)
 
 TINY = {
     "data.corpus": "synthetic:reach=2,symbols=4,characters=3000,seed=1",
@@ -35,6 +46,12 @@ def tiny_config() -> Config:
 def make_tiny_config(**changes: object) -> Config:
     """The tiny config with dotted fields changed: `make_tiny_config(**{"seed": 2})`."""
     return load_config(str(Path(__file__).parent.parent / "configs" / "base.py"), TINY | changes)
+
+
+def make_model_config(*layers: str, **changes: object) -> ModelConfig:
+    """A model of tiny sizes: `make_model_config("lstm", hidden_size=8)`."""
+    fields = {f"model.{name}": value for name, value in changes.items()}
+    return make_tiny_config(**{"model.layers": layers, **fields}).model
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "charlm_jax"
 ORDER = [
     "__main__", "cli", "flags", "commands", "report", "api", "verify", "shelf", "loop", "start",
     "fault", "run", "trainer", "environment", "workdir", "checkpoint", "interrupts", "console",
-    "tally", "dataset", "train_step", "evaluate", "generate", "models", "optim", "losses",
+    "tally", "dataset", "train_step", "evaluate", "generate", "inside", "models", "optim", "losses",
     "sampling", "state_hash", "randomness", "corpora", "download", "synthetic", "vocab", "batches",
     "splits", "logbook", "config_files", "config", "types",
 ]

@@ -76,7 +76,7 @@ def test_sample_as_text(workdir: str, capsys: pytest.CaptureFixture[str]) -> Non
 def test_evaluate_as_json(workdir: str, mode: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", f"--workdir={workdir}", f"--mode={mode}", "--json"]) == 0
     (row,) = _json_lines(capsys.readouterr().out)
-    names = "loss_nats bits_per_char characters mode context split fingerprint checkpoint"
+    names = "loss_nats bits_per_char characters mode context split fingerprint checkpoint weights"
     assert list(row) == names.split()
     assert row["characters"] == 300 and row["context"] == (8 if mode == "window" else None)
     (file,) = Path(workdir, "evaluation").glob(f"valid_{mode}*.npy")

@@ -124,6 +124,7 @@ LINKED: Mapping[str, str] = {
     "metrics_linked": "metrics.jsonl",
     "checkpoints_linked": "checkpoints",
     "evaluation_linked": "evaluation",
+    "inspect_linked": "inspect",
 }
 
 
@@ -191,6 +192,10 @@ def _evaluation_a_file(run: Path) -> None:
     (run / "evaluation").write_text("mine")
 
 
+def _inspect_a_file(run: Path) -> None:
+    (run / "inspect").write_text("mine")
+
+
 def _checkpoints_a_file(run: Path) -> None:
     shutil.rmtree(run / "checkpoints")
     (run / "checkpoints").write_text("mine")
@@ -224,6 +229,7 @@ DAMAGED: Mapping[str, Callable[[Path], None]] = {
     "note_of_other_arrays": _note_of_other_arrays,
     "of_another_model": _of_another_model,
     "evaluation_a_file": _evaluation_a_file,
+    "inspect_a_file": _inspect_a_file,
     "checkpoints_a_file": _checkpoints_a_file,
     "fault_damaged": _fault_damaged,
     "config_gone": _config_gone,
@@ -311,6 +317,11 @@ CATALOGUE: Mapping[str, Sequence[tuple[str, Says]]] = {
         ("sample --workdir=done --prompt=a --config.seed=1", "--config.seed=1 means nothing"),
         ("evaluate", ("missing", "--workdir")),
         ("evaluate --workdir=done --prompt=a", "unknown argument --prompt"),
+        ("inspect", ("missing", "--workdir, --text")),
+        ("inspect --workdir=done", ("missing", "--text")),
+        ("inspect --workdir=done --text", "--text has no value: write --"),
+        ("inspect --workdir=done --text=a --out=", "--out is an empty text"),
+        ("inspect --workdir=done --text=a --mode=window", "unknown argument --mode"),
         ("runs a b", "unknown argument b"),
         ("runs --folder=x", "unknown argument --folder"),
         ("runs ''", "DIR is an empty text"),
@@ -497,6 +508,23 @@ CATALOGUE: Mapping[str, Sequence[tuple[str, Says]]] = {
         ("sample --workdir=done --prompt=@ --unknown=replace --replacement=?", "'?'"),
         ("sample --workdir=done --prompt=@ --unknown=ignore", ("'ignore'", "drop", "replace")),
     ],
+    "Texts to look inside with": [
+        ("inspect --workdir=done --text=", "the text is empty"),
+        ("inspect --workdir=done --text=a@#", ("'#' (U+0023), '@'", "drop or replace")),
+        ("inspect --workdir=done --text='a\udcff'", "U+DCFF"),
+        ("inspect --workdir=done --text=@ --unknown=drop", "no character that the model knows"),
+        (
+            "inspect --workdir=done --text=@ --unknown=replace --replacement=?",
+            ("the replacement '?'", "--replacement"),
+        ),
+        ("inspect --workdir=done --text=a --unknown=ignore", ("'ignore'", "drop", "replace")),
+        ("inspect --workdir=done --text=" + "a" * 2001, ("2001 characters", "at most 2000")),
+        ("inspect --workdir=done --text=a --out=fox.txt", "cannot write the figure fox.txt/"),
+        ("inspect --workdir=done --text=a --out=fox.txt/x", "cannot write the figure fox.txt/x/"),
+        ("inspect --workdir=done --text=a --out=/proc/x", "cannot write the figure /proc/x/"),
+        ("inspect --workdir=done --text=a --out='a\0b'", "cannot write the figure a"),
+        ("inspect --workdir=inspect_a_file --text=a", ("cannot write the figure", "inspect/")),
+    ],
     "Numbers of sample, evaluate, verify and summary": [
         ("sample --workdir=done --prompt=a --chars=-1", "chars=-1"),
         ("sample --workdir=done --prompt=a --chars=many", "'many'"),
@@ -555,6 +583,7 @@ CATALOGUE: Mapping[str, Sequence[tuple[str, Says]]] = {
         ("runs 'two\nlines'", "no folder two"),
         ("sample --workdir=. --prompt=a", ("no run at .", "no config.json")),
         ("evaluate --workdir=nowhere", ("no run at nowhere", "no such folder")),
+        ("inspect --workdir=nowhere --text=a", ("no run at nowhere", "no such folder")),
         ("verify --workdir=nowhere", ("no run at nowhere", "no such folder")),
         ("verify --workdir=notes", ("no run at notes", "no config.json")),
         ("replay --workdir=nowhere", ("no run at nowhere", "no such folder")),
@@ -563,6 +592,7 @@ CATALOGUE: Mapping[str, Sequence[tuple[str, Says]]] = {
         ("runs nowhere", "no folder nowhere"),
         ("runs fox.txt", "no folder fox.txt"),
         ("sample --workdir=unfinished --prompt=a", ("unfinished has no checkpoint", "train it")),
+        ("inspect --workdir=unfinished --text=a", ("unfinished has no checkpoint", "train it")),
         ("evaluate --workdir=unfinished", ("unfinished has no checkpoint", "train it")),
         ("verify --workdir=unfinished", ("unfinished has no metrics", "train it")),
         ("verify --workdir=metrics_empty", ("metrics_empty has no metrics", "train it")),
@@ -631,6 +661,7 @@ CATALOGUE: Mapping[str, Sequence[tuple[str, Says]]] = {
         ("sample --workdir=done --prompt=a --checkpoint=", ("''", "19, 38")),
         ("sample --workdir=done --prompt=a --checkpoint=-1", ("'-1'", "19, 38")),
         ("sample --workdir=done --prompt=a --checkpoint=³", ("'³'", "19, 38")),
+        ("inspect --workdir=done --text=a --checkpoint=7", ("'7'", "19, 38")),
         ("evaluate --workdir=done --checkpoint=best,latest", ("'best,latest'", "19, 38")),
         ("sample --workdir=best_damaged --prompt=a", ("checkpoint 38 is damaged", "sound", "19")),
         ("evaluate --workdir=best_damaged", ("checkpoint 38 is damaged", "sound", "19")),
@@ -795,6 +826,7 @@ HARMLESS: Sequence[str] = [
     "sample --workdir=done --prompt=a --chars=3 --scale=1e400",
     "sample --workdir=done --prompt=a --chars=3 --scale=1e-300",
     "sample --workdir=done --prompt=a --chars=3 --mode=window --context=2147483647",
+    f"inspect --workdir=done --text={'abcd' * 500} --out=made",
     "verify --workdir=done --steps=2147483647",
     "summary --config=tiny.py --symbols=1114112",
     "runs .",
@@ -824,17 +856,34 @@ FIELDS: Mapping[str, Refused | None] = {
     "model.layers": (("", ",", "()"), "has 0 layers, not 1 to 64"),
     "model.embedding_size": ((*COUNTS, "0"), "in [1, 2**"),
     "model.hidden_size": ((*COUNTS, "0"), "in [1, 2**"),
+    "model.block": (("", "x", "Bare"), "one of bare, pre_norm, post_norm"),
+    "model.norm": (("", "x", "RMSNorm"), "one of layer_norm, rms_norm"),
+    "model.mlp": (("", "x", "gelu"), "must be none"),
+    "model.mlp_ratio": ((*NOT_POSITIVE, "65"), "above 0 and at most 64"),
+    "model.position": (("", "x", "Rotary"), "one of none, learned, sinusoidal, rotary, alibi"),
+    "model.max_length": ((*COUNTS, "0"), "in [1, 2**20]"),
+    "model.heads": ((*COUNTS, "0"), "in [1, 2**20]"),
+    "model.kv_heads": (COUNTS, "in [0, 2**20]"),
+    "model.qk_norm": (("", "1", "yes", "None"), "write true or false"),
+    "model.window": (COUNTS, "in [0, 2**31)"),
+    "model.scan": (("", "x", "Auto"), "one of auto, sequential, associative"),
+    "model.tied_embedding": (("", "1", "yes", "None"), "write true or false"),
     "model.dropout": (("-0.1", "1", "nan", "inf", "1e400"), "in [0, 1)"),
-    "model.init": (("", "x", "Keras"), "one of keras, flax"),
+    "model.init": (("", "x", "Keras"), "one of keras, flax, gpt2"),
+    "model.zero_init": (("", "1", "yes", "None"), "write true or false"),
+    "model.precision": (("", "x", "float16"), "one of float32, bfloat16"),
     "optimizer.learning_rate": ((*NOT_POSITIVE, "1e-60"), "in [1.2e-38, 1.7e+38]"),
-    "optimizer.schedule": (("", "x", "Cosine"), "one of constant, cosine"),
+    "optimizer.schedule": (("", "x", "Cosine"), "one of constant, cosine, wsd"),
     "optimizer.warmup_steps": (COUNTS, "in [0, 2**31)"),
     "optimizer.final_learning_rate": (("-1", "nan", "inf", "1e400"), "in [0, 1.7e+38]"),
+    "optimizer.decay_fraction": (("-0.1", "1.1", "nan", "inf", "1e400"), "in [0, 1]"),
     "optimizer.beta1": (("-0.1", "1", "nan", "inf", "1e400"), "in [0, 1)"),
     "optimizer.beta2": (("-0.1", "1", "nan", "inf", "1e400"), "in [0, 1)"),
     "optimizer.epsilon": ((*NOT_POSITIVE, "1e-60"), "in [1.2e-38, 1.7e+38]"),
     "optimizer.epsilon_hat": (("", "1", "yes", "None"), "write true or false"),
     "optimizer.clip_norm": (("-1", "nan", "inf", "1e400"), "in [0, 1.7e+38]"),
+    "optimizer.weight_decay": (("-1", "nan", "inf", "1e400"), "in [0, 1.7e+38]"),
+    "optimizer.average_decay": (("-0.1", "1", "nan", "inf", "1e400"), "in [0, 1)"),
     "train.epochs": ((*COUNTS, "0"), "in [1, 2**31)"),
     "train.max_steps": (COUNTS, "in [0, 2**31)"),
     "train.steps_per_dispatch": ((*COUNTS, "0"), "in [1, 2**31)"),

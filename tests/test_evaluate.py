@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from charlm_jax.config import ModelConfig
 from charlm_jax.evaluate import make_stream_scorer, make_window_scorer, mean_score
 from charlm_jax.losses import masked_mean, negative_log_likelihood
 from charlm_jax.models import LanguageModel, build_model
+from tests.conftest import make_model_config
 
 V = 7
 IDS = np.random.default_rng(0).integers(0, V, 60).astype(np.uint8)
@@ -19,7 +19,7 @@ IDS = np.random.default_rng(0).integers(0, V, 60).astype(np.uint8)
 
 @pytest.fixture(scope="module")
 def model() -> LanguageModel:
-    return build_model(ModelConfig(("lstm",), 5, 6, 0.0, "flax"), V)
+    return build_model(make_model_config("lstm", init="flax"), V)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ import pytest
 from charlm_jax import fault
 from charlm_jax.batches import EpochPlan
 from charlm_jax.checkpoint import Checkpoints
-from charlm_jax.config import ModelConfig
 from charlm_jax.dataset import load_dataset
 from charlm_jax.fault import replay_fault, write_fault
 from charlm_jax.loop import train_and_evaluate
@@ -26,7 +25,7 @@ from charlm_jax.train_step import (
 from charlm_jax.trainer import Trainer, build_trainer, fresh_state
 from charlm_jax.types import CharlmError
 from charlm_jax.workdir import Workdir
-from tests.conftest import make_tiny_config
+from tests.conftest import make_model_config, make_tiny_config
 
 T = 5
 IDS = jnp.asarray(np.random.default_rng(0).integers(0, 6, 80).astype(np.uint8))
@@ -54,7 +53,7 @@ def test_a_step_that_is_not_finite_changes_nothing_nor_do_those_behind_it(
 ) -> None:
     """Update 1 (from 0) ruins the weights, so update 2 is not made, and update 3 neither."""
     model, optimizer = (
-        build_model(ModelConfig(("lstm",), 5, 6, 0.0, "keras"), 6),
+        build_model(make_model_config("lstm"), 6),
         _poisoned(1, value),
     )
     steps = make_train_steps(

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from charlm_jax.config import ModelConfig
 from charlm_jax.generate import Rows, make_decoder
 from charlm_jax.models import LanguageModel, build_model
 from charlm_jax.sampling import gumbel_noise, sample_keys
 from charlm_jax.types import CharlmError
+from tests.conftest import make_model_config
 
 V = 9
 PROMPT = np.array([3, 1, 4, 1, 5], np.uint8)
@@ -20,7 +20,7 @@ PROMPT = np.array([3, 1, 4, 1, 5], np.uint8)
 
 @pytest.fixture(scope="module")
 def model() -> LanguageModel:
-    return build_model(ModelConfig(("lstm", "gru"), 5, 6, 0.0, "flax"), V)
+    return build_model(make_model_config("lstm", "gru", init="flax"), V)
 
 
 @pytest.fixture(scope="module")

@@ -63,7 +63,7 @@ def test_rows_say_what_happened(finished: Path) -> None:
     rows = _rows(finished, timing=True)
     steps_per_epoch = math.ceil(2700 // 9 / 16)
     assert steps_per_epoch == 19
-    names = "step epoch split scope loss_nats bits_per_char learning_rate state_hash"
+    names = "step epoch split scope weights loss_nats bits_per_char learning_rate state_hash"
     assert all(list(row) == [*names.split(), "chars_per_second", "seconds"] for row in rows)
     kinds = [(r["step"], r["epoch"], r["split"]) for r in rows if r["scope"] == "epoch"]
     assert kinds == [(19, 1, "train"), (19, 1, "valid"), (38, 2, "train"), (38, 2, "valid")]

@@ -1,10 +1,16 @@
-"""The contract of every mixer, and the layers against PyTorch's values."""
+"""The contract of every model, and the recurrent layers against PyTorch's values.
+
+A mixer takes part by its line in `MIXERS`: `pytest tests/test_models.py -k NAME` is the contract of
+that one. The properties are plain functions of a `Subject`; further down they are shown to fail on
+mixers that break them.
+"""
 
 import dataclasses
+import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +20,7 @@ from flax import linen as nn
 
 from charlm_jax.config import ModelConfig
 from charlm_jax.losses import negative_log_likelihood
-from charlm_jax.models import LanguageModel, build_model
+from charlm_jax.models import build_model
 from charlm_jax.models.gru import GRU, GRUState
 from charlm_jax.models.initializers import init_scheme
 from charlm_jax.models.lstm import LSTM, LSTMState
@@ -22,27 +28,111 @@ from charlm_jax.models.mixers import MIXERS
 from charlm_jax.models.ops import embed
 from charlm_jax.models.rnn import RNN, RNNState
 from charlm_jax.types import CharlmError
+from tests.conftest import make_model_config, quick_jit
 
 GOLDENS = Path(__file__).parent / "goldens" / "recurrent.npz"
-V, B, T = 11, 3, 7
+V, B, T = 11, 8, 7
+# Positions that an attention layer keeps: fewer than are read at once, or more.
+FEW, MANY = 2, T + 2
 
-TINY = ModelConfig(("lstm",), embedding_size=5, hidden_size=6, dropout=0.0, init="keras")
-STACKS = [(name,) for name in MIXERS] + [("lstm", "gru", "rnn")]
+BARE = {"embedding_size": 6, "hidden_size": 8, "heads": 2}
+BLOCK = {
+    "embedding_size": 8,
+    "hidden_size": 8,
+    "heads": 2,
+    "block": "pre_norm",
+    "mlp": "gelu",
+    "mlp_ratio": 1.5,
+    "max_length": 3 * T,
+}
+ATTENTION, SELF_ATTENTION = ("attention",), ("self_attention",)
+
+# Every mixer, whatever it is, in a bare stack and in a block.
+CASES: dict[str, ModelConfig] = {}
+for _name in MIXERS:
+    CASES[f"{_name}-bare"] = make_model_config(_name, **BARE)
+    CASES[f"{_name}-pre_norm-bfloat16"] = make_model_config(_name, **BLOCK, precision="bfloat16")
+
+# What else can be said of a model, in pairs: each name has its turn, and not with every other.
+# fmt: off
+_FURTHER: list[tuple[tuple[str, ...], dict[str, Any]]] = [
+    (ATTENTION, BLOCK),
+    (ATTENTION, BLOCK | {"position": "learned", "heads": 1, "norm": "layer_norm", "mlp": "relu2"}),
+    (ATTENTION, BLOCK | {"position": "sinusoidal", "heads": 4, "block": "post_norm"}),
+    (ATTENTION, BLOCK | {"position": "rotary", "heads": 4, "kv_heads": 2, "qk_norm": True,
+                         "mlp": "swiglu"}),
+    (ATTENTION, BLOCK | {"position": "alibi", "heads": 4, "kv_heads": 2, "mlp": "none"}),
+    (ATTENTION, BLOCK | {"position": "rotary", "precision": "bfloat16", "mlp": "swiglu"}),
+    (ATTENTION * 2, BARE | {"position": "rotary", "window": 3, "init": "flax"}),
+    (ATTENTION * 2, BLOCK | {"tied_embedding": True, "zero_init": True, "init": "gpt2"}),
+    (SELF_ATTENTION, BLOCK | {"position": "rotary", "norm": "layer_norm"}),
+    (SELF_ATTENTION, BARE | {"position": "learned", "max_length": 3 * T, "window": 4}),
+    (("mingru",), BARE | {"scan": "sequential"}),
+    (("mingru",), BLOCK | {"scan": "associative", "init": "gpt2"}),
+    (("gru",), BARE | {"embedding_size": 8, "position": "sinusoidal", "tied_embedding": True}),
+    (("lstm",), BLOCK | {"block": "post_norm", "norm": "layer_norm", "init": "flax"}),
+    (("lstm", "attention"), BLOCK | {"position": "alibi"}),
+    (("mingru", "attention", "gru"), BARE),
+]
+# fmt: on
+for _layers, _changes in _FURTHER:
+    _common = BLOCK if "block" in _changes else BARE
+    _own = [f"{k}={v}" for k, v in _changes.items() if k == "block" or _common.get(k) != v]
+    CASES["-".join(["+".join(_layers), *_own])] = make_model_config(*_layers, **_changes)
+
+_IS_BARE = {name: name.endswith("-bare") for name in CASES}
+# Models with nothing else to them keep few positions and many, the others few or many by turns.
+CARRYING = [
+    (name, context)
+    for i, name in enumerate(CASES)
+    for context in ([FEW, MANY] if _IS_BARE[name] else [(FEW, MANY)[i // 2 % 2]])
+]
+READING = [*((name, 0) for name in CASES), *CARRYING]
 
 
-@pytest.fixture(params=STACKS, ids="+".join)
-def model(request: pytest.FixtureRequest) -> LanguageModel:
-    return build_model(dataclasses.replace(TINY, layers=request.param), V)
+def draw(seed: int, *shape: int) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape).astype(np.float32))
 
 
-@pytest.fixture
-def params(model: LanguageModel) -> Any:
-    return model.init(jax.random.key(0))
+def draw_ids(seed: int) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(seed).integers(0, V, (B, T), dtype=np.int32))
 
 
-@pytest.fixture
-def ids_BT() -> jax.Array:
-    return jax.random.randint(jax.random.key(1), (B, T), 0, V)
+class Subject:
+    """A model whose every number is drawn, biases and scales too, so that all of them matter.
+
+    Attributes:
+      model: its functions.
+      apply: `model.apply`, compiled.
+      params: its weights.
+      tolerance: how far two ways to the same logits, around 1, may lie apart.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        self.config, self.model = config, build_model(config, V)
+        self.apply = quick_jit(self.model.apply)
+        generator = np.random.default_rng(0)
+        self.params = jax.tree.map(
+            lambda x: jnp.asarray(generator.normal(0, 0.6, x.shape).astype(np.float32)),
+            jax.eval_shape(self.model.init, jax.random.key(0)),
+        )
+        # Where a last bit tips the rounding of an operand, a product moves by 2^-9 of it.
+        self.tolerance = 1e-5 if config.precision == "float32" else 0.05
+
+    def read(self, ids_BT: jax.Array, state: Any) -> tuple[jax.Array, Any]:
+        """Logits, and the state after them."""
+        return self.apply(self.params, ids_BT, state)
+
+    def start(self, context: int) -> Any:
+        """A state that has read a text, if there is room to remember it."""
+        state = self.model.initial_state(B, context)
+        return self.read(draw_ids(1), state)[1] if context else state
+
+
+@functools.cache
+def subject_of(name: str) -> Subject:
+    """A case, which many tests share."""
+    return Subject(CASES[name])
 
 
 @pytest.fixture(autouse=True)
@@ -51,100 +141,348 @@ def _strict_dtypes() -> Any:
         yield
 
 
-def test_shapes_and_dtypes(model: LanguageModel, params: Any, ids_BT: jax.Array) -> None:
-    logits_BTV, state = model.apply(params, ids_BT, model.initial_state(B, 0))
-    assert logits_BTV.shape == (B, T, V) and logits_BTV.dtype == jnp.float32
-    before = jax.tree.map(jnp.shape, model.initial_state(B, 0))
-    assert jax.tree.map(jnp.shape, state) == before
+# The properties.
 
 
-def test_nothing_before_a_changed_character_moves(
-    model: LanguageModel, params: Any, ids_BT: jax.Array
-) -> None:
-    place = 4
-    changed_BT = ids_BT.at[:, place].set((ids_BT[:, place] + 1) % V)
-    first, _ = model.apply(params, ids_BT, model.initial_state(B, 0))
-    second, _ = model.apply(params, changed_BT, model.initial_state(B, 0))
-    np.testing.assert_array_equal(first[:, :place], second[:, :place])
-    assert np.abs(first[:, place:] - second[:, place:]).max(axis=(0, 2)).min() > 1e-7
+def check_form(subject: Subject, context: int) -> None:
+    """Logits are float32, and a state keeps its form, with the rows first."""
+    state = subject.model.initial_state(B, context)
+    form = jax.tree.map(lambda x: (x.shape, x.dtype), state)
+    assert all(x.shape[0] == B for x in jax.tree.leaves(state))
+    for seed in (0, 1):
+        logits_BTV, state = subject.read(draw_ids(seed), state)
+        assert logits_BTV.shape == (B, T, V) and logits_BTV.dtype == jnp.float32
+        assert np.isfinite(logits_BTV).all()
+        assert jax.tree.map(lambda x: (x.shape, x.dtype), state) == form
 
 
-def test_rows_do_not_see_one_another(model: LanguageModel, params: Any, ids_BT: jax.Array) -> None:
-    changed_BT = ids_BT.at[0].set((ids_BT[0] + 1) % V)
-    first, _ = model.apply(params, ids_BT, model.initial_state(B, 0))
-    second, _ = model.apply(params, changed_BT, model.initial_state(B, 0))
-    np.testing.assert_array_equal(first[1:], second[1:])
-    assert np.abs(first[0] - second[0]).max() > 1e-6
+def check_causality(subject: Subject, context: int) -> None:
+    """Row t changes at place t: what lies before comes out the same to the bit."""
+    ids_BT, start = draw_ids(0), subject.start(context)
+    places_T = np.arange(T)
+    changed_BT = ids_BT.at[places_T, places_T].set((ids_BT[places_T, places_T] + 1) % V)
+    first_BTV, _ = subject.read(ids_BT, start)
+    second_BTV, _ = subject.read(changed_BT, start)
+    for t in places_T:
+        np.testing.assert_array_equal(first_BTV[t, :t], second_BTV[t, :t])
+        assert np.abs(first_BTV[t, t] - second_BTV[t, t]).max() > 1e-5
 
 
-@pytest.mark.parametrize("cuts", [[3], [1, 2, 3, 4, 5, 6]], ids=["two pieces", "single steps"])
-def test_pieces_equal_the_whole(
-    model: LanguageModel, params: Any, ids_BT: jax.Array, cuts: list[int]
-) -> None:
-    whole, last = model.apply(params, ids_BT, model.initial_state(B, T))
-    state, pieces = model.initial_state(B, T), []
-    for piece in jnp.split(ids_BT, cuts, axis=1):
-        logits_BTV, state = model.apply(params, piece, state)
-        pieces.append(logits_BTV)
-    np.testing.assert_allclose(jnp.concatenate(pieces, axis=1), whole, atol=1e-6)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), state, last)
+def check_rows(subject: Subject, context: int) -> None:
+    """Another text in one row, and another past of it, leave the other rows as they are."""
+    ids_BT, start = draw_ids(0), subject.start(context)
+    another_BT, past = draw_ids(2), subject.model.initial_state(B, context)
+    if context:
+        _, past = subject.read(draw_ids(3), past)
+    changed_BT = jnp.concatenate([another_BT[:1], ids_BT[1:]])
+    changed_start = jax.tree.map(lambda a, b: jnp.concatenate([a[:1], b[1:]]), past, start)
+    first, second = (
+        subject.read(*arguments) for arguments in ((ids_BT, start), (changed_BT, changed_start))
+    )
+    assert np.abs(first[0][0] - second[0][0]).max() > 1e-5
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[1:], b[1:]), first, second)
 
 
-def test_jit_equals_eager(model: LanguageModel, params: Any, ids_BT: jax.Array) -> None:
-    start = model.initial_state(B, 0)
-    eager, _ = model.apply(params, ids_BT, start)
-    jitted, _ = jax.jit(model.apply)(params, ids_BT, start)
-    np.testing.assert_allclose(eager, jitted, atol=1e-6)
+def check_pieces(subject: Subject, context: int) -> None:
+    """A text comes out the same however it is cut, be there room for all of it or not."""
+    ids_BT = jnp.concatenate([draw_ids(0), draw_ids(1)], axis=1)
+    results = []
+    # Pieces of two lengths only, so that little is compiled.
+    for lengths in ([T, T], [1] * 2 * T, [1] * 3 + [T] + [1] * (T - 3)):
+        state, pieces = subject.model.initial_state(B, context), []
+        for piece in jnp.split(ids_BT, np.cumsum(lengths)[:-1].tolist(), axis=1):
+            logits_BTV, state = subject.read(piece, state)
+            pieces.append(logits_BTV)
+        results.append((np.concatenate(pieces, axis=1), state))
+    for other in results[1:]:
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, atol=subject.tolerance, rtol=0),
+            other,
+            results[0],
+        )
 
 
-def test_inspect_equals_apply(model: LanguageModel, params: Any, ids_BT: jax.Array) -> None:
-    start = model.initial_state(B, 0)
-    expected, _ = model.apply(params, ids_BT, start)
-    captured = model.inspect(params, ids_BT, start)
-    np.testing.assert_array_equal(captured["logits"], expected)
-    layers = [captured[name] for name in captured if name != "logits"]
-    assert layers and all(layer for layer in layers)
+def check_reading_on(subject: Subject) -> None:
+    """Models read on for ever, but for one that learns places: NaN stands beyond them."""
+    most, state = subject.model.max_length, subject.model.initial_state(B, 2)
+    assert most == (3 * T if subject.config.position == "learned" else None)
+    for piece in range(8):
+        logits_BTV, state = subject.read(draw_ids(piece), state)
+        is_known = most is None or piece < 3
+        assert (np.isfinite if is_known else np.isnan)(logits_BTV).all(), piece
+    if most is None:  # as if a million characters had been read
+        far = jax.tree.map(lambda x: x + 10**6 if x.dtype == jnp.int32 else x, state)
+        logits_BTV, _ = subject.read(draw_ids(0), far)
+        assert np.isfinite(logits_BTV).all()
+
+
+def check_compilation(subject: Subject) -> None:
+    """Compiled or not, the numbers are the same; to look at them moves not a bit."""
+    ids_BT, start = draw_ids(0), subject.model.initial_state(B, 0)
+    eager_BTV, _ = subject.model.apply(subject.params, ids_BT, start)
+    compiled_BTV, _ = subject.read(ids_BT, start)
+    np.testing.assert_allclose(compiled_BTV, eager_BTV, atol=subject.tolerance, rtol=0)
+    captured = subject.model.inspect(subject.params, ids_BT, start)
+    np.testing.assert_array_equal(captured["logits"], eager_BTV)
+
+
+def check_inspection(subject: Subject) -> None:
+    """What is shown is what is computed: arrays (B, T, ...), and weights that are causal."""
+    ids_BT, start = draw_ids(0), subject.model.initial_state(B, 0)
+    captured = quick_jit(subject.model.inspect)(subject.params, ids_BT, start)
+    expected_BTV, _ = subject.read(ids_BT, start)
+    np.testing.assert_allclose(captured["logits"], expected_BTV, atol=subject.tolerance, rtol=0)
+    layers = {name: dict(values) for name, values in captured.items() if name != "logits"}
+    assert set(layers) == {f"layer_{i}" for i in range(len(subject.config.layers))}
+    assert all(layers.values())
     for value in jax.tree.leaves(layers):
         assert value.shape[:2] == (B, T)
+    for weights_BTHS in (values["weights"] for values in layers.values() if "weights" in values):
+        np.testing.assert_allclose(weights_BTHS.sum(axis=-1), 1.0, atol=1e-6)
+        assert not np.triu(np.swapaxes(weights_BTHS, 1, 2), 1).any()
 
 
-def test_gradients_are_finite_and_reach_every_parameter(
-    model: LanguageModel, params: Any, ids_BT: jax.Array
-) -> None:
+def check_gradients(subject: Subject) -> None:
+    """They are finite, and reach every parameter."""
+    ids_BT, start = draw_ids(0), subject.model.initial_state(B, 0)
+
     def loss(params: Any) -> jax.Array:
-        logits_BTV, _ = model.apply(params, ids_BT, model.initial_state(B, 0))
+        logits_BTV, _ = subject.model.apply(params, ids_BT, start)
         return jnp.mean(negative_log_likelihood(logits_BTV, jnp.roll(ids_BT, -1, axis=1)))
 
-    for path, leaf in jax.tree_util.tree_leaves_with_path(jax.grad(loss)(params)):
+    gradient = quick_jit(jax.grad(loss))(subject.params)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
         assert np.isfinite(leaf).all(), path
         assert np.abs(leaf).max() > 0, path
 
 
-def test_the_same_key_gives_the_same_parameters(model: LanguageModel, params: Any) -> None:
-    again, other = model.init(jax.random.key(0)), model.init(jax.random.key(1))
+def check_drawing(subject: Subject) -> None:
+    """A key says what is drawn, and no two arrays come from the same random numbers."""
+    init = quick_jit(subject.model.init)
+    params, again, other = (init(jax.random.key(seed)) for seed in (0, 0, 1))
     jax.tree.map(np.testing.assert_array_equal, params, again)
-    assert not np.array_equal(params["embedding"], other["embedding"])
+    drawn = [x for x in jax.tree.leaves((params, other)) if np.unique(x).size > 2]
+    assert len(drawn) >= 2
+    for i, x in enumerate(drawn):
+        assert not any(np.array_equal(x, y) for y in drawn[:i])
 
 
-def test_dropout_needs_a_key_and_depends_on_it(ids_BT: jax.Array) -> None:
-    model = build_model(dataclasses.replace(TINY, layers=("lstm", "gru"), dropout=0.5), V)
-    params, start = model.init(jax.random.key(0)), model.initial_state(B, 0)
-    plain = build_model(dataclasses.replace(TINY, layers=("lstm", "gru")), V)
-
-    def logits(key: jax.Array | None) -> jax.Array:
-        return model.apply(params, ids_BT, start, key=key)[0]
-
-    np.testing.assert_array_equal(logits(None), plain.apply(params, ids_BT, start)[0])
-    np.testing.assert_array_equal(logits(jax.random.key(1)), logits(jax.random.key(1)))
-    assert np.abs(logits(jax.random.key(1)) - logits(jax.random.key(2))).max() > 1e-6
+@pytest.mark.parametrize(("name", "context"), READING)
+def test_the_state_keeps_its_form(name: str, context: int) -> None:
+    check_form(subject_of(name), context)
 
 
-def test_few_ids_and_many_ids_read_the_embedding_alike(model: LanguageModel, params: Any) -> None:
+@pytest.mark.parametrize(("name", "context"), READING)
+def test_nothing_before_a_changed_character_moves(name: str, context: int) -> None:
+    check_causality(subject_of(name), context)
+
+
+@pytest.mark.parametrize(("name", "context"), READING)
+def test_rows_do_not_see_one_another(name: str, context: int) -> None:
+    check_rows(subject_of(name), context)
+
+
+@pytest.mark.parametrize(("name", "context"), CARRYING)
+def test_pieces_equal_the_whole(name: str, context: int) -> None:
+    check_pieces(subject_of(name), context)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_reading_on(name: str) -> None:
+    check_reading_on(subject_of(name))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_inspect_equals_apply(name: str) -> None:
+    check_inspection(subject_of(name))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_gradients_are_finite_and_reach_every_parameter(name: str) -> None:
+    check_gradients(subject_of(name))
+
+
+@pytest.mark.parametrize("name", [n for n in CASES if _IS_BARE[n] or "+" in n])
+def test_jit_equals_eager(name: str) -> None:
+    check_compilation(subject_of(name))
+
+
+@pytest.mark.parametrize("name", [n for n in CASES if _IS_BARE[n] or "gpt2" in n])
+def test_the_same_key_gives_the_same_parameters(name: str) -> None:
+    check_drawing(subject_of(name))
+
+
+@pytest.mark.parametrize("name", [n for n in CASES if _IS_BARE[n]])
+def test_few_ids_and_many_ids_read_the_embedding_alike(name: str) -> None:
     """Below V ids the rows are embedded, above V the projected table is: the same function."""
-    ids_BT = jax.random.randint(jax.random.key(3), (4, 5), 0, V)  # 20 ids, more than V
-    whole, _ = model.apply(params, ids_BT, model.initial_state(4, 0))
-    row, _ = model.apply(params, ids_BT[:1], model.initial_state(1, 0))  # 5 ids, fewer
-    np.testing.assert_allclose(whole[:1], row, atol=1e-6)
+    subject, ids_BT = subject_of(name), draw_ids(0)
+    assert T < V < ids_BT.size
+    whole_BTV, _ = subject.read(ids_BT, subject.model.initial_state(B, 0))
+    row_BTV, _ = subject.read(ids_BT[:1], subject.model.initial_state(1, 0))
+    np.testing.assert_allclose(row_BTV, whole_BTV[:1], atol=subject.tolerance, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        make_model_config("rnn", "rnn", **BARE),
+        make_model_config("attention", **BLOCK),
+        make_model_config("attention", **BLOCK | {"block": "post_norm", "mlp": "none"}),
+    ],
+    ids=lambda config: "-".join([*config.layers, config.block]),
+)
+def test_dropout_needs_a_key_and_depends_on_it(config: ModelConfig) -> None:
+    subject, plain = Subject(dataclasses.replace(config, dropout=0.5)), Subject(config)
+    ids_BT, start = draw_ids(0), subject.model.initial_state(B, 0)
+
+    def logits(key: jax.Array | None) -> np.ndarray:
+        return np.asarray(subject.apply(subject.params, ids_BT, start, key=key)[0])
+
+    without = plain.read(ids_BT, start)[0]
+    np.testing.assert_array_equal(logits(None), without)
+    one, other = logits(jax.random.key(1)), logits(jax.random.key(2))
+    np.testing.assert_array_equal(one, logits(jax.random.key(1)))
+    assert np.abs(one - other).max() > 1e-3 and np.abs(one - without).max() > 1e-3
+
+
+def test_a_key_without_dropout_changes_nothing() -> None:
+    subject, ids_BT = subject_of("lstm-bare"), draw_ids(0)
+    start = subject.model.initial_state(B, 0)
+    with_key_BTV, _ = subject.apply(subject.params, ids_BT, start, key=jax.random.key(0))
+    np.testing.assert_array_equal(with_key_BTV, subject.read(ids_BT, start)[0])
+
+
+def test_zero_init_adds_nothing_at_first() -> None:
+    """The stream leaves every block as it came in."""
+    (name,) = (name for name in CASES if "zero_init" in name)
+    subject = subject_of(name)
+    params = quick_jit(subject.model.init)(jax.random.key(0))
+    start = subject.model.initial_state(B, 0)
+    captured = quick_jit(subject.model.inspect)(params, draw_ids(0), start)
+    stream_BTD = params["embedding"][draw_ids(0)]
+    for layer in ("layer_0", "layer_1"):
+        for stage in ("stream_after_mixer", "stream_after_mlp"):
+            np.testing.assert_array_equal(captured[layer][stage], stream_BTD)
+
+
+# The cases.
+
+
+def known_names(field: str) -> set[str]:
+    """What a field may be called, as its error message says."""
+    config = make_model_config("mingru", **BLOCK | {"mlp": "gelu"})
+    wrong = ("?",) if field == "layers" else "?"
+    with pytest.raises(CharlmError, match=rf"config\.model\.{field}='\?'") as caught:
+        build_model(dataclasses.replace(config, **{field: wrong}), V)
+    return set(str(caught.value).partition("one of ")[2].split(", "))
+
+
+@pytest.mark.parametrize(
+    "field", ["layers", "position", "block", "norm", "mlp", "scan", "init", "precision"]
+)
+def test_the_cases_name_everything_that_has_a_name(field: str) -> None:
+    in_use = [
+        config
+        for config in CASES.values()
+        if not (field in ("norm", "mlp") and config.block == "bare")
+        and not (field == "scan" and "mingru" not in config.layers)
+    ]
+    values = [getattr(config, field) for config in in_use]
+    names = {name for layers in values for name in layers} if field == "layers" else set(values)
+    assert names == known_names(field)
+
+
+def test_attention_meets_every_position() -> None:
+    met = {config.position for config in CASES.values() if config.layers == ATTENTION}
+    assert met == known_names("position")
+
+
+# That a mixer which breaks the contract is caught.
+
+
+class ToyState(NamedTuple):
+    """What `Toy` carries."""
+
+    total_BH: jax.Array
+
+
+class Toy(nn.Module):
+    """A running sum: y_t = tanh of the sum of W x up to t. With a flaw, it breaks the contract."""
+
+    flaw: str
+
+    @nn.compact
+    def __call__(self, x_BTD: jax.Array, state: ToyState) -> tuple[jax.Array, ToyState]:
+        z_BTH = nn.Dense(8, use_bias=False)(x_BTD)
+        if self.flaw == "reads the next character":
+            next_BTH = jnp.roll(z_BTH, -1, axis=1)
+            z_BTH = z_BTH + next_BTH.at[:, -1].set(0.0)
+        if self.flaw == "reads another row":
+            z_BTH = z_BTH + jnp.roll(z_BTH, 1, axis=0)
+        if self.flaw == "is another under jit" and isinstance(z_BTH, jax.core.Tracer):
+            z_BTH = z_BTH + 0.1
+        if self.flaw == "is another when looked at" and self.is_mutable_collection("captured"):
+            z_BTH = z_BTH + 0.1
+        if self.flaw == "blows up":
+            z_BTH = z_BTH + jnp.sqrt(z_BTH - z_BTH)
+        if self.flaw == "has an idle parameter":
+            self.param("idle", nn.initializers.ones, (8,))
+        if self.flaw == "draws twice from a key":
+            kernel = self.param("again", lambda key: self.variables["params"]["Dense_0"]["kernel"])
+            z_BTH = z_BTH + x_BTD @ kernel
+        total_BTH = state.total_BH[:, None] + jnp.cumsum(z_BTH, axis=1)
+        self.sow("captured", "total", total_BTH)
+        last_BH = total_BTH[:, -1]
+        if self.flaw == "forgets":
+            last_BH = jnp.zeros_like(last_BH)
+        if self.flaw == "reads one row's past":
+            last_BH = last_BH + last_BH[:1]
+        if self.flaw == "grows":
+            last_BH = jnp.concatenate([last_BH, last_BH], axis=1)
+        if self.flaw == "gives up in time":
+            total_BTH = jnp.where(jnp.abs(total_BTH) > 30.0, jnp.nan, total_BTH)
+        return jnp.tanh(total_BTH), ToyState(last_BH)
+
+    def initial_state(self, batch_size: int, context: int) -> ToyState:
+        return ToyState(jnp.zeros((batch_size, 8)))
+
+
+def make_toy(monkeypatch: pytest.MonkeyPatch, flaw: str) -> Subject:
+    """The toy in a bare stack, from a line in the table like any other."""
+    monkeypatch.setitem(MIXERS, "toy", lambda model, width: Toy(flaw))
+    return Subject(make_model_config("toy", **BARE))
+
+
+READINGS, CARRYINGS = [(0,), (FEW,)], [(FEW,)]
+FLAWS: Mapping[str, tuple[Callable[..., None], Sequence[tuple[int, ...]]]] = {
+    "reads the next character": (check_causality, READINGS),
+    "reads another row": (check_rows, READINGS),
+    "reads one row's past": (check_rows, READINGS),
+    "forgets": (check_pieces, CARRYINGS),
+    "grows": (check_form, READINGS),
+    "is another under jit": (check_compilation, [()]),
+    "is another when looked at": (check_inspection, [()]),
+    "blows up": (check_gradients, [()]),
+    "has an idle parameter": (check_gradients, [()]),
+    "draws twice from a key": (check_drawing, [()]),
+    "gives up in time": (check_reading_on, [()]),
+}
+
+
+@pytest.mark.parametrize("flaw", FLAWS)
+def test_a_mixer_with_a_flaw_is_caught(monkeypatch: pytest.MonkeyPatch, flaw: str) -> None:
+    check, calls = FLAWS[flaw]
+    subject = make_toy(monkeypatch, flaw)
+    for arguments in calls:
+        with pytest.raises(AssertionError):
+            check(subject, *arguments)
+
+
+def test_a_mixer_without_a_flaw_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = make_toy(monkeypatch, "none")
+    for check, calls in FLAWS.values():
+        for arguments in calls:
+            check(subject, *arguments)
 
 
 # Against PyTorch. tests/goldens/make_recurrent_goldens.py made the values.
@@ -194,15 +532,16 @@ def _golden_state(case: str, group: str, layer: int) -> Mapping[str, np.ndarray]
 @pytest.mark.core
 def test_values_and_gradients_equal_pytorchs(case: str, layers: tuple[str, ...]) -> None:
     kinds = {"lstm": LSTMState, "gru": GRUState, "rnn": RNNState}
-    model = build_model(dataclasses.replace(TINY, layers=layers), V)
+    model = build_model(make_model_config(*layers, embedding_size=5, hidden_size=6), V)
     with np.load(GOLDENS) as goldens:
         ids_BT, targets_BT = goldens[f"{case}/ids"], goldens[f"{case}/targets"]
         logits, loss_nats = goldens[f"{case}/logits"], goldens[f"{case}/loss_nats"]
         assert json.loads(str(goldens["about"]))["torch"]
-    start = tuple(
+    states = tuple(
         kinds[layer](**{k: jnp.asarray(v) for k, v in _golden_state(case, "initial", i).items()})
         for i, layer in enumerate(layers)
     )
+    start = model.initial_state(len(ids_BT), 0)._replace(layers=states)
     params = jax.tree.map(jnp.asarray, _unflatten(case, "params"))
 
     def loss(params: Any) -> tuple[jax.Array, Any]:
@@ -210,12 +549,13 @@ def test_values_and_gradients_equal_pytorchs(case: str, layers: tuple[str, ...])
         nll_BT = negative_log_likelihood(logits_BTV, jnp.asarray(targets_BT))
         return jnp.mean(nll_BT), (logits_BTV, state)
 
-    (value, (logits_BTV, state)), gradient = jax.value_and_grad(loss, has_aux=True)(params)
+    compute = quick_jit(jax.value_and_grad(loss, has_aux=True))
+    (value, (logits_BTV, state)), gradient = compute(params)
     np.testing.assert_allclose(logits_BTV, logits, atol=2e-6)
     np.testing.assert_allclose(value, loss_nats, rtol=1e-6)
     for i in range(len(layers)):
         for name, expected in _golden_state(case, "final", i).items():
-            np.testing.assert_allclose(getattr(state[i], name), expected, atol=2e-6)
+            np.testing.assert_allclose(getattr(state.layers[i], name), expected, atol=2e-6)
     expected = _unflatten(case, "grads")
     assert jax.tree.structure(gradient) == jax.tree.structure(expected)
     jax.tree.map(
@@ -226,12 +566,17 @@ def test_values_and_gradients_equal_pytorchs(case: str, layers: tuple[str, ...])
 # Against Flax's own cells, which keep a kernel per gate.
 
 
+def draw_like(cell: nn.Module, carry: Any) -> Any:
+    """Parameters for a cell that reads vectors of 5."""
+    shapes = jax.eval_shape(cell.init, jax.random.key(0), carry, jnp.zeros((B, 5)))["params"]
+    leaves, form = jax.tree.flatten(shapes)
+    return jax.tree.unflatten(form, [draw(i, *leaf.shape) for i, leaf in enumerate(leaves)])
+
+
 @pytest.mark.core
 def test_lstm_equals_flax_optimized_lstm_cell() -> None:
-    cell, x_BTD = nn.OptimizedLSTMCell(6), jax.random.normal(jax.random.key(0), (B, T, 5))
-    start = cell.initialize_carry(jax.random.key(1), (B, 5))
-    theirs = cell.init(jax.random.key(2), start, x_BTD[:, 0])["params"]
-    theirs = jax.tree.map(lambda w: jax.random.normal(jax.random.key(w.size), w.shape), theirs)
+    cell, x_BTD = nn.OptimizedLSTMCell(6), draw(0, B, T, 5)
+    theirs = draw_like(cell, (jnp.zeros((B, 6)), jnp.zeros((B, 6))))
     (cell_BH, hidden_BH), outputs = nn.RNN(cell, return_carry=True).apply(
         {"params": {"cell": theirs}}, x_BTD
     )
@@ -250,10 +595,8 @@ def test_lstm_equals_flax_optimized_lstm_cell() -> None:
 
 
 def test_gru_equals_flax_gru_cell() -> None:
-    x_BTD = jax.random.normal(jax.random.key(0), (B, T, 5))
-    cell = nn.GRUCell(6)
-    theirs = cell.init(jax.random.key(2), jnp.zeros((B, 6)), x_BTD[:, 0])["params"]
-    theirs = jax.tree.map(lambda w: jax.random.normal(jax.random.key(w.size), w.shape), theirs)
+    cell, x_BTD = nn.GRUCell(6), draw(0, B, T, 5)
+    theirs = draw_like(cell, jnp.zeros((B, 6)))
     outputs = nn.RNN(cell).apply({"params": {"cell": theirs}}, x_BTD)
     ours = {
         "input": {
@@ -269,9 +612,11 @@ def test_gru_equals_flax_gru_cell() -> None:
 
 
 def test_rnn_is_its_formula() -> None:
-    layer = RNN(hidden_size=6, scheme=init_scheme("keras"))
-    x_BTD = jax.random.normal(jax.random.key(0), (B, T, 5))
-    params = layer.init(jax.random.key(1), x_BTD, layer.initial_state(B, 0))["params"]
+    layer, x_BTD = RNN(hidden_size=6, scheme=init_scheme("keras")), draw(0, B, T, 5)
+    params = {
+        "input": {"kernel": draw(1, 5, 6), "bias": draw(2, 6)},
+        "recurrent_kernel": draw(3, 6, 6),
+    }
     hidden_BTH, _ = layer.apply({"params": params}, x_BTD, layer.initial_state(B, 0))
     hidden_BH = np.zeros((B, 6))
     for t in range(T):
@@ -315,7 +660,7 @@ def test_keras_embedding_is_uniform_in_a_twentieth() -> None:
 
 
 def test_the_tutorial_model_has_the_textbooks_parameters() -> None:
-    model = build_model(ModelConfig(("lstm",), 256, 512, 0.0, "keras"), 80)
+    model = build_model(make_model_config("lstm", embedding_size=256, hidden_size=512), 80)
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0)))
     count = {name: sum(x.size for x in jax.tree.leaves(part)) for name, part in shapes.items()}
     assert count == {"embedding": 20_480, "layer_0": 1_574_912, "output": 41_040}
@@ -324,20 +669,9 @@ def test_the_tutorial_model_has_the_textbooks_parameters() -> None:
 @pytest.mark.parametrize("symbols", [11, 2000], ids=["one-hot", "scatter"])
 def test_embedding_gradient_is_a_sum_over_uses(symbols: int) -> None:
     ids_BT = jnp.array([[0, 3, 3], [3, 9, 0]])
-    weights_BTD = jax.random.normal(jax.random.key(0), (2, 3, 4))
+    weights_BTD = draw(0, 2, 3, 4)
     table = jnp.ones((symbols, 4))
     gradient = jax.grad(lambda t: jnp.sum(embed(t, ids_BT) * weights_BTD))(table)
     expected = np.zeros((symbols, 4))
     np.add.at(expected, np.asarray(ids_BT), np.asarray(weights_BTD))
     np.testing.assert_allclose(gradient, expected, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("change", "names"),
-    [({"layers": ("lstn",)}, "lstm, gru, rnn"), ({"init": "torch"}, "keras, flax")],
-)
-def test_an_unknown_name_is_an_error_that_lists_the_known(
-    change: Mapping[str, Any], names: str
-) -> None:
-    with pytest.raises(CharlmError, match=names):
-        build_model(dataclasses.replace(TINY, **change), V)

@@ -9,20 +9,22 @@ import optax
 import pytest
 
 from charlm_jax.batches import EpochPlan
-from charlm_jax.config import ModelConfig
 from charlm_jax.losses import negative_log_likelihood
 from charlm_jax.models import LanguageModel, build_model
-from charlm_jax.optim import build_optimizer, make_schedule
+from charlm_jax.optim import update_average
 from charlm_jax.train_step import (
     TrainState,
     init_state,
     make_batch,
     make_train_step,
     make_train_steps,
+    trained_weights,
+    with_weights,
 )
+from tests.conftest import make_model_config
 
 V, T = 6, 5
-CONFIG = ModelConfig(("lstm",), 5, 6, 0.0, "keras")
+CONFIG = make_model_config("lstm")
 IDS = jnp.asarray(np.random.default_rng(0).integers(0, V, 80).astype(np.uint8))
 PLAN = EpochPlan(
     starts_EB=jnp.array([[0, 6, 12], [18, 24, 30], [36, 42, 48], [54, 60, 0]], jnp.int32),
@@ -160,65 +162,28 @@ def test_training_learns_a_text_by_heart(model: LanguageModel, state: TrainState
     assert losses[0] > 1.5 and losses[-1] < 0.5 * losses[0]
 
 
-def _rates(schedule: str, **changes: float) -> list[float]:
-    values = {
-        "learning_rate": 1.0,
-        "warmup_steps": 0,
-        "final_learning_rate": 0.0,
-        "total_steps": 10,
-    }
-    rate = make_schedule(schedule=schedule, **(values | changes))  # type: ignore[arg-type]
-    return [float(rate(step)) for step in range(11)]
-
-
-def test_schedules() -> None:
-    assert _rates("constant") == [1.0] * 11
-    np.testing.assert_allclose(_rates("constant", warmup_steps=4)[:6], [0.25, 0.5, 0.75, 1, 1, 1])
-    cosine = _rates("cosine", final_learning_rate=0.2)
-    expected = [0.2 + 0.8 * (1 + np.cos(np.pi * step / 10)) / 2 for step in range(11)]
-    np.testing.assert_allclose(cosine, expected, atol=1e-6)
-    warm = _rates("cosine", warmup_steps=2)
-    np.testing.assert_allclose([warm[0], warm[1], warm[2], warm[10]], [0.5, 1, 1, 0], atol=1e-6)
-
-
-def _is_adam(node: object) -> bool:
-    return isinstance(node, optax.ScaleByAdamState)
-
-
-def test_clipping_bounds_what_adam_sees() -> None:
-    gradient = {"w": jnp.array([3.0, 4.0])}
-    plain = {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-7, "epsilon_hat": False}
-    first_moments = []
-    for clip_norm in (0.0, 1.0, 100.0):
-        optimizer = build_optimizer(optax.constant_schedule(1.0), clip_norm=clip_norm, **plain)
-        _, opt_state = optimizer.update(gradient, optimizer.init(gradient))
-        (mu,) = (s.mu for s in jax.tree.leaves(opt_state, is_leaf=_is_adam) if _is_adam(s))
-        first_moments.append(float(jnp.linalg.norm(mu["w"])))
-    np.testing.assert_allclose(first_moments, [0.5, 0.1, 0.5], rtol=1e-5)
-
-
-@pytest.mark.core
-@pytest.mark.parametrize("epsilon_hat", [True, False], ids=["keras", "optax"])
-def test_adam_adds_its_epsilon_where_it_was_told_to(epsilon_hat: bool) -> None:
-    beta1, beta2, epsilon, rate = 0.9, 0.999, 1e-3, 0.1
-    optimizer = build_optimizer(
-        optax.constant_schedule(rate),
-        beta1=beta1,
-        beta2=beta2,
-        epsilon=epsilon,
-        epsilon_hat=epsilon_hat,
-        clip_norm=0.0,
-    )
-    params = {"w": jnp.zeros(3)}
-    state, m, v = optimizer.init(params), np.zeros(3), np.zeros(3)
-    for step in range(1, 6):
-        gradient = np.array([1e-3, -1e-2, 1.0]) * step
-        update, state = optimizer.update({"w": jnp.asarray(gradient, jnp.float32)}, state, params)
-        m, v = beta1 * m + (1 - beta1) * gradient, beta2 * v + (1 - beta2) * gradient**2
-        if epsilon_hat:  # as Keras writes it
-            scale = rate * np.sqrt(1 - beta2**step) / (1 - beta1**step)
-            expected = -scale * m / (np.sqrt(v) + epsilon)
-        else:  # as optax and PyTorch do
-            corrected = np.sqrt(v / (1 - beta2**step)) + epsilon
-            expected = -rate * m / (1 - beta1**step) / corrected
-        np.testing.assert_allclose(update["w"], expected, rtol=1e-4)
+def test_an_average_of_the_weights_follows_them(model: LanguageModel) -> None:
+    optimizer, params = optax.adam(1e-2), model.init(jax.random.key(0))
+    step = make_train_step(model, optimizer, average_decay=0.9)
+    state = init_state(params, optimizer, averages=True)
+    plain, average = init_state(params, optimizer), params
+    for number in range(4):
+        batch = make_batch(
+            IDS,
+            PLAN,
+            jnp.int32(number),
+            jnp.int32(number),
+            sequence_length=T,
+            dropout_key=jax.random.key(0),
+        )
+        plain, _ = make_train_step(model, optimizer)(plain, batch)
+        average = update_average(average, plain.params, jnp.int32(number), average_decay=0.9)
+        state, _ = step(state, batch)
+        # It changes nothing in the weights that are trained.
+        jax.tree.map(np.testing.assert_array_equal, state.params, plain.params)
+        jax.tree.map(np.testing.assert_array_equal, state.average, average)
+    assert not np.array_equal(state.average["embedding"], state.params["embedding"])
+    assert set(trained_weights(state)) == {"raw", "average"}
+    assert trained_weights(plain) is plain.params
+    again = with_weights(state._replace(params={}), trained_weights(state))
+    assert again.params is state.params and again.average is state.average

@@ -17,7 +17,7 @@ from scipy import stats
 
 from charlm_jax import download
 from charlm_jax.batches import EpochPlan, Loader, build_loader, gather_batch
-from charlm_jax.config import Config, ModelConfig
+from charlm_jax.config import Config
 from charlm_jax.config_files import load_config
 from charlm_jax.corpora import BOOK_MARKERS, decode
 from charlm_jax.download import MYSTERIOUS_ISLAND
@@ -34,6 +34,7 @@ from charlm_jax.sampling import (
     scaled_probabilities,
 )
 from charlm_jax.vocab import Vocabulary
+from tests.conftest import make_model_config
 
 SCRIPT = Path(__file__).parent.parent / "experiments" / "tutorial.py"
 CHARACTERS, SYMBOLS = 1_112_350, 80
@@ -151,6 +152,7 @@ def test_training_is_20_epochs_of_adam_at_its_default_rate(config: Config, loade
         learning_rate=rate.learning_rate,
         warmup_steps=rate.warmup_steps,
         final_learning_rate=rate.final_learning_rate,
+        decay_fraction=rate.decay_fraction,
         total_steps=20 * loader.steps_per_epoch,
     )
     adam = build_optimizer(
@@ -160,6 +162,7 @@ def test_training_is_20_epochs_of_adam_at_its_default_rate(config: Config, loade
         epsilon=rate.epsilon,
         epsilon_hat=rate.epsilon_hat,
         clip_norm=rate.clip_norm,
+        weight_decay=rate.weight_decay,
     )
     # While the gradient stays the same, both of Adam's averages are it: every step is one rate
     # long, whatever its size.
@@ -215,9 +218,9 @@ def test_draws_are_as_frequent_as_the_softmax_says(
 def small_run(config: Config) -> Run:
     """A small untrained model whose weights are large, so that it remembers 40 characters."""
     vocabulary = Vocabulary("".join(sorted(set(FIRST_CHUNK + SECOND_CHUNK + "The island"))))
-    model = build_model(ModelConfig(("lstm",), 5, 6, 0.0, "keras"), len(vocabulary))
+    model = build_model(make_model_config("lstm"), len(vocabulary))
     params = jax.tree.map(lambda w: 5.0 * w, model.init(jax.random.key(0)))
-    return Run(Path(), config, vocabulary, model, params, checkpoint=0)
+    return Run(Path(), config, vocabulary, model, params, checkpoint=0, weights="raw")
 
 
 def drawn(run: Run, prompt: str, characters: int, scale: float, seed: int = 1) -> str:

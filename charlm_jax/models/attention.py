@@ -1,83 +1,213 @@
-"""Self-attention as equations: every position looks at every other, later ones included.
+"""Causal self-attention as layers: with queries, keys and values, and without parameters.
 
-The scores know nothing of where a vector stands, so reordering the inputs reorders the outputs.
+A layer carries the keys and values of the last `context` positions, oldest first. Every position
+then sees as many before its own, in this piece or kept from earlier ones; so it comes out the same
+however a text is cut into pieces. With a context of 0, as in training on separate windows, nothing
+is kept, and a position sees all of the piece that lies before it.
 """
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from charlm_jax.models.initializers import Initializer, InitScheme
+from charlm_jax.models.ops import Dtype, Seen, dense
+from charlm_jax.models.positions import Position
 
 
-def attend(
-    query_TK: jax.Array, key_SK: jax.Array, value_SD: jax.Array, *, scale: float
-) -> tuple[jax.Array, jax.Array]:
-    """Averages of values, weighted by how well their keys match a query.
+class AttentionState(NamedTuple):
+    """What attention keeps of the positions before a piece, M heads of keys and values.
 
-        W_ts = softmax over s of scale * (q_t . k_s)
+    Keys are kept as they are before they are rotated.
+
+    Attributes:
+      key_BSMK: the latest stands last.
+      value_BSMK: likewise.
+      filled_B: how many of the last places are filled.
+    """
+
+    key_BSMK: jax.Array
+    value_BSMK: jax.Array
+    filled_B: jax.Array
+
+
+def empty_state(batch_size: int, context: int, *, heads: int, width: int) -> AttentionState:
+    """Nothing read yet, and room for `context` positions."""
+    kept_BSMK = jnp.zeros((batch_size, context, heads, width))
+    return AttentionState(kept_BSMK, kept_BSMK, jnp.zeros(batch_size, jnp.int32))
+
+
+def attend_causally(
+    query_BTHK: jax.Array,
+    key_BTMK: jax.Array,
+    value_BTMK: jax.Array,
+    state: AttentionState,
+    *,
+    position: Position,
+    window: int,
+    scale: float,
+    operand_dtype: Dtype,
+) -> tuple[jax.Array, AttentionState, Seen]:
+    """Attention of every position to itself and to those before it.
+
+        W_ts = softmax over s of scale * (q_t . k_s) + bias_ts
         o_t  = sum over s of W_ts v_s
 
     Args:
-      query_TK: what each position looks for.
-      key_SK: what each attended position is found by.
-      value_SD: what is read there; it may have any width.
-      scale: factor of the scores, before the softmax.
+      query_BTHK: of the piece, H heads.
+      key_BTMK: likewise, M heads, each for H / M heads of queries.
+      value_BTMK: likewise.
+      state: what was kept from before.
+      position: where order comes in.
+      window: most positions that one sees, its own included; 0 is all.
+      scale: factor of the products.
+      operand_dtype: what both products round their operands to.
 
     Returns:
-      o_TD and weights_TS, whose rows are probabilities.
+      output_BTHK, what is kept now, and weights (B, T, H, S) with the kept positions first.
 
-    Source: Vaswani et al. 2017, section 3.2.1, equation 1.
+    `jax.nn.dot_product_attention` computes the same, but it shows no weights, and where operands
+    are bfloat16 it rounds its sums too and has no gradient under strict promotion.
     """
-    scores_TS = scale * jnp.einsum("tk,sk->ts", query_TK, key_SK)
-    weights_TS = jax.nn.softmax(scores_TS, axis=-1)
-    return jnp.einsum("ts,sd->td", weights_TS, value_SD), weights_TS
+    length, kept = query_BTHK.shape[1], state.key_BSMK.shape[1]
+    key_BSMK = jnp.concatenate([state.key_BSMK, key_BTMK], axis=1)
+    value_BSMK = jnp.concatenate([state.value_BSMK, value_BTMK], axis=1)
+    filled_B = jnp.minimum(state.filled_B + length, kept)
+    first = key_BSMK.shape[1] - kept
+    new = AttentionState(key_BSMK[:, first:], value_BSMK[:, first:], filled_B)
+
+    places_T, places_S = np.arange(length), np.arange(-kept, length)
+    distance_TS = places_T[:, None] - places_S[None, :]
+    is_seen_TS = (distance_TS >= 0) & (distance_TS < (window or distance_TS.size + 1))
+    if kept:
+        is_seen_TS &= distance_TS <= kept
+        is_filled_BS = places_S[None, :] >= -state.filled_B[:, None]
+        is_seen_B1TS = is_seen_TS[None, None] & is_filled_BS[:, None, None, :]
+    else:
+        is_seen_B1TS = is_seen_TS[None, None]
+    bias_HTS = position.bias(distance_TS, query_BTHK.shape[2])
+    bias_1HTS = None if bias_HTS is None else bias_HTS[None]
+    query_BTHK = position.rotate(query_BTHK, places_T).astype(operand_dtype)
+    key_BSMK = position.rotate(key_BSMK, places_S).astype(operand_dtype)
+    value_BSMK = value_BSMK.astype(operand_dtype)
+    groups = query_BTHK.shape[2] // key_BSMK.shape[2]
+    key_BSHK, value_BSHK = (jnp.repeat(x, groups, axis=2) for x in (key_BSMK, value_BSMK))
+    scores_BHTS = scale * jnp.einsum(
+        "bthk,bshk->bhts", query_BTHK, key_BSHK, preferred_element_type=jnp.float32
+    )
+    scores_BHTS = scores_BHTS if bias_1HTS is None else scores_BHTS + bias_1HTS
+    weights_BHTS = jax.nn.softmax(jnp.where(is_seen_B1TS, scores_BHTS, -jnp.inf), axis=-1)
+    output_BTHK = jnp.einsum(
+        "bhts,bshk->bthk",
+        weights_BHTS.astype(operand_dtype),
+        value_BSHK,
+        preferred_element_type=jnp.float32,
+    )
+    return output_BTHK, new, Seen(weights=jnp.swapaxes(weights_BHTS, 1, 2))
 
 
-def basic_self_attention(x_TD: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Self-attention without parameters.
+class SelfAttention(nn.Module):
+    """Self-attention without parameters: o_i = sum over j of W_ij x_j, W = softmax of x_i . x_j.
 
-        W_ij = softmax over j of x_i . x_j
-        o_i  = sum over j of W_ij x_j
+    The textbook's first form, made causal.
 
-    Args:
-      x_TD: one vector a position.
-
-    Returns:
-      o_TD and weights_TS, with S = T.
-
-    Source: Raschka and Mirjalili 2019, chapter 16.
+    Attributes:
+      output_size: D, which is also the input's.
+      position: where order comes in.
+      window: most positions that one sees; 0 is all.
+      operand_dtype: what products round their operands to.
     """
-    return attend(x_TD, x_TD, x_TD, scale=1.0)
+
+    output_size: int
+    position: Position
+    window: int
+    operand_dtype: Dtype
+
+    def __call__(self, x_BTD: jax.Array, state: AttentionState) -> tuple[jax.Array, AttentionState]:
+        x_BT1D = x_BTD[:, :, None, :]
+        output_BT1D, state, seen = attend_causally(
+            x_BT1D,
+            x_BT1D,
+            x_BT1D,
+            state,
+            position=self.position,
+            window=self.window,
+            scale=1.0,
+            operand_dtype=self.operand_dtype,
+        )
+        for name, value in seen.items():
+            self.sow("captured", name, value)
+        return output_BT1D[:, :, 0], state
+
+    def initial_state(self, batch_size: int, context: int) -> AttentionState:
+        """Nothing read yet."""
+        return empty_state(batch_size, context, heads=1, width=self.output_size)
 
 
-def self_attention(
-    x_TD: jax.Array,
-    query_DK: jax.Array,
-    key_DK: jax.Array,
-    value_DK: jax.Array,
-    *,
-    scale: float | None = None,
-) -> tuple[jax.Array, jax.Array]:
-    """Self-attention with learned queries, keys and values.
+class Attention(nn.Module):
+    """Attention with learned queries, keys and values (Vaswani et al. 2017, section 3.2).
 
-        q_i = U_q x_i    k_i = U_k x_i    v_i = U_v x_i
-        W_ij = softmax over j of scale * (q_i . k_j)
-        o_i  = sum over j of W_ij v_j
+        q, k, v = x W_q, x W_k, x W_v
+        y       = concatenation of o over the heads, times W_o
 
-    If the components of q and k are independent with variance 1, their product has variance K:
-    1 / sqrt(K) brings it back to 1, where the softmax still has a gradient.
-
-    Args:
-      x_TD: one vector a position.
-      query_DK: U_q, transposed, because positions are rows here.
-      key_DK: U_k, transposed.
-      value_DK: U_v, transposed; its width alone may differ from K.
-      scale: factor of the scores; 1 / sqrt(K) if None, as in both sources.
-
-    Returns:
-      o_TK and weights_TS, with S = T.
-
-    Source: Vaswani et al. 2017, section 3.2.1; Raschka and Mirjalili 2019, chapter 16, where K
-    is called m.
+    Attributes:
+      size: width of all heads together, and of the output.
+      heads: of queries.
+      kv_heads: of keys and values; fewer of them are shared (Ainslie et al. 2023).
+      qk_norm: whether queries and keys are normalised (Henry et al. 2020; here by RMSNorm, whose
+        learned scale stands for the paper's).
+      position: where order comes in.
+      window: most positions that one sees; 0 is all (Beltagy et al. 2020, section 3.1).
+      scheme: how weights are drawn.
+      output_init: those of the output projection.
+      operand_dtype: what products round their operands to.
     """
-    if scale is None:
-        scale = key_DK.shape[-1] ** -0.5
-    return attend(x_TD @ query_DK, x_TD @ key_DK, x_TD @ value_DK, scale=scale)
+
+    size: int
+    heads: int
+    kv_heads: int
+    qk_norm: bool
+    position: Position
+    window: int
+    scheme: InitScheme
+    output_init: Initializer
+    operand_dtype: Dtype
+
+    def setup(self) -> None:
+        width, init = self.size // self.heads, self.scheme.kernel
+        kv_size = self.kv_heads * width
+        self.query = dense(self.size, init=init, operand_dtype=self.operand_dtype)
+        self.key = dense(kv_size, init=init, operand_dtype=self.operand_dtype)
+        self.value = dense(kv_size, init=init, operand_dtype=self.operand_dtype)
+        self.output = dense(self.size, init=self.output_init, operand_dtype=self.operand_dtype)
+        if self.qk_norm:
+            self.query_norm, self.key_norm = nn.RMSNorm(), nn.RMSNorm()
+
+    def __call__(self, x_BTD: jax.Array, state: AttentionState) -> tuple[jax.Array, AttentionState]:
+        batch, length, _ = x_BTD.shape
+        query_BTHK = self.query(x_BTD).reshape(batch, length, self.heads, -1)
+        key_BTMK = self.key(x_BTD).reshape(batch, length, self.kv_heads, -1)
+        value_BTMK = self.value(x_BTD).reshape(batch, length, self.kv_heads, -1)
+        if self.qk_norm:
+            query_BTHK, key_BTMK = self.query_norm(query_BTHK), self.key_norm(key_BTMK)
+        output_BTHK, state, seen = attend_causally(
+            query_BTHK,
+            key_BTMK,
+            value_BTMK,
+            state,
+            position=self.position,
+            window=self.window,
+            scale=float(query_BTHK.shape[-1]) ** -0.5,
+            operand_dtype=self.operand_dtype,
+        )
+        for name, value in seen.items():
+            self.sow("captured", name, value)
+        return self.output(output_BTHK.reshape(batch, length, self.size)), state
+
+    def initial_state(self, batch_size: int, context: int) -> AttentionState:
+        """Nothing read yet."""
+        width = self.size // self.heads
+        return empty_state(batch_size, context, heads=self.kv_heads, width=width)

@@ -1,15 +1,83 @@
-"""What surrounds a mixer. Today: dropout on its input."""
+"""What surrounds a mixer: nothing, or norms, a stream that it adds to, and an MLP."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
-from charlm_jax.models.ops import dropout
-from charlm_jax.types import ModelState
+from charlm_jax.config import ModelConfig
+from charlm_jax.models.initializers import Initializer, InitScheme, init_scheme, residual_kernel
+from charlm_jax.models.mingru import linear_scan
+from charlm_jax.models.mixers import build_mixer
+from charlm_jax.models.ops import Dtype, dense, dropout, operand_dtype
+from charlm_jax.types import ModelState, look_up
+
+NORMS: Mapping[str, Callable[[], nn.Module]] = {
+    # Both without a bias; means and variances are taken as they are written.
+    "layer_norm": lambda: nn.LayerNorm(epsilon=1e-5, use_bias=False, use_fast_variance=False),
+    "rms_norm": lambda: nn.RMSNorm(epsilon=1e-6),
+}
 
 
-class Block(nn.Module):
+def build_norm(model: ModelConfig) -> nn.Module:
+    """LayerNorm (Ba et al. 2016) or RMSNorm (Zhang and Sennrich 2019), over the width."""
+    return look_up(NORMS, model.norm, "model.norm")()
+
+
+def _squared_relu(x: jax.Array) -> jax.Array:
+    return jnp.square(jax.nn.relu(x))
+
+
+def _gelu(x: jax.Array) -> jax.Array:
+    return jax.nn.gelu(x, approximate=False)
+
+
+ACTIVATIONS: Mapping[str, Callable[[jax.Array], jax.Array]] = {
+    "gelu": _gelu,  # Hendrycks and Gimpel 2016, exact
+    "relu2": _squared_relu,  # So et al. 2021
+    "swiglu": jax.nn.silu,  # Shazeer 2020; of a second projection, the gate
+}
+
+
+class MLP(nn.Module):
+    """Two linear layers with a non-linearity between them, at every position by itself.
+
+        y = activation(x W_i) W_o                    gelu, relu2
+        y = (silu(x W_g) * (x W_i)) W_o              swiglu
+
+    Attributes:
+      size: D.
+      hidden_size: F.
+      kind: of the non-linearity.
+      scheme: how weights are drawn.
+      output_init: those of W_o.
+      operand_dtype: what products round their operands to.
+    """
+
+    size: int
+    hidden_size: int
+    kind: str
+    scheme: InitScheme
+    output_init: Initializer
+    operand_dtype: Dtype
+
+    def setup(self) -> None:
+        init = self.scheme.kernel
+        self.input = dense(self.hidden_size, init=init, operand_dtype=self.operand_dtype)
+        if self.kind == "swiglu":
+            self.gate = dense(self.hidden_size, init=init, operand_dtype=self.operand_dtype)
+        self.output = dense(self.size, init=self.output_init, operand_dtype=self.operand_dtype)
+
+    def __call__(self, x_BTD: jax.Array) -> jax.Array:
+        activation = ACTIVATIONS[self.kind]
+        if self.kind == "swiglu":
+            return self.output(activation(self.gate(x_BTD)) * self.input(x_BTD))
+        return self.output(activation(self.input(x_BTD)))
+
+
+class BareBlock(nn.Module):
     """A mixer with dropout on its input, never on its recurrence (Zaremba et al. 2014).
 
     Attributes:
@@ -37,3 +105,107 @@ class Block(nn.Module):
         self, x_BTD: jax.Array, state: ModelState, key: jax.Array | None = None
     ) -> tuple[jax.Array, ModelState]:
         return self.mixer(dropout(x_BTD, rate=self.dropout, key=key), state)
+
+
+class ResidualBlock(nn.Module):
+    """A mixer and an MLP that add to a stream.
+
+        pre_norm     x = x + mixer(norm(x))       x = x + mlp(norm(x))
+        post_norm    x = norm(x + mixer(x))       x = norm(x + mlp(x))
+
+    Dropout acts on what is added. Source: Vaswani et al. 2017, section 3.1, for post_norm; Xiong et
+    al. 2020 for pre_norm.
+
+    Attributes:
+      mixer: the sequence mixer, whose output is as wide as its input.
+      mlp: None where there is none.
+      mixer_norm: of the mixer.
+      mlp_norm: of the MLP; None where there is none.
+      normalizes_first: whether it is pre_norm.
+      dropout: share of the added values zeroed in training.
+    """
+
+    mixer: Any
+    mlp: Any
+    mixer_norm: Any
+    mlp_norm: Any
+    normalizes_first: bool
+    dropout: float
+
+    @property
+    def is_projectable(self) -> bool:
+        """A norm lies before the mixer, and the stream needs the embedding itself."""
+        return False
+
+    def __call__(
+        self, x_BTD: jax.Array, state: ModelState, key: jax.Array | None = None
+    ) -> tuple[jax.Array, ModelState]:
+        keys = (None, None) if key is None else jax.random.split(key)
+        before, after = self._around(self.mixer_norm)
+        added_BTD, state = self.mixer(before(x_BTD), state)
+        x_BTD = after(x_BTD + dropout(added_BTD, rate=self.dropout, key=keys[0]))
+        self.sow("captured", "stream_after_mixer", x_BTD)
+        if self.mlp is not None:
+            before, after = self._around(self.mlp_norm)
+            added_BTD = self.mlp(before(x_BTD))
+            x_BTD = after(x_BTD + dropout(added_BTD, rate=self.dropout, key=keys[1]))
+            self.sow("captured", "stream_after_mlp", x_BTD)
+        return x_BTD, state
+
+    def _around(self, norm: Any) -> tuple[Any, Any]:
+        """What is done before a branch, and after its sum."""
+        return (norm, _identity) if self.normalizes_first else (_identity, norm)
+
+
+def _identity(x: jax.Array) -> jax.Array:
+    return x
+
+
+Block = BareBlock | ResidualBlock
+
+
+def _bare(model: ModelConfig, mixer: nn.Module) -> Block:
+    return BareBlock(mixer=mixer, dropout=model.dropout)
+
+
+def _residual(model: ModelConfig, mixer: nn.Module) -> Block:
+    mlp = None
+    if model.mlp != "none":
+        mlp = MLP(
+            size=model.hidden_size,
+            hidden_size=max(1, round(model.mlp_ratio * model.hidden_size)),
+            kind=model.mlp,
+            scheme=init_scheme(model.init),
+            output_init=residual_kernel(model),
+            operand_dtype=operand_dtype(model.precision),
+        )
+    return ResidualBlock(
+        mixer=mixer,
+        mlp=mlp,
+        mixer_norm=build_norm(model),
+        mlp_norm=None if mlp is None else build_norm(model),
+        normalizes_first=model.block == "pre_norm",
+        dropout=model.dropout,
+    )
+
+
+_BLOCKS: Mapping[str, Callable[[ModelConfig, nn.Module], Block]] = {
+    "bare": _bare,
+    "pre_norm": _residual,
+    "post_norm": _residual,
+}
+
+
+def build_blocks(model: ModelConfig) -> tuple[Block, ...]:
+    """The stack between embedding and output; an unknown name is a `CharlmError`."""
+    # Every name has to be known, even where this stack has no use for it.
+    build_block = look_up(_BLOCKS, model.block, "model.block")
+    look_up(NORMS, model.norm, "model.norm")
+    look_up({"none": None, **ACTIVATIONS}, model.mlp, "model.mlp")
+    linear_scan(model.scan)
+    blocks, width = [], model.embedding_size
+    for name in model.layers:
+        mixer = build_mixer(name, model, width)
+        blocks.append(build_block(model, mixer))
+        width = getattr(mixer, "output_size", model.hidden_size)
+    return tuple(blocks)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from charlm_jax.models.initializers import InitScheme
-from charlm_jax.models.ops import Seen, scan_time
+from charlm_jax.models.ops import Dtype, Seen, dense, matmul, scan_time
 
 
 class GRUState(NamedTuple):
@@ -21,6 +21,8 @@ def gru_scan(
     state: GRUState,
     recurrent_kernel_HG: jax.Array,
     candidate_bias_H: jax.Array,
+    *,
+    operand_dtype: Dtype = jnp.float32,
 ) -> tuple[jax.Array, GRUState, Seen]:
     """The recurrence, on inputs that are already projected.
 
@@ -35,19 +37,26 @@ def gru_scan(
       state: hidden before the first position.
       recurrent_kernel_HG: U.
       candidate_bias_H: b_n, inside the reset gate's product.
+      operand_dtype: what the product with U rounds its operands to.
 
     Returns:
-      hidden_BTH, the state after the last position, and the gates at every position.
+      hidden_BTH, the state after the last position, and gates and state at every position.
     """
 
     def step(state: GRUState, z_BG: jax.Array) -> tuple[GRUState, tuple[jax.Array, Seen]]:
         zr_BH, zu_BH, zn_BH = jnp.split(z_BG, 3, axis=-1)
-        hr_BH, hu_BH, hn_BH = jnp.split(state.hidden_BH @ recurrent_kernel_HG, 3, axis=-1)
+        recurrent_BG = matmul(state.hidden_BH, recurrent_kernel_HG, operand_dtype=operand_dtype)
+        hr_BH, hu_BH, hn_BH = jnp.split(recurrent_BG, 3, axis=-1)
         reset_BH = jax.nn.sigmoid(zr_BH + hr_BH)
         update_BH = jax.nn.sigmoid(zu_BH + hu_BH)
         candidate_BH = jnp.tanh(zn_BH + reset_BH * (hn_BH + candidate_bias_H[None, :]))
         hidden_BH = (1.0 - update_BH) * candidate_BH + update_BH * state.hidden_BH
-        seen = Seen(reset_gate=reset_BH, update_gate=update_BH, candidate=candidate_BH)
+        seen = Seen(
+            reset_gate=reset_BH,
+            update_gate=update_BH,
+            candidate=candidate_BH,
+            hidden=hidden_BH,
+        )
         return GRUState(hidden_BH), (hidden_BH, seen)
 
     state, (hidden_BTH, seen) = scan_time(step, state, z_BTG)
@@ -60,14 +69,18 @@ class GRU(nn.Module):
     Attributes:
       hidden_size: H.
       scheme: how weights are drawn.
+      operand_dtype: what products round their operands to.
     """
 
     hidden_size: int
     scheme: InitScheme
+    operand_dtype: Dtype = jnp.float32
 
     def setup(self) -> None:
         scheme, size = self.scheme, self.hidden_size
-        self.input = nn.Dense(3 * size, kernel_init=scheme.gate_kernel(3))
+        self.input = dense(
+            3 * size, init=scheme.gate_kernel(3), bias=True, operand_dtype=self.operand_dtype
+        )
         self.recurrent_kernel = self.param(
             "recurrent_kernel", scheme.recurrent_kernel(3), (size, 3 * size)
         )
@@ -79,7 +92,13 @@ class GRU(nn.Module):
 
     def mix(self, z_BTG: jax.Array, state: GRUState) -> tuple[jax.Array, GRUState]:
         """The recurrence over projected inputs."""
-        hidden_BTH, state, seen = gru_scan(z_BTG, state, self.recurrent_kernel, self.candidate_bias)
+        hidden_BTH, state, seen = gru_scan(
+            z_BTG,
+            state,
+            self.recurrent_kernel,
+            self.candidate_bias,
+            operand_dtype=self.operand_dtype,
+        )
         for name, value in seen.items():
             self.sow("captured", name, value)
         return hidden_BTH, state

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from charlm_jax.config import ModelConfig
 from charlm_jax.types import look_up
 
 
@@ -46,6 +47,7 @@ class InitScheme:
       recurrent: of the (H, H) matrix of one gate, or of all gates where `joint`.
       forget_bias: what an LSTM's forget gate starts from; every other bias starts from 0.
       joint: whether stacked gates are drawn as one matrix.
+      scales_residuals: whether what is added to a stream is drawn smaller in a deeper stack.
     """
 
     embedding: Initializer
@@ -53,6 +55,7 @@ class InitScheme:
     recurrent: Initializer
     forget_bias: float
     joint: bool
+    scales_residuals: bool = False
 
     def gate_kernel(self, gates: int) -> Initializer:
         """Of the stacked input kernel (D, gates x H)."""
@@ -85,12 +88,48 @@ _SCHEMES: Mapping[str, InitScheme] = {
         forget_bias=0.0,
         joint=False,
     ),
+    "gpt2": InitScheme(
+        embedding=nn.initializers.normal(0.02),
+        kernel=nn.initializers.normal(0.02),
+        recurrent=nn.initializers.orthogonal(),
+        forget_bias=1.0,
+        joint=True,
+        scales_residuals=True,
+    ),
 }
 
 
 def init_scheme(name: str) -> InitScheme:
-    """The scheme called `keras` (Keras 3, `keras.layers.LSTM`) or `flax` (Flax 0.12, Linen)."""
+    """The scheme of that name.
+
+    `keras` is that of Keras 3 (`keras.layers.LSTM`), `flax` that of Flax 0.12 (Linen), and `gpt2`
+    that of Radford et al. 2018, section 4.1, and 2019, section 2.3, for what they draw; recurrent
+    kernels and the forget gate's bias, which they have not, are drawn there as in Keras.
+    """
     return look_up(_SCHEMES, name, "model.init")
+
+
+def residual_kernel(model: ModelConfig) -> Initializer:
+    """Of a kernel whose product is added to the stream.
+
+    Attention and the MLP end in one, recurrent layers do not. With `zero_init` it is 0, so that
+    nothing is added at first (Goyal et al. 2017, section 5.1, for the last scale of a block; Zhang
+    et al. 2019, section 3, for the last kernel). Bare blocks have no stream: zeros would pass
+    nothing on there, and two such layers would never learn.
+    """
+    scheme = init_scheme(model.init)
+    if model.block == "bare":
+        return scheme.kernel
+    if model.zero_init:
+        return nn.initializers.zeros
+    if not scheme.scales_residuals:
+        return scheme.kernel
+    factor = (2 * len(model.layers)) ** -0.5
+
+    def init(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
+        return factor * scheme.kernel(key, shape, dtype)
+
+    return init
 
 
 def forget_gate_bias(value: float) -> Initializer:

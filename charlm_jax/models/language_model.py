@@ -1,6 +1,8 @@
-"""A character-level language model as four pure functions."""
+"""A character-level language model as pure functions."""
 
+import dataclasses
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -8,11 +10,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from charlm_jax.config import ModelConfig
-from charlm_jax.models.blocks import Block
-from charlm_jax.models.initializers import init_scheme
-from charlm_jax.models.mixers import MIXERS
-from charlm_jax.models.ops import dropout, embed
-from charlm_jax.types import ModelState, Params, look_up
+from charlm_jax.models.blocks import Block, build_blocks, build_norm
+from charlm_jax.models.initializers import InitScheme, init_scheme
+from charlm_jax.models.ops import Dtype, dense, dropout, embed, matmul, operand_dtype
+from charlm_jax.models.positions import Position, build_position
+from charlm_jax.types import ModelState, Params
 
 
 class Init(Protocol):
@@ -55,12 +57,35 @@ class Inspect(Protocol):
 
 
 class LanguageModel(NamedTuple):
-    """Everything that training, evaluation and generation know of a model."""
+    """Everything that training, evaluation and generation know of a model.
+
+    `max_length` is how many characters a row may read from its initial state on; None where there
+    is no limit.
+    """
 
     init: Init
     apply: Apply
     initial_state: InitialState
     inspect: Inspect
+    max_length: int | None
+
+    @property
+    def keeps_positions(self) -> bool:
+        """Whether the state holds past positions, as attention's does: then a context matters."""
+        one, two = (jax.eval_shape(partial(self.initial_state, 1, context)) for context in (1, 2))
+        return bool(one != two)
+
+
+class StackState(NamedTuple):
+    """What a stack of layers carries.
+
+    Attributes:
+      layers: the state of each.
+      read_B: characters read so far; () where nothing needs to know.
+    """
+
+    layers: tuple[ModelState, ...]
+    read_B: jax.Array | tuple[()]
 
 
 def layer_name(index: int) -> str:
@@ -68,90 +93,180 @@ def layer_name(index: int) -> str:
     return f"layer_{index}"
 
 
-def build_blocks(model: ModelConfig) -> tuple[Block, ...]:
-    """The stack between embedding and output; an unknown layer is a `CharlmError`."""
-    mixers = [look_up(MIXERS, layer, "model.layers")(model) for layer in model.layers]
-    return tuple(Block(mixer=mixer, dropout=model.dropout) for mixer in mixers)
-
-
 def build_model(model: ModelConfig, vocab_size: int) -> LanguageModel:
     """Embedding, a stack of blocks, and a linear output layer.
 
     Args:
-      model: layers, widths, dropout and initialisation.
+      model: layers and what they are made of.
       vocab_size: V.
 
     Returns:
       The model's functions. They are pure and not jitted.
 
     Raises:
-      CharlmError: an unknown layer or initialisation.
+      CharlmError: an unknown name.
     """
-    blocks = build_blocks(model)
-    output = nn.Dense(vocab_size, kernel_init=init_scheme(model.init).kernel)
+    stack = _Stack(
+        model=model,
+        vocab_size=vocab_size,
+        blocks=build_blocks(model),
+        position=build_position(model),
+        scheme=init_scheme(model.init),
+        final_norm=build_norm(model) if model.block == "pre_norm" else None,
+        operand_dtype=operand_dtype(model.precision),
+    )
+    max_length = model.max_length if stack.position.learns else None
+    return LanguageModel(stack.init, stack.apply, stack.initial_state, stack.inspect, max_length)
 
-    def init(key: jax.Array) -> Params:
-        embedding_key, output_key, *layer_keys = jax.random.split(key, 2 + len(blocks))
-        shape = (vocab_size, model.embedding_size)
-        params = {"embedding": init_scheme(model.init).embedding(embedding_key, shape)}
-        x_BTD = jnp.zeros((1, 1, model.embedding_size))
-        for index, (block, layer_key) in enumerate(zip(blocks, layer_keys, strict=True)):
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Stack:
+    """The parts of a model, and its functions."""
+
+    model: ModelConfig
+    vocab_size: int
+    blocks: tuple[Block, ...]
+    position: Position
+    scheme: InitScheme
+    final_norm: nn.Module | None
+    operand_dtype: Dtype
+
+    @property
+    def output(self) -> nn.Dense:
+        init, dtype = self.scheme.kernel, self.operand_dtype
+        return dense(self.vocab_size, init=init, bias=True, operand_dtype=dtype)
+
+    def init(self, key: jax.Array) -> Params:
+        embedding_key, output_key, *layer_keys = jax.random.split(key, 2 + len(self.blocks))
+        width = self.model.embedding_size
+        params = {"embedding": self.scheme.embedding(embedding_key, (self.vocab_size, width))}
+        if self.position.learns:
+            position_key = jax.random.fold_in(embedding_key, 1)
+            shape = (self.model.max_length, width)
+            params["position"] = self.scheme.embedding(position_key, shape)
+        x_BTD: Any = jnp.zeros((1, 1, width))
+        for index, (block, layer_key) in enumerate(zip(self.blocks, layer_keys, strict=True)):
             state = block.mixer.initial_state(1, 0)
             (x_BTD, _), variables = block.init_with_output(layer_key, x_BTD, state)
-            params[layer_name(index)] = variables["params"]
-        return params | {"output": output.init(output_key, x_BTD)["params"]}
+            params[layer_name(index)] = variables.get("params", {})
+        if self.final_norm is not None:
+            params["norm"] = self.final_norm.init(output_key, x_BTD)["params"]
+        if not self.model.tied_embedding:
+            params["output"] = self.output.init(output_key, x_BTD)["params"]
+        return params
 
-    def run(
-        params: Params,
-        ids_BT: jax.Array,
-        states: ModelState,
-        key: jax.Array | None,
-        capture: bool,
-    ) -> tuple[jax.Array, ModelState, dict[str, Any]]:
-        key = key if model.dropout > 0.0 else None
-        keys = [None] * (len(blocks) + 1) if key is None else jax.random.split(key, len(blocks) + 1)
-        mutable = ["captured"] if capture else False
-        x = params["embedding"]
-        new_states, captured = [], {}
-        for index, (block, state) in enumerate(zip(blocks, states, strict=True)):
-            variables = {"params": params[layer_name(index)]}
-            if index > 0:
-                result = block.apply(variables, x, state, keys[index], mutable=mutable)
-            elif key is None and block.is_projectable and ids_BT.size >= vocab_size:
-                # Nothing lies between the embedding and this projection, so the V rows of the
-                # table are projected in place of the B x T positions: the same function.
-                table_VG: Any = block.apply(variables, x, method="project")
-                z_BTG = embed(table_VG, ids_BT)
-                result = block.apply(variables, z_BTG, state, method="mix", mutable=mutable)
-            else:
-                x_BTD = embed(x, ids_BT)
-                result = block.apply(variables, x_BTD, state, keys[0], mutable=mutable)
-            (x, new_state), seen = result if capture else (result, {})
-            new_states.append(new_state)
-            captured[layer_name(index)] = _unwrap(seen)
-        x_BTD = dropout(x, rate=model.dropout, key=keys[-1])
-        logits_BTV: Any = output.apply({"params": params["output"]}, x_BTD)
-        return logits_BTV, tuple(new_states), captured
+    def initial_state(self, batch_size: int, context: int) -> StackState:
+        layers = tuple(block.mixer.initial_state(batch_size, context) for block in self.blocks)
+        return StackState(layers, jnp.zeros(batch_size, jnp.int32) if self.position.counts else ())
 
     def apply(
-        params: Params, ids_BT: jax.Array, state: ModelState, *, key: jax.Array | None = None
+        self,
+        params: Params,
+        ids_BT: jax.Array,
+        state: ModelState,
+        *,
+        key: jax.Array | None = None,
     ) -> tuple[jax.Array, ModelState]:
-        logits_BTV, state, _ = run(params, ids_BT, state, key, capture=False)
+        logits_BTV, state, _ = self._run(params, ids_BT, state, key, capture=False)
         return logits_BTV, state
 
-    def initial_state(batch_size: int, context: int) -> ModelState:
-        return tuple(block.mixer.initial_state(batch_size, context) for block in blocks)
-
     def inspect(
-        params: Params, ids_BT: jax.Array, state: ModelState, *, key: jax.Array | None = None
+        self,
+        params: Params,
+        ids_BT: jax.Array,
+        state: ModelState,
+        *,
+        key: jax.Array | None = None,
     ) -> Mapping[str, Any]:
-        logits_BTV, _, captured = run(params, ids_BT, state, key, capture=True)
+        logits_BTV, _, captured = self._run(params, ids_BT, state, key, capture=True)
         return {"logits": logits_BTV, **captured}
 
-    return LanguageModel(init, apply, initial_state, inspect)
+    def _run(
+        self,
+        params: Params,
+        ids_BT: jax.Array,
+        state: StackState,
+        key: jax.Array | None,
+        capture: bool,
+    ) -> tuple[jax.Array, StackState, dict[str, Any]]:
+        key, count = key if self.model.dropout > 0.0 else None, len(self.blocks) + 1
+        keys = [None] * count if key is None else jax.random.split(key, count)
+        mutable = ["captured"] if capture else False
+        places_BT = _places(state.read_B, ids_BT.shape[1])
+        x_BTD: Any = self._embed(params, ids_BT, places_BT, keys[-1])
+        states, captured = [], {}
+        for index, (block, layer_state) in enumerate(zip(self.blocks, state.layers, strict=True)):
+            variables = {"params": params[layer_name(index)]}
+            if index == 0 and self._projects(ids_BT, key):
+                table_VG: Any = block.apply(variables, params["embedding"], method="project")
+                z_BTG = embed(table_VG, ids_BT)
+                result = block.apply(variables, z_BTG, layer_state, method="mix", mutable=mutable)
+            else:
+                result = block.apply(variables, x_BTD, layer_state, keys[index], mutable=mutable)
+            (x_BTD, new_state), seen = result if capture else (result, {})
+            states.append(new_state)
+            captured[layer_name(index)] = _unwrap(seen)
+        logits_BTV = self._logits(params, x_BTD, places_BT, keys[-1])
+        read_B = () if places_BT is None else places_BT[:, -1] + 1
+        return logits_BTV, StackState(tuple(states), read_B), captured
+
+    def _projects(self, ids_BT: jax.Array, key: jax.Array | None) -> bool:
+        """Whether the first projection is made of the table's V rows in place of B x T positions.
+
+        It is the same function where nothing lies between the embedding and that projection, and
+        less work where there are more positions than rows.
+        """
+        is_next = self.blocks[0].is_projectable and not self.position.counts and key is None
+        return is_next and ids_BT.size >= self.vocab_size
+
+    def _embed(
+        self,
+        params: Params,
+        ids_BT: jax.Array,
+        places_BT: jax.Array | None,
+        key: jax.Array | None,
+    ) -> jax.Array:
+        x_BTD = embed(params["embedding"], ids_BT)
+        if places_BT is not None:
+            x_BTD = self.position.embed(x_BTD, places_BT, params.get("position"))
+        if self.model.block == "bare":  # its dropout is on the way into every block
+            return x_BTD
+        return dropout(x_BTD, rate=self.model.dropout, key=key)
+
+    def _logits(
+        self,
+        params: Params,
+        x_BTD: jax.Array,
+        places_BT: jax.Array | None,
+        key: jax.Array | None,
+    ) -> jax.Array:
+        x: Any = x_BTD
+        if self.model.block == "bare":
+            x = dropout(x, rate=self.model.dropout, key=key)
+        if self.final_norm is not None:
+            x = self.final_norm.apply({"params": params["norm"]}, x)
+        logits_BTV: Any
+        if self.model.tied_embedding:
+            table_DV = params["embedding"].T
+            logits_BTV = matmul(x, table_DV, operand_dtype=self.operand_dtype)
+        else:
+            logits_BTV = self.output.apply({"params": params["output"]}, x)
+        if places_BT is None or not self.position.learns:
+            return logits_BTV
+        # There is no vector for what lies beyond the table. Nobody is to read on unaware.
+        is_known_BT1 = (places_BT < self.model.max_length)[:, :, None]
+        return jnp.where(is_known_BT1, logits_BTV, jnp.nan)
+
+
+def _places(read_B: jax.Array | tuple[()], length: int) -> jax.Array | None:
+    """Where the characters of a piece stand, from 0; None where nothing needs to know."""
+    if isinstance(read_B, tuple):
+        return None
+    return read_B[:, None] + jnp.arange(length)[None, :]
 
 
 def _unwrap(seen: Mapping[str, Any]) -> dict[str, jax.Array]:
     """Linen sows every value into a tuple, below the name of the module that sowed it."""
-    sown = seen.get("captured", {}).get("mixer", {})
+    sown = dict(seen.get("captured", {}))
+    sown = {**sown.pop("mixer", {}), **sown}
     return {name: values[0] for name, values in sown.items()}

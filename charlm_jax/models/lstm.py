@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from charlm_jax.models.initializers import InitScheme, forget_gate_bias
-from charlm_jax.models.ops import Seen, scan_time
+from charlm_jax.models.ops import Dtype, Seen, dense, matmul, scan_time
 
 
 class LSTMState(NamedTuple):
@@ -18,7 +18,11 @@ class LSTMState(NamedTuple):
 
 
 def lstm_scan(
-    z_BTG: jax.Array, state: LSTMState, recurrent_kernel_HG: jax.Array
+    z_BTG: jax.Array,
+    state: LSTMState,
+    recurrent_kernel_HG: jax.Array,
+    *,
+    operand_dtype: Dtype = jnp.float32,
 ) -> tuple[jax.Array, LSTMState, Seen]:
     """The recurrence, on inputs that are already projected.
 
@@ -30,6 +34,7 @@ def lstm_scan(
       z_BTG: x W + b, with G = 4H stacked in the order i, f, g, o.
       state: cell and hidden before the first position.
       recurrent_kernel_HG: U.
+      operand_dtype: what the product with U rounds its operands to.
 
     Returns:
       hidden_BTH, the state after the last position, and gates and cell at every position
@@ -37,7 +42,7 @@ def lstm_scan(
     """
 
     def step(state: LSTMState, z_BG: jax.Array) -> tuple[LSTMState, tuple[jax.Array, Seen]]:
-        gates_BG = z_BG + state.hidden_BH @ recurrent_kernel_HG
+        gates_BG = z_BG + matmul(state.hidden_BH, recurrent_kernel_HG, operand_dtype=operand_dtype)
         i_BH, f_BH, g_BH, o_BH = jnp.split(gates_BG, 4, axis=-1)
         i_BH, f_BH, o_BH = jax.nn.sigmoid(i_BH), jax.nn.sigmoid(f_BH), jax.nn.sigmoid(o_BH)
         g_BH = jnp.tanh(g_BH)
@@ -65,17 +70,21 @@ class LSTM(nn.Module):
     Attributes:
       hidden_size: H.
       scheme: how weights are drawn.
+      operand_dtype: what products round their operands to.
     """
 
     hidden_size: int
     scheme: InitScheme
+    operand_dtype: Dtype = jnp.float32
 
     def setup(self) -> None:
         scheme, size = self.scheme, self.hidden_size
-        self.input = nn.Dense(
+        self.input = dense(
             4 * size,
-            kernel_init=scheme.gate_kernel(4),
+            init=scheme.gate_kernel(4),
+            bias=True,
             bias_init=forget_gate_bias(scheme.forget_bias),
+            operand_dtype=self.operand_dtype,
         )
         self.recurrent_kernel = self.param(
             "recurrent_kernel", scheme.recurrent_kernel(4), (size, 4 * size)
@@ -87,7 +96,9 @@ class LSTM(nn.Module):
 
     def mix(self, z_BTG: jax.Array, state: LSTMState) -> tuple[jax.Array, LSTMState]:
         """The recurrence over projected inputs."""
-        hidden_BTH, state, seen = lstm_scan(z_BTG, state, self.recurrent_kernel)
+        hidden_BTH, state, seen = lstm_scan(
+            z_BTG, state, self.recurrent_kernel, operand_dtype=self.operand_dtype
+        )
         for name, value in seen.items():
             self.sow("captured", name, value)
         return hidden_BTH, state

@@ -3,6 +3,9 @@
 A mixer is a Linen module with `__call__(x_BTD, state) -> (y_BTD, state)` and
 `initial_state(batch_size, context)`, which uses no parameters. One whose first act is a linear
 projection may offer that as `project(x)`, and the rest as `mix(z, state)`.
+
+`build_mixer` hands a line the model's config and the width of what the layer reads. The output is
+`hidden_size` wide, unless the class has an attribute `output_size`.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,13 +13,63 @@ from collections.abc import Callable, Mapping
 from flax import linen as nn
 
 from charlm_jax.config import ModelConfig
+from charlm_jax.models.attention import Attention, SelfAttention
 from charlm_jax.models.gru import GRU
-from charlm_jax.models.initializers import init_scheme
+from charlm_jax.models.initializers import init_scheme, residual_kernel
 from charlm_jax.models.lstm import LSTM
+from charlm_jax.models.mingru import MinGRU, linear_scan
+from charlm_jax.models.ops import operand_dtype
+from charlm_jax.models.positions import build_position
 from charlm_jax.models.rnn import RNN
+from charlm_jax.types import look_up
 
-MIXERS: Mapping[str, Callable[[ModelConfig], nn.Module]] = {
-    "lstm": lambda model: LSTM(hidden_size=model.hidden_size, scheme=init_scheme(model.init)),
-    "gru": lambda model: GRU(hidden_size=model.hidden_size, scheme=init_scheme(model.init)),
-    "rnn": lambda model: RNN(hidden_size=model.hidden_size, scheme=init_scheme(model.init)),
+
+def _lstm(model: ModelConfig, width: int) -> nn.Module:
+    return LSTM(model.hidden_size, init_scheme(model.init), operand_dtype(model.precision))
+
+
+def _gru(model: ModelConfig, width: int) -> nn.Module:
+    return GRU(model.hidden_size, init_scheme(model.init), operand_dtype(model.precision))
+
+
+def _rnn(model: ModelConfig, width: int) -> nn.Module:
+    return RNN(model.hidden_size, init_scheme(model.init), operand_dtype(model.precision))
+
+
+def _mingru(model: ModelConfig, width: int) -> nn.Module:
+    scan, dtype = linear_scan(model.scan), operand_dtype(model.precision)
+    return MinGRU(model.hidden_size, scan, init_scheme(model.init), dtype)
+
+
+def _attention(model: ModelConfig, width: int) -> nn.Module:
+    return Attention(
+        size=model.hidden_size,
+        heads=model.heads,
+        kv_heads=model.kv_heads or model.heads,
+        qk_norm=model.qk_norm,
+        position=build_position(model),
+        window=model.window,
+        scheme=init_scheme(model.init),
+        output_init=residual_kernel(model),
+        operand_dtype=operand_dtype(model.precision),
+    )
+
+
+def _self_attention(model: ModelConfig, width: int) -> nn.Module:
+    dtype = operand_dtype(model.precision)
+    return SelfAttention(width, build_position(model), model.window, dtype)
+
+
+MIXERS: Mapping[str, Callable[[ModelConfig, int], nn.Module]] = {
+    "lstm": _lstm,
+    "gru": _gru,
+    "rnn": _rnn,
+    "mingru": _mingru,
+    "attention": _attention,
+    "self_attention": _self_attention,
 }
+
+
+def build_mixer(name: str, model: ModelConfig, width: int) -> nn.Module:
+    """The mixer of that name, unbound; an unknown one is a `CharlmError`."""
+    return look_up(MIXERS, name, "model.layers")(model, width)

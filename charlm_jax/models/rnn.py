@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from charlm_jax.models.initializers import InitScheme
-from charlm_jax.models.ops import scan_time
+from charlm_jax.models.ops import Dtype, dense, matmul, scan_time
 
 
 class RNNState(NamedTuple):
@@ -22,14 +22,18 @@ class RNN(nn.Module):
     Attributes:
       hidden_size: H.
       scheme: how weights are drawn.
+      operand_dtype: what products round their operands to.
     """
 
     hidden_size: int
     scheme: InitScheme
+    operand_dtype: Dtype = jnp.float32
 
     def setup(self) -> None:
         scheme, size = self.scheme, self.hidden_size
-        self.input = nn.Dense(size, kernel_init=scheme.gate_kernel(1))
+        self.input = dense(
+            size, init=scheme.gate_kernel(1), bias=True, operand_dtype=self.operand_dtype
+        )
         self.recurrent_kernel = self.param(
             "recurrent_kernel", scheme.recurrent_kernel(1), (size, size)
         )
@@ -40,10 +44,10 @@ class RNN(nn.Module):
 
     def mix(self, z_BTH: jax.Array, state: RNNState) -> tuple[jax.Array, RNNState]:
         """The recurrence over projected inputs."""
-        recurrent_kernel_HH = self.recurrent_kernel
+        kernel_HH, dtype = self.recurrent_kernel, self.operand_dtype
 
         def step(state: RNNState, z_BH: jax.Array) -> tuple[RNNState, jax.Array]:
-            hidden_BH = jnp.tanh(z_BH + state.hidden_BH @ recurrent_kernel_HH)
+            hidden_BH = jnp.tanh(z_BH + matmul(state.hidden_BH, kernel_HH, operand_dtype=dtype))
             return RNNState(hidden_BH), hidden_BH
 
         state, hidden_BTH = scan_time(step, state, z_BTH)

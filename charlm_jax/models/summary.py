@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from charlm_jax.config import ModelConfig
-from charlm_jax.models.language_model import build_blocks, build_model, layer_name
+from charlm_jax.models.blocks import build_blocks
+from charlm_jax.models.language_model import build_model, layer_name
 from charlm_jax.types import Params
 
 
@@ -15,7 +16,7 @@ class Module(NamedTuple):
 
     Attributes:
       name: its key among the parameters.
-      kind: what it is: embedding, a mixer's name, or dense.
+      kind: what it is: embedding, a position policy, a mixer's name, a norm, or dense.
       output_shape: with "B" and "T" where any number will do.
       parameters: how many numbers it learns.
     """
@@ -37,11 +38,18 @@ def summarize(model: ModelConfig, vocab_size: int) -> tuple[Module, ...]:
     params = jax.eval_shape(lambda: language_model.init(jax.random.key(0)))
     width = model.embedding_size
     modules = [Module("embedding", "embedding", ("B", "T", width), vocab_size * width)]
+    if "position" in params:
+        size = count_parameters(params["position"])
+        modules.append(Module("position", model.position, ("B", "T", width), size))
     for index, (kind, block) in enumerate(zip(model.layers, build_blocks(model), strict=True)):
         name = layer_name(index)
         x_BTD, state = jnp.zeros((1, 1, width)), block.mixer.initial_state(1, 0)
         output, _ = jax.eval_shape(block.apply, {"params": params[name]}, x_BTD, state)
         width = output.shape[-1]
         modules.append(Module(name, kind, ("B", "T", width), count_parameters(params[name])))
-    size = count_parameters(params["output"])
-    return (*modules, Module("output", "dense", ("B", "T", vocab_size), size))
+    if "norm" in params:
+        size = count_parameters(params["norm"])
+        modules.append(Module("norm", model.norm, ("B", "T", width), size))
+    size = count_parameters(params.get("output", {}))
+    kind = "embedding" if model.tied_embedding else "dense"
+    return (*modules, Module("output", kind, ("B", "T", vocab_size), size))

@@ -5,12 +5,10 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-# Without pyplot there is no global state, no window and no backend to choose: a file is drawn by
-# the canvas that its format needs, Agg for PNG.
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from charlm_jax.types import CharlmError
+from charlm_jax.report.figures import save_figure
 
 # Blue and vermilion stay apart in all common kinds of colour blindness (Okabe and Ito 2008), and
 # marks and lines differ for a print in grey.
@@ -42,10 +40,4 @@ def save_learning_curves(curves: Mapping[str, Sequence[float]], path: Path | str
     axes.grid(color="#dddddd", linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(edgecolor="none", framealpha=1)
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise CharlmError(f"cannot write the figure {path}: {reason}") from error
+    save_figure(figure, path)

@@ -1,0 +1,92 @@
+"""docs/adding_a_variant.md, done as it says, in a copy of the repository."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+GUIDE = (ROOT / "docs" / "adding_a_variant.md").read_text(encoding="utf-8")
+
+
+def _blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", GUIDE, flags=re.DOTALL)
+
+
+def _follow(folder: Path) -> None:
+    """Write the class, and put the import and the line where the guide says they belong."""
+    module, import_line, entry = _blocks("python")
+    (folder / "charlm_jax" / "models" / "leaky.py").write_text(module, encoding="utf-8")
+    mixers = folder / "charlm_jax" / "models" / "mixers.py"
+    text = mixers.read_text(encoding="utf-8")
+    last = list(re.finditer(r"^from charlm_jax.*\n", text, flags=re.MULTILINE))[-1]
+    text = text[: last.end()] + import_line + text[last.end() :]
+    table = re.search(r"^MIXERS.*?^}", text, flags=re.MULTILINE | re.DOTALL)
+    assert table is not None
+    text = text[: table.end() - 1] + entry + text[table.end() - 1 :]
+    mixers.write_text(text, encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the repository in which the guide was followed."""
+    folder = tmp_path_factory.mktemp("guide") / "charlm_jax"
+    for name in ("charlm_jax", "configs", "tests"):
+        ignored = shutil.ignore_patterns("__pycache__", ".jax_cache")
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    _follow(folder)
+    return folder
+
+
+def _run(clone: Path, command: str) -> str:
+    """One line of the guide, with this environment in place of the clone's own."""
+    program, *arguments = shlex.split(command)
+    module = [] if program.endswith("/python") else ["-m", "charlm_jax"]
+    result = subprocess.run(
+        [sys.executable, *module, *arguments],
+        cwd=clone,
+        env=os.environ | {"PYTHONPATH": str(clone)},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, f"{command}\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}"
+    return result.stdout
+
+
+def test_the_new_mixer_keeps_the_contract_and_a_cheat_does_not(clone: Path) -> None:
+    (command,) = _blocks("bash")[0].splitlines()
+    passed = re.search(r"(\d+) passed", _run(clone, command))
+    assert passed is not None and int(passed[1]) >= 10
+    # The cheat that the guide names, caught by one property alone.
+    file = clone / "charlm_jax" / "models" / "leaky.py"
+    sound = file.read_text(encoding="utf-8")
+    cheat = re.search(
+        r"`(jnp\.roll\(.*?\))` in place of `(\w+)` in the scan", " ".join(GUIDE.split())
+    )
+    assert cheat is not None
+    call = f"scan_time(step, state.hidden_BH, {cheat[2]})"
+    assert call in sound
+    file.write_text(sound.replace(call, call.replace(cheat[2], cheat[1])), encoding="utf-8")
+    try:
+        with pytest.raises(AssertionError, match="failed"):
+            _run(clone, f"{command} -x")
+    finally:
+        file.write_text(sound, encoding="utf-8")
+
+
+def test_the_new_mixer_is_trained_and_set_beside_an_lstm(clone: Path) -> None:
+    *train, runs = _blocks("bash")[1].splitlines()
+    for command in train:
+        assert "best held-out loss" in _run(clone, command)
+    table = _run(clone, runs)
+    assert "runs/leaky" in table and "runs/lstm" in table
+    for line in table.splitlines()[1:]:
+        parameters, best = re.search(r"([\d,]{6,}) .* (\d\.\d{4}) ", line).groups()  # type: ignore
+        assert parameters in GUIDE, "the guide states another number of parameters"
+        assert float(best) < 2.6
