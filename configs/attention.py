@@ -1,4 +1,16 @@
-"""attention."""
+"""What does one layer of queries, keys and values learn, without a block around it?
+
+    charlm train --config=attention
+    charlm train --config=attention:1.6M
+
+The textbook's last form, with eight heads and rotary positions. Nothing lies between the embedding
+and the layer: its keys and values know one character each, and no order but that of the distances.
+
+Cost: about a minute on a 2-core AMD EPYC with AVX2.
+
+Expected: 1.862 nats per character on the last tenth of the book, window of 64, seed 1, with 815,696
+parameters. The larger size has 1,576,016; its loss was not measured.
+"""
 
 from ml_collections import ConfigDict
 
@@ -13,4 +25,5 @@ def get_config(size: str = "0.8M") -> ConfigDict:
     config.model.embedding_size = config.model.hidden_size = base.pick(size, SIZES)
     config.model.position = "rotary"
     config.model.heads = 8
+    config.optimizer.learning_rate = 0.02
     return config

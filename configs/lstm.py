@@ -1,4 +1,17 @@
-"""LSTM."""
+"""What does one LSTM layer learn from three quarters of a million characters of the book?
+
+    charlm train --config=lstm
+    charlm train --config=lstm:1.6M
+
+The baseline that other models are set beside: gru, mingru, attention, transformer and hybrid read
+the same sequences, have about as many parameters, and their own learning rate, chosen in the same
+way (experiments/variants.py has the table with three seeds).
+
+Cost: one to two minutes on a 2-core AMD EPYC with AVX2.
+
+Expected: 1.499 nats per character on the last tenth of the book, window of 64, seed 1, with 829,008
+parameters. The larger size has 1,636,432; its loss was not measured.
+"""
 
 from ml_collections import ConfigDict
 
@@ -17,9 +30,11 @@ def get_config(size: str = "0.8M") -> ConfigDict:
     config.model.layers = ("lstm",)
     config.model.embedding_size, config.model.hidden_size = base.pick(size, SIZES)
     config.model.init = "flax"
-    config.optimizer.learning_rate = 4e-3
+    config.optimizer.learning_rate = 0.04
     config.optimizer.schedule = "cosine"
     config.optimizer.warmup_steps = 30
     config.optimizer.clip_norm = 1.0
-    config.train.epochs = 3
+    # 749,568 characters, three quarters of the text that is trained on.
+    config.train.epochs = 1
+    config.train.max_steps = 366
     return config

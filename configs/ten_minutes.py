@@ -1,4 +1,15 @@
-"""How low does tiny Shakespeare get in ten minutes on two cores?"""
+"""How low does tiny Shakespeare get in ten minutes on two cores?
+
+    charlm train --config=ten_minutes
+
+Two blocks of a minGRU and two of attention, in turns; 3.5 million characters, three and a half
+times the text, with a little dropout.
+
+Cost: 535 s from the command to its end on a 2-core AMD EPYC with AVX2.
+
+Expected: 1.553 nats per character on the last 10 %, every character scored once in windows of 128,
+with 1,149,473 parameters.
+"""
 
 from ml_collections import ConfigDict
 
@@ -15,6 +26,6 @@ def get_config() -> ConfigDict:
     config.model.dropout = 0.1
     config.optimizer.learning_rate = 4e-3
     config.optimizer.warmup_steps = 50
-    config.train.max_steps = 2300
-    config.train.evaluate_every_steps = 1150
+    config.train.max_steps = 1700
+    config.train.evaluate_every_steps = 850
     return config

@@ -1,4 +1,16 @@
-"""transformer."""
+"""What does a small transformer with today's usual parts learn from the same characters?
+
+    charlm train --config=transformer
+    charlm train --config=transformer:1.6M
+
+Norms before the branches (RMSNorm), squared ReLU, rotary positions, normalised queries and keys,
+and branches that start from zero.
+
+Cost: one to two minutes on a 2-core AMD EPYC with AVX2.
+
+Expected: 1.607 nats per character on the last tenth of the book, window of 64, seed 1, with 808,400
+parameters. The larger size has 1,615,312; its loss was not measured.
+"""
 
 from ml_collections import ConfigDict
 
@@ -20,4 +32,5 @@ def get_config(size: str = "0.8M") -> ConfigDict:
     config.model.qk_norm = True
     config.model.init = "keras"
     config.model.zero_init = True
+    config.optimizer.learning_rate = 0.005
     return config

@@ -2,15 +2,19 @@
 
 Six models of about 0.8 million parameters learn The Mysterious Island, each from the same number of
 characters, in the same sequences and batches; the last tenth of the book is held out. The peak
-learning rate is chosen for each from the same three, by the held-out loss of a shorter run whose
+learning rate is chosen for each from the same four, by the held-out loss of a shorter run whose
 schedule ends with it; then three seeds are trained at the chosen one.
 
     python experiments/variants.py
 
 The models are those of configs/lstm.py, gru.py, attention.py, transformer.py, mingru.py and
 hybrid.py. Finished runs in the workdir are used and not trained again, and an interrupted one goes
-on. `--only=lstm,gru` trains some of them, so that several processes can share the work; the table
-has whatever is done.
+on. `--only=lstm,gru` does it for some of them, so that several processes can share the work.
+
+Cost: about 50 minutes on a 2-core AMD EPYC with AVX2.
+
+Expected: held-out loss in windows of 64, nats per character, mean of three seeds: hybrid 1.428, GRU
+1.476, LSTM 1.525, transformer 1.610, minGRU 1.626, one layer of attention 1.859.
 """
 
 import argparse
@@ -34,7 +38,7 @@ from charlm_jax.trainer import Trainer, build_trainer, fresh_state
 from charlm_jax.types import CharlmError
 
 MODELS = ("lstm", "gru", "attention", "transformer", "mingru", "hybrid")
-RATES = (5e-3, 1e-2, 2e-2)
+RATES = (5e-3, 1e-2, 2e-2, 4e-2)
 SEEDS = (1, 2, 3)
 TUNING_CHARACTERS = 250_000
 CHARACTERS = 750_000
@@ -94,14 +98,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def study(name: str, folder: Path, options: argparse.Namespace) -> Row:
     """Choose a learning rate, train the seeds, score them."""
     tried = {
-        rate: train(name, folder / f"{name}_rate_{rate:g}", options.tuning_characters, rate, 1)
+        rate: train(name, folder / f"{name}_{rate:g}_tuning", options.tuning_characters, rate, 1)
         for rate in RATES
     }
     rate = min(tried, key=lambda rate: tried[rate])
     window: list[Evaluation] = []
     stream: list[Evaluation] = []
     for seed in SEEDS:
-        place = folder / f"{name}_seed_{seed}"
+        place = folder / f"{name}_{rate:g}_seed_{seed}"
         train(name, place, options.characters, rate, seed)
         run = load_run(place, checkpoint="latest")
         for mode, figures in (("window", window), ("stream", stream)):

@@ -1,5 +1,6 @@
 """The attention layers: against PyTorch, Flax, the equations, and masks made by hand."""
 
+import functools
 import json
 import math
 from collections.abc import Iterator
@@ -75,7 +76,8 @@ def draw_params(layer: Attention, seed: int = 1) -> dict[str, Any]:
 
 def weights_of(layer: nn.Module, params: Any, x_BTD: jax.Array, state: AttentionState) -> Any:
     """Output, state and captured weights of one reading."""
-    (output_BTD, state), seen = layer.apply({"params": params}, x_BTD, state, mutable=["captured"])
+    apply = quick_jit(functools.partial(layer.apply, mutable=["captured"]))
+    (output_BTD, state), seen = apply({"params": params}, x_BTD, state)
     return output_BTD, state, seen["captured"]["weights"][0]
 
 
@@ -149,7 +151,7 @@ def test_one_head_is_the_equation() -> None:
     matrices = [params[name]["kernel"] for name in ("query", "key", "value")]
     output_BTD, _ = layer.apply({"params": params}, x_BTD, layer.initial_state(B, 0))
     for b in range(B):
-        for t in (0, 3, T - 1):
+        for t in (PIECE - 1, T - 1):
             o_TK, _ = self_attention(x_BTD[b, : t + 1], *matrices)
             expected = o_TK[-1] @ params["output"]["kernel"]
             np.testing.assert_allclose(output_BTD[b, t], expected, rtol=1e-5, atol=1e-5)
@@ -217,14 +219,15 @@ def test_a_position_sees_what_capacity_and_window_leave_it(
     position: str, context: int, window: int, pieces: list[int]
 ) -> None:
     layer = build(kv_heads=2, position=POSITIONS[position], window=window)
-    params, x_BTD = draw_params(layer), draw(0, B, sum(pieces), D)
+    params, x_BTD = {"params": draw_params(layer)}, draw(0, B, sum(pieces), D)
+    apply = quick_jit(layer.apply)
     reach = min(context or len(x_BTD[0]), (window or len(x_BTD[0]) + 1) - 1)
     state, outputs = layer.initial_state(B, context), []
     for piece_BTD in jnp.split(x_BTD, np.cumsum(pieces)[:-1].tolist(), axis=1):
-        output_BTD, state = layer.apply({"params": params}, piece_BTD, state)
+        output_BTD, state = apply(params, piece_BTD, state)
         outputs.append(output_BTD)
     for b in range(B):
-        expected = by_hand(layer, params, np.asarray(x_BTD[b], np.float64), reach)
+        expected = by_hand(layer, params["params"], np.asarray(x_BTD[b], np.float64), reach)
         ours = np.concatenate([output_BTD[b] for output_BTD in outputs])
         np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=2e-5)
 
@@ -233,15 +236,16 @@ def test_a_position_sees_what_capacity_and_window_leave_it(
 def test_what_lies_further_back_than_the_capacity_leaves_no_trace(position: str) -> None:
     """Two texts of unlike length and content, the same in the end: not a bit of difference."""
     layer = build(kv_heads=2, position=POSITIONS[position])
-    params, end_BTD = draw_params(layer), draw(0, B, CONTEXT + PIECE, D)
+    params, end_BTD = {"params": draw_params(layer)}, draw(0, B, CONTEXT + PIECE, D)
+    apply = quick_jit(layer.apply)
 
     def last_piece(before_BTD: jax.Array, shared: int) -> jax.Array:
         """What follows `before` and as many shared positions."""
         text_BTD = jnp.concatenate([before_BTD, end_BTD[:, CONTEXT - shared :]], axis=1)
         state = layer.initial_state(B, CONTEXT)
         for t in range(text_BTD.shape[1] - PIECE):
-            _, state = layer.apply({"params": params}, text_BTD[:, t : t + 1], state)
-        return layer.apply({"params": params}, end_BTD[:, CONTEXT:], state)[0]
+            _, state = apply(params, text_BTD[:, t : t + 1], state)
+        return apply(params, end_BTD[:, CONTEXT:], state)[0]
 
     long_BTD, short_BTD = draw(1, B, 40, D), draw(2, B, 1, D)
     expected_BTD = last_piece(short_BTD, CONTEXT)
@@ -257,19 +261,20 @@ def test_what_lies_further_back_than_the_capacity_leaves_no_trace(position: str)
 def test_the_state_keeps_the_latest_keys_and_values_of_few_heads() -> None:
     layer, x_BTD = build(kv_heads=2, position=POSITIONS["rotary"]), draw(0, B, 1 + PIECE, D)
     params, state = draw_params(layer), layer.initial_state(B, CONTEXT)
+    apply = quick_jit(layer.apply)
     assert state.key_BSMK.shape == state.value_BSMK.shape == (B, CONTEXT, 2, K)
     np.testing.assert_array_equal(state.filled_B, [0, 0])
     keys_BTMK, values_BTMK = (
         (np.asarray(x_BTD) @ np.asarray(params[name]["kernel"])).reshape(B, -1, 2, K)
         for name in ("key", "value")
     )
-    _, state = layer.apply({"params": params}, x_BTD[:, :1], state)
+    _, state = apply({"params": params}, x_BTD[:, :1], state)
     np.testing.assert_array_equal(state.filled_B, [1, 1])
-    np.testing.assert_allclose(state.key_BSMK[:, -1], keys_BTMK[:, 0], atol=1e-6)
-    _, state = layer.apply({"params": params}, x_BTD[:, 1:], state)
+    np.testing.assert_allclose(state.key_BSMK[:, -1], keys_BTMK[:, 0], atol=1e-5)
+    _, state = apply({"params": params}, x_BTD[:, 1:], state)
     np.testing.assert_array_equal(state.filled_B, [CONTEXT, CONTEXT])
-    np.testing.assert_allclose(state.key_BSMK, keys_BTMK[:, -CONTEXT:], atol=1e-6)
-    np.testing.assert_allclose(state.value_BSMK, values_BTMK[:, -CONTEXT:], atol=1e-6)
+    np.testing.assert_allclose(state.key_BSMK, keys_BTMK[:, -CONTEXT:], atol=1e-5)
+    np.testing.assert_allclose(state.value_BSMK, values_BTMK[:, -CONTEXT:], atol=1e-5)
 
 
 def test_places_that_are_not_filled_take_no_part() -> None:
@@ -279,8 +284,8 @@ def test_places_that_are_not_filled_take_no_part() -> None:
     garbage = draw(9, *fresh.key_BSMK.shape)
     state = AttentionState(garbage, 2.0 * garbage, jnp.array([0, 2]))
     output_BTD, _, weights_BTHS = weights_of(layer, params, x_BTD, state)
-    expected_BTD, _ = layer.apply({"params": params}, x_BTD, fresh)
-    np.testing.assert_allclose(output_BTD[0], expected_BTD[0], atol=1e-6)
+    expected_BTD, _, _ = weights_of(layer, params, x_BTD, fresh)
+    np.testing.assert_allclose(output_BTD[0], expected_BTD[0], rtol=1e-5, atol=1e-5)
     assert not weights_BTHS[0, :, :, :CONTEXT].any() and not weights_BTHS[1, :, :, 0].any()
     assert (weights_BTHS[1, 0, :, 1:CONTEXT] > 0).all()
 
@@ -315,7 +320,7 @@ def test_tiny_and_huge_scores_stay_finite(size: float) -> None:
     def loss(x_BTD: jax.Array) -> jax.Array:
         return jnp.sum(layer.apply({}, x_BTD, layer.initial_state(B, CONTEXT))[0])
 
-    value, gradient = jax.value_and_grad(loss)(x_BTD)
+    value, gradient = quick_jit(jax.value_and_grad(loss))(x_BTD)
     assert np.isfinite(value) and np.isfinite(gradient).all()
     _, _, weights_BTHS = weights_of(layer, {}, x_BTD, layer.initial_state(B, CONTEXT))
     np.testing.assert_allclose(weights_BTHS.sum(axis=-1), 1.0, atol=1e-6)
@@ -337,7 +342,7 @@ def test_bfloat16_rounds_operands_and_gives_float32() -> None:
     exact, rounded = build(), build(dtype=jnp.bfloat16)
     params = draw_params(exact)
     results = [
-        layer.apply({"params": params}, x_BTD, layer.initial_state(B, CONTEXT))[0]
+        quick_jit(layer.apply)({"params": params}, x_BTD, layer.initial_state(B, CONTEXT))[0]
         for layer in (exact, rounded)
     ]
     assert results[1].dtype == jnp.float32

@@ -217,6 +217,15 @@ def test_elsewhere_what_is_added_is_drawn_like_everything_else(change: dict[str,
 # Dropout.
 
 
+def test_dropout_acts_on_what_a_bare_layer_reads() -> None:
+    bare = dataclasses.replace(BLOCK, block="bare", mlp="none", dropout=0.5)
+    block, x_BTD = build_blocks(bare)[0].clone(mixer=_Pass()), jnp.ones((B, 50, D))
+    output_BTD, _ = block.apply({}, x_BTD, (), jax.random.key(0))
+    np.testing.assert_array_equal(np.unique(output_BTD), [0.0, 2.0])
+    assert 0.9 < float(output_BTD.mean()) < 1.1
+    np.testing.assert_array_equal(block.apply({}, x_BTD, ())[0], x_BTD)
+
+
 def test_dropout_acts_on_what_is_added_to_the_stream() -> None:
     block, params = init(dataclasses.replace(BLOCK, mlp="none", dropout=0.5))
     x_BTD, state = draw(0, B, T, D), block.mixer.initial_state(B, 0)
@@ -237,6 +246,11 @@ def test_dropout_draws_anew_for_the_mlp() -> None:
     np.testing.assert_array_equal(values, [0.0, 2.0, 10.0])
     shares = counts / output_BTD.size
     np.testing.assert_allclose(shares, [0.5, 0.25, 0.25], atol=0.08)
+
+
+class _Pass(nn.Module):
+    def __call__(self, x_BTD: jax.Array, state: Any) -> tuple[jax.Array, Any]:
+        return x_BTD, state
 
 
 class _Ones(nn.Module):

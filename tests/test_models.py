@@ -8,7 +8,7 @@ mixers that break them.
 import dataclasses
 import functools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,6 +34,7 @@ GOLDENS = Path(__file__).parent / "goldens" / "recurrent.npz"
 V, B, T = 11, 8, 7
 # Positions that an attention layer keeps: fewer than are read at once, or more.
 FEW, MANY = 2, T + 2
+MAX_LENGTH = 3 * T - 2
 
 BARE = {"embedding_size": 6, "hidden_size": 8, "heads": 2}
 BLOCK = {
@@ -43,7 +44,7 @@ BLOCK = {
     "block": "pre_norm",
     "mlp": "gelu",
     "mlp_ratio": 1.5,
-    "max_length": 3 * T,
+    "max_length": MAX_LENGTH,
 }
 ATTENTION, SELF_ATTENTION = ("attention",), ("self_attention",)
 
@@ -66,7 +67,7 @@ _FURTHER: list[tuple[tuple[str, ...], dict[str, Any]]] = [
     (ATTENTION * 2, BARE | {"position": "rotary", "window": 3, "init": "flax"}),
     (ATTENTION * 2, BLOCK | {"tied_embedding": True, "zero_init": True, "init": "gpt2"}),
     (SELF_ATTENTION, BLOCK | {"position": "rotary", "norm": "layer_norm"}),
-    (SELF_ATTENTION, BARE | {"position": "learned", "max_length": 3 * T, "window": 4}),
+    (SELF_ATTENTION, BARE | {"position": "learned", "max_length": MAX_LENGTH, "window": 4}),
     (("mingru",), BARE | {"scan": "sequential"}),
     (("mingru",), BLOCK | {"scan": "associative", "init": "gpt2"}),
     (("gru",), BARE | {"embedding_size": 8, "position": "sinusoidal", "tied_embedding": True}),
@@ -81,7 +82,7 @@ for _layers, _changes in _FURTHER:
     CASES["-".join(["+".join(_layers), *_own])] = make_model_config(*_layers, **_changes)
 
 _IS_BARE = {name: name.endswith("-bare") for name in CASES}
-# Models with nothing else to them keep few positions and many, the others few or many by turns.
+# Bare models are tried with few positions kept and with many, the others with one of the two.
 CARRYING = [
     (name, context)
     for i, name in enumerate(CASES)
@@ -129,10 +130,11 @@ class Subject:
         return self.read(draw_ids(1), state)[1] if context else state
 
 
-@functools.cache
+share = functools.cache(Subject)  # what is compiled for one test serves the next
+
+
 def subject_of(name: str) -> Subject:
-    """A case, which many tests share."""
-    return Subject(CASES[name])
+    return share(CASES[name])
 
 
 @pytest.fixture(autouse=True)
@@ -169,11 +171,11 @@ def check_causality(subject: Subject, context: int) -> None:
 
 
 def check_rows(subject: Subject, context: int) -> None:
-    """Another text in one row, and another past of it, leave the other rows as they are."""
+    """Another text in one row, and another and shorter past of it, leave the others as they are."""
     ids_BT, start = draw_ids(0), subject.start(context)
     another_BT, past = draw_ids(2), subject.model.initial_state(B, context)
     if context:
-        _, past = subject.read(draw_ids(3), past)
+        _, past = subject.read(draw_ids(3)[:, :1], past)
     changed_BT = jnp.concatenate([another_BT[:1], ids_BT[1:]])
     changed_start = jax.tree.map(lambda a, b: jnp.concatenate([a[:1], b[1:]]), past, start)
     first, second = (
@@ -196,24 +198,28 @@ def check_pieces(subject: Subject, context: int) -> None:
         results.append((np.concatenate(pieces, axis=1), state))
     for other in results[1:]:
         jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, atol=subject.tolerance, rtol=0),
+            lambda a, b: np.testing.assert_allclose(a, b, atol=subject.tolerance, rtol=1e-5),
             other,
             results[0],
         )
+    if context >= T:  # room that is not needed is as good as none
+        alone_BTV, _ = subject.read(ids_BT[:, :T], subject.model.initial_state(B, 0))
+        first_BTV = results[0][0][:, :T]
+        np.testing.assert_allclose(alone_BTV, first_BTV, atol=subject.tolerance, rtol=1e-5)
 
 
 def check_reading_on(subject: Subject) -> None:
     """Models read on for ever, but for one that learns places: NaN stands beyond them."""
-    most, state = subject.model.max_length, subject.model.initial_state(B, 2)
-    assert most == (3 * T if subject.config.position == "learned" else None)
+    most, state = subject.model.max_length, subject.model.initial_state(B, FEW)
+    assert most == (MAX_LENGTH if subject.config.position == "learned" else None)
     for piece in range(8):
         logits_BTV, state = subject.read(draw_ids(piece), state)
-        is_known = most is None or piece < 3
-        assert (np.isfinite if is_known else np.isnan)(logits_BTV).all(), piece
-    if most is None:  # as if a million characters had been read
-        far = jax.tree.map(lambda x: x + 10**6 if x.dtype == jnp.int32 else x, state)
-        logits_BTV, _ = subject.read(draw_ids(0), far)
-        assert np.isfinite(logits_BTV).all()
+        is_known_T = np.arange(piece * T, (piece + 1) * T) < (most or 8 * T)
+        assert np.isfinite(logits_BTV[:, is_known_T]).all(), piece
+        assert np.isnan(logits_BTV[:, ~is_known_T]).all(), piece
+    if most is None and not isinstance(state.read_B, tuple):  # as if it had been a million more
+        far = state._replace(read_B=state.read_B + 10**6)
+        assert np.isfinite(subject.read(draw_ids(0), far)[0]).all()
 
 
 def check_compilation(subject: Subject) -> None:
@@ -221,7 +227,7 @@ def check_compilation(subject: Subject) -> None:
     ids_BT, start = draw_ids(0), subject.model.initial_state(B, 0)
     eager_BTV, _ = subject.model.apply(subject.params, ids_BT, start)
     compiled_BTV, _ = subject.read(ids_BT, start)
-    np.testing.assert_allclose(compiled_BTV, eager_BTV, atol=subject.tolerance, rtol=0)
+    np.testing.assert_allclose(compiled_BTV, eager_BTV, atol=subject.tolerance, rtol=1e-5)
     captured = subject.model.inspect(subject.params, ids_BT, start)
     np.testing.assert_array_equal(captured["logits"], eager_BTV)
 
@@ -231,7 +237,7 @@ def check_inspection(subject: Subject) -> None:
     ids_BT, start = draw_ids(0), subject.model.initial_state(B, 0)
     captured = quick_jit(subject.model.inspect)(subject.params, ids_BT, start)
     expected_BTV, _ = subject.read(ids_BT, start)
-    np.testing.assert_allclose(captured["logits"], expected_BTV, atol=subject.tolerance, rtol=0)
+    np.testing.assert_allclose(captured["logits"], expected_BTV, atol=subject.tolerance, rtol=1e-5)
     layers = {name: dict(values) for name, values in captured.items() if name != "logits"}
     assert set(layers) == {f"layer_{i}" for i in range(len(subject.config.layers))}
     assert all(layers.values())
@@ -319,7 +325,7 @@ def test_few_ids_and_many_ids_read_the_embedding_alike(name: str) -> None:
     assert T < V < ids_BT.size
     whole_BTV, _ = subject.read(ids_BT, subject.model.initial_state(B, 0))
     row_BTV, _ = subject.read(ids_BT[:1], subject.model.initial_state(1, 0))
-    np.testing.assert_allclose(row_BTV, whole_BTV[:1], atol=subject.tolerance, rtol=0)
+    np.testing.assert_allclose(row_BTV, whole_BTV[:1], atol=subject.tolerance, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -332,7 +338,7 @@ def test_few_ids_and_many_ids_read_the_embedding_alike(name: str) -> None:
     ids=lambda config: "-".join([*config.layers, config.block]),
 )
 def test_dropout_needs_a_key_and_depends_on_it(config: ModelConfig) -> None:
-    subject, plain = Subject(dataclasses.replace(config, dropout=0.5)), Subject(config)
+    subject, plain = Subject(dataclasses.replace(config, dropout=0.5)), share(config)
     ids_BT, start = draw_ids(0), subject.model.initial_state(B, 0)
 
     def logits(key: jax.Array | None) -> np.ndarray:
@@ -343,6 +349,40 @@ def test_dropout_needs_a_key_and_depends_on_it(config: ModelConfig) -> None:
     one, other = logits(jax.random.key(1)), logits(jax.random.key(2))
     np.testing.assert_array_equal(one, logits(jax.random.key(1)))
     assert np.abs(one - other).max() > 1e-3 and np.abs(one - without).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("config", "module"),
+    [
+        (make_model_config("rnn", **BARE, dropout=0.5), "input"),
+        (make_model_config("attention", **BLOCK | {"mlp": "none"}, dropout=0.5), "output"),
+    ],
+    ids=["before the output of bare layers", "on the embedding of a stream"],
+)
+def test_dropout_acts_around_the_layers_too(config: ModelConfig, module: str) -> None:
+    """A kernel of zeros lets nothing of the dropout within the layer through."""
+    subject = share(config)
+    layer = subject.params["layer_0"]["mixer"]
+    zeros = jax.tree.map(jnp.zeros_like, layer[module]["kernel"])
+    layer = {**layer, module: {**layer[module], "kernel": zeros}}
+    params = {**subject.params, "layer_0": {**subject.params["layer_0"], "mixer": layer}}
+    arguments = (params, draw_ids(0), subject.model.initial_state(B, 0))
+    (with_key_BTV, _), (without_BTV, _) = (
+        subject.apply(*arguments, key=key) for key in (jax.random.key(0), None)
+    )
+    assert np.abs(with_key_BTV - without_BTV).max() > 1e-3
+
+
+def test_dropout_acts_on_what_the_first_bare_layer_reads() -> None:
+    """With many ids too, where the projected table would know nothing of it."""
+    subject, ids_BT = share(make_model_config("rnn", **BARE, dropout=0.5)), draw_ids(0)
+    assert ids_BT.size > V
+    start, inspect = subject.model.initial_state(B, 0), quick_jit(subject.model.inspect)
+    one_BTH, other_BTH = (
+        inspect(subject.params, ids_BT, start, key=key)["layer_0"]["hidden"]
+        for key in (jax.random.key(0), None)
+    )
+    assert np.abs(one_BTH - other_BTH).max() > 1e-3
 
 
 def test_a_key_without_dropout_changes_nothing() -> None:
@@ -365,12 +405,84 @@ def test_zero_init_adds_nothing_at_first() -> None:
             np.testing.assert_array_equal(captured[layer][stage], stream_BTD)
 
 
+# What a config says.
+
+
+@pytest.mark.parametrize(
+    ("layer", "change"),
+    [
+        ("attention", {"block": "post_norm"}),
+        ("attention", {"norm": "layer_norm"}),
+        ("attention", {"mlp": "relu2"}),
+        ("attention", {"mlp_ratio": 2.0}),
+        ("attention", {"position": "sinusoidal"}),
+        ("attention", {"position": "rotary"}),
+        ("attention", {"position": "alibi"}),
+        ("attention", {"position": "learned"}),
+        ("attention", {"heads": 4}),
+        ("attention", {"kv_heads": 1}),
+        ("attention", {"qk_norm": True}),
+        ("attention", {"window": 2}),
+        ("attention", {"tied_embedding": True}),
+        ("attention", {"precision": "bfloat16"}),
+        ("self_attention", {"position": "alibi"}),
+        ("self_attention", {"window": 2}),
+        ("self_attention", {"precision": "bfloat16"}),
+        ("mingru", {"precision": "bfloat16"}),
+    ],
+    ids=str,
+)
+def test_what_a_config_says_makes_a_difference(layer: str, change: dict[str, Any]) -> None:
+    config = make_model_config(layer, **BLOCK)
+    before, after = share(config), share(dataclasses.replace(config, **change))
+    if jax.tree.map(jnp.shape, before.params) == jax.tree.map(jnp.shape, after.params):
+        (one_BTV, _), (other_BTV, _) = (
+            subject.read(draw_ids(0), subject.model.initial_state(B, 0))
+            for subject in (before, after)
+        )
+        assert np.abs(one_BTV - other_BTV).max() > 1e-4
+
+
+def products(jaxpr: Any) -> Iterator[Any]:
+    """Every matrix product in a program, and in the programs within it."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            yield equation
+        for value in jax.tree.leaves(equation.params, is_leaf=lambda x: hasattr(x, "eqns")):
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                yield from products(inner)
+
+
+@pytest.mark.parametrize("name", [n for n, c in CASES.items() if c.precision == "bfloat16"])
+def test_bfloat16_is_what_products_read_and_not_what_they_add_up(name: str) -> None:
+    subject = subject_of(name)
+    start = subject.model.initial_state(B, FEW)
+    program = jax.make_jaxpr(subject.model.apply)(subject.params, draw_ids(0), start)
+    found = list(products(program.jaxpr))
+    assert len(found) >= 2
+    for equation in found:
+        assert {x.aval.dtype for x in equation.invars} == {jnp.dtype(jnp.bfloat16)}, equation
+        assert equation.outvars[0].aval.dtype == jnp.float32, equation
+
+
+def test_scans_differ_in_nothing_but_the_way() -> None:
+    ways, logits = set(), []
+    for scan in ("sequential", "associative"):
+        subject = Subject(make_model_config("mingru", **BLOCK, scan=scan))
+        arguments = (draw_ids(0), subject.model.initial_state(B, 0))
+        logits.append(subject.read(*arguments)[0])
+        ways.add(" scan[" in str(jax.make_jaxpr(subject.model.apply)(subject.params, *arguments)))
+    assert ways == {True, False}
+    np.testing.assert_allclose(*logits, atol=1e-5, rtol=1e-5)
+
+
 # The cases.
 
 
 def known_names(field: str) -> set[str]:
     """What a field may be called, as its error message says."""
-    config = make_model_config("mingru", **BLOCK | {"mlp": "gelu"})
+    config = make_model_config("mingru", **BLOCK)
     wrong = ("?",) if field == "layers" else "?"
     with pytest.raises(CharlmError, match=rf"config\.model\.{field}='\?'") as caught:
         build_model(dataclasses.replace(config, **{field: wrong}), V)
@@ -395,6 +507,20 @@ def test_the_cases_name_everything_that_has_a_name(field: str) -> None:
 def test_attention_meets_every_position() -> None:
     met = {config.position for config in CASES.values() if config.layers == ATTENTION}
     assert met == known_names("position")
+
+
+@pytest.mark.parametrize(
+    ("name", "keeps"),
+    [
+        ("lstm-bare", False),
+        ("mingru-bare", False),
+        ("attention-bare", True),
+        ("self_attention-bare", True),
+        ("mingru+attention+gru", True),
+    ],
+)
+def test_a_context_matters_where_positions_are_kept(name: str, keeps: bool) -> None:
+    assert subject_of(name).model.keeps_positions == keeps
 
 
 # That a mixer which breaks the contract is caught.
