@@ -108,9 +108,8 @@ class ModelConfig:
             _require(1 <= value <= 2**20, f"model.{field}", value, "in [1, 2**20]")
         _require(0.0 <= self.dropout < 1.0, "model.dropout", self.dropout, "in [0, 1)")
         # What is added to a stream, or multiplied with it, has its width.
-        needs = "the width of the embedding" if self.block != "bare" else ""
-        needs = "the width of the output" if self.tied_embedding else needs
-        if needs and self.embedding_size != self.hidden_size:
+        is_one_stream = self.block in ("pre_norm", "post_norm") or self.tied_embedding
+        if is_one_stream and self.embedding_size != self.hidden_size:
             cause = "tied_embedding=True" if self.tied_embedding else f"block={self.block}"
             raise CharlmError(
                 f"config.model.hidden_size={self.hidden_size} is not allowed: it must be "
