@@ -130,8 +130,10 @@ class ModelConfig:
         if "attention" in self.layers:
             self._check_heads()
         if "self_attention" in self.layers and self.position == "rotary":
-            width = self.embedding_size
-            _require(width % 2 == 0, "model.embedding_size", width, "even, to be turned in pairs")
+            first = self.layers[0] == "self_attention"
+            for field in ("embedding_size",) if first else ("embedding_size", "hidden_size"):
+                width = getattr(self, field)
+                _require(width % 2 == 0, f"model.{field}", width, "even, to be turned in pairs")
 
     def _check_heads(self) -> None:
         width, heads, kv_heads = self.hidden_size, self.heads, self.kv_heads

@@ -9,6 +9,8 @@ Array names end in the letters of their dimensions, so `logits_BTV` has three ax
     D  width of the model's stream
     H  width of a recurrent layer, or attention heads
     K  width of one head
+    M  heads of keys and values
+    L  places that have a learned vector
     F  width of the feed-forward layer
     G  stacked gates (4H for an LSTM)
     E  steps of one epoch

@@ -103,9 +103,11 @@ def get_config() -> ConfigDict:
     # +-0.05. flax: per-gate kernels, LeCun-normal inputs, zero biases. gpt2: normal with standard
     # deviation 0.02, less by the root of 2 x layers for what is added to the stream.
     config.model.init = "keras"
-    # Start from zeros in all that blocks add to the stream, so that each is the identity at first.
+    # Start the output projections of attention and MLPs in blocks from zeros: they then add nothing
+    # to the stream at first.
     config.model.zero_init = False
-    # float32, or bfloat16: operands of matrix products rounded to that, sums and all else float32.
+    # float32, or bfloat16: operands of matrix products are rounded to that, and so are the gradients
+    # of those operands; sums, weights and all else are float32.
     config.model.precision = "float32"
 
     config.optimizer = ConfigDict()

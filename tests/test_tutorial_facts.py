@@ -255,7 +255,7 @@ def test_text_may_start_from_one_character(small_run: Run) -> None:
     assert len(drawn(small_run, "T", 50, 1.0)) == 50
 
 
-# The script. What it shows of self-attention is tested in test_attention.py.
+# The script. What it shows of self-attention is tested in test_equations.py.
 
 
 @pytest.fixture
