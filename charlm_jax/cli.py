@@ -53,6 +53,20 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_unknown(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument(
+        "--unknown",
+        choices=("error", "drop", "replace"),
+        default="error",
+        help=f"what to do with characters of the {what} that the model does not know",
+    )
+    parser.add_argument(
+        "--replacement",
+        default=" ",
+        help="what --unknown=replace puts there (default: a space)",
+    )
+
+
 def _add_train(command: argparse.ArgumentParser) -> None:
     _add_config(command)
     add = command.add_argument
@@ -87,13 +101,7 @@ def _add_sample(command: argparse.ArgumentParser) -> None:
         type=int,
         help="the window's length, or the positions that attention keeps (default: training's)",
     )
-    add(
-        "--unknown",
-        choices=("error", "drop", "replace"),
-        default="error",
-        help="what to do with characters of the prompt that the model does not know",
-    )
-    add("--replacement", default=" ", help="what --unknown=replace puts there (default: a space)")
+    _add_unknown(command, "prompt")
     add("--json", action="store_true", help="one JSON object a sample")
 
 
@@ -125,13 +133,7 @@ def _add_inspect(command: argparse.ArgumentParser) -> None:
         help="where the figures go (default: inspect/ in the run's folder); their names end in the "
         "step and a code of run and text, so that only the same command replaces them",
     )
-    add(
-        "--unknown",
-        choices=("error", "drop", "replace"),
-        default="error",
-        help="what to do with characters of the text that the model does not know",
-    )
-    add("--replacement", default=" ", help="what --unknown=replace puts there (default: a space)")
+    _add_unknown(command, "text")
     add("--json", action="store_true", help="one JSON object")
 
 

@@ -24,7 +24,7 @@ import numpy as np
 
 from charlm_jax.losses import negative_log_likelihood
 from charlm_jax.models import LanguageModel
-from charlm_jax.splits import Part
+from charlm_jax.splits import Part, targets
 from charlm_jax.types import ModelState, Params, bits
 
 Scorer = Callable[[Params, jax.Array, Part], np.ndarray]
@@ -73,12 +73,10 @@ def make_window_scorer(model: LanguageModel, *, context: int, batch_size: int) -
         return negative_log_likelihood(logits_BTV, rows_BT[:, 1:])
 
     def score(params: Params, ids_N: jax.Array, part: Part) -> np.ndarray:
-        stretches = [_targets(stretch) for stretch in part]
-        length = min(context, max(targets for _, targets in stretches))
-        starts = np.concatenate(
-            [np.arange(first - 1, first - 1 + n, length, dtype=np.int32) for first, n in stretches]
-        )
-        ends = np.concatenate([[first - 1 + n] * math.ceil(n / length) for first, n in stretches])
+        stretches = [targets(stretch) for stretch in part]
+        length = min(context, max(map(len, stretches)))
+        starts = np.concatenate([np.asarray(x[::length], np.int32) - 1 for x in stretches])
+        ends = np.concatenate([[x.stop - 1] * len(x[::length]) for x in stretches])
         rows = max(1, min(batch_size, len(starts), _CHARACTERS_AT_ONCE // length))
         padded = np.resize(starts, math.ceil(len(starts) / rows) * rows).reshape(-1, rows)
         offsets_T = np.arange(length + 1, dtype=np.int32)
@@ -119,18 +117,13 @@ def make_stream_scorer(model: LanguageModel, *, context: int) -> Scorer:
             yield nll_T
 
     def stretch(params: Params, ids_N: jax.Array, positions: range) -> np.ndarray:
-        first, targets = _targets(positions)
-        text_N = np.asarray(ids_N[first - 1 : positions.stop])
+        predicted = targets(positions)
+        text_N = np.asarray(ids_N[predicted.start - 1 : predicted.stop])
         nothing = np.zeros(0, np.float32)
-        return np.concatenate([nothing, *map(np.asarray, pieces(params, text_N))])[:targets]
+        nll_N = np.concatenate([nothing, *map(np.asarray, pieces(params, text_N))])
+        return nll_N[: len(predicted)]
 
     def score(params: Params, ids_N: jax.Array, part: Part) -> np.ndarray:
         return np.concatenate([stretch(params, ids_N, positions) for positions in part])
 
     return score
-
-
-def _targets(stretch: range) -> tuple[int, int]:
-    """Position of a stretch's first target, and how many there are."""
-    first = max(stretch.start, 1)
-    return first, stretch.stop - first

@@ -21,7 +21,7 @@ from charlm_jax.generate import Rows, make_decoder
 from charlm_jax.inside import Inside, look_inside
 from charlm_jax.models import LanguageModel, build_model
 from charlm_jax.sampling import check_scale, sample_keys
-from charlm_jax.splits import Part
+from charlm_jax.splits import Part, targets
 from charlm_jax.types import CharlmError, Params, cannot_write
 from charlm_jax.vocab import Vocabulary
 from charlm_jax.workdir import Workdir, write_json
@@ -174,8 +174,6 @@ class Run:
           CharlmError: an empty prompt, characters that the model does not know, a bad number, more
             text than the model has places for.
         """
-        if not prompt:
-            raise CharlmError("the prompt is empty: give at least one character")
         _require_within("chars", characters, 0, _MOST_CHARACTERS)
         _require_within("num", samples, 1, _MOST_TEXTS // max(len(scales), 1))
         _require_within("seed", seed, 0, 2**32 - 1)
@@ -184,15 +182,10 @@ class Run:
             self._refuse_idle_context(mode, context)
         window = self.config.data.sequence_length if context is None else context
         _require_within("context", window, 1, _MOST_CHARACTERS)
-        read = len(prompt) + characters + 1
         if mode == "window" or context is not None:
-            window = min(window, read)  # it is never filled beyond that
+            window = min(window, len(prompt) + characters + 1)  # it is never filled beyond that
         pairs = list(itertools.product(map(check_scale, scales), range(samples)))
-        prompt_N = self.vocabulary.encode(
-            prompt, unknown=unknown, replacement=replacement, what="the prompt"
-        )
-        if not prompt_N.size:
-            raise CharlmError("the prompt has no character that the model knows")
+        prompt_N = self._encode(prompt, unknown, replacement, what="prompt")
         if mode == "carried":
             self._refuse_too_long("prompt and text", len(prompt_N) + characters - 1)
         else:
@@ -316,13 +309,19 @@ class Run:
           CharlmError: an empty text, or one that is too long; characters that the model does not
             know.
         """
-        if not text:
-            raise CharlmError("the text is empty: give at least one character")
-        ids_T = self.vocabulary.encode(text, unknown=unknown, replacement=replacement)
-        if not ids_T.size:
-            raise CharlmError("the text has no character that the model knows")
+        ids_T = self._encode(text, unknown, replacement, what="text")
         symbols, kinds = self.vocabulary.symbols, self.config.model.layers
         return look_inside(self.model, self.params, ids_T, symbols=symbols, kinds=kinds)
+
+    def _encode(self, text: str, unknown: str, replacement: str, *, what: str) -> np.ndarray:
+        if not text:
+            raise CharlmError(f"the {what} is empty: give at least one character")
+        ids_N = self.vocabulary.encode(
+            text, unknown=unknown, replacement=replacement, what=f"the {what}"
+        )
+        if not ids_N.size:
+            raise CharlmError(f"the {what} has no character that the model knows")
+        return ids_N
 
     def _scorer(self, mode: str, context: int | None) -> Scorer:
         if mode not in EVALUATION_MODES:
@@ -348,7 +347,7 @@ class Run:
             )
 
     def _refuse_part(self, mode: str, context: int | None, part: Part) -> None:
-        longest = max(len(stretch) for stretch in part) - 1
+        longest = max(len(targets(stretch)) for stretch in part)
         reads = longest if mode == "stream" else min(longest, self._context(context))
         self._refuse_too_long("the text" if mode == "stream" else "the window", reads)
 

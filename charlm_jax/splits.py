@@ -109,6 +109,15 @@ def size(part: Part) -> int:
     return sum(map(len, part))
 
 
+def targets(stretch: range) -> range:
+    """The positions of a stretch that are predicted: all but the first of a text.
+
+    >>> targets(range(0, 5)), targets(range(5, 9))
+    (range(1, 5), range(5, 9))
+    """
+    return range(max(stretch.start, 1), stretch.stop)
+
+
 def _smallest(fits: Callable[[int], bool], length: int) -> int | None:
     high = length
     while not fits(high):

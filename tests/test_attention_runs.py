@@ -1,5 +1,6 @@
 """Whole runs of models that attend, and of runs that average their weights."""
 
+import dataclasses
 import json
 import math
 import signal
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from charlm_jax.config import Config
+from charlm_jax.dataset import load_dataset
 from charlm_jax.interrupts import Interrupted
 from charlm_jax.logbook import Logbook
 from charlm_jax.loop import train_and_evaluate
@@ -17,6 +19,7 @@ from charlm_jax.run import Run, load_run
 from charlm_jax.shelf import list_runs
 from charlm_jax.types import CharlmError
 from charlm_jax.verify import verify_run
+from charlm_jax.workdir import Workdir
 from tests.conftest import make_tiny_config
 from tests.test_loop import StopAt, _rows
 
@@ -161,6 +164,22 @@ def test_learned_positions_end_where_they_end(learned: Run) -> None:
     ):
         with pytest.raises(CharlmError, match=r"the model has 12 .*a context of at most 12 can"):
             refused()
+
+
+@pytest.mark.parametrize(("characters", "fits"), [(12, True), (13, False)])
+def test_a_part_that_begins_inside_the_text_has_a_target_for_every_character(
+    characters: int, fits: bool, learned: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = {"valid": (range(100, 100 + characters),)}
+    dataset = dataclasses.replace(load_dataset(learned.config), parts=parts)
+    monkeypatch.setattr("charlm_jax.run.load_dataset", lambda *_, **__: dataset)
+    monkeypatch.setattr(Workdir, "read_fingerprint", lambda _: dataset.fingerprint)
+    if fits:
+        _, nll_N = learned.evaluate(mode="stream")
+        assert nll_N.shape == (characters,) and np.isfinite(nll_N).all()
+    else:
+        with pytest.raises(CharlmError, match="the text takes 13 places and the model has 12"):
+            learned.evaluate(mode="stream")
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import numpy as np
 from flax import linen as nn
 
 from charlm_jax.models.initializers import Initializer, InitScheme
-from charlm_jax.models.ops import Dtype, Seen, dense
+from charlm_jax.models.ops import Dtype, Seen, capture, dense
 from charlm_jax.models.positions import Position
 
 
@@ -80,16 +80,8 @@ def attend_causally(
     new = AttentionState(key_BSMK[:, first:], value_BSMK[:, first:], filled_B)
 
     places_T, places_S = np.arange(length), np.arange(-kept, length)
-    distance_TS = places_T[:, None] - places_S[None, :]
-    is_seen_TS = (distance_TS >= 0) & (distance_TS < (window or distance_TS.size + 1))
-    if kept:
-        is_seen_TS &= distance_TS <= kept
-        is_filled_BS = places_S[None, :] >= -state.filled_B[:, None]
-        is_seen_B1TS = is_seen_TS[None, None] & is_filled_BS[:, None, None, :]
-    else:
-        is_seen_B1TS = is_seen_TS[None, None]
-    bias_HTS = position.bias(distance_TS, query_BTHK.shape[2])
-    bias_1HTS = None if bias_HTS is None else bias_HTS[None]
+    is_seen_B1TS = _visible(places_T, places_S, state.filled_B, window=window)
+    bias_HTS = position.bias(places_T[:, None] - places_S[None, :], query_BTHK.shape[2])
     query_BTHK = position.rotate(query_BTHK, places_T).astype(operand_dtype)
     key_BSMK = position.rotate(key_BSMK, places_S).astype(operand_dtype)
     value_BSMK = value_BSMK.astype(operand_dtype)
@@ -98,7 +90,7 @@ def attend_causally(
     scores_BHTS = scale * jnp.einsum(
         "bthk,bshk->bhts", query_BTHK, key_BSHK, preferred_element_type=jnp.float32
     )
-    scores_BHTS = scores_BHTS if bias_1HTS is None else scores_BHTS + bias_1HTS
+    scores_BHTS = scores_BHTS if bias_HTS is None else scores_BHTS + bias_HTS[None]
     weights_BHTS = jax.nn.softmax(jnp.where(is_seen_B1TS, scores_BHTS, -jnp.inf), axis=-1)
     output_BTHK = jnp.einsum(
         "bhts,bshk->bthk",
@@ -107,6 +99,20 @@ def attend_causally(
         preferred_element_type=jnp.float32,
     )
     return output_BTHK, new, Seen(weights=jnp.swapaxes(weights_BHTS, 1, 2))
+
+
+def _visible(
+    places_T: np.ndarray, places_S: np.ndarray, filled_B: jax.Array, *, window: int
+) -> jax.Array | np.ndarray:
+    """Which places each position sees, (B or 1, 1, T, S); those before the piece are below 0."""
+    kept = len(places_S) - len(places_T)
+    distance_TS = places_T[:, None] - places_S[None, :]
+    is_seen_TS = (distance_TS >= 0) & (distance_TS < (window or distance_TS.size + 1))
+    if not kept:
+        return is_seen_TS[None, None]
+    is_seen_TS &= distance_TS <= kept
+    is_filled_BS = places_S[None, :] >= -filled_B[:, None]
+    return is_seen_TS[None, None] & is_filled_BS[:, None, None, :]
 
 
 class SelfAttention(nn.Module):
@@ -138,8 +144,7 @@ class SelfAttention(nn.Module):
             scale=1.0,
             operand_dtype=self.operand_dtype,
         )
-        for name, value in seen.items():
-            self.sow("captured", name, value)
+        capture(self, seen)
         return output_BT1D[:, :, 0], state
 
     def initial_state(self, batch_size: int, context: int) -> AttentionState:
@@ -203,8 +208,7 @@ class Attention(nn.Module):
             scale=float(query_BTHK.shape[-1]) ** -0.5,
             operand_dtype=self.operand_dtype,
         )
-        for name, value in seen.items():
-            self.sow("captured", name, value)
+        capture(self, seen)
         return self.output(output_BTHK.reshape(batch, length, self.size)), state
 
     def initial_state(self, batch_size: int, context: int) -> AttentionState:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from charlm_jax.models.initializers import InitScheme
-from charlm_jax.models.ops import Dtype, Seen, dense, matmul, scan_time
+from charlm_jax.models.ops import Dtype, Seen, capture, dense, matmul, scan_time
 
 
 class GRUState(NamedTuple):
@@ -99,8 +99,7 @@ class GRU(nn.Module):
             self.candidate_bias,
             operand_dtype=self.operand_dtype,
         )
-        for name, value in seen.items():
-            self.sow("captured", name, value)
+        capture(self, seen)
         return hidden_BTH, state
 
     def __call__(self, x_BTD: jax.Array, state: GRUState) -> tuple[jax.Array, GRUState]:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from charlm_jax.models.initializers import InitScheme
-from charlm_jax.models.ops import Dtype, Seen, dense, scan_time
+from charlm_jax.models.ops import Dtype, Seen, capture, dense, scan_time
 from charlm_jax.types import look_up
 
 LinearScan = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
@@ -113,8 +113,7 @@ class MinGRU(nn.Module):
         keep_BTH = jax.nn.sigmoid(-gate_BTH)
         hidden_BTH = self.scan(keep_BTH, update_BTH * candidate_BTH, state.hidden_BH)
         seen = Seen(update_gate=update_BTH, candidate=candidate_BTH, hidden=hidden_BTH)
-        for name, value in seen.items():
-            self.sow("captured", name, value)
+        capture(self, seen)
         return hidden_BTH, MinGRUState(hidden_BTH[:, -1])
 
     def __call__(self, x_BTD: jax.Array, state: MinGRUState) -> tuple[jax.Array, MinGRUState]:

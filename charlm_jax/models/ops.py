@@ -18,6 +18,13 @@ sorts the keys of a plain dict.)"""
 Dtype = Any
 """What jax takes for a dtype."""
 
+
+def capture(module: nn.Module, seen: Seen) -> None:
+    """Hand what a mixer shows to `inspect`; nothing happens where nobody asked."""
+    for name, value in seen.items():
+        module.sow("captured", name, value)
+
+
 # Above this many symbols a one-hot matrix costs more than the scatter that it replaces.
 _ONE_HOT_SYMBOLS = 1024
 
