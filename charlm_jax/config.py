@@ -129,11 +129,13 @@ class ModelConfig:
         _require(0 <= self.kv_heads <= 2**20, "model.kv_heads", self.kv_heads, "in [0, 2**20]")
         if "attention" in self.layers:
             self._check_heads()
-        if "self_attention" in self.layers and self.position == "rotary":
-            first = self.layers[0] == "self_attention"
-            for field in ("embedding_size",) if first else ("embedding_size", "hidden_size"):
+        field = "embedding_size"
+        for name in self.layers if self.position == "rotary" else ():
+            if name == "self_attention":  # as wide as what it reads
                 width = getattr(self, field)
                 _require(width % 2 == 0, f"model.{field}", width, "even, to be turned in pairs")
+            else:
+                field = "hidden_size"
 
     def _check_heads(self) -> None:
         width, heads, kv_heads = self.hidden_size, self.heads, self.kv_heads
@@ -189,6 +191,7 @@ class TrainConfig:
     epochs: int
     max_steps: int
     steps_per_dispatch: int
+    segment_length: int
     log_every_steps: int
     evaluate_every_steps: int
     patience: int
@@ -197,7 +200,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for field in ("epochs", "steps_per_dispatch", "log_every_steps"):
             _require_count(f"train.{field}", getattr(self, field), least=1)
-        for field in ("max_steps", "evaluate_every_steps", "patience"):
+        for field in ("max_steps", "segment_length", "evaluate_every_steps", "patience"):
             _require_count(f"train.{field}", getattr(self, field), least=0)
 
 

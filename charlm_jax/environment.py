@@ -57,9 +57,21 @@ def _threads() -> int:
 
 def _processor() -> str:
     """The processor's name: XLA chooses instructions by it."""
+    return _cpuinfo("model name") or platform.processor()
+
+
+def lacks_bfloat16_units() -> bool:
+    """Whether this is a CPU that is known to have no instructions for products of bfloat16."""
+    flags = (_cpuinfo("flags") or _cpuinfo("Features")).split()  # x86, ARM
+    is_cpu = jax.default_backend() == "cpu"
+    return is_cpu and bool(flags) and not {"amx_bf16", "avx512_bf16", "bf16"} & set(flags)
+
+
+def _cpuinfo(field: str) -> str:
+    """What Linux says of the first processor; nothing elsewhere."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
-        return platform.processor()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+        return ""
+    values = (line.partition(":")[2].strip() for line in lines if line.startswith(field))
+    return next(values, "")

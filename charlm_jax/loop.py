@@ -22,7 +22,7 @@ from charlm_jax.console import Silent, Unfailing, View
 from charlm_jax.corpora import absolute_spec
 from charlm_jax.dataset import load_dataset
 from charlm_jax.download import Progress
-from charlm_jax.environment import differences, environment
+from charlm_jax.environment import differences, environment, lacks_bfloat16_units
 from charlm_jax.evaluate import mean_score
 from charlm_jax.fault import write_fault
 from charlm_jax.interrupts import Interrupted, deferred_signals
@@ -117,6 +117,8 @@ def _start(trainer: Trainer, place: Workdir, view: View) -> tuple[TrainState, Ta
     if is_over:
         return state, tally
     sittings = facts.get("sittings", [])
+    if trainer.config.model.precision == "bfloat16" and lacks_bfloat16_units():
+        view.note("this processor has no bfloat16 units: config.model.precision=float32 is faster")
     if tally.step:
         view.note(f"going on from step {tally.step} of {trainer.total_steps}")
         before = sittings[-1]["environment"] if sittings else {}

@@ -12,7 +12,7 @@ from charlm_jax.batches import EpochPlan, Loader, build_loader
 from charlm_jax.config import Config
 from charlm_jax.dataset import Dataset
 from charlm_jax.evaluate import Scorer, make_window_scorer
-from charlm_jax.models import LanguageModel, build_model
+from charlm_jax.models import LanguageModel, build_model, rematerialize
 from charlm_jax.optim import build_optimizer, make_schedule
 from charlm_jax.randomness import Stream, stream_key
 from charlm_jax.train_step import (
@@ -112,6 +112,7 @@ def build_trainer(config: Config, dataset: Dataset) -> Trainer:
     """
     model = build_model(config.model, len(dataset.vocabulary))
     _refuse_too_long(config, model)
+    _refuse_segments(config, model)
     loader = build_loader(
         config.data.loader,
         part=dataset.part("train"),
@@ -134,9 +135,10 @@ def build_trainer(config: Config, dataset: Dataset) -> Trainer:
             f"config.train.max_steps below 2**31"
         )
     schedule, optimizer = build_update_rule(config, total_steps)
+    length = config.train.segment_length
     train_steps = make_train_steps(
         make_train_step(
-            model,
+            rematerialize(model, segment_length=length) if length else model,
             optimizer,
             context=config.carried_context,
             average_decay=config.optimizer.average_decay,
@@ -177,6 +179,19 @@ def _refuse_too_long(config: Config, model: LanguageModel) -> None:
     }.items():
         if length > most:
             raise CharlmError(f"{rule}, fewer than config.{field}={length}")
+
+
+def _refuse_segments(config: Config, model: LanguageModel) -> None:
+    """Segments have to be whole, and a state has to hold all that came before it."""
+    length = config.train.segment_length
+    if not length:
+        return
+    field = f"config.train.segment_length={length}"
+    if config.data.sequence_length % length:
+        whole = config.data.sequence_length
+        raise CharlmError(f"{field} must divide config.data.sequence_length={whole}")
+    if model.keeps_positions or model.max_length is not None:
+        raise CharlmError(f"{field} is for recurrent layers: attention needs the whole sequence")
 
 
 def build_update_rule(

@@ -145,6 +145,9 @@ def get_config() -> ConfigDict:
     config.train.max_steps = 0
     # Most steps that run on the device between two looks of the host.
     config.train.steps_per_dispatch = 20
+    # Characters in each segment of a sequence that is computed twice, so that the memory of a step
+    # does not grow with the sequence; 0 computes all of it once. Only for recurrent layers.
+    config.train.segment_length = 0
     # Steps averaged in one `step` row of metrics.jsonl.
     config.train.log_every_steps = 20
     # Held-out text is scored and a checkpoint saved every so many steps; 0 is at the end of every

@@ -10,6 +10,7 @@ import pytest
 from charlm_jax.config import Config
 from charlm_jax.config_files import config_name, load_config, shipped_names
 from charlm_jax.types import CharlmError
+from tests.conftest import make_model_config
 
 BASE = str(Path(__file__).parent.parent / "configs" / "base.py")
 
@@ -90,6 +91,23 @@ def test_a_wrong_override_is_one_clear_line(override: str, message: str) -> None
 def test_a_value_of_the_wrong_type_is_refused(field: str, value: object) -> None:
     with pytest.raises(CharlmError, match=f"config.{field}.* has the wrong type"):
         load_config(BASE, {field: value})
+
+
+@pytest.mark.parametrize(
+    ("layers", "field"),
+    [
+        (("self_attention",), "embedding_size"),
+        (("lstm", "self_attention"), "hidden_size"),
+        (("self_attention", "lstm", "self_attention"), "hidden_size"),
+    ],
+)
+def test_a_width_that_cannot_be_turned_in_pairs_is_refused(
+    layers: tuple[str, ...], field: str
+) -> None:
+    changes: dict[str, object] = {"position": "rotary", "embedding_size": 8, "hidden_size": 8}
+    make_model_config(*layers, **changes)
+    with pytest.raises(ValueError, match=f"config.model.{field}=7 .*must be even"):
+        make_model_config(*layers, **(changes | {field: 7}))
 
 
 def test_from_dict_refuses_missing_and_unknown_fields() -> None:

@@ -11,7 +11,7 @@ from charlm_jax.config import ModelConfig
 from charlm_jax.models.initializers import Initializer, InitScheme, init_scheme, residual_kernel
 from charlm_jax.models.mingru import linear_scan
 from charlm_jax.models.mixers import build_mixer
-from charlm_jax.models.ops import Dtype, dense, dropout, operand_dtype
+from charlm_jax.models.ops import Dtype, dense, dropout, embed, operand_dtype
 from charlm_jax.types import ModelState, look_up
 
 NORMS: Mapping[str, Callable[[], nn.Module]] = {
@@ -97,9 +97,13 @@ class BareBlock(nn.Module):
         """The mixer's input projection."""
         return self.mixer.project(x)
 
-    def mix(self, z_BTG: jax.Array, state: ModelState) -> tuple[jax.Array, ModelState]:
-        """The rest of the block, on projected inputs."""
-        return self.mixer.mix(z_BTG, state)
+    def mix_ids(
+        self, table_VG: jax.Array, ids_BT: jax.Array, state: ModelState
+    ) -> tuple[jax.Array, ModelState]:
+        """The rest of the block, on symbols whose projected inputs are the rows of a table."""
+        if hasattr(self.mixer, "mix_ids"):
+            return self.mixer.mix_ids(table_VG, ids_BT, state)
+        return self.mixer.mix(embed(table_VG, ids_BT), state)
 
     def __call__(
         self, x_BTD: jax.Array, state: ModelState, key: jax.Array | None = None

@@ -199,8 +199,8 @@ class _Stack:
             variables = {"params": params[layer_name(index)]}
             if index == 0 and self._projects(ids_BT, key):
                 table_VG: Any = block.apply(variables, params["embedding"], method="project")
-                z_BTG = embed(table_VG, ids_BT)
-                result = block.apply(variables, z_BTG, layer_state, method="mix", mutable=mutable)
+                inputs = (table_VG, ids_BT, layer_state)
+                result = block.apply(variables, *inputs, method="mix_ids", mutable=mutable)
             else:
                 result = block.apply(variables, x_BTD, layer_state, keys[index], mutable=mutable)
             (x_BTD, new_state), seen = result if capture else (result, {})

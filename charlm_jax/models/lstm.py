@@ -1,20 +1,17 @@
 """Long short-term memory (Hochreiter and Schmidhuber 1997; forget gate of Gers et al. 2000)."""
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from charlm_jax.models.initializers import InitScheme, forget_gate_bias
-from charlm_jax.models.ops import Dtype, Seen, dense, matmul, scan_time
+from charlm_jax.models.lstm_recurrence import LSTMState, lstm_recurrence
+from charlm_jax.models.ops import Dtype, Seen, capture, dense, embed, matmul, scan_time
 
-
-class LSTMState(NamedTuple):
-    """What an LSTM carries from one position to the next."""
-
-    cell_BH: jax.Array
-    hidden_BH: jax.Array
+# Where the fast recurrence is the faster one. Fewer rows leave its products too narrow, and more
+# symbols make their one-hot columns too high.
+_FAST_ROWS = 8
+_FAST_SYMBOLS = 256
 
 
 def lstm_scan(
@@ -24,7 +21,7 @@ def lstm_scan(
     *,
     operand_dtype: Dtype = jnp.float32,
 ) -> tuple[jax.Array, LSTMState, Seen]:
-    """The recurrence, on inputs that are already projected.
+    """The recurrence, on inputs that are already projected: the plain form, to be read.
 
         i, f, g, o = split(z + h U)
         c' = sigmoid(f) * c + sigmoid(i) * tanh(g)
@@ -99,12 +96,34 @@ class LSTM(nn.Module):
         hidden_BTH, state, seen = lstm_scan(
             z_BTG, state, self.recurrent_kernel, operand_dtype=self.operand_dtype
         )
-        for name, value in seen.items():
-            self.sow("captured", name, value)
+        capture(self, seen)
         return hidden_BTH, state
 
+    def mix_ids(
+        self, table_VG: jax.Array, ids_BT: jax.Array, state: LSTMState
+    ) -> tuple[jax.Array, LSTMState]:
+        """The recurrence over symbols, whose projected inputs are the rows of a table."""
+        symbols = table_VG.shape[0]
+        if symbols > _FAST_SYMBOLS or not self._is_fast(ids_BT):
+            return self.mix(embed(table_VG, ids_BT), state)
+        is_symbol_TVB = ids_BT.T[:, None, :] == jnp.arange(symbols)[None, :, None]
+        kernel_XG = jnp.concatenate([self.recurrent_kernel, table_VG])
+        inputs_TVB = is_symbol_TVB.astype(jnp.float32)
+        return lstm_recurrence(inputs_TVB, state, kernel_XG, self.operand_dtype)
+
     def __call__(self, x_BTD: jax.Array, state: LSTMState) -> tuple[jax.Array, LSTMState]:
-        return self.mix(self.project(x_BTD), state)
+        if self.is_initializing() or not self._is_fast(x_BTD):
+            return self.mix(self.project(x_BTD), state)
+        input = self.input.variables["params"]
+        kernels = [self.recurrent_kernel, input["kernel"], input["bias"][None, :]]
+        x_TDB = jnp.transpose(x_BTD, (1, 2, 0))
+        inputs_TRB = jnp.concatenate([x_TDB, jnp.ones_like(x_TDB[:, :1])], axis=1)
+        return lstm_recurrence(inputs_TRB, state, jnp.concatenate(kernels), self.operand_dtype)
+
+    def _is_fast(self, rows: jax.Array) -> bool:
+        """Whether many rows read many positions, and nobody looks at the gates."""
+        batch, length = rows.shape[:2]
+        return batch >= _FAST_ROWS and length > 1 and not self.is_mutable_collection("captured")
 
     def initial_state(self, batch_size: int, context: int) -> LSTMState:
         """All zeros; a recurrent state ignores the context."""
