@@ -106,8 +106,8 @@ def get_config() -> ConfigDict:
     # Start the output projections of attention and MLPs in blocks from zeros: they then add nothing
     # to the stream at first.
     config.model.zero_init = False
-    # float32, or bfloat16: operands of matrix products are rounded to that, as are the gradients
-    # of those operands; sums, weights and all else are float32.
+    # float32, or bfloat16: operands of matrix products are rounded to that, forwards and backwards;
+    # sums, weights and all else are float32.
     config.model.precision = "float32"
 
     config.optimizer = ConfigDict()

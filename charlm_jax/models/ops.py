@@ -2,11 +2,13 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.experimental.layout import Layout, with_layout_constraint
 
 from charlm_jax.models.initializers import Initializer
 from charlm_jax.types import look_up
@@ -57,8 +59,8 @@ def _embed_backward(
     residuals: tuple[jax.Array, jax.Array], gradient_BTD: jax.Array
 ) -> tuple[jax.Array, None]:
     ids_BT, symbols_V = residuals
-    one_hot_BTV = (ids_BT[..., None] == symbols_V[None, None, :]).astype(gradient_BTD.dtype)
-    return jnp.einsum("btv,btd->vd", one_hot_BTV, gradient_BTD), None
+    one_hot_VN = (symbols_V[:, None] == ids_BT.reshape(1, -1)).astype(gradient_BTD.dtype)
+    return one_hot_VN @ gradient_BTD.reshape(-1, gradient_BTD.shape[-1]), None
 
 
 _embed.defvjp(_embed_forward, _embed_backward)
@@ -89,19 +91,56 @@ _OPERAND_DTYPES: Mapping[str, Dtype] = {"float32": jnp.float32, "bfloat16": jnp.
 
 
 def operand_dtype(precision: str) -> Dtype:
-    """What matrix products round their operands to; their sums are float32 in any case."""
+    """What products round their operands to; their sums are float32 in any case."""
     return look_up(_OPERAND_DTYPES, precision, "model.precision")
 
 
 def matmul(x: jax.Array, kernel: jax.Array, *, operand_dtype: Dtype) -> jax.Array:
-    """The product x @ kernel for x of any rank, of rounded operands and with float32 sums.
+    """The product x @ kernel for x of any rank, rounded as a config asks, forwards and backwards.
 
     Rows and positions become one axis first: the gradient of the kernel is then one product of
     matrices, which XLA does several times faster on a CPU than a sum over two axes.
     """
-    rows = jnp.reshape(x, (-1, x.shape[-1])).astype(operand_dtype)
-    product = jnp.matmul(rows, kernel.astype(operand_dtype), preferred_element_type=jnp.float32)
-    return jnp.reshape(product, (*x.shape[:-1], kernel.shape[-1]))
+    rows_NK = jnp.reshape(x, (-1, x.shape[-1]))
+    return jnp.reshape(_matmul(rows_NK, kernel, operand_dtype), (*x.shape[:-1], kernel.shape[-1]))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _matmul(rows_NK: jax.Array, kernel_KM: jax.Array, operand_dtype: Dtype) -> jax.Array:
+    return product(rows_NK, kernel_KM, operand_dtype)
+
+
+def _matmul_forward(
+    rows_NK: jax.Array, kernel_KM: jax.Array, operand_dtype: Dtype
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    rows_NK, kernel_KM = rows_NK.astype(operand_dtype), kernel_KM.astype(operand_dtype)
+    return product(rows_NK, kernel_KM, operand_dtype), (rows_NK, kernel_KM)
+
+
+def _matmul_backward(
+    operand_dtype: Dtype, operands: tuple[jax.Array, jax.Array], gradient_NM: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    rows_NK, kernel_KM = operands
+    drows_NK = product(gradient_NM, kernel_KM.T, operand_dtype)
+    # A CPU's bfloat16 product is several times slower over the first axis of both operands; its
+    # float32 product is not slow enough to pay for a copy.
+    rows_KN = rows_NK.T if operand_dtype == jnp.float32 else as_written(rows_NK.T)
+    return drows_NK, product(rows_KN, gradient_NM, operand_dtype)
+
+
+_matmul.defvjp(_matmul_forward, _matmul_backward)
+
+
+def product(a: jax.Array, b: jax.Array, operand_dtype: Dtype) -> jax.Array:
+    """The matrix product a @ b of rounded operands, with float32 sums."""
+    a, b = a.astype(operand_dtype), b.astype(operand_dtype)
+    return jnp.matmul(a, b, preferred_element_type=jnp.float32)
+
+
+def as_written(x: jax.Array) -> jax.Array:
+    """Make a transposed copy real: XLA would fold it into a product that is slower for it."""
+    layout = Layout(major_to_minor=tuple(range(x.ndim)))
+    return with_layout_constraint(x, layout)  # type: ignore[no-untyped-call]
 
 
 def dense(
