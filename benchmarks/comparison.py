@@ -1,0 +1,144 @@
+"""What the comparing commands have in common: their flags, their table, their line of JSON."""
+
+import argparse
+import json
+import signal
+import statistics
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from benchmarks.machine import describe_machine
+from benchmarks.rounds import Measured, Program, Turn, median_speed, paired_ratio, take_turns
+from charlm_jax.flags import USER_ERROR, Parser, say
+from charlm_jax.types import CharlmError
+
+ROUNDS = 7
+
+Ratios = Mapping[str, tuple[str, str]]
+"""Name of a ratio -> the program whose speed is divided, and the one that it is divided by."""
+
+
+def build_parser(description: str, **counts: int) -> Parser:
+    """Flags of a command that compares; `counts` are whole numbers with their defaults."""
+    parser = Parser(description=description, allow_abbrev=False)
+    add = parser.add_argument
+    add("--only", metavar="NAME[,NAME...]", help="programs (default: all)")
+    add("--json", action="store_true", help="end with one line of JSON that has every figure")
+    add_counts(parser, rounds=ROUNDS, **counts)
+    return parser
+
+
+def add_counts(parser: Parser, **counts: int) -> None:
+    """Add flags for whole numbers from 1."""
+    for name, default in counts.items():
+        parser.add_argument(
+            f"--{name}", type=int, default=default, metavar="N", help="default: %(default)s"
+        )
+    parser.set_defaults(counts=[*counts, *(parser.get_default("counts") or ())])
+
+
+def run_command(
+    parser: Parser,
+    arguments: Sequence[str] | None,
+    command: Callable[[argparse.Namespace], int],
+) -> int:
+    """Parse the flags and obey; a mistake is told in one line, with exit status 2.
+
+    `--config.FIELD=VALUE` is kept in `options.overrides` where the command has a --config.
+    """
+    options, unknown = parser.parse_known_args(arguments)
+    options.overrides = [a for a in unknown if a.startswith("--config.") and "config" in options]
+    parser.refuse_unknown([a for a in unknown if a not in options.overrides])
+    try:
+        for name in options.counts:
+            if getattr(options, name) < 1:
+                raise CharlmError(f"--{name}={getattr(options, name)} must be 1 or more")
+        return command(options)
+    except CharlmError as error:
+        say(parser.prog, error)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        say(parser.prog, "interrupted")
+        return 128 + signal.SIGINT
+
+
+def measure(programs: Mapping[str, Program], options: argparse.Namespace) -> Measured:
+    """Let the chosen programs take their turns.
+
+    Raises:
+      CharlmError: an unknown name, or a single round, which would only warm up.
+    """
+    if options.rounds < 2:
+        raise CharlmError("--rounds=1 must be 2 or more: the first only warms up")
+    names = options.only.split(",") if options.only else list(programs)
+    for name in names:
+        if name not in programs:
+            raise CharlmError(f"no program {name!r}: name some of {','.join(programs)}")
+    chosen = {name: program for name, program in programs.items() if name in names}
+    return take_turns(chosen, rounds=options.rounds, note=note)
+
+
+def note(text: str) -> None:
+    """Say how it goes, where it is not in the way of the figures."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def compute_ratios(measured: Measured, ratios: Ratios) -> dict[str, float]:
+    """Every ratio whose two programs were measured; the others are noted in one line each."""
+    turns = measured.turns
+    for name, why in measured.left_out.items():
+        lost = [ratio for ratio, pair in ratios.items() if name in pair]
+        note(f"{name} is left out: {why}" + (f" (so no {', '.join(lost)})" if lost else ""))
+    return {
+        name: paired_ratio(turns[ours], turns[theirs])
+        for name, (ours, theirs) in ratios.items()
+        if ours in turns and theirs in turns
+    }
+
+
+def figures(turns: Sequence[Turn]) -> dict[str, Any]:
+    """What is to be known of a program: its speed by round, and the rest."""
+    speeds = [turn.speed for turn in turns]
+    return {
+        "median": statistics.median(speeds),
+        "least": min(speeds),
+        "most": max(speeds),
+        "rounds": speeds,
+        "peak_bytes": turns[-1].peak_bytes,
+        "waiting_cpu_seconds": sum(turn.waiting_cpu_seconds for turn in turns),
+    }
+
+
+def print_speeds(measured: Mapping[str, Sequence[Turn]], unit: str, scale: float = 1.0) -> None:
+    """A row for each program."""
+    if not measured:
+        return
+    width = max(map(len, measured))
+    print(f"\n{'':{width}}  {unit:>14}  {'least .. most':>22}  {'peak MB':>8}")
+    for name, turns in measured.items():
+        speeds = [turn.speed / scale for turn in turns]
+        spread = f"{min(speeds):,.0f} .. {max(speeds):,.0f}"
+        median, peak = median_speed(turns) / scale, turns[-1].peak_bytes / 1e6
+        print(f"{name:{width}}  {median:>14,.0f}  {spread:>22}  {peak:>8,.0f}")
+
+
+def print_ratios(title: str, ratios: Mapping[str, float]) -> None:
+    """A row for each ratio."""
+    if not ratios:
+        return
+    print(f"\n{title}")
+    width = max(map(len, ratios))
+    for name, ratio in ratios.items():
+        print(f"  {name:{width}}  {ratio:>8,.2f}")
+
+
+def print_json(benchmark: str, options: argparse.Namespace, **facts: Any) -> None:
+    """One object on one line, with the machine and what was asked for."""
+    asked = {name: getattr(options, name) for name in options.counts}
+    print(json.dumps({"benchmark": benchmark, **asked, "machine": describe_machine(), **facts}))
+
+
+def finish(measured: Measured) -> int:
+    """The exit status: 1 where nothing could be measured."""
+    return 0 if measured.turns else 1

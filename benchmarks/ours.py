@@ -1,0 +1,89 @@
+"""This package's programs: training in whole dispatches, drawing with the state carried."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.data import Text, load_text
+from benchmarks.worker import TakeTurn
+from charlm_jax.config import Config
+from charlm_jax.config_files import load_config
+from charlm_jax.corpora import Corpus
+from charlm_jax.dataset import Dataset
+from charlm_jax.generate import Rows, make_decoder
+from charlm_jax.models import build_model
+from charlm_jax.sampling import sample_keys
+from charlm_jax.trainer import build_trainer, fresh_state
+from charlm_jax.vocab import Vocabulary
+
+# No end in sight, whatever the config says.
+ENDLESS = {"train.epochs": 10_000, "train.max_steps": 0}
+
+
+def train(*, config: str, changes: Mapping[str, Any], corpus: str, steps: int) -> TakeTurn:
+    """A turn is `steps` updates, made as `charlm train` makes them.
+
+    Batches are gathered from the text on the way, and a dispatch has the config's length.
+
+    Args:
+      config: a shipped one.
+      changes: dotted field -> value.
+      corpus: what `load_text` is to load.
+      steps: of a turn.
+    """
+    loaded = load_config(config, {**changes, **ENDLESS})
+    data = loaded.data
+    text = load_text(corpus, batch_size=data.batch_size, sequence_length=data.sequence_length)
+    trainer = build_trainer(loaded, as_dataset(text))
+    ids_N = jnp.asarray(trainer.dataset.ids_N)
+    state, step = fresh_state(trainer), 0
+
+    def turn() -> float:
+        nonlocal state, step
+        end = step + steps
+        while step < end:
+            count = min(trainer.steps_to_next_stop(step), end - step)
+            state, _ = trainer.dispatch(state, ids_N, step, count)
+            step += count
+        jax.block_until_ready(state)
+        return steps * data.batch_size * data.sequence_length
+
+    return turn
+
+
+def as_dataset(text: Text) -> Dataset:
+    """The text as a run sees it, with nothing held out."""
+    corpus = Corpus("benchmark", "", source="benchmarks/data.py", sha256="")
+    parts = {"train": (range(len(text.ids_N)),)}
+    return Dataset(corpus, Vocabulary(text.symbols), text.ids_N, parts)
+
+
+def sample(
+    *,
+    config: str,
+    changes: Mapping[str, Any],
+    symbols: int,
+    streams: int,
+    prompt: int,
+    characters: int,
+) -> TakeTurn:
+    """A turn reads a prompt and draws `characters` characters in each of so many streams."""
+    loaded: Config = load_config(config, changes)
+    model = build_model(loaded.model, symbols)
+    params = jax.jit(model.init)(jax.random.key(loaded.seed))
+    decode = make_decoder(model, mode="carried", context=loaded.data.sequence_length)
+    rows = Rows(sample_keys(loaded.seed, streams), jnp.ones(streams))
+    prompt_N = np.arange(prompt) % symbols
+
+    def turn() -> float:
+        drawn = sum(ids_BT.size for ids_BT in decode(params, prompt_N, rows, characters))
+        assert drawn == streams * characters
+        return drawn
+
+    return turn
+
+
+PROGRAMS: Mapping[str, Callable[..., TakeTurn]] = {"train": train, "sample": sample}

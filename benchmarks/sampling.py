@@ -1,0 +1,109 @@
+"""How many characters a second are drawn here, by the textbook's sampler, and in PyTorch?
+
+    make bench
+    .venv/bin/python -m benchmarks.sampling --only=one_stream,torch_one_stream
+
+The tutorial's model with untrained weights; text costs the same whatever it says. Ours carries the
+state and draws in jitted pieces of 25 characters; PyTorch carries it too, one step a character; the
+chapter reads the last 40 characters again for every new one, in eager Keras. A turn reads a prompt
+of 40 and draws 2,000 characters in one stream, 500 in each of 64, 25 where it is the chapter's
+sampler.
+
+Cost: about three minutes and 4 GB of memory on a 2-core machine; nothing else may run.
+"""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+
+from benchmarks.comparison import (
+    Ratios,
+    build_parser,
+    compute_ratios,
+    figures,
+    finish,
+    measure,
+    print_json,
+    print_ratios,
+    print_speeds,
+    run_command,
+)
+from benchmarks.rounds import Program
+
+SIZES = {"embedding_size": 256, "hidden_size": 512, "symbols": 80, "prompt": 40}
+CHARACTERS = 2_000
+
+RATIOS: Ratios = {
+    "one_stream_vs_tutorial_sampler": ("one_stream", "tutorial_sampler"),
+    "one_stream_vs_torch": ("one_stream", "torch_one_stream"),
+    "streams_64_vs_torch": ("streams_64", "torch_streams_64"),
+    "one_stream_bfloat16_vs_torch_bfloat16": (
+        "one_stream_bfloat16",
+        "torch_one_stream_bfloat16",
+    ),
+    "streams_64_bfloat16_vs_torch_bfloat16": (
+        "streams_64_bfloat16",
+        "torch_streams_64_bfloat16",
+    ),
+    "streams_64_bfloat16_vs_streams_64": ("streams_64_bfloat16", "streams_64"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, and print the table or the JSON."""
+    parser = build_parser("Sampling side by side.", characters=CHARACTERS, **SIZES)
+    return run_command(parser, arguments, compare)
+
+
+def compare(options: argparse.Namespace) -> int:
+    sizes = {name: getattr(options, name) for name in SIZES}
+    measured = measure(list_programs(sizes, options.characters), options)
+    ratios = compute_ratios(measured, RATIOS)
+    if options.json:
+        print_json(
+            "sampling",
+            options,
+            programs={name: figures(turns) for name, turns in measured.turns.items()},
+            ratios=ratios,
+            left_out=measured.left_out,
+        )
+        return finish(measured)
+    print_speeds(measured.turns, "characters/s")
+    print_ratios("Ours over theirs in characters/s, median of the rounds' ratios", ratios)
+    return finish(measured)
+
+
+def list_programs(sizes: Mapping[str, int], characters: int) -> dict[str, Program]:
+    """All of them, by name; a turn of each is to take about a second."""
+    few = max(1, characters // 80)
+    programs = {
+        "tutorial_sampler": Program("benchmarks.keras_peer", "sample", {**sizes, "characters": few})
+    }
+    for precision, suffix in {"float32": "", "bfloat16": "_bfloat16"}.items():
+        for name, streams in {"one_stream": 1, "streams_64": 64}.items():
+            drawn = characters if streams == 1 else max(1, characters // 4)
+            turn = {"streams": streams, "characters": drawn}
+            programs |= {
+                f"{name}{suffix}": ours(sizes, precision, turn),
+                f"torch_{name}{suffix}": Program(
+                    "benchmarks.torch_peer", "sample", {"precision": precision, **sizes, **turn}
+                ),
+            }
+    return programs
+
+
+def ours(sizes: Mapping[str, int], precision: str, turn: Mapping[str, int]) -> Program:
+    """The tutorial's config in these sizes."""
+    changes = {
+        "model.embedding_size": sizes["embedding_size"],
+        "model.hidden_size": sizes["hidden_size"],
+        "model.precision": precision,
+    }
+    counts = {"symbols": sizes["symbols"], "prompt": sizes["prompt"], **turn}
+    return Program(
+        "benchmarks.ours", "sample", {"config": "tutorial", "changes": changes, **counts}
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+"""Where the seconds of a start go, measured in the process itself.
+
+    .venv/bin/python -m benchmarks.startup_parts train CORPUS
+    .venv/bin/python -m benchmarks.startup_parts sample WORKDIR
+
+prints one JSON object, part -> seconds. `benchmarks/startup.py` runs it.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+
+class Stopwatch:
+    """Seconds from lap to lap, by name."""
+
+    def __init__(self) -> None:
+        self.parts: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        """End a part here."""
+        now = time.perf_counter()
+        self.parts[name], self._last = now - self._last, now
+
+
+def train(corpus: str) -> Mapping[str, float]:
+    """What `charlm train --config=tutorial` does until its first row of metrics."""
+    watch = Stopwatch()
+    import jax
+    import jax.numpy as jnp
+
+    from charlm_jax import commands, console, loop  # noqa: F401, as the command imports them
+    from charlm_jax.config_files import load_config
+    from charlm_jax.dataset import load_dataset
+    from charlm_jax.trainer import build_trainer, fresh_state
+
+    watch.lap("import")
+    config = load_config("tutorial", {"data.corpus": corpus})
+    trainer = build_trainer(config, load_dataset(config))
+    watch.lap("config_and_text")
+    state = jax.block_until_ready(fresh_state(trainer))
+    watch.lap("initial_state")
+    ids_N, plan = jnp.asarray(trainer.dataset.ids_N), jax.block_until_ready(trainer.plan(0))
+    watch.lap("first_epochs_order")
+    count = trainer.steps_to_next_stop(0)
+    train_steps: Any = trainer.train_steps  # jitted, which its type does not say
+    traced = train_steps.trace(state, ids_N, plan, 0, 0, count)
+    watch.lap("trace")
+    lowered = traced.lower()
+    watch.lap("lower")
+    compiled = lowered.compile()
+    watch.lap("compile")
+    jax.block_until_ready(compiled(state, ids_N, plan, 0, 0, count))
+    watch.lap(f"first_{count}_steps")
+    return watch.parts
+
+
+def sample(workdir: str) -> Mapping[str, float]:
+    """What `charlm sample` does until its first character."""
+    watch = Stopwatch()
+    from charlm_jax import commands  # noqa: F401, as the command imports it
+    from charlm_jax.run import load_run
+
+    watch.lap("import")
+    run = load_run(workdir)
+    watch.lap("load_run")
+    next(run.draw("a", characters=50, scales=[1.0], samples=1, seed=0))
+    watch.lap("first_characters")
+    return watch.parts
+
+
+PARTS: Mapping[str, Callable[[str], Mapping[str, float]]] = {"train": train, "sample": sample}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Measure one of them."""
+    name, value = arguments
+    print(json.dumps(PARTS[name](value)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

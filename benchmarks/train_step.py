@@ -1,0 +1,166 @@
+"""How fast does a step of training go here, in Flax's own layers, in PyTorch and in Keras?
+
+    make bench
+    .venv/bin/python -m benchmarks.train_step --only=float32,torch_float32
+
+The tutorial's model, its batch and its length, on random ids or on a text (--corpus=NAME), and the
+transformer of configs/transformer.py beside the same in PyTorch. A turn is 20 steps, waited for;
+see benchmarks/rounds.py for how the programs take turns.
+
+The last rows are the machine's roof: products of large matrices and the product of the LSTM's
+recurrence, and how much of each our training reaches. Its operations are counted from the model as
+it is written (benchmarks/flops.py). We project the table of embeddings and not every character, and
+so leave out a third of them: the share can pass 1.
+
+Cost: about six minutes and 8 GB of memory on a 2-core machine, on which nothing else may run.
+--only=... takes a part.
+"""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+
+from benchmarks.comparison import (
+    Ratios,
+    build_parser,
+    compute_ratios,
+    figures,
+    finish,
+    measure,
+    print_json,
+    print_ratios,
+    print_speeds,
+    run_command,
+)
+from benchmarks.data import load_text
+from benchmarks.flops import train_flops
+from benchmarks.rounds import Measured, Program, paired_ratio
+from charlm_jax.config_files import load_config
+
+SIZES = {"embedding_size": 256, "hidden_size": 512, "batch_size": 64, "sequence_length": 40}
+STEPS = 20
+
+RATIOS: Ratios = {
+    "float32_vs_torch_float32": ("float32", "torch_float32"),
+    "float32_vs_flax_rnn": ("float32", "flax_rnn"),
+    "float32_vs_keras": ("float32", "keras"),
+    "float32_vs_keras_jit": ("float32", "keras_jit"),
+    "bfloat16_vs_torch_bfloat16": ("bfloat16", "torch_bfloat16"),
+    "bfloat16_vs_torch_float32": ("bfloat16", "torch_float32"),
+    "bfloat16_vs_float32": ("bfloat16", "float32"),
+    "transformer_vs_torch": ("transformer", "torch_transformer"),
+}
+
+ROOFS: Ratios = {
+    "float32_of_large": ("float32", "roof_large_float32"),
+    "float32_of_recurrent": ("float32", "roof_recurrent_float32"),
+    "bfloat16_of_large": ("bfloat16", "roof_large_bfloat16"),
+    "bfloat16_of_recurrent": ("bfloat16", "roof_recurrent_bfloat16"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, and print the table or the JSON."""
+    parser = build_parser("Training steps side by side.", steps=STEPS, **SIZES)
+    parser.add_argument("--corpus", default="", help="a text (default: random ids, as long)")
+    return run_command(parser, arguments, compare)
+
+
+def compare(options: argparse.Namespace) -> int:
+    sizes = {name: getattr(options, name) for name in SIZES}
+    text = load_text(
+        options.corpus,
+        batch_size=options.batch_size,
+        sequence_length=options.sequence_length,
+    )
+    measured = measure(list_programs(sizes, options.corpus, options.steps), options)
+    ratios = compute_ratios(measured, RATIOS)
+    flops = train_flops(
+        load_config("tutorial", our_changes(sizes)).model,
+        symbols=len(text.symbols),
+        sequence_length=options.sequence_length,
+    )
+    shares = compute_shares(measured, flops)
+    roofs = {name: turns for name, turns in measured.turns.items() if name.startswith("roof_")}
+    programs = {name: turns for name, turns in measured.turns.items() if name not in roofs}
+    if options.json:
+        print_json(
+            "train_step",
+            options,
+            corpus=options.corpus or "random ids",
+            programs={name: figures(turns) for name, turns in programs.items()},
+            ratios=ratios,
+            flops_per_character=flops,
+            roof_flops_per_second={name: figures(turns) for name, turns in roofs.items()},
+            shares_of_roof=shares,
+            left_out=measured.left_out,
+        )
+        return finish(measured)
+    print_speeds(programs, "characters/s")
+    print_speeds(roofs, "GFLOP/s", 1e9)
+    print_ratios("Ours over theirs in characters/s, median of the rounds' ratios", ratios)
+    print_ratios(f"Share of the roof, at {flops:,} FLOPs a character", shares)
+    return finish(measured)
+
+
+def compute_shares(measured: Measured, flops: int) -> dict[str, float]:
+    """How much of a roof our training reaches: its FLOPs a second over those of the product."""
+    return {
+        name: flops * paired_ratio(measured.turns[ours], measured.turns[roof])
+        for name, (ours, roof) in ROOFS.items()
+        if ours in measured.turns and roof in measured.turns
+    }
+
+
+def our_changes(sizes: Mapping[str, int], precision: str = "float32") -> dict[str, object]:
+    """The sizes as fields of a config."""
+    return {
+        "model.embedding_size": sizes["embedding_size"],
+        "model.hidden_size": sizes["hidden_size"],
+        "data.batch_size": sizes["batch_size"],
+        "data.sequence_length": sizes["sequence_length"],
+        "model.precision": precision,
+    }
+
+
+def list_programs(sizes: Mapping[str, int], corpus: str, steps: int) -> dict[str, Program]:
+    """All of them, by name."""
+    common = {"corpus": corpus, "steps": steps}
+    peer = {**sizes, **common}
+
+    def ours(config: str, changes: Mapping[str, object]) -> Program:
+        return Program("benchmarks.ours", "train", {"config": config, "changes": changes, **common})
+
+    def torch(precision: str) -> Program:
+        return Program("benchmarks.torch_peer", "train", {"precision": precision, **peer})
+
+    def keras(jit: bool) -> Program:
+        return Program("benchmarks.keras_peer", "train", {"jit": jit, **peer})
+
+    def roof(precision: str, rows: int, inner: int, columns: int, repeats: int) -> Program:
+        shape = {"rows": rows, "inner": inner, "columns": columns, "repeats": repeats}
+        return Program("benchmarks.roof", "product", {"precision": precision, **shape})
+
+    rows, hidden = sizes["batch_size"], sizes["hidden_size"]
+    recurrent = (rows, hidden, 4 * hidden, steps * sizes["sequence_length"])
+    return {
+        "float32": ours("tutorial", our_changes(sizes)),
+        "torch_float32": torch("float32"),
+        "flax_rnn": Program("benchmarks.flax_peer", "train", peer),
+        "keras": keras(jit=False),
+        "keras_jit": keras(jit=True),
+        "bfloat16": ours("tutorial", our_changes(sizes, "bfloat16")),
+        "torch_bfloat16": torch("bfloat16"),
+        "transformer": ours("transformer", {}),
+        "torch_transformer": Program(
+            "benchmarks.torch_peer", "train_transformer", {"config": "transformer", **common}
+        ),
+        "roof_large_float32": roof("float32", 2048, 2048, 2048, 10),
+        "roof_recurrent_float32": roof("float32", *recurrent),
+        "roof_large_bfloat16": roof("bfloat16", 2048, 2048, 2048, 10),
+        "roof_recurrent_bfloat16": roof("bfloat16", *recurrent),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
