@@ -963,15 +963,15 @@ def ask(command: str) -> Answer:
 
 
 def _state(folder: str | Path) -> dict[str, bytes]:
-    """Every path below a folder with its bytes; a lock may be taken and given back."""
+    """Every path below a folder with its bytes. Locks come and go, Python may compile modules."""
     state = {}
     with os.scandir(folder) as entries:
         for entry in entries:
             facts = entry.stat(follow_symlinks=False)
-            if entry.name != "lock":
+            if entry.name not in ("lock", "__pycache__"):
                 changed = (facts.st_mtime_ns, facts.st_size)
                 state[entry.path] = _content(entry.path, facts.st_mode, *changed)
-            if entry.is_dir(follow_symlinks=False):
+            if entry.is_dir(follow_symlinks=False) and entry.name != "__pycache__":
                 state |= _state(entry.path)
     return state
 

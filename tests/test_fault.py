@@ -79,7 +79,10 @@ def test_a_step_that_is_not_finite_changes_nothing_nor_do_those_behind_it(
 
 @pytest.fixture
 def trainer() -> Trainer:
-    config = make_tiny_config(**{"data.loader": "streams", "model.layers": ("rnn", "lstm")})
+    # Few rows, so that an update computes in the order in which a replay looks at it: what is
+    # infinite on the way depends on that order.
+    changes = {"data.loader": "streams", "model.layers": ("rnn", "lstm"), "data.batch_size": 4}
+    config = make_tiny_config(**changes)
     return build_trainer(config, load_dataset(config))
 
 
@@ -149,7 +152,7 @@ def test_a_run_that_fails_keeps_the_state_before_and_says_how_to_look(
     assert Checkpoints(workdir / "fault").steps() == [2]
     replay = replay_fault(workdir)
     assert replay.step == 2 and replay.first_bad is not None
-    assert replay.first_bad.name.startswith(("forward", "loss", "after norm"))
+    assert replay.first_bad.name.startswith(("forward", "loss", "after norm", "after state"))
 
 
 def test_weights_that_are_ruined_at_an_evaluation_are_a_fault_as_well(tmp_path: Path) -> None:
