@@ -22,8 +22,9 @@ from charlm_jax.models import LanguageModel
 from charlm_jax.sampling import gumbel_noise, scaled_categorical
 from charlm_jax.types import ModelState, Params, look_up
 
-# Characters drawn in one dispatch, and the longest piece in which a prompt is read.
-_DRAWN_PIECE = 25
+# Most characters drawn in one dispatch, by mode, and the longest piece in which a prompt is read.
+_CARRIED_PIECE = 100
+_WINDOW_PIECE = 25
 _READ_PIECE = 256
 
 
@@ -64,20 +65,25 @@ def make_carried_decoder(model: LanguageModel, *, context: int) -> Decoder:
 
     @jax.jit
     def draw(
-        params: Params, logits_BV: jax.Array, state: ModelState, rows: Rows, first: jax.Array
+        params: Params,
+        logits_BV: jax.Array,
+        state: ModelState,
+        rows: Rows,
+        first: jax.Array,
+        count: jax.Array,
     ) -> tuple[jax.Array, jax.Array, ModelState]:
-        def step(
-            carry: tuple[jax.Array, ModelState], number: jax.Array
-        ) -> tuple[tuple[jax.Array, ModelState], jax.Array]:
-            logits_BV, state = carry
-            noise_BV = gumbel_noise(rows.keys_B, number, logits_BV.shape[-1])
+        Carry = tuple[jax.Array, jax.Array, ModelState]
+
+        def step(index: jax.Array, carry: Carry) -> Carry:
+            ids_TB, logits_BV, state = carry
+            noise_BV = gumbel_noise(rows.keys_B, first + index, logits_BV.shape[-1])
             ids_B = scaled_categorical(logits_BV, noise_BV, rows.scale_B)
             logits_BTV, state = model.apply(params, ids_B[:, None], state)
-            return (logits_BTV[:, 0], state), ids_B
+            return ids_TB.at[index].set(ids_B), logits_BTV[:, 0], state
 
-        numbers = first + jnp.arange(_DRAWN_PIECE)
-        (logits_BV, state), ids_TB = jax.lax.scan(step, (logits_BV, state), numbers)
-        return ids_TB.T, logits_BV, state
+        nothing_TB = jnp.zeros((_CARRIED_PIECE, len(logits_BV)), jnp.int32)
+        ids_TB, *rest = jax.lax.fori_loop(0, count, step, (nothing_TB, logits_BV, state))
+        return ids_TB.T, *rest
 
     def decode(
         params: Params, prompt_N: np.ndarray, rows: Rows, characters: int
@@ -86,9 +92,10 @@ def make_carried_decoder(model: LanguageModel, *, context: int) -> Decoder:
         for piece_N in _powers_of_two(prompt_N):
             piece_BT = np.tile(piece_N.astype(np.int32), (len(rows.scale_B), 1))
             logits_BV, state = read(params, piece_BT, state)
-        for first in range(0, characters, _DRAWN_PIECE):
-            ids_BT, logits_BV, state = draw(params, logits_BV, state, rows, first)
-            yield np.asarray(ids_BT)[:, : characters - first]
+        for first in range(0, characters, _CARRIED_PIECE):
+            count = min(_CARRIED_PIECE, characters - first)
+            ids_BT, logits_BV, state = draw(params, logits_BV, state, rows, first, count)
+            yield np.asarray(ids_BT)[:, :count]
 
     return decode
 
@@ -124,7 +131,7 @@ def make_window_decoder(model: LanguageModel, *, context: int) -> Decoder:
             length = jnp.where(is_full, length, length + 1)
             return (window_BT.at[:, length - 1].set(ids_B), length), ids_B
 
-        numbers = first + jnp.arange(_DRAWN_PIECE)
+        numbers = first + jnp.arange(_WINDOW_PIECE)
         (window_BT, length), ids_TB = jax.lax.scan(step, (window_BT, length), numbers)
         return ids_TB.T, window_BT, length
 
@@ -135,7 +142,7 @@ def make_window_decoder(model: LanguageModel, *, context: int) -> Decoder:
         row_T = np.pad(seen_N, (0, context - len(seen_N)))
         window_BT = jnp.asarray(np.tile(row_T, (len(rows.scale_B), 1)))
         length = jnp.asarray(len(seen_N), jnp.int32)
-        for first in range(0, characters, _DRAWN_PIECE):
+        for first in range(0, characters, _WINDOW_PIECE):
             ids_BT, window_BT, length = draw(params, window_BT, length, rows, first)
             yield np.asarray(ids_BT)[:, : characters - first]
 

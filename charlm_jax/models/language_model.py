@@ -214,10 +214,12 @@ class _Stack:
         """Whether the first projection is made of the table's V rows in place of B x T positions.
 
         It is the same function where nothing lies between the embedding and that projection, and
-        less work where there are more positions than rows.
+        less work where there are more positions than rows. A loop that draws one character after
+        another has them all in the end: the table does not change, and XLA takes it out of the
+        loop.
         """
         is_next = self.blocks[0].is_projectable and not self.position.counts and key is None
-        return is_next and ids_BT.size >= self.vocab_size
+        return is_next and (ids_BT.size >= self.vocab_size or ids_BT.shape[1] == 1)
 
     def _embed(
         self,

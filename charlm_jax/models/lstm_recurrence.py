@@ -1,5 +1,7 @@
 """The LSTM's recurrence, made for speed: `lstm.lstm_scan` and its gradients, in another order.
 
+Equal up to rounding; where numbers overflow, they may do so elsewhere.
+
 What makes it fast on a CPU, measured on the textbook's model:
 
   features first  States and gates are (features, batch). The products then have the form that a
