@@ -12,7 +12,7 @@ recurrence, and how much of each our training reaches. Its operations are counte
 it is written (benchmarks/flops.py). We project the table of embeddings and not every character, and
 so leave out a third of them: the share can pass 1.
 
-Cost: about six minutes and 8 GB of memory on a 2-core machine, on which nothing else may run.
+Cost: about eight minutes and 8 GB of memory on a 2-core machine, on which nothing else may run.
 --only=... takes a part.
 """
 
