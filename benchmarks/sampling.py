@@ -4,10 +4,10 @@
     .venv/bin/python -m benchmarks.sampling --only=one_stream,torch_one_stream
 
 The tutorial's model with untrained weights; text costs the same whatever it says. Ours carries the
-state and draws in jitted pieces of 100 characters; PyTorch carries it too, one step a character; the
-chapter reads the last 40 characters again for every new one, in eager Keras. A turn reads a prompt
-of 40 and draws 2,000 characters in one stream, 500 in each of 64, 25 where it is the chapter's
-sampler.
+state and draws in jitted pieces of 100 characters; PyTorch carries it too, one step a character;
+the chapter reads the last 40 characters again for every new one, in eager Keras. A turn reads a
+prompt of 40 and draws 2,000 characters in one stream, 500 in each of 64, 25 where it is the
+chapter's sampler.
 
 Cost: about three minutes and 4 GB of memory on a 2-core machine; nothing else may run.
 """
