@@ -1,7 +1,7 @@
 """Decoding: what is drawn depends on the prompt, the sample's key and its scale alone."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +34,14 @@ def _rows(scales: list[float], samples: list[int], seed: int = 0) -> Rows:
 
 
 Decode = Callable[..., np.ndarray]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_pieces() -> Iterator[None]:
+    """A text of these tests is drawn in several dispatches."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("charlm_jax.generate._CARRIED_PIECE", 25)
+        yield
 
 
 @pytest.fixture(scope="module")

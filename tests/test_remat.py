@@ -57,6 +57,12 @@ def test_dropout_differs_between_segments() -> None:
     ]
     np.testing.assert_array_equal(seen[0], seen[1])
     assert np.abs(seen[0] - seen[2]).max() > 0.01
+    # Without a recurrence, the same character is read alike but for what is dropped.
+    mixer = params["layer_0"]["mixer"]
+    still = {**mixer, "recurrent_kernel": jnp.zeros_like(mixer["recurrent_kernel"])}
+    params = {**params, "layer_0": {**params["layer_0"], "mixer": still}}
+    logits_1TV, _ = segmented.apply(params, ids_BT, state, key=jax.random.key(1))
+    assert jnp.abs(logits_1TV[:, :12] - logits_1TV[:, 12:]).max() > 0.01
     alone = segmented.apply(params, ids_BT, state)[0]
     np.testing.assert_allclose(alone, model.apply(params, ids_BT, state)[0], atol=1e-5)
 
