@@ -111,14 +111,22 @@ def _add_evaluate(command: argparse.ArgumentParser) -> None:
     add("--split", default="valid", help="valid, test or train (default: valid)")
     add(
         "--mode",
-        choices=("window", "stream"),
+        choices=("window", "sliding", "stream"),
         default="window",
-        help="separate windows, or the state carried through the whole text (default: window)",
+        help="separate windows, exactly so many characters before each, or the state carried "
+        "through the whole text (default: window)",
     )
     add(
         "--context",
         type=int,
-        help="the window's length, or the positions that attention keeps (default: validation's)",
+        help="the window's length, the characters before each, or the positions that attention "
+        "keeps (default: validation's)",
+    )
+    add(
+        "--targets",
+        type=int,
+        default=10_000,
+        help="how many characters sliding scores, evenly spread; 0 is all (default: 10000)",
     )
     add("--json", action="store_true", help="one JSON object")
 

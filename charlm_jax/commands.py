@@ -129,22 +129,18 @@ def evaluate(options: argparse.Namespace) -> None:
         split=options.split,
         mode=options.mode,
         context=options.context,
+        targets=options.targets,
         progress=DownloadProgress(),
     )
     file = run.save_evaluation(evaluation, nll_N)
     if options.json:
         print(json.dumps(dataclasses.asdict(evaluation)))
         return
-    rule = evaluation.mode
-    if evaluation.context:
-        has = "of" if rule == "window" else "with attention to the last"
-        rule = f"{rule} {has} {evaluation.context}"
-    if evaluation.weights == "average":
-        rule += ", averaged weights"
+    averaged = ", averaged weights" if evaluation.weights == "average" else ""
     print(
         f"{evaluation.split}: {evaluation.loss_nats:.4f} nats, "
         f"{evaluation.bits_per_char:.4f} bits per character over {evaluation.characters:,} "
-        f"characters ({rule}, checkpoint {evaluation.checkpoint})\n{file}"
+        f"characters ({evaluation.rule}{averaged}, checkpoint {evaluation.checkpoint})\n{file}"
     )
 
 

@@ -6,12 +6,15 @@ from the characters before it, as far as the rule lets the model see them:
   window  the part is cut into consecutive windows of `context` targets; the model starts each
           from its initial state, at the character before the first target. The target at place p
           of a window is predicted from p characters (p = 1 .. context).
+  sliding the model reads exactly `context` characters before a target, from its initial state.
+          That is `context` times the work of a window, so the rule also says how many targets are
+          scored; they are spread evenly over the part. What is read may lie before the part.
   stream  the model reads the whole part once, its state carried from the first character of a
           stretch to the last.
 
-A part of several stretches is scored stretch by stretch. The text before a stretch gives one
-character, the predictor of its first. Only the very first character of a text has no predictor, and
-is not scored.
+Under window and stream a part of several stretches is scored stretch by stretch; the text before
+one gives a single character, the predictor of its first. Only the very first character of a text
+has no predictor, and is not scored; under sliding, none that fewer than `context` precede.
 """
 
 import math
@@ -25,9 +28,14 @@ import numpy as np
 from charlm_jax.losses import negative_log_likelihood
 from charlm_jax.models import LanguageModel
 from charlm_jax.splits import Part, targets
-from charlm_jax.types import ModelState, Params, bits
+from charlm_jax.types import CharlmError, ModelState, Params, bits
 
 Scorer = Callable[[Params, jax.Array, Part], np.ndarray]
+PlacesScorer = Callable[[Params, jax.Array, np.ndarray], np.ndarray]
+
+MODES = ("window", "sliding", "stream")
+SLIDING_TARGETS = 10_000
+"""Characters that `sliding` scores unless told: its cost grows with their number."""
 
 # Characters that `stream` reads in one dispatch, and the most that a batch of windows does: memory
 # grows with them.
@@ -49,6 +57,20 @@ def mean_score(nll_N: np.ndarray) -> Score:
     return Score(loss_nats, bits(loss_nats), len(nll_N))
 
 
+def build_scorer(
+    model: LanguageModel, *, mode: str, context: int, batch_size: int, targets: int = 0
+) -> Scorer:
+    """The scorer of a rule by its name; `targets` is what `make_sliding_scorer` calls `most`."""
+    if mode == "window":
+        return make_window_scorer(model, context=context, batch_size=batch_size)
+    if mode == "sliding":
+        return make_sliding_scorer(model, context=context, batch_size=batch_size, most=targets)
+    if mode == "stream":
+        return make_stream_scorer(model, context=context)
+    known = f"{', '.join(MODES[:-1])} or {MODES[-1]}"
+    raise CharlmError(f"mode={mode!r} is not known: it must be {known}")
+
+
 def make_window_scorer(model: LanguageModel, *, context: int, batch_size: int) -> Scorer:
     """The `window` rule.
 
@@ -60,7 +82,25 @@ def make_window_scorer(model: LanguageModel, *, context: int, batch_size: int) -
     Returns:
       (params, ids_N, part) -> nll_N in nats, float32, one entry a target in the text's order.
     """
+    score_batch = _make_batch_scorer(model)
 
+    def score(params: Params, ids_N: jax.Array, part: Part) -> np.ndarray:
+        stretches = [targets(stretch) for stretch in part]
+        length = min(context, max(map(len, stretches)))
+        starts = np.concatenate([np.asarray(x[::length], np.int32) - 1 for x in stretches])
+        ends = np.concatenate([[x.stop - 1] * len(x[::length]) for x in stretches])
+        offsets_T = np.arange(length + 1, dtype=np.int32)
+        pieces = [
+            score_batch(params, ids_N, starts_B, offsets_T)
+            for starts_B in _batches(starts, length=length, most=batch_size)
+        ]
+        nll_RT = np.concatenate([np.asarray(nll_BT) for nll_BT in pieces])[: len(starts)]
+        return nll_RT[offsets_T[None, :-1] < (ends - starts)[:, None]]
+
+    return score
+
+
+def _make_batch_scorer(model: LanguageModel) -> Callable[..., jax.Array]:
     @jax.jit
     def score_batch(
         params: Params, ids_N: jax.Array, starts_B: jax.Array, offsets_T: jax.Array
@@ -72,17 +112,81 @@ def make_window_scorer(model: LanguageModel, *, context: int, batch_size: int) -
         logits_BTV, _ = model.apply(params, rows_BT[:, :-1], state)
         return negative_log_likelihood(logits_BTV, rows_BT[:, 1:])
 
+    return score_batch
+
+
+def _batches(starts: np.ndarray, *, length: int, most: int) -> np.ndarray:
+    """Windows in batches of one size: the last is filled up with the first windows again."""
+    rows = max(1, min(most, len(starts), _CHARACTERS_AT_ONCE // length))
+    return np.resize(starts, math.ceil(len(starts) / rows) * rows).reshape(-1, rows)
+
+
+def make_places_scorer(model: LanguageModel, *, context: int, batch_size: int) -> PlacesScorer:
+    """Characters at given places, each predicted from exactly `context` before it.
+
+    Args:
+      model: what is scored.
+      context: characters that the model reads, from its initial state.
+      batch_size: most places scored at once; it does not change the figure.
+
+    Returns:
+      (params, ids_N, places_P) -> nll_P in nats, float32; every place is at least `context`.
+    """
+    score_batch = _make_batch_scorer(model)
+    offsets_T = np.arange(context + 1, dtype=np.int32)
+
+    def score(params: Params, ids_N: jax.Array, places_P: np.ndarray) -> np.ndarray:
+        starts = places_P.astype(np.int32) - context
+        pieces = [
+            score_batch(params, ids_N, starts_B, offsets_T)[:, -1]
+            for starts_B in _batches(starts, length=context, most=batch_size)
+        ]
+        return np.concatenate([np.asarray(nll_B) for nll_B in pieces])[: len(starts)]
+
+    return score
+
+
+def sliding_targets(part: Part, *, context: int, most: int) -> np.ndarray:
+    """The places that `sliding` scores: the middle of each of `most` equal shares of a part.
+
+    Args:
+      part: what they are chosen from.
+      context: targets that fewer characters precede are left out.
+      most: how many; 0 is all of them.
+
+    Returns:
+      places_P in the text's order. Where enough text precedes the part, they depend on part and
+      number alone: models and contexts are compared on the same characters.
+
+    Raises:
+      CharlmError: so many characters precede no target.
+    """
+    places_N = np.concatenate([np.arange(r.start, r.stop) for r in map(targets, part)])
+    places_N = places_N[places_N >= context]
+    if not places_N.size:
+        raise CharlmError(f"context={context} is too long: no character has so many before it")
+    count = min(most or len(places_N), len(places_N))
+    return places_N[(2 * np.arange(count) + 1) * len(places_N) // (2 * count)]
+
+
+def make_sliding_scorer(
+    model: LanguageModel, *, context: int, batch_size: int, most: int
+) -> Scorer:
+    """The `sliding` rule.
+
+    Args:
+      model: what is scored.
+      context: characters read before each target, from 1.
+      batch_size: most targets scored at once; it does not change the figure.
+      most: targets, as in `sliding_targets`.
+
+    Returns:
+      (params, ids_N, part) -> nll_P in nats, float32, one entry for each of `sliding_targets`.
+    """
+    score_places = make_places_scorer(model, context=context, batch_size=batch_size)
+
     def score(params: Params, ids_N: jax.Array, part: Part) -> np.ndarray:
-        stretches = [targets(stretch) for stretch in part]
-        length = min(context, max(map(len, stretches)))
-        starts = np.concatenate([np.asarray(x[::length], np.int32) - 1 for x in stretches])
-        ends = np.concatenate([[x.stop - 1] * len(x[::length]) for x in stretches])
-        rows = max(1, min(batch_size, len(starts), _CHARACTERS_AT_ONCE // length))
-        padded = np.resize(starts, math.ceil(len(starts) / rows) * rows).reshape(-1, rows)
-        offsets_T = np.arange(length + 1, dtype=np.int32)
-        pieces = [score_batch(params, ids_N, starts_B, offsets_T) for starts_B in padded]
-        nll_RT = np.concatenate([np.asarray(nll_BT) for nll_BT in pieces])[: len(starts)]
-        return nll_RT[offsets_T[None, :-1] < (ends - starts)[:, None]]
+        return score_places(params, ids_N, sliding_targets(part, context=context, most=most))
 
     return score
 

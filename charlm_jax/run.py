@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import itertools
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,21 +15,31 @@ import numpy as np
 
 from charlm_jax.checkpoint import Checkpoints, DamagedCheckpoint
 from charlm_jax.config import Config
-from charlm_jax.dataset import load_dataset
+from charlm_jax.dataset import Dataset, load_dataset
 from charlm_jax.download import Progress
-from charlm_jax.evaluate import Scorer, make_stream_scorer, make_window_scorer, mean_score
+from charlm_jax.evaluate import (
+    SLIDING_TARGETS,
+    Scorer,
+    build_scorer,
+    mean_score,
+)
+from charlm_jax.evaluation import Evaluation, read_evaluation, save_evaluation
 from charlm_jax.generate import Rows, make_decoder
 from charlm_jax.inside import Inside, look_inside
+from charlm_jax.limits import (
+    MOST_CHARACTERS,
+    refuse_idle_context,
+    refuse_part,
+    refuse_too_long,
+    require_within,
+)
 from charlm_jax.models import LanguageModel, build_model
 from charlm_jax.sampling import check_scale, sample_keys
-from charlm_jax.splits import Part, targets
-from charlm_jax.types import CharlmError, Params, cannot_write
+from charlm_jax.splits import targets as scored
+from charlm_jax.types import CharlmError, Params
 from charlm_jax.vocab import Vocabulary
-from charlm_jax.workdir import Workdir, write_json
+from charlm_jax.workdir import Workdir
 
-EVALUATION_MODES = ("window", "stream")
-
-_MOST_CHARACTERS = 2**31 - 1
 _MOST_TEXTS = 10_000  # drawn at once
 
 
@@ -46,25 +57,6 @@ class TextScore(NamedTuple):
     loss_nats: float
     bits_per_char: float
     characters: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
-    """A held-out figure with everything that it depends on.
-
-    `context` is the window's length, or under `stream` how many positions before a character
-    attention saw; None where there is only a recurrent state, which has read all.
-    """
-
-    loss_nats: float
-    bits_per_char: float
-    characters: int
-    mode: str
-    context: int | None
-    split: str
-    fingerprint: str
-    checkpoint: int
-    weights: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,22 +166,22 @@ class Run:
           CharlmError: an empty prompt, characters that the model does not know, a bad number, more
             text than the model has places for.
         """
-        _require_within("chars", characters, 0, _MOST_CHARACTERS)
-        _require_within("num", samples, 1, _MOST_TEXTS // max(len(scales), 1))
-        _require_within("seed", seed, 0, 2**32 - 1)
+        require_within("chars", characters, 0, MOST_CHARACTERS)
+        require_within("num", samples, 1, _MOST_TEXTS // max(len(scales), 1))
+        require_within("seed", seed, 0, 2**32 - 1)
         mode = self.default_mode if mode is None else mode
         if mode == "carried":
-            self._refuse_idle_context(mode, context)
+            refuse_idle_context(self.model, mode, context)
         window = self.config.data.sequence_length if context is None else context
-        _require_within("context", window, 1, _MOST_CHARACTERS)
+        require_within("context", window, 1, MOST_CHARACTERS)
         if mode == "window" or context is not None:
             window = min(window, len(prompt) + characters + 1)  # it is never filled beyond that
         pairs = list(itertools.product(map(check_scale, scales), range(samples)))
         prompt_N = self._encode(prompt, unknown, replacement, what="prompt")
         if mode == "carried":
-            self._refuse_too_long("prompt and text", len(prompt_N) + characters - 1)
+            refuse_too_long(self.model, "prompt and text", len(prompt_N) + characters - 1)
         else:
-            self._refuse_too_long("the window", window)
+            refuse_too_long(self.model, "the window", window)
         rows = Rows(
             keys_B=sample_keys(seed, samples)[jnp.array([index for _, index in pairs])],
             scale_B=jnp.array([scale for scale, _ in pairs], jnp.float32),
@@ -211,10 +203,10 @@ class Run:
 
         Args:
           text: at least two characters: the first predicts the second, and is not scored.
-          mode: `stream` (each character from all before it) or `window`; `charlm_jax.evaluate`
-            defines them.
-          context: the window's length, or the past positions that attention keeps; that of the
-            run's own validation if None.
+          mode: `stream` (each character from all before it), `window` or `sliding`, which leaves
+            out those that fewer than `context` precede; `charlm_jax.evaluate` defines them.
+          context: the window's length, the characters read before each, or the past positions
+            that attention keeps; that of the run's own validation if None.
           unknown: what to do with characters that the model does not know: `error`, `drop` or
             `replace`.
           replacement: what replaces them.
@@ -222,15 +214,16 @@ class Run:
         Raises:
           CharlmError: a text too short, characters that the model does not know.
         """
-        score = self._scorer(mode, context)
+        score = self._scorer(mode, context, targets=0)
         ids_N = self.vocabulary.encode(text, unknown=unknown, replacement=replacement)
         if len(ids_N) < 2:
             raise CharlmError(
                 f"the text is too short to score ({len(ids_N)} known characters): it takes two, "
                 f"since the first is not predicted"
             )
-        self._refuse_part(mode, context, (range(len(ids_N)),))
-        nll_N = score(self.params, jnp.asarray(ids_N), (range(len(ids_N)),))
+        whole = (range(len(ids_N)),)
+        refuse_part(self.model, whole, mode=mode, context=self._context(context))
+        nll_N = score(self.params, jnp.asarray(ids_N), whole)
         return TextScore(nll_N, *mean_score(nll_N))
 
     def evaluate(
@@ -239,15 +232,17 @@ class Run:
         split: str = "valid",
         mode: str = "window",
         context: int | None = None,
+        targets: int = SLIDING_TARGETS,
         progress: Progress | None = None,
     ) -> tuple[Evaluation, np.ndarray]:
-        """Score every character of a part of the run's own text, under a named rule.
+        """Score the characters of a part of the run's own text, under a named rule.
 
         Args:
           split: `valid`, `test` or `train`.
-          mode: `window` or `stream`; `charlm_jax.evaluate` defines them.
-          context: the window's length, or the past positions that attention keeps; that of the
-            run's own validation if None.
+          mode: `window`, `sliding` or `stream`; `charlm_jax.evaluate` defines them.
+          context: the window's length, the characters read before each target, or the past
+            positions that attention keeps; that of the run's own validation if None.
+          targets: how many are scored under `sliding`, evenly spread; 0 is all of them.
           progress: told how a download of the text goes.
 
         Returns:
@@ -256,45 +251,35 @@ class Run:
         Raises:
           CharlmError: no such part, a text that has changed since, a context that makes no sense.
         """
-        score = self._scorer(mode, context)
-        dataset = load_dataset(self.config, progress=progress)
-        if dataset.fingerprint != Workdir(self.workdir).read_fingerprint():
-            raise CharlmError(
-                f"the text of {self.config.data.corpus} has changed since {self.workdir} was "
-                f"trained: a figure on it would not be comparable"
-            )
-        self._refuse_part(mode, context, dataset.part(split))
+        score = self._scorer(mode, context, targets)
+        dataset = self._dataset(progress)
+        wanted = self._evaluation(dataset, split, mode, context, targets)
+        refuse_part(self.model, dataset.part(split), mode=mode, context=self._context(context))
         nll_N = score(self.params, jnp.asarray(dataset.ids_N), dataset.part(split))
-        has_context = mode == "window" or self.model.keeps_positions
-        evaluation = Evaluation(
-            *mean_score(nll_N),
-            mode=mode,
-            context=self._context(context) if has_context else None,
-            split=split,
-            fingerprint=dataset.fingerprint,
-            checkpoint=self.checkpoint,
-            weights=self.weights,
-        )
-        return evaluation, nll_N
+        return dataclasses.replace(wanted, **mean_score(nll_N)._asdict()), nll_N
+
+    def evaluate_once(
+        self,
+        *,
+        split: str = "valid",
+        mode: str = "window",
+        context: int | None = None,
+        targets: int = SLIDING_TARGETS,
+        progress: Progress | None = None,
+    ) -> tuple[Evaluation, np.ndarray]:
+        """What `evaluate` gives: read from the run's folder, or else computed and kept there."""
+        self._scorer(mode, context, targets)  # refuses what `evaluate` does
+        wanted = self._evaluation(self._dataset(progress), split, mode, context, targets)
+        place = Workdir(self.workdir)
+        found = read_evaluation(place, wanted)
+        if found is None:
+            found = self.evaluate(split=split, mode=mode, context=context, targets=targets)
+            save_evaluation(place, *found)
+        return found
 
     def save_evaluation(self, evaluation: Evaluation, nll_N: np.ndarray) -> Path:
-        """Keep the per-character array in the run's folder, with a JSON note beside it."""
-        place = Workdir(self.workdir)
-        rule = evaluation.mode + (f"_{evaluation.context}" if evaluation.context else "")
-        rule += "_raw" if self.weights == "raw" and _averages(self.config) else ""
-        name = f"{evaluation.split}_{rule}_step_{evaluation.checkpoint}.npy"
-        file = place.evaluation / name
-        try:
-            place.refuse_links()
-            place.evaluation.mkdir(exist_ok=True)
-            partial = file.with_name(file.name + ".partial")
-            with partial.open("wb") as opened:
-                np.save(opened, nll_N)
-            partial.replace(file)
-            write_json(file.with_suffix(".json"), dataclasses.asdict(evaluation))
-        except OSError as error:
-            raise cannot_write(place.evaluation, error) from error
-        return file
+        """Keep the per-character losses in the run's folder, with a JSON note beside them."""
+        return save_evaluation(Workdir(self.workdir), evaluation, nll_N)
 
     def inspect(self, text: str, *, unknown: str = "error", replacement: str = " ") -> Inside:
         """What happens inside the model while it reads a text: attention, gates, states, guesses.
@@ -323,43 +308,47 @@ class Run:
             raise CharlmError(f"the {what} has no character that the model knows")
         return ids_N
 
-    def _scorer(self, mode: str, context: int | None) -> Scorer:
-        if mode not in EVALUATION_MODES:
-            known = " or ".join(EVALUATION_MODES)
-            raise CharlmError(f"mode={mode!r} is not known: it must be {known}")
-        context_ = self._context(context)
-        _require_within("context", context_, 1, _MOST_CHARACTERS)
+    def _dataset(self, progress: Progress | None) -> Dataset:
+        dataset = load_dataset(self.config, progress=progress)
+        if dataset.fingerprint != Workdir(self.workdir).read_fingerprint():
+            raise CharlmError(
+                f"the text of {self.config.data.corpus} has changed since {self.workdir} was "
+                f"trained: a figure on it would not be comparable"
+            )
+        return dataset
+
+    def _evaluation(
+        self, dataset: Dataset, split: str, mode: str, context: int | None, targets: int
+    ) -> Evaluation:
+        """Everything about a figure but the figure."""
+        has_context = mode != "stream" or self.model.keeps_positions
+        return Evaluation(
+            loss_nats=math.nan,
+            bits_per_char=math.nan,
+            characters=0,
+            mode=mode,
+            context=self._context(context) if has_context else None,
+            split=split,
+            fingerprint=dataset.fingerprint,
+            checkpoint=self.checkpoint,
+            weights=self.weights,
+            targets=targets if mode == "sliding" else None,
+            split_characters=sum(len(scored(stretch)) for stretch in dataset.part(split)),
+        )
+
+    def _scorer(self, mode: str, context: int | None, targets: int = SLIDING_TARGETS) -> Scorer:
         if mode == "stream":
-            self._refuse_idle_context(mode, context)
-            return make_stream_scorer(self.model, context=context_)
-        batch_size = self.config.evaluation.batch_size
-        return make_window_scorer(self.model, context=context_, batch_size=batch_size)
+            refuse_idle_context(self.model, mode, context)
+        context = self._context(context)
+        require_within("context", context, 1, MOST_CHARACTERS)
+        require_within("targets", targets, 0, MOST_CHARACTERS)
+        size = self.config.evaluation.batch_size
+        return build_scorer(
+            self.model, mode=mode, context=context, batch_size=size, targets=targets
+        )
 
     def _context(self, context: int | None) -> int:
         return self.config.evaluation_context if context is None else context
-
-    def _refuse_idle_context(self, mode: str, context: int | None) -> None:
-        """A recurrent state has read everything; only attention looks back over positions."""
-        if context is not None and not self.model.keeps_positions:
-            raise CharlmError(
-                f"mode={mode} has no context to set, it reads all that came before; "
-                f"mode=window has one"
-            )
-
-    def _refuse_part(self, mode: str, context: int | None, part: Part) -> None:
-        longest = max(len(targets(stretch)) for stretch in part)
-        reads = longest if mode == "stream" else min(longest, self._context(context))
-        self._refuse_too_long("the text" if mode == "stream" else "the window", reads)
-
-    def _refuse_too_long(self, what: str, characters: int) -> None:
-        """A model with a learned vector for every place reads no further than these go."""
-        most = self.model.max_length
-        if most is not None and characters > most:
-            raise CharlmError(
-                f"{what} takes {characters} places and the model has {most} "
-                f"(config.model.position={self.config.model.position}): mode=window with a context "
-                f"of at most {most} can do it"
-            )
 
 
 def _averages(config: Config) -> bool:
@@ -428,8 +417,3 @@ def _others(checkpoints: Checkpoints) -> str:
         return "no other is sound"
     noun, verb = ("checkpoint", "is") if len(sound) == 1 else ("checkpoints", "are")
     return f"{noun} {', '.join(sound)} {verb} sound"
-
-
-def _require_within(name: str, value: int, least: int, most: int) -> None:
-    if not least <= value <= most:
-        raise CharlmError(f"{name}={value} is not allowed: it must lie in [{least}, {most}]")

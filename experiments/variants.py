@@ -33,8 +33,9 @@ from charlm_jax.config import Config
 from charlm_jax.config_files import load_config
 from charlm_jax.console import DownloadProgress, training_view
 from charlm_jax.dataset import load_dataset
+from charlm_jax.evaluation import Evaluation
 from charlm_jax.loop import train_and_evaluate
-from charlm_jax.run import Evaluation, load_run
+from charlm_jax.run import load_run
 from charlm_jax.trainer import Trainer, build_trainer, fresh_state
 from charlm_jax.types import CharlmError
 

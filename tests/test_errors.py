@@ -558,7 +558,7 @@ CATALOGUE: Mapping[str, Sequence[tuple[str, Says]]] = {
         ("evaluate --workdir=done --context=x", "'x'"),
         (f"evaluate --workdir=done --context={10**30}", f"context={10**30}"),
         ("evaluate --workdir=done --mode=stream --context=4", "mode=stream has no context to set"),
-        ("evaluate --workdir=done --mode=windows", ("'windows'", "window", "stream")),
+        ("evaluate --workdir=done --mode=windows", ("'windows'", "window", "sliding", "stream")),
         ("evaluate --workdir=done --split=test", ("no 'test' part", "split.test_fraction")),
         ("evaluate --workdir=done --split=vaild", ("'vaild'", "train, valid")),
         ("evaluate --workdir=done --split=", ("''", "train, valid")),

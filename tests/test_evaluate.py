@@ -1,5 +1,6 @@
 """Every held-out character is scored exactly once, by the rule and by nothing else."""
 
+import functools
 import itertools
 import math
 
@@ -7,10 +8,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from charlm_jax.evaluate import make_stream_scorer, make_window_scorer, mean_score
+from charlm_jax.evaluate import (
+    make_sliding_scorer,
+    make_stream_scorer,
+    make_window_scorer,
+    mean_score,
+    sliding_targets,
+)
 from charlm_jax.losses import masked_mean, negative_log_likelihood
 from charlm_jax.models import LanguageModel, build_model
+from charlm_jax.types import CharlmError
 from tests.conftest import make_model_config
 
 V = 7
@@ -91,6 +101,69 @@ def test_stretches_are_scored_one_by_one(model: LanguageModel, params: dict, con
         together = score(params, ids_N, stretches)
         assert len(together) == 8 + 13 + 1 + 10
         np.testing.assert_allclose(together, np.concatenate(apart), atol=1e-6)
+
+
+@pytest.mark.parametrize("context", [1, 4, 9])
+def test_a_stream_that_begins_anew_every_window_is_the_window_rule(
+    model: LanguageModel, params: dict, context: int
+) -> None:
+    part, ids_N = range(13, 60), jnp.asarray(IDS)
+    anew = tuple(range(start, min(start + context, 60)) for start in range(13, 60, context))
+    streamed = make_stream_scorer(model, context=1)(params, ids_N, anew)
+    windows = make_window_scorer(model, context=context, batch_size=4)(params, ids_N, (part,))
+    np.testing.assert_allclose(streamed, windows, atol=1e-6)
+
+
+def test_one_character_read_is_a_table_of_what_follows_it(
+    model: LanguageModel, params: dict
+) -> None:
+    state = model.initial_state(V, 0)
+    logits_VV = model.apply(params, jnp.arange(V)[:, None], state)[0][:, 0]
+    table_VV = -jax.nn.log_softmax(logits_VV)
+    expected = table_VV[IDS[19:59], IDS[20:60]]
+    for make in (make_window_scorer, functools.partial(make_sliding_scorer, most=0)):
+        nll_N = make(model, context=1, batch_size=7)(params, jnp.asarray(IDS), (range(20, 60),))
+        np.testing.assert_allclose(nll_N, expected, atol=1e-6)
+
+
+@pytest.mark.core
+@pytest.mark.parametrize(("context", "batch_size", "most"), [(1, 3, 0), (6, 4, 11), (20, 64, 7)])
+def test_sliding_reads_exactly_so_many_characters(
+    model: LanguageModel, params: dict, context: int, batch_size: int, most: int
+) -> None:
+    part = (range(20, 41), range(44, 60))
+    places_P = sliding_targets(part, context=context, most=most)
+    assert len(places_P) == (most or 37)
+    score = make_sliding_scorer(model, context=context, batch_size=batch_size, most=most)
+    nll_P = score(params, jnp.asarray(IDS), part)
+    assert nll_P.dtype == np.float32 and len(nll_P) == len(places_P)
+    for nll, place in zip(nll_P, places_P, strict=True):
+        row_T = jnp.asarray(IDS[place - context : place], jnp.int32)
+        logits, _ = model.apply(params, row_T[None], model.initial_state(1, 0))
+        expected = -jax.nn.log_softmax(logits[0, -1])[IDS[place]]
+        np.testing.assert_allclose(nll, expected, atol=1e-5)
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 5)), min_size=1), st.integers(0, 40))
+def test_sliding_targets_are_spread_evenly(shape: list[tuple[int, int]], most: int) -> None:
+    part, place = [], 7
+    for length, gap in shape:
+        part.append(range(place, place + length))
+        place += length + gap
+    everything = np.concatenate(part)
+    chosen = sliding_targets(tuple(part), context=7, most=most)
+    np.testing.assert_array_equal(chosen, sliding_targets(tuple(part), context=1, most=most))
+    assert len(chosen) == len(set(chosen)) == min(most or len(everything), len(everything))
+    gaps = np.diff(np.searchsorted(everything, chosen))
+    assert not gaps.size or gaps.max() - gaps.min() <= 1
+    ends = np.searchsorted(everything, chosen[[0, -1]])
+    assert abs(ends[0] - (len(everything) - 1 - ends[1])) <= 1
+
+
+def test_sliding_leaves_out_what_too_little_precedes() -> None:
+    np.testing.assert_array_equal(sliding_targets((range(0, 9),), context=6, most=0), [6, 7, 8])
+    with pytest.raises(CharlmError, match="context=9 is too long"):
+        sliding_targets((range(0, 9),), context=9, most=0)
 
 
 def test_a_model_that_knows_nothing_scores_the_log_of_the_alphabet(

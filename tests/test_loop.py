@@ -277,9 +277,12 @@ def test_a_run_is_picked_up_for_scoring(finished: Path) -> None:
     assert json.loads(file.with_suffix(".json").read_text())["fingerprint"] == (
         Workdir(finished).read_fingerprint()
     )
+    sliding, nll_P = run.evaluate(mode="sliding", context=4, targets=50)
+    assert sliding.rule == "sliding, 4 read before each of 50 among 300"
+    assert (len(nll_P), sliding.characters, sliding.targets) == (50, 50, 50)
     stream, _ = run.evaluate(mode="stream")
     assert stream.context is None and stream.characters == 300
-    with pytest.raises(CharlmError, match="window or stream"):
+    with pytest.raises(CharlmError, match="window, sliding or stream"):
         run.evaluate(mode="slide")
     with pytest.raises(CharlmError, match="context=0"):
         run.evaluate(context=0)
