@@ -8,9 +8,9 @@ transformer of configs/transformer.py beside the same in PyTorch. A turn is 20 s
 see benchmarks/rounds.py for how the programs take turns.
 
 The last rows are the machine's roof: products of large matrices and the product of the LSTM's
-recurrence, and how much of each our training reaches. Its operations are counted from the model as
-it is written (benchmarks/flops.py). We project the table of embeddings and not every character, and
-so leave out a third of them: the share can pass 1.
+recurrence, and how much of each our training reaches. Operations are counted from the model as it
+is written (charlm_jax/models/flops.py). We project the table of embeddings and not every character,
+and so leave out a third of them: the share can pass 1.
 
 Cost: about eight minutes and 8 GB of memory on a 2-core machine, on which nothing else may run.
 --only=... takes a part.
@@ -33,9 +33,9 @@ from benchmarks.comparison import (
     run_command,
 )
 from benchmarks.data import load_text
-from benchmarks.flops import train_flops
 from benchmarks.rounds import Measured, Program, paired_ratio
 from charlm_jax.config_files import load_config
+from charlm_jax.models.flops import train_flops
 
 SIZES = {"embedding_size": 256, "hidden_size": 512, "batch_size": 64, "sequence_length": 40}
 STEPS = 20

@@ -280,6 +280,7 @@ def summary(options: argparse.Namespace) -> None:
     config = load_config(options.config, options.overrides)
     from charlm_jax.console import DownloadProgress
     from charlm_jax.dataset import load_dataset
+    from charlm_jax.models.flops import forward_flops
     from charlm_jax.models.summary import summarize
 
     if options.symbols is not None and options.symbols < 1:
@@ -289,15 +290,19 @@ def summary(options: argparse.Namespace) -> None:
         vocab_size = len(load_dataset(config, progress=DownloadProgress()).vocabulary)
     modules = summarize(config.model, vocab_size)
     parameters = sum(module.parameters for module in modules)
+    length = config.data.sequence_length
+    flops = forward_flops(config.model, symbols=vocab_size, sequence_length=length)
     if options.json:
         listed = [module._asdict() for module in modules]
-        print(json.dumps({"parameters": parameters, "modules": listed}))
+        facts = {"parameters": parameters, "forward_flops": flops, "sequence_length": length}
+        print(json.dumps({**facts, "modules": listed}))
         return
     print(f"{'module':<12} {'layer':<14} {'output':<16} {'parameters':>12}")
     for module in modules:
         shape = "(" + ", ".join(map(str, module.output_shape)) + ")"
         print(f"{module.name:<12} {module.kind:<14} {shape:<16} {module.parameters:>12,}")
     print(f"{'in all':<44} {parameters:>12,}")
+    print(f"{'FLOPs a character, forwards, at length ' + str(length):<44} {flops:>12,}")
 
 
 def corpora(options: argparse.Namespace) -> None:

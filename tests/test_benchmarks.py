@@ -23,13 +23,9 @@ from benchmarks import (
     train_step,
 )
 from benchmarks.data import cut_batches, load_text
-from benchmarks.flops import forward_flops, train_flops
 from benchmarks.rounds import Measured, Program, Turn, median_speed, paired_ratio, take_turns
 from benchmarks.time_to_loss import Score, follow
-from charlm_jax.config_files import load_config
 from charlm_jax.trainer import Trainer
-from charlm_jax.types import CharlmError
-from tests.conftest import make_model_config
 
 ROOT = Path(__file__).parent.parent
 TEXT = "synthetic:reach=2,symbols=4,characters=1000"
@@ -209,46 +205,6 @@ def test_a_ratio_without_its_program_is_told_once(capsys: pytest.CaptureFixture[
     assert comparison.compute_ratios(measured, ratios) == {"ours_vs_theirs": 2.0}
     line = "absent is left out: torch is not installed (so no ours_vs_torch)\n"
     assert capsys.readouterr().err == line
-
-
-# Operations.
-
-
-def test_the_tutorials_operations() -> None:
-    model = load_config("tutorial").model
-    forward = 2 * (256 + 512) * (4 * 512) + 2 * 512 * 80
-    assert forward_flops(model, symbols=80, sequence_length=40) == forward == 3_227_648
-    assert train_flops(model, symbols=80, sequence_length=40) == 3 * forward
-
-
-def test_the_operations_of_attention() -> None:
-    # D = 8, two heads of 4, one of keys and values, F = 16 with a gate, T = 5, V = 3.
-    model = make_model_config(
-        "attention",
-        embedding_size=8,
-        hidden_size=8,
-        block="pre_norm",
-        heads=2,
-        kv_heads=1,
-        mlp="swiglu",
-        mlp_ratio=2.0,
-    )
-    projections = 2 * 8 * (8 + 4 + 4) + 2 * 8 * 8
-    products = 2 * 5 * 8 + 2 * 5 * 8
-    mlp = 3 * 2 * 8 * 16
-    forward = projections + products + mlp + 2 * 8 * 3
-    assert forward_flops(model, symbols=3, sequence_length=5) == forward
-
-
-def test_the_second_layer_reads_the_first() -> None:
-    model = make_model_config("lstm", "lstm", embedding_size=5, hidden_size=6)
-    forward = 2 * (5 + 6) * 24 + 2 * (6 + 6) * 24 + 2 * 6 * 3
-    assert forward_flops(model, symbols=3, sequence_length=5) == forward
-
-
-def test_a_layer_without_a_formula_is_refused() -> None:
-    with pytest.raises(CharlmError, match="'gru' are not counted"):
-        forward_flops(make_model_config("gru"), symbols=3, sequence_length=5)
 
 
 # Data.

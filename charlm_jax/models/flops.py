@@ -1,0 +1,89 @@
+"""How many floating-point operations a model needs, counted in its own computation."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr, Jaxpr
+
+from charlm_jax.config import ModelConfig
+from charlm_jax.models.blocks import build_blocks
+
+
+def product_flops(function: Callable[..., Any], *arguments: Any) -> int:
+    """Operations of all matrix products in one call; a multiplication and an addition are two.
+
+    Nothing is computed: the function is traced on the shapes of its arguments. What a loop does is
+    counted as often as the loop runs; of branches the dearest one is counted.
+
+    Raises:
+      ValueError: a product in a loop of unknown length.
+
+    >>> product_flops(lambda x: x @ x.T, jnp.ones((3, 5)))
+    90
+    """
+    return _count(jax.make_jaxpr(function)(*arguments).jaxpr)
+
+
+def forward_flops(model: ModelConfig, *, symbols: int, sequence_length: int) -> int:
+    """Operations of the matrix products of one character, read forwards.
+
+    For an LSTM of input width D and H units they are 2 (D + H) 4H, for the output layer 2 H V.
+
+    This is the model as it is written down: an embedding is a look-up, every layer reads vectors
+    (and not a table of projected symbols), and attention computes the masked half of its scores
+    too. Whatever is not a matrix product is left out.
+
+    Args:
+      model: layers and sizes.
+      symbols: V.
+      sequence_length: T; what attention costs grows with it.
+    """
+    flops = 0
+    x_1TD = jax.eval_shape(lambda: jnp.zeros((1, sequence_length, model.embedding_size)))
+    for block in build_blocks(model):
+        state = block.mixer.initial_state(1, 0)
+        params = jax.eval_shape(block.init, jax.random.key(0), x_1TD, state)
+        flops += product_flops(block.apply, params, x_1TD, state)
+        x_1TD, _ = jax.eval_shape(block.apply, params, x_1TD, state)
+    return flops // sequence_length + 2 * x_1TD.shape[-1] * symbols
+
+
+def train_flops(model: ModelConfig, *, symbols: int, sequence_length: int) -> int:
+    """The same for a step of training: backwards, every product has two of its size."""
+    return 3 * forward_flops(model, symbols=symbols, sequence_length=sequence_length)
+
+
+def _count(jaxpr: Jaxpr) -> int:
+    flops = 0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            left, output = equation.invars[0].aval, equation.outvars[0].aval
+            assert isinstance(left, jax.core.ShapedArray)
+            assert isinstance(output, jax.core.ShapedArray)
+            flops += 2 * output.size * math.prod(left.shape[axis] for axis in contracted)
+            continue
+        inner = [_count(part) for part in _parts(equation.params)]
+        match equation.primitive.name:
+            case "scan":
+                flops += equation.params["length"] * sum(inner)
+            case "cond":
+                flops += max(inner)
+            case "while" if any(inner):
+                raise ValueError("products in a loop of unknown length cannot be counted")
+            case _:
+                flops += sum(inner)
+    return flops
+
+
+def _parts(params: dict[str, Any]) -> Iterator[Jaxpr]:
+    """The computations inside one equation."""
+    for value in params.values():
+        for item in value if isinstance(value, (tuple, list)) else (value,):
+            if isinstance(item, ClosedJaxpr):
+                yield item.jaxpr
+            elif isinstance(item, Jaxpr):
+                yield item
