@@ -16,9 +16,10 @@ PACKAGE = ROOT / "charlm_jax"
 ORDER = [
     "__main__", "cli", "flags", "commands", "report", "api", "verify", "shelf", "loop", "start",
     "fault", "run", "trainer", "environment", "evaluation", "workdir", "checkpoint", "interrupts",
-    "console", "tally", "dataset", "train_step", "limits", "evaluate", "generate", "inside",
-    "models", "optim", "losses", "sampling", "state_hash", "randomness", "corpora", "download",
-    "synthetic", "vocab", "batches", "splits", "logbook", "config_files", "config", "types",
+    "console", "tally", "dataset", "train_step", "limits", "effective_context", "evaluate",
+    "generate", "inside", "models", "optim", "losses", "sampling", "state_hash", "randomness",
+    "corpora", "download", "synthetic", "vocab", "batches", "splits", "logbook", "config_files",
+    "config", "types",
 ]
 # fmt: on
 DEPTH = {name: depth for depth, name in enumerate(ORDER)}
