@@ -21,22 +21,19 @@ Expected: held-out loss in windows of 64, nats per character, mean of three seed
 import argparse
 import statistics
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from charlm_jax.config import Config
 from charlm_jax.config_files import load_config
 from charlm_jax.console import DownloadProgress, training_view
-from charlm_jax.dataset import load_dataset
 from charlm_jax.evaluation import Evaluation
 from charlm_jax.loop import train_and_evaluate
 from charlm_jax.run import load_run
-from charlm_jax.trainer import Trainer, build_trainer, fresh_state
+from charlm_jax.speed import measure_speeds
 from charlm_jax.types import CharlmError
 
 MODELS = ("lstm", "gru", "attention", "transformer", "mingru", "hybrid")
@@ -44,8 +41,6 @@ RATES = (1.25e-3, 2.5e-3, 5e-3, 1e-2, 2e-2, 4e-2, 8e-2)
 SEEDS = (1, 2, 3)
 TUNING_CHARACTERS = 250_000
 CHARACTERS = 750_000
-
-SPEED_ROUNDS = 5
 
 
 class Row(NamedTuple):
@@ -89,7 +84,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if name not in MODELS:
                 raise CharlmError(f"no model {name!r}: name some of {','.join(MODELS)}")
         rows = [study(name, Path(options.workdir), options) for name in names]
-        speeds = measure_speeds(rows) if options.speed else {}
+        timed = rows if options.speed else []
+        speeds = measure_speeds(
+            {row.name: make_config(row.name, CHARACTERS, row.rate, 1) for row in timed}
+        )
     except CharlmError as error:
         sys.exit(f"{parser.prog}: {error}")
     print_tuning(rows)
@@ -142,29 +140,6 @@ def train(name: str, place: Path, characters: int, rate: float, seed: int) -> fl
     assert result.best_loss_nats is not None
     print(f"{place}: {result.best_loss_nats:.4f} nats", flush=True)
     return result.best_loss_nats
-
-
-def measure_speeds(rows: Sequence[Row]) -> dict[str, float]:
-    """Characters per second in training: medians over rounds in which every model has its turn."""
-    trainers = {row.name: _build(make_config(row.name, CHARACTERS, row.rate, 1)) for row in rows}
-    states = {name: fresh_state(trainer) for name, trainer in trainers.items()}
-    ids = {name: jnp.asarray(trainer.dataset.ids_N) for name, trainer in trainers.items()}
-    speeds: dict[str, list[float]] = {name: [] for name in trainers}
-    step, count = 0, 20
-    for _ in range(1 + SPEED_ROUNDS):  # the first compiles
-        for name, trainer in trainers.items():
-            start = time.monotonic()
-            states[name], _ = trainer.dispatch(states[name], ids[name], step, count)
-            jax.block_until_ready(states[name])
-            data = trainer.config.data
-            characters = count * data.batch_size * data.sequence_length
-            speeds[name].append(characters / (time.monotonic() - start))
-        step += count
-    return {name: statistics.median(values[1:]) for name, values in speeds.items()}
-
-
-def _build(config: Config) -> Trainer:
-    return build_trainer(config, load_dataset(config))
 
 
 def print_tuning(rows: Sequence[Row]) -> None:
