@@ -17,8 +17,8 @@ ORDER = [
     "__main__", "cli", "flags", "commands", "report", "api", "verify", "shelf", "loop", "start",
     "fault", "run", "trainer", "environment", "workdir", "checkpoint", "interrupts", "console",
     "tally", "dataset", "train_step", "evaluate", "generate", "inside", "models", "optim", "losses",
-    "sampling", "state_hash", "randomness", "statistics", "corpora", "download", "synthetic",
-    "vocab", "batches", "splits", "logbook", "config_files", "config", "types",
+    "sampling", "state_hash", "randomness", "breakdown", "statistics", "corpora", "download",
+    "synthetic", "vocab", "batches", "splits", "logbook", "config_files", "config", "types",
 ]
 # fmt: on
 DEPTH = {name: depth for depth, name in enumerate(ORDER)}
