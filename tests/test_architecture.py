@@ -18,8 +18,8 @@ ORDER = [
     "start", "fault", "run", "trainer", "environment", "evaluation", "workdir", "checkpoint",
     "interrupts", "console", "tally", "dataset", "train_step", "limits", "effective_context",
     "evaluate", "generate", "inside", "models", "optim", "losses", "sampling", "state_hash",
-    "randomness", "corpora", "download", "synthetic", "vocab", "batches", "splits", "logbook",
-    "config_files", "config", "types",
+    "randomness", "breakdown", "statistics", "baselines", "corpora", "download", "synthetic",
+    "vocab", "batches", "splits", "logbook", "config_files", "config", "types",
 ]
 # fmt: on
 DEPTH = {name: depth for depth, name in enumerate(ORDER)}
@@ -80,6 +80,15 @@ def test_every_dependency_has_one_owner() -> None:
 
 def test_the_package_does_not_import_configs_or_experiments() -> None:
     assert not [name for _, name in _imports() if name.split(".")[0] in ("configs", "experiments")]
+
+
+def test_what_judges_losses_waits_for_no_jax() -> None:
+    script = (
+        "import sys, charlm_jax.breakdown, charlm_jax.baselines\n"
+        "print(sorted({'jax', 'flax', 'matplotlib'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert result.stdout == "[]\n", result.stderr
 
 
 def test_help_imports_neither_jax_nor_matplotlib() -> None:
