@@ -105,8 +105,7 @@ def _add_sample(command: argparse.ArgumentParser) -> None:
     add("--json", action="store_true", help="one JSON object a sample")
 
 
-def _add_evaluate(command: argparse.ArgumentParser) -> None:
-    _add_run(command)
+def _add_rule(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("--split", default="valid", help="valid, test or train (default: valid)")
     add(
@@ -128,7 +127,27 @@ def _add_evaluate(command: argparse.ArgumentParser) -> None:
         default=10_000,
         help="how many characters sliding scores, evenly spread; 0 is all (default: 10000)",
     )
-    add("--json", action="store_true", help="one JSON object")
+
+
+def _add_evaluate(command: argparse.ArgumentParser) -> None:
+    _add_run(command)
+    _add_rule(command)
+    command.add_argument("--json", action="store_true", help="one JSON object")
+
+
+def _add_compare(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("folders", nargs="+", metavar="DIR", help="runs, or folders with runs in them")
+    add(
+        "--checkpoint",
+        default="best",
+        metavar="best|latest|STEP",
+        help="which weights; best is the latest where nothing was validated (default: best)",
+    )
+    _add_rule(command)
+    how = command.add_mutually_exclusive_group()
+    how.add_argument("--json", action="store_true", help="one JSON object")
+    how.add_argument("--csv", action="store_true", help="a line for each arm and baseline")
 
 
 def _add_inspect(command: argparse.ArgumentParser) -> None:
@@ -180,6 +199,7 @@ _COMMANDS: Mapping[str, tuple[Callable[[argparse.ArgumentParser], None], str]] =
     "train": (_add_train, "Train a model, or go on with a run."),
     "sample": (_add_sample, "Draw text from a trained model."),
     "evaluate": (_add_evaluate, "Score every character of a held-out text once."),
+    "compare": (_add_compare, "Set runs side by side, with intervals and baselines."),
     "inspect": (_add_inspect, "Draw what happens inside a model while it reads a text."),
     "runs": (_add_runs, "List the runs in a folder."),
     "verify": (_add_verify, "Repeat a run's first steps, and compare them bit for bit."),

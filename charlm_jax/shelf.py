@@ -50,6 +50,18 @@ def list_runs(folder: Path | str) -> list[RunRow]:
     return sorted(rows, key=lambda row: row.seconds_ago)
 
 
+def run_folders(folder: Path | str) -> list[Path]:
+    """A run's folder, or those of all runs below a folder, by name.
+
+    Raises:
+      CharlmError: there is no run.
+    """
+    found = list(_run_folders(Path(folder)))
+    if not found:
+        raise CharlmError(f"no run in {folder}: name the folder of a run, or one with runs in it")
+    return found
+
+
 def _run_folders(root: Path) -> Iterator[Path]:
     if (root / "config.json").is_file():
         yield root

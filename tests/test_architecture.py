@@ -15,11 +15,11 @@ PACKAGE = ROOT / "charlm_jax"
 # fmt: off
 ORDER = [
     "__main__", "cli", "flags", "commands", "report", "api", "verify", "shelf", "speed", "loop",
-    "start", "fault", "run", "trainer", "environment", "evaluation", "workdir", "checkpoint",
-    "interrupts", "console", "tally", "dataset", "train_step", "limits", "effective_context",
-    "evaluate", "generate", "inside", "models", "optim", "losses", "sampling", "state_hash",
-    "randomness", "breakdown", "statistics", "baselines", "corpora", "download", "synthetic",
-    "vocab", "batches", "splits", "logbook", "config_files", "config", "types",
+    "start", "fault", "comparison", "arms", "run", "trainer", "environment", "evaluation",
+    "workdir", "checkpoint", "interrupts", "console", "tally", "dataset", "train_step", "limits",
+    "effective_context", "evaluate", "generate", "inside", "models", "optim", "losses", "sampling",
+    "state_hash", "randomness", "breakdown", "statistics", "baselines", "corpora", "download",
+    "synthetic", "vocab", "batches", "splits", "logbook", "config_files", "config", "types",
 ]
 # fmt: on
 DEPTH = {name: depth for depth, name in enumerate(ORDER)}

@@ -1,0 +1,240 @@
+"""Runs side by side: on the same characters, under the same rule, beside simple predictors.
+
+Runs that differ by their seed alone are one arm. Everything is computed from the losses of single
+characters, which every run keeps in its folder once they were needed.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from charlm_jax.arms import group_runs
+from charlm_jax.baselines import (
+    compressed_bits_per_char,
+    tuned_ngram,
+    uniform_nll,
+    unigram_nll,
+)
+from charlm_jax.dataset import Dataset, load_dataset
+from charlm_jax.download import Progress
+from charlm_jax.evaluate import SLIDING_TARGETS, sliding_targets
+from charlm_jax.evaluation import Evaluation
+from charlm_jax.models.summary import count_parameters
+from charlm_jax.run import Run
+from charlm_jax.splits import targets as scored
+from charlm_jax.statistics import (
+    Difference,
+    Interval,
+    difference,
+    mean_interval,
+    seed_spread,
+)
+from charlm_jax.types import CharlmError, bits
+from charlm_jax.workdir import Workdir
+
+
+class Arm(NamedTuple):
+    """Runs that differ by their seed alone.
+
+    Attributes:
+      name: in what it differs from the others.
+      runs: one for each seed.
+      evaluations: a figure of each.
+      nll_SN: their losses in nats, a row for each run.
+    """
+
+    name: str
+    runs: Sequence[Run]
+    evaluations: Sequence[Evaluation]
+    nll_SN: np.ndarray
+
+    @property
+    def parameters(self) -> int:
+        """Of the model."""
+        return count_parameters(self.runs[0].params)
+
+
+class Row(NamedTuple):
+    """What is said of an arm.
+
+    Attributes:
+      name: of the arm.
+      seeds: of its runs.
+      parameters: of its model.
+      loss: its mean, in nats per character, over runs and blocks of text.
+      bits_per_char: the mean in bits.
+      spread: standard deviation over the runs' means, None for one run.
+      difference: its loss less that of the first arm; None for that.
+    """
+
+    name: str
+    seeds: tuple[int, ...]
+    parameters: int
+    loss: Interval
+    bits_per_char: float
+    spread: float | None
+    difference: Difference | None
+
+
+class Baseline(NamedTuple):
+    """What a simple predictor pays for the same characters.
+
+    `loss` has no ends for a compressor, which does not say what a single character costs.
+    """
+
+    name: str
+    loss: Interval | None
+    bits_per_char: float
+
+
+class Comparison(NamedTuple):
+    """Arms under one rule.
+
+    Attributes:
+      arms: in the order in which their first runs were named.
+      baselines: on the same characters.
+    """
+
+    arms: Sequence[Arm]
+    baselines: Sequence[Baseline]
+
+    def rows(self) -> list[Row]:
+        """One for each arm."""
+        first = self.arms[0]
+        return [
+            Row(
+                name=arm.name,
+                seeds=tuple(run.config.seed for run in arm.runs),
+                parameters=arm.parameters,
+                loss=mean_interval(arm.nll_SN),
+                bits_per_char=bits(float(np.mean(arm.nll_SN, dtype=np.float64))),
+                spread=seed_spread(arm.nll_SN),
+                difference=None if arm is first else difference(arm.nll_SN, first.nll_SN),
+            )
+            for arm in self.arms
+        ]
+
+
+def compare(
+    runs: Sequence[Run],
+    *,
+    split: str = "valid",
+    mode: str = "window",
+    context: int | None = None,
+    targets: int = SLIDING_TARGETS,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Score runs on the same characters, or read what they have kept of such a score.
+
+    Args:
+      runs: of one text, vocabulary and split.
+      split: `valid`, `test` or `train`.
+      mode: as in `Run.evaluate`.
+      context: as in `Run.evaluate`; None where all runs validate with the same.
+      targets: as in `Run.evaluate`.
+      progress: told how a download of the text goes.
+
+    Raises:
+      CharlmError: no run, the same run twice, runs of unlike texts or splits, unlike contexts.
+    """
+    if not runs:
+        raise CharlmError("nothing to compare: name the folders of runs")
+    _refuse_unlike_texts(runs)
+    _refuse_unlike_contexts(runs, mode, context)
+    arms = []
+    for name, group in group_runs(runs).items():
+        found = []
+        for run in group:
+            reads_on = mode == "stream" and not run.model.keeps_positions
+            found.append(
+                run.evaluate_once(
+                    split=split,
+                    mode=mode,
+                    context=None if reads_on else context,
+                    targets=targets,
+                    progress=progress,
+                )
+            )
+        evaluations, losses = zip(*found, strict=True)
+        arms.append(Arm(name, group, evaluations, np.stack(losses)))
+    dataset = load_dataset(runs[0].config, progress=progress)
+    return Comparison(arms, find_baselines(dataset, arms[0].evaluations[0]))
+
+
+def find_baselines(dataset: Dataset, evaluation: Evaluation) -> list[Baseline]:
+    """What simple predictors pay for the characters of an evaluation."""
+    part, train = dataset.part(evaluation.split), dataset.part("train")
+    symbols, ids_N = len(dataset.vocabulary), dataset.ids_N
+    ngram = tuned_ngram(ids_N, train, symbols=symbols)
+    losses = {
+        "uniform": uniform_nll(ids_N, part, symbols),
+        "unigram": unigram_nll(ids_N, train, part, symbols),
+        f"{ngram.order}-gram (Kneser-Ney)": ngram.nll(ids_N, part),
+    }
+    if evaluation.mode == "sliding":
+        assert evaluation.context is not None and evaluation.targets is not None
+        places_P = sliding_targets(part, context=evaluation.context, most=evaluation.targets)
+        everything = np.concatenate([np.arange(x.start, x.stop) for x in map(scored, part)])
+        losses = {name: x[np.searchsorted(everything, places_P)] for name, x in losses.items()}
+    found = [
+        Baseline(name, mean_interval(nll_N[None]), bits(float(nll_N.mean())))
+        for name, nll_N in losses.items()
+    ]
+    before, after = (
+        "".join(dataset.corpus.text[x.start : x.stop] for x in p) for p in (train, part)
+    )
+    compressed = compressed_bits_per_char(before, after)
+    return found + [Baseline(name, None, size) for name, size in compressed.items()]
+
+
+def _refuse_unlike_texts(runs: Sequence[Run]) -> None:
+    prints = [Workdir(run.workdir).read_fingerprint() for run in runs]
+    for run, fingerprint in zip(runs, prints, strict=True):
+        if fingerprint != prints[0]:
+            raise CharlmError(
+                f"{run.workdir} and {runs[0].workdir} cannot be compared: their text, vocabulary "
+                f"or split is not the same"
+            )
+
+
+def _refuse_unlike_contexts(runs: Sequence[Run], mode: str, context: int | None) -> None:
+    readers = [run for run in runs if mode != "stream" or run.model.keeps_positions]
+    own = sorted({run.config.evaluation_context for run in readers})
+    if context is None and len(own) > 1:
+        contexts = ", ".join(map(str, own))
+        raise CharlmError(
+            f"these runs validate with unlike contexts ({contexts}): name one with --context"
+        )
+
+
+def as_json(comparison: Comparison) -> dict[str, Any]:
+    """Plain values: the rule, the arms and the baselines."""
+    evaluation = comparison.arms[0].evaluations[0]
+    rule = {
+        name: value
+        for name, value in dataclasses.asdict(evaluation).items()
+        if name in ("mode", "context", "split", "fingerprint", "targets", "characters")
+    }
+    arms = [
+        {**row._asdict(), "loss": row.loss._asdict(), "difference": _plain(row.difference)}
+        for row in comparison.rows()
+    ]
+    for arm, found in zip(arms, comparison.arms, strict=True):
+        arm["workdirs"] = [str(run.workdir) for run in found.runs]
+        arm["checkpoints"] = [run.checkpoint for run in found.runs]
+    baselines = [
+        {
+            "name": b.name,
+            "loss_nats": b.bits_per_char * math.log(2),
+            "bits_per_char": b.bits_per_char,
+        }
+        for b in comparison.baselines
+    ]
+    return {**rule, "arms": arms, "baselines": baselines}
+
+
+def _plain(found: Difference | None) -> dict[str, Any] | None:
+    return None if found is None else {**found._asdict(), "is_shown": found.is_shown}

@@ -1,0 +1,156 @@
+"""Runs are compared on the same characters or not at all, and every arm is what it says."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from charlm_jax.cli import main
+from charlm_jax.comparison import as_json, compare, find_baselines
+from charlm_jax.dataset import load_dataset
+from charlm_jax.loop import train_and_evaluate
+from charlm_jax.run import Run, load_run
+from charlm_jax.statistics import difference, mean_interval, seed_spread
+from charlm_jax.types import CharlmError
+from tests.conftest import make_tiny_config
+
+SIZES, SEEDS = (6, 12), (1, 2)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two sizes and two seeds of each, in folders named after them."""
+    folder = tmp_path_factory.mktemp("runs")
+    for size in SIZES:
+        for seed in SEEDS:
+            changes = {"seed": seed, "model.hidden_size": size, "train.max_steps": 10}
+            train_and_evaluate(make_tiny_config(**changes), folder / f"size_{size}_seed_{seed}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(folder: Path) -> list[Run]:
+    return [load_run(folder / f"size_{size}_seed_{seed}") for seed in SEEDS for size in SIZES]
+
+
+def test_seeds_are_put_together_and_arms_named_by_what_differs(runs: list[Run]) -> None:
+    found = compare(runs, context=5)
+    assert [arm.name for arm in found.arms] == ["hidden_size=6", "hidden_size=12"]
+    for arm, row, size in zip(found.arms, found.rows(), SIZES, strict=True):
+        assert [run.config.model.hidden_size for run in arm.runs] == [size, size]
+        assert row.seeds == SEEDS
+        for run, nll_N in zip(arm.runs, arm.nll_SN, strict=True):
+            np.testing.assert_array_equal(nll_N, run.evaluate(context=5)[1])
+    first, second = (arm.nll_SN for arm in found.arms)
+    rows = found.rows()
+    assert rows[0].loss == mean_interval(first) and rows[0].difference is None
+    assert rows[1].difference == difference(second, first)
+    assert rows[1].spread == seed_spread(second)
+
+
+def test_losses_are_computed_once(runs: list[Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    rule = {"mode": "sliding", "context": 3, "targets": 40}
+    before = compare(runs[:1], **rule)
+    monkeypatch.setattr("charlm_jax.run.build_scorer", lambda *_, **__: pytest.fail)
+    after = compare(runs[:1], **rule)
+    np.testing.assert_array_equal(before.arms[0].nll_SN, after.arms[0].nll_SN)
+    assert after.arms[0].evaluations == before.arms[0].evaluations
+
+
+def test_what_was_kept_is_not_taken_for_another(runs: list[Run]) -> None:
+    run = runs[0]
+    evaluation, nll_N = run.evaluate_once(context=7)
+    file = run.save_evaluation(evaluation, nll_N)
+    np.save(file, nll_N[:-1])  # torn
+    np.testing.assert_array_equal(run.evaluate_once(context=7)[1], nll_N)
+    note = file.with_suffix(".json")
+    for field, value in (("fingerprint", "other"), ("checkpoint", 1), ("mode", "stream")):
+        note.write_text(json.dumps({**json.loads(note.read_text()), field: value}))
+        np.save(file, nll_N + 1.0)
+        np.testing.assert_array_equal(run.evaluate_once(context=7)[1], nll_N)
+    file.write_bytes(b"not an array")
+    np.testing.assert_array_equal(run.evaluate_once(context=7)[1], nll_N)
+
+
+def test_what_cannot_be_compared_is_refused(runs: list[Run], tmp_path: Path) -> None:
+    changes: list[tuple[dict, dict, str]] = [
+        ({"split.valid_fraction": 0.2}, {}, "their text, vocabulary or split is not the same"),
+        ({"evaluation.context": 4}, {}, r"unlike contexts \(4, 8\): name one with --context"),
+    ]
+    for number, (fields, rule, message) in enumerate(changes):
+        place = tmp_path / str(number)
+        train_and_evaluate(make_tiny_config(**{"train.max_steps": 2, **fields}), place)
+        with pytest.raises(CharlmError, match=message):
+            compare([runs[0], load_run(place)], **rule)
+    compare([runs[0], load_run(tmp_path / "1")], mode="stream")  # has no context
+    with pytest.raises(CharlmError, match="the same run: same config, same seed"):
+        compare([runs[0], runs[1], runs[0]])
+    with pytest.raises(CharlmError, match="nothing to compare"):
+        compare([])
+
+
+def test_baselines_pay_for_the_same_characters(runs: list[Run]) -> None:
+    dataset = load_dataset(runs[0].config)
+    for rule in ({"mode": "window"}, {"mode": "sliding", "context": 4, "targets": 60}):
+        evaluation, _ = runs[0].evaluate(**rule)
+        found = {baseline.name: baseline for baseline in find_baselines(dataset, evaluation)}
+        (ngram,) = (name for name in found if name.endswith("-gram (Kneser-Ney)"))
+        assert [*found] == ["uniform", "unigram", ngram, "gzip", "bz2", "xz"]
+        assert found["uniform"].loss.mean == pytest.approx(np.log(len(dataset.vocabulary)))
+    # By hand: the unigram on the characters that sliding chose.
+    train = dataset.ids_N[dataset.part("train")[0].start : dataset.part("train")[0].stop]
+    symbols = len(dataset.vocabulary)
+    p_V = (np.bincount(train, minlength=symbols) + 1) / (len(train) + symbols)
+    (valid,) = dataset.part("valid")
+    places = valid.start + (2 * np.arange(60) + 1) * len(valid) // 120
+    expected = -np.log(p_V[dataset.ids_N[places]]).mean()
+    assert found["unigram"].loss.mean == pytest.approx(expected)
+
+
+def test_runs_that_differ_in_much_are_called_as_their_folders(
+    runs: list[Run], tmp_path: Path
+) -> None:
+    other = {"model.layers": ("gru",), "model.embedding_size": 3, "data.batch_size": 2}
+    config = make_tiny_config(**{"train.max_steps": 2, "optimizer.learning_rate": 0.5, **other})
+    train_and_evaluate(config, tmp_path / "mine")
+    arms = compare([runs[0], load_run(tmp_path / "mine")]).arms
+    assert [arm.name for arm in arms] == ["size_6_seed_1", "mine"]
+    arms = compare([runs[0], runs[2], load_run(tmp_path / "mine")]).arms
+    assert [len(arm.runs) for arm in arms] == [2, 1] and "seed" not in arms[0].name
+
+
+def test_the_command_prints_a_table(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["compare", str(folder), "--context=5"]
+    assert main(asked) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:4]] == [
+        "hidden_size=12",
+        "hidden_size=6",
+        "uniform",
+    ]
+    assert "300 characters, window of 5" in lines[-1]
+    assert main([*asked, "--json"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    found = json.loads(line)
+    assert found["arms"][1]["name"] == "hidden_size=6" and found["context"] == 5
+    assert found["arms"][1]["difference"].keys() == {"mean", "low", "high", "is_shown"}
+    assert main([*asked, "--csv"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [row["name"] for row in rows[:2]] == ["hidden_size=12", "hidden_size=6"]
+    for row, arm in zip(rows, found["arms"], strict=False):
+        assert float(row["loss_nats"]) == arm["loss"]["mean"]
+        assert float(row["loss_low"]) == arm["loss"]["low"]
+    assert as_json(compare([load_run(folder / "size_6_seed_1")]))["arms"][0]["name"] == (
+        "size_6_seed_1"
+    )
+
+
+def test_a_folder_without_runs_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder in (tmp_path, tmp_path / "absent"):
+        assert main(["compare", str(folder)]) == 2
+        assert f"no run in {folder}" in capsys.readouterr().err
