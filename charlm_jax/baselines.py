@@ -1,10 +1,10 @@
 """What simple predictors pay for the same held-out characters: is the network worth its trouble?
 
-As in `charlm_jax.evaluate`, a stretch is predicted from the one character before it and from what
-has been read of it since. Nor does counting cross from one stretch of the training part to another.
+As under the `stream` rule of `charlm_jax.evaluate`, a stretch is predicted from the one character
+before it and what was read of it since: a `window` figure, with its cold starts, is no match. Nor
+does counting cross from one stretch of the training part to another.
 
-Letters of this module: N characters in the text's order, G strings of one length, C contexts
-(strings of one symbol less).
+Letters of this module: N characters in the text's order, G strings of one length, C of one less.
 """
 
 import bz2

@@ -24,6 +24,7 @@ from charlm_jax.evaluate import SLIDING_TARGETS, sliding_targets
 from charlm_jax.evaluation import Evaluation
 from charlm_jax.models.summary import count_parameters
 from charlm_jax.run import Run
+from charlm_jax.splits import Part
 from charlm_jax.splits import targets as scored
 from charlm_jax.statistics import (
     Difference,
@@ -34,6 +35,8 @@ from charlm_jax.statistics import (
 )
 from charlm_jax.types import CharlmError, bits
 from charlm_jax.workdir import Workdir
+
+_LONGEST_ORDER = 12  # of the n-gram; on a megabyte of prose 9 is the best
 
 
 class Arm(NamedTuple):
@@ -165,10 +168,14 @@ def compare(
 
 
 def find_baselines(dataset: Dataset, evaluation: Evaluation) -> list[Baseline]:
-    """What simple predictors pay for the characters of an evaluation."""
-    part, train = dataset.part(evaluation.split), dataset.part("train")
+    """What simple predictors pay for the characters of an evaluation, read by the same rule.
+
+    An n-gram sees no further back than the rule lets a model see. Compressors have read everything
+    before the part; they do not say what a single character costs.
+    """
+    train, part = dataset.part("train"), _by_rule(dataset.part(evaluation.split), evaluation)
     symbols, ids_N = len(dataset.vocabulary), dataset.ids_N
-    ngram = tuned_ngram(ids_N, train, symbols=symbols)
+    ngram = tuned_ngram(ids_N, train, symbols=symbols, orders=_orders(evaluation))
     losses = {
         "uniform": uniform_nll(ids_N, part, symbols),
         "unigram": unigram_nll(ids_N, train, part, symbols),
@@ -183,11 +190,29 @@ def find_baselines(dataset: Dataset, evaluation: Evaluation) -> list[Baseline]:
         Baseline(name, mean_interval(nll_N[None]), bits(float(nll_N.mean())))
         for name, nll_N in losses.items()
     ]
-    before, after = (
-        "".join(dataset.corpus.text[x.start : x.stop] for x in p) for p in (train, part)
-    )
-    compressed = compressed_bits_per_char(before, after)
+    texts = ("".join(dataset.corpus.text[x.start : x.stop] for x in p) for p in (train, part))
+    compressed = compressed_bits_per_char(*texts)
     return found + [Baseline(name, None, size) for name, size in compressed.items()]
+
+
+def _by_rule(part: Part, evaluation: Evaluation) -> Part:
+    """The stretches over which the rule reads on: under `window` they are the windows."""
+    if evaluation.mode != "window":
+        return part
+    assert evaluation.context is not None
+    return tuple(
+        range(start, min(start + evaluation.context, stretch.stop))
+        for stretch in map(scored, part)
+        for start in range(stretch.start, stretch.stop, evaluation.context)
+    )
+
+
+def _orders(evaluation: Evaluation) -> range:
+    """Of an n-gram that looks no further back than the rule allows."""
+    longest = _LONGEST_ORDER
+    if evaluation.mode != "stream" and evaluation.context is not None:
+        longest = min(longest, evaluation.context + 1)
+    return range(1, longest + 1)
 
 
 def _refuse_unlike_texts(runs: Sequence[Run]) -> None:

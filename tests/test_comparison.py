@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from charlm_jax.baselines import tuned_ngram
 from charlm_jax.cli import main
 from charlm_jax.comparison import as_json, compare, find_baselines
 from charlm_jax.dataset import load_dataset
@@ -100,11 +101,20 @@ def test_baselines_pay_for_the_same_characters(runs: list[Run]) -> None:
         (ngram,) = (name for name in found if name.endswith("-gram (Kneser-Ney)"))
         assert [*found] == ["uniform", "unigram", ngram, "gzip", "bz2", "xz"]
         assert found["uniform"].loss.mean == pytest.approx(np.log(len(dataset.vocabulary)))
+    # Under `window` an n-gram begins anew with every window, as a model does.
+    evaluation, _ = runs[0].evaluate(context=5)
+    (valid,) = dataset.part("valid")
+    windows = tuple(range(x, min(x + 5, valid.stop)) for x in range(valid.start, valid.stop, 5))
+    counted = tuned_ngram(
+        dataset.ids_N, dataset.part("train"), symbols=len(dataset.vocabulary), orders=range(1, 7)
+    )
+    expected = counted.nll(dataset.ids_N, windows).mean()
+    (found_here,) = (b for b in find_baselines(dataset, evaluation) if "gram (K" in b.name)
+    assert found_here.loss.mean == pytest.approx(expected)
     # By hand: the unigram on the characters that sliding chose.
     train = dataset.ids_N[dataset.part("train")[0].start : dataset.part("train")[0].stop]
     symbols = len(dataset.vocabulary)
     p_V = (np.bincount(train, minlength=symbols) + 1) / (len(train) + symbols)
-    (valid,) = dataset.part("valid")
     places = valid.start + (2 * np.arange(60) + 1) * len(valid) // 120
     expected = -np.log(p_V[dataset.ids_N[places]]).mean()
     assert found["unigram"].loss.mean == pytest.approx(expected)
