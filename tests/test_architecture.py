@@ -14,11 +14,11 @@ PACKAGE = ROOT / "charlm_jax"
 # From the top down: a module may import only those that come after it.
 # fmt: off
 ORDER = [
-    "__main__", "cli", "flags", "commands", "report", "api", "verify", "shelf", "loop", "start",
-    "fault", "run", "trainer", "environment", "workdir", "checkpoint", "interrupts", "console",
-    "tally", "dataset", "train_step", "evaluate", "generate", "inside", "models", "optim", "losses",
-    "sampling", "state_hash", "randomness", "corpora", "download", "synthetic", "vocab", "batches",
-    "splits", "logbook", "config_files", "config", "types",
+    "__main__", "cli", "flags", "commands", "report", "api", "verify", "sweeps",
+    "shelf", "loop", "start", "fault", "run", "trainer", "environment", "workdir", "checkpoint",
+    "interrupts", "console", "tally", "dataset", "train_step", "evaluate", "generate", "inside",
+    "models", "optim", "losses", "sampling", "state_hash", "randomness", "corpora", "download",
+    "synthetic", "vocab", "batches", "splits", "logbook", "config_files", "config", "types",
 ]
 # fmt: on
 DEPTH = {name: depth for depth, name in enumerate(ORDER)}
