@@ -14,7 +14,7 @@ PACKAGE = ROOT / "charlm_jax"
 # From the top down: a module may import only those that come after it.
 # fmt: off
 ORDER = [
-    "__main__", "cli", "flags", "commands", "report", "api", "verify", "sweeps",
+    "__main__", "cli", "flags", "commands", "report", "api", "verify", "runner", "slurm", "sweeps",
     "shelf", "loop", "start", "fault", "run", "trainer", "environment", "workdir", "checkpoint",
     "interrupts", "console", "tally", "dataset", "train_step", "evaluate", "generate", "inside",
     "models", "optim", "losses", "sampling", "state_hash", "randomness", "corpora", "download",
@@ -29,6 +29,7 @@ OWNERS = {
     "matplotlib": {"report"},
     "rich": {"console"},
     "argparse": {"cli", "commands", "flags"},
+    "submitit": {"slurm"},
 }
 
 

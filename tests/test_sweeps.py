@@ -1,8 +1,12 @@
 """What a sweep is: its points, their names and commands, and the manifest that says so."""
 
 import json
+import os
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from charlm_jax.cli import main
 from charlm_jax.config import Config
 from charlm_jax.config_files import load_config, shipped_names
 from charlm_jax.sweeps import (
@@ -376,6 +381,56 @@ def test_the_middle_of_a_scale_is_the_shipped_config() -> None:
             {c.optimizer.learning_rate for c in points if c.model.hidden_size == s} for s in sizes
         ]
         assert all(rate == rates[0] for rate in rates) and len(sizes) == 4
+
+
+# The command
+
+
+def test_a_dry_run_prints_commands_and_writes_nothing(
+    write: Callable[..., str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    text = tmp_path / "it's a text.txt"
+    text.write_text("a" * 100)
+    spec = write(GRID, **{"data.corpus": "x"})
+    monkeypatch.chdir(tmp_path)
+    command = ["sweep", f"--config={spec}", f"--config.data.corpus={text.name}", "--dry_run"]
+    assert main([*command, "--workdir=out dir"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    points = load_sweep(spec, [f"data.corpus={text.name}"]).points
+    for line, point in zip(lines, points, strict=True):
+        there, workdir, config = typed(line)
+        assert (there, workdir) == (spec, f"out dir/{point.name}")
+        assert config.data.corpus == text.name
+        absolute = {"corpus": str(text), "init_from": ""}
+        assert config.with_paths(**absolute) == point.load()
+    assert main(command) == 0
+    assert "--workdir=runs/mine/sequence_length=5-seed=1 " in capsys.readouterr().out
+    assert sorted(path.name for path in tmp_path.iterdir()) == [text.name, "mine.py"]
+
+
+def test_a_wheel_has_the_sweeps_and_a_dry_run_is_quick(tmp_path: Path) -> None:
+    package = tmp_path / "site" / "charlm_jax"
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "charlm_jax", package, ignore=ignored)
+    shutil.copytree(ROOT / "configs", package / "shipped" / "configs", ignore=ignored)
+    script = (
+        "import sys, charlm_jax.cli as cli\n"
+        "status = cli.main(['sweep', '--config=sweeps/variants', '--dry_run'])\n"
+        "print(status, charlm_jax.__file__, 'jax' in sys.modules)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", f"import charlm_jax; {script}"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(package.parent)},
+    )
+    *commands, last = result.stdout.splitlines()
+    assert last == f"0 {package / '__init__.py'} False", result.stderr
+    assert len(commands) == 18 and all(c.startswith("charlm train --config=") for c in commands)
 
 
 def test_what_a_value_is_on_the_command_line_is_read_back(write: Callable[..., str]) -> None:
