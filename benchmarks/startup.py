@@ -8,7 +8,7 @@ it: for `charlm train --config=tutorial` the first row of metrics, which 20 step
 they begin with the first import, so they lack Python's own start. The text is a small synthetic
 one of 62 symbols. The first round warms the disk's cache and does not count.
 
-Cost: about two minutes on a 2-core machine; nothing else may run.
+Cost: about three minutes on a 2-core machine; nothing else may run.
 """
 
 import argparse
