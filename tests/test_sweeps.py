@@ -154,6 +154,16 @@ def test_names_are_those_of_files_everywhere_and_no_two_are_alike(
     assert names == point_names(configs, ["a.field", "b.field"])
 
 
+@pytest.mark.parametrize("values", [("a", "A"), ("a/b", "a b"), ("a" * 200, "a" * 201)])
+def test_names_that_some_file_system_would_not_tell_apart_end_in_a_code(
+    values: tuple[str, ...],
+) -> None:
+    configs = [{"data.corpus": value} for value in (*values, "c")]
+    *coded, plain = point_names(configs, ["data.corpus"])
+    assert plain == "corpus=c" and len({name.lower() for name in coded}) == 2
+    assert all(re.fullmatch(r"corpus=.*-[0-9a-f]{8}", name) for name in coded)
+
+
 @pytest.mark.core
 def test_later_wins_base_file_point_command_line(write: Callable[..., str]) -> None:
     body = "return [{'seed': s, 'train.epochs': 5, 'model.dropout': 0.5} for s in (1, 2)]"
