@@ -28,6 +28,13 @@ def _scales(text: str) -> list[float]:
         raise argparse.ArgumentTypeError(message) from error
 
 
+def _pairs(text: str) -> dict[str, str | int]:
+    pairs = [item.partition("=") for item in text.split(",")]
+    if not all(name and equals and value for name, equals, value in pairs):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list such as time=60,partition=NAME")
+    return {name: int(value) if value.isdecimal() else value for name, _, value in pairs}
+
+
 def _add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config",
@@ -73,6 +80,37 @@ def _add_train(command: argparse.ArgumentParser) -> None:
     add("--workdir", metavar="DIR", help="default: runs/NAME-OF-THE-CONFIG")
     add("--fresh", action="store_true", help="move a run that is there aside, and begin again")
     add("--init_from", metavar="RUN", help="start from the best weights of another run")
+
+
+def _add_sweep(command: argparse.ArgumentParser) -> None:
+    _add_config(command)
+    add = command.add_argument
+    add(
+        "--workdir",
+        metavar="DIR",
+        help="holds a folder for every point (default: runs/NAME-OF-THE-CONFIG)",
+    )
+    add(
+        "--jobs",
+        type=int,
+        metavar="N",
+        help="points that train at once, each on its share of the cores (default: 1; under slurm "
+        "256)",
+    )
+    add("--dry_run", action="store_true", help="print the points' commands, and do nothing")
+    add(
+        "--launcher",
+        choices=("local", "slurm"),
+        default="local",
+        help="where points train: here, or as jobs of a SLURM cluster (default: local)",
+    )
+    add(
+        "--slurm",
+        type=_pairs,
+        default={},
+        metavar="NAME=VALUE[,...]",
+        help="sbatch's long options for every job, such as time=60,partition=gpu,cpus_per_task=4",
+    )
 
 
 def _add_sample(command: argparse.ArgumentParser) -> None:
@@ -197,6 +235,7 @@ def _add_corpora(command: argparse.ArgumentParser) -> None:
 
 _COMMANDS: Mapping[str, tuple[Callable[[argparse.ArgumentParser], None], str]] = {
     "train": (_add_train, "Train a model, or go on with a run."),
+    "sweep": (_add_sweep, "Train every point of a sweep, or go on with it."),
     "sample": (_add_sample, "Draw text from a trained model."),
     "evaluate": (_add_evaluate, "Score every character of a held-out text once."),
     "compare": (_add_compare, "Set runs side by side, with intervals and baselines."),

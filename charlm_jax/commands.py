@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from charlm_jax.inside import Inside
     from charlm_jax.run import Run
     from charlm_jax.statistics import Interval
+    from charlm_jax.sweeps import Sweep
 
 
 def train(options: argparse.Namespace) -> None:
@@ -46,6 +47,66 @@ def train(options: argparse.Namespace) -> None:
         print(f"{workdir}: trained {result.step} steps{early}")
     if result.best_loss_nats is not None:
         print(f"best held-out loss: {result.best_loss_nats:.4f} nats, at step {result.best_step}")
+
+
+def sweep(options: argparse.Namespace) -> int:
+    """Train the points of a sweep; the exit status is 1 where one is not done at the end."""
+    from charlm_jax.config_files import config_name
+    from charlm_jax.sweeps import load_sweep, refuse_other
+    from charlm_jax.workdir import Workdir
+
+    if options.jobs is not None and options.jobs < 1:
+        raise CharlmError(f"jobs={options.jobs} is not allowed: it must be at least 1")
+    if options.slurm and options.launcher != "slurm":
+        raise CharlmError("--slurm means nothing without --launcher=slurm")
+    plan = load_sweep(options.config, options.overrides)
+    folder = Workdir(options.workdir or f"runs/{config_name(options.config)}").path
+    if options.dry_run:
+        for point in plan.points:
+            print(point.command(folder))
+        return 0
+    refuse_other(plan, folder)
+    import jax
+
+    from charlm_jax.console import DownloadProgress
+    from charlm_jax.runner import check_points
+
+    # This process only looks at configs: an accelerator's memory is for the runs.
+    jax.config.update("jax_platforms", "cpu")  # type: ignore[no-untyped-call]
+    left = [point for point in plan.points if not point.is_finished(folder)]
+    check_points(left, folder, progress=DownloadProgress())
+    launch = {"local": _sweep_here, "slurm": _sweep_on_cluster}[options.launcher]
+    return launch(plan, folder, options)
+
+
+def _sweep_here(plan: "Sweep", folder: Path, options: argparse.Namespace) -> int:
+    from charlm_jax.console import sweep_view
+    from charlm_jax.runner import run_points
+    from charlm_jax.sweeps import claim
+
+    claim(plan, folder)
+    with sweep_view() as view:
+        jobs = 1 if options.jobs is None else options.jobs
+        outcomes = run_points(plan.points, folder, jobs=jobs, view=view)
+    done = sum(outcome.state == "done" for outcome in outcomes)
+    print(f"{folder}: {done} of {len(outcomes)} points are done")
+    for outcome in outcomes:
+        if outcome.state == "failed":
+            command = outcome.point.command(folder)
+            print(f"{outcome.point.name} failed: {outcome.says}; {command}")
+    return 0 if done == len(outcomes) else 1
+
+
+def _sweep_on_cluster(plan: "Sweep", folder: Path, options: argparse.Namespace) -> int:
+    from charlm_jax.slurm import slurm_executor, submit_points
+    from charlm_jax.sweeps import claim
+
+    limit = {} if options.jobs is None else {"array_parallelism": options.jobs}
+    executor, is_active = slurm_executor(folder, {**limit, **options.slurm})
+    claim(plan, folder)
+    for point, state, job_id in submit_points(plan.points, folder, executor, is_active=is_active):
+        print(f"{point.name}: {state}" + (f", job {job_id}" if job_id and state != "done" else ""))
+    return 0
 
 
 def _load(options: argparse.Namespace) -> "Run":
@@ -418,6 +479,7 @@ def corpora(options: argparse.Namespace) -> None:
 
 COMMANDS: Mapping[str, Callable[[argparse.Namespace], int | None]] = {
     "train": train,
+    "sweep": sweep,
     "sample": sample,
     "evaluate": evaluate,
     "compare": compare,

@@ -10,7 +10,7 @@ import os
 import re
 import sys
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,10 @@ def shipped_configs() -> Path:
 
 
 def shipped_names() -> list[str]:
-    """The names that `--config=NAME` resolves."""
-    return sorted(path.stem for path in shipped_configs().glob("*.py") if path.stem != "base")
+    """The names that `--config=NAME` resolves; those of sweeps begin with `sweeps/`."""
+    folder = shipped_configs()
+    names = [path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.py")]
+    return sorted(name for name in names if name != "base")
 
 
 def config_name(spec: str) -> str:
@@ -40,14 +42,20 @@ def config_name(spec: str) -> str:
     return f"{path.stem}-{stem}" if stem else path.stem
 
 
-def load_config(spec: str, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Config:
-    """Read a config file, apply overrides, validate.
+def load_config(
+    spec: str,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+    *,
+    point: Mapping[str, Any] | None = None,
+) -> Config:
+    """Read a config file, apply a sweep's point and overrides, validate.
 
     Args:
       spec: a shipped name (`quickstart`) or a path (`my/config.py`); `:argument` behind either is
         handed to the file's `get_config`.
       overrides: command-line texts such as `data.sequence_length=80`, applied in order, or a
-        mapping of dotted field to value, as `sweep()` returns.
+        mapping of dotted field to value.
+      point: one of the mappings that `sweep_points` returns, applied before the overrides.
 
     Returns:
       The resolved config.
@@ -57,16 +65,59 @@ def load_config(spec: str, overrides: Sequence[str] | Mapping[str, Any] = ()) ->
     """
     config = _get_config(spec)
     config.lock()  # before the overrides: an unlocked ConfigDict grows misspelt keys silently
+    for field, value in (point or {}).items():
+        _set(config, field, value)
     if isinstance(overrides, Mapping):
         for field, value in overrides.items():
             _set(config, field, value)
     else:
         for text in overrides:
-            field, equals, value = text.partition("=")
-            if not equals:
-                raise CharlmError(f"--config.{text} has no value: write --config.{field}=VALUE")
+            field, value = split_override(text)
             _set(config, field, _parse(value, _get(config, field), field))
     return Config.from_dict(config.to_dict())
+
+
+def sweep_points(spec: str) -> list[Mapping[str, Any]]:
+    """What `sweep()` of a config file returns: for every point, dotted fields and their values.
+
+    Args:
+      spec: as for `load_config`; the argument is handed on if `sweep` takes one.
+
+    Raises:
+      CharlmError: no such file, a file that fails or has no `sweep`, something else than points.
+    """
+    points = _call(spec, "sweep")
+    path, _ = _locate(spec)
+    if not isinstance(points, (list, tuple)):
+        raise CharlmError(f"sweep of {path} returned {type(points).__name__}, not a list of dicts")
+    if not points:
+        raise CharlmError(f"sweep of {path} returned no point: it must return at least one")
+    for number, point in enumerate(points, start=1):
+        if not isinstance(point, Mapping) or not all(isinstance(field, str) for field in point):
+            raise CharlmError(
+                f"point {number} of {path} is {point!r}: it must be a dict of dotted fields, such "
+                f'as {{"data.sequence_length": 40}}'
+            )
+    return list(points)
+
+
+def split_override(text: str) -> tuple[str, str]:
+    """Field and value of a command-line text such as `data.sequence_length=80`."""
+    field, equals, value = text.partition("=")
+    if not equals:
+        raise CharlmError(f"--config.{text} has no value: write --config.{field}=VALUE")
+    return field, value
+
+
+def as_text(value: Any) -> str:
+    """A field's value as the command line takes it.
+
+    >>> as_text(("lstm", "gru")), as_text(True), as_text(1e-3)
+    ('lstm,gru', 'true', '0.001')
+    """
+    if isinstance(value, (tuple, list)):
+        return ",".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _locate(spec: str) -> tuple[Path, str | None]:
@@ -104,6 +155,15 @@ def _configs_package(folder: Path) -> Iterator[None]:
 
 
 def _get_config(spec: str) -> ConfigDict:
+    config = _call(spec, "get_config")
+    if not isinstance(config, ConfigDict):
+        path, _ = _locate(spec)
+        raise CharlmError(f"get_config of {path} returned {type(config).__name__}, not ConfigDict")
+    return config
+
+
+def _call(spec: str, name: str) -> Any:
+    """What a function of a config file returns, called with the spec's argument."""
     path, argument = _locate(spec)
     source = importlib.util.spec_from_file_location(f"charlm_config_{path.stem}", path)
     assert source is not None and source.loader is not None
@@ -113,26 +173,34 @@ def _get_config(spec: str) -> ConfigDict:
             source.loader.exec_module(module)
         except Exception as error:
             raise CharlmError(f"config file {path} failed: {_one_line(error)}") from error
-        if not callable(getattr(module, "get_config", None)):
-            raise CharlmError(f"config file {path} defines no function get_config")
+        function = getattr(module, name, None)
+        if not callable(function):
+            hint = "" if name == "get_config" else ": charlm train is for a single run"
+            raise CharlmError(f"config file {path} defines no function {name}{hint}")
+        if name == "sweep" and not inspect.signature(function).parameters:
+            argument = None  # `get_config` takes it
         arguments = () if argument is None else (argument,)
+        _refuse_arguments(function, arguments, spec)
         try:
-            inspect.signature(module.get_config).bind(*arguments)
-        except TypeError as error:
-            wanted = "needs an argument" if argument is None else "takes no argument"
-            name = spec.removesuffix(f":{argument}")
-            value = next(iter(inspect.signature(module.get_config).parameters), "value")
-            example = f"{name}:{value.upper()}" if argument is None else name
-            raise CharlmError(f"config {path.stem} {wanted}: write --config={example}") from error
-        try:
-            config = module.get_config(*arguments)
+            return function(*arguments)
         except CharlmError:
             raise
         except Exception as error:
             raise CharlmError(f"config file {path} failed: {_one_line(error)}") from error
-    if not isinstance(config, ConfigDict):
-        raise CharlmError(f"get_config of {path} returned {type(config).__name__}, not ConfigDict")
-    return config
+
+
+def _refuse_arguments(function: Callable[..., Any], arguments: Sequence[str], spec: str) -> None:
+    """An argument that is missing, or one too many."""
+    signature = inspect.signature(function)
+    try:
+        signature.bind(*arguments)
+    except TypeError as error:
+        path, argument = _locate(spec)
+        wanted = "takes no argument" if arguments else "needs an argument"
+        name = spec.removesuffix(f":{argument}")
+        value = next(iter(signature.parameters), "value")
+        example = name if arguments else f"{name}:{value.upper()}"
+        raise CharlmError(f"config {path.stem} {wanted}: write --config={example}") from error
 
 
 def _one_line(error: Exception) -> str:

@@ -3,12 +3,13 @@
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from charlm_jax.config import Config
-from charlm_jax.corpora import Corpus, load_corpus
+from charlm_jax.corpora import Corpus, absolute_spec, load_corpus
 from charlm_jax.download import Progress
 from charlm_jax.splits import Part, SplitRule, split_text
 from charlm_jax.types import CharlmError, look_up
@@ -59,6 +60,15 @@ class Dataset:
                 f"train with --config.split.kind=tail, or score --split=train"
             )
         raise CharlmError(f"no part {name!r}: this run has {', '.join(self.parts)}")
+
+
+def with_absolute_paths(config: Config) -> Config:
+    """The same config, as a run keeps it: it names the same text and run in every folder."""
+    init_from = config.train.init_from
+    return config.with_paths(
+        corpus=absolute_spec(config.data.corpus),
+        init_from=os.path.abspath(os.path.expanduser(init_from)) if init_from else "",
+    )
 
 
 def load_dataset(config: Config, *, progress: Progress | None = None) -> Dataset:

@@ -1,6 +1,7 @@
 """`metrics.jsonl`: one JSON object a line, appended as a run goes on."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ Row = Mapping[str, Any]
 
 # What is read again; the rest is for people and their tools.
 _READ = {"step": int, "split": str, "loss_nats": float, "state_hash": str}
+
+_LATEST_BYTES = 4096  # some ten rows
 
 
 def metrics_row(
@@ -81,6 +84,21 @@ class Logbook:
         *lines, last = self._path.read_bytes().split(b"\n")
         del last  # empty, or torn: a whole line ends in a newline
         return [self._parse(number, line) for number, line in enumerate(lines, start=1)]
+
+    def latest(self) -> list[Row]:
+        """The last few rows, quickly: those that are whole in the file's last bytes.
+
+        Raises:
+          CharlmError: one of them is not a row.
+        """
+        if not self._path.exists():
+            return []
+        with self._path.open("rb") as file:
+            start = max(0, file.seek(0, os.SEEK_END) - _LATEST_BYTES)
+            file.seek(start)
+            first, *lines = file.read().split(b"\n")
+        whole = [first, *lines][:-1] if start == 0 else lines[:-1]
+        return [self._parse(number, line) for number, line in enumerate(whole, start=-len(whole))]
 
     def keep_up_to(self, step: int) -> None:
         """Drop rows past `step` and a torn last line: they will be written again."""

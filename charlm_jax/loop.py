@@ -5,7 +5,6 @@ has seen so far. The device is always one dispatch ahead of the tally: the resul
 while the next one runs, so that writing them down never keeps the device waiting.
 """
 
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,8 +18,7 @@ from charlm_jax import __version__
 from charlm_jax.checkpoint import Checkpoints
 from charlm_jax.config import Config
 from charlm_jax.console import Silent, Unfailing, View
-from charlm_jax.corpora import absolute_spec
-from charlm_jax.dataset import load_dataset
+from charlm_jax.dataset import load_dataset, with_absolute_paths
 from charlm_jax.download import Progress
 from charlm_jax.environment import differences, environment, lacks_bfloat16_units
 from charlm_jax.evaluate import mean_score
@@ -74,9 +72,7 @@ def train_and_evaluate(
       Interrupted: SIGINT, SIGTERM or SIGHUP came; the run was saved first.
     """
     view = Unfailing(view or Silent())
-    config = config.with_paths(
-        corpus=absolute_spec(config.data.corpus), init_from=_absolute(config.train.init_from)
-    )
+    config = with_absolute_paths(config)
     trainer = build_trainer(config, load_dataset(config, progress=progress))
     place = Workdir(workdir)
     check_source(trainer, place, fresh=fresh)
@@ -93,10 +89,6 @@ def train_and_evaluate(
         stopped_early = tally.step < trainer.total_steps
         place.write_facts(finished="stopped early" if stopped_early else "done")
     return Result(tally.step, tally.best_loss_nats, tally.best_step, stopped_early, was_done)
-
-
-def _absolute(folder: str) -> str:
-    return os.path.abspath(os.path.expanduser(folder)) if folder else ""
 
 
 def _start(trainer: Trainer, place: Workdir, view: View) -> tuple[TrainState, Tally]:

@@ -46,7 +46,7 @@ def list_runs(folder: Path | str) -> list[RunRow]:
         raise CharlmError(
             f"no folder {folder}: name one with runs in it (charlm train makes runs/)"
         )
-    rows = [_row(Workdir(path)) for path in _run_folders(root)]
+    rows = [read_row(Workdir(path)) for path in _run_folders(root)]
     return sorted(rows, key=lambda row: row.seconds_ago)
 
 
@@ -75,7 +75,8 @@ def _run_folders(root: Path) -> Iterator[Path]:
             yield from _run_folders(path)
 
 
-def _row(place: Workdir) -> RunRow:
+def read_row(place: Workdir) -> RunRow:
+    """How one run stands."""
     files = (place.metrics_file, place.config_file)
     changed = next((file.stat().st_mtime for file in files if file.exists()), 0.0)
     seconds_ago = max(0.0, time.time() - changed)

@@ -8,14 +8,14 @@ from typing import TypeVar
 
 from ml_collections import ConfigDict
 
-Sizes = TypeVar("Sizes")
+Choice = TypeVar("Choice")
 
 
-def pick(size: str, sizes: Mapping[str, Sizes]) -> Sizes:
-    """What a config has for a size, which stands behind its name, as in `transformer:1.6M`."""
-    if size not in sizes:
-        raise ValueError(f"there is no size {size!r}: name one of {', '.join(sizes)}")
-    return sizes[size]
+def pick(name: str, choices: Mapping[str, Choice]) -> Choice:
+    """What a config has for the argument behind its name, as in `transformer:1.6M`."""
+    if name not in choices:
+        raise ValueError(f"there is no {name!r}: name one of {', '.join(choices)}")
+    return choices[name]
 
 
 def get_config() -> ConfigDict:

@@ -14,12 +14,13 @@ PACKAGE = ROOT / "charlm_jax"
 # From the top down: a module may import only those that come after it.
 # fmt: off
 ORDER = [
-    "__main__", "cli", "flags", "commands", "report", "api", "verify", "shelf", "speed", "loop",
-    "start", "fault", "comparison", "arms", "run", "trainer", "environment", "evaluation",
-    "workdir", "checkpoint", "interrupts", "console", "tally", "dataset", "train_step", "limits",
-    "effective_context", "evaluate", "generate", "inside", "models", "optim", "losses", "sampling",
-    "state_hash", "randomness", "breakdown", "statistics", "baselines", "corpora", "download",
-    "synthetic", "vocab", "batches", "splits", "logbook", "config_files", "config", "types",
+    "__main__", "cli", "flags", "commands", "report", "api", "verify", "runner", "slurm", "sweeps",
+    "shelf", "speed", "loop", "start", "fault", "comparison", "arms", "run", "trainer",
+    "environment", "evaluation", "workdir", "checkpoint", "interrupts", "console", "tally",
+    "dataset", "train_step", "limits", "effective_context", "evaluate", "generate", "inside",
+    "models", "optim", "losses", "sampling", "state_hash", "randomness", "breakdown", "statistics",
+    "baselines", "corpora", "download", "synthetic", "vocab", "batches", "splits", "logbook",
+    "config_files", "config", "types",
 ]
 # fmt: on
 DEPTH = {name: depth for depth, name in enumerate(ORDER)}
@@ -30,6 +31,7 @@ OWNERS = {
     "matplotlib": {"report"},
     "rich": {"console"},
     "argparse": {"cli", "commands", "flags"},
+    "submitit": {"slurm"},
 }
 
 

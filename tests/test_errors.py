@@ -54,10 +54,18 @@ TEXTS: Mapping[str, bytes] = {
     "surrogate.txt": b"a+2AA-b" * 50,  # a lone surrogate, in UTF-7
 }
 
-CONFIGS: Mapping[str, str] = {
-    "tiny.py": "from configs import base\n\n\ndef get_config():\n    config = base.get_config()\n"
+TINY_FILE = (
+    "from configs import base\n\n\ndef get_config():\n    config = base.get_config()\n"
     + "".join(f"    config.{field} = {value!r}\n" for field, value in TINY.items())
-    + "    return config\n",
+    + "    return config\n"
+)
+
+CONFIGS: Mapping[str, str] = {
+    "tiny.py": TINY_FILE,
+    "seeds.py": f"{TINY_FILE}\n\ndef sweep():\n    return [{{'seed': s}} for s in (1, 2)]\n",
+    "alike.py": f"{TINY_FILE}\n\ndef sweep():\n    return [{{'seed': 3}}, {{'seed': 3}}]\n",
+    "too_long.py": f"{TINY_FILE}\n\ndef sweep():\n"
+    "    return [{'data.sequence_length': n} for n in (5, 2900)]\n",
     "asks.py": "from configs import base\n\n\ndef get_config(path):\n    return base.get_config()",
     "unfinished.py": "def get_config(:\n",
     "nothing.py": "print = None\n",
@@ -278,6 +286,7 @@ def build_world(folder: Path) -> None:
 Says = str | tuple[str, ...]
 
 TRAIN = "train --config=tiny.py --workdir=new"
+SWEEP = "sweep --config=seeds.py --workdir=new"
 ON_DONE = "train --config=tiny.py --workdir=done"
 
 CATALOGUE: Mapping[str, Sequence[tuple[str, Says]]] = {
@@ -434,6 +443,39 @@ CATALOGUE: Mapping[str, Sequence[tuple[str, Says]]] = {
             f"{TRAIN} --config.data.corpus=fox.txt --config.split.vocabulary=train",
             ("'!' (U+0021)", "--config.split.vocabulary=all"),
         ),
+    ],
+    "Sweeps": [
+        ("sweep", ("missing", "--config")),
+        ("sweep --config=tutorail", ("'tutorail'", "sweeps/sequence_length")),
+        ("sweep --config=tiny.py", "tiny.py defines no function sweep"),
+        ("sweep --config=unfinished.py", ("unfinished.py", "SyntaxError")),
+        ("sweep --config=sweeps/variants:gru", "takes no argument: write --config=sweeps/variants"),
+        ("sweep --config=sweeps/sequence_length:gru", ("'gru'", "lstm, transformer, mingru")),
+        ("sweep --config=alike.py --workdir=new", "points 1 and 2 of the sweep are the same"),
+        (
+            "sweep --config=too_long.py --workdir=new",
+            ("point sequence_length=2900", "too short: 3000 characters", "would do"),
+        ),
+        (f"{SWEEP} --fresh", "unknown argument --fresh"),
+        (f"{SWEEP} --dry_run=yes", "--dry_run takes no value"),
+        (f"{SWEEP} --jobs=0", ("jobs=0", "at least 1")),
+        (f"{SWEEP} --jobs=all", "'all' is not an integer"),
+        (f"{SWEEP} --launcher=cloud", ("'cloud'", "local", "slurm")),
+        (f"{SWEEP} --launcher=slurm", "write --slurm=time=MINUTES"),
+        (f"{SWEEP} --slurm=time=60", "means nothing without --launcher=slurm"),
+        (f"{SWEEP} --launcher=slurm --slurm=fast", "'fast' is not a list such as time=60"),
+        (f"{SWEEP} --config.seed=3", ("varies config.seed (1, 2)", "leave it out")),
+        (f"{SWEEP} --config.sed=3", "did you mean config.seed?"),
+        (f"{SWEEP} --config.model.layers=lstn", ("point seed=1", "'lstn'", "lstm, gru, rnn")),
+        (f"{SWEEP} --config.data.corpus=atlantis", ("point seed=1", "'atlantis'")),
+        ("sweep --config=seeds.py --workdir=", "--workdir is an empty text"),
+        ("sweep --config=seeds.py --workdir='a\0b'", "NUL"),
+        ("sweep --config=seeds.py --workdir=fox.txt", "fox.txt is not a folder"),
+        ("sweep --config=seeds.py --workdir=fox.txt/x", "fox.txt/x"),
+        ("sweep --config=seeds.py --workdir=notes", "notes exists and is not a sweep"),
+        ("sweep --config=seeds.py --workdir=done", "done exists and is not a sweep"),
+        ("sweep --config=seeds.py --workdir=/proc/run", "cannot write to /proc/run"),
+        ("sweep --config=seeds.py --workdir=" + "x" * 3000, "xxx"),
     ],
     "Texts": [
         (f"{TRAIN} --config.data.corpus=atlantis", ("'atlantis'", "mysterious-island")),

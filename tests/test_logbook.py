@@ -42,6 +42,19 @@ def test_going_on_drops_later_rows_and_a_torn_line(file: Path) -> None:
     assert file.read_text() == _lines(1, 2, 3)
 
 
+@pytest.mark.parametrize("count", [0, 1, 3, 200])
+def test_the_latest_rows_are_the_last_ones_that_are_whole(file: Path, count: int) -> None:
+    book = Logbook(file)
+    assert book.latest() == []
+    file.write_text(_lines(*range(1, count + 1)) + '{"step": 4, "lo')
+    rows, latest = book.rows(), book.latest()
+    assert len(rows) == count and len(latest) == min(count, 4096 // len(_lines(100)))
+    assert latest == rows[len(rows) - len(latest) :]
+    file.write_text(_lines(*range(1, count + 1)) + "{}\n" + _lines(5))
+    with pytest.raises(CharlmError, match="line -2, is not a row"):
+        book.latest()
+
+
 BROKEN = {
     "torn": "{torn",
     "number": "3",

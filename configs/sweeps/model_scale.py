@@ -1,0 +1,41 @@
+"""How much does a model gain by being larger, when it reads no more text?
+
+    charlm sweep --config=sweeps/model_scale --jobs=2
+    charlm sweep --config=sweeps/model_scale:transformer --jobs=2
+
+Four widths, each twice the one before; the third is that of the config of the same name. The best
+learning rate falls as a model widens, so every width is given three, around the one that was chosen
+for the third; what counts is the best of them.
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs import base, lstm, mingru, transformer
+
+MODELS = {"lstm": lstm, "transformer": transformer, "mingru": mingru}
+RATE_FACTORS = (0.5, 1.0, 2.0)
+
+
+def get_config(model: str = "lstm") -> ConfigDict:
+    return base.pick(model, MODELS).get_config()
+
+
+def sweep(model: str = "lstm") -> list[dict[str, Any]]:
+    config = get_config(model)
+    return [
+        {**_width(config, factor), "optimizer.learning_rate": rate * config.optimizer.learning_rate}
+        for factor in (0.25, 0.5, 1.0, 2.0)
+        for rate in RATE_FACTORS
+    ]
+
+
+def _width(config: ConfigDict, factor: float) -> dict[str, Any]:
+    fields = {
+        "model.hidden_size": int(factor * config.model.hidden_size),
+        "model.embedding_size": int(factor * config.model.embedding_size),
+    }
+    if "attention" in config.model.layers:  # heads keep their width
+        fields["model.heads"] = int(factor * config.model.heads)
+    return fields
