@@ -291,7 +291,7 @@ ON_DONE = "train --config=tiny.py --workdir=done"
 
 CATALOGUE: Mapping[str, Sequence[tuple[str, Says]]] = {
     "Commands and flags": [
-        ("", ("no command", "train, sample, evaluate")),
+        ("", ("no command", "train, sweep, sample, evaluate")),
         ("trian", ("'trian'", "train")),
         ("Train", ("'Train'", "train")),
         ("--config=tiny.py", "no command"),

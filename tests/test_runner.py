@@ -239,11 +239,15 @@ def test_other_signals_are_passed_on(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
-    number: int,
+    number: signal.Signals,
 ) -> None:
     spec, folder = write_sweep(tmp_path / "mine.py", SEEDS, **ENDLESS), tmp_path / "runs"
     monkeypatch.setattr(PlainSweep, "show", SignalAt(folder, number).show)
-    status = main(["sweep", f"--config={spec}", f"--workdir={folder}"])
+    before = signal.signal(number, signal.SIG_DFL)  # under nohup, SIGHUP is ignored
+    try:
+        status = main(["sweep", f"--config={spec}", f"--workdir={folder}"])
+    finally:
+        signal.signal(number, before)
     out, err = capsys.readouterr()
     assert status == 128 + number
     assert out.splitlines() == ["seed=1: started", "seed=1: stopped"]
