@@ -14,11 +14,21 @@ if TYPE_CHECKING:
     from charlm_jax.config import Config
     from charlm_jax.config_files import load_config
     from charlm_jax.interrupts import Interrupted
+    from charlm_jax.report.runs_page import write_report
     from charlm_jax.run import Run, load_run
     from charlm_jax.types import CharlmError
 
 __version__ = "0.1.0"
-__all__ = ["CharlmError", "Config", "Interrupted", "Run", "load_config", "load_run", "train"]
+__all__ = [
+    "CharlmError",
+    "Config",
+    "Interrupted",
+    "Run",
+    "load_config",
+    "load_run",
+    "train",
+    "write_report",
+]
 
 _HOMES = {
     "CharlmError": "types",
@@ -28,6 +38,7 @@ _HOMES = {
     "load_config": "config_files",
     "load_run": "run",
     "train": "api",
+    "write_report": "report.runs_page",
 }
 
 

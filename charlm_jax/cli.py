@@ -80,6 +80,7 @@ def _add_train(command: argparse.ArgumentParser) -> None:
     add("--workdir", metavar="DIR", help="default: runs/NAME-OF-THE-CONFIG")
     add("--fresh", action="store_true", help="move a run that is there aside, and begin again")
     add("--init_from", metavar="RUN", help="start from the best weights of another run")
+    add("--tensorboard", action="store_true", help="also write events to DIR/tensorboard")
 
 
 def _add_sweep(command: argparse.ArgumentParser) -> None:
@@ -188,6 +189,23 @@ def _add_compare(command: argparse.ArgumentParser) -> None:
     how.add_argument("--csv", action="store_true", help="a line for each arm and baseline")
 
 
+def _add_report(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("folders", nargs="+", metavar="DIR", help="runs, or folders with runs in them")
+    add(
+        "--out",
+        metavar="FILE",
+        help="the page (default: report.html in DIR; here, if there are several)",
+    )
+    add(
+        "--checkpoint",
+        default="best",
+        metavar="best|latest|STEP",
+        help="which weights; best is the latest where nothing was validated (default: best)",
+    )
+    _add_rule(command)
+
+
 def _add_inspect(command: argparse.ArgumentParser) -> None:
     _add_run(command)
     add = command.add_argument
@@ -239,6 +257,7 @@ _COMMANDS: Mapping[str, tuple[Callable[[argparse.ArgumentParser], None], str]] =
     "sample": (_add_sample, "Draw text from a trained model."),
     "evaluate": (_add_evaluate, "Score every character of a held-out text once."),
     "compare": (_add_compare, "Set runs side by side, with intervals and baselines."),
+    "report": (_add_report, "Write a page about runs, in one file to send on."),
     "inspect": (_add_inspect, "Draw what happens inside a model while it reads a text."),
     "runs": (_add_runs, "List the runs in a folder."),
     "verify": (_add_verify, "Repeat a run's first steps, and compare them bit for bit."),
@@ -280,7 +299,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for flag in ("workdir", "init_from", "folder", "out"):
         if getattr(known, flag, None) == "":
             name = "DIR" if flag == "folder" else f"--{flag}"
-            known.parser.error(f"{name} is an empty text: name a folder")
+            kind = "file" if known.command == "report" else "folder"
+            known.parser.error(f"{name} is an empty text: name a {kind}")
     known.overrides = overrides
     if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may not have every character
         sys.stdout.reconfigure(errors="backslashreplace")

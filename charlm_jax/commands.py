@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -37,9 +38,15 @@ def train(options: argparse.Namespace) -> None:
     from charlm_jax.loop import train_and_evaluate
 
     with training_view() as view:
+        if options.tensorboard:
+            from charlm_jax.event_files import EventFiles
+
+            view = events = EventFiles(workdir, view)
         result = train_and_evaluate(
             config, workdir, fresh=options.fresh, view=view, progress=DownloadProgress()
         )
+        if options.tensorboard and result.was_done:
+            events.write_anew()
     early = ", stopped early: the held-out loss no longer fell" if result.stopped_early else ""
     if result.was_done:
         print(f"{workdir} is done: {result.step} steps{early}")
@@ -285,6 +292,35 @@ def _print_csv(comparison: "Comparison") -> None:
         writer.writerow([baseline.name, "", "", *loss, baseline.bits_per_char, "", "", "", ""])
 
 
+def report(options: argparse.Namespace) -> None:
+    """Write a page about runs."""
+    from charlm_jax.console import DownloadProgress
+    from charlm_jax.report.page import check_place
+    from charlm_jax.report.runs_page import write_report
+    from charlm_jax.run import load_run
+    from charlm_jax.shelf import run_folders
+
+    paths = [path for folder in options.folders for path in run_folders(folder)]
+    folder = options.folders[0] if len(options.folders) == 1 else "."
+    file = Path(os.path.expanduser(options.out or os.path.join(folder, "report.html")))
+    check_place(file)
+    rule = {name: getattr(options, name) for name in ("split", "mode", "context", "targets")}
+    flags = {**rule, "checkpoint": options.checkpoint}
+    changed = [
+        f"--{name}={value}"
+        for name, value in flags.items()
+        if value != options.parser.get_default(name)
+    ]
+    write_report(
+        [load_run(path, checkpoint=options.checkpoint) for path in paths],
+        file,
+        **rule,
+        command=shlex.join(["charlm", "report", *options.folders, *changed]),
+        progress=DownloadProgress(),
+    )
+    print(file)
+
+
 def inspect(options: argparse.Namespace) -> None:
     """Have a model read a text, and draw what happens inside it."""
     run = _load(options)
@@ -483,6 +519,7 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace], int | None]] = {
     "sample": sample,
     "evaluate": evaluate,
     "compare": compare,
+    "report": report,
     "inspect": inspect,
     "runs": runs,
     "verify": verify,

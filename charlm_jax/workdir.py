@@ -80,12 +80,14 @@ class Workdir:
         self.fault = self.path / "fault"
         self.evaluation = self.path / "evaluation"
         self.inspect = self.path / "inspect"
+        self.tensorboard = self.path / "tensorboard"
         self.folders = (
             self.checkpoints,
             self.damaged,
             self.fault,
             self.evaluation,
             self.inspect,
+            self.tensorboard,
         )
 
     @contextmanager

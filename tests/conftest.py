@@ -9,6 +9,7 @@ import pytest
 
 from charlm_jax.config import Config, ModelConfig
 from charlm_jax.config_files import load_config
+from charlm_jax.loop import train_and_evaluate
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent / ".jax_cache"))
@@ -52,6 +53,24 @@ def make_model_config(*layers: str, **changes: object) -> ModelConfig:
     """A model of tiny sizes: `make_model_config("lstm", hidden_size=8)`."""
     fields = {f"model.{name}": value for name, value in changes.items()}
     return make_tiny_config(**{"model.layers": layers, **fields}).model
+
+
+# What the runs of `seeded_runs` have in common, beside `TINY`.
+SEEDED = {"split.valid_fraction": 0.7, "train.max_steps": 10}
+
+
+@pytest.fixture(scope="session")
+def seeded_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with trained runs of two sizes, and two seeds of each, that hold much text out.
+
+    Tests read them, and may score them; nothing trains them on.
+    """
+    folder = tmp_path_factory.mktemp("runs")
+    for size in (6, 12):
+        for seed in (1, 2):
+            config = make_tiny_config(**SEEDED, **{"seed": seed, "model.hidden_size": size})
+            train_and_evaluate(config, folder / f"size_{size}_seed_{seed}")
+    return folder
 
 
 @pytest.fixture

@@ -16,11 +16,11 @@ PACKAGE = ROOT / "charlm_jax"
 ORDER = [
     "__main__", "cli", "flags", "commands", "report", "api", "verify", "runner", "slurm", "sweeps",
     "shelf", "speed", "loop", "start", "fault", "comparison", "arms", "run", "trainer",
-    "environment", "evaluation", "workdir", "checkpoint", "interrupts", "console", "tally",
-    "dataset", "train_step", "limits", "effective_context", "evaluate", "generate", "inside",
-    "models", "optim", "losses", "sampling", "state_hash", "randomness", "breakdown", "statistics",
-    "baselines", "corpora", "download", "synthetic", "vocab", "batches", "splits", "logbook",
-    "config_files", "config", "types",
+    "environment", "event_files", "evaluation", "workdir", "checkpoint", "interrupts", "console",
+    "tally", "dataset", "train_step", "limits", "effective_context", "evaluate", "generate",
+    "inside", "models", "optim", "losses", "sampling", "state_hash", "randomness", "breakdown",
+    "statistics", "baselines", "corpora", "download", "synthetic", "vocab", "batches", "splits",
+    "logbook", "config_files", "config", "types",
 ]
 # fmt: on
 DEPTH = {name: depth for depth, name in enumerate(ORDER)}
@@ -32,6 +32,7 @@ OWNERS = {
     "rich": {"console"},
     "argparse": {"cli", "commands", "flags"},
     "submitit": {"slurm"},
+    "tensorboard": {"event_files"},
 }
 
 

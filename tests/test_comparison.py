@@ -16,25 +16,14 @@ from charlm_jax.loop import train_and_evaluate
 from charlm_jax.run import Run, load_run
 from charlm_jax.statistics import difference, mean_interval, seed_spread
 from charlm_jax.types import CharlmError
-from tests.conftest import make_tiny_config
+from tests.conftest import SEEDED, make_tiny_config
 
 SIZES, SEEDS = (6, 12), (1, 2)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two sizes and two seeds of each, in folders named after them."""
-    folder = tmp_path_factory.mktemp("runs")
-    for size in SIZES:
-        for seed in SEEDS:
-            changes = {"seed": seed, "model.hidden_size": size, "train.max_steps": 10}
-            train_and_evaluate(make_tiny_config(**changes), folder / f"size_{size}_seed_{seed}")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def runs(folder: Path) -> list[Run]:
-    return [load_run(folder / f"size_{size}_seed_{seed}") for seed in SEEDS for size in SIZES]
+@pytest.fixture
+def runs(seeded_runs: Path) -> list[Run]:
+    return [load_run(seeded_runs / f"size_{size}_seed_{seed}") for seed in SEEDS for size in SIZES]
 
 
 def test_seeds_are_put_together_and_arms_named_by_what_differs(runs: list[Run]) -> None:
@@ -83,7 +72,7 @@ def test_what_cannot_be_compared_is_refused(runs: list[Run], tmp_path: Path) -> 
     ]
     for number, (fields, rule, message) in enumerate(changes):
         place = tmp_path / str(number)
-        train_and_evaluate(make_tiny_config(**{"train.max_steps": 2, **fields}), place)
+        train_and_evaluate(make_tiny_config(**{**SEEDED, "train.max_steps": 2, **fields}), place)
         with pytest.raises(CharlmError, match=message):
             compare([runs[0], load_run(place)], **rule)
     compare([runs[0], load_run(tmp_path / "1")], mode="stream")  # has no context
@@ -124,7 +113,7 @@ def test_runs_that_differ_in_much_are_called_as_their_folders(
     runs: list[Run], tmp_path: Path
 ) -> None:
     other = {"model.layers": ("gru",), "model.embedding_size": 3, "data.batch_size": 2}
-    config = make_tiny_config(**{"train.max_steps": 2, "optimizer.learning_rate": 0.5, **other})
+    config = make_tiny_config(**{**SEEDED, "optimizer.learning_rate": 0.5, **other})
     train_and_evaluate(config, tmp_path / "mine")
     arms = compare([runs[0], load_run(tmp_path / "mine")]).arms
     assert [arm.name for arm in arms] == ["size_6_seed_1", "mine"]
@@ -132,8 +121,8 @@ def test_runs_that_differ_in_much_are_called_as_their_folders(
     assert [len(arm.runs) for arm in arms] == [2, 1] and "seed" not in arms[0].name
 
 
-def test_the_command_prints_a_table(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    asked = ["compare", str(folder), "--context=5"]
+def test_the_command_prints_a_table(seeded_runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["compare", str(seeded_runs), "--context=5"]
     assert main(asked) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[1:4]] == [
@@ -141,7 +130,7 @@ def test_the_command_prints_a_table(folder: Path, capsys: pytest.CaptureFixture[
         "hidden_size=6",
         "uniform",
     ]
-    assert "300 characters, window of 5" in lines[-1]
+    assert "2,100 characters, window of 5" in lines[-1]
     assert main([*asked, "--json"]) == 0
     (line,) = capsys.readouterr().out.splitlines()
     found = json.loads(line)
@@ -153,7 +142,7 @@ def test_the_command_prints_a_table(folder: Path, capsys: pytest.CaptureFixture[
     for row, arm in zip(rows, found["arms"], strict=False):
         assert float(row["loss_nats"]) == arm["loss"]["mean"]
         assert float(row["loss_low"]) == arm["loss"]["low"]
-    assert as_json(compare([load_run(folder / "size_6_seed_1")]))["arms"][0]["name"] == (
+    assert as_json(compare([load_run(seeded_runs / "size_6_seed_1")]))["arms"][0]["name"] == (
         "size_6_seed_1"
     )
 
