@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import math
 import warnings
@@ -41,6 +42,10 @@ from charlm_jax.vocab import Vocabulary
 from charlm_jax.workdir import Workdir
 
 _MOST_TEXTS = 10_000  # drawn at once
+
+# Runs that differ by their seed alone share a model, and with it what is compiled to score them.
+_shared_model = functools.lru_cache(maxsize=16)(build_model)
+_shared_scorer = functools.lru_cache(maxsize=64)(build_scorer)
 
 
 class TextScore(NamedTuple):
@@ -343,7 +348,7 @@ class Run:
         require_within("context", context, 1, MOST_CHARACTERS)
         require_within("targets", targets, 0, MOST_CHARACTERS)
         size = self.config.evaluation.batch_size
-        return build_scorer(
+        return _shared_scorer(
             self.model, mode=mode, context=context, batch_size=size, targets=targets
         )
 
@@ -372,7 +377,7 @@ def load_run(
     place = Workdir(workdir)
     config, vocabulary = place.read_config(), place.read_vocabulary()
     try:
-        model = build_model(config.model, len(vocabulary))
+        model = _shared_model(config.model, len(vocabulary))
     except CharlmError as error:
         raise CharlmError(f"{place.config_file} does not fit: {error}") from error
     kinds = ("average", "raw") if _averages(config) else ("raw",)
