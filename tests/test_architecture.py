@@ -14,8 +14,8 @@ PACKAGE = ROOT / "charlm_jax"
 # From the top down: a module may import only those that come after it.
 # fmt: off
 ORDER = [
-    "__main__", "cli", "flags", "commands", "report", "api", "verify", "runner", "slurm", "sweeps",
-    "shelf", "speed", "loop", "start", "fault", "comparison", "arms", "run", "trainer",
+    "__main__", "cli", "flags", "commands", "report", "studies", "api", "verify", "runner", "slurm",
+    "sweeps", "shelf", "speed", "loop", "start", "fault", "comparison", "arms", "run", "trainer",
     "environment", "event_files", "evaluation", "workdir", "checkpoint", "interrupts", "console",
     "tally", "dataset", "train_step", "limits", "effective_context", "evaluate", "generate",
     "inside", "models", "optim", "losses", "sampling", "state_hash", "randomness", "breakdown",

@@ -1,6 +1,7 @@
 """Curves with their intervals, in panels side by side, and tables of numbers as colours."""
 
 import math
+import textwrap
 from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
@@ -64,11 +65,12 @@ def save_panels(
     ordered: bool = False,
     ticks: Sequence[float] | None = None,
     y_range: tuple[float, float] | None = None,
+    columns: int | None = None,
 ) -> None:
     """Draw curves over a logarithmic x, in panels that share both axes and one legend.
 
     Args:
-      panels: from left to right.
+      panels: from left to right, row by row.
       path: where to; its ending names the format.
       title: above all.
       x_label: with its unit.
@@ -76,16 +78,19 @@ def save_panels(
       ordered: the curves are steps of one quantity, and take colours from dark to light.
       ticks: of x; powers of 2 if None.
       y_range: shown; what the curves need if None.
+      columns: panels in a row; all if None.
 
     Raises:
       CharlmError: the file cannot be written.
     """
-    width = min(16.0, 1.9 + 4.6 * len(panels))
-    figure = Figure(
-        figsize=(width, 4.9), dpi=DOTS_PER_INCH, facecolor="white", layout="constrained"
-    )
-    row = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
-    for axes, panel in zip(row, panels, strict=True):
+    columns = min(columns or len(panels), len(panels))
+    rows = -(-len(panels) // columns)
+    size = (min(16.0, 2.4 + 4.1 * columns), 0.9 + 3.7 * rows)
+    figure = Figure(figsize=size, dpi=DOTS_PER_INCH, facecolor="white", layout="constrained")
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    for axes in grid.flat[len(panels) :]:
+        axes.set_visible(False)
+    for axes, panel in zip(grid.flat, panels, strict=False):
         looks = _ordered_looks(len(panel.curves)) if ordered else _looks()
         for curve, look in zip(panel.curves, looks, strict=False):
             _draw(axes, curve, look)
@@ -96,15 +101,16 @@ def save_panels(
         axes.set_title(panel.title, fontsize=10, parse_math=False)
         axes.grid(color="#e2e2e2", linewidth=0.7)
         axes.spines[["top", "right"]].set_visible(False)
-    _scale_x(row[0], panels, ticks)
+    _scale_x(grid[0, 0], panels, ticks)
     if y_range is not None:
-        row[0].set_ylim(*y_range)
-    row[0].set_ylabel(y_label)
+        grid[0, 0].set_ylim(*y_range)
+    figure.supylabel(y_label, fontsize=10)
     figure.supxlabel(x_label, fontsize=10)
-    figure.suptitle(title, fontsize=10.5)
-    handles = {label: handle for axes in row for handle, label in zip(*_legend(axes), strict=True)}
+    figure.suptitle(_wrapped(title, size[0]), fontsize=10.5)
+    legends = [zip(*_legend(axes), strict=True) for axes in grid.flat]
+    handles = {label: handle for legend in legends for handle, label in legend}
     figure.legend(
-        [*handles.values()], [*handles], loc="outside right upper", frameon=False, fontsize=9
+        [*handles.values()], [*handles], loc="outside right center", frameon=False, fontsize=9
     )
     save_figure(figure, path)
 
@@ -152,9 +158,15 @@ def save_heat_map(
     axes.set_yticks(range(height), rows)
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
-    axes.set_title(title, fontsize=10.5, parse_math=False)
+    figure.suptitle(_wrapped(title, size[0]), fontsize=10.5)
     figure.colorbar(image, label=unit)
     save_figure(figure, path)
+
+
+def _wrapped(title: str, inches: float) -> str:
+    """In lines that fit a figure of that width."""
+    letters = int(12.5 * inches)
+    return "\n".join(textwrap.fill(line, letters) for line in title.splitlines())
 
 
 def _looks() -> Any:

@@ -1,0 +1,1 @@
+"""How long should training sequences be? The parts of experiments/sequence_length.py."""

@@ -1,0 +1,81 @@
+"""The study of sequence lengths, whole and small, on a source whose answer is known."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from charlm_jax.config import Config
+from charlm_jax.console import SweepView
+from charlm_jax.loop import train_and_evaluate
+from charlm_jax.runner import Outcome
+from charlm_jax.studies.sequence_length import runs
+from charlm_jax.studies.sequence_length.runs import Preset
+from charlm_jax.sweeps import Point
+from charlm_jax.synthetic import parse_source
+from experiments import sequence_length
+
+REACH = 4
+CORPUS = f"synthetic:reach={REACH},symbols=3,copy=0.7,characters=60000"
+LENGTHS = (2, 16)
+PRESET = Preset(
+    models={"lstm": {"model.embedding_size": 8, "model.hidden_size": 32}},
+    timed=(),
+    lengths=LENGTHS,
+    seeds=(1,),
+    characters=300_000,
+    tuned=LENGTHS,
+    rate_factors=(1.0,),
+    reach=64,
+    context_reach=16,
+    context_targets=500,
+)
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the points that were trained; here in this process, which compiles once."""
+    names: list[str] = []
+
+    def run_here(
+        points: Sequence[Point], folder: Path, *, jobs: int, view: SweepView
+    ) -> list[Outcome]:
+        outcomes = []
+        for point in points:
+            names.extend([] if point.is_finished(folder) else [point.name])
+            result = train_and_evaluate(point.load(), folder / point.name)
+            outcomes.append(Outcome(point, "done", result.best_loss_nats))
+        return outcomes
+
+    def equally_fast(configs: Mapping[str, Config], **_: int) -> dict[str, float]:
+        return dict.fromkeys(configs, 1e5)
+
+    monkeypatch.setattr(runs, "run_points", run_here)
+    monkeypatch.setattr(runs, "measure_speeds", equally_fast)
+    monkeypatch.setitem(sequence_length.PRESETS, "minutes", PRESET)
+    return names
+
+
+def test_the_reach_is_found_and_no_loss_is_below_the_entropy_rate(
+    trained: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["--preset=minutes", f"--corpus={CORPUS}", f"--workdir={tmp_path}"]
+    assert sequence_length.main(command) == 0
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert len(trained) == len(LENGTHS) * 2  # whose rate is the only one that is tried
+
+    rate_nats = parse_source(CORPUS).entropy_rate_nats
+    for arm in found["figures"]:
+        assert arm["stream"]["high"] > rate_nats - 0.02  # the luck of one text
+        assert (arm["stream"]["mean"] < rate_nats + 0.05) == (arm["length"] > REACH)
+    assert found["effective"]["lstm"]["truncated"] == REACH
+    assert [group["lengths"][group["best"]] for group in found["groups"]] == [16, 16]
+
+    files = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    out = capsys.readouterr().out
+    trained.clear()
+    assert sequence_length.main(command) == 0
+    assert trained == []
+    assert capsys.readouterr().out == out
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()} == files
