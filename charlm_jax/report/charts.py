@@ -18,7 +18,7 @@ _LABEL_HEIGHT = 15.0
 
 # Of a chart of lines.
 _HEIGHT = 270.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 12.0, 10.0, 40.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52.0, 18.0, 10.0, 40.0
 _EDGE = 5.0  # room for marks that lie on the edge
 _MOST_MARKS = 24  # of one line
 
