@@ -174,7 +174,8 @@ def _add_evaluate(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", action="store_true", help="one JSON object")
 
 
-def _add_compare(command: argparse.ArgumentParser) -> None:
+def _add_several(command: argparse.ArgumentParser) -> None:
+    """Runs that are looked at together, and how they are scored."""
     add = command.add_argument
     add("folders", nargs="+", metavar="DIR", help="runs, or folders with runs in them")
     add(
@@ -184,26 +185,22 @@ def _add_compare(command: argparse.ArgumentParser) -> None:
         help="which weights; best is the latest where nothing was validated (default: best)",
     )
     _add_rule(command)
+
+
+def _add_compare(command: argparse.ArgumentParser) -> None:
+    _add_several(command)
     how = command.add_mutually_exclusive_group()
     how.add_argument("--json", action="store_true", help="one JSON object")
     how.add_argument("--csv", action="store_true", help="a line for each arm and baseline")
 
 
 def _add_report(command: argparse.ArgumentParser) -> None:
-    add = command.add_argument
-    add("folders", nargs="+", metavar="DIR", help="runs, or folders with runs in them")
-    add(
+    _add_several(command)
+    command.add_argument(
         "--out",
         metavar="FILE",
         help="the page (default: report.html in DIR; here, if there are several)",
     )
-    add(
-        "--checkpoint",
-        default="best",
-        metavar="best|latest|STEP",
-        help="which weights; best is the latest where nothing was validated (default: best)",
-    )
-    _add_rule(command)
 
 
 def _add_inspect(command: argparse.ArgumentParser) -> None:

@@ -173,16 +173,8 @@ def _by_length(
                     lengths = [arm.length for arm in arms]
                     curves.append(Curve(label, lengths, points, is_dashed=budget == "seconds"))
         panels.append(Panel(model, curves, lines=(baseline,)))
-    save_panels(
-        panels,
-        path,
-        title=f"Held-out loss by training length, state carried through the text\n{about}",
-        x_label=LENGTH,
-        y_label=LOSS,
-        y_range=_shown(panels),
-        ticks=_lengths(figures),
-    )
-    return path
+    title = f"Held-out loss by training length, state carried through the text\n{about}"
+    return _save_by_length(panels, path, title, y_range=_shown(panels))
 
 
 def _cold_start(figures: Mapping[Arm, Figures], path: Path, window: int, about: str) -> Path:
@@ -197,15 +189,8 @@ def _cold_start(figures: Mapping[Arm, Figures], path: Path, window: int, about: 
             costs = [figures[arm].cold_start for arm in arms]
             curves.append(Curve(f"state {state}", lengths, costs))
         panels.append(Panel(model, curves, lines=(("", 0.0),)))
-    save_panels(
-        panels,
-        path,
-        title=f"Cost of a cold start: windows of {window} less the state carried on\n{about}",
-        x_label=LENGTH,
-        y_label="nats per character",
-        ticks=_lengths(figures),
-    )
-    return path
+    title = f"Cost of a cold start: windows of {window} less the state carried on\n{about}"
+    return _save_by_length(panels, path, title, y_label="nats per character")
 
 
 def _by_class(figures: Mapping[Arm, Figures], path: Path, window: int, about: str) -> Path:
@@ -224,15 +209,8 @@ def _by_class(figures: Mapping[Arm, Figures], path: Path, window: int, about: st
                 lengths, points = zip(*found, strict=True)
                 curves.append(Curve(name, lengths, points))
         panels.append(Panel(f"{model}, state reset", curves))
-    save_panels(
-        panels,
-        path,
-        title=f"Loss by kind of character, windows of {window}\n{about}",
-        x_label=LENGTH,
-        y_label=LOSS,
-        ticks=_lengths(figures),
-    )
-    return path
+    title = f"Loss by kind of character, windows of {window}\n{about}"
+    return _save_by_length(panels, path, title)
 
 
 def _shown(panels: Sequence[Panel], most: float = math.inf) -> tuple[float, float]:
@@ -244,5 +222,16 @@ def _shown(panels: Sequence[Panel], most: float = math.inf) -> tuple[float, floa
     return low - margin, high + margin
 
 
-def _lengths(figures: Mapping[Arm, Figures]) -> Sequence[float]:
-    return sorted({float(arm.length) for arm in figures})
+def _save_by_length(
+    panels: Sequence[Panel],
+    path: Path,
+    title: str,
+    *,
+    y_label: str = LOSS,
+    y_range: tuple[float, float] | None = None,
+) -> Path:
+    lengths = sorted({x for panel in panels for curve in panel.curves for x in curve.x})
+    save_panels(
+        panels, path, title=title, x_label=LENGTH, y_label=y_label, ticks=lengths, y_range=y_range
+    )
+    return path
