@@ -132,6 +132,14 @@ def test_the_answer_names_what_is_as_good_and_what_carrying_changes() -> None:
     assert "none of the arms pay less" in words
 
 
+@pytest.mark.parametrize(("seeds", "says"), [(1, "One run"), (2, "Two runs"), (3, None)])
+def test_few_seeds_are_said_to_be_few(seeds: int, says: str | None) -> None:
+    figures = {_arm(length)._replace(seeds=tuple(range(seeds))): _figures() for length in (5, 40)}
+    words = answer([_group(MORE, NONE)], figures, {}, {}, ("3-gram", Interval(1, 1, 1)))
+    found = [line for line in words if line.startswith(("One run of each", "Two runs of each"))]
+    assert [line.split(" of ")[0] for line in found] == ([says] if says else [])
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_arms_have_equal_characters_or_equal_seconds(
     name: str, monkeypatch: pytest.MonkeyPatch

@@ -24,7 +24,8 @@ def answer(
       effective: model -> change -> effective context in characters.
       baseline: name and loss of the best simple predictor.
     """
-    paragraphs = [_shortest(groups), *(_best(group, figures) for group in groups)]
+    paragraphs = [_shortest(groups), *_few_seeds(figures)]
+    paragraphs += [_best(group, figures) for group in groups]
     for model in dict.fromkeys(group.model for group in groups):
         paragraphs += _carrying(model, {t: d for (m, t), d in carried.items() if m == model})
         paragraphs += [
@@ -46,6 +47,18 @@ def _shortest(groups: Sequence[Group]) -> str:
         "The shortest training sequences, in characters, that are not shown to be worse than the "
         f"best: {', '.join(found)}."
     )
+
+
+def _few_seeds(figures: Mapping[Arm, Figures]) -> list[str]:
+    fewest = min(len(arm.seeds) for arm in figures)
+    if fewest == 1:
+        return ["One run of each arm cannot say what another seed would have changed."]
+    if fewest == 2:
+        return [
+            "Two runs of each arm say little of how far seeds lie apart: the intervals are wide, "
+            "and a difference that is not shown here may well be shown by more seeds."
+        ]
+    return []
 
 
 def _best(group: Group, figures: Mapping[Arm, Figures]) -> str:
