@@ -15,6 +15,7 @@ from charlm_jax.corpora import Corpus
 from charlm_jax.dataset import Dataset
 from charlm_jax.generate import Rows, make_decoder
 from charlm_jax.models import build_model
+from charlm_jax.policies import build_policy
 from charlm_jax.sampling import sample_keys
 from charlm_jax.trainer import build_trainer, fresh_state
 from charlm_jax.vocab import Vocabulary
@@ -69,13 +70,25 @@ def sample(
     streams: int,
     prompt: int,
     characters: int,
+    truncations: Mapping[str, Any],
 ) -> TakeTurn:
-    """A turn reads a prompt and draws `characters` characters in each of so many streams."""
+    """A turn reads a prompt and draws `characters` characters in each of so many streams.
+
+    Args:
+      config: a shipped one.
+      changes: dotted field -> value.
+      symbols: V.
+      streams: texts drawn at once.
+      prompt: characters read before the first is drawn.
+      characters: of each text.
+      truncations: what else than the scale `build_policy` is told.
+    """
     loaded: Config = load_config(config, changes)
     model = build_model(loaded.model, symbols)
     params = jax.jit(model.init)(jax.random.key(loaded.seed))
     decode = make_decoder(model, mode="carried", context=loaded.data.sequence_length)
-    rows = Rows(sample_keys(loaded.seed, streams), jnp.ones(streams))
+    policy = build_policy(scale=[1.0] * streams, **truncations)
+    rows = Rows(sample_keys(loaded.seed, streams), policy)
     prompt_N = np.arange(prompt) % symbols
 
     def turn() -> float:

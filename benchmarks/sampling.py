@@ -7,9 +7,9 @@ The tutorial's model with untrained weights; text costs the same whatever it say
 state and draws in jitted pieces of 100 characters; PyTorch carries it too, one step a character;
 the chapter reads the last 40 characters again for every new one, in eager Keras. A turn reads a
 prompt of 40 and draws 2,000 characters in one stream, 500 in each of 64, 25 where it is the
-chapter's sampler.
+chapter's sampler. Ours draws once more under each truncation: what that costs beside plain draws.
 
-Cost: about three minutes and 4 GB of memory on a 2-core machine; nothing else may run.
+Cost: about four minutes and 6 GB of memory on a 2-core machine; nothing else may run.
 """
 
 import argparse
@@ -32,6 +32,8 @@ from benchmarks.rounds import Program
 
 SIZES = {"embedding_size": 256, "hidden_size": 512, "symbols": 80, "prompt": 40}
 CHARACTERS = 2_000
+STREAMS = {"one_stream": 1, "streams_64": 64}
+TRUNCATIONS: Mapping[str, Mapping[str, float]] = {"top_k": {"top_k": 20}, "top_p": {"top_p": 0.9}, "min_p": {"min_p": 0.05}}
 
 RATIOS: Ratios = {
     "one_stream_vs_tutorial_sampler": ("one_stream", "tutorial_sampler"),
@@ -46,6 +48,11 @@ RATIOS: Ratios = {
         "torch_streams_64_bfloat16",
     ),
     "streams_64_bfloat16_vs_streams_64": ("streams_64_bfloat16", "streams_64"),
+    **{
+        f"{name}_{rule}_vs_{name}": (f"{name}_{rule}", name)
+        for name in STREAMS
+        for rule in TRUNCATIONS
+    },
 }
 
 
@@ -80,29 +87,45 @@ def list_programs(sizes: Mapping[str, int], characters: int) -> dict[str, Progra
         "tutorial_sampler": Program("benchmarks.keras_peer", "sample", {**sizes, "characters": few})
     }
     for precision, suffix in {"float32": "", "bfloat16": "_bfloat16"}.items():
-        for name, streams in {"one_stream": 1, "streams_64": 64}.items():
-            drawn = characters if streams == 1 else max(1, characters // 4)
-            turn = {"streams": streams, "characters": drawn}
+        for name in STREAMS:
+            turn = turn_of(name, characters)
             programs |= {
                 f"{name}{suffix}": ours(sizes, precision, turn),
                 f"torch_{name}{suffix}": Program(
                     "benchmarks.torch_peer", "sample", {"precision": precision, **sizes, **turn}
                 ),
             }
+    for name in STREAMS:
+        for rule, truncations in TRUNCATIONS.items():
+            turn = turn_of(name, characters)
+            programs[f"{name}_{rule}"] = ours(sizes, "float32", turn, truncations)
     return programs
 
 
-def ours(sizes: Mapping[str, int], precision: str, turn: Mapping[str, int]) -> Program:
-    """The tutorial's config in these sizes."""
+def turn_of(name: str, characters: int) -> dict[str, int]:
+    """Streams, and characters of each: fewer where there are many."""
+    streams = STREAMS[name]
+    return {
+        "streams": streams,
+        "characters": characters if streams == 1 else max(1, characters // 4),
+    }
+
+
+def ours(
+    sizes: Mapping[str, int],
+    precision: str,
+    turn: Mapping[str, int],
+    truncations: Mapping[str, float] | None = None,
+) -> Program:
+    """The tutorial's config in these sizes; plain draws unless a truncation is named."""
     changes = {
         "model.embedding_size": sizes["embedding_size"],
         "model.hidden_size": sizes["hidden_size"],
         "model.precision": precision,
     }
     counts = {"symbols": sizes["symbols"], "prompt": sizes["prompt"], **turn}
-    return Program(
-        "benchmarks.ours", "sample", {"config": "tutorial", "changes": changes, **counts}
-    )
+    drawn = {"truncations": dict(truncations or {}), **counts}
+    return Program("benchmarks.ours", "sample", {"config": "tutorial", "changes": changes, **drawn})
 
 
 if __name__ == "__main__":

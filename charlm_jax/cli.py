@@ -127,6 +127,7 @@ def _add_sample(command: argparse.ArgumentParser) -> None:
         help="scale factors of the logits, 1 / temperature, from 0 (uniform) to inf (greedy); "
         "default: 1",
     )
+    _add_truncations(command)
     add("--num", type=int, default=1, help="samples at each scale (default: 1)")
     add("--seed", type=int, default=0, help="root of the noise (default: 0)")
     add(
@@ -142,6 +143,25 @@ def _add_sample(command: argparse.ArgumentParser) -> None:
     )
     _add_unknown(command, "prompt")
     add("--json", action="store_true", help="one JSON object a sample")
+
+
+def _add_truncations(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--top_k", type=int, default=0, metavar="K", help="the K likeliest; 0 is all (default)")
+    add(
+        "--top_p",
+        type=float,
+        default=1.0,
+        metavar="P",
+        help="of these, the fewest whose probability reaches P; 1 is all (default)",
+    )
+    add(
+        "--min_p",
+        type=float,
+        default=0.0,
+        metavar="P",
+        help="of these, those at least P times as likely as the best; 0 is all (default)",
+    )
 
 
 def _add_rule(command: argparse.ArgumentParser) -> None:

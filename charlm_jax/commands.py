@@ -127,6 +127,7 @@ def sample(options: argparse.Namespace) -> None:
     from charlm_jax.sampling import temperature
 
     run = _load(options)
+    truncations = {"top_k": options.top_k, "top_p": options.top_p, "min_p": options.min_p}
     pieces = run.draw(
         options.prompt,
         characters=options.chars,
@@ -137,11 +138,13 @@ def sample(options: argparse.Namespace) -> None:
         context=options.context,
         unknown=options.unknown,
         replacement=options.replacement,
+        **truncations,
     )
     rows = [
         {
             "scale": scale,
             "temperature": temperature(scale),
+            **truncations,
             "seed": options.seed,
             "index": index,
             "prompt": options.prompt,
@@ -184,8 +187,10 @@ def _finite(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _print_heading(row: Mapping[str, Any]) -> None:
+    unused = {"top_k": 0, "top_p": 1.0, "min_p": 0.0}
+    used = "".join(f"{name} {row[name]}, " for name in unused if row[name] != unused[name])
     print(
-        f"--- scale {row['scale']:g} (temperature {row['temperature']:g}), "
+        f"--- scale {row['scale']:g} (temperature {row['temperature']:g}), {used}"
         f"seed {row['seed']}, sample {row['index']}",
         flush=True,
     )

@@ -22,6 +22,10 @@ _REWORDED = (
         "{flag}={value} is not an integer",
     ),
     (
+        r"argument (?P<flag>\S+): invalid float value: (?P<value>.*)",
+        "{flag}={value} is not a number",
+    ),
+    (
         r"argument (?P<flag>\S+): invalid choice: (?P<value>'.*?') \(choose from (?P<known>.*)\)",
         "{flag}={value} is not known: it must be one of {known}",
     ),

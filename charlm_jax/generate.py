@@ -19,7 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from charlm_jax.models import LanguageModel
-from charlm_jax.sampling import gumbel_noise, scaled_categorical
+from charlm_jax.policies import Policy
+from charlm_jax.sampling import gumbel_noise
 from charlm_jax.types import ModelState, Params, look_up
 
 # Most characters drawn in one dispatch, by mode, and the longest piece in which a prompt is read.
@@ -29,15 +30,15 @@ _READ_PIECE = 256
 
 
 class Rows(NamedTuple):
-    """What is drawn: one row for every pair of a scale and a sample.
+    """What is drawn: one row for every pair of a sample and a setting of the policy.
 
     Attributes:
-      keys_B: each row's key; that of its sample, whatever its scale.
-      scale_B: each row's scale factor, in [0, inf].
+      keys_B: each row's key; that of its sample, whatever its setting.
+      policy: how a symbol is drawn from logits and noise, with each row's own numbers.
     """
 
     keys_B: jax.Array
-    scale_B: jax.Array
+    policy: Policy
 
 
 Decoder = Callable[[Params, np.ndarray, Rows, int], Iterator[np.ndarray]]
@@ -53,7 +54,7 @@ def make_carried_decoder(model: LanguageModel, *, context: int) -> Decoder:
     Returns:
       (params, prompt_N, rows, characters) -> an iterator over ids_BT, whose pieces together have
       `characters` columns. Neither the prompt's length nor `characters` makes it compile again
-      once it has seen each power of two.
+      once it has seen each power of two, nor do the numbers of a policy.
     """
 
     @jax.jit
@@ -77,7 +78,7 @@ def make_carried_decoder(model: LanguageModel, *, context: int) -> Decoder:
         def step(index: jax.Array, carry: Carry) -> Carry:
             ids_TB, logits_BV, state = carry
             noise_BV = gumbel_noise(rows.keys_B, first + index, logits_BV.shape[-1])
-            ids_B = scaled_categorical(logits_BV, noise_BV, rows.scale_B)
+            ids_B = rows.policy.draw(logits_BV, noise_BV)
             logits_BTV, state = model.apply(params, ids_B[:, None], state)
             return ids_TB.at[index].set(ids_B), logits_BTV[:, 0], state
 
@@ -88,9 +89,9 @@ def make_carried_decoder(model: LanguageModel, *, context: int) -> Decoder:
     def decode(
         params: Params, prompt_N: np.ndarray, rows: Rows, characters: int
     ) -> Iterator[np.ndarray]:
-        state = model.initial_state(len(rows.scale_B), context)
+        state = model.initial_state(len(rows.keys_B), context)
         for piece_N in _powers_of_two(prompt_N):
-            piece_BT = np.tile(piece_N.astype(np.int32), (len(rows.scale_B), 1))
+            piece_BT = np.tile(piece_N.astype(np.int32), (len(rows.keys_B), 1))
             logits_BV, state = read(params, piece_BT, state)
         for first in range(0, characters, _CARRIED_PIECE):
             count = min(_CARRIED_PIECE, characters - first)
@@ -125,7 +126,7 @@ def make_window_decoder(model: LanguageModel, *, context: int) -> Decoder:
             logits_BTV, _ = model.apply(params, window_BT, state)
             logits_BV = jnp.take(logits_BTV, length - 1, axis=1)
             noise_BV = gumbel_noise(rows.keys_B, number, logits_BV.shape[-1])
-            ids_B = scaled_categorical(logits_BV, noise_BV, rows.scale_B)
+            ids_B = rows.policy.draw(logits_BV, noise_BV)
             is_full = length == context
             window_BT = jnp.where(is_full, jnp.roll(window_BT, -1, axis=1), window_BT)
             length = jnp.where(is_full, length, length + 1)
@@ -140,7 +141,7 @@ def make_window_decoder(model: LanguageModel, *, context: int) -> Decoder:
     ) -> Iterator[np.ndarray]:
         seen_N = prompt_N[-context:].astype(np.int32)
         row_T = np.pad(seen_N, (0, context - len(seen_N)))
-        window_BT = jnp.asarray(np.tile(row_T, (len(rows.scale_B), 1)))
+        window_BT = jnp.asarray(np.tile(row_T, (len(rows.keys_B), 1)))
         length = jnp.asarray(len(seen_N), jnp.int32)
         for first in range(0, characters, _WINDOW_PIECE):
             ids_BT, window_BT, length = draw(params, window_BT, length, rows, first)

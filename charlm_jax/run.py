@@ -35,7 +35,8 @@ from charlm_jax.limits import (
     require_within,
 )
 from charlm_jax.models import LanguageModel, build_model
-from charlm_jax.sampling import check_scale, sample_keys
+from charlm_jax.policies import build_policy
+from charlm_jax.sampling import sample_keys
 from charlm_jax.splits import targets as scored
 from charlm_jax.types import CharlmError, Params
 from charlm_jax.vocab import Vocabulary
@@ -97,6 +98,9 @@ class Run:
         *,
         characters: int = 500,
         scale: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
         seed: int = 0,
         mode: str | None = None,
         context: int | None = None,
@@ -109,6 +113,9 @@ class Run:
           prompt: at least one character.
           characters: how many to draw, beyond the prompt. A longer text begins with the shorter.
           scale: the scale factor of the logits, 1 / temperature, in [0, inf].
+          top_k: as in `draw`.
+          top_p: as in `draw`.
+          min_p: as in `draw`.
           seed: root of the noise; the same noise is drawn at every scale.
           mode: as in `draw`.
           context: as in `draw`.
@@ -126,6 +133,9 @@ class Run:
             characters=characters,
             scales=[scale],
             samples=1,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
             seed=seed,
             mode=mode,
             context=context,
@@ -142,6 +152,9 @@ class Run:
         scales: Sequence[float],
         samples: int,
         seed: int,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
         mode: str | None = None,
         context: int | None = None,
         unknown: str = "error",
@@ -156,6 +169,10 @@ class Run:
           samples: how many texts at each scale. Sample i is drawn with the same noise at every
             scale, and does not depend on the other samples.
           seed: root of the noise.
+          top_k: draw from the k most probable symbols alone; 0 is all.
+          top_p: of these, from the fewest whose probability reaches p; 1 is all, 0 the best one.
+          min_p: of these, from those at least so many times as probable as the best; 0 is all.
+            `charlm_jax.policies` defines the three; the scale acts after them.
           mode: `carried` or `window`, which `charlm_jax.generate` defines; `default_mode` if None.
           context: characters in the window, or past positions that attention keeps; the training
             length if None.
@@ -181,18 +198,18 @@ class Run:
         require_within("context", window, 1, MOST_CHARACTERS)
         if mode == "window" or context is not None:
             window = min(window, len(prompt) + characters + 1)  # it is never filled beyond that
-        pairs = list(itertools.product(map(check_scale, scales), range(samples)))
+        pairs = list(itertools.product(scales, range(samples)))
+        policy = build_policy(
+            scale=[scale for scale, _ in pairs], top_k=top_k, top_p=top_p, min_p=min_p
+        )
         prompt_N = self._encode(prompt, unknown, replacement, what="prompt")
         if mode == "carried":
             refuse_too_long(self.model, "prompt and text", len(prompt_N) + characters - 1)
         else:
             refuse_too_long(self.model, "the window", window)
-        rows = Rows(
-            keys_B=sample_keys(seed, samples)[jnp.array([index for _, index in pairs])],
-            scale_B=jnp.array([scale for scale, _ in pairs], jnp.float32),
-        )
+        keys_B = sample_keys(seed, samples)[jnp.array([index for _, index in pairs])]
         decode = make_decoder(self.model, mode=mode, context=window)
-        pieces = decode(self.params, prompt_N, rows, characters)
+        pieces = decode(self.params, prompt_N, Rows(keys_B, policy), characters)
         return ([self.vocabulary.decode(ids_T) for ids_T in ids_BT] for ids_BT in pieces)
 
     def score(

@@ -27,8 +27,23 @@ def temperature(scale: float) -> float:
 
 
 def scaled_probabilities(logits_BV: jax.Array, scale_B: jax.Array) -> jax.Array:
-    """softmax(scale * logits), for finite scales; probs_BV, float32."""
-    return jax.nn.softmax(logits_BV * scale_B[:, None], axis=-1)
+    """softmax(scale * logits): what `scaled_categorical` follows.
+
+    Args:
+      logits_BV: scores, of which one in each row is finite and the others may be -inf.
+      scale_B: scale factors in [0, inf].
+
+    Returns:
+      probs_BV, float32: 0 where the logit is -inf, at every scale. At scale inf the first of the
+      largest has 1.
+    """
+    best_B = jnp.argmax(logits_BV, axis=-1)
+    is_best_BV = jnp.arange(logits_BV.shape[-1])[None, :] == best_B[:, None]
+    is_greedy_B = jnp.isinf(scale_B)
+    may_be_BV = jnp.where(is_greedy_B[:, None], is_best_BV, logits_BV > -jnp.inf)
+    gap_BV = logits_BV - jnp.max(logits_BV, axis=-1, keepdims=True)
+    finite_B = jnp.where(is_greedy_B, 1.0, scale_B)
+    return jax.nn.softmax(jnp.where(may_be_BV, gap_BV * finite_B[:, None], -jnp.inf), axis=-1)
 
 
 def scaled_categorical(logits_BV: jax.Array, gumbel_BV: jax.Array, scale_B: jax.Array) -> jax.Array:
@@ -37,10 +52,11 @@ def scaled_categorical(logits_BV: jax.Array, gumbel_BV: jax.Array, scale_B: jax.
         argmax(logits * min(a, 1) + gumbel * min(1 / a, 1))
 
     is argmax(a * logits + gumbel) divided by max(a, 1), so it is right from a = 0 (uniform) to
-    a = inf (greedy), where a * logits itself is not a number.
+    a = inf (greedy), where a * logits itself is not a number. Of equal scores the first wins: at
+    a = inf, and where gumbel / a is lost in the rounding of the logits (a beyond about 1e6).
 
     Args:
-      logits_BV: finite scores.
+      logits_BV: scores. One of -inf is never drawn, except that a row of nothing else gives 0.
       gumbel_BV: standard Gumbel noise. Noise that does not depend on the scale makes the draws
         of several scales comparable: they differ by the scale alone.
       scale_B: scale factors in [0, inf].
@@ -53,6 +69,7 @@ def scaled_categorical(logits_BV: jax.Array, gumbel_BV: jax.Array, scale_B: jax.
     toward_logits_B = jnp.minimum(scale_B, 1.0)
     toward_noise_B = jnp.minimum(1.0 / scale_B, 1.0)
     scores_BV = logits_BV * toward_logits_B[:, None] + gumbel_BV * toward_noise_B[:, None]
+    scores_BV = jnp.where(logits_BV == -jnp.inf, -jnp.inf, scores_BV)  # -inf * 0 is no number
     return jnp.argmax(scores_BV, axis=-1).astype(jnp.int32)
 
 

@@ -50,6 +50,10 @@ def test_text_is_generated_as_it_is_drawn(run: charlm_jax.Run) -> None:
     assert run.generate("ab", characters=12, scale=2.0, seed=3) == text[:12]
     drawn = run.draw("ab", characters=40, scales=[0.5, 2.0], samples=1, seed=3)
     assert "".join(piece[1] for piece in drawn) == text
+    greedy = run.generate("ab", characters=40, scale=math.inf)
+    for told in ({"top_k": 1}, {"top_p": 0.0}, {"min_p": 1.0}):
+        assert run.generate("ab", characters=40, **told) == greedy
+    assert run.generate("ab", characters=40, scale=2.0, seed=3, top_k=10**9, top_p=1) == text
     with pytest.raises(CharlmError, match="the prompt is empty"):
         run.generate("")
 

@@ -18,9 +18,9 @@ ORDER = [
     "sweeps", "shelf", "speed", "loop", "start", "fault", "comparison", "arms", "run", "trainer",
     "environment", "event_files", "evaluation", "workdir", "checkpoint", "interrupts", "console",
     "tally", "dataset", "train_step", "limits", "effective_context", "evaluate", "generate",
-    "inside", "models", "optim", "losses", "sampling", "state_hash", "randomness", "breakdown",
-    "statistics", "baselines", "corpora", "download", "synthetic", "vocab", "batches", "splits",
-    "logbook", "config_files", "config", "types",
+    "inside", "models", "optim", "losses", "policies", "sampling", "state_hash", "randomness",
+    "breakdown", "statistics", "baselines", "corpora", "download", "synthetic", "vocab", "batches",
+    "splits", "logbook", "config_files", "config", "types",
 ]
 # fmt: on
 DEPTH = {name: depth for depth, name in enumerate(ORDER)}

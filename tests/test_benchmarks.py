@@ -25,6 +25,7 @@ from benchmarks import (
 from benchmarks.data import cut_batches, load_text
 from benchmarks.rounds import Measured, Program, Turn, median_speed, paired_ratio, take_turns
 from benchmarks.time_to_loss import Score, follow
+from charlm_jax.policies import Policy, build_policy
 from charlm_jax.trainer import Trainer
 
 ROOT = Path(__file__).parent.parent
@@ -248,12 +249,40 @@ def test_our_training_makes_its_steps_and_keeps_to_epochs(
     assert made == [(0, 16), (16, 4), (20, 7), (27, 5)]  # an epoch has 27, a dispatch at most 20
 
 
-def test_our_sampling_draws_in_every_stream() -> None:
+@pytest.mark.parametrize("rule", [None, *sampling.TRUNCATIONS])
+def test_our_sampling_draws_in_every_stream(
+    rule: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[dict[str, Any]] = []
+
+    def spy(**numbers: Any) -> Policy:
+        told.append(numbers)
+        return build_policy(**numbers)
+
+    monkeypatch.setattr(ours, "build_policy", spy)
     changes = {"model.embedding_size": 5, "model.hidden_size": 6}
+    truncations = {} if rule is None else sampling.TRUNCATIONS[rule]
     turn = ours.sample(
-        config="tutorial", changes=changes, symbols=7, streams=3, prompt=4, characters=30
+        config="tutorial",
+        changes=changes,
+        symbols=7,
+        streams=3,
+        prompt=4,
+        characters=30,
+        truncations=truncations,
     )
     assert turn() == 3 * 30
+    assert told == [{"scale": [1.0] * 3, **truncations}]
+
+
+def test_every_truncation_is_set_beside_plain_draws_of_the_same_size() -> None:
+    programs = sampling.list_programs(sampling.SIZES, 80)
+    for name in sampling.STREAMS:
+        for rule, truncations in sampling.TRUNCATIONS.items():
+            truncated, plain = sampling.RATIOS[f"{name}_{rule}_vs_{name}"]
+            settings = dict(programs[truncated].settings)
+            assert settings.pop("truncations") == truncations
+            assert settings | {"truncations": {}} == programs[plain].settings
 
 
 def test_a_roof_counts_its_operations() -> None:
@@ -344,6 +373,9 @@ def test_sampling_ends_with_one_object(
     facts = last_object(capsys.readouterr().out)
     assert set(facts["programs"]) == {"one_stream", "torch_one_stream"}
     assert set(facts["ratios"]) == {"one_stream_vs_torch"}
+    only = "--only=streams_64,streams_64_top_k,one_stream_min_p"
+    assert sampling.main(["--json", "--rounds=2", only]) == 0
+    assert set(last_object(capsys.readouterr().out)["ratios"]) == {"streams_64_top_k_vs_streams_64"}
 
 
 def test_a_sequence_length_is_set_beside_the_first(

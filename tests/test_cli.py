@@ -11,6 +11,7 @@ import pytest
 from charlm_jax.cli import main
 from tests.conftest import TINY
 
+TRUNCATIONS = ["top_k", "top_p", "min_p"]
 BASE = str(Path(__file__).parent.parent / "configs" / "base.py")
 OVERRIDES = [
     f"--config.{field}={','.join(value) if isinstance(value, tuple) else value}"
@@ -47,8 +48,9 @@ def test_sample_as_json(workdir: str, capsys: pytest.CaptureFixture[str]) -> Non
     assert main([*command, "--scale=0.5,1,inf", "--num=2", "--seed=1"]) == 0
     rows = _json_lines(capsys.readouterr().out)
     assert [list(row) for row in rows] == [
-        ["scale", "temperature", "seed", "index", "prompt", "text"]
+        ["scale", "temperature", *TRUNCATIONS, "seed", "index", "prompt", "text"]
     ] * 6
+    assert all([row[name] for name in TRUNCATIONS] == [0, 1.0, 0.0] for row in rows)
     assert [(row["scale"], row["temperature"]) for row in rows[::2]] == [
         (0.5, 2.0),
         (1.0, 1.0),
@@ -70,6 +72,18 @@ def test_sample_as_text(workdir: str, capsys: pytest.CaptureFixture[str]) -> Non
     assert main(command) == 0
     both = capsys.readouterr().out
     assert both.startswith(streamed) and "--- scale 0 (temperature inf)" in both
+
+
+def test_sample_truncated(workdir: str, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["sample", f"--workdir={workdir}", "--prompt=a", "--chars=30", "--seed=1"]
+    assert main([*command, "--json", "--scale=0,1,inf", "--top_k=1", "--min_p=0.1"]) == 0
+    rows = _json_lines(capsys.readouterr().out)
+    assert all([row[name] for name in TRUNCATIONS] == [1, 1.0, 0.1] for row in rows)
+    assert len({row["text"] for row in rows}) == 1  # the best symbol, whatever the scale
+    assert main([*command, "--top_p=0"]) == 0
+    printed = capsys.readouterr().out
+    heading = "--- scale 1 (temperature 1), top_p 0.0, seed 1, sample 0"
+    assert printed == f"{heading}\na{rows[0]['text']}\n"
 
 
 @pytest.mark.parametrize("mode", ["window", "sliding", "stream"])

@@ -155,6 +155,8 @@ def test_any_words_behind_a_command(command: list[str], data: st.DataObject) -> 
         "--prompt=",
         "--chars=",
         "--scale=",
+        "--top_k=",
+        "--top_p=",
         "--checkpoint=",
         "--config.",
         "--steps=",
