@@ -19,8 +19,9 @@ ORDER = [
     "environment", "event_files", "evaluation", "workdir", "checkpoint", "interrupts", "console",
     "tally", "dataset", "train_step", "limits", "effective_context", "evaluate", "generate",
     "inside", "models", "optim", "losses", "policies", "sampling", "state_hash", "randomness",
-    "breakdown", "statistics", "baselines", "corpora", "download", "synthetic", "vocab", "batches",
-    "splits", "logbook", "config_files", "config", "types",
+    "breakdown", "text_judge", "text_metrics", "copying", "statistics", "baselines", "corpora",
+    "download", "synthetic", "vocab", "batches", "splits", "logbook", "config_files", "config",
+    "types",
 ]
 # fmt: on
 DEPTH = {name: depth for depth, name in enumerate(ORDER)}
