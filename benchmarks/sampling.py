@@ -33,7 +33,11 @@ from benchmarks.rounds import Program
 SIZES = {"embedding_size": 256, "hidden_size": 512, "symbols": 80, "prompt": 40}
 CHARACTERS = 2_000
 STREAMS = {"one_stream": 1, "streams_64": 64}
-TRUNCATIONS: Mapping[str, Mapping[str, float]] = {"top_k": {"top_k": 20}, "top_p": {"top_p": 0.9}, "min_p": {"min_p": 0.05}}
+TRUNCATIONS: Mapping[str, Mapping[str, float]] = {
+    "top_k": {"top_k": 20},
+    "top_p": {"top_p": 0.9},
+    "min_p": {"min_p": 0.05},
+}
 
 RATIOS: Ratios = {
     "one_stream_vs_tutorial_sampler": ("one_stream", "tutorial_sampler"),

@@ -63,6 +63,25 @@ def load_config(
     Raises:
       CharlmError: no such file, a file that fails, an unknown field, a value that is not allowed.
     """
+    return Config.from_dict(load_fields(spec, overrides, point=point))
+
+
+def load_fields(
+    spec: str,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+    *,
+    point: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """What `load_config` validates: the fields of a file of any kind, with what changes them.
+
+    Args:
+      spec: as for `load_config`.
+      overrides: as for `load_config`.
+      point: as for `load_config`.
+
+    Raises:
+      CharlmError: no such file, a file that fails, an unknown field, a value of another type.
+    """
     config = _get_config(spec)
     config.lock()  # before the overrides: an unlocked ConfigDict grows misspelt keys silently
     for field, value in (point or {}).items():
@@ -74,7 +93,8 @@ def load_config(
         for text in overrides:
             field, value = split_override(text)
             _set(config, field, _parse(value, _get(config, field), field))
-    return Config.from_dict(config.to_dict())
+    fields: dict[str, Any] = config.to_dict()
+    return fields
 
 
 def sweep_points(spec: str) -> list[Mapping[str, Any]]:

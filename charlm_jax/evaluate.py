@@ -30,6 +30,9 @@ from charlm_jax.models import LanguageModel
 from charlm_jax.splits import Part, targets
 from charlm_jax.types import CharlmError, ModelState, Params, bits
 
+Measure = Callable[[jax.Array, jax.Array], jax.Array]
+"""(logits_BTV, targets_BT) -> what is noted of every target: a number, or an array of them."""
+
 Scorer = Callable[[Params, jax.Array, Part], np.ndarray]
 PlacesScorer = Callable[[Params, jax.Array, np.ndarray], np.ndarray]
 
@@ -58,31 +61,55 @@ def mean_score(nll_N: np.ndarray) -> Score:
 
 
 def build_scorer(
-    model: LanguageModel, *, mode: str, context: int, batch_size: int, targets: int = 0
+    model: LanguageModel,
+    *,
+    mode: str,
+    context: int,
+    batch_size: int,
+    targets: int = 0,
+    measure: Measure = negative_log_likelihood,
 ) -> Scorer:
-    """The scorer of a rule by its name; `targets` is what `make_sliding_scorer` calls `most`."""
+    """The scorer of a rule by its name.
+
+    Args:
+      model: what is scored.
+      mode: `window`, `sliding` or `stream`.
+      context: as the rule has it.
+      batch_size: as the rule has it.
+      targets: what `make_sliding_scorer` calls `most`.
+      measure: what is noted of every target, beside the loss that it is by default.
+    """
     if mode == "window":
-        return make_window_scorer(model, context=context, batch_size=batch_size)
+        return make_window_scorer(model, context=context, batch_size=batch_size, measure=measure)
     if mode == "sliding":
-        return make_sliding_scorer(model, context=context, batch_size=batch_size, most=targets)
+        return make_sliding_scorer(
+            model, context=context, batch_size=batch_size, most=targets, measure=measure
+        )
     if mode == "stream":
-        return make_stream_scorer(model, context=context)
+        return make_stream_scorer(model, context=context, measure=measure)
     known = f"{', '.join(MODES[:-1])} or {MODES[-1]}"
     raise CharlmError(f"mode={mode!r} is not known: it must be {known}")
 
 
-def make_window_scorer(model: LanguageModel, *, context: int, batch_size: int) -> Scorer:
+def make_window_scorer(
+    model: LanguageModel,
+    *,
+    context: int,
+    batch_size: int,
+    measure: Measure = negative_log_likelihood,
+) -> Scorer:
     """The `window` rule.
 
     Args:
       model: what is scored.
       context: targets in a window.
       batch_size: most windows scored at once; it does not change the figure.
+      measure: as in `build_scorer`.
 
     Returns:
       (params, ids_N, part) -> nll_N in nats, float32, one entry a target in the text's order.
     """
-    score_batch = _make_batch_scorer(model)
+    score_batch = _make_batch_scorer(model, measure)
 
     def score(params: Params, ids_N: jax.Array, part: Part) -> np.ndarray:
         stretches = [targets(stretch) for stretch in part]
@@ -100,7 +127,7 @@ def make_window_scorer(model: LanguageModel, *, context: int, batch_size: int) -
     return score
 
 
-def _make_batch_scorer(model: LanguageModel) -> Callable[..., jax.Array]:
+def _make_batch_scorer(model: LanguageModel, measure: Measure) -> Callable[..., jax.Array]:
     @jax.jit
     def score_batch(
         params: Params, ids_N: jax.Array, starts_B: jax.Array, offsets_T: jax.Array
@@ -110,7 +137,7 @@ def _make_batch_scorer(model: LanguageModel) -> Callable[..., jax.Array]:
         rows_BT = ids_N[places_BT].astype(jnp.int32)
         state = model.initial_state(len(starts_B), 0)
         logits_BTV, _ = model.apply(params, rows_BT[:, :-1], state)
-        return negative_log_likelihood(logits_BTV, rows_BT[:, 1:])
+        return measure(logits_BTV, rows_BT[:, 1:])
 
     return score_batch
 
@@ -121,18 +148,25 @@ def _batches(starts: np.ndarray, *, length: int, most: int) -> np.ndarray:
     return np.resize(starts, math.ceil(len(starts) / rows) * rows).reshape(-1, rows)
 
 
-def make_places_scorer(model: LanguageModel, *, context: int, batch_size: int) -> PlacesScorer:
+def make_places_scorer(
+    model: LanguageModel,
+    *,
+    context: int,
+    batch_size: int,
+    measure: Measure = negative_log_likelihood,
+) -> PlacesScorer:
     """Characters at given places, each predicted from exactly `context` before it.
 
     Args:
       model: what is scored.
       context: characters that the model reads, from its initial state.
       batch_size: most places scored at once; it does not change the figure.
+      measure: as in `build_scorer`.
 
     Returns:
       (params, ids_N, places_P) -> nll_P in nats, float32; every place is at least `context`.
     """
-    score_batch = _make_batch_scorer(model)
+    score_batch = _make_batch_scorer(model, measure)
     offsets_T = np.arange(context + 1, dtype=np.int32)
 
     def score(params: Params, ids_N: jax.Array, places_P: np.ndarray) -> np.ndarray:
@@ -170,7 +204,12 @@ def sliding_targets(part: Part, *, context: int, most: int) -> np.ndarray:
 
 
 def make_sliding_scorer(
-    model: LanguageModel, *, context: int, batch_size: int, most: int
+    model: LanguageModel,
+    *,
+    context: int,
+    batch_size: int,
+    most: int,
+    measure: Measure = negative_log_likelihood,
 ) -> Scorer:
     """The `sliding` rule.
 
@@ -179,11 +218,14 @@ def make_sliding_scorer(
       context: characters read before each target, from 1.
       batch_size: most targets scored at once; it does not change the figure.
       most: targets, as in `sliding_targets`.
+      measure: as in `build_scorer`.
 
     Returns:
       (params, ids_N, part) -> nll_P in nats, float32, one entry for each of `sliding_targets`.
     """
-    score_places = make_places_scorer(model, context=context, batch_size=batch_size)
+    score_places = make_places_scorer(
+        model, context=context, batch_size=batch_size, measure=measure
+    )
 
     def score(params: Params, ids_N: jax.Array, part: Part) -> np.ndarray:
         return score_places(params, ids_N, sliding_targets(part, context=context, most=most))
@@ -191,13 +233,16 @@ def make_sliding_scorer(
     return score
 
 
-def make_stream_scorer(model: LanguageModel, *, context: int) -> Scorer:
+def make_stream_scorer(
+    model: LanguageModel, *, context: int, measure: Measure = negative_log_likelihood
+) -> Scorer:
     """The `stream` rule.
 
     Args:
       model: what is scored.
       context: past positions that an attention layer keeps; a recurrent layer keeps its state
         whatever the number.
+      measure: as in `build_scorer`.
 
     Returns:
       (params, ids_N, part) -> nll_N in nats, float32, one entry a target in the text's order.
@@ -209,7 +254,7 @@ def make_stream_scorer(model: LanguageModel, *, context: int) -> Scorer:
     ) -> tuple[jax.Array, ModelState]:
         row_1T = row_1T.astype(jnp.int32)
         logits_1TV, state = model.apply(params, row_1T[:, :-1], state)
-        return negative_log_likelihood(logits_1TV, row_1T[:, 1:])[0], state
+        return measure(logits_1TV, row_1T[:, 1:])[0], state
 
     def pieces(params: Params, text_N: np.ndarray) -> Iterator[jax.Array]:
         state = model.initial_state(1, context)
@@ -223,11 +268,11 @@ def make_stream_scorer(model: LanguageModel, *, context: int) -> Scorer:
     def stretch(params: Params, ids_N: jax.Array, positions: range) -> np.ndarray:
         predicted = targets(positions)
         text_N = np.asarray(ids_N[predicted.start - 1 : predicted.stop])
-        nothing = np.zeros(0, np.float32)
-        nll_N = np.concatenate([nothing, *map(np.asarray, pieces(params, text_N))])
+        nll_N = np.concatenate([np.asarray(nll_T) for nll_T in pieces(params, text_N)])
         return nll_N[: len(predicted)]
 
     def score(params: Params, ids_N: jax.Array, part: Part) -> np.ndarray:
-        return np.concatenate([stretch(params, ids_N, positions) for positions in part])
+        read = [positions for positions in part if targets(positions)]
+        return np.concatenate([stretch(params, ids_N, positions) for positions in read])
 
     return score

@@ -274,7 +274,7 @@ class Run:
           CharlmError: no such part, a text that has changed since, a context that makes no sense.
         """
         score = self._scorer(mode, context, targets)
-        dataset = self._dataset(progress)
+        dataset = self.dataset(progress)
         wanted = self._evaluation(dataset, split, mode, context, targets)
         refuse_part(self.model, dataset.part(split), mode=mode, context=self._context(context))
         nll_N = score(self.params, jnp.asarray(dataset.ids_N), dataset.part(split))
@@ -291,7 +291,7 @@ class Run:
     ) -> tuple[Evaluation, np.ndarray]:
         """What `evaluate` gives: read from the run's folder, or else computed and kept there."""
         self._scorer(mode, context, targets)  # refuses what `evaluate` does
-        wanted = self._evaluation(self._dataset(progress), split, mode, context, targets)
+        wanted = self._evaluation(self.dataset(progress), split, mode, context, targets)
         place = Workdir(self.workdir)
         found = read_evaluation(place, wanted)
         if found is None:
@@ -330,7 +330,12 @@ class Run:
             raise CharlmError(f"the {what} has no character that the model knows")
         return ids_N
 
-    def _dataset(self, progress: Progress | None) -> Dataset:
+    def dataset(self, progress: Progress | None = None) -> Dataset:
+        """The text that the run was trained on, and its parts.
+
+        Raises:
+          CharlmError: the text is not there, or has changed since.
+        """
         dataset = load_dataset(self.config, progress=progress)
         if dataset.fingerprint != Workdir(self.workdir).read_fingerprint():
             raise CharlmError(

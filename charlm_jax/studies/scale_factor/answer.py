@@ -1,0 +1,164 @@
+"""What the study of scale factors found, in sentences made from its numbers."""
+
+import math
+from collections.abc import Sequence
+
+from charlm_jax.statistics import Interval
+from charlm_jax.studies.scale_factor.measures import Findings, Text
+from charlm_jax.text_judge import Judgement
+
+TEXTBOOK_SCALES = (0.5, 1.0, 2.0)
+_MOST_SHOWN = 80  # characters of a copy
+
+
+def answer(findings: Findings) -> list[str]:
+    """Paragraphs about one run."""
+    paragraphs = [_calibration(findings), _even(findings)]
+    scales = findings.of("scale")
+    if scales:
+        paragraphs += [_nearest(scales, findings.human), _limits(scales, findings.human)]
+        paragraphs.append(_recommended(scales, findings.human))
+    paragraphs += [_truncations(findings)] if len(scales) < len(findings.texts) else []
+    return [*paragraphs, _copies(findings)]
+
+
+def nearest(texts: Sequence[Text]) -> Text:
+    """The one whose strings of 4 characters diverge least from human text."""
+    return min(texts, key=lambda text: text.judgement.divergence_bits.mean)
+
+
+def _calibration(findings: Findings) -> str:
+    held_out = findings.held_out
+    found = held_out.calibrated
+    if found.low > 1:
+        verdict = "the model is not as sure as it could be"
+    elif found.high < 1:
+        verdict = "the model is too sure of itself"
+    else:
+        verdict = "the model is as sure as it should be"
+    return (
+        f"The held-out loss is least at scale {_ends(found, 3)}: {verdict}. It is "
+        f"{held_out.least_loss.mean:.4f} nats per character there, and {held_out.loss.mean:.4f} at "
+        f"scale 1."
+    )
+
+
+def _even(findings: Findings) -> str:
+    human = findings.held_out.least_loss.mean
+    if findings.even is None:
+        return (
+            f"At none of the scales between those that were tried has drawn text the "
+            f"{human:.4f} nats per character of held-out text."
+        )
+    return (
+        f"What is drawn is as uncertain as held-out text is to the model, {human:.4f} nats per "
+        f"character, at scale {_ends(findings.even, 3)}."
+    )
+
+
+def _nearest(texts: Sequence[Text], human: Judgement) -> str:
+    best = nearest(texts)
+    found = best.judgement.divergence_bits
+    alike = [
+        f"{text.setting.scale:g}"
+        for text in texts
+        if text is not best and text.judgement.divergence_bits.low < found.high
+    ]
+    words = (
+        f"Most like held-out text is what is drawn at scale {best.setting.scale:g}: its strings of "
+        f"four characters diverge by {_ends(found, 3)} bits, where as much other "
+        f"human text does by {_ends(human.divergence_bits, 3)}"
+    )
+    return f"{words}; not clearly farther: {', '.join(alike)}." if alike else f"{words}."
+
+
+def _limits(texts: Sequence[Text], human: Judgement) -> str:
+    parts = []
+    if human.word_validity is not None:
+        least = human.word_validity
+        spelt = [text for text in texts if _validity(text).high >= least.low]
+        parts.append(
+            f"words are as often known to the training text as a human's ({_ends(least, 3)}) from "
+            f"scale {spelt[0].setting.scale:g} on"
+            if spelt
+            else f"at no scale are words as often known to the training text as a human's "
+            f"({_ends(least, 3)})"
+        )
+    most = human.repeated
+    repeating = [text for text in texts if text.judgement.repeated.low > most.high]
+    parts.append(
+        f"text repeats itself more than a human's ({_ends(most, 3)}) from scale "
+        f"{repeating[0].setting.scale:g} on"
+        if repeating
+        else f"at no scale does text repeat itself more than a human's ({_ends(most, 3)})"
+    )
+    joined = "; ".join(parts)
+    return f"{joined[0].upper()}{joined[1:]}."
+
+
+def _recommended(texts: Sequence[Text], human: Judgement) -> str:
+    best = nearest(texts)
+    words = (
+        f"Recommended for text like the book's: scale {best.setting.scale:g}, where "
+        f"{_validity(best).mean:.0%} of the words are known to the training text and "
+        f"{best.judgement.distinct_6grams.mean:.0%} of the 6-grams are distinct"
+    )
+    if human.word_validity is not None:
+        words += f" (a human's {human.word_validity.mean:.0%}"
+        words += f" and {human.distinct_6grams.mean:.0%})"
+    place = list(texts).index(best)
+    if place:
+        fresh = texts[place - 1]
+        words += (
+            f". Fresher, and worse spelt: scale {fresh.setting.scale:g}, with "
+            f"{_validity(fresh).mean:.0%} and {fresh.judgement.distinct_6grams.mean:.0%}"
+        )
+    if place + 1 < len(texts):
+        safe = texts[place + 1]
+        words += (
+            f". Better spelt, and more of the same: scale {safe.setting.scale:g}, with "
+            f"{_validity(safe).mean:.0%} and {safe.judgement.distinct_6grams.mean:.0%}"
+        )
+    return f"{words}."
+
+
+def _validity(text: Text) -> Interval:
+    return text.judgement.word_validity or Interval(math.nan, -math.inf, math.inf)
+
+
+def _truncations(findings: Findings) -> str:
+    parts = []
+    for varied in dict.fromkeys(text.setting.varied for text in findings.texts):
+        best = nearest(findings.of(varied))
+        parts.append(
+            f"{best.setting.name}, {_ends(best.judgement.divergence_bits, 3)} bits, "
+            f"{_validity(best).mean:.3f} of the words known"
+        )
+    return f"The best of each kind by the same divergence: {'; '.join(parts)}."
+
+
+def _copies(findings: Findings) -> str:
+    text = max(findings.texts, key=_longest)
+    copy = text.judgement.longest_copy
+    most = max(findings.texts, key=lambda text: text.judgement.copied.mean)
+    words = (
+        f"Of all strings of 24 characters, {_ends(most.judgement.copied, 4)} stand in the training "
+        f"text at {most.setting.name}, where most do; of held-out text "
+        f"{_ends(findings.human.copied, 4)} do."
+    )
+    if copy is None:
+        return words
+    run = text.samples[copy.sample][copy.start : copy.start + copy.length]
+    return (
+        f"{words} The longest copy, {copy.length} characters at {text.setting.name}, stands at "
+        f"character {copy.place:,}: {run[:_MOST_SHOWN]!r}."
+    )
+
+
+def _longest(text: Text) -> int:
+    copy = text.judgement.longest_copy
+    return 0 if copy is None else copy.length
+
+
+def _ends(found: Interval, digits: int) -> str:
+    return f"{found.mean:.{digits}f} [{found.low:.{digits}f}, {found.high:.{digits}f}]"

@@ -1,0 +1,260 @@
+"""What a run's text is like under every setting, and how sure the run is of held-out text.
+
+Letters of this module: N held-out characters, S samples, T characters of each, A scale factors.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from charlm_jax.calibration import (
+    Bin,
+    Predictions,
+    calibrated_scale,
+    crossing,
+    measure_predictions,
+    reliability,
+    scale_grid,
+    split_predictions,
+)
+from charlm_jax.drawn import Drawn, make_drawn_scorer
+from charlm_jax.evaluate import build_scorer
+from charlm_jax.generate import Rows, make_decoder
+from charlm_jax.policies import Policy, build_policy
+from charlm_jax.run import Run
+from charlm_jax.sampling import sample_keys
+from charlm_jax.statistics import Interval, mean_interval
+from charlm_jax.studies.scale_factor.settings import Draws, Setting
+from charlm_jax.text_judge import Judgement, TextJudge, build_judge, human_samples
+from charlm_jax.types import CharlmError
+
+# From 1/5 to 5, with 1 in the middle.
+GRID_A = scale_grid(0.2, 5.0, 61)
+
+_PROMPT = 40  # characters of held-out text, where the wanted prompt does not do
+
+
+class Text(NamedTuple):
+    """What was drawn under one setting.
+
+    Attributes:
+      setting: of the policy.
+      samples: the texts, without the prompt.
+      judgement: measures of text.
+      surprisal: nats per character, of the model at scale 1 at its own text.
+      entropy: nats per character, of what each was drawn from.
+      entropy_T: the same by place, mean over samples.
+      entropy_S: the same by sample, mean over places.
+    """
+
+    setting: Setting
+    samples: Sequence[str]
+    judgement: Judgement
+    surprisal: Interval
+    entropy: Interval
+    entropy_T: np.ndarray
+    entropy_S: np.ndarray
+
+
+class HeldOut(NamedTuple):
+    """How sure a run is of held-out text.
+
+    Attributes:
+      characters: of it.
+      loss: nats per character at scale 1.
+      least_loss: nats per character at the calibrated scale.
+      calibrated: the scale at which the loss is least.
+      loss_A: at the scales of `GRID_A`.
+      bins: of the reliability diagram.
+      least_loss_N: nats, at the calibrated scale.
+    """
+
+    characters: int
+    loss: Interval
+    least_loss: Interval
+    calibrated: Interval
+    loss_A: np.ndarray
+    bins: Sequence[Bin]
+    least_loss_N: np.ndarray
+
+    def loss_at(self, scale: float) -> float:
+        """The loss at a scale of the grid's range, in nats per character."""
+        return float(np.interp(math.log(scale), np.log(GRID_A), self.loss_A))
+
+
+class Findings(NamedTuple):
+    """All of a run.
+
+    Attributes:
+      name: of the run and its checkpoint.
+      held_out: how sure the run is of it.
+      human: held-out text, judged as if it had been drawn.
+      texts: what was drawn, by setting.
+      even: the scale at which what is drawn has as much entropy as the human text; None if that
+        lies outside the settings.
+    """
+
+    name: str
+    held_out: HeldOut
+    human: Judgement
+    texts: Sequence[Text]
+    even: Interval | None
+
+    def of(self, varied: str) -> list[Text]:
+        """What was drawn where this was varied, the smallest value first."""
+        found = [text for text in self.texts if text.setting.varied == varied]
+        return sorted(found, key=lambda text: text.setting.value)
+
+
+def choose_prompt(run: Run, wanted: str, split: str) -> str:
+    """The wanted prompt, or the first characters of held-out text where that does not do."""
+    dataset = run.dataset()
+    if wanted and set(wanted) <= set(run.vocabulary.symbols):
+        return wanted
+    first = dataset.part(split)[0]
+    return dataset.corpus.text[first.start : min(first.stop, first.start + _PROMPT)]
+
+
+def build_run_judge(run: Run, draws: Draws, split: str) -> TextJudge:
+    """A judge of as much text as is drawn under a setting."""
+    dataset = run.dataset()
+    text = dataset.corpus.text
+    human = human_samples(
+        text, dataset.part(split), samples=2 * draws.samples, characters=draws.characters
+    )
+    return build_judge(text, dataset.part("train"), human)
+
+
+def measure_run(
+    run: Run, draws: Draws, settings: Sequence[Setting], judge: TextJudge, *, split: str
+) -> Findings:
+    """Draw under every setting, and judge what was drawn.
+
+    Args:
+      run: that draws, its state carried.
+      draws: how much.
+      settings: to draw under.
+      judge: of such text; see `build_run_judge`.
+      split: the held-out part.
+
+    Raises:
+      CharlmError: a model that cannot carry its state, bad numbers, nothing held out.
+    """
+    if run.model.max_length is not None:
+        raise CharlmError(
+            f"{run.workdir} has learned positions: it cannot carry its state on, and this study "
+            f"draws and scores so"
+        )
+    held_out = measure_held_out(run, split)
+    by_varied: dict[str, list[Setting]] = {}
+    for setting in settings:
+        by_varied.setdefault(setting.varied, []).append(setting)
+    prompt_N = run.vocabulary.encode(draws.prompt)
+    texts = [
+        text for alike in by_varied.values() for text in _draw(run, prompt_N, draws, alike, judge)
+    ]
+    scales = [text for text in texts if text.setting.varied == "scale"]
+    name = f"{run.workdir.resolve().name}, checkpoint {run.checkpoint}"
+    return Findings(name, held_out, judge.human, texts, _even_scale(scales, held_out))
+
+
+def measure_held_out(run: Run, split: str) -> HeldOut:
+    """One pass over held-out text, the state carried through it."""
+    dataset = run.dataset()
+    part = dataset.part(split)
+    score = build_scorer(
+        run.model,
+        mode="stream",
+        context=run.config.data.sequence_length,
+        batch_size=1,
+        measure=measure_predictions(GRID_A),
+    )
+    found_NX = score(run.params, jnp.asarray(dataset.ids_N), part)
+    predictions = split_predictions(found_NX, len(GRID_A))
+    calibrated = calibrated_scale(GRID_A, predictions)
+    least_loss_N = _at(calibrated.mean, predictions)
+    return HeldOut(
+        characters=len(found_NX),
+        loss=mean_interval([_at(1.0, predictions)]),
+        least_loss=mean_interval([least_loss_N]),
+        calibrated=calibrated,
+        loss_A=predictions.loss_NA.mean(axis=0, dtype=np.float64),
+        bins=reliability(predictions),
+        least_loss_N=least_loss_N,
+    )
+
+
+def _at(scale: float, predictions: Predictions) -> np.ndarray:
+    """loss_N at a scale, straight between two of the grid over its logarithm."""
+    place = np.interp(math.log(scale), np.log(GRID_A), np.arange(len(GRID_A)))
+    left = min(int(place), len(GRID_A) - 2)
+    low_N, high_N = predictions.loss_NA[:, left], predictions.loss_NA[:, left + 1]
+    return np.asarray(low_N + (place - left) * (high_N - low_N))
+
+
+def _draw(
+    run: Run, prompt_N: np.ndarray, draws: Draws, settings: Sequence[Setting], judge: TextJudge
+) -> list[Text]:
+    """Draw under settings that vary the same, all at once."""
+    samples = draws.samples
+    each = [setting for setting in settings for _ in range(samples)]
+    policy = build_policy(
+        scale=[setting.scale for setting in each],
+        top_k=[setting.top_k for setting in each],
+        top_p=[setting.top_p for setting in each],
+        min_p=[setting.min_p for setting in each],
+    )
+    ids_BT, scores = _draw_rows(run, prompt_N, draws, policy)
+    texts = []
+    for number, setting in enumerate(settings):
+        own = slice(number * samples, (number + 1) * samples)
+        drawn = [run.vocabulary.decode(ids_T) for ids_T in ids_BT[own]]
+        surprisal_S, entropy_S = (x_BT[own].mean(axis=1, dtype=np.float64) for x_BT in scores)
+        texts.append(
+            Text(
+                setting,
+                drawn,
+                judge.judge(drawn),
+                surprisal=mean_interval([surprisal_S], block=1),
+                entropy=mean_interval([entropy_S], block=1),
+                entropy_T=scores.entropy_BT[own].mean(axis=0, dtype=np.float64),
+                entropy_S=entropy_S,
+            )
+        )
+    return texts
+
+
+def _draw_rows(
+    run: Run, prompt_N: np.ndarray, draws: Draws, policy: Policy
+) -> tuple[np.ndarray, Drawn]:
+    """ids_BT, the same noise under every setting, and what the model makes of them."""
+    context = run.config.data.sequence_length
+    settings = len(policy.scale_B) // draws.samples
+    keys_B = jnp.tile(sample_keys(draws.seed, draws.samples), settings)
+    decode = make_decoder(run.model, mode="carried", context=context)
+    pieces = decode(run.params, prompt_N, Rows(keys_B, policy), draws.characters)
+    ids_BT = np.concatenate(list(pieces), axis=1)
+    score = make_drawn_scorer(run.model, context=context)
+    return ids_BT, score(run.params, prompt_N, ids_BT, policy)
+
+
+def _even_scale(texts: Sequence[Text], held_out: HeldOut) -> Interval | None:
+    """The scale at which drawn text has the entropy of the human text, from both's spread.
+
+    Of the human text's entropy the best that the run can say is its least held-out loss.
+    """
+    ordered = sorted(texts, key=lambda text: text.setting.scale)
+    scales_A = np.array([text.setting.scale for text in ordered])
+    is_usable_A = (scales_A > 0) & np.isfinite(scales_A)
+    if is_usable_A.sum() < 2:
+        return None
+    entropy_SA = np.stack([text.entropy_S for text in ordered], axis=1)[:, is_usable_A]
+    return crossing(
+        scales_A[is_usable_A],
+        entropy_SA - held_out.least_loss.mean,
+        block=1,
+        others_M=held_out.least_loss_N,
+    )

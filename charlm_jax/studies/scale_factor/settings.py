@@ -1,0 +1,86 @@
+"""What is drawn, and under which settings: a sweep's file, read."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from charlm_jax.config_files import load_fields, sweep_points
+from charlm_jax.sampling import temperature
+from charlm_jax.types import CharlmError
+
+POLICY = ("scale", "top_k", "top_p", "min_p")
+
+
+class Setting(NamedTuple):
+    """How text is drawn.
+
+    Attributes:
+      varied: the one of the others that this setting stands for.
+      scale: the scale factor, 1 / temperature.
+      top_k: as in `charlm_jax.policies`.
+      top_p: as in `charlm_jax.policies`.
+      min_p: as in `charlm_jax.policies`.
+    """
+
+    varied: str
+    scale: float
+    top_k: int
+    top_p: float
+    min_p: float
+
+    @property
+    def value(self) -> float:
+        """Of what is varied."""
+        return float(getattr(self, self.varied))
+
+    @property
+    def name(self) -> str:
+        """In words."""
+        if self.varied == "scale":
+            return f"scale {self.scale:g} (temperature {temperature(self.scale):.3g})"
+        return f"{self.varied} {self.value:g}"
+
+
+class Draws(NamedTuple):
+    """What is common to all settings.
+
+    Attributes:
+      prompt: what every sample goes on from.
+      samples: under each setting.
+      characters: drawn in each sample.
+      seed: root of the noise.
+    """
+
+    prompt: str
+    samples: int
+    characters: int
+    seed: int
+
+
+def load_settings(spec: str, overrides: Sequence[str] = ()) -> tuple[Draws, list[Setting]]:
+    """Read a sweep of settings.
+
+    Args:
+      spec: `sweeps/scale_factor`, or a file like it.
+      overrides: texts such as `samples=10`.
+
+    Raises:
+      CharlmError: no such file, a field that is missing or unknown, a point that varies something
+        else than one of `POLICY`.
+    """
+    fields = load_fields(spec, overrides)
+    wanted = {*Draws._fields, *POLICY}
+    if set(fields) != wanted:
+        odd = ", ".join(sorted(set(fields) ^ wanted))
+        raise CharlmError(f"{spec} is no sweep of drawing: missing or not known in it: {odd}")
+    draws = Draws(**{name: fields.pop(name) for name in Draws._fields})
+    settings = []
+    for number, point in enumerate(sweep_points(spec), start=1):
+        if len(point) != 1 or not set(point) <= set(POLICY):
+            raise CharlmError(
+                f"point {number} of {spec} is {dict(point)!r}: it must vary one of "
+                f"{', '.join(POLICY)}"
+            )
+        (varied,) = point
+        policy = load_fields(spec, overrides, point=point)
+        settings.append(Setting(varied, *(policy[name] for name in POLICY)))
+    return draws, settings
