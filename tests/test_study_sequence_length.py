@@ -150,9 +150,8 @@ def test_arms_have_equal_characters_or_equal_seconds(
     keys = [(model, length) for model in preset.models for length in preset.lengths]
     speeds = {key: 10_000.0 + 500 * number for number, key in enumerate(keys)}
     rates = {
-        (model, length, state): 1 / length
-        for model, state in itertools.product(preset.models, LOADERS)
-        for length in preset.tuned
+        (model, length, state): (1 if state == "reset" else 2) / length
+        for model, length, state in itertools.product(preset.models, preset.lengths, LOADERS)
     }
     plan = study.plan(rates, speeds)
     points = {point for points in plan.values() for point in points}
@@ -165,8 +164,7 @@ def test_arms_have_equal_characters_or_equal_seconds(
         assert config.train.max_steps * BATCH_CHARACTERS == arm.characters
         assert config.data.loader == LOADERS[arm.state]
         assert config.optimizer.learning_rate == arm.rate
-        if arm.length in preset.tuned:
-            assert arm.rate == 1 / arm.length
+        assert arm.rate == rates[arm.model, arm.length, arm.state]
     assert {model for model, budget in by_budget if budget == "seconds"} == {*preset.timed}
     for (model, budget), arms in by_budget.items():
         assert [arm.length for arm in arms if arm.state == "reset"] == [*preset.lengths]

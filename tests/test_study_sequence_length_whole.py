@@ -25,7 +25,6 @@ PRESET = Preset(
     lengths=LENGTHS,
     seeds=(1,),
     characters=300_000,
-    tuned=LENGTHS,
     rate_factors=(1.0,),
     reach=64,
     context_reach=16,

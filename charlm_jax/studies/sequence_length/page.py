@@ -15,8 +15,8 @@ Sequences are cut from the text one after another and read in a shuffled order, 
 state (reset), or read in the text's order, and the state goes on from batch to batch (carried). A
 batch has 2,560 characters at every length T, so equal characters are equally many updates; equal
 seconds are those of this machine, measured beforehand with one run at a time on all its cores. The
-text is cut 80/10/10. On the second part the learning rate is chosen for each model and way with
-the state, at some lengths, and the others have that of the nearest; all figures are of the third.
+text is cut 80/10/10. On the second part the learning rate is chosen among three, in the first seed,
+for each model, length and way with the state; all figures are of the third.
 "In windows" begins anew every 64 characters; "reading on" carries the state through the whole part,
 or, where a model keeps what it has read, the last T characters. Differences are taken run by run,
 since runs of a seed begin with the same weights, and character by character; one whose 95 %
@@ -27,7 +27,7 @@ class Results(NamedTuple):
     """What the study found.
 
     Attributes:
-      tried: held-out loss by learning rate, for every model, tuned length and state.
+      tried: held-out loss by learning rate, for every model, length and state.
       figures: of every arm.
       groups: arms that differ by their length alone.
       carried: what carrying the state changes, by model and length.

@@ -42,9 +42,7 @@ class Preset(NamedTuple):
       lengths: T.
       seeds: of every arm.
       characters: that an arm reads.
-      tuned: those of the lengths at which rates are tried, in the first seed; each of the others
-        has the rate of the nearest of them.
-      rate_factors: the rates that are tried, over that of the model's own config.
+      rate_factors: the rates that are tried in the first seed, over the one that the model has.
       reach: of the windows for the loss by position, in characters.
       context_reach: characters before a target where those beyond n are changed.
       context_targets: how many targets for that.
@@ -55,7 +53,6 @@ class Preset(NamedTuple):
     lengths: tuple[int, ...]
     seeds: tuple[int, ...]
     characters: int
-    tuned: tuple[int, ...]
     rate_factors: tuple[float, ...]
     reach: int
     context_reach: int
@@ -116,16 +113,16 @@ class Study:
     def tune(self) -> dict[RateKey, dict[float, float]]:
         """By model, length and state, the loss on the second part for every rate that is tried."""
         named = {}
-        for model in self.preset.models:
-            own = load_config(model).optimizer.learning_rate
-            for length, state in itertools.product(self.preset.tuned, LOADERS):
-                for rate in (own * factor for factor in self.preset.rate_factors):
-                    (point,) = self._points(
-                        *(model, length, state, rate),
-                        characters=_whole_batches(self.preset.characters),
-                        seeds=self.preset.seeds[:1],
-                    )
-                    named[point] = (model, length, state), rate
+        for key in itertools.product(self.preset.models, self.preset.lengths, LOADERS):
+            model, length, _ = key
+            own = self.config(model, length).optimizer.learning_rate
+            for rate in (own * factor for factor in self.preset.rate_factors):
+                (point,) = self._points(
+                    *(*key, rate),
+                    characters=_whole_batches(self.preset.characters),
+                    seeds=self.preset.seeds[:1],
+                )
+                named[point] = key, rate
         losses = self.train(list(named))
         tried: dict[RateKey, dict[float, float]] = {}
         for point, (key, rate) in named.items():
@@ -141,7 +138,7 @@ class Study:
         the other.
 
         Args:
-          rates: the chosen one, by model, tuned length and state.
+          rates: the chosen one, by model, length and state.
           speeds: characters per second by model and length.
         """
         plan = {}
@@ -154,7 +151,7 @@ class Study:
                         continue
                     share = 1.0 if budget == "characters" else speed / median
                     characters = _whole_batches(int(self.preset.characters * share))
-                    rate = rates[model, self._nearest_tuned(length), state]
+                    rate = rates[model, length, state]
                     arm = Arm(
                         *(model, length, state, budget, rate, characters),
                         seconds=characters / speed,
@@ -239,9 +236,6 @@ class Study:
         return train_flops(
             self.config(model, length).model, symbols=symbols, sequence_length=length
         )
-
-    def _nearest_tuned(self, length: int) -> int:
-        return min(self.preset.tuned, key=lambda tuned: abs(math.log(tuned / length)))
 
     def _points(
         self,
