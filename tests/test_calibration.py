@@ -112,7 +112,7 @@ def test_a_model_that_knows_nothing_has_no_calibrated_scale(ids_N: np.ndarray) -
 
 def test_a_crossing_and_its_interval() -> None:
     scales_A = np.array([0.5, 1.0, 2.0, 4.0])
-    values_NA = np.tile(np.log(scales_A / 1.5), (60, 1))
+    values_NA = np.tile(3 * np.log(scales_A / 1.5), (60, 1))
     assert crossing(scales_A, values_NA, block=1) == pytest.approx((1.5, 1.5, 1.5))
     assert crossing(scales_A, values_NA + 9.0) is None
     generator = np.random.default_rng(0)
