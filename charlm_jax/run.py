@@ -1,11 +1,9 @@
 """A trained run, picked up again: to draw text from it, score text with it, look inside it."""
 
-import contextlib
 import dataclasses
 import functools
 import itertools
 import math
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from charlm_jax.checkpoint import Checkpoints, DamagedCheckpoint
 from charlm_jax.config import Config
 from charlm_jax.dataset import Dataset, load_dataset
 from charlm_jax.download import Progress
@@ -40,6 +37,7 @@ from charlm_jax.sampling import sample_keys
 from charlm_jax.splits import targets as scored
 from charlm_jax.types import CharlmError, Params
 from charlm_jax.vocab import Vocabulary
+from charlm_jax.weights import read_weights
 from charlm_jax.workdir import Workdir
 
 _MOST_TEXTS = 10_000  # drawn at once
@@ -378,10 +376,6 @@ class Run:
         return self.config.evaluation_context if context is None else context
 
 
-def _averages(config: Config) -> bool:
-    return config.optimizer.average_decay > 0
-
-
 def load_run(
     workdir: Path | str, *, checkpoint: str | int = "best", weights: str | None = None
 ) -> Run:
@@ -402,45 +396,6 @@ def load_run(
         model = _shared_model(config.model, len(vocabulary))
     except CharlmError as error:
         raise CharlmError(f"{place.config_file} does not fit: {error}") from error
-    kinds = ("average", "raw") if _averages(config) else ("raw",)
-    weights = kinds[0] if weights is None else weights
-    if weights not in kinds:
-        raise CharlmError(
-            f"weights={weights!r} is not to be had from {place.path}: it has {' and '.join(kinds)}"
-        )
-    checkpoints = Checkpoints(place.checkpoints)
-    if not checkpoints.steps():
-        raise CharlmError(f"the run at {place.path} has no checkpoint yet: train it first")
     like = jax.eval_shape(lambda: model.init(jax.random.key(0)))
-    like = {"raw": like, "average": like} if _averages(config) else like
-    fingerprint = place.read_fingerprint()
-    try:
-        step = checkpoints.choose(str(checkpoint))
-        if checkpoint == "latest":
-            sound, damages = checkpoints.latest_sound()
-            for damage in damages if sound is not None else ():
-                warnings.warn(f"{damage}: checkpoint {sound} is used", stacklevel=2)
-            step = step if sound is None else sound
-        if checkpoints.read_meta(step).get("fingerprint") != fingerprint:
-            raise CharlmError(
-                f"checkpoint {step} of {place.path} was trained on another text or other symbols "
-                f"than {place.vocabulary_file.name} says: put the right file back"
-            )
-        kept = checkpoints.restore(step, "params", like)
-        params = jax.tree.map(jnp.asarray, kept[weights] if _averages(config) else kept)
-    except DamagedCheckpoint as error:
-        raise CharlmError(f"{error}; {_others(checkpoints)}") from error
-    return Run(place.path, config, vocabulary, model, params, step, weights)
-
-
-def _others(checkpoints: Checkpoints) -> str:
-    """Which checkpoints could be named in place of a damaged one."""
-    sound = []
-    for step in checkpoints.steps():
-        with contextlib.suppress(DamagedCheckpoint):
-            checkpoints.verify(step)
-            sound.append(str(step))
-    if not sound:
-        return "no other is sound"
-    noun, verb = ("checkpoint", "is") if len(sound) == 1 else ("checkpoints", "are")
-    return f"{noun} {', '.join(sound)} {verb} sound"
+    read = read_weights(place, config, like, checkpoint=str(checkpoint), kind=weights)
+    return Run(place.path, config, vocabulary, model, *read)
