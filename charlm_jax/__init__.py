@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from charlm_jax.api import train
     from charlm_jax.config import Config
     from charlm_jax.config_files import load_config
+    from charlm_jax.export import write_export
     from charlm_jax.interrupts import Interrupted
     from charlm_jax.report.runs_page import write_report
     from charlm_jax.run import Run, load_run
@@ -27,6 +28,7 @@ __all__ = [
     "load_config",
     "load_run",
     "train",
+    "write_export",
     "write_report",
 ]
 
@@ -38,6 +40,7 @@ _HOMES = {
     "load_config": "config_files",
     "load_run": "run",
     "train": "api",
+    "write_export": "export",
     "write_report": "report.runs_page",
 }
 

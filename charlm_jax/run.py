@@ -382,7 +382,7 @@ def load_run(
     """Pick up a run.
 
     Args:
-      workdir: its folder.
+      workdir: its folder, or an exported model.
       checkpoint: `best` (the latest, where nothing was validated), `latest`, or a step. In place of
         a damaged `latest` the one before is taken, with a warning.
       weights: `raw`, or their moving `average`; the average, where the run kept one, if None.

@@ -54,8 +54,9 @@ def run_folders(folder: Path | str) -> list[Path]:
     """A run's folder, or those of all runs below a folder, by name.
 
     Raises:
-      CharlmError: there is no run.
+      CharlmError: there is no run; it is an exported model.
     """
+    Workdir(folder).refuse_exported()
     found = list(_run_folders(Path(folder)))
     if not found:
         raise CharlmError(f"no run in {folder}: name the folder of a run, or one with runs in it")
@@ -64,7 +65,8 @@ def run_folders(folder: Path | str) -> list[Path]:
 
 def _run_folders(root: Path) -> Iterator[Path]:
     if (root / "config.json").is_file():
-        yield root
+        if not Workdir(root).is_exported:
+            yield root
         return
     try:
         paths = sorted(root.iterdir())

@@ -53,6 +53,7 @@ def verify_run(
     if steps < 1:
         raise CharlmError(f"steps={steps} is not allowed: it must be at least 1")
     place = Workdir(workdir)
+    place.refuse_exported()
     config, facts = place.read_config(), place.read_facts()
     recorded = {row["step"]: row["state_hash"] for row in Logbook(place.metrics_file).rows()}
     if not recorded:

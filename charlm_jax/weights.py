@@ -1,4 +1,4 @@
-"""A trained model's weights, from the checkpoints of a run."""
+"""A trained model's weights: from the checkpoints of a run, or from an exported model."""
 
 import contextlib
 import warnings
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from charlm_jax.checkpoint import Checkpoints, DamagedCheckpoint
 from charlm_jax.config import Config
+from charlm_jax.exported import read_exported
 from charlm_jax.types import CharlmError, Params
 from charlm_jax.workdir import Workdir
 
@@ -33,7 +34,7 @@ def read_weights(
     """The weights in a folder.
 
     Args:
-      place: the folder of a run.
+      place: the folder of a run, or an exported model.
       config: what they were trained with.
       like: a tree whose leaves have shape and dtype.
       checkpoint: `best` (the latest, where nothing was validated), `latest`, or a step. In place of
@@ -43,12 +44,19 @@ def read_weights(
     Raises:
       CharlmError: no such checkpoint, or one that is damaged.
     """
+    if place.is_exported:
+        return Weights(*read_exported(place, like, checkpoint=checkpoint, weights=kind))
     averages = config.optimizer.average_decay > 0
     kinds = ("average", "raw") if averages else ("raw",)
     kind = kinds[0] if kind is None else kind
     if kind not in kinds:
         raise CharlmError(
             f"weights={kind!r} is not to be had from {place.path}: it has {' and '.join(kinds)}"
+        )
+    if not place.checkpoints.exists():
+        raise CharlmError(
+            f"no weights at {place.path}: it has neither {place.checkpoints.name}/ nor "
+            f"{place.exported_file.name}"
         )
     checkpoints = Checkpoints(place.checkpoints)
     if not checkpoints.steps():

@@ -31,6 +31,7 @@ _FACTS = {
 _LOCK_TRIES = 10
 
 _MEND = "restore it from a copy, or begin again with --fresh"
+_MEND_EXPORTED = "restore it from a copy, or export the model again"
 
 # What a run that died before it was claimed may have left.
 _CLAIM = {"lock", "checkpoints", "vocabulary.json"}
@@ -68,9 +69,10 @@ class Workdir:
 
     def __init__(self, path: Path | str) -> None:
         if "\0" in str(path):
-            raise CharlmError(f"workdir={str(path)!r} is not a path: it has a NUL byte")
+            raise CharlmError(f"{str(path)!r} is not a path: it has a NUL byte")
         self.path = Path(os.path.expanduser(path))
         self.lock_file = self.path / "lock"
+        self.exported_file = self.path / "model.safetensors"
         self.config_file = self.path / "config.json"
         self.vocabulary_file = self.path / "vocabulary.json"
         self.facts_file = self.path / "run.json"
@@ -79,6 +81,7 @@ class Workdir:
         self.damaged = self.path / "damaged"
         self.fault = self.path / "fault"
         self.evaluation = self.path / "evaluation"
+        self.export = self.path / "export"
         self.inspect = self.path / "inspect"
         self.tensorboard = self.path / "tensorboard"
         self.folders = (
@@ -86,9 +89,24 @@ class Workdir:
             self.damaged,
             self.fault,
             self.evaluation,
+            self.export,
             self.inspect,
             self.tensorboard,
         )
+
+    @property
+    def is_exported(self) -> bool:
+        """Whether it is an exported model, and not a run."""
+        return os.path.lexists(self.exported_file) and not self.checkpoints.exists()
+
+    def refuse_exported(self) -> None:
+        """An exported model has a run's config and symbols, and nothing of its training.
+
+        Raises:
+          CharlmError: this is one.
+        """
+        if self.is_exported:
+            raise CharlmError(f"{self.path} is an exported model, not a run: name another folder")
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -208,7 +226,7 @@ class Workdir:
         try:
             return Vocabulary(symbols)
         except CharlmError as error:
-            raise CharlmError(f"{self.vocabulary_file} is damaged: {error}; {_MEND}") from error
+            raise self._damaged(self.vocabulary_file, str(error)) from error
 
     def read_fingerprint(self) -> str:
         """The fingerprint of the text that the run was started on."""
@@ -229,7 +247,7 @@ class Workdir:
         for name, kind in _FACTS.items():
             are_sound &= isinstance(facts.get(name), (kind, type(None)))
         if not are_sound:
-            raise CharlmError(f"{self.facts_file} is damaged: a value has a wrong type; {_MEND}")
+            raise self._damaged(self.facts_file, "a value has a wrong type")
         return facts
 
     def write_facts(self, **changes: Any) -> None:
@@ -239,10 +257,14 @@ class Workdir:
         except OSError as error:
             raise cannot_write(self.path, error) from error
 
+    def _damaged(self, file: Path, what: str) -> CharlmError:
+        mend = _MEND_EXPORTED if self.is_exported else _MEND
+        return CharlmError(f"{file} is damaged: {what}; {mend}")
+
     def _read_word(self, file: Path, name: str) -> str:
         word = self._read_json(file).get(name)
         if not isinstance(word, str):
-            raise CharlmError(f"{file} is damaged: it has no {name!r}; {_MEND}")
+            raise self._damaged(file, f"it has no {name!r}")
         return word
 
     def _read_json(self, file: Path) -> dict[str, Any]:
@@ -266,9 +288,9 @@ class Workdir:
             where = ""
             if isinstance(error, json.JSONDecodeError):
                 where = f" at line {error.lineno}, column {error.colno}"
-            raise CharlmError(f"{file} is damaged: it is not JSON{where}; {_MEND}") from error
+            raise self._damaged(file, f"it is not JSON{where}") from error
         if not isinstance(values, dict):
-            raise CharlmError(f"{file} is damaged: it is not a JSON object; {_MEND}")
+            raise self._damaged(file, "it is not a JSON object")
         return values
 
     def _refuse_foreign(self) -> None:
@@ -278,6 +300,7 @@ class Workdir:
         if not self.path.is_dir():
             raise CharlmError(f"{self.path} is not a folder: choose another --workdir")
         self.refuse_links()
+        self.refuse_exported()
         for folder in self.folders:
             if folder.exists() and not folder.is_dir():
                 raise CharlmError(f"{folder} is not a folder: move it out of the run")
@@ -337,5 +360,10 @@ def _locked_soon(descriptor: int) -> bool:
 def write_json(file: Path, values: Mapping[str, Any]) -> None:
     """Replace a JSON file as a whole."""
     partial = file.with_name(file.name + ".partial")
-    partial.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    partial.write_bytes(as_json(values))
     os.replace(partial, file)
+
+
+def as_json(values: Mapping[str, Any]) -> bytes:
+    """The content of a JSON file."""
+    return (json.dumps(values, indent=2) + "\n").encode()

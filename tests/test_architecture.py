@@ -15,13 +15,13 @@ PACKAGE = ROOT / "charlm_jax"
 # fmt: off
 ORDER = [
     "__main__", "cli", "flags", "commands", "report", "studies", "api", "verify", "runner", "slurm",
-    "sweeps", "shelf", "speed", "loop", "start", "fault", "comparison", "arms", "run", "weights",
-    "trainer", "environment", "event_files", "evaluation", "workdir", "checkpoint", "interrupts",
-    "console", "tally", "dataset", "train_step", "limits", "calibration", "drawn",
-    "effective_context", "evaluate", "generate", "inside", "models", "optim", "losses", "policies",
-    "sampling", "state_hash", "randomness", "breakdown", "text_judge", "text_metrics", "copying",
-    "statistics", "baselines", "corpora", "download", "synthetic", "vocab", "batches", "splits",
-    "logbook", "config_files", "config", "types",
+    "sweeps", "shelf", "speed", "loop", "start", "fault", "comparison", "arms", "export", "run",
+    "weights", "exported", "trainer", "environment", "event_files", "evaluation", "workdir",
+    "checkpoint", "interrupts", "console", "tally", "dataset", "train_step", "limits",
+    "calibration", "drawn", "effective_context", "evaluate", "generate", "inside", "models",
+    "optim", "losses", "policies", "sampling", "state_hash", "randomness", "breakdown",
+    "text_judge", "text_metrics", "copying", "statistics", "baselines", "corpora", "download",
+    "synthetic", "vocab", "batches", "splits", "logbook", "config_files", "config", "types",
 ]
 # fmt: on
 DEPTH = {name: depth for depth, name in enumerate(ORDER)}
@@ -31,6 +31,7 @@ OWNERS = {
     "ml_collections": {"config_files"},
     "matplotlib": {"report"},
     "rich": {"console"},
+    "safetensors": {"exported"},
     "argparse": {"cli", "commands", "flags"},
     "submitit": {"slurm"},
     "tensorboard": {"event_files"},

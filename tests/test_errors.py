@@ -2,7 +2,7 @@
 
 `python -m tests.test_errors` prints the whole catalogue, each command and its line, for a person
 to read. The commands run in a folder that `build_world` makes: a small config, texts, two trained
-runs, and copies of one of them that are damaged in many ways.
+runs, their models exported, and copies of the first that are damaged in many ways.
 """
 
 import contextlib
@@ -80,6 +80,11 @@ TRAINED: Mapping[str, str] = {
     "done": "train --config=tiny.py --workdir=done",
     "other": "train --config=tiny.py --workdir=other --config.split.kind=none "
     "--config.model.hidden_size=7",
+}
+
+EXPORTED: Mapping[str, str] = {
+    "exported": "export --workdir=done --out=exported",
+    "exported_other": "export --workdir=other --out=exported_other",
 }
 
 NESTED = b"[" * 100_000 + b"\n"
@@ -246,6 +251,67 @@ DAMAGED: Mapping[str, Callable[[Path], None]] = {
 }
 
 
+def _weights_torn(export: Path) -> None:
+    file = export / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def _weights_flipped(export: Path) -> None:
+    _flip(export / "model.safetensors")
+
+
+def _weights_garbage(export: Path) -> None:
+    (export / "model.safetensors").write_bytes(b"\xff\xfe garbage")
+
+
+def _weights_gone(export: Path) -> None:
+    (export / "model.safetensors").unlink()
+
+
+def _weights_a_folder(export: Path) -> None:
+    _weights_gone(export)
+    (export / "model.safetensors").mkdir()
+
+
+def _weights_a_link(export: Path) -> None:
+    _weights_gone(export)
+    (export / "model.safetensors").symlink_to("../exported/model.safetensors")
+
+
+def _weights_of_another(export: Path) -> None:
+    shutil.copy("exported_other/model.safetensors", export)
+
+
+def _config_torn(export: Path) -> None:
+    (export / "config.json").write_bytes(b'{\n  "seed": 1,\n  "da')
+
+
+def _another_config(export: Path) -> None:
+    shutil.copy("exported_other/config.json", export)
+
+
+def _another_symbol(export: Path) -> None:
+    file = export / "vocabulary.json"
+    file.write_text(file.read_text().replace("abcd", "abce"))
+
+
+# The same of exported models.
+DAMAGED_EXPORTS: Mapping[str, Callable[[Path], None]] = {
+    "weights_torn": _weights_torn,
+    "weights_flipped": _weights_flipped,
+    "weights_garbage": _weights_garbage,
+    "weights_gone": _weights_gone,
+    "weights_a_folder": _weights_a_folder,
+    "weights_a_link": _weights_a_link,
+    "weights_of_another": _weights_of_another,
+    "exported_config_gone": _config_gone,
+    "exported_config_torn": _config_torn,
+    "exported_vocabulary_gone": _vocabulary_gone,
+    "another_config": _another_config,
+    "another_symbol": _another_symbol,
+}
+
+
 def build_world(folder: Path) -> None:
     """Make everything that the catalogue's commands name; the current folder becomes this one."""
     os.chdir(folder)
@@ -256,7 +322,7 @@ def build_world(folder: Path) -> None:
         Path(name).write_text(text)
     Path("bare").mkdir()
     Path("lost.txt").symlink_to("nowhere.txt")
-    for command in TRAINED.values():
+    for command in (*TRAINED.values(), *EXPORTED.values()):
         with contextlib.redirect_stdout(io.StringIO()):
             assert main(shlex.split(command)) == 0
     for run, (name, data) in OVERWRITTEN.items():
@@ -277,6 +343,9 @@ def build_world(folder: Path) -> None:
         path.symlink_to(f"../{run}.{Path(name).stem}")
     for run, damage in DAMAGED.items():
         shutil.copytree("done", run)
+        damage(Path(run))
+    for run, damage in DAMAGED_EXPORTS.items():
+        shutil.copytree("exported", run)
         damage(Path(run))
     Path("elsewhere").symlink_to("done")
 
@@ -768,6 +837,68 @@ CATALOGUE: Mapping[str, Sequence[tuple[str, Says]]] = {
         ("replay --workdir=fault_damaged", ("3 is damaged", "contents.json")),
         ("evaluate --workdir=evaluation_a_file", ("cannot write to", "evaluation")),
     ],
+    "Exports": [
+        ("export", ("missing", "--workdir")),
+        ("export done", ("missing", "--workdir")),
+        ("export --workdir=done --to", "--to has no value: write --to="),
+        ("export --workdir=done --to=", ("--to=''", "'safetensors'")),
+        ("export --workdir=done --to=onnx", ("--to='onnx'", "'safetensors'")),
+        ("export --workdir=done --out", "--out has no value: write --out="),
+        ("export --workdir=done --out=", "--out is an empty text: name a folder"),
+        ("export --workdir=done --json", "unknown argument --json"),
+        ("export --workdir=done --config.seed=1", "--config.seed=1 means nothing"),
+        ("export --workdir=nowhere", ("no run at nowhere", "no such folder")),
+        ("export --workdir=unfinished", ("unfinished has no checkpoint", "train it")),
+        ("export --workdir=best_damaged", ("checkpoint 38 is damaged", "sound", "19")),
+        ("export --workdir=done --checkpoint=7", ("'7'", "19, 38")),
+        ("export --workdir=done --weights=best", ("'best'", "average", "raw")),
+        ("export --workdir=done --weights=average", ("weights='average'", "it has raw")),
+        ("export --workdir=done --out=fox.txt", "cannot write to fox.txt"),
+        ("export --workdir=done --out=fox.txt/x", "cannot write to fox.txt/x"),
+        ("export --workdir=done --out=/proc/x", "cannot write to /proc/x"),
+        ("export --workdir=done --out='a\0b'", "NUL byte"),
+        ("export --workdir=done --out=" + "x" * 3000, "xxx"),
+        ("export --workdir=done --out=done", "done is a run: name another folder"),
+        ("export --workdir=done --out=other", "other is a run: name another folder"),
+        ("export --workdir=other --out=exported", "exported/config.json is there already"),
+        (
+            "export --workdir=done --checkpoint=19 --out=exported",
+            ("exported/model.safetensors is there already", "--out"),
+        ),
+        ("export --workdir=exported --checkpoint=19", ("'19'", "was exported from 38")),
+        ("sample --workdir=exported --prompt=a --checkpoint=19", ("'19'", "exported from 38")),
+        ("sample --workdir=exported --prompt=a --weights=average", "exported: it has raw"),
+        *[
+            (f"{command}exported", "exported is an exported model, not a run")
+            for command in (
+                "train --config=tiny.py --workdir=",
+                "train --config=tiny.py --fresh --workdir=",
+                "verify --workdir=",
+                "compare ",
+                "report ",
+            )
+        ],
+        ("replay --workdir=exported", "nothing to replay"),
+        (f"{TRAIN} --init_from=exported_other", "config.model.hidden_size is 7"),
+        (f"{TRAIN} --init_from=weights_flipped", ("cannot start from", "model.safetensors")),
+        *[
+            (f"sample --workdir={export} --prompt=a", (f"{export}/model.safetensors", says))
+            for export, says in {
+                "weights_torn": "not fully covered",
+                "weights_flipped": "is damaged",
+                "weights_garbage": "is damaged",
+                "weights_a_folder": "cannot read",
+                "weights_a_link": "is a link",
+            }.items()
+        ],
+        ("sample --workdir=weights_gone --prompt=a", "neither checkpoints/ nor model.safetensors"),
+        ("sample --workdir=weights_of_another --prompt=a", "weights_of_another/config.json is not"),
+        ("sample --workdir=exported_config_gone --prompt=a", "it has no config.json"),
+        ("sample --workdir=exported_config_torn --prompt=a", ("config.json is damaged", "export")),
+        ("sample --workdir=exported_vocabulary_gone --prompt=a", "it has no vocabulary.json"),
+        ("sample --workdir=another_config --prompt=a", "another_config/config.json is not the one"),
+        ("sample --workdir=another_symbol --prompt=a", "another_symbol/vocabulary.json is not"),
+    ],
     "Damaged files of a run": [
         *[
             (f"sample --workdir={run} --prompt=a", f"{run}/config.json")
@@ -1131,7 +1262,7 @@ def test_every_field_has_its_mistakes(world: World) -> None:
 
 def test_every_damaged_run_is_asked_for() -> None:
     commands = " ".join(command for command, _ in _entries()) + " "
-    for run in (*OVERWRITTEN, *CHANGED, *LINKED, *DAMAGED):
+    for run in (*OVERWRITTEN, *CHANGED, *LINKED, *DAMAGED, *DAMAGED_EXPORTS):
         assert f"workdir={run} " in commands or f"init_from={run} " in commands, run
 
 

@@ -12,6 +12,7 @@ from charlm_jax.commands import (
     compare,
     corpora,
     evaluate,
+    export,
     inspect,
     replay,
     report,
@@ -48,5 +49,6 @@ COMMANDS: Mapping[str, Command] = {
     "verify": verify,
     "replay": replay,
     "summary": summary,
+    "export": export,
     "corpora": corpora,
 }
