@@ -1,20 +1,25 @@
-"""A model that was exported is the model that was trained."""
+"""A model that was exported is the model that was trained, for us and for NumPy alone."""
 
 import dataclasses
 import json
 import math
 import os
+import runpy
 import shutil
 import struct
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from scipy.stats import chisquare
 
 from charlm_jax.checkpoint import Checkpoints
 from charlm_jax.cli import main
@@ -33,6 +38,7 @@ from charlm_jax.workdir import Workdir
 from tests.conftest import make_tiny_config
 from tests.test_models import CASES
 
+EXAMPLE = Path(__file__).parent.parent / "docs" / "examples" / "sample_with_numpy.py"
 FILES = ("config.json", "model.safetensors", "vocabulary.json")
 STEP = 7
 
@@ -440,3 +446,77 @@ def test_the_files_of_two_exports_are_not_mixed(exported: Path, tmp_path: Path, 
     file.write_text(json.dumps(values, indent=2) + "\n")
     with pytest.raises(CharlmError, match=rf"{name} is not the one that model\.safetensors was"):
         load_run(tmp_path / "copy")
+
+
+# The example.
+
+NUMPY_ALONE = """
+import runpy, sys
+
+class Only:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] not in sys.stdlib_module_names | {"numpy"}:
+            raise ImportError(f"{name} is not NumPy")
+
+sys.meta_path.insert(0, Only())
+runpy.run_path(sys.argv.pop(1), run_name="__main__")
+assert "jax" not in sys.modules and "safetensors" not in sys.modules
+"""
+
+
+def test_the_example_draws_our_text_with_numpy_alone(
+    run: Run, exported: Path, tmp_path: Path
+) -> None:
+    arguments = [str(EXAMPLE), str(exported), "ab", "200", "inf", "0"]
+    result = subprocess.run(
+        [sys.executable, "-I", "-c", NUMPY_ALONE, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert result.returncode == 0, result.stderr
+    text = "ab" + run.generate("ab", characters=200, scale=math.inf)
+    assert result.stdout == f"{text}\n" and len(set(text[-50:])) == 3
+
+
+def example(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> dict[str, Any]:
+    """What its names stand for at the end."""
+    monkeypatch.setattr(sys, "argv", [str(EXAMPLE), *map(str, arguments)])
+    return runpy.run_path(str(EXAMPLE))
+
+
+def test_the_logits_of_the_example_are_ours(
+    run: Run, exported: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = example(monkeypatch, exported, "abcd", 60, 1.5, 3)
+    text = capsys.readouterr().out.removesuffix("\n")
+    assert len(text) == 64 and text.startswith("abcd")
+    ids_BT = jnp.asarray(run.vocabulary.encode(text).astype(np.int32))[None]
+    logits_BTV, _ = run.model.apply(run.params, ids_BT, run.model.initial_state(1, 0))
+    np.testing.assert_allclose(found["logits"], logits_BTV[0, -1], atol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.5, 2.0])
+def test_the_example_draws_from_the_softmax_of_scaled_logits(
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    scale: float,
+) -> None:
+    bias_V = np.array([0.0, 1.0, -1.0, 0.5])
+    params = jax.tree.map(lambda x: np.zeros(x.shape, np.float32), run.params)
+    params["output"]["bias"] = bias_V.astype(np.float32)  # whatever is read, the same follows
+    write_export(dataclasses.replace(run, params=params), tmp_path / "out")
+    example(monkeypatch, tmp_path / "out", "a", 4000, scale, 1)
+    text = capsys.readouterr().out.removesuffix("\n")[1:]
+    weights_V = np.exp(scale * bias_V)
+    counts_V = [text.count(symbol) for symbol in run.vocabulary.symbols]
+    assert chisquare(counts_V, 4000 * weights_V / weights_V.sum()).pvalue > 1e-3
+
+
+def test_the_example_refuses_another_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = dataclasses.replace(make_tiny_config(), model=CASES["lstm-pre_norm-bfloat16"])
+    write_export(build_run(tmp_path / "run", config), tmp_path / "out")
+    with pytest.raises(SystemExit, match="out is not one LSTM with nothing around it"):
+        example(monkeypatch, tmp_path / "out", "a", 1, 1, 1)

@@ -1,0 +1,59 @@
+"""Draw text from an exported LSTM with NumPy alone.
+
+    charlm export --workdir=runs/tutorial --out=island
+    python docs/examples/sample_with_numpy.py island "The island" 500 2 1
+
+The arguments are the folder, a prompt, how many characters to draw, the scale factor of the logits
+(1 / temperature; inf is greedy), and a seed. The model must be like the textbook's: one LSTM, with
+nothing around it.
+"""
+
+import json
+import struct
+import sys
+from pathlib import Path
+
+import numpy as np
+
+folder, prompt, characters, scale, seed = sys.argv[1:]
+model = json.loads(Path(folder, "config.json").read_text())["model"]
+if (model["layers"], model["block"], model["position"]) != (["lstm"], "bare", "none"):
+    sys.exit(f"{folder} is not one LSTM with nothing around it")
+symbols = json.loads(Path(folder, "vocabulary.json").read_text())["symbols"]
+data = Path(folder, "model.safetensors").read_bytes()
+start = 8 + struct.unpack("<Q", data[:8])[0]  # a length, a header of that length, the arrays
+header = json.loads(data[8:start])
+
+
+def array(name):
+    first, end = header[name]["data_offsets"]
+    return np.frombuffer(data[start + first : start + end], "<f4").reshape(header[name]["shape"])
+
+
+table = array("embedding") @ array("layer_0.mixer.input.kernel") + array("layer_0.mixer.input.bias")
+recurrent_kernel = array("layer_0.mixer.recurrent_kernel")
+output_kernel, output_bias = array("output.kernel"), array("output.bias")
+
+
+def sigmoid(x):
+    return (1 + np.tanh(x / 2)) / 2
+
+
+def read(symbol, cell, hidden):
+    i, f, g, o = np.split(table[symbol] + hidden @ recurrent_kernel, 4)
+    cell = sigmoid(f) * cell + sigmoid(i) * np.tanh(g)
+    hidden = sigmoid(o) * np.tanh(cell)
+    return hidden @ output_kernel + output_bias, cell, hidden
+
+
+cell = hidden = np.zeros(len(recurrent_kernel))
+for symbol in prompt:
+    logits, cell, hidden = read(symbols.index(symbol), cell, hidden)
+print(prompt, end="")
+scale, generator = float(scale), np.random.default_rng(int(seed))
+for _ in range(int(characters)):
+    noise = generator.gumbel(size=len(symbols))  # the largest sum follows softmax(scale * logits)
+    symbol = np.argmax(min(scale, 1) * logits + noise / max(scale, 1))
+    print(symbols[symbol], end="", flush=True)
+    logits, cell, hidden = read(symbol, cell, hidden)
+print()
