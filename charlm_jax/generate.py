@@ -12,7 +12,7 @@ While prompt and text are together no longer than the window, both give the same
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +41,25 @@ class Rows(NamedTuple):
     policy: Policy
 
 
-Decoder = Callable[[Params, np.ndarray, Rows, int], Iterator[np.ndarray]]
+class Decoder(Protocol):
+    """Draws characters that go on from a prompt, piece by piece."""
+
+    def __call__(
+        self, params: Params, prompt_N: np.ndarray, rows: Rows, characters: int, *, drawn: int = 0
+    ) -> Iterator[np.ndarray]:
+        """Draw texts.
+
+        Args:
+          params: the model's weights.
+          prompt_N: ids, at least one.
+          rows: what is drawn.
+          characters: how many in each row.
+          drawn: how many of the prompt's last characters were drawn with the same keys: the noise
+            goes on behind theirs.
+
+        Returns:
+          An iterator over ids_BT, whose pieces together have `characters` columns.
+        """
 
 
 def make_carried_decoder(model: LanguageModel, *, context: int) -> Decoder:
@@ -52,9 +70,8 @@ def make_carried_decoder(model: LanguageModel, *, context: int) -> Decoder:
       context: past positions that an attention layer keeps; a recurrent layer ignores it.
 
     Returns:
-      (params, prompt_N, rows, characters) -> an iterator over ids_BT, whose pieces together have
-      `characters` columns. Neither the prompt's length nor `characters` makes it compile again
-      once it has seen each power of two, nor do the numbers of a policy.
+      A decoder. Neither the prompt's length nor `characters` makes it compile again once it has
+      seen each power of two, nor do the numbers of a policy.
     """
 
     @jax.jit
@@ -87,14 +104,14 @@ def make_carried_decoder(model: LanguageModel, *, context: int) -> Decoder:
         return ids_TB.T, *rest
 
     def decode(
-        params: Params, prompt_N: np.ndarray, rows: Rows, characters: int
+        params: Params, prompt_N: np.ndarray, rows: Rows, characters: int, *, drawn: int = 0
     ) -> Iterator[np.ndarray]:
         state = model.initial_state(len(rows.keys_B), context)
         for piece_N in _powers_of_two(prompt_N):
             piece_BT = np.tile(piece_N.astype(np.int32), (len(rows.keys_B), 1))
             logits_BV, state = read(params, piece_BT, state)
-        for first in range(0, characters, _CARRIED_PIECE):
-            count = min(_CARRIED_PIECE, characters - first)
+        for first in range(drawn, drawn + characters, _CARRIED_PIECE):
+            count = min(_CARRIED_PIECE, drawn + characters - first)
             ids_BT, logits_BV, state = draw(params, logits_BV, state, rows, first, count)
             yield np.asarray(ids_BT)[:, :count]
 
@@ -137,15 +154,15 @@ def make_window_decoder(model: LanguageModel, *, context: int) -> Decoder:
         return ids_TB.T, window_BT, length
 
     def decode(
-        params: Params, prompt_N: np.ndarray, rows: Rows, characters: int
+        params: Params, prompt_N: np.ndarray, rows: Rows, characters: int, *, drawn: int = 0
     ) -> Iterator[np.ndarray]:
         seen_N = prompt_N[-context:].astype(np.int32)
         row_T = np.pad(seen_N, (0, context - len(seen_N)))
         window_BT = jnp.asarray(np.tile(row_T, (len(rows.keys_B), 1)))
         length = jnp.asarray(len(seen_N), jnp.int32)
-        for first in range(0, characters, _WINDOW_PIECE):
+        for first in range(drawn, drawn + characters, _WINDOW_PIECE):
             ids_BT, window_BT, length = draw(params, window_BT, length, rows, first)
-            yield np.asarray(ids_BT)[:, : characters - first]
+            yield np.asarray(ids_BT)[:, : drawn + characters - first]
 
     return decode
 

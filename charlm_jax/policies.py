@@ -151,6 +151,7 @@ def build_policy(
     top_k: int | Sequence[int] = 0,
     top_p: float | Sequence[float] = 1.0,
     min_p: float | Sequence[float] = 0.0,
+    keep_idle: bool = False,
 ) -> Policy:
     """The policy of so many rows as there are scales.
 
@@ -160,8 +161,10 @@ def build_policy(
       top_p: probability of the nucleus, in [0, 1]; 1 is everything, 0 the best symbol.
       min_p: least probability beside the best symbol's, in [0, 1]; 0 is everything, 1 the best.
 
-    The last three are one number, or one for each row. A truncation that no row uses is not in
-    the policy, and costs nothing.
+      keep_idle: whether a truncation that no row uses is in the policy all the same. It costs time
+        then, but any other numbers for as many rows compile nothing new.
+
+    Each truncation is one number, or one for each row.
 
     Raises:
       CharlmError: a number that is not allowed, or not as many of them as there are rows.
@@ -171,11 +174,11 @@ def build_policy(
     p_B = [_check_share("top_p", p) for p in _each_row("top_p", top_p, rows)]
     ratio_B = [_check_share("min_p", ratio) for ratio in _each_row("min_p", min_p, rows)]
     truncations: list[Truncation] = []
-    if any(k > 0 for k in k_B):
+    if keep_idle or any(k > 0 for k in k_B):
         truncations.append(TopK(jnp.array(k_B, jnp.int32)))
-    if any(p < 1 for p in p_B):
+    if keep_idle or any(p < 1 for p in p_B):
         truncations.append(TopP(jnp.array(p_B, jnp.float32)))
-    if any(ratio > 0 for ratio in ratio_B):
+    if keep_idle or any(ratio > 0 for ratio in ratio_B):
         truncations.append(MinP(jnp.array(ratio_B, jnp.float32)))
     scale_B = jnp.array([check_scale(a) for a in scale], jnp.float32)
     return Policy(scale_B, tuple(truncations))

@@ -32,9 +32,10 @@ from charlm_jax.limits import (
     require_within,
 )
 from charlm_jax.models import LanguageModel, build_model
-from charlm_jax.policies import build_policy
+from charlm_jax.policies import Policy, build_policy
 from charlm_jax.sampling import sample_keys
 from charlm_jax.splits import targets as scored
+from charlm_jax.stops import check_stops, cut_texts
 from charlm_jax.types import CharlmError, Params
 from charlm_jax.vocab import Vocabulary
 from charlm_jax.weights import read_weights
@@ -42,8 +43,9 @@ from charlm_jax.workdir import Workdir
 
 _MOST_TEXTS = 10_000  # drawn at once
 
-# Runs that differ by their seed alone share a model, and with it what is compiled to score them.
+# Runs that differ by their seed alone share a model, and with it what is compiled for it.
 _shared_model = functools.lru_cache(maxsize=16)(build_model)
+_shared_decoder = functools.lru_cache(maxsize=64)(make_decoder)
 _shared_scorer = functools.lru_cache(maxsize=64)(build_scorer)
 
 
@@ -100,6 +102,7 @@ class Run:
         top_p: float = 1.0,
         min_p: float = 0.0,
         seed: int = 0,
+        stop: Sequence[str] = (),
         mode: str | None = None,
         context: int | None = None,
         unknown: str = "error",
@@ -115,6 +118,8 @@ class Run:
           top_p: as in `draw`.
           min_p: as in `draw`.
           seed: root of the noise; the same noise is drawn at every scale.
+          stop: strings, the first of which ends the text and is not part of it; those of the
+            prompt do not count.
           mode: as in `draw`.
           context: as in `draw`.
           unknown: as in `draw`.
@@ -140,7 +145,8 @@ class Run:
             unknown=unknown,
             replacement=replacement,
         )
-        return "".join(text for (text,) in pieces)
+        check_stops(stop, self.vocabulary)
+        return "".join(piece.text for (piece,) in cut_texts(pieces, stop, texts=1))
 
     def draw(
         self,
@@ -180,34 +186,87 @@ class Run:
 
         Returns:
           An iterator; each item is the next characters of every text: all samples of the first
-          scale, then of the second, ...
+          scale, then of the second, ... `charlm_jax.stops.cut_texts` ends them at stop strings.
 
         Raises:
           CharlmError: an empty prompt, characters that the model does not know, a bad number, more
             text than the model has places for.
         """
-        require_within("chars", characters, 0, MOST_CHARACTERS)
         require_within("num", samples, 1, _MOST_TEXTS // max(len(scales), 1))
         require_within("seed", seed, 0, 2**32 - 1)
-        mode = self.default_mode if mode is None else mode
-        if mode == "carried":
-            refuse_idle_context(self.model, mode, context)
-        window = self.config.data.sequence_length if context is None else context
-        require_within("context", window, 1, MOST_CHARACTERS)
-        if mode == "window" or context is not None:
-            window = min(window, len(prompt) + characters + 1)  # it is never filled beyond that
         pairs = list(itertools.product(scales, range(samples)))
         policy = build_policy(
             scale=[scale for scale, _ in pairs], top_k=top_k, top_p=top_p, min_p=min_p
         )
-        prompt_N = self._encode(prompt, unknown, replacement, what="prompt")
-        if mode == "carried":
-            refuse_too_long(self.model, "prompt and text", len(prompt_N) + characters - 1)
-        else:
-            refuse_too_long(self.model, "the window", window)
         keys_B = sample_keys(seed, samples)[jnp.array([index for _, index in pairs])]
-        decode = make_decoder(self.model, mode=mode, context=window)
-        pieces = decode(self.params, prompt_N, Rows(keys_B, policy), characters)
+        prompt_N = self._encode(prompt, unknown, replacement, what="prompt")
+        return self._decode(prompt_N, Rows(keys_B, policy), characters, mode, context)
+
+    def go_on(
+        self,
+        text: str,
+        *,
+        characters: int,
+        policy: Policy,
+        seed: int,
+        sample: int = 0,
+        drawn: int = 0,
+        mode: str | None = None,
+        context: int | None = None,
+        unknown: str = "error",
+        replacement: str = " ",
+    ) -> Iterator[str]:
+        """Draw more of one text, under a policy that may be another one each time.
+
+        Args:
+          text: the prompt, and what was drawn of the text so far.
+          characters: how many to draw.
+          policy: of one row. Policies that differ in numbers alone share what is compiled.
+          seed: root of the noise.
+          sample: which of the samples of `draw` this is.
+          drawn: characters at the end of `text` that were drawn: the noise goes on behind theirs,
+            so that in several parts a text is what it would be in one.
+          mode: as in `draw`.
+          context: as in `draw`.
+          unknown: as in `draw`.
+          replacement: as in `draw`.
+
+        Returns:
+          An iterator over the next characters.
+
+        Raises:
+          CharlmError: as in `draw`.
+        """
+        require_within("seed", seed, 0, 2**32 - 1)
+        rows = Rows(sample_keys(seed, 1, first=sample), policy)
+        text_N = self._encode(text, unknown, replacement, what="prompt")
+        pieces = self._decode(text_N, rows, characters, mode, context, drawn=drawn)
+        return (piece for (piece,) in pieces)
+
+    def _decode(
+        self,
+        text_N: np.ndarray,
+        rows: Rows,
+        characters: int,
+        mode: str | None,
+        context: int | None,
+        *,
+        drawn: int = 0,
+    ) -> Iterator[list[str]]:
+        require_within("chars", characters, 0, MOST_CHARACTERS)
+        mode = self.default_mode if mode is None else mode
+        window = self.config.data.sequence_length if context is None else context
+        require_within("context", window, 1, MOST_CHARACTERS)
+        whole = len(text_N) + characters
+        if mode == "carried":
+            refuse_idle_context(self.model, mode, context)
+            refuse_too_long(self.model, "prompt and text", whole - 1)
+        else:
+            refuse_too_long(self.model, "the window", min(window, whole + 1))
+        if mode == "window" or context is not None:
+            window = min(window, _power_of_two(whole + 1), self.model.max_length or window)
+        decode = _shared_decoder(self.model, mode=mode, context=window)
+        pieces = decode(self.params, text_N, rows, characters, drawn=drawn)
         return ([self.vocabulary.decode(ids_T) for ids_T in ids_BT] for ids_BT in pieces)
 
     def score(
@@ -374,6 +433,11 @@ class Run:
 
     def _context(self, context: int | None) -> int:
         return self.config.evaluation_context if context is None else context
+
+
+def _power_of_two(number: int) -> int:
+    """The least that is not below a number: so many lengths are compiled for, and no more."""
+    return 1 << (number - 1).bit_length()
 
 
 def load_run(

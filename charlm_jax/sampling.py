@@ -73,10 +73,10 @@ def scaled_categorical(logits_BV: jax.Array, gumbel_BV: jax.Array, scale_B: jax.
     return jnp.argmax(scores_BV, axis=-1).astype(jnp.int32)
 
 
-def sample_keys(seed: int, samples: int) -> jax.Array:
-    """Keys_M of samples 0 .. M - 1: key i depends on (seed, i) and on nothing else."""
+def sample_keys(seed: int, samples: int, *, first: int = 0) -> jax.Array:
+    """Keys_M of samples first .. first + M - 1: key i depends on (seed, i) and on nothing else."""
     root = stream_key(seed, Stream.SAMPLING)
-    return jax.vmap(jax.random.fold_in, (None, 0))(root, jnp.arange(samples))
+    return jax.vmap(jax.random.fold_in, (None, 0))(root, first + jnp.arange(samples))
 
 
 def gumbel_noise(keys_B: jax.Array, step: jax.Array, symbols: int) -> jax.Array:

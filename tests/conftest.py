@@ -1,7 +1,10 @@
 """What every test runs under: strict shapes and a shared compilation cache."""
 
+import contextlib
 import functools
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -24,6 +27,24 @@ quick_jit = functools.partial(
         "xla_llvm_disable_expensive_passes": True,
     },
 )
+
+
+@contextlib.contextmanager
+def compiled_programs() -> Iterator[list[str]]:
+    """What JAX says of the programs that it compiles meanwhile."""
+    said: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    programs: list[str] = []
+    logger = logging.getLogger("jax")
+    logger.addHandler(handler)
+    try:
+        with jax.log_compiles():
+            yield programs
+    finally:
+        logger.removeHandler(handler)
+        programs.extend(line for line in said if line.startswith("Compiling "))
+
 
 TINY = {
     "data.corpus": "synthetic:reach=2,symbols=4,characters=3000,seed=1",

@@ -11,8 +11,9 @@ import pytest
 
 import charlm_jax
 from charlm_jax.corpora import list_corpora
+from charlm_jax.policies import build_policy
 from charlm_jax.types import CharlmError
-from tests.conftest import make_tiny_config
+from tests.conftest import compiled_programs, make_tiny_config
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -56,6 +57,50 @@ def test_text_is_generated_as_it_is_drawn(run: charlm_jax.Run) -> None:
     assert run.generate("ab", characters=40, scale=2.0, seed=3, top_k=10**9, top_p=1) == text
     with pytest.raises(CharlmError, match="the prompt is empty"):
         run.generate("")
+
+
+def test_a_text_ends_before_the_first_stop_string(run: charlm_jax.Run) -> None:
+    text = run.generate("ab", characters=40, seed=3)
+    for stop in (text[20:23], text[:1], text[-2:]):
+        ended = run.generate("ab", characters=40, seed=3, stop=[stop])
+        assert ended == text[: text.index(stop)]
+        assert run.generate("ab", characters=40, seed=3, stop=[stop, text[5:8]]) == min(
+            ended, text[: text.index(text[5:8])], key=len
+        )
+    assert run.generate("ab", characters=40, seed=3, stop=["ab" * 21]) == text
+    with pytest.raises(CharlmError, match="stop='@' has the character"):
+        run.generate("ab", stop=["@"])
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("mode", ["carried", "window"])
+def test_a_text_that_goes_on_is_the_longer_one(run: charlm_jax.Run, mode: str) -> None:
+    told = {"mode": mode, "seed": 3}
+    drawn = run.draw("ab", characters=30, scales=[2.0], samples=2, **told)
+    _, whole = map("".join, zip(*drawn, strict=True))
+    policy = build_policy(scale=[2.0], keep_idle=True)
+    text = ""
+    for characters in (13, 0, 17):
+        pieces = run.go_on(
+            "ab" + text, characters=characters, policy=policy, sample=1, drawn=len(text), **told
+        )
+        text += "".join(pieces)
+    assert text == whole
+    with pytest.raises(CharlmError, match="the prompt is empty"):
+        run.go_on("", characters=3, policy=policy, **told)
+
+
+def test_texts_are_drawn_by_the_programs_that_are_there(run: charlm_jax.Run) -> None:
+    run.generate("ab", characters=20, top_k=2)
+    for mode, context in (("carried", None), ("window", 500)):
+        told = {"mode": mode, "context": context}
+        run.generate("abab", characters=20, top_k=2, seed=1, **told)
+        with compiled_programs() as programs:
+            run.generate("baba", characters=25, top_k=3, seed=2, **told)
+        assert not programs
+    with compiled_programs() as programs:  # which shows that one would be noticed
+        run.generate("baba", characters=25, top_k=2, top_p=0.5, min_p=0.1)
+    assert programs
 
 
 @pytest.mark.core

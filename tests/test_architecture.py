@@ -19,7 +19,7 @@ ORDER = [
     "weights", "exported", "trainer", "environment", "event_files", "evaluation", "workdir",
     "checkpoint", "interrupts", "console", "tally", "dataset", "train_step", "limits",
     "calibration", "drawn", "effective_context", "evaluate", "generate", "inside", "models",
-    "optim", "losses", "policies", "sampling", "state_hash", "randomness", "breakdown",
+    "optim", "losses", "policies", "sampling", "state_hash", "randomness", "stops", "breakdown",
     "text_judge", "text_metrics", "copying", "statistics", "baselines", "corpora", "download",
     "synthetic", "vocab", "batches", "splits", "logbook", "config_files", "config", "types",
 ]

@@ -57,7 +57,7 @@ def short_pieces() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def decode(model: LanguageModel, params: dict) -> Decode:
-    """(rows, characters, mode, context, prompt) -> ids_BT; every decoder is built once."""
+    """(rows, characters, mode, context, prompt, drawn) -> ids_BT; a decoder is built once."""
     build = functools.cache(functools.partial(make_decoder, model))
 
     def run(
@@ -66,8 +66,10 @@ def decode(model: LanguageModel, params: dict) -> Decode:
         mode: str = "carried",
         context: int = 8,
         prompt: np.ndarray = PROMPT,
+        drawn: int = 0,
     ) -> np.ndarray:
-        pieces = list(build(mode=mode, context=context)(params, prompt, rows, characters))
+        decoder = build(mode=mode, context=context)
+        pieces = list(decoder(params, prompt, rows, characters, drawn=drawn))
         return np.concatenate([np.zeros((len(rows.keys_B), 0), int), *pieces], axis=1)
 
     return run
@@ -215,6 +217,18 @@ def test_a_longer_sample_begins_with_the_shorter_one(
     assert longest.shape == (1, 60)
     shorter = decode(rows, characters)
     np.testing.assert_array_equal(shorter, longest[:, :characters])
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("mode", ["carried", "window"])
+@pytest.mark.parametrize("first", [1, 24, 25, 40])
+def test_a_text_in_two_parts_is_the_whole_one(decode: Decode, mode: str, first: int) -> None:
+    rows = _rows([1.0], [2])
+    whole = decode(rows, 60, mode)
+    read = np.concatenate([PROMPT, whole[0, :first]])
+    rest = decode(rows, 60 - first, mode, prompt=read, drawn=first)
+    np.testing.assert_array_equal(rest, whole[:, first:])
+    assert not np.array_equal(decode(rows, 60 - first, mode, prompt=read), rest)
 
 
 def test_greedy_is_the_same_for_every_key_and_draws_are_not(decode: Decode) -> None:

@@ -272,6 +272,16 @@ def test_what_no_row_uses_is_not_in_the_policy() -> None:
     assert isinstance(only, TopP) and only.p_B.tolist() == [1.0, 0.5]
 
 
+def test_an_idle_truncation_that_is_kept_leaves_out_nothing() -> None:
+    idle, plain = build_policy(scale=[0.0, 2.0], keep_idle=True), build_policy(scale=[0.0, 2.0])
+    assert list(map(type, idle.truncations)) == [TopK, TopP, MinP]
+    logits_BV = jnp.array([[0.0, -50.0, 3.0, 3.0]] * 2)
+    np.testing.assert_array_equal(probabilities(logits_BV, idle), probabilities(logits_BV, plain))
+    used = build_policy(scale=[1.0, inf := math.inf], top_k=3, top_p=0.5, min_p=[0.1, 0.0])
+    same = build_policy(scale=[1.0, inf], top_k=3, top_p=0.5, min_p=[0.1, 0.0], keep_idle=True)
+    assert jax.tree.structure(used) == jax.tree.structure(same) == jax.tree.structure(idle)
+
+
 @pytest.mark.parametrize(
     ("told", "message"),
     [

@@ -58,6 +58,7 @@ def test_the_book_scaled_probabilities() -> None:
 def test_a_key_depends_on_the_sample_and_the_seed_alone() -> None:
     few, many = jax.random.key_data(sample_keys(3, 2)), jax.random.key_data(sample_keys(3, 5))
     np.testing.assert_array_equal(few, many[:2])
+    np.testing.assert_array_equal(jax.random.key_data(sample_keys(3, 2, first=3)), many[3:])
     assert len({tuple(row) for row in many.tolist()}) == 5
     other = jax.random.key_data(sample_keys(4, 5))
     assert not (many == other).all(axis=1).any()
