@@ -37,10 +37,6 @@ class CharlmProcess:
         if self._process.wait() != 0:
             raise CharlmError(self._process.last_words())
 
-    def read_line(self) -> str:
-        """The next line of what it prints."""
-        return self._process.stdout.readline()
-
     def read(self, characters: int) -> str:
         """So many characters of what it prints, as soon as they are there."""
         text = self._process.stdout.read(characters)

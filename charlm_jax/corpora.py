@@ -119,13 +119,20 @@ def list_corpora() -> tuple[CorpusRow, ...]:
     )
 
 
-def decode(data: bytes, *, encoding: str, source: str) -> str:
+_ADVICE = (
+    "text in another encoding is read with, say, latin-1 (--config.data.encoding, or --encoding); "
+    "what is not text is left out by a glob such as 'folder/**/*.txt'"
+)
+
+
+def decode(data: bytes, *, encoding: str, source: str, advice: str = _ADVICE) -> str:
     r"""Returns bytes as text: decoded strictly, with "\n" newlines, a byte-order mark kept.
 
     Args:
       data: the bytes of one file.
       encoding: any that Python knows.
       source: what an error message calls them.
+      advice: what it tells to do about bytes that are not text.
 
     Raises:
       CharlmError: the encoding is unknown, or the bytes are not text in it.
@@ -140,9 +147,7 @@ def decode(data: bytes, *, encoding: str, source: str) -> str:
     except UnicodeDecodeError as error:
         raise CharlmError(
             f"{source} is not {encoding}: byte 0x{data[error.start]:02x} at offset {error.start}; "
-            "text in another encoding is read with, say, latin-1 (--config.data.encoding, or "
-            "--encoding); "
-            "what is not text is left out by a glob such as 'folder/**/*.txt'"
+            f"{advice}"
         ) from None
     except UnicodeError as error:  # punycode and the like fail without a place
         raise CharlmError(f"{source} is not {encoding}: {error}") from None

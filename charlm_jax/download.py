@@ -151,6 +151,8 @@ def read_bytes(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise CharlmError(f"cannot read {path}: {error.strerror or error}") from None
+    except UnicodeEncodeError:
+        raise CharlmError(f"cannot read {path}: no file can have this name") from None
 
 
 def sha256_of(data: bytes) -> str:

@@ -17,7 +17,7 @@ ORDER = [
     "__main__", "cli", "flags", "commands", "report", "studies", "api", "verify", "runner", "slurm",
     "sweeps", "shelf", "speed", "loop", "start", "fault", "comparison", "arms", "export", "run",
     "weights", "exported", "trainer", "environment", "event_files", "evaluation", "workdir",
-    "checkpoint", "interrupts", "console", "tally", "dataset", "train_step", "limits",
+    "checkpoint", "interrupts", "console", "layout", "tally", "dataset", "train_step", "limits",
     "calibration", "drawn", "effective_context", "evaluate", "generate", "inside", "models",
     "optim", "losses", "policies", "sampling", "state_hash", "randomness", "stops", "breakdown",
     "text_judge", "text_metrics", "copying", "statistics", "baselines", "corpora", "download",

@@ -1,5 +1,6 @@
 """The command as a person meets it: what it prints. `test_errors.py` has every mistake."""
 
+import io
 import json
 import subprocess
 import sys
@@ -48,8 +49,9 @@ def test_sample_as_json(workdir: str, capsys: pytest.CaptureFixture[str]) -> Non
     assert main([*command, "--scale=0.5,1,inf", "--num=2", "--seed=1"]) == 0
     rows = _json_lines(capsys.readouterr().out)
     assert [list(row) for row in rows] == [
-        ["scale", "temperature", *TRUNCATIONS, "seed", "index", "prompt", "text"]
+        ["scale", "temperature", *TRUNCATIONS, "seed", "index", "prompt", "text", "stopped_by"]
     ] * 6
+    assert all(row["stopped_by"] is None for row in rows)
     assert all([row[name] for name in TRUNCATIONS] == [0, 1.0, 0.0] for row in rows)
     assert [(row["scale"], row["temperature"]) for row in rows[::2]] == [
         (0.5, 2.0),
@@ -66,12 +68,91 @@ def test_sample_as_json(workdir: str, capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_sample_as_text(workdir: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sample", f"--workdir={workdir}", "--prompt=a", "--chars=30", "--scale=2"]) == 0
-    streamed = capsys.readouterr().out
-    assert streamed.startswith("--- scale 2 (temperature 0.5), seed 0, sample 0\na")
+    alone, said = capsys.readouterr()
+    assert alone[0] == "a" and len(alone) == 1 + 30 + 1  # the text, and the end of its line
+    heading = "--- scale 2 (temperature 0.5), seed 0, sample 0\n"
+    assert said == f"{workdir}, checkpoint 38, carried\n{heading}"
     command = ["sample", f"--workdir={workdir}", "--prompt=a", "--chars=30", "--scale=2,0"]
     assert main(command) == 0
     both = capsys.readouterr().out
-    assert both.startswith(streamed) and "--- scale 0 (temperature inf)" in both
+    assert both.startswith(f"{heading}{alone}\n--- scale 0 (temperature inf), seed 0, sample 0\na")
+    assert both.endswith("\n\n")
+
+
+def test_sample_in_columns(
+    workdir: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    command = ["sample", f"--workdir={workdir}", "--prompt=ab", "--chars=40", "--top_k=3"]
+    command += ["--scale=0.5,1,2", "--num=2"]
+    assert main([*command, "--json"]) == 0
+    texts = [row["prompt"] + row["text"] for row in _json_lines(capsys.readouterr().out)]
+    assert main([*command, "--layout=columns"]) == 0
+    columns = capsys.readouterr().out
+    sheets = columns.removesuffix("\n\n").split("\n\n")
+    for sample, sheet in enumerate(sheets):
+        title, scales, temperatures, rule, *lines = sheet.split("\n")
+        assert title == f"--- top_k 3, seed 0, sample {sample}"
+        assert [cell.strip() for cell in scales.split("|")] == ["scale 0.5", "scale 1", "scale 2"]
+        assert "(temperature 0.5)" in temperatures and set(rule) == set("-| ")
+        cells = zip(*[line.split(" | ") for line in lines], strict=True)
+        assert ["".join(map(str.strip, column)) for column in cells] == texts[sample::2]
+    assert len(sheets) == 2
+    assert main(command) == 0
+    rows = capsys.readouterr().out
+    assert rows.startswith("--- scale 0.5 (temperature 2), top_k 3, seed 0, sample 0\nab")
+    for terminal, layout, expected in [
+        ("80", "auto", columns),
+        ("77", "auto", rows),
+        ("80", "rows", rows),
+    ]:
+        monkeypatch.setenv("COLUMNS", terminal)
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+        assert main([*command, f"--layout={layout}"]) == 0
+        assert capsys.readouterr().out == expected
+
+
+def test_sample_stops(workdir: str, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["sample", f"--workdir={workdir}", "--prompt=ab", "--chars=250", "--num=3"]
+    assert main([*command, "--json"]) == 0
+    plain = [row["text"] for row in _json_lines(capsys.readouterr().out)]
+    stops = [plain[0][98:103], "d" * 251, plain[1][40:46]]  # the first lies across two pieces
+    assert main([*command, "--json", *[f"--stop={stop}" for stop in stops]]) == 0
+    for row, text in zip(_json_lines(capsys.readouterr().out), plain, strict=True):
+        ends = {stop: text.index(stop) for stop in stops if stop in text}
+        assert row["text"] == text[: min(ends.values(), default=250)]
+        assert row["stopped_by"] == min(ends, key=lambda stop: ends[stop] + len(stop), default=None)
+    assert main([*command, "--num=1", f"--stop={stops[0]}"]) == 0
+    assert capsys.readouterr().out == f"ab{plain[0][: plain[0].index(stops[0])]}\n"
+
+
+def _type(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
+    """Have standard input hold these bytes."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), encoding="utf-8"))
+
+
+def test_a_prompt_from_a_file_is_the_one_in_it(
+    workdir: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    command = ["sample", f"--workdir={workdir}", "--chars=30"]
+    assert main([*command, "--prompt=abba"]) == 0
+    text = capsys.readouterr().out
+    file = tmp_path / "prompt.txt"
+    for data in (b"abba", b"\xef\xbb\xbfabba"):
+        file.write_bytes(data)
+        assert main([*command, f"--prompt_file={file}"]) == 0
+        assert capsys.readouterr().out == text
+    _type(monkeypatch, b"abba")
+    assert main([*command, "--prompt_file=-"]) == 0
+    assert capsys.readouterr().out == text
+    file.write_bytes(b"abba\r\n")  # its newline is part of it, as in a text to train on
+    assert main([*command, f"--prompt_file={file}", "--unknown=replace", "--replacement=c"]) == 0
+    assert main([*command, "--prompt=abbac"]) == 0
+    found, expected = (part[5:] for part in capsys.readouterr().out.split("abba")[1:])
+    assert found.strip() == expected.strip()
 
 
 def test_sample_truncated(workdir: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -81,9 +162,9 @@ def test_sample_truncated(workdir: str, capsys: pytest.CaptureFixture[str]) -> N
     assert all([row[name] for name in TRUNCATIONS] == [1, 1.0, 0.1] for row in rows)
     assert len({row["text"] for row in rows}) == 1  # the best symbol, whatever the scale
     assert main([*command, "--top_p=0"]) == 0
-    printed = capsys.readouterr().out
-    heading = "--- scale 1 (temperature 1), top_p 0.0, seed 1, sample 0"
-    assert printed == f"{heading}\na{rows[0]['text']}\n"
+    printed, said = capsys.readouterr()
+    assert said.endswith("\n--- scale 1 (temperature 1), top_p 0.0, seed 1, sample 0\n")
+    assert printed == f"a{rows[0]['text']}\n"
 
 
 @pytest.mark.parametrize("mode", ["window", "sliding", "stream"])

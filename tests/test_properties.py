@@ -153,6 +153,9 @@ def test_any_text_in_place_of_a_field(field: str, text: str) -> None:
 def test_any_words_behind_a_command(command: list[str], data: st.DataObject) -> None:
     flags = [
         "--prompt=",
+        "--prompt_file=",
+        "--stop=",
+        "--layout=",
         "--chars=",
         "--scale=",
         "--top_k=",

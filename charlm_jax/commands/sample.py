@@ -1,12 +1,26 @@
 """`charlm sample`."""
 
 import argparse
-import json
+import os
 import sys
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from charlm_jax.commands.shared import add_run, add_unknown, load
+from charlm_jax.commands.texts import (
+    column_width,
+    describe_source,
+    print_json,
+    print_texts,
+    text_rows,
+    truncations,
+)
+from charlm_jax.types import CharlmError
+
+if TYPE_CHECKING:
+    from charlm_jax.run import Run
+    from charlm_jax.stops import Piece
 
 HELP = "Draw text from a trained model."
 
@@ -14,9 +28,17 @@ HELP = "Draw text from a trained model."
 def add_flags(command: argparse.ArgumentParser) -> None:
     """What it takes."""
     add_run(command)
+    _add_prompt(command)
     add = command.add_argument
-    add("--prompt", required=True, help="what the text goes on from")
     add("--chars", type=int, default=500, help="characters to draw (default: 500)")
+    add(
+        "--stop",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="end a text before TEXT where that is drawn; \\n is a newline, \\t a tab, \\\\ a "
+        "backslash; may be given several times",
+    )
     add(
         "--scale",
         type=_scales,
@@ -40,7 +62,18 @@ def add_flags(command: argparse.ArgumentParser) -> None:
         help="the window's length, or the positions that attention keeps (default: training's)",
     )
     add_unknown(command, "prompt")
-    add("--json", action="store_true", help="one JSON object a sample")
+    _add_output(command)
+
+
+def _add_prompt(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--prompt", metavar="TEXT", help="what the text goes on from")
+    add(
+        "--prompt_file",
+        metavar="FILE",
+        help="the same from a file in UTF-8, or - for standard input; a newline at its end is "
+        "part of it",
+    )
 
 
 def _scales(text: str) -> list[float]:
@@ -70,14 +103,71 @@ def _add_truncations(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_output(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add(
+        "--layout",
+        choices=("auto", "columns", "rows"),
+        default="auto",
+        help="the scales side by side, or one text below the other (default: side by side where "
+        "standard output is a terminal that is wide enough)",
+    )
+    add("--json", action="store_true", help="one JSON object a sample")
+
+
 def run(options: argparse.Namespace) -> None:
     """Draw text, and print it or write it as JSON."""
-    from charlm_jax.sampling import temperature
-
+    _refuse_misfits(options)
+    prompt = _read_prompt(options)
     run = load(options)
-    truncations = {"top_k": options.top_k, "top_p": options.top_p, "min_p": options.min_p}
+    drawn = _draw(run, options, prompt)
+    rows = text_rows(options, prompt)
+    if options.json:
+        print_json(rows, drawn)
+        return
+    width = column_width(options)
+    print(describe_source(run, options.mode), file=sys.stderr)
+    print_texts(rows, drawn, width)
+
+
+def _refuse_misfits(options: argparse.Namespace) -> None:
+    """Refuse flags that do not go together."""
+    refuse, wants_file = options.parser.error, options.prompt_file is not None
+    if options.prompt is None and not wants_file:
+        refuse("missing: --prompt or --prompt_file")
+    if options.prompt is not None and wants_file:
+        refuse("--prompt and --prompt_file are two prompts: give one of them")
+    if options.json and options.layout != "auto":
+        refuse("--layout means nothing with --json")
+
+
+def _read_prompt(options: argparse.Namespace) -> str:
+    """The prompt, whichever way it was given."""
+    file: str | None = options.prompt_file
+    if file is None:
+        prompt: str = options.prompt
+        return prompt
+    from charlm_jax.corpora import BYTE_ORDER_MARK, decode
+    from charlm_jax.download import read_bytes
+
+    if "\0" in file:
+        raise CharlmError(f"--prompt_file={file!r} is not a path: it has a NUL byte")
+    if file == "-":
+        data = b"" if sys.stdin is None else sys.stdin.buffer.read()
+    else:
+        data = read_bytes(Path(os.path.expanduser(file)))
+    source = "standard input" if file == "-" else file
+    text = decode(data, encoding="utf-8", source=source, advice="a prompt is read as UTF-8")
+    return text.removeprefix(BYTE_ORDER_MARK)
+
+
+def _draw(run: "Run", options: argparse.Namespace, prompt: str) -> Iterable[Sequence["Piece"]]:
+    from charlm_jax.stops import check_stops, cut_texts, parse_stop
+
+    stops = [parse_stop(text) for text in options.stop]
+    check_stops(stops, run.vocabulary)
     pieces = run.draw(
-        options.prompt,
+        prompt,
         characters=options.chars,
         scales=options.scale,
         samples=options.num,
@@ -86,59 +176,6 @@ def run(options: argparse.Namespace) -> None:
         context=options.context,
         unknown=options.unknown,
         replacement=options.replacement,
-        **truncations,
+        **truncations(options),
     )
-    rows = [
-        {
-            "scale": scale,
-            "temperature": temperature(scale),
-            **truncations,
-            "seed": options.seed,
-            "index": index,
-            "prompt": options.prompt,
-        }
-        for scale in options.scale
-        for index in range(options.num)
-    ]
-    if options.json:
-        for row, text in zip(rows, _joined(pieces, len(rows)), strict=True):
-            print(json.dumps({**_finite(row), "text": text}))
-        return
-    mode = options.mode or run.default_mode
-    averaged = ", averaged weights" if run.weights == "average" else ""
-    print(f"{run.workdir}, checkpoint {run.checkpoint}{averaged}, {mode}", file=sys.stderr)
-    if len(rows) == 1:
-        _print_heading(rows[0])
-        print(options.prompt, end="", flush=True)
-        for (text,) in pieces:
-            print(text, end="", flush=True)
-        print()
-        return
-    for row, text in zip(rows, _joined(pieces, len(rows)), strict=True):
-        _print_heading(row)
-        print(options.prompt + text + "\n")
-
-
-def _joined(pieces: Iterable[list[str]], rows: int) -> list[str]:
-    texts = [""] * rows
-    for piece in pieces:
-        texts = [text + more for text, more in zip(texts, piece, strict=True)]
-    return texts
-
-
-def _finite(row: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON has no infinity: it is written as a word."""
-    return {
-        name: str(value) if isinstance(value, float) and value == float("inf") else value
-        for name, value in row.items()
-    }
-
-
-def _print_heading(row: Mapping[str, Any]) -> None:
-    unused = {"top_k": 0, "top_p": 1.0, "min_p": 0.0}
-    used = "".join(f"{name} {row[name]}, " for name in unused if row[name] != unused[name])
-    print(
-        f"--- scale {row['scale']:g} (temperature {row['temperature']:g}), {used}"
-        f"seed {row['seed']}, sample {row['index']}",
-        flush=True,
-    )
+    return cut_texts(pieces, stops, texts=len(options.scale) * options.num)
