@@ -155,6 +155,54 @@ def test_a_prompt_from_a_file_is_the_one_in_it(
     assert found.strip() == expected.strip()
 
 
+@pytest.mark.core
+def test_a_session_prints_what_the_commands_print(
+    workdir: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["sample", f"--workdir={workdir}", "--chars=30"]
+    expected = []
+    for told in (["--prompt=ab"], ["--prompt=cc", "--scale=2"], ["--prompt=cc", "--seed=4"]):
+        assert main([*command, *told, "--top_k=3"]) == 0
+        expected.append(capsys.readouterr().out)
+    _type(
+        monkeypatch,
+        "/scale 2\ncc\n/sede 4\na\udcff\n/scale 1\n/seed 4\ncc".encode("utf-8", "surrogateescape"),
+    )
+    assert main([*command, "--prompt=ab", "--interactive", "--top_k=3"]) == 0
+    out, err = capsys.readouterr()
+    assert out == "".join(expected)
+    first, *notes = err.splitlines()
+    assert first == f"{workdir}, checkpoint 38, carried; /help lists the commands"
+    assert notes[1] == "no command /sede, did you mean /seed?" and "U+DCFF" in notes[2]
+    assert [notes[0], *notes[3:]] == [
+        "scale 2 (temperature 0.5)",
+        "scale 1 (temperature 1)",
+        "seed 4",
+    ]
+    for data in (b"", b"/quit\nab\n", b"\n"):
+        _type(monkeypatch, data)
+        assert main([*command, "--interactive"]) == 0
+        assert capsys.readouterr().out == ""
+    monkeypatch.setattr(sys, "stdin", None)  # it was closed
+    assert main([*command, "--interactive"]) == 0
+
+
+def test_ctrl_c_where_a_line_is_awaited_ends_a_session(
+    workdir: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = iter(["ab\n"])
+
+    class Keyboard(io.StringIO):
+        def readline(self, *_: object) -> str:
+            for line in lines:
+                return line
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "stdin", Keyboard())
+    assert main(["sample", f"--workdir={workdir}", "--chars=30", "--interactive"]) == 0
+    assert len(capsys.readouterr().out) == 2 + 30 + 1
+
+
 def test_sample_truncated(workdir: str, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["sample", f"--workdir={workdir}", "--prompt=a", "--chars=30", "--seed=1"]
     assert main([*command, "--json", "--scale=0,1,inf", "--top_k=1", "--min_p=0.1"]) == 0

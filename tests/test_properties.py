@@ -156,6 +156,7 @@ def test_any_words_behind_a_command(command: list[str], data: st.DataObject) -> 
         "--prompt_file=",
         "--stop=",
         "--layout=",
+        "--interactive",
         "--chars=",
         "--scale=",
         "--top_k=",

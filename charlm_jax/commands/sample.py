@@ -74,6 +74,12 @@ def _add_prompt(command: argparse.ArgumentParser) -> None:
         help="the same from a file in UTF-8, or - for standard input; a newline at its end is "
         "part of it",
     )
+    add(
+        "--interactive",
+        action="store_true",
+        help="read prompts from the terminal, one a line, and commands that change the settings "
+        "in between; /help lists them",
+    )
 
 
 def _scales(text: str) -> list[float]:
@@ -120,6 +126,11 @@ def run(options: argparse.Namespace) -> None:
     _refuse_misfits(options)
     prompt = _read_prompt(options)
     run = load(options)
+    if options.interactive:
+        from charlm_jax.commands.interactive import interact
+
+        interact(run, options, prompt)
+        return
     drawn = _draw(run, options, prompt)
     rows = text_rows(options, prompt)
     if options.json:
@@ -133,19 +144,32 @@ def run(options: argparse.Namespace) -> None:
 def _refuse_misfits(options: argparse.Namespace) -> None:
     """Refuse flags that do not go together."""
     refuse, wants_file = options.parser.error, options.prompt_file is not None
-    if options.prompt is None and not wants_file:
-        refuse("missing: --prompt or --prompt_file")
     if options.prompt is not None and wants_file:
         refuse("--prompt and --prompt_file are two prompts: give one of them")
     if options.json and options.layout != "auto":
         refuse("--layout means nothing with --json")
+    if not options.interactive:
+        if options.prompt is None and not wants_file:
+            refuse("missing: --prompt or --prompt_file")
+        return
+    if options.prompt_file == "-":
+        refuse("--prompt_file=- and --interactive would both read standard input")
+    for flag, is_default in {
+        "--json": not options.json,
+        "--num": options.num == 1,
+        "--layout": options.layout == "auto",
+    }.items():
+        if not is_default:
+            refuse(f"{flag} means nothing with --interactive, which draws one text at a time")
+    if len(options.scale) > 1:
+        refuse("--interactive draws one text at a time: give one --scale")
 
 
-def _read_prompt(options: argparse.Namespace) -> str:
-    """The prompt, whichever way it was given."""
+def _read_prompt(options: argparse.Namespace) -> str | None:
+    """The prompt, whichever way it was given; None where an interactive session has none yet."""
     file: str | None = options.prompt_file
     if file is None:
-        prompt: str = options.prompt
+        prompt: str | None = options.prompt
         return prompt
     from charlm_jax.corpora import BYTE_ORDER_MARK, decode
     from charlm_jax.download import read_bytes
@@ -161,13 +185,15 @@ def _read_prompt(options: argparse.Namespace) -> str:
     return text.removeprefix(BYTE_ORDER_MARK)
 
 
-def _draw(run: "Run", options: argparse.Namespace, prompt: str) -> Iterable[Sequence["Piece"]]:
+def _draw(
+    run: "Run", options: argparse.Namespace, prompt: str | None
+) -> Iterable[Sequence["Piece"]]:
     from charlm_jax.stops import check_stops, cut_texts, parse_stop
 
     stops = [parse_stop(text) for text in options.stop]
     check_stops(stops, run.vocabulary)
     pieces = run.draw(
-        prompt,
+        prompt or "",
         characters=options.chars,
         scales=options.scale,
         samples=options.num,
