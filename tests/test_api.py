@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -99,7 +100,7 @@ def test_texts_are_drawn_by_the_programs_that_are_there(run: charlm_jax.Run) -> 
             run.generate("baba", characters=25, top_k=3, seed=2, **told)
         assert not programs
     with compiled_programs() as programs:  # which shows that one would be noticed
-        run.generate("baba", characters=25, top_k=2, top_p=0.5, min_p=0.1)
+        jax.jit(lambda x: x + 1)(1.0)
     assert programs
 
 
