@@ -60,6 +60,21 @@ def mean_score(nll_N: np.ndarray) -> Score:
     return Score(loss_nats, bits(loss_nats), len(nll_N))
 
 
+def rule_in_words(mode: str, context: int | None) -> str:
+    """A rule as a result names it.
+
+    >>> print(rule_in_words("window", 40), rule_in_words("stream", None), sep=", ")
+    window of 40, stream
+    """
+    match mode:
+        case "window":
+            return f"window of {context:,}"
+        case "sliding":
+            return f"sliding, {context:,} read before each"
+        case _:
+            return "stream" + (f" with attention to the last {context:,}" if context else "")
+
+
 def build_scorer(
     model: LanguageModel,
     *,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from charlm_jax.evaluate import rule_in_words
 from charlm_jax.types import cannot_write
 from charlm_jax.workdir import Workdir, write_json
 
@@ -50,16 +51,12 @@ class Evaluation:
         >>> Evaluation(2.0, 2.9, 9, "sliding", 40, "valid", "f", 1, "raw", 9, 90).rule
         'sliding, 40 read before each of 9 among 90'
         """
-        match self.mode:
-            case "window":
-                return f"window of {self.context:,}"
-            case "sliding":
-                among = "" if self.characters == self.split_characters else " among "
-                among += f"{self.split_characters:,}" if among else ""
-                return f"sliding, {self.context:,} read before each of {self.characters:,}{among}"
-            case _:
-                attention = f" with attention to the last {self.context:,}" if self.context else ""
-                return f"stream{attention}"
+        rule = rule_in_words(self.mode, self.context)
+        if self.mode != "sliding":
+            return rule
+        is_all = self.characters == self.split_characters
+        among = "" if is_all else f" among {self.split_characters:,}"
+        return f"{rule} of {self.characters:,}{among}"
 
     @property
     def file_name(self) -> str:

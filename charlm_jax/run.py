@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from charlm_jax.dataset import Dataset, load_dataset
 from charlm_jax.download import Progress
 from charlm_jax.evaluate import (
     SLIDING_TARGETS,
+    Measure,
     Scorer,
     build_scorer,
     mean_score,
@@ -31,11 +32,13 @@ from charlm_jax.limits import (
     refuse_too_long,
     require_within,
 )
+from charlm_jax.losses import negative_log_likelihood
 from charlm_jax.models import LanguageModel, build_model
 from charlm_jax.policies import Policy, build_policy
 from charlm_jax.sampling import sample_keys
 from charlm_jax.splits import targets as scored
 from charlm_jax.stops import check_stops, cut_texts
+from charlm_jax.text_score import Guesses, TextScore, known_characters, likeliest, name_guesses
 from charlm_jax.types import CharlmError, Params
 from charlm_jax.vocab import Vocabulary
 from charlm_jax.weights import read_weights
@@ -47,22 +50,6 @@ _MOST_TEXTS = 10_000  # drawn at once
 _shared_model = functools.lru_cache(maxsize=16)(build_model)
 _shared_decoder = functools.lru_cache(maxsize=64)(make_decoder)
 _shared_scorer = functools.lru_cache(maxsize=64)(build_scorer)
-
-
-class TextScore(NamedTuple):
-    """How surprising a text is to a model.
-
-    Attributes:
-      nll_N: -log p of every character but the first, in nats, float32.
-      loss_nats: their mean.
-      bits_per_char: the same in bits.
-      characters: how many they are.
-    """
-
-    nll_N: np.ndarray
-    loss_nats: float
-    bits_per_char: float
-    characters: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -291,19 +278,42 @@ class Run:
           replacement: what replaces them.
 
         Raises:
-          CharlmError: a text too short, characters that the model does not know.
+          CharlmError: a text too short, characters that the model does not know, numbers that are
+            not finite.
         """
-        score = self._scorer(mode, context, targets=0)
-        ids_N = self.vocabulary.encode(text, unknown=unknown, replacement=replacement)
-        if len(ids_N) < 2:
-            raise CharlmError(
-                f"the text is too short to score ({len(ids_N)} known characters): it takes two, "
-                f"since the first is not predicted"
-            )
+        how = {"unknown": unknown, "replacement": replacement}
+        nll_N, places_N = self._measure(negative_log_likelihood, text, mode, context, **how)
+        return TextScore(nll_N, *mean_score(nll_N), places_N, **self._rule(mode, context))
+
+    def guesses(
+        self,
+        text: str,
+        *,
+        mode: str = "stream",
+        context: int | None = None,
+        unknown: str = "error",
+        replacement: str = " ",
+    ) -> Guesses:
+        """Which characters the model held likeliest at every place that `score` scores.
+
+        The arguments, and what is refused, are those of `score`.
+        """
+        how = {"unknown": unknown, "replacement": replacement}
+        found, places_N = self._measure(likeliest, text, mode, context, **how)
+        return name_guesses(found, places_N, self.vocabulary.symbols)
+
+    def _measure(
+        self, measure: Measure, text: str, mode: str, context: int | None, **how: str
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What a measure gives for every character with a predictor, and where these stand."""
+        score = self._scorer(mode, context, targets=0, measure=measure)
+        ids_N, places_N = known_characters(text, self.vocabulary, **how)
         whole = (range(len(ids_N)),)
         refuse_part(self.model, whole, mode=mode, context=self._context(context))
-        nll_N = score(self.params, jnp.asarray(ids_N), whole)
-        return TextScore(nll_N, *mean_score(nll_N))
+        found_N = score(self.params, jnp.asarray(ids_N), whole)
+        if not np.isfinite(found_N).all():
+            raise CharlmError("the model computes numbers that are not finite on this text")
+        return found_N, places_N[-len(found_N) :]
 
     def evaluate(
         self,
@@ -405,13 +415,11 @@ class Run:
         self, dataset: Dataset, split: str, mode: str, context: int | None, targets: int
     ) -> Evaluation:
         """Everything about a figure but the figure."""
-        has_context = mode != "stream" or self.model.keeps_positions
         return Evaluation(
             loss_nats=math.nan,
             bits_per_char=math.nan,
             characters=0,
-            mode=mode,
-            context=self._context(context) if has_context else None,
+            **self._rule(mode, context),
             split=split,
             fingerprint=dataset.fingerprint,
             checkpoint=self.checkpoint,
@@ -420,16 +428,26 @@ class Run:
             split_characters=sum(len(scored(stretch)) for stretch in dataset.part(split)),
         )
 
-    def _scorer(self, mode: str, context: int | None, targets: int = SLIDING_TARGETS) -> Scorer:
+    def _rule(self, mode: str, context: int | None) -> dict[str, Any]:
+        """A rule as results name it: no context where nothing depends on one."""
+        has_context = mode != "stream" or self.model.keeps_positions
+        return {"mode": mode, "context": self._context(context) if has_context else None}
+
+    def _scorer(
+        self,
+        mode: str,
+        context: int | None,
+        targets: int = SLIDING_TARGETS,
+        measure: Measure = negative_log_likelihood,
+    ) -> Scorer:
         if mode == "stream":
             refuse_idle_context(self.model, mode, context)
         context = self._context(context)
         require_within("context", context, 1, MOST_CHARACTERS)
         require_within("targets", targets, 0, MOST_CHARACTERS)
         size = self.config.evaluation.batch_size
-        return _shared_scorer(
-            self.model, mode=mode, context=context, batch_size=size, targets=targets
-        )
+        rule = {"mode": mode, "context": context, "targets": targets}
+        return _shared_scorer(self.model, batch_size=size, measure=measure, **rule)
 
     def _context(self, context: int | None) -> int:
         return self.config.evaluation_context if context is None else context

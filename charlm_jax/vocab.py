@@ -43,6 +43,16 @@ class Vocabulary:
         """The smallest unsigned integer type that holds every id."""
         return np.min_scalar_type(len(self) - 1)
 
+    def knows(self, text: str) -> np.ndarray:
+        """Which characters of a text are symbols: is_known_N, boolean."""
+        return self._look_up(_code_points(text))[1]
+
+    def _look_up(self, points_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Ids, and whether they are those of the code points."""
+        ids_N = np.searchsorted(self._sorted_points, points_N)
+        ids_N = np.minimum(ids_N, len(self) - 1)
+        return ids_N, self._sorted_points[ids_N] == points_N
+
     def encode(
         self,
         text: str,
@@ -71,9 +81,7 @@ class Vocabulary:
         if unknown not in UNKNOWN_POLICIES:
             raise CharlmError(f"unknown={unknown!r}: it must be {', '.join(UNKNOWN_POLICIES)}")
         points_N = _code_points(text)
-        ids_N = np.searchsorted(self._sorted_points, points_N)
-        ids_N = np.minimum(ids_N, len(self) - 1)
-        known_N = self._sorted_points[ids_N] == points_N
+        ids_N, known_N = self._look_up(points_N)
         if known_N.all():
             return ids_N.astype(self.dtype)
         if unknown == "drop":
