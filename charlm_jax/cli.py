@@ -47,10 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if "=" not in text:
             known.parser.error(f"--config.{text} has no value: write --config.{text}=VALUE")
     known.parser.refuse_unknown(unknown)
-    for flag in ("workdir", "init_from", "folder", "out", "prompt_file"):
+    for flag in ("workdir", "init_from", "folder", "out", "beside", "html", "file", "prompt_file"):
         if getattr(known, flag, None) == "":
-            name = "DIR" if flag == "folder" else f"--{flag}"
-            kind = "file" if known.command == "report" or flag == "prompt_file" else "folder"
+            name = {"folder": "DIR", "file": "FILE"}.get(flag, f"--{flag}")
+            is_file = flag in ("html", "file", "prompt_file") or known.command == "report"
+            kind = "file" if is_file else "folder"
             known.parser.error(f"{name} is an empty text: name a {kind}")
     known.overrides = overrides
     if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may not have every character

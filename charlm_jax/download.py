@@ -143,6 +143,8 @@ def read_bytes(path: Path) -> bytes:
     Raises:
       CharlmError: it is missing, not a regular file, or may not be read.
     """
+    if "\0" in str(path):
+        raise CharlmError(f"{str(path)!r} is not a path: it has a NUL byte")
     try:
         if path.is_dir():
             raise CharlmError(f"{path} is a folder, not a file")

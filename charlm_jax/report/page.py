@@ -86,7 +86,7 @@ def check_place(path: Path) -> None:
     try:
         if os.path.lexists(path) and not _is_page(path):
             raise CharlmError(
-                f"{path} is not a page that charlm report wrote: move it away, or name another file"
+                f"{path} is not a page that charlm wrote: move it away, or name another file"
             )
         path.parent.mkdir(parents=True, exist_ok=True)
         _partial(path).unlink(missing_ok=True)  # it may be a link to anywhere
@@ -121,7 +121,7 @@ def _page(title: str, lead: Sequence[Block], sections: Sequence[Section]) -> Mar
         element("header", element("h1", title), *map(_block, lead)),
         element("main", *map(_section, sections)),
     )
-    marker = Markup(f"<!DOCTYPE html>\n{_MARKER} charlm report may replace it. -->\n")
+    marker = Markup(f"<!DOCTYPE html>\n{_MARKER} charlm may replace it. -->\n")
     return markup(marker, element("html", head, "\n", body, lang="en"), "\n")
 
 

@@ -9,12 +9,7 @@ from charlm_jax.download import Progress
 from charlm_jax.evaluate import SLIDING_TARGETS
 from charlm_jax.report.curves import learning_curves
 from charlm_jax.report.findings import SAMPLE_SEED, ArmFacts, Findings, Heat, Sample, gather
-from charlm_jax.report.heat_text import (
-    difference_legend,
-    difference_text,
-    heat_legend,
-    heat_text,
-)
+from charlm_jax.report.heat_text import HeatMap, heat_blocks
 from charlm_jax.report.html import Markup, details, element, markup, table
 from charlm_jax.report.page import Block, Section, check_place, write_page
 from charlm_jax.report.score_sections import (
@@ -214,23 +209,5 @@ def _heat(heat: Heat) -> list[Block]:
     )
     if heat.split == "train":
         about += " The model was trained on this very text."
-    blocks: list[Block] = [about, heat_legend()]
-    maps = []
-    for label, nll_N, rule in zip(heat.labels, heat.nll_RN, heat.rules, strict=True):
-        caption = f"{label}: {nll_N.mean():.4f} nats on average. Read: {rule}."
-        name = f"Surprise of {label} at every character of the passage"
-        maps.append(_figure(caption, heat_text(heat.text, nll_N, label=name)))
-    blocks.append(element("div", *maps, class_="maps"))
-    if len(heat.labels) == 2:
-        one, other = heat.labels
-        less_N = heat.nll_RN[1] - heat.nll_RN[0]
-        name = f"Surprise of {other} less that of {one}, at every character of the passage"
-        blocks.append(difference_legend(one, other))
-        caption = f"{other} less {one}: {less_N.mean():+.4f} nats on average."
-        blocks.append(_figure(caption, difference_text(heat.text, less_N, label=name)))
-    plain = element("div", heat.text, class_="text")
-    return [*blocks, details("The passage as plain text", plain)]
-
-
-def _figure(caption: str, drawn: Markup) -> Markup:
-    return element("figure", element("figcaption", caption), drawn)
+    labelled = zip(heat.labels, heat.nll_RN, heat.rules, strict=True)
+    return [about, *heat_blocks(heat.text, [HeatMap(*facts) for facts in labelled])]

@@ -67,13 +67,14 @@ gap:.4rem 1rem}
 .heat{line-height:1.65;background:none;border:1px solid var(--line)}
 @media (min-width:72rem){.maps .heat{font-size:.75rem}}
 .heat i{opacity:.4;font-style:normal}
+.heat .none{color:var(--soft);text-decoration:underline dotted}
 .heat span:hover{outline:2px solid var(--ink);outline-offset:-1px}
 .scale{display:flex;flex-wrap:wrap;gap:0;font-size:.8rem;align-items:center;max-width:none}
 .scale span{padding:.1rem .45rem}
 summary{cursor:pointer;margin:.5rem 0}
 @media (hover:none){.heat span:hover::after{content:attr(title);position:fixed;left:0;right:0;
-bottom:0;padding:.7rem;text-align:center;background:var(--ink);color:var(--page);
-font:1rem system-ui,sans-serif}}
+bottom:0;padding:.7rem;text-align:center;white-space:pre-line;background:var(--ink);
+color:var(--page);font:1rem system-ui,sans-serif}}
 @media print{.scroll,.commands{overflow:visible}.heat span,.scale span,.bar,.bar i{
 print-color-adjust:exact;-webkit-print-color-adjust:exact}}
 """
