@@ -42,7 +42,7 @@ def save_figures(
         *_heat_maps(figures, folder, reach=reach, about=about),
         _by_length(figures, folder / "loss_by_length.png", about, baseline),
         _cold_start(figures, folder / "cold_start.png", window, about),
-        _by_class(figures, folder / "loss_by_class.png", window, about),
+        _by_class(figures, folder / "loss_by_class.png", about),
     ]
     return files
 
@@ -193,7 +193,7 @@ def _cold_start(figures: Mapping[Arm, Figures], path: Path, window: int, about: 
     return _save_by_length(panels, path, title, y_label="nats per character")
 
 
-def _by_class(figures: Mapping[Arm, Figures], path: Path, window: int, about: str) -> Path:
+def _by_class(figures: Mapping[Arm, Figures], path: Path, about: str) -> Path:
     panels = []
     for model in _models(figures):
         arms = _arms(figures, model=model, state="reset", budget="characters")
@@ -209,7 +209,7 @@ def _by_class(figures: Mapping[Arm, Figures], path: Path, window: int, about: st
                 lengths, points = zip(*found, strict=True)
                 curves.append(Curve(name, lengths, points))
         panels.append(Panel(f"{model}, state reset", curves))
-    title = f"Loss by kind of character, windows of {window}\n{about}"
+    title = f"Loss by kind of character, state carried through the text\n{about}"
     return _save_by_length(panels, path, title)
 
 

@@ -75,7 +75,7 @@ class Figures(NamedTuple):
       cold_start: what beginning anew costs: window less stream, of the same runs and characters.
       by_place: loss by characters read before the target, in geometric bins; empty without far_SN.
         See `losses_by_place`.
-      by_class: loss by kind of character, in windows.
+      by_class: loss by kind of character, with the state carried on.
     """
 
     window: Interval
@@ -96,8 +96,7 @@ class Group(NamedTuple):
       lengths: T of each.
       best: place of the one with the lowest mean under `stream`.
       to_best: for each, its loss under `stream` less that of the best; None for the best.
-      by_class: for each kind of character, the loss of the shortest less that of the best, in
-        windows; empty where the shortest is the best.
+      by_class: the same for each kind of character, of the shortest less the best; empty where the shortest is the best.
     """
 
     model: str
@@ -144,7 +143,7 @@ def measure_arm(losses: Losses, *, text: str, part: Part, window: int, reach: in
         spread=seed_spread(losses.stream_SN),
         cold_start=mean_interval(losses.window_SN - losses.stream_SN),  # run by run
         by_place=losses_by_place(losses, part, window=window, reach=reach),
-        by_class=breakdown(losses.window_SN, character_classes(text, part), CLASSES),
+        by_class=breakdown(losses.stream_SN, character_classes(text, part), CLASSES),
     )
 
 
@@ -214,8 +213,8 @@ def _group(losses: Mapping[Arm, Losses], class_N: np.ndarray) -> Group:
     for index, name in enumerate(CLASSES) if shortest != best else ():
         mask_N = class_N == index
         if mask_N.any():
-            windows = (losses[arm].window_SN for arm in (shortest, best))
-            by_class[name] = run_by_run(*windows, mask_N=mask_N)
+            streams = (losses[arm].stream_SN for arm in (shortest, best))
+            by_class[name] = run_by_run(*streams, mask_N=mask_N)
     return Group(
         *(best.model, best.state, best.budget),
         lengths=tuple(arm.length for arm in arms),

@@ -209,8 +209,13 @@ class Study:
         return run.evaluate_once(split="test", mode="stream", context=context)
 
     def look_back(self, point: Point) -> dict[str, dict[int, Interval]]:
-        """By change and n, the loss of a run that reads only the nearest n as they are."""
+        """By change and n, the loss of a run that reads only the nearest n as they are.
+
+        A model that keeps what it has read looks no farther back than in training.
+        """
         run, reach = self.run(point), self.preset.context_reach
+        if run.model.keeps_positions:
+            reach = min(reach, run.config.data.sequence_length)
         losses = {
             change: losses_by_context(
                 run.model,
