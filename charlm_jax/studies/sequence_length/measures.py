@@ -96,7 +96,8 @@ class Group(NamedTuple):
       lengths: T of each.
       best: place of the one with the lowest mean under `stream`.
       to_best: for each, its loss under `stream` less that of the best; None for the best.
-      by_class: the same for each kind of character, of the shortest less the best; empty where the shortest is the best.
+      by_class: the same for each kind of character, of the shortest less the best; empty where
+        the shortest is the best.
     """
 
     model: str
