@@ -200,9 +200,8 @@ def human_samples(text: str, part: Part, *, samples: int, characters: int) -> li
 
 
 def _mean(values: Iterable[float]) -> Interval:
-    """The mean over samples of what is never below 0, with its interval."""
-    found = mean_interval([np.fromiter(values, np.float64)], block=1)
-    return found._replace(low=max(found.low, 0.0))
+    """The mean over samples, with its interval."""
+    return mean_interval([np.fromiter(values, np.float64)], block=1)
 
 
 def _share(rows: Iterable[Sequence[bool]]) -> Interval | None:
