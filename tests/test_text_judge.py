@@ -94,10 +94,11 @@ def test_every_interval_holds_its_mean_and_shrinks_with_more_samples() -> None:
     for name in MEASURES:
         found = [getattr(judgement, name) for judgement in (few, many)]
         assert all(x.low < x.mean < x.high for x in found), name
-        widths = [x.high - x.low for x in found]
+        # A share's interval ends at 1: the side below is judged.
+        below = [x.mean - x.low for x in found]
         # Of 6 samples 5 are drawn, of 48 of the same kind 47.
         shrunk = (5 / 47) ** 0.5 * stdtrit(47, 0.975) / stdtrit(5, 0.975)
-        assert widths[1] == pytest.approx(widths[0] * shrunk, rel=0.25), name
+        assert below[1] == pytest.approx(below[0] * shrunk, rel=0.25), name
 
 
 def test_intervals_are_over_samples() -> None:
