@@ -1,8 +1,9 @@
 r"""A talk with a model: prompts, and commands that change how it goes on from them.
 
 A line is a prompt, or, where it begins with a slash, a command. A prompt is sample 0 of its seed,
-so that its text is the one that `Run.draw` draws with the same numbers; `/again` is the next
-sample, and `/more` goes on as a longer text would have done, under the settings as they are then.
+so that its text is the one that `TrainedModel.draw` draws with the same numbers; `/again` is the
+next sample, and `/more` goes on as a longer text would have done, under the settings as they are
+then.
 """
 
 import dataclasses
@@ -12,9 +13,9 @@ from typing import Any, NamedTuple
 
 from charlm_jax.limits import MOST_CHARACTERS, require_within
 from charlm_jax.policies import Policy, build_policy
-from charlm_jax.run import Run
 from charlm_jax.sampling import temperature
 from charlm_jax.stops import check_stops, cut_texts, parse_stop
+from charlm_jax.trained_model import TrainedModel
 from charlm_jax.types import CharlmError
 
 
@@ -24,7 +25,7 @@ class Settings:
 
     Attributes:
       scale: the scale factor of the logits, 1 / temperature.
-      top_k: as in `Run.draw`, as are the next two.
+      top_k: as in `TrainedModel.draw`, as are the next two.
       top_p: see there.
       min_p: see there.
       chars: characters to draw.
@@ -114,12 +115,12 @@ class Session:
       settings: at the beginning.
       write: takes what is drawn, as it is drawn.
       note: takes every other line that is for the person to read.
-      told: further arguments of `Run.go_on`, the same for every text.
+      told: further arguments of `TrainedModel.go_on`, the same for every text.
     """
 
     def __init__(
         self,
-        run: Run,
+        run: TrainedModel,
         settings: Settings,
         *,
         write: Callable[[str], None],

@@ -39,8 +39,8 @@ def cut_texts(
     What may turn out to be the beginning of a stop string is held back until that is known.
 
     Args:
-      drawn: each item is the next characters of every text, as from `Run.draw`. Nothing more is
-        taken from it when every text has ended.
+      drawn: each item is the next characters of every text, as from `TrainedModel.draw`. Nothing
+        more is taken from it when every text has ended.
       stops: strings of at least one character.
       texts: how many there are.
 

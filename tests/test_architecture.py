@@ -18,11 +18,11 @@ ORDER = [
     "runner", "slurm", "sweeps", "shelf", "speed", "loop", "start", "fault", "comparison", "arms",
     "export", "run", "weights", "exported", "trainer", "environment", "event_files", "evaluation",
     "workdir", "checkpoint", "interrupts", "console", "layout", "tally", "dataset", "train_step",
-    "limits", "text_score", "calibration", "drawn", "effective_context", "evaluate", "generate",
-    "inside", "models", "optim", "losses", "policies", "sampling", "state_hash", "randomness",
-    "stops", "breakdown", "text_judge", "text_metrics", "copying", "statistics", "baselines",
-    "corpora", "download", "synthetic", "vocab", "batches", "splits", "logbook", "config_files",
-    "config", "types",
+    "trained_model", "limits", "text_score", "calibration", "drawn", "effective_context",
+    "evaluate", "generate", "inside", "models", "optim", "losses", "policies", "sampling",
+    "state_hash", "randomness", "stops", "breakdown", "text_judge", "text_metrics", "copying",
+    "statistics", "baselines", "corpora", "download", "synthetic", "vocab", "batches", "splits",
+    "logbook", "config_files", "config", "types",
 ]
 # fmt: on
 DEPTH = {name: depth for depth, name in enumerate(ORDER)}

@@ -44,7 +44,7 @@ def test_seeds_are_put_together_and_arms_named_by_what_differs(runs: list[Run]) 
 def test_losses_are_computed_once(runs: list[Run], monkeypatch: pytest.MonkeyPatch) -> None:
     rule = {"mode": "sliding", "context": 3, "targets": 40}
     before = compare(runs[:1], **rule)
-    monkeypatch.setattr("charlm_jax.run._shared_scorer", lambda *_, **__: pytest.fail)
+    monkeypatch.setattr("charlm_jax.trained_model._shared_scorer", lambda *_, **__: pytest.fail)
     after = compare(runs[:1], **rule)
     np.testing.assert_array_equal(before.arms[0].nll_SN, after.arms[0].nll_SN)
     assert after.arms[0].evaluations == before.arms[0].evaluations

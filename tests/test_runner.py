@@ -142,12 +142,12 @@ def test_a_point_that_fails_does_not_stop_the_others_and_is_repeated_alone(
     claim(load_sweep("mine.py"), Path("my runs"))
     Path("my runs", "seed=3").write_text("in the way")
     assert main(command) == 1
-    *events, summary, failed = capsys.readouterr().out.splitlines()
+    *events, summary, failed, command_line = capsys.readouterr().out.splitlines()
     assert summary == "my runs: 2 of 3 points are done"
-    assert failed == (
-        "seed=3 failed: charlm train: my runs/seed=3 is not a folder: choose another --workdir; "
-        "charlm train --config=mine.py '--workdir=my runs/seed=3' --config.seed=3"
-    )
+    says = "charlm train: my runs/seed=3 is not a folder: choose another --workdir"
+    assert failed == f"seed=3 failed: {says}"
+    to_repeat = "  charlm train --config=mine.py '--workdir=my runs/seed=3' --config.seed=3"
+    assert command_line == to_repeat
     assert sum(event.endswith(": started") for event in events) == 3
     shares = core_shares(2)
     for name in ("seed=1", "seed=2"):

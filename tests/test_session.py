@@ -1,8 +1,7 @@
-"""A talk with a model: what it prints is what `Run.draw` draws, however it is asked for."""
+"""A talk with a model prints what `TrainedModel.draw` draws, however it is asked for."""
 
 import itertools
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import jax
 import pytest
@@ -10,8 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from charlm_jax.models import build_model
-from charlm_jax.run import Run
 from charlm_jax.session import Session, Settings
+from charlm_jax.trained_model import TrainedModel
 from charlm_jax.types import CharlmError
 from charlm_jax.vocab import Vocabulary
 from tests.conftest import compiled_programs, make_tiny_config
@@ -20,18 +19,18 @@ usual = settings(deadline=None, max_examples=100)
 
 
 @pytest.fixture(scope="module")
-def run() -> Run:
+def run() -> TrainedModel:
     """A model whose weights nobody trained, large enough for texts to differ."""
     config, vocabulary = make_tiny_config(), Vocabulary("\n/abc")
     model = build_model(config.model, len(vocabulary))
     params = jax.tree.map(lambda w: 4.0 * w, model.init(jax.random.key(0)))
-    return Run(Path("untrained"), config, vocabulary, model, params, 0, "raw")
+    return TrainedModel(config, vocabulary, model, params)
 
 
 class Talk:
     """A session, and what it has printed."""
 
-    def __init__(self, run: Run, **settings: object) -> None:
+    def __init__(self, run: TrainedModel, **settings: object) -> None:
         self.out, self.notes = "", list[str]()
         self._session = Session(
             run, Settings(**settings), write=self._write, note=self.notes.append
@@ -51,13 +50,13 @@ class Talk:
         return not self._session.obey(line)
 
 
-def _text(run: Run, prompt: str, index: int = 0, **told: object) -> str:
+def _text(run: TrainedModel, prompt: str, index: int = 0, **told: object) -> str:
     told = {"characters": 30, "scales": [1.0], "samples": index + 1, "seed": 0} | told
     return prompt + [*map("".join, zip(*run.draw(prompt, **told), strict=True))][index]
 
 
 @pytest.mark.core
-def test_a_prompt_and_what_follows_is_what_is_drawn_at_once(run: Run) -> None:
+def test_a_prompt_and_what_follows_is_what_is_drawn_at_once(run: TrainedModel) -> None:
     talk = Talk(run, chars=30)
     assert talk.say("ab") == _text(run, "ab") + "\n"
     assert talk.say("/more") == _text(run, "ab", characters=60)[2 + 30 :] + "\n"
@@ -71,7 +70,7 @@ def test_a_prompt_and_what_follows_is_what_is_drawn_at_once(run: Run) -> None:
     assert talk.ends_at("/quit")
 
 
-def test_settings_act_from_the_next_text_on(run: Run) -> None:
+def test_settings_act_from_the_next_text_on(run: TrainedModel) -> None:
     talk = Talk(run, chars=30)
     told: dict = {"top_k": 4, "top_p": 0.95, "min_p": 0.01}  # one program draws them all
     texts = [talk.say("/top_k 4", "/top_p 0.95", "/min_p 0.01", "ab")]
@@ -96,7 +95,7 @@ def test_settings_act_from_the_next_text_on(run: Run) -> None:
     ]
 
 
-def test_a_stop_string_ends_a_text_and_more_goes_on_behind_it(run: Run) -> None:
+def test_a_stop_string_ends_a_text_and_more_goes_on_behind_it(run: TrainedModel) -> None:
     text = _text(run, "ab")
     stop = text[12:15].replace("\n", r"\n")
     talk = Talk(run, chars=30)
@@ -109,7 +108,7 @@ def test_a_stop_string_ends_a_text_and_more_goes_on_behind_it(run: Run) -> None:
 
 
 @pytest.mark.core
-def test_other_numbers_compile_nothing(run: Run) -> None:
+def test_other_numbers_compile_nothing(run: TrainedModel) -> None:
     talk = Talk(run, chars=30)
     every_length = ("abc" * 171)[:511]  # a piece of every power of two
     talk.say(every_length, "/more", "/again")
@@ -155,7 +154,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("line", MISTAKES, ids=lambda line: f"{line[:20]!r} {len(line)}")
-def test_a_mistake_is_one_line_and_changes_nothing(run: Run, line: str) -> None:
+def test_a_mistake_is_one_line_and_changes_nothing(run: TrainedModel, line: str) -> None:
     talk = Talk(run, chars=30)
     text = talk.say("ab")
     assert talk.say(line) == "" and len(talk.notes) == 1
@@ -168,12 +167,12 @@ def test_a_mistake_is_one_line_and_changes_nothing(run: Run, line: str) -> None:
 
 
 @pytest.mark.parametrize("line", ["/more", "/again"])
-def test_without_a_text_there_is_nothing_to_go_on_from(run: Run, line: str) -> None:
+def test_without_a_text_there_is_nothing_to_go_on_from(run: TrainedModel, line: str) -> None:
     talk = Talk(run, chars=3)
     assert talk.say("a@", line) == "" and talk.notes[1].startswith("there is no text yet")
 
 
-def test_help_names_every_command_and_how_the_settings_are(run: Run) -> None:
+def test_help_names_every_command_and_how_the_settings_are(run: TrainedModel) -> None:
     talk = Talk(run, chars=3, top_k=7, stop=("ab", "\n"))
     talk.say("/help")
     commands = [line.split()[0] for line in talk.notes]
@@ -183,7 +182,7 @@ def test_help_names_every_command_and_how_the_settings_are(run: Run) -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"chars": -1}, {"seed": -1}, {"scale": -1}, {"stop": ("@",)}])
-def test_wrong_settings_are_refused_at_the_beginning(run: Run, wrong: dict) -> None:
+def test_wrong_settings_are_refused_at_the_beginning(run: TrainedModel, wrong: dict) -> None:
     with pytest.raises(CharlmError):
         Talk(run, **wrong)
 

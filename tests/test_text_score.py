@@ -42,7 +42,7 @@ def random_run(name: str, symbols: str, seed: int, **changes: object) -> Run:
     noise = np.random.default_rng(seed)
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     params = jax.tree.map(lambda x: jnp.asarray(noise.normal(size=x.shape), x.dtype), shapes)
-    return Run(Path("runs", name), config, vocabulary, model, params, 7, "raw")
+    return Run(config, vocabulary, model, params, Path("runs", name), 7, "raw")
 
 
 @pytest.fixture(scope="module")

@@ -26,13 +26,13 @@ from charlm_jax.losses import negative_log_likelihood
 from charlm_jax.models import build_model
 from charlm_jax.models.summary import count_parameters, summarize
 from charlm_jax.optim import build_optimizer, make_schedule
-from charlm_jax.run import Run
 from charlm_jax.sampling import (
     gumbel_noise,
     sample_keys,
     scaled_categorical,
     scaled_probabilities,
 )
+from charlm_jax.trained_model import TrainedModel
 from charlm_jax.vocab import Vocabulary
 from tests.conftest import make_model_config
 
@@ -215,44 +215,44 @@ def test_draws_are_as_frequent_as_the_softmax_says(
 
 
 @pytest.fixture(scope="module")
-def small_run(config: Config) -> Run:
+def small(config: Config) -> TrainedModel:
     """A small untrained model whose weights are large, so that it remembers 40 characters."""
     vocabulary = Vocabulary("".join(sorted(set(FIRST_CHUNK + SECOND_CHUNK + "The island"))))
     model = build_model(make_model_config("lstm"), len(vocabulary))
     params = jax.tree.map(lambda w: 5.0 * w, model.init(jax.random.key(0)))
-    return Run(Path(), config, vocabulary, model, params, checkpoint=0, weights="raw")
+    return TrainedModel(config, vocabulary, model, params)
 
 
-def drawn(run: Run, prompt: str, characters: int, scale: float, seed: int = 1) -> str:
+def drawn(run: TrainedModel, prompt: str, characters: int, scale: float, seed: int = 1) -> str:
     return run.generate(prompt, characters=characters, scale=scale, seed=seed, mode="window")
 
 
 @pytest.mark.parametrize("scale", [0.5, 1.0, 2.0])
-def test_the_sampler_reads_the_last_40_characters_again(small_run: Run, scale: float) -> None:
+def test_the_sampler_reads_the_last_40_characters_again(small: TrainedModel, scale: float) -> None:
     prompt = "The island"
-    text = drawn(small_run, prompt, 500, scale)
+    text = drawn(small, prompt, 500, scale)
     assert len(text) == 500
-    ids_N = small_run.vocabulary.encode(prompt + text).astype(np.int32)
+    ids_N = small.vocabulary.encode(prompt + text).astype(np.int32)
     windows_BT = np.lib.stride_tricks.sliding_window_view(ids_N[:-1], 40)
-    state = small_run.model.initial_state(len(windows_BT), 0)
-    logits_BTV, _ = small_run.model.apply(small_run.params, jnp.asarray(windows_BT), state)
+    state = small.model.initial_state(len(windows_BT), 0)
+    logits_BTV, _ = small.model.apply(small.params, jnp.asarray(windows_BT), state)
     first = 40 - len(prompt)  # the first character drawn with a full window
-    noise_BV = jax.vmap(lambda n: gumbel_noise(sample_keys(1, 1), n, len(small_run.vocabulary))[0])(
+    noise_BV = jax.vmap(lambda n: gumbel_noise(sample_keys(1, 1), n, len(small.vocabulary))[0])(
         jnp.arange(first, 500)
     )
     ids_B = jnp.argmax(scale * logits_BTV[:, -1] + noise_BV, axis=-1)
     np.testing.assert_array_equal(ids_B, ids_N[40:])
 
 
-def test_greedy_decoding_always_gives_the_same_text(small_run: Run) -> None:
-    greedy = [drawn(small_run, "The island", 60, math.inf, seed) for seed in (1, 2)]
+def test_greedy_decoding_always_gives_the_same_text(small: TrainedModel) -> None:
+    greedy = [drawn(small, "The island", 60, math.inf, seed) for seed in (1, 2)]
     assert greedy[0] == greedy[1]
-    assert drawn(small_run, "The island", 60, 1.0, 1) != drawn(small_run, "The island", 60, 1.0, 2)
+    assert drawn(small, "The island", 60, 1.0, 1) != drawn(small, "The island", 60, 1.0, 2)
     assert (draws((1.0, 1.0, 3.0), math.inf, 100) == 2).all()
 
 
-def test_text_may_start_from_one_character(small_run: Run) -> None:
-    assert len(drawn(small_run, "T", 50, 1.0)) == 50
+def test_text_may_start_from_one_character(small: TrainedModel) -> None:
+    assert len(drawn(small, "T", 50, 1.0)) == 50
 
 
 # The script. What it shows of self-attention is tested in test_equations.py.

@@ -96,7 +96,8 @@ def _sweep_here(plan: "Sweep", folder: Path, options: argparse.Namespace) -> int
     for outcome in outcomes:
         if outcome.state == "failed":
             command = outcome.point.command(folder)
-            print(f"{outcome.point.name} failed: {outcome.says}; {command}")
+            print(f"{outcome.point.name} failed: {outcome.says}")
+            print(f"  {command}")
     return 0 if done == len(outcomes) else 1
 
 

@@ -25,7 +25,7 @@ def describe_source(run: "Run", mode: str | None) -> str:
 
 
 def text_rows(options: argparse.Namespace, prompt: str | None) -> list[Row]:
-    """What `Run.draw` draws: all samples of the first scale, then of the second, ..."""
+    """What `TrainedModel.draw` draws: all samples of the first scale, then of the second, ..."""
     from charlm_jax.sampling import temperature
 
     return [

@@ -38,7 +38,7 @@ class Reading(NamedTuple):
       label: the run's name.
       run: whose model read.
       score: of the whole text.
-      how: the arguments of `Run.score`, beside the text, that gave it.
+      how: the arguments of `TrainedModel.score`, beside the text, that gave it.
     """
 
     label: str
