@@ -40,11 +40,19 @@ _COUNTS_AT_ONCE = 2**22
 
 
 class Interval(NamedTuple):
-    """A mean and the ends of its interval, in nats per character."""
+    """A mean and the ends of its interval, in nats per character unless said otherwise."""
 
     mean: float
     low: float
     high: float
+
+    def in_words(self, digits: int = 4) -> str:
+        """The mean with its interval.
+
+        >>> Interval(0.21, -0.0001, 0.42).in_words(2)
+        '0.21 [0.00, 0.42]'
+        """
+        return f"{self.mean:z.{digits}f} [{self.low:z.{digits}f}, {self.high:z.{digits}f}]"
 
 
 class Difference(NamedTuple):

@@ -37,7 +37,7 @@ def _calibration(findings: Findings) -> str:
     else:
         verdict = "the model is as sure as it should be"
     return (
-        f"The held-out loss is least at scale {_ends(found, 3)}: {verdict}. It is "
+        f"The held-out loss is least at scale {found.in_words(3)}: {verdict}. It is "
         f"{held_out.least_loss.mean:.4f} nats per character there, and {held_out.loss.mean:.4f} at "
         f"scale 1."
     )
@@ -52,7 +52,7 @@ def _even(findings: Findings) -> str:
         )
     return (
         f"What is drawn is as uncertain as held-out text is to the model, {human:.4f} nats per "
-        f"character, at scale {_ends(findings.even, 3)}."
+        f"character, at scale {findings.even.in_words(3)}."
     )
 
 
@@ -66,8 +66,8 @@ def _nearest(texts: Sequence[Text], human: Judgement) -> str:
     ]
     words = (
         f"Most like held-out text is what is drawn at scale {best.setting.scale:g}: its strings of "
-        f"four characters diverge by {_ends(found, 3)} bits, where as much other "
-        f"human text does by {_ends(human.divergence_bits, 3)}"
+        f"four characters diverge by {found.in_words(3)} bits, where as much other "
+        f"human text does by {human.divergence_bits.in_words(3)}"
     )
     return f"{words}; not clearly farther: {', '.join(alike)}." if alike else f"{words}."
 
@@ -78,19 +78,19 @@ def _limits(texts: Sequence[Text], human: Judgement) -> str:
         least = human.word_validity
         spelt = [text for text in texts if _validity(text).high >= least.low]
         parts.append(
-            f"words are as often known to the training text as a human's ({_ends(least, 3)}) from "
-            f"scale {spelt[0].setting.scale:g} on"
+            f"words are as often known to the training text as a human's ({least.in_words(3)}) "
+            f"from scale {spelt[0].setting.scale:g} on"
             if spelt
             else f"at no scale are words as often known to the training text as a human's "
-            f"({_ends(least, 3)})"
+            f"({least.in_words(3)})"
         )
     most = human.repeated
     repeating = [text for text in texts if text.judgement.repeated.low > most.high]
     parts.append(
-        f"text repeats itself more than a human's ({_ends(most, 3)}) from scale "
+        f"text repeats itself more than a human's ({most.in_words(3)}) from scale "
         f"{repeating[0].setting.scale:g} on"
         if repeating
-        else f"at no scale does text repeat itself more than a human's ({_ends(most, 3)})"
+        else f"at no scale does text repeat itself more than a human's ({most.in_words(3)})"
     )
     joined = "; ".join(parts)
     return f"{joined[0].upper()}{joined[1:]}."
@@ -131,7 +131,7 @@ def _truncations(findings: Findings) -> str:
     for varied in dict.fromkeys(text.setting.varied for text in findings.texts):
         best = nearest(findings.of(varied))
         parts.append(
-            f"{best.setting.name}, {_ends(best.judgement.divergence_bits, 3)} bits, "
+            f"{best.setting.name}, {best.judgement.divergence_bits.in_words(3)} bits, "
             f"{_validity(best).mean:.3f} of the words known"
         )
     return f"The best of each kind by the same divergence: {'; '.join(parts)}."
@@ -142,9 +142,9 @@ def _copies(findings: Findings) -> str:
     copy = text.judgement.longest_copy
     most = max(findings.texts, key=lambda text: text.judgement.copied.mean)
     words = (
-        f"Of all strings of 24 characters, {_ends(most.judgement.copied, 4)} stand in the training "
-        f"text at {most.setting.name}, where most do; of held-out text "
-        f"{_ends(findings.human.copied, 4)} do."
+        f"Of all strings of 24 characters, {most.judgement.copied.in_words(4)} stand in the "
+        f"training text at {most.setting.name}, where most do; of held-out text "
+        f"{findings.human.copied.in_words(4)} do."
     )
     if copy is None:
         return words
@@ -158,7 +158,3 @@ def _copies(findings: Findings) -> str:
 def _longest(text: Text) -> int:
     copy = text.judgement.longest_copy
     return 0 if copy is None else copy.length
-
-
-def _ends(found: Interval, digits: int) -> str:
-    return f"{found.mean:.{digits}f} [{found.low:.{digits}f}, {found.high:.{digits}f}]"

@@ -4,9 +4,9 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
 
 from charlm_jax.statistics import Interval
+from charlm_jax.studies.markdown import head, row
 from charlm_jax.studies.scale_factor.answer import TEXTBOOK_SCALES, answer, nearest
 from charlm_jax.studies.scale_factor.measures import Findings, Text
 from charlm_jax.studies.scale_factor.settings import Draws
@@ -82,14 +82,14 @@ def _column(text: Text, prompt: str) -> list[str]:
 
 
 def _runs(findings: Sequence[Findings]) -> Iterable[str]:
-    yield from _head(
+    yield from head(
         *("run", "held-out loss at scale 1", "least loss", "at scale", "even entropy at scale"),
         *("nearest scale", "its divergence, bits"),
     )
     for found in findings:
         held_out, scales = found.held_out, found.of("scale")
         best = nearest(scales) if scales else None
-        yield _row(
+        yield row(
             *(found.name, _ends(held_out.loss, 4), _ends(held_out.least_loss, 4)),
             *(_ends(held_out.calibrated, 3), _ends(found.even, 3)),
             "" if best is None else f"{best.setting.scale:g}",
@@ -99,17 +99,17 @@ def _runs(findings: Sequence[Findings]) -> Iterable[str]:
 
 def _table(findings: Findings) -> Iterable[str]:
     names = [name for name, _, _ in _MEASURES]
-    yield from _head("setting", *names, "surprisal", "entropy", "held-out loss")
+    yield from head("setting", *names, "surprisal", "entropy", "held-out loss")
     for text in findings.texts:
         loss = findings.held_out.loss_at(text.setting.scale) if _is_on_grid(text) else None
-        yield _row(
+        yield row(
             text.setting.name,
             *_measures(text.judgement),
             *(_ends(text.surprisal, 3), _ends(text.entropy, 3)),
             "" if loss is None else f"{loss:.4f}",
         )
     human = findings.held_out.loss
-    yield _row("human", *_measures(findings.human), _ends(human, 3), "", _ends(human, 4))
+    yield row("human", *_measures(findings.human), _ends(human, 3), "", _ends(human, 4))
 
 
 def _is_on_grid(text: Text) -> bool:
@@ -120,15 +120,5 @@ def _measures(judgement: Judgement) -> Iterable[str]:
     return (_ends(getattr(judgement, field), digits) for _, field, digits in _MEASURES)
 
 
-def _head(*cells: str) -> tuple[str, str]:
-    return _row(*cells), "|" + "---|" * len(cells)
-
-
-def _row(*cells: Any) -> str:
-    return f"| {' | '.join(map(str, cells))} |"
-
-
 def _ends(found: Interval | None, digits: int) -> str:
-    if found is None:
-        return ""
-    return f"{found.mean:.{digits}f} [{found.low:.{digits}f}, {found.high:.{digits}f}]"
+    return "" if found is None else found.in_words(digits)

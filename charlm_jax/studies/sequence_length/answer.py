@@ -76,7 +76,7 @@ def _best(group: Group, figures: Mapping[Arm, Figures]) -> str:
     loss = figures[best].stream
     words = (
         f"{group.model}, state {group.state}, {amount}: the lowest loss is that of T = "
-        f"{best.length}, {loss.mean:.4f} [{loss.low:.4f}, {loss.high:.4f}] nats per character with "
+        f"{best.length}, {loss.in_words()} nats per character with "
         f"the state carried through the held-out text."
     )
     others = [length for length in group.as_good if length != best.length]

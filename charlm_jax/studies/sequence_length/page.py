@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from charlm_jax.comparison import Baseline
 from charlm_jax.statistics import Difference, Interval
+from charlm_jax.studies.markdown import head, row
 from charlm_jax.studies.sequence_length.answer import answer
 from charlm_jax.studies.sequence_length.measures import Arm, Figures, Group
 
@@ -84,37 +85,25 @@ def page(results: Results, pictures: Sequence[Path], *, about: str, command: str
 
 def _losses(results: Results) -> Iterable[str]:
     """An arm a line; the seconds are those of an idle machine, the last a standard deviation."""
-    yield from _head(
+    yield from head(
         *("model", "state", "equal", "T", "rate", "characters", "seconds", "TFLOPs"),
         *("in windows", "reading on", "over seeds"),
     )
     for arm, found in results.figures.items():
-        yield _row(
+        yield row(
             *(arm.model, arm.state, arm.budget, arm.length, f"{arm.rate:g}"),
             *(f"{arm.characters:,}", f"{arm.seconds:.0f}", f"{arm.flops / 1e12:.1f}"),
-            *(_ends(found.window), _ends(found.stream)),
+            *(found.window.in_words(), found.stream.in_words()),
             "" if found.spread is None else f"{found.spread:.4f}",
         )
     for baseline in results.baselines:
         nats = f"{baseline.bits_per_char * math.log(2):.4f}"
-        loss = _ends(baseline.loss) if baseline.loss else nats
-        yield _row(baseline.name, *[""] * 8, loss, "")
+        loss = baseline.loss.in_words() if baseline.loss else nats
+        yield row(baseline.name, *[""] * 8, loss, "")
 
 
 def _rates(results: Results) -> Iterable[str]:
     most = max(map(len, results.tried.values()))
-    yield from _head("model", "T", "state", *(f"rate {number}" for number in range(1, most + 1)))
+    yield from head("model", "T", "state", *(f"rate {number}" for number in range(1, most + 1)))
     for key, losses in results.tried.items():
-        yield _row(*key, *(f"{loss:.4f} at {rate:g}" for rate, loss in losses.items()))
-
-
-def _head(*cells: str) -> tuple[str, str]:
-    return _row(*cells), "|" + "---|" * len(cells)
-
-
-def _row(*cells: object) -> str:
-    return f"| {' | '.join(map(str, cells))} |"
-
-
-def _ends(found: Interval) -> str:
-    return f"{found.mean:.4f} [{found.low:.4f}, {found.high:.4f}]"
+        yield row(*key, *(f"{loss:.4f} at {rate:g}" for rate, loss in losses.items()))
