@@ -3,15 +3,13 @@
 import json
 import os
 from collections.abc import Mapping
+from inspect import get_annotations
 from pathlib import Path
 from typing import Any
 
 from charlm_jax.types import CharlmError, bits, cannot_write
 
 Row = Mapping[str, Any]
-
-# What is read again; the rest is for people and their tools.
-_READ = {"step": int, "split": str, "loss_nats": float, "state_hash": str}
 
 _LATEST_BYTES = 4096  # some ten rows
 
@@ -57,6 +55,11 @@ def metrics_row(
         "chars_per_second": round(chars_per_second, 1),
         "seconds": round(seconds, 3),
     }
+
+
+# What a row must have, and of which type.
+_FIELDS = {**get_annotations(metrics_row), "bits_per_char": float}
+del _FIELDS["return"]
 
 
 class Logbook:
@@ -118,7 +121,7 @@ class Logbook:
         except (ValueError, RecursionError):
             row = None
         is_row = isinstance(row, dict) and all(
-            type(row.get(name)) is kind for name, kind in _READ.items()
+            type(row.get(name)) is kind for name, kind in _FIELDS.items()
         )
         if not is_row or row["step"] < 1:
             raise CharlmError(

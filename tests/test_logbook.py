@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from charlm_jax.logbook import Logbook, Row
+from charlm_jax.logbook import Logbook, Row, metrics_row
 from charlm_jax.types import CharlmError
 
 
@@ -15,7 +15,18 @@ def file(tmp_path: Path) -> Path:
 
 
 def _row(step: int) -> Row:
-    return {"step": step, "split": "train", "loss_nats": 0.1 + 0.2, "state_hash": "0" * 16}
+    return metrics_row(
+        step=step,
+        epoch=1,
+        split="train",
+        scope="step",
+        weights="raw",
+        loss_nats=0.1 + 0.2,
+        learning_rate=0.01,
+        state_hash="0" * 16,
+        chars_per_second=1000.0,
+        seconds=1.0,
+    )
 
 
 def _lines(*steps: int) -> str:
@@ -60,6 +71,7 @@ BROKEN = {
     "number": "3",
     "empty object": "{}",
     "step": json.dumps({**_row(2), "step": "x"}),
+    "no weights": json.dumps({key: x for key, x in _row(2).items() if key != "weights"}),
     "no hash": json.dumps({**_row(2), "state_hash": None}),
     "deep": "[" * 100_000,
     "nothing": "",

@@ -375,15 +375,22 @@ def test_every_policy_for_unknown_characters(
 rows = st.fixed_dictionaries(
     {
         "step": st.integers(1, 9),
+        "epoch": st.integers(1, 9),
         "split": st.sampled_from(["train", "valid"]),
-        "loss_nats": st.floats(0, 10),
+        "scope": st.sampled_from(["step", "epoch"]),
+        "weights": st.sampled_from(["raw", "average"]),
         "state_hash": st.text("0123456789abcdef", max_size=16),
+        "loss_nats": st.floats(0, 10),
+        "bits_per_char": st.floats(0, 10),
+        "learning_rate": st.floats(0, 1),
+        "chars_per_second": st.floats(0, 1e6),
+        "seconds": st.floats(0, 1e6),
     }
 )
 changed_rows = st.builds(
     lambda row, name, value: {**row, name: value},
     rows,
-    st.sampled_from(["step", "split", "loss_nats", "state_hash"]),
+    st.sampled_from(["step", "split", "weights", "loss_nats", "state_hash"]),
     leaves,
 )
 lines = st.one_of(
