@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from charlm_jax.evaluate import rule_in_words
+from charlm_jax.statistics import BLOCK
 from charlm_jax.types import cannot_write
 from charlm_jax.workdir import Workdir, write_json
 
@@ -57,6 +58,15 @@ class Evaluation:
         is_all = self.characters == self.split_characters
         among = "" if is_all else f" among {self.split_characters:,}"
         return f"{rule} of {self.characters:,}{among}"
+
+    @property
+    def block(self) -> int:
+        """How many of the scored characters stand for a block of `charlm_jax.statistics`.
+
+        >>> Evaluation(2.0, 2.9, 9, "sliding", 40, "valid", "f", 1, "raw", 9, 3_000).block
+        3
+        """
+        return max(1, round(BLOCK * self.characters / self.split_characters))
 
     @property
     def file_name(self) -> str:

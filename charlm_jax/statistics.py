@@ -35,6 +35,8 @@ from charlm_jax.types import CharlmError
 Runs = Sequence[np.ndarray] | np.ndarray
 """Negative log-likelihoods in nats: a row of N for each run."""
 
+BLOCK = 1000  # characters
+
 # Counts of drawn blocks in memory at once: memory does not grow with the number of draws.
 _COUNTS_AT_ONCE = 2**22
 
@@ -84,7 +86,7 @@ def mean_interval(
     nll_SN: Runs,
     *,
     mask_N: np.ndarray | None = None,
-    block: int = 1000,
+    block: int = BLOCK,
     draws: int = 2000,
     level: float = 0.95,
     seed: int = 0,
@@ -119,7 +121,7 @@ def difference(
     b_RN: Runs,
     *,
     mask_N: np.ndarray | None = None,
-    block: int = 1000,
+    block: int = BLOCK,
     draws: int = 2000,
     level: float = 0.95,
     seed: int = 0,

@@ -22,7 +22,7 @@ ORDER = [
     "evaluate", "generate", "inside", "models", "optim", "losses", "policies", "sampling",
     "state_hash", "randomness", "stops", "breakdown", "text_judge", "text_metrics", "copying",
     "statistics", "baselines", "corpora", "download", "synthetic", "vocab", "batches", "splits",
-    "logbook", "config_files", "config", "types",
+    "logbook", "plain", "config_files", "config", "types",
 ]
 # fmt: on
 DEPTH = {name: depth for depth, name in enumerate(ORDER)}
