@@ -36,6 +36,7 @@ import jax
 from charlm_jax.comparison import find_baselines
 from charlm_jax.effective_context import effective_context
 from charlm_jax.interrupts import Interrupted
+from charlm_jax.plain import plain
 from charlm_jax.report.sequence_length import save_effective_context, save_figures
 from charlm_jax.studies.sequence_length.measures import (
     carried_less_reset,
@@ -149,7 +150,7 @@ def carry_out(study: Study) -> Results:
     }
     looks = {model: study.look_back(point) for model, point in bests.items()}
     first, (point, *_) = next(iter(plan.items()))
-    stream, _ = study.read_on(first, study.run(point))
+    stream, _ = study.read_on(first, study.run(point), split="test")
     return Results(
         tried=tried,
         figures={
@@ -189,7 +190,11 @@ def report(study: Study, results: Results, command: str) -> None:
         baseline=(name, loss.mean),
     )
     last = study.folder / "effective_context.png"
-    save_effective_context(results.looks, results.effective, last, about=about)
+    looked = (
+        f"{study.corpus}, one run of each; 95 % intervals over {study.preset.context_targets:,} "
+        f"targets, evenly spread over {results.characters:,} held-out characters"
+    )
+    save_effective_context(results.looks, results.effective, last, about=looked)
     words = page(results, [*pictures, last], about=about, command=command)
     file = study.folder / "README.md"
     file.write_text(words, encoding="utf-8")
@@ -209,15 +214,6 @@ def as_json(results: Results, command: str) -> dict[str, Any]:
         for (model, length), x in results.carried.items()
     ]
     return found
-
-
-def plain(value: Any) -> Any:
-    """Named tuples as JSON objects, whatever their keys."""
-    if hasattr(value, "_asdict"):
-        return {name: plain(item) for name, item in value._asdict().items()}
-    if isinstance(value, Mapping):
-        return {str(name): plain(item) for name, item in value.items()}
-    return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 if __name__ == "__main__":

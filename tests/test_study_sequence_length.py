@@ -32,11 +32,14 @@ def _arm(length: int, *, state: str = "reset", budget: str = "characters") -> Ar
     return Arm("lstm", length, state, budget, **facts)
 
 
-def _losses(mean: float, *, seed: int = 0, window: float = 0.1) -> Losses:
+def _losses(
+    mean: float, *, seed: int = 0, window: float = 0.1, second: float | None = None
+) -> Losses:
     noise_N = np.random.default_rng(0).gamma(1.0, 1.0, len(PART[0]))  # what all find hard
     runs_S1 = mean - 1.0 + np.random.default_rng(seed).normal(0, 1e-3, (2, 1))
     stream_SN = runs_S1 + noise_N
-    return Losses(stream_SN + window, stream_SN, stream_SN + 2 * window)
+    far_SN = stream_SN + 2 * window
+    return Losses(stream_SN + window, stream_SN, far_SN, mean if second is None else second)
 
 
 def test_lengths_are_compared_with_the_best_of_their_group() -> None:
@@ -61,6 +64,14 @@ def test_lengths_are_compared_with_the_best_of_their_group() -> None:
     assert [*carried] == [("lstm", 10), ("lstm", 40)]
     assert carried["lstm", 10].mean == pytest.approx(-0.1, abs=0.01)
     assert not carried["lstm", 40].is_shown
+
+
+def test_the_best_is_chosen_on_other_characters_than_the_figures_are_of() -> None:
+    losses = {_arm(10): _losses(1.4, second=1.6), _arm(40): _losses(1.5, seed=1, second=1.5)}
+    (group,) = group_arms(losses, text=TEXT, part=PART)
+    assert group.best_length == 40 and group.as_good == (10, 40)
+    assert group.to_best[0] is not None and group.to_best[0].is_shown
+    assert group.to_best[0].mean < 0
 
 
 def test_what_runs_of_a_seed_share_is_no_reason_for_doubt() -> None:
@@ -112,9 +123,17 @@ SOME = Difference(0.05, 0.03, 0.08)
 def test_the_verdict_on_the_chapters_claim(first: Difference, later: Difference, says: str) -> None:
     figures = {_arm(length): _figures() for length in (5, 40)}
     counted = ("3-gram", Interval(1.55, 1.5, 1.6))
-    words = "\n".join(answer([_group(first, later)], figures, {}, {}, counted))
+    words = "\n".join(answer([_group(first, later)], figures, {}, {}, counted, {}))
     assert says in words
     assert "a 3-gram fitted to the same training text, pays 1.5500 nats; 2 of the 2 arms" in words
+
+
+COUNTED = ("3-gram", Interval(1, 1, 1))
+TRIED = {
+    ("lstm", 5, "reset"): {0.01: 1.7, 0.02: 1.6},
+    ("lstm", 40, "reset"): {0.01: 1.7, 0.02: 1.65, 0.04: 1.6},
+    ("lstm", 160, "reset"): {0.01: 1.7, 0.02: 1.6, 0.04: 1.65},
+}
 
 
 def test_the_answer_names_what_is_as_good_and_what_carrying_changes() -> None:
@@ -123,9 +142,11 @@ def test_the_answer_names_what_is_as_good_and_what_carrying_changes() -> None:
     group = Group("lstm", "reset", "characters", (5, 40, 160), 2, to_best, {})
     carried = {("lstm", 5): Difference(-0.1, -0.2, -0.05), ("lstm", 40): NONE}
     effective = {"lstm": {"truncated": 64, "shuffled": 16}}
-    words = "\n".join(answer([group], figures, carried, effective, ("3-gram", Interval(1, 1, 1))))
-    assert "the lowest loss is that of T = 160" in words
-    assert "No difference to it is shown" not in words
+    words = "\n".join(answer([group], figures, carried, effective, COUNTED, TRIED))
+    assert "the best on the second part is T = 160" in words
+    assert "Not shown to be worse" not in words
+    assert "For 2 of 3 choices of a learning rate" in words
+    assert words.count("state reset, at T = 5 and 40 (the highest)") == 1
     assert "The textbook's T = 40 pays +0.0500 [+0.0300, +0.0800] more." in words
     assert "lowers the loss at T = 5 by 0.1000; changes nothing that is shown at T = 40." in words
     assert "beyond 64 characters nothing is gained by reading more; beyond 16 their order" in words
@@ -135,7 +156,7 @@ def test_the_answer_names_what_is_as_good_and_what_carrying_changes() -> None:
 @pytest.mark.parametrize(("seeds", "says"), [(1, "One run"), (2, "Two runs"), (3, None)])
 def test_few_seeds_are_said_to_be_few(seeds: int, says: str | None) -> None:
     figures = {_arm(length)._replace(seeds=tuple(range(seeds))): _figures() for length in (5, 40)}
-    words = answer([_group(MORE, NONE)], figures, {}, {}, ("3-gram", Interval(1, 1, 1)))
+    words = answer([_group(MORE, NONE)], figures, {}, {}, COUNTED, {})
     found = [line for line in words if line.startswith(("One run of each", "Two runs of each"))]
     assert [line.split(" of ")[0] for line in found] == ([says] if says else [])
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from charlm_jax.statistics import Difference, Interval
-from charlm_jax.studies.sequence_length.measures import Arm, Figures, Group
+from charlm_jax.studies.sequence_length.measures import Arm, Figures, Group, RateKey
 
 TEXTBOOK_LENGTH = 40
 
@@ -14,6 +14,7 @@ def answer(
     carried: Mapping[tuple[str, int], Difference],
     effective: Mapping[str, Mapping[str, int]],
     baseline: tuple[str, Interval],
+    tried: Mapping[RateKey, Mapping[float, float]],
 ) -> list[str]:
     """Paragraphs.
 
@@ -23,8 +24,9 @@ def answer(
       carried: what carrying the state changes, by model and length.
       effective: model -> change -> effective context in characters.
       baseline: name and loss of the best simple predictor.
+      tried: loss by learning rate, for every model, length and state.
     """
-    paragraphs = [_shortest(groups), *_few_seeds(figures)]
+    paragraphs = [_shortest(groups), *_few_seeds(figures), *_edges(tried)]
     paragraphs += [_best(group, figures) for group in groups]
     for model in dict.fromkeys(group.model for group in groups):
         paragraphs += _carrying(model, {t: d for (m, t), d in carried.items() if m == model})
@@ -61,6 +63,27 @@ def _few_seeds(figures: Mapping[Arm, Figures]) -> list[str]:
     return []
 
 
+def _edges(tried: Mapping[RateKey, Mapping[float, float]]) -> list[str]:
+    """Where a rate beyond those that were tried might do better."""
+    places: dict[tuple[str, str, str], list[int]] = {}
+    for (model, length, state), losses in tried.items():
+        best = min(losses, key=losses.__getitem__)
+        for word, edge in (("highest", max(losses)), ("lowest", min(losses))):
+            if best == edge and len(losses) > 1:
+                places.setdefault((word, model, state), []).append(length)
+    if not places:
+        return []
+    found = "; ".join(
+        f"{model}, state {state}, at T = {_listed(lengths)} (the {word})"
+        for (word, model, state), lengths in places.items()
+    )
+    count = sum(map(len, places.values()))
+    return [
+        f"For {count} of {len(tried)} choices of a learning rate the best of those tried was the "
+        f"highest or the lowest, so that one beyond might do better: {found}."
+    ]
+
+
 def _best(group: Group, figures: Mapping[Arm, Figures]) -> str:
     arms = {
         arm.length: arm
@@ -75,16 +98,15 @@ def _best(group: Group, figures: Mapping[Arm, Figures]) -> str:
     )
     loss = figures[best].stream
     words = (
-        f"{group.model}, state {group.state}, {amount}: the lowest loss is that of T = "
-        f"{best.length}, {loss.in_words()} nats per character with "
-        f"the state carried through the held-out text."
+        f"{group.model}, state {group.state}, {amount}: the best on the second part is T = "
+        f"{best.length}, which pays {loss.in_words()} nats per character on the third."
     )
     others = [length for length in group.as_good if length != best.length]
     if others:
-        words += f" No difference to it is shown for T = {_listed(others)}."
+        words += f" Not shown to be worse: T = {_listed(others)}."
     if TEXTBOOK_LENGTH in group.lengths:
         found = group.to_best[group.lengths.index(TEXTBOOK_LENGTH)]
-        if found is not None and found.is_shown:
+        if found is not None and found.is_shown and found.mean > 0:
             words += f" The textbook's T = {TEXTBOOK_LENGTH} pays {_ends(found)} more."
     return words
 

@@ -22,6 +22,7 @@ from charlm_jax.splits import Part
 from charlm_jax.statistics import Difference, Interval, mean_interval, seed_spread
 
 STATES = ("reset", "carried")
+RateKey = tuple[str, int, str]  # model, length, state
 BUDGETS = ("characters", "seconds")
 
 
@@ -58,11 +59,14 @@ class Losses(NamedTuple):
       window_SN: in windows of the validation's length.
       stream_SN: with the state carried through the whole held-out text.
       far_SN: in windows that go far beyond the training length; None where that was not asked.
+      second: their mean on another part of the text, read as for `stream_SN`: what the best length
+        is chosen by, so that it is not chosen on the characters that the figures are of.
     """
 
     window_SN: np.ndarray
     stream_SN: np.ndarray
     far_SN: np.ndarray | None
+    second: float
 
 
 class Figures(NamedTuple):
@@ -94,7 +98,7 @@ class Group(NamedTuple):
       state: of all.
       budget: of all.
       lengths: T of each.
-      best: place of the one with the lowest mean under `stream`.
+      best: place of the one with the lowest `Losses.second`.
       to_best: for each, its loss under `stream` less that of the best; None for the best.
       by_class: the same for each kind of character, of the shortest less the best; empty where
         the shortest is the best.
@@ -120,11 +124,11 @@ class Group(NamedTuple):
 
     @property
     def as_good(self) -> tuple[int, ...]:
-        """Lengths of which no difference to the best is shown, and the best itself."""
+        """Lengths that are not shown to be worse than the best, and the best itself."""
         return tuple(
             length
             for length, found in zip(self.lengths, self.to_best, strict=True)
-            if found is None or not found.is_shown
+            if found is None or not found.is_shown or found.mean < 0
         )
 
 
@@ -209,7 +213,7 @@ def group_arms(losses: Mapping[Arm, Losses], *, text: str, part: Part) -> list[G
 def _group(losses: Mapping[Arm, Losses], class_N: np.ndarray) -> Group:
     arms = list(losses)
     shortest = arms[0]
-    best = min(arms, key=lambda arm: float(np.mean(losses[arm].stream_SN, dtype=np.float64)))
+    best = min(arms, key=lambda arm: losses[arm].second)
     by_class = {}
     for index, name in enumerate(CLASSES) if shortest != best else ():
         mask_N = class_N == index

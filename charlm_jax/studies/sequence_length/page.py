@@ -9,7 +9,7 @@ from charlm_jax.comparison import Baseline
 from charlm_jax.statistics import Difference, Interval
 from charlm_jax.studies.markdown import head, row
 from charlm_jax.studies.sequence_length.answer import answer
-from charlm_jax.studies.sequence_length.measures import Arm, Figures, Group
+from charlm_jax.studies.sequence_length.measures import Arm, Figures, Group, RateKey
 
 METHOD = """\
 Sequences are cut from the text one after another and read in a shuffled order, each from an empty
@@ -17,11 +17,15 @@ state (reset), or read in the text's order, and the state goes on from batch to 
 batch has 2,560 characters at every length T, so equal characters are equally many updates; equal
 seconds are those of this machine, measured beforehand with one run at a time on all its cores. The
 text is cut 80/10/10. On the second part the learning rate is chosen among three, in the first seed,
-for each model, length and way with the state; all figures are of the third.
+for each model, length and way with the state, and then the best length, by the mean over seeds of
+the loss reading on; all figures are of the third. Each interval is one of 95 % by itself: of twenty
+differences that are not there, one is shown.
 "In windows" begins anew every 64 characters; "reading on" carries the state through the whole part,
 or, where a model keeps what it has read, the last T characters. Differences are taken run by run,
 since runs of a seed begin with the same weights, and character by character; one whose 95 %
-interval holds 0 is not shown. The n-gram has counted the whole first part, and reads on."""
+interval holds 0 is not shown. The n-gram, of the order up to 12 that the first part itself favours,
+has counted all of the first part, and reads on. Effective contexts are those of one run of each
+model, at the best length with the state reset."""
 
 
 class Results(NamedTuple):
@@ -38,7 +42,7 @@ class Results(NamedTuple):
       characters: that were scored.
     """
 
-    tried: Mapping[tuple[str, int, str], Mapping[float, float]]
+    tried: Mapping[RateKey, Mapping[float, float]]
     figures: Mapping[Arm, Figures]
     groups: Sequence[Group]
     carried: Mapping[tuple[str, int], Difference]
@@ -69,7 +73,12 @@ def page(results: Results, pictures: Sequence[Path], *, about: str, command: str
         f"    {command}",
         "## Answer",
         *answer(
-            results.groups, results.figures, results.carried, results.effective, results.counted
+            results.groups,
+            results.figures,
+            results.carried,
+            results.effective,
+            results.counted,
+            results.tried,
         ),
         "## Figures",
         *(f"![{path.stem.replace('_', ' ')}]({path.name})" for path in pictures),

@@ -20,8 +20,8 @@ from charlm_jax.models.flops import train_flops
 from charlm_jax.run import Run, load_run
 from charlm_jax.runner import run_points
 from charlm_jax.speed import measure_speeds
-from charlm_jax.statistics import Interval, mean_interval
-from charlm_jax.studies.sequence_length.measures import Arm, Losses
+from charlm_jax.statistics import BLOCK, Interval, mean_interval
+from charlm_jax.studies.sequence_length.measures import Arm, Losses, RateKey
 from charlm_jax.sweeps import Point, make_point
 from charlm_jax.types import CharlmError
 from charlm_jax.workdir import write_json
@@ -29,7 +29,6 @@ from charlm_jax.workdir import write_json
 BATCH_CHARACTERS = 2_560
 WINDOW = 64
 LOADERS = {"reset": "chunks", "carried": "streams"}
-RateKey = tuple[str, int, str]
 ARMS = (("reset", "characters"), ("carried", "characters"), ("reset", "seconds"))
 
 
@@ -189,24 +188,25 @@ class Study:
         return load_run(self.folder / point.name, checkpoint="latest")
 
     def score(self, arm: Arm, points: Sequence[Point]) -> Losses:
-        """What an arm's runs pay for every character of the third part."""
+        """What an arm's runs pay for every character of the third part, and for the second."""
         runs = [self.run(point) for point in points]
         windows = [run.evaluate_once(split="test", context=WINDOW)[1] for run in runs]
-        streams = [self.read_on(arm, run)[1] for run in runs]
+        streams = [self.read_on(arm, run, split="test")[1] for run in runs]
+        second = [self.read_on(arm, run, split="valid")[0].loss_nats for run in runs]
         far_SN = None
         if arm.budget == "characters":
             reach = self.preset.reach
             far = [run.evaluate_once(split="test", context=reach)[1] for run in runs]
             far_SN = np.stack(far)
-        return Losses(np.stack(windows), np.stack(streams), far_SN)
+        return Losses(np.stack(windows), np.stack(streams), far_SN, float(np.mean(second)))
 
-    def read_on(self, arm: Arm, run: Run) -> tuple[Evaluation, np.ndarray]:
-        """The losses of a run that reads the third part in one go.
+    def read_on(self, arm: Arm, run: Run, *, split: str) -> tuple[Evaluation, np.ndarray]:
+        """The losses of a run that reads a part in one go.
 
         A model that keeps what it has read keeps as much as it was trained with.
         """
         context = arm.length if run.model.keeps_positions else None
-        return run.evaluate_once(split="test", mode="stream", context=context)
+        return run.evaluate_once(split=split, mode="stream", context=context)
 
     def look_back(self, point: Point) -> dict[str, dict[int, Interval]]:
         """By change and n, the loss of a run that reads only the nearest n as they are.
@@ -230,10 +230,16 @@ class Study:
             )
             for change in CHANGES
         }
+        block = self._block_of_targets()
         return {
-            change: {n: mean_interval(nll_P[None]) for n, nll_P in by_context.items()}
+            change: {n: mean_interval([nll_P], block=block) for n, nll_P in by_context.items()}
             for change, by_context in losses.items()
         }
+
+    def _block_of_targets(self) -> int:
+        """How many of the even choice of targets stand for a block of characters."""
+        characters = sum(map(len, self.dataset.part("test")))
+        return max(1, round(BLOCK * self.preset.context_targets / characters))
 
     def _operations(self, model: str, length: int) -> int:
         """Of the matrix products of training, for a character."""
