@@ -27,7 +27,7 @@ import numpy as np
 
 from charlm_jax.evaluate import Measure
 from charlm_jax.losses import negative_log_likelihood
-from charlm_jax.statistics import Interval, mean_interval
+from charlm_jax.statistics import BLOCK, Interval, mean_interval
 from charlm_jax.types import CharlmError
 
 # Upper ends of the bins of predicted probability: geometric, for most symbols are unlikely.
@@ -120,9 +120,9 @@ def crossing(
     scales_A: np.ndarray,
     values_NA: np.ndarray,
     *,
-    block: int = 1000,
+    block: int = BLOCK,
     others_M: np.ndarray | None = None,
-    others_block: int = 1000,
+    others_block: int = BLOCK,
 ) -> Interval | None:
     """The scale at which the mean over N of values that go with the scale is 0.
 
@@ -164,6 +164,17 @@ def _half(values_N: np.ndarray, block: int) -> float:
     return (found.high - found.low) / 2
 
 
+def _ratio(parts_N: np.ndarray, wholes_N: np.ndarray) -> Interval:
+    """The sum of parts over that of wholes, of which both are as the text has it.
+
+    The interval is that of the mean of part - ratio * whole over the mean whole: the delta method.
+    """
+    whole = float(wholes_N.mean(dtype=np.float64))
+    ratio = float(parts_N.mean(dtype=np.float64)) / whole
+    half = _half(parts_N - ratio * wholes_N, BLOCK) / whole
+    return Interval(ratio, ratio - half, ratio + half)
+
+
 class Bin(NamedTuple):
     """How often what was given some probability came.
 
@@ -189,7 +200,6 @@ def reliability(predictions: Predictions) -> list[Bin]:
         symbols, expected = (float(x.sum(dtype=np.float64)) for x in (symbols_N, together_N))
         if not symbols:
             continue
-        share = mean_interval([hits_N])
-        observed = Interval(*(x * len(hits_N) / symbols for x in share))
+        observed = _ratio(hits_N, symbols_N)
         bins.append(Bin(expected / symbols, observed, expected))
     return bins

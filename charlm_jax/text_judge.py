@@ -17,9 +17,10 @@ Letters of this module: S samples, N whatever is counted in one.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -78,11 +79,6 @@ class Judgement(NamedTuple):
     divergence_bits: Interval
     longest_copy: Copy | None
 
-    def as_json(self) -> dict[str, Any]:
-        """Plain values."""
-        plain = self._asdict()
-        return {k: v._asdict() if hasattr(v, "_asdict") else v for k, v in plain.items()}
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TextJudge:
@@ -104,10 +100,10 @@ class TextJudge:
     def human(self) -> Judgement:
         """Human text under the same measures: what the best of imitations would come to.
 
-        Its divergence is the floor: two amounts of the same text differ by so much. A model trained
-        on other chapters cannot know what these are about, and no imitation of its training text
-        comes nearer than that does: judge samples of the training part for that floor (0.27 bits
-        for The Mysterious Island where the last tenth is held out, whose own is 0.23).
+        Its divergence is the floor: by so much do two amounts of held-out text differ (0.23 bits
+        for the last tenth of The Mysterious Island). A model has read other chapters, which differ
+        from these by more: samples of the training part, judged as if they had been drawn, say how
+        near a perfect imitation of it would come (0.27 bits).
         """
         return self.judge(self.others)
 
@@ -131,11 +127,13 @@ class TextJudge:
         return Judgement(
             *amount,
             word_validity=_share([word in self.words for word in x] for x in words_by_sample),
-            distinct_6grams=_mean(float(np.mean(is_new(grams(x, DISTINCT_GRAM)))) for x in samples),
+            distinct_6grams=_mean(
+                (float(np.mean(is_new(grams(x, DISTINCT_GRAM)))) for x in samples), most=1.0
+            ),
             distinct_word_bigrams=_share(is_new(list(pairwise(x))) for x in words_by_sample),
             compressed_bits_per_char=_mean(map(compressed_bits, samples)),
-            repeated=_mean(is_repeated(x, REPEATED_GRAM).mean() for x in samples),
-            copied=_mean((x[: 1 - COPIED_GRAM] >= COPIED_GRAM).mean() for x in lengths),
+            repeated=_mean((is_repeated(x, REPEATED_GRAM).mean() for x in samples), most=1.0),
+            copied=_mean(((x[: 1 - COPIED_GRAM] >= COPIED_GRAM).mean() for x in lengths), most=1.0),
             longest_copy_characters=_mean(x.max() for x in lengths),
             divergence_bits=_mean(
                 divergence_shares(samples, self.reference, length=DIVERGENCE_GRAM)
@@ -199,9 +197,9 @@ def human_samples(text: str, part: Part, *, samples: int, characters: int) -> li
     return [text[start : start + characters] for start in chosen]
 
 
-def _mean(values: Iterable[float]) -> Interval:
-    """The mean over samples, with its interval."""
-    return mean_interval([np.fromiter(values, np.float64)], block=1)
+def _mean(values: Iterable[float], *, most: float = math.inf) -> Interval:
+    """The mean over samples, of what is from 0 to `most`."""
+    return _within(mean_interval([np.fromiter(values, np.float64)], block=1), most)
 
 
 def _share(rows: Iterable[Sequence[bool]]) -> Interval | None:
@@ -213,9 +211,16 @@ def _share(rows: Iterable[Sequence[bool]]) -> Interval | None:
     is_true_SN, counts_SN = np.zeros((2, len(rows), longest), bool)
     for row, is_true_N, counts_N in zip(rows, is_true_SN, counts_SN, strict=True):
         is_true_N[: len(row)], counts_N[: len(row)] = row, True
-    found = mean_interval([is_true_SN.ravel()], mask_N=counts_SN.ravel(), block=longest)
     # The whole line, where only one row has anything.
-    return Interval(found.mean, max(found.low, 0.0), min(found.high, 1.0))
+    found = mean_interval([is_true_SN.ravel()], mask_N=counts_SN.ravel(), block=longest)
+    return _within(found, 1.0)
+
+
+def _within(found: Interval, most: float) -> Interval:
+    """An interval that ends where the values do; one about a mean beyond them is left alone."""
+    return Interval(
+        found.mean, min(found.mean, max(found.low, 0.0)), max(found.mean, min(found.high, most))
+    )
 
 
 def _amount(texts: Sequence[str]) -> str:

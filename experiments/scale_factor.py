@@ -18,26 +18,27 @@ import json
 import shlex
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from charlm_jax.plain import plain
 from charlm_jax.report.scale_factor import save_entropy_by_place, save_picture, save_reliability
 from charlm_jax.run import Run, load_run
+from charlm_jax.studies.markdown import refuse_other_page
 from charlm_jax.studies.scale_factor.measures import (
     GRID_A,
     Findings,
     build_run_judge,
     choose_prompt,
     measure_run,
+    name_runs,
 )
-from charlm_jax.studies.scale_factor.page import page
+from charlm_jax.studies.scale_factor.page import TITLE, page
 from charlm_jax.studies.scale_factor.settings import Draws, Setting, load_settings
 from charlm_jax.text_judge import TextJudge
 from charlm_jax.types import CharlmError
-from charlm_jax.workdir import write_json
+from charlm_jax.workdir import Workdir, write_json
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,14 +53,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         runs = [_load(text) for text in options.workdir]
         changes = [text.removeprefix("--config.") for text in rest]
         draws, settings = load_settings(options.config, changes)
-        prompt = choose_prompt(runs[0], draws.prompt, options.split)
-        draws = draws._replace(prompt=prompt)
+        command = shlex.join(["python", "experiments/scale_factor.py", *typed])
+        own = runs[0].workdir / "scale_factor" if len(runs) == 1 else "runs/scale_factor"
+        folder = Workdir(options.out or own).path
+        refuse_other_page(folder, TITLE, command)
+        draws = draws._replace(prompt=choose_prompt(runs, draws.prompt, options.split))
         findings = measure_runs(runs, draws, settings, split=options.split)
-        own = runs[0].workdir / "scale_factor" if len(runs) == 1 else Path("runs/scale_factor")
-        folder = Path(options.out) if options.out else own
-        report(
-            findings, draws, folder, shlex.join(["python", "experiments/scale_factor.py", *typed])
-        )
+        report(findings, draws, folder, command)
     except KeyboardInterrupt:
         print(f"{parser.prog}: interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
@@ -107,11 +107,11 @@ def measure_runs(
     """Every run; those of one text are judged by the same human text."""
     judges: dict[str, TextJudge] = {}
     findings = []
-    for run in runs:
+    for name, run in zip(name_runs(runs), runs, strict=True):
         fingerprint = json.dumps(run.dataset().fingerprint, sort_keys=True, default=str)
         if fingerprint not in judges:
             judges[fingerprint] = build_run_judge(run, draws, split)
-        findings.append(measure_run(run, draws, settings, judges[fingerprint], split=split))
+        findings.append(measure_run(name, run, draws, settings, judges[fingerprint], split=split))
     return findings
 
 
@@ -159,17 +159,6 @@ def samples(findings: Sequence[Findings]) -> dict[str, dict[str, list[str]]]:
         found.name: {text.setting.name: list(text.samples) for text in found.texts}
         for found in findings
     }
-
-
-def plain(value: Any) -> Any:
-    """Named tuples as JSON objects, arrays as lists."""
-    if hasattr(value, "_asdict"):
-        return {name: plain(item) for name, item in value._asdict().items()}
-    if isinstance(value, Mapping):
-        return {str(name): plain(item) for name, item in value.items()}
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 if __name__ == "__main__":

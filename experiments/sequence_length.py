@@ -38,15 +38,16 @@ from charlm_jax.effective_context import effective_context
 from charlm_jax.interrupts import Interrupted
 from charlm_jax.plain import plain
 from charlm_jax.report.sequence_length import save_effective_context, save_figures
+from charlm_jax.studies.markdown import refuse_other_page
 from charlm_jax.studies.sequence_length.measures import (
     carried_less_reset,
     group_arms,
     measure_arm,
 )
-from charlm_jax.studies.sequence_length.page import Results, page
+from charlm_jax.studies.sequence_length.page import TITLE, Results, page
 from charlm_jax.studies.sequence_length.runs import WINDOW, Preset, Study
 from charlm_jax.types import CharlmError
-from charlm_jax.workdir import write_json
+from charlm_jax.workdir import Workdir, write_json
 
 RATE_FACTORS = (0.5, 1.0, 2.0)
 LENGTHS = (5, 10, 20, 40, 80, 160, 320, 640)
@@ -110,12 +111,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--corpus", default="mysterious-island", help="default: %(default)s")
     add("--jobs", type=int, default=1, help="runs at a time (default: %(default)s)")
     options = parser.parse_args(arguments)
-    folder = Path(options.workdir or f"runs/sequence_length-{options.preset}")
-    keep_programs(folder / "compiled")
+    command = f"python experiments/sequence_length.py --preset={options.preset}"
+    command += f" --corpus={options.corpus}"
     try:
+        folder = Workdir(options.workdir or f"runs/sequence_length-{options.preset}").path
+        refuse_other_page(folder, TITLE, command)
+        keep_programs(folder / "compiled")
         study = Study(PRESETS[options.preset], options.corpus, folder, options.jobs)
-        command = f"python experiments/sequence_length.py --preset={options.preset}"
-        report(study, carry_out(study), f"{command} --corpus={options.corpus}")
+        report(study, carry_out(study), command)
     except KeyboardInterrupt:
         print(f"{parser.prog}: interrupted: the same command goes on from there", file=sys.stderr)
         return 128 + signal.SIGINT

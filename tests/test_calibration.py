@@ -104,6 +104,22 @@ def test_reliability_of_a_calibrated_and_of_an_overconfident_model(ids_N: np.nda
     assert all(b.observed.high < b.predicted for b in sure if b.predicted > 0.9)
 
 
+def test_how_sure_a_share_is_does_not_depend_on_how_often_its_bin_comes() -> None:
+    bins, rng, is_held = len(BIN_ENDS), np.random.default_rng(0), []
+    for _ in range(100):
+        often_N = np.repeat(rng.beta(0.5, 2.0, 40), 1000)  # by block
+        symbols_NK, hits_NK = np.zeros((2, len(often_N), bins), np.float32)
+        symbols_NK[:, -1] = rng.random(len(often_N)) < often_N
+        hits_NK[:, -1] = symbols_NK[:, -1] * (rng.random(len(often_N)) < 0.98)
+        none_NA = np.zeros((len(often_N), 1))
+        predictions = Predictions(none_NA, none_NA, symbols_NK, 0.97 * symbols_NK, hits_NK)
+        ((predicted, observed, _),) = reliability(predictions)
+        assert predicted == pytest.approx(0.97)
+        assert observed.high - observed.low < 6 * (0.98 * 0.02 / symbols_NK.sum()) ** 0.5
+        is_held.append(observed.low < 0.98 < observed.high)
+    assert 0.88 < np.mean(is_held) < 0.99
+
+
 def test_a_model_that_knows_nothing_has_no_calibrated_scale(ids_N: np.ndarray) -> None:
     backwards = _predict(ids_N, -1.0)
     with pytest.raises(CharlmError, match=r"lies outside \[0.25, 4\]"):

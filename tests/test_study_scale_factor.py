@@ -1,6 +1,7 @@
 """The study of scale factors: its settings, its answer, and the whole of it on tiny runs."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,13 @@ from charlm_jax.report.scale_factor import save_picture, save_reliability
 from charlm_jax.run import load_run
 from charlm_jax.statistics import Interval
 from charlm_jax.studies.scale_factor.answer import answer
-from charlm_jax.studies.scale_factor.measures import GRID_A, Findings, HeldOut, Text
+from charlm_jax.studies.scale_factor.measures import (
+    GRID_A,
+    Findings,
+    HeldOut,
+    Text,
+    name_runs,
+)
 from charlm_jax.studies.scale_factor.page import page, snippets
 from charlm_jax.studies.scale_factor.settings import Draws, Setting, load_settings
 from charlm_jax.text_judge import Judgement
@@ -90,9 +97,9 @@ def test_the_answer_says_what_the_numbers_say() -> None:
     assert "drawn at scale 1.5:" in words and "not clearly farther: 1." in words
     assert "a human's (0.960 [0.950, 0.970]) from scale 1.5 on" in words
     assert "repeats itself more than a human's (0.020 [0.010, 0.030]) from scale 2 on" in words
-    assert "Recommended for text like the book's: scale 1.5, where 95% of the words" in words
-    assert "Fresher, and worse spelt: scale 1, with 80%" in words
-    assert "Better spelt, and more of the same: scale 2, with 96%" in words
+    assert "Recommended for text like the book's: scale 1.5, with 95% of the words" in words
+    assert "At scale 1 it is 80% of the words" in words
+    assert "At scale 2 it is 96% of the words" in words
     assert "top_k 5, 0.310 [0.300, 0.320] bits" in words
     assert "The longest copy, 30 characters at scale 1.5 (temperature 0.667), stands" in words
     assert "character 1,234: ' the sea, and the sea was high.'"[:40] in words
@@ -106,6 +113,27 @@ def test_the_verdict_on_how_sure_a_model_is(calibrated: float, says: str) -> Non
     words = "\n".join(answer(_findings(calibrated)))
     assert says in words
     assert "At none of the scales between those that were tried" in words
+
+
+def test_what_holds_at_some_scales_is_said_of_these_alone() -> None:
+    found = _findings()
+    valid = (0.97, None, 0.97, 0.3)
+    texts = [
+        text._replace(judgement=text.judgement._replace(word_validity=share and _near(share)))
+        for text, share in zip(found.texts, valid, strict=False)
+    ]
+    words = "\n".join(answer(found._replace(texts=texts)))
+    assert "a human's (0.960 [0.950, 0.970]) at scale 0.5, 1.5;" in words
+    assert "At scale 1 it is no whole word and 90% of the 6-grams distinct" in words
+
+
+def test_runs_of_one_name_are_told_apart(trained: Path, tmp_path: Path) -> None:
+    twin = tmp_path / trained.name
+    shutil.copytree(trained, twin)
+    runs = [load_run(folder) for folder in (trained, twin)]
+    names = name_runs(runs)
+    assert names == [f"{run.workdir}, checkpoint {run.checkpoint}" for run in runs]
+    assert name_runs(runs[:1]) == [f"tiny, checkpoint {runs[0].checkpoint}"]
 
 
 def test_the_page_and_its_figures(tmp_path: Path) -> None:
@@ -210,8 +238,9 @@ def test_the_whole_study_of_two_checkpoints(
         (["--workdir=RUN", "--split=test"], "test"),
         (["--workdir=RUN", "--config.samples=1000"], "has room for"),
         (["--workdir=RUN@7"], "7"),
+        (["--workdir=RUN", "--out=docs/sequence_length"], "is not of this study"),
     ],
-    ids=["run", "flag", "split", "much", "checkpoint"],
+    ids=["run", "flag", "split", "much", "checkpoint", "page"],
 )
 def test_mistakes_are_told_in_a_line(
     trained: Path, flags: list[str], says: str, capsys: pytest.CaptureFixture[str]

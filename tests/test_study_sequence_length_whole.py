@@ -11,7 +11,8 @@ from charlm_jax.console import SweepView
 from charlm_jax.loop import train_and_evaluate
 from charlm_jax.runner import Outcome
 from charlm_jax.studies.sequence_length import runs
-from charlm_jax.studies.sequence_length.runs import Preset
+from charlm_jax.studies.sequence_length.page import TITLE
+from charlm_jax.studies.sequence_length.runs import Preset, Study
 from charlm_jax.sweeps import Point
 from charlm_jax.synthetic import parse_source
 from experiments import sequence_length
@@ -69,6 +70,8 @@ def test_the_reach_is_found_and_no_loss_is_below_the_entropy_rate(
         assert arm["stream"]["high"] > rate_nats - 0.02  # the luck of one text
         assert (arm["stream"]["mean"] < rate_nats + 0.05) == (arm["length"] > REACH)
     assert found["effective"]["lstm"]["truncated"] == REACH
+    for by_n in found["looks"]["lstm"].values():
+        assert all(look["low"] < look["mean"] < look["high"] for look in by_n.values())
     assert [group["lengths"][group["best"]] for group in found["groups"]] == [16, 16]
 
     files = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
@@ -78,3 +81,35 @@ def test_the_reach_is_found_and_no_loss_is_below_the_entropy_rate(
     assert trained == []
     assert capsys.readouterr().out == out
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()} == files
+
+
+def test_speeds_are_measured_again_where_they_are_of_something_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[list[str]] = []
+
+    def measure(configs: Mapping[str, Config], **_: int) -> dict[str, float]:
+        measured.append([*configs])
+        return dict.fromkeys(configs, float(len(measured)))
+
+    monkeypatch.setattr(runs, "measure_speeds", measure)
+    first = Study(PRESET, CORPUS, tmp_path)
+    assert first.speeds() == first.speeds() == {("lstm", 2): 1.0, ("lstm", 16): 1.0}
+    wider = {"lstm": {**PRESET.models["lstm"], "model.hidden_size": 64}}
+    other = Study(PRESET._replace(models=wider), CORPUS, tmp_path)
+    assert other.speeds() == {("lstm", 2): 2.0, ("lstm", 16): 2.0}
+    (tmp_path / "speeds.json").write_text("{torn")
+    assert set(other.speeds().values()) == {3.0}
+    assert measured == [["lstm-T2", "lstm-T16"]] * 3
+
+
+@pytest.mark.parametrize("page", ["# Mine\n", f"{TITLE}\n\n    python other.py\n"])
+def test_a_page_of_something_else_is_not_replaced(
+    page: str, trained: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "README.md").write_text(page)
+    assert sequence_length.main(["--preset=minutes", f"--workdir={tmp_path}"]) == 2
+    says = capsys.readouterr().err
+    assert says.count("\n") == 1 and "choose another folder" in says
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"] and not trained
+    assert (tmp_path / "README.md").read_text() == page

@@ -1,4 +1,8 @@
-"""Tables in Markdown."""
+"""Pages in Markdown: their tables, and whether one may be replaced."""
+
+from pathlib import Path
+
+from charlm_jax.types import CharlmError
 
 
 def head(*cells: object) -> tuple[str, str]:
@@ -9,3 +13,26 @@ def head(*cells: object) -> tuple[str, str]:
 def row(*cells: object) -> str:
     """Any further line."""
     return f"| {' | '.join(map(str, cells))} |"
+
+
+def refuse_other_page(folder: Path, title: str, command: str) -> None:
+    """Refuse a folder whose README.md is another's, before anything is computed for it.
+
+    Args:
+      folder: where a page is to be written.
+      title: the first line of the study's pages.
+      command: that makes this page; it stands on every page, indented.
+
+    Raises:
+      CharlmError: the folder has a page of something else, or one that another command made.
+    """
+    file = folder / "README.md"
+    if not file.exists():
+        return
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    if lines[:1] != [title]:
+        raise CharlmError(f"{file} is not of this study: choose another folder")
+    if f"    {command}" not in lines:
+        raise CharlmError(
+            f"{file} is of another command, and stays: choose another folder, or move it away"
+        )

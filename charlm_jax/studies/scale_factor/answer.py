@@ -1,6 +1,5 @@
 """What the study of scale factors found, in sentences made from its numbers."""
 
-import math
 from collections.abc import Sequence
 
 from charlm_jax.statistics import Interval
@@ -74,56 +73,58 @@ def _nearest(texts: Sequence[Text], human: Judgement) -> str:
 
 def _limits(texts: Sequence[Text], human: Judgement) -> str:
     parts = []
-    if human.word_validity is not None:
-        least = human.word_validity
-        spelt = [text for text in texts if _validity(text).high >= least.low]
+    least, most = human.word_validity, human.repeated
+    if least is not None:
+        known = "words are as often known to the training text as a human's"
         parts.append(
-            f"words are as often known to the training text as a human's ({least.in_words(3)}) "
-            f"from scale {spelt[0].setting.scale:g} on"
-            if spelt
-            else f"at no scale are words as often known to the training text as a human's "
-            f"({least.in_words(3)})"
+            f"{known} ({least.in_words(3)}) "
+            f"{_from_on(texts, [_is_spelt(text, least) for text in texts])}"
         )
-    most = human.repeated
-    repeating = [text for text in texts if text.judgement.repeated.low > most.high]
+    repeats = [text.judgement.repeated.low > most.high for text in texts]
     parts.append(
-        f"text repeats itself more than a human's ({most.in_words(3)}) from scale "
-        f"{repeating[0].setting.scale:g} on"
-        if repeating
-        else f"at no scale does text repeat itself more than a human's ({most.in_words(3)})"
+        f"text repeats itself more than a human's ({most.in_words(3)}) {_from_on(texts, repeats)}"
     )
     joined = "; ".join(parts)
     return f"{joined[0].upper()}{joined[1:]}."
 
 
+def _is_spelt(text: Text, least: Interval) -> bool:
+    found = text.judgement.word_validity
+    return found is not None and found.high >= least.low
+
+
+def _from_on(texts: Sequence[Text], holds: Sequence[bool]) -> str:
+    """At which scales something holds: from one on, where it does at all that follow."""
+    scales = [f"{text.setting.scale:g}" for text in texts]
+    held = [scale for scale, is_held in zip(scales, holds, strict=True) if is_held]
+    if not held:
+        return "at no scale that was tried"
+    if scales[-len(held) :] == held:
+        return f"from scale {held[0]} on"
+    return f"at scale {', '.join(held)}"
+
+
 def _recommended(texts: Sequence[Text], human: Judgement) -> str:
     best = nearest(texts)
     words = (
-        f"Recommended for text like the book's: scale {best.setting.scale:g}, where "
-        f"{_validity(best).mean:.0%} of the words are known to the training text and "
-        f"{best.judgement.distinct_6grams.mean:.0%} of the 6-grams are distinct"
+        f"Recommended for text like the book's: scale {best.setting.scale:g}, with "
+        f"{_shares(best.judgement)} (a human's: {_shares(human)})"
     )
-    if human.word_validity is not None:
-        words += f" (a human's {human.word_validity.mean:.0%}"
-        words += f" and {human.distinct_6grams.mean:.0%})"
     place = list(texts).index(best)
-    if place:
-        fresh = texts[place - 1]
-        words += (
-            f". Fresher, and worse spelt: scale {fresh.setting.scale:g}, with "
-            f"{_validity(fresh).mean:.0%} and {fresh.judgement.distinct_6grams.mean:.0%}"
-        )
-    if place + 1 < len(texts):
-        safe = texts[place + 1]
-        words += (
-            f". Better spelt, and more of the same: scale {safe.setting.scale:g}, with "
-            f"{_validity(safe).mean:.0%} and {safe.judgement.distinct_6grams.mean:.0%}"
-        )
+    for beside in (place - 1, place + 1):
+        if 0 <= beside < len(texts):
+            other = texts[beside]
+            words += f". At scale {other.setting.scale:g} it is {_shares(other.judgement)}"
     return f"{words}."
 
 
-def _validity(text: Text) -> Interval:
-    return text.judgement.word_validity or Interval(math.nan, -math.inf, math.inf)
+def _shares(judgement: Judgement) -> str:
+    """How many words are known, and how many 6-grams are distinct."""
+    distinct = f"{judgement.distinct_6grams.mean:.0%} of the 6-grams distinct"
+    known = judgement.word_validity
+    if known is None:
+        return f"no whole word and {distinct}"
+    return f"{known.mean:.0%} of the words known to the training text and {distinct}"
 
 
 def _truncations(findings: Findings) -> str:
@@ -132,7 +133,7 @@ def _truncations(findings: Findings) -> str:
         best = nearest(findings.of(varied))
         parts.append(
             f"{best.setting.name}, {best.judgement.divergence_bits.in_words(3)} bits, "
-            f"{_validity(best).mean:.3f} of the words known"
+            f"{_shares(best.judgement)}"
         )
     return f"The best of each kind by the same divergence: {'; '.join(parts)}."
 

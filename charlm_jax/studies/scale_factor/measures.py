@@ -109,13 +109,39 @@ class Findings(NamedTuple):
         return sorted(found, key=lambda text: text.setting.value)
 
 
-def choose_prompt(run: Run, wanted: str, split: str) -> str:
-    """The wanted prompt, or the first characters of held-out text where that does not do."""
-    dataset = run.dataset()
-    if wanted and set(wanted) <= set(run.vocabulary.symbols):
+def choose_prompt(runs: Sequence[Run], wanted: str, split: str) -> str:
+    """The wanted prompt, or the first characters of held-out text where that does not do.
+
+    Raises:
+      CharlmError: a run has no such part, or cannot carry its state; or it does not know the
+        characters of the prompt.
+    """
+    for run in runs:
+        if run.model.max_length is not None:
+            raise CharlmError(
+                f"{run.workdir} has learned positions: it cannot carry its state on, and this "
+                f"study draws and scores so"
+            )
+    known = set.intersection(*(set(run.vocabulary.symbols) for run in runs))
+    if wanted and set(wanted) <= known:
         return wanted
+    dataset = runs[0].dataset()
     first = dataset.part(split)[0]
-    return dataset.corpus.text[first.start : min(first.stop, first.start + _PROMPT)]
+    prompt = dataset.corpus.text[first.start : min(first.stop, first.start + _PROMPT)]
+    for run in runs:
+        run.vocabulary.encode(prompt, what=f"the prompt for {run.workdir}")
+    return prompt
+
+
+def name_runs(runs: Sequence[Run]) -> list[str]:
+    """By folder and checkpoint; by the whole path where two folders have one name."""
+    folders = {run.workdir.resolve() for run in runs}
+    names = [folder.name for folder in folders]
+    return [
+        f"{name if names.count(name) == 1 else run.workdir}, checkpoint {run.checkpoint}"
+        for run in runs
+        for name in [run.workdir.resolve().name]
+    ]
 
 
 def build_run_judge(run: Run, draws: Draws, split: str) -> TextJudge:
@@ -129,11 +155,18 @@ def build_run_judge(run: Run, draws: Draws, split: str) -> TextJudge:
 
 
 def measure_run(
-    run: Run, draws: Draws, settings: Sequence[Setting], judge: TextJudge, *, split: str
+    name: str,
+    run: Run,
+    draws: Draws,
+    settings: Sequence[Setting],
+    judge: TextJudge,
+    *,
+    split: str,
 ) -> Findings:
     """Draw under every setting, and judge what was drawn.
 
     Args:
+      name: of the run, see `name_runs`.
       run: that draws, its state carried.
       draws: how much.
       settings: to draw under.
@@ -141,13 +174,8 @@ def measure_run(
       split: the held-out part.
 
     Raises:
-      CharlmError: a model that cannot carry its state, bad numbers, nothing held out.
+      CharlmError: bad numbers, nothing held out.
     """
-    if run.model.max_length is not None:
-        raise CharlmError(
-            f"{run.workdir} has learned positions: it cannot carry its state on, and this study "
-            f"draws and scores so"
-        )
     held_out = measure_held_out(run, split)
     by_varied: dict[str, list[Setting]] = {}
     for setting in settings:
@@ -157,7 +185,6 @@ def measure_run(
         text for alike in by_varied.values() for text in _draw(run, prompt_N, draws, alike, judge)
     ]
     scales = [text for text in texts if text.setting.varied == "scale"]
-    name = f"{run.workdir.resolve().name}, checkpoint {run.checkpoint}"
     return Findings(name, held_out, judge.human, texts, _even_scale(scales, held_out))
 
 

@@ -12,13 +12,16 @@ from charlm_jax.studies.scale_factor.measures import Findings, Text
 from charlm_jax.studies.scale_factor.settings import Draws
 from charlm_jax.text_judge import Judgement
 
+TITLE = "# What does the scale factor do?"
+
 METHOD = """\
 Under every setting the same number of samples goes on from the same prompt, with the same noise.
 What is measured of them (charlm_jax/text_judge.py says how) is measured of as much held-out text,
 cut into pieces of the same length: the human row. Surprisal is what a sample costs the model at
 scale 1, entropy that of what each character was drawn from, both in nats per character; held-out
 loss is that of held-out text at the same scale, the state carried through it. Intervals are 95 %,
-over samples; those of losses and of the two calibrated scales are over blocks of 1,000 characters.
+over samples; those of losses and of the scale of least loss are over blocks of 1,000 characters,
+that of the scale of even entropy over both.
 A truncation acts before the scale, which is 1 there."""
 
 _MEASURES = (
@@ -46,7 +49,7 @@ def page(
       command: that made it.
     """
     parts = [
-        "# What does the scale factor do?",
+        TITLE,
         f"{draws.samples} samples of {draws.characters} characters under each setting, all going "
         f"on from {draws.prompt!r}.",
         f"    {command}",

@@ -11,6 +11,8 @@ from charlm_jax.studies.markdown import head, row
 from charlm_jax.studies.sequence_length.answer import answer
 from charlm_jax.studies.sequence_length.measures import Arm, Figures, Group, RateKey
 
+TITLE = "# How long should training sequences be?"
+
 METHOD = """\
 Sequences are cut from the text one after another and read in a shuffled order, each from an empty
 state (reset), or read in the text's order, and the state goes on from batch to batch (carried). A
@@ -68,7 +70,7 @@ def page(results: Results, pictures: Sequence[Path], *, about: str, command: str
       command: that made it.
     """
     parts = [
-        "# How long should training sequences be?",
+        TITLE,
         f"{about}.",
         f"    {command}",
         "## Answer",

@@ -17,6 +17,7 @@ from charlm_jax.dataset import Dataset, load_dataset
 from charlm_jax.effective_context import CHANGES, losses_by_context
 from charlm_jax.evaluation import Evaluation
 from charlm_jax.models.flops import train_flops
+from charlm_jax.plain import plain
 from charlm_jax.run import Run, load_run
 from charlm_jax.runner import run_points
 from charlm_jax.speed import measure_speeds
@@ -95,19 +96,25 @@ class Study:
         return load_dataset(first, progress=DownloadProgress())
 
     def speeds(self) -> dict[tuple[str, int], float]:
-        """Characters per second of training, by model and length; measured once."""
+        """Characters per second of training, by model and length.
+
+        They are measured once, and again where the study's models are not those that were measured.
+        """
         file = self.folder / "speeds.json"
         keys = {
             f"{model}-T{length}": (model, length)
             for model in self.preset.models
             for length in self.preset.lengths
         }
-        if not file.exists():
+        measured = {name: plain(self.fields(*key)) for name, key in keys.items()}
+        found = _read_speeds(file)
+        if found["of"] != measured:
             configs = {name: self.config(*key) for name, key in keys.items()}
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_json(file, measure_speeds(configs, rounds=3, steps=5))
-        found = json.loads(file.read_text(encoding="utf-8"))
-        return {key: found[name] for name, key in keys.items()}
+            speeds = measure_speeds(configs, rounds=3, steps=5)
+            found = {"of": measured, "characters_per_second": speeds}
+            write_json(file, found)
+        return {key: found["characters_per_second"][name] for name, key in keys.items()}
 
     def tune(self) -> dict[RateKey, dict[float, float]]:
         """By model, length and state, the loss on the second part for every rate that is tried."""
@@ -268,6 +275,14 @@ class Study:
             "train.evaluate_every_steps": steps,
         }
         return [make_point(f"{name}-seed{seed}", model, {**fields, "seed": seed}) for seed in seeds]
+
+
+def _read_speeds(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = None
+    return found if isinstance(found, dict) and "of" in found else {"of": None}
 
 
 def _whole_batches(characters: int) -> int:
