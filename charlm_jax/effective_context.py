@@ -13,6 +13,7 @@ nothing changed.
 Source: Khandelwal et al. 2018 (Sharp Nearby, Fuzzy Far Away), sections 3 and 5.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 
 import jax.numpy as jnp
@@ -22,6 +23,9 @@ from charlm_jax.evaluate import make_places_scorer, sliding_targets
 from charlm_jax.models import LanguageModel
 from charlm_jax.splits import Part
 from charlm_jax.types import CharlmError, Params
+
+# A length is compiled once for a model, whatever is changed, and however often.
+_shared_scorer = functools.lru_cache(maxsize=64)(make_places_scorer)
 
 
 def losses_by_context(
@@ -71,7 +75,7 @@ def losses_by_context(
         far_PT = changed(noise, rows_PT, reach - context, ids_N, part)
         read_PT = np.concatenate([far_PT, rows_PT[:, reach - context :]], axis=1)
         length = read_PT.shape[1]
-        score = make_places_scorer(model, context=length - 1, batch_size=batch_size)
+        score = _shared_scorer(model, context=length - 1, batch_size=batch_size)
         ends_P = np.arange(1, len(read_PT) + 1) * length - 1
         losses[context] = score(params, jnp.asarray(read_PT.reshape(-1)), ends_P)
     return losses

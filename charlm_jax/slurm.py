@@ -1,17 +1,19 @@
 """Hands the points of a sweep to a SLURM cluster, by way of submitit (the extra `slurm`)."""
 
+import contextlib
 import json
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NamedTuple
 
 from charlm_jax.config_files import load_config
 from charlm_jax.console import Plain
+from charlm_jax.interrupts import Interrupted
 from charlm_jax.loop import train_and_evaluate
 from charlm_jax.sweeps import SLURM, Point
-from charlm_jax.types import CharlmError, cannot_write
+from charlm_jax.types import CharlmError, cannot_write, visible
 from charlm_jax.workdir import Workdir, write_json
 
 if TYPE_CHECKING:
@@ -28,18 +30,21 @@ class Placed(NamedTuple):
       state: `done`, `running` (a process is writing to its folder), `queued` (its job is not over),
         or `submitted` just now.
       job_id: of its latest job; empty where it has none.
+      failed: where it is submitted again, why the latest job that ran has failed; empty where that
+        was only interrupted.
     """
 
     point: Point
     state: str
     job_id: str
+    failed: str = ""
 
 
 def train_point(config: str, workdir: str, *overrides: str) -> None:
     """Train a point, or go on with it: what a job runs.
 
     SIGUSR2, by which submitit has SLURM announce the end of a job's time, saves and stops as
-    SIGTERM does.
+    SIGTERM does. A failure is written down where `submit_points` finds it.
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -47,9 +52,32 @@ def train_point(config: str, workdir: str, *overrides: str) -> None:
 
     before = signal.signal(signal.SIGUSR2, stop)
     try:
-        train_and_evaluate(load_config(config, overrides), workdir, view=Plain())
+        with _last_words(_words_file(Path(workdir))):
+            train_and_evaluate(load_config(config, overrides), workdir, view=Plain())
     finally:
         signal.signal(signal.SIGUSR2, before)
+
+
+def _words_file(workdir: Path) -> Path:
+    """Where it stands why the job of a run failed; no file where it did not."""
+    return workdir.parent / SLURM / f"{workdir.name}.failed"
+
+
+@contextlib.contextmanager
+def _last_words(file: Path) -> Iterator[None]:
+    """Write down why a job failed; the file of one that is killed stays empty."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("", encoding="utf-8")
+    try:
+        yield
+    except Interrupted:
+        file.unlink(missing_ok=True)
+        raise
+    except Exception as error:
+        kind = "" if isinstance(error, CharlmError) else f"{type(error).__name__}: "
+        file.write_text(visible(f"{kind}{error}"), encoding="utf-8")
+        raise
+    file.unlink(missing_ok=True)
 
 
 def submit_points(
@@ -78,6 +106,7 @@ def submit_points(
     ids = _read_ids(file)
     states = {point.name: _state(point, folder, ids, is_active) for point in points}
     waiting = [point for point in points if states[point.name] == "waiting"]
+    failed = {point.name: _why_failed(point, folder, ids) for point in waiting}
     if waiting:
         ids |= _submit(waiting, folder, executor)
         try:
@@ -85,7 +114,12 @@ def submit_points(
         except OSError as error:
             raise cannot_write(file, error) from error
     return [
-        Placed(point, state if state != "waiting" else "submitted", ids.get(point.name, ""))
+        Placed(
+            point,
+            state if state != "waiting" else "submitted",
+            ids.get(point.name, ""),
+            failed.get(point.name, ""),
+        )
         for point in points
         for state in [states[point.name]]
     ]
@@ -99,6 +133,19 @@ def _state(
     if point.place(folder).is_held():
         return "running"
     return "queued" if point.name in ids and is_active(ids[point.name]) else "waiting"
+
+
+def _why_failed(point: Point, folder: Path, ids: Mapping[str, str]) -> str:
+    """What the job of a point, which is over, said at last; empty where it did not fail."""
+    file = _words_file(folder / point.name)
+    if point.name not in ids or not file.exists():
+        return ""
+    log = file.with_name(f"{ids[point.name]}_0_log.err")
+    try:
+        words = file.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise CharlmError(f"cannot read {file}: {error.strerror or error}") from error
+    return visible(words) or f"killed before it could save, or out of memory: {log} may say more"
 
 
 def _submit(points: Sequence[Point], folder: Path, executor: "Executor") -> dict[str, str]:

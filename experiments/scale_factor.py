@@ -16,13 +16,13 @@ several runs, into runs/scale_factor.
 import argparse
 import json
 import shlex
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from charlm_jax.plain import plain
+from charlm_jax.program import carry_out
 from charlm_jax.report.scale_factor import save_entropy_by_place, save_picture, save_reliability
 from charlm_jax.run import Run, load_run
 from charlm_jax.studies.markdown import refuse_other_page
@@ -37,7 +37,6 @@ from charlm_jax.studies.scale_factor.measures import (
 from charlm_jax.studies.scale_factor.page import TITLE, page
 from charlm_jax.studies.scale_factor.settings import Draws, Setting, load_settings
 from charlm_jax.text_judge import TextJudge
-from charlm_jax.types import CharlmError
 from charlm_jax.workdir import Workdir, write_json
 
 
@@ -49,24 +48,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     odd = [text for text in rest if not text.startswith("--config.")]
     if odd:
         parser.error(f"unknown argument {odd[0]}")
-    try:
-        runs = [_load(text) for text in options.workdir]
-        changes = [text.removeprefix("--config.") for text in rest]
-        draws, settings = load_settings(options.config, changes)
-        command = shlex.join(["python", "experiments/scale_factor.py", *typed])
-        own = runs[0].workdir / "scale_factor" if len(runs) == 1 else "runs/scale_factor"
-        folder = Workdir(options.out or own).path
-        refuse_other_page(folder, TITLE, command)
-        draws = draws._replace(prompt=choose_prompt(runs, draws.prompt, options.split))
-        findings = measure_runs(runs, draws, settings, split=options.split)
-        report(findings, draws, folder, command)
-    except KeyboardInterrupt:
-        print(f"{parser.prog}: interrupted", file=sys.stderr)
-        return 128 + signal.SIGINT
-    except (CharlmError, OSError) as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        return 2
-    return 0
+    changes = [text.removeprefix("--config.") for text in rest]
+    command = shlex.join(["python", "experiments/scale_factor.py", *typed])
+    return carry_out(parser.prog, lambda: study(options, changes, command))
+
+
+def study(options: argparse.Namespace, changes: Sequence[str], command: str) -> None:
+    """Draw from every run that is named, measure, and write the results."""
+    runs = [_load(text) for text in options.workdir]
+    draws, settings = load_settings(options.config, changes)
+    own = runs[0].workdir / "scale_factor" if len(runs) == 1 else "runs/scale_factor"
+    folder = Workdir(options.out or own).path
+    refuse_other_page(folder, TITLE, command)
+    draws = draws._replace(prompt=choose_prompt(runs, draws.prompt, options.split))
+    findings = measure_runs(runs, draws, settings, split=options.split)
+    report(findings, draws, folder, command)
 
 
 def _parser() -> argparse.ArgumentParser:

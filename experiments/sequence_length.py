@@ -25,7 +25,6 @@ the beginning, when nothing else should run.
 
 import argparse
 import os
-import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,9 +32,9 @@ from typing import Any
 
 import jax
 
+from charlm_jax import program
 from charlm_jax.comparison import find_baselines
 from charlm_jax.effective_context import effective_context
-from charlm_jax.interrupts import Interrupted
 from charlm_jax.plain import plain
 from charlm_jax.report.sequence_length import save_effective_context, save_figures
 from charlm_jax.studies.markdown import refuse_other_page
@@ -46,7 +45,6 @@ from charlm_jax.studies.sequence_length.measures import (
 )
 from charlm_jax.studies.sequence_length.page import TITLE, Results, page
 from charlm_jax.studies.sequence_length.runs import WINDOW, Preset, Study
-from charlm_jax.types import CharlmError
 from charlm_jax.workdir import Workdir, write_json
 
 RATE_FACTORS = (0.5, 1.0, 2.0)
@@ -113,19 +111,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     command = f"python experiments/sequence_length.py --preset={options.preset}"
     command += f" --corpus={options.corpus}"
-    try:
+
+    def work() -> None:
         folder = Workdir(options.workdir or f"runs/sequence_length-{options.preset}").path
         refuse_other_page(folder, TITLE, command)
         keep_programs(folder / "compiled")
         study = Study(PRESETS[options.preset], options.corpus, folder, options.jobs)
         report(study, carry_out(study), command)
-    except KeyboardInterrupt:
-        print(f"{parser.prog}: interrupted: the same command goes on from there", file=sys.stderr)
-        return 128 + signal.SIGINT
-    except (CharlmError, OSError) as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        return 128 + error.signal_number if isinstance(error, Interrupted) else 2
-    return 0
+
+    return program.carry_out(parser.prog, work, goes_on=True)
 
 
 def keep_programs(folder: Path) -> None:

@@ -16,6 +16,7 @@ random.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -35,6 +36,7 @@ from charlm_jax.logbook import Logbook
 from charlm_jax.loop import train_and_evaluate
 from charlm_jax.models.equations import basic_self_attention, self_attention
 from charlm_jax.models.summary import summarize
+from charlm_jax.program import carry_out
 from charlm_jax.report.learning_curve import save_learning_curves
 from charlm_jax.run import Run, load_run
 from charlm_jax.sampling import (
@@ -84,10 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--skip_training", action="store_true", help="take what the workdir holds")
     parser.add_argument("--figure", metavar="PATH", help="draw the loss curves, as .png or .svg")
     options = parser.parse_args(arguments)
-    try:
-        return walk(options)
-    except CharlmError as error:
-        sys.exit(f"{parser.prog}: {error}")
+    return carry_out(parser.prog, lambda: walk(options))
 
 
 def walk(options: argparse.Namespace) -> int:
@@ -222,8 +221,9 @@ def show_losses(run: Run, figure: str | None) -> None:
     for epoch, (ours, book) in enumerate(zip(loss_nats, BOOK_LOSS_NATS, strict=False), start=1):
         print(f"{epoch:>5}  {ours:.4f}  {book:.4f}     {ours - book:+.4f}")
     if figure:
-        save_learning_curves({"charlm_jax": loss_nats, "the book": BOOK_LOSS_NATS}, figure)
-        print(f"drawn in {figure}")
+        file = os.path.expanduser(figure)
+        save_learning_curves({"charlm_jax": loss_nats, "the book": BOOK_LOSS_NATS}, file)
+        print(f"drawn in {file}")
 
 
 def show_scaling() -> None:

@@ -32,6 +32,7 @@ from charlm_jax.config_files import load_config
 from charlm_jax.console import DownloadProgress, training_view
 from charlm_jax.evaluation import Evaluation
 from charlm_jax.loop import train_and_evaluate
+from charlm_jax.program import carry_out
 from charlm_jax.run import load_run
 from charlm_jax.speed import measure_speeds
 from charlm_jax.types import CharlmError
@@ -78,21 +79,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--characters", type=int, default=CHARACTERS, help="default: %(default)s")
     parser.add_argument("--speed", action="store_true", help="time them too; nothing else may run")
     options = parser.parse_args(arguments)
-    try:
-        names = options.only.split(",")
-        for name in names:
-            if name not in MODELS:
-                raise CharlmError(f"no model {name!r}: name some of {','.join(MODELS)}")
-        rows = [study(name, Path(options.workdir), options) for name in names]
-        timed = rows if options.speed else []
-        speeds = measure_speeds(
-            {row.name: make_config(row.name, CHARACTERS, row.rate, 1) for row in timed}
-        )
-    except CharlmError as error:
-        sys.exit(f"{parser.prog}: {error}")
+    return carry_out(parser.prog, lambda: compare(options), goes_on=True)
+
+
+def compare(options: argparse.Namespace) -> None:
+    """Study every model that is asked for, and print the tables."""
+    names = options.only.split(",")
+    for name in names:
+        if name not in MODELS:
+            raise CharlmError(f"no model {name!r}: name some of {','.join(MODELS)}")
+        refuse_less_than_a_batch(name, options)
+    rows = [study(name, Path(options.workdir), options) for name in names]
+    timed = rows if options.speed else []
+    speeds = measure_speeds(
+        {row.name: make_config(row.name, CHARACTERS, row.rate, 1) for row in timed}
+    )
     print_tuning(rows)
     print_table(rows, speeds)
-    return 0
+
+
+def refuse_less_than_a_batch(name: str, options: argparse.Namespace) -> None:
+    """No step would be made, and to a config no steps are no limit."""
+    least = batch_characters(name)
+    for flag in ("tuning_characters", "characters"):
+        if getattr(options, flag) < least:
+            raise CharlmError(
+                f"--{flag}={getattr(options, flag)} is not allowed: it must be at least {least}, "
+                f"one batch of {name}"
+            )
+
+
+def batch_characters(name: str) -> int:
+    """Characters that one step of a model's config reads."""
+    data = load_config(name).data
+    return data.batch_size * data.sequence_length
 
 
 def study(name: str, folder: Path, options: argparse.Namespace) -> Row:
@@ -118,8 +138,7 @@ def study(name: str, folder: Path, options: argparse.Namespace) -> Row:
 
 def make_config(name: str, characters: int, rate: float, seed: int) -> Config:
     """A model's config, for a run over so many characters, validated at its end alone."""
-    data = load_config(name).data
-    steps = characters // (data.batch_size * data.sequence_length)
+    steps = characters // batch_characters(name)
     return load_config(
         name,
         {

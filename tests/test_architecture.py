@@ -14,15 +14,15 @@ PACKAGE = ROOT / "charlm_jax"
 # From the top down: a module may import only those that come after it.
 # fmt: off
 ORDER = [
-    "__main__", "cli", "flags", "commands", "session", "report", "studies", "api", "verify",
-    "runner", "slurm", "sweeps", "shelf", "speed", "loop", "start", "fault", "comparison", "arms",
-    "export", "run", "weights", "exported", "trainer", "environment", "event_files", "evaluation",
-    "workdir", "checkpoint", "interrupts", "console", "layout", "tally", "dataset", "train_step",
-    "trained_model", "limits", "text_score", "calibration", "drawn", "effective_context",
-    "evaluate", "generate", "inside", "models", "optim", "losses", "policies", "sampling",
-    "state_hash", "randomness", "stops", "breakdown", "text_judge", "text_metrics", "copying",
-    "statistics", "baselines", "corpora", "download", "synthetic", "vocab", "batches", "splits",
-    "logbook", "plain", "config_files", "config", "types",
+    "__main__", "cli", "program", "flags", "commands", "session", "report", "studies", "api",
+    "verify", "runner", "slurm", "sweeps", "shelf", "speed", "loop", "start", "fault", "comparison",
+    "arms", "export", "run", "weights", "exported", "trainer", "environment", "event_files",
+    "evaluation", "workdir", "checkpoint", "interrupts", "console", "layout", "tally", "dataset",
+    "train_step", "trained_model", "limits", "text_score", "calibration", "drawn",
+    "effective_context", "evaluate", "generate", "inside", "models", "optim", "losses", "policies",
+    "sampling", "state_hash", "randomness", "stops", "breakdown", "text_judge", "text_metrics",
+    "copying", "statistics", "baselines", "corpora", "download", "synthetic", "vocab", "batches",
+    "splits", "logbook", "plain", "config_files", "config", "types",
 ]
 # fmt: on
 DEPTH = {name: depth for depth, name in enumerate(ORDER)}

@@ -8,7 +8,7 @@ import pytest
 from charlm_jax.effective_context import CHANGES, effective_context, losses_by_context
 from charlm_jax.models import LanguageModel, build_model
 from charlm_jax.types import CharlmError, ModelState, Params
-from tests.conftest import make_model_config
+from tests.conftest import compiled_programs, make_model_config
 
 V, REACH = 5, 12
 IDS = np.random.default_rng(3).integers(0, V, 400).astype(np.uint8)
@@ -56,7 +56,25 @@ def test_only_truncation_reads_less(change: str) -> None:
         return model.apply(params, ids_BT, state)
 
     _losses(model._replace(apply=apply), change, [2, 5])
-    assert read == ([2, 5, REACH] if change == "truncated" else [REACH] * 3)
+    lengths = {"truncated": [2, 5, REACH]}.get(change, [REACH])
+    assert read == lengths, "every length is traced, and so compiled, once"
+
+
+def test_a_model_that_is_asked_again_is_not_compiled_again() -> None:
+    model = build_model(make_model_config("lstm"), V)
+    params = model.init(jax.random.key(0))
+    asked = {"contexts": [3, 7], "reach": REACH, "targets": 50, "batch_size": 16}
+
+    def losses(change: str) -> np.ndarray:
+        found = losses_by_context(model, params, IDS, PART, change=change, **asked)
+        return np.stack([found[context] for context in (3, 7, REACH)])
+
+    first_CP = losses("shuffled")
+    with compiled_programs() as programs:
+        again_CP, replaced_CP = losses("shuffled"), losses("replaced")
+    assert not programs
+    np.testing.assert_array_equal(again_CP, first_CP)
+    np.testing.assert_array_equal(replaced_CP[-1], first_CP[-1])
 
 
 def test_shuffling_keeps_the_characters_and_replacing_does_not() -> None:

@@ -1,6 +1,7 @@
 """The points of a sweep as processes: side by side, one failing, interrupted, on a cluster."""
 
 import contextlib
+import functools
 import io
 import json
 import os
@@ -460,17 +461,22 @@ def test_points_become_jobs_of_a_cluster(tmp_path: Path) -> None:
     assert rows_of(folder / "seed=1")[-1] == (38, "valid", "epoch")
 
 
-def test_a_job_that_ended_too_early_is_submitted_again(tmp_path: Path) -> None:
-    class Executor(submitit.LocalExecutor):
-        def _submit_command(self, command: str) -> submitit.LocalJob:
-            number = len(list(self.folder.glob("*_submitted.pkl")))
-            return submitit.LocalJob(self.folder, f"job-{number}")
+class Queue(submitit.LocalExecutor):
+    """Takes jobs, and starts none."""
 
-    points, executor = points_of(tmp_path), Executor(tmp_path / "slurm")
+    def _submit_command(self, command: str) -> submitit.LocalJob:
+        number = len(list(self.folder.glob("*_submitted.pkl")))
+        return submitit.LocalJob(self.folder, f"job-{number}")
+
+
+def test_a_job_that_ended_too_early_is_submitted_again(tmp_path: Path) -> None:
+    points, executor = points_of(tmp_path), Queue(tmp_path / "slurm")
     first = submit_points(points, tmp_path, executor)
+    assert not any(p.failed for p in first)
     assert [(p.state, p.job_id) for p in first] == [("submitted", "job-0"), ("submitted", "job-1")]
     second = submit_points(points, tmp_path, executor, is_active=lambda job_id: job_id == "job-0")
     assert [(p.state, p.job_id) for p in second] == [("queued", "job-0"), ("submitted", "job-2")]
+    assert not any(p.failed for p in second)  # it may have been cancelled in the queue
     with Workdir(tmp_path / "seed=2").held():
         third = submit_points(points, tmp_path, executor, is_active=lambda job_id: True)
     assert [p.state for p in third] == ["queued", "running"]
@@ -489,6 +495,50 @@ def test_the_end_of_a_jobs_time_saves_the_run(tmp_path: Path) -> None:
         with pytest.raises(Interrupted, match="and saved"):
             slurm.train_point(point.config, str(tmp_path / "run"), *point.overrides)
     assert signal.getsignal(signal.SIGUSR2) == before
+    assert not list((tmp_path / "slurm").iterdir())  # it did not fail
+
+
+class Killed(BaseException):
+    """What leaves a job no time for a word."""
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (CharlmError("step 3: the loss is nan"), "step 3: the loss is nan"),
+        (MemoryError("40\nGB"), r"MemoryError: 40\nGB"),
+        (Killed(), "killed before it could save, or out of memory: "),
+        (Interrupted("saved", signal.SIGTERM), ""),
+        (None, ""),
+    ],
+    ids=["mistake", "bug", "killed", "interrupted", "over"],
+)
+def test_why_the_last_job_of_a_point_failed(
+    error: BaseException | None, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(*_: object, **__: object) -> None:
+        if error is not None:
+            raise error
+
+    monkeypatch.setattr(slurm, "train_and_evaluate", train)
+    (point, other) = points_of(tmp_path)
+    executor = Queue(tmp_path / "slurm")
+    (first,) = submit_points([point], tmp_path, executor)
+    train_it = functools.partial(
+        slurm.train_point, point.config, str(tmp_path / point.name), *point.overrides
+    )
+    with pytest.raises(type(error)) if error else contextlib.nullcontext():
+        train_it()
+    (queued,) = submit_points([point], tmp_path, executor, is_active=lambda job_id: True)
+    assert (queued.state, queued.failed) == ("queued", "")
+    again, new = submit_points([point, other], tmp_path, executor)
+    assert [again.state, new.state, new.failed] == ["submitted", "submitted", ""]
+    assert again.failed.startswith(says) and bool(again.failed) == bool(says)
+    if isinstance(error, Killed):
+        assert again.failed.endswith(f"{tmp_path / 'slurm' / first.job_id}_0_log.err may say more")
+    error = None
+    train_it()
+    assert not submit_points([point], tmp_path, executor)[0].failed
 
 
 def _program(folder: Path, name: str, script: str) -> None:
@@ -543,6 +593,20 @@ def test_the_command_hands_the_points_to_slurm(
         "seed=1: queued",
         "seed=2: queued",
     ]
+    (folder / "seed=1").write_text("in the way")
+    with pytest.raises(CharlmError, match="is not a folder"):  # as its job does
+        slurm.train_point(str(spec), str(folder / "seed=1"), "seed=1")
+    _program(tmp_path / "bin", "sacct", "echo 'JobID|State|NodeList'; echo '17_[0-1]|FAILED|'")
+    _program(tmp_path / "bin", "sbatch", "echo Submitted batch job 18")
+    for _ in range(2):  # nothing has trained in between
+        assert main(timed) == 1
+        assert capsys.readouterr().out.splitlines() == [
+            f"seed=1: failed: {folder}/seed=1 is not a folder: choose another --workdir",
+            f"  charlm train --config={spec} --workdir={folder}/seed=1 --config.seed=1",
+            "seed=1: submitted, job 18_0",
+            "seed=2: submitted, job 18_1",
+        ]
+        _program(tmp_path / "bin", "sacct", "echo 'JobID|State|NodeList'; echo '18_[0-1]|FAILED|'")
 
 
 def test_without_submitit_one_line_says_how_to_get_it(

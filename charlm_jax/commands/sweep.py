@@ -53,7 +53,10 @@ def _pairs(text: str) -> dict[str, str | int]:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Train the points of a sweep; the exit status is 1 where one is not done at the end."""
+    """Train the points of a sweep; the exit status is 1 where one is not done at the end.
+
+    On a cluster it is 1 where a job failed and its point is submitted again.
+    """
     from charlm_jax.config_files import config_name
     from charlm_jax.sweeps import load_sweep, refuse_other
     from charlm_jax.workdir import Workdir
@@ -108,6 +111,11 @@ def _sweep_on_cluster(plan: "Sweep", folder: Path, options: argparse.Namespace) 
     limit = {} if options.jobs is None else {"array_parallelism": options.jobs}
     executor, is_active = slurm_executor(folder, {**limit, **options.slurm})
     claim(plan, folder)
-    for point, state, job_id in submit_points(plan.points, folder, executor, is_active=is_active):
+    placed = submit_points(plan.points, folder, executor, is_active=is_active)
+    for point, state, job_id, failed in placed:
+        if failed:
+            command = point.command(folder)
+            print(f"{point.name}: failed: {failed}")
+            print(f"  {command}")
         print(f"{point.name}: {state}" + (f", job {job_id}" if job_id and state != "done" else ""))
-    return 0
+    return 1 if any(one.failed for one in placed) else 0
