@@ -41,6 +41,17 @@ def test_seeds_are_put_together_and_arms_named_by_what_differs(runs: list[Run]) 
     assert rows[1].spread == seed_spread(second)
 
 
+def test_blocks_of_sparse_targets_are_blocks_of_text(runs: list[Run]) -> None:
+    found = compare([runs[0], runs[1]], mode="sliding", context=3, targets=210)
+    block = 100  # of 2,100 characters one in ten is scored
+    first, second = (arm.nll_SN for arm in found.arms)
+    rows = found.rows()
+    assert rows[0].loss == mean_interval(first, block=block)
+    assert rows[1].difference == difference(second, first, block=block)
+    unigram = found.baselines[1].loss
+    assert unigram is not None and np.isfinite(unigram.low)
+
+
 def test_losses_are_computed_once(runs: list[Run], monkeypatch: pytest.MonkeyPatch) -> None:
     rule = {"mode": "sliding", "context": 3, "targets": 40}
     before = compare(runs[:1], **rule)
@@ -145,6 +156,23 @@ def test_the_command_prints_a_table(seeded_runs: Path, capsys: pytest.CaptureFix
     assert as_json(compare([load_run(seeded_runs / "size_6_seed_1")]))["arms"][0]["name"] == (
         "size_6_seed_1"
     )
+
+
+def test_a_part_of_one_block_has_no_interval(
+    seeded_runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["compare", str(seeded_runs), "--split=train"]  # 900 characters
+    assert main(asked) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.count("none: one block") for line in lines[1:6]] == [1] * 5
+    assert main([*asked, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert [arm["loss"]["low"] for arm in found["arms"]] == [None, None]
+    assert found["arms"][1]["difference"]["high"] is None
+    assert main([*asked, "--csv"]) == 0
+    row, *others = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert (row["loss_low"], row["loss_high"]) == ("", "") and float(row["loss_nats"])
+    assert not any("inf" in cell for other in (row, *others) for cell in other.values())
 
 
 def test_a_folder_without_runs_is_refused(

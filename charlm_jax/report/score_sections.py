@@ -77,11 +77,6 @@ def _about_figures(scores: Scores) -> str:
     return words
 
 
-def _ends(low: float, high: float) -> str:
-    """An interval; one block of text gives none."""
-    return f"[{low:.4f}, {high:.4f}]" if math.isfinite(low) else "none: one block"
-
-
 def _columns_of_arms(scores: Scores) -> Mapping[str, Callable[[Row], str]]:
     """What is said of an arm beside its loss."""
     columns: dict[str, Callable[[Row], str]] = {}
@@ -100,8 +95,8 @@ def _loss_cells(loss: Interval | None, bits_per_char: float) -> list[str]:
     """Nats and bits, each with its interval if there is one."""
     if loss is None:
         return [f"{bits_per_char * math.log(2.0):.4f}", "", f"{bits_per_char:.4f}", ""]
-    in_bits = _ends(bits(loss.low), bits(loss.high))
-    return [f"{loss.mean:.4f}", _ends(loss.low, loss.high), f"{bits_per_char:.4f}", in_bits]
+    ends = [found.ends_in_words() for found in (loss, Interval(*map(bits, loss)))]
+    return [f"{loss.mean:.4f}", ends[0], f"{bits_per_char:.4f}", ends[1]]
 
 
 def _spans(scores: Scores) -> Markup:
