@@ -174,8 +174,10 @@ def compare(
 def find_baselines(dataset: Dataset, evaluation: Evaluation) -> list[Baseline]:
     """What simple predictors pay for the characters of an evaluation, read by the same rule.
 
-    An n-gram sees no further back than the rule lets a model see. Compressors have read everything
-    before the part; they do not say what a single character costs.
+    All are fitted to the training part, which is also what they are scored on where the evaluation
+    is of that. An n-gram sees no further back than the rule lets a model see. Compressors have read
+    the training part and pay for the whole part, even where `sliding` scores some of it: they do
+    not say what a single character costs.
     """
     train, part = dataset.part("train"), _by_rule(dataset.part(evaluation.split), evaluation)
     symbols, ids_N = len(dataset.vocabulary), dataset.ids_N
@@ -199,6 +201,16 @@ def find_baselines(dataset: Dataset, evaluation: Evaluation) -> list[Baseline]:
     texts = ("".join(dataset.corpus.text[x.start : x.stop] for x in p) for p in (train, part))
     compressed = compressed_bits_per_char(*texts)
     return found + [Baseline(name, None, size) for name, size in compressed.items()]
+
+
+def baselines_in_words(split: str, mode: str) -> str:
+    """What a reader of `find_baselines` has to know, in a sentence or two."""
+    words = "Uniform, unigram and n-gram predict the same characters by the same rule; compressors "
+    words += "have read the training part"
+    words += ", and pay for the whole part that is scored." if mode == "sliding" else " before."
+    if split == "train":
+        words += " All but uniform were fitted to the very text that they are scored on here."
+    return words
 
 
 def _by_rule(part: Part, evaluation: Evaluation) -> Part:

@@ -120,6 +120,25 @@ def test_baselines_pay_for_the_same_characters(runs: list[Run]) -> None:
     assert found["unigram"].loss.mean == pytest.approx(expected)
 
 
+def test_it_is_said_what_baselines_have_read(
+    seeded_runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sliding = ("--mode=sliding", "--context=3", "--targets=40")
+    for flags, whole, fitted in (
+        ((), False, False),
+        (sliding, True, False),
+        (("--split=train",), False, True),
+        ((*sliding, "--split=train"), True, True),
+    ):
+        page = tmp_path / "page.html"
+        for asked in ("compare",), ("report", f"--out={page}"):
+            assert main([*asked, str(seeded_runs / "size_6_seed_1"), *flags]) == 0
+        for said in capsys.readouterr().out, page.read_text():
+            assert "compressors have read the training part" in said
+            assert ("pay for the whole part" in said) == whole
+            assert ("fitted to the very text" in said) == fitted
+
+
 def test_runs_that_differ_in_much_are_called_as_their_folders(
     runs: list[Run], tmp_path: Path
 ) -> None:

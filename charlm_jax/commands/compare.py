@@ -47,6 +47,8 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _print_comparison(comparison: "Comparison") -> None:
+    from charlm_jax.comparison import baselines_in_words
+
     rows = comparison.rows()
     evaluation = comparison.arms[0].evaluations[0]
     names = [row.name for row in rows] + [baseline.name for baseline in comparison.baselines]
@@ -73,7 +75,8 @@ def _print_comparison(comparison: "Comparison") -> None:
     print(
         f"\n{evaluation.split}, {evaluation.characters:,} characters, {evaluation.rule}. "
         f"Intervals are over blocks of 1,000 characters and over seeds where there are several; "
-        f"spread is the standard deviation over seeds."
+        f"spread is the standard deviation over seeds. "
+        f"{baselines_in_words(evaluation.split, evaluation.mode)}"
     )
 
 

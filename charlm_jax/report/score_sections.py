@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from charlm_jax.breakdown import Cell
-from charlm_jax.comparison import Row
+from charlm_jax.comparison import Row, baselines_in_words
 from charlm_jax.report.axes import doubling_axis, linear_axis
 from charlm_jax.report.charts import Line, Point, Span, line_chart, span_chart
 from charlm_jax.report.curves import legend
@@ -72,9 +72,7 @@ def _about_figures(scores: Scores) -> str:
     if len(scores.rows) > 1:
         words += " A difference is shown where its interval, over the same blocks of both, leaves "
         words += "0 out."
-    words += " Uniform, unigram and n-gram predict the same characters by the same rule; "
-    words += "compressors have read everything before them."
-    return words
+    return f"{words} {baselines_in_words(scores.split, scores.mode)}"
 
 
 def _columns_of_arms(scores: Scores) -> Mapping[str, Callable[[Row], str]]:
