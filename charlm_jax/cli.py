@@ -35,6 +35,7 @@ def _build_parser() -> Parser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
+    _open_closed_streams()
     parser = _build_parser()
     overrides, rest = _split_overrides(sys.argv[1:] if arguments is None else arguments)
     _refuse_unknown_command(parser, rest)
@@ -90,6 +91,14 @@ def _run_command(known: argparse.Namespace) -> int:
         say(program, f"out of memory{size}: {hint}")
         return USER_ERROR
     return status or 0
+
+
+def _open_closed_streams() -> None:
+    """What nobody reads goes nowhere: where a stream is closed Python has None in its place."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_WRONLY)
+            setattr(sys, name, os.fdopen(descriptor, "w", encoding="utf-8"))
 
 
 def _let_go(stream: TextIO) -> None:
