@@ -1,9 +1,12 @@
 """Runs are compared on the same characters or not at all, and every arm is what it says."""
 
 import csv
+import errno
 import io
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +14,8 @@ import pytest
 from charlm_jax.baselines import tuned_ngram
 from charlm_jax.cli import main
 from charlm_jax.comparison import as_json, compare, find_baselines
-from charlm_jax.dataset import load_dataset
+from charlm_jax.config import Config
+from charlm_jax.dataset import Dataset, load_dataset
 from charlm_jax.loop import train_and_evaluate
 from charlm_jax.run import Run, load_run
 from charlm_jax.statistics import difference, mean_interval, seed_spread
@@ -59,6 +63,63 @@ def test_losses_are_computed_once(runs: list[Run], monkeypatch: pytest.MonkeyPat
     after = compare(runs[:1], **rule)
     np.testing.assert_array_equal(before.arms[0].nll_SN, after.arms[0].nll_SN)
     assert after.arms[0].evaluations == before.arms[0].evaluations
+
+
+def test_a_text_is_loaded_once_for_a_figure(
+    runs: list[Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = []
+
+    def load(config: Config, **how: Any) -> Dataset:
+        loaded.append(config)
+        return load_dataset(config, **how)
+
+    monkeypatch.setattr("charlm_jax.run.load_dataset", load)
+    runs[0].evaluate_once(context=9)
+    assert len(loaded) == 1
+
+
+def test_a_figure_that_cannot_be_kept_is_given_all_the_same(
+    runs: list[Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(runs[0].workdir, tmp_path / "run")
+    run = load_run(folder)
+    shutil.rmtree(folder / "evaluation", ignore_errors=True)
+    (folder / "evaluation").write_text("in the way")
+    with pytest.warns(UserWarning, match="cannot write to .*evaluation.*: the losses are not kept"):
+        evaluation, nll_N = run.evaluate_once(context=7)
+    np.testing.assert_array_equal(nll_N, run.evaluate(context=7)[1])
+    assert evaluation.characters == len(nll_N)
+
+    (folder / "evaluation").unlink()
+
+    def is_full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", is_full)
+    with pytest.warns(UserWarning, match="No space left on device: the losses are not kept"):
+        run.evaluate_once(context=7)
+    assert not [*(folder / "evaluation").iterdir()]
+
+
+def test_processes_that_keep_the_same_figure_do_not_meet(
+    runs: list[Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one writes all of it between the first one's writing and renaming."""
+    evaluation, nll_N = runs[0].evaluate(context=11)
+    replace = Path.replace
+
+    def late(partial: Path, target: Path) -> Path:
+        with monkeypatch.context() as other:
+            other.setattr(Path, "replace", replace)
+            other.setattr("os.getpid", lambda: -1)
+            runs[0].save_evaluation(evaluation, nll_N)
+        return replace(partial, target)
+
+    monkeypatch.setattr(Path, "replace", late)
+    file = runs[0].save_evaluation(evaluation, nll_N)
+    np.testing.assert_array_equal(np.load(file), nll_N)
+    assert not [*file.parent.glob("*.partial")]
 
 
 def test_what_was_kept_is_not_taken_for_another(runs: list[Run]) -> None:
