@@ -163,7 +163,7 @@ def build_loader(
       CharlmError: an unknown name, fewer pieces than streams.
     """
     shape = _Shape(sequence_length, batch_size, reset_probability)
-    return look_up(_LOADERS, name, "data.loader")(tuple(part), shape)
+    return look_up(_LOADERS, name, "config.data.loader")(tuple(part), shape)
 
 
 def gather_batch(

@@ -35,6 +35,7 @@ def _build_parser() -> Parser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
+    _open_closed_streams()
     parser = _build_parser()
     overrides, rest = _split_overrides(sys.argv[1:] if arguments is None else arguments)
     _refuse_unknown_command(parser, rest)
@@ -47,12 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if "=" not in text:
             known.parser.error(f"--config.{text} has no value: write --config.{text}=VALUE")
     known.parser.refuse_unknown(unknown)
-    for flag in ("workdir", "init_from", "folder", "out", "beside", "html", "file", "prompt_file"):
-        if getattr(known, flag, None) == "":
-            name = {"folder": "DIR", "file": "FILE"}.get(flag, f"--{flag}")
-            is_file = flag in ("html", "file", "prompt_file") or known.command == "report"
-            kind = "file" if is_file else "folder"
-            known.parser.error(f"{name} is an empty text: name a {kind}")
+    _refuse_empty_names(known)
     known.overrides = overrides
     if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may not have every character
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -92,6 +88,14 @@ def _run_command(known: argparse.Namespace) -> int:
     return status or 0
 
 
+def _open_closed_streams() -> None:
+    """What nobody reads goes nowhere: where a stream is closed Python has None in its place."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_WRONLY)
+            setattr(sys, name, os.fdopen(descriptor, "w", encoding="utf-8"))
+
+
 def _let_go(stream: TextIO) -> None:
     """What can no longer be printed must not change the exit status when Python ends."""
     try:
@@ -118,6 +122,19 @@ def _refuse_unknown_command(parser: Parser, arguments: Sequence[str]) -> None:
         meant = nearest(name, COMMANDS)
         hint = f"did you mean {meant}?" if meant else f"name one of {', '.join(COMMANDS)}"
         parser.error(f"no command {name!r}, {hint}")
+
+
+def _refuse_empty_names(known: argparse.Namespace) -> None:
+    """An empty name would be taken for the current folder."""
+    is_page = known.command == "report"
+    places = ("workdir", "init_from", "folder", "folders", "out", "beside")
+    kinds = dict.fromkeys(places, "folder") | dict.fromkeys(("html", "file", "prompt_file"), "file")
+    for flag, kind in kinds.items():
+        value = getattr(known, flag, None)
+        if value == "" or (isinstance(value, list) and "" in value):
+            name = {"folder": "DIR", "folders": "DIR", "file": "FILE"}.get(flag, f"--{flag}")
+            kind = "file" if is_page and flag == "out" else kind
+            known.parser.error(f"{name} is an empty text: name a {kind}")
 
 
 def _split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -23,6 +23,7 @@ from charlm_jax.download import Progress
 from charlm_jax.evaluate import SLIDING_TARGETS, sliding_targets
 from charlm_jax.evaluation import Evaluation
 from charlm_jax.models.summary import count_parameters
+from charlm_jax.plain import plain
 from charlm_jax.run import Run
 from charlm_jax.splits import Part
 from charlm_jax.splits import targets as scored
@@ -107,15 +108,18 @@ class Comparison(NamedTuple):
     def rows(self) -> list[Row]:
         """One for each arm."""
         first = self.arms[0]
+        block = first.evaluations[0].block
         return [
             Row(
                 name=arm.name,
                 seeds=tuple(run.config.seed for run in arm.runs),
                 parameters=arm.parameters,
-                loss=mean_interval(arm.nll_SN),
+                loss=mean_interval(arm.nll_SN, block=block),
                 bits_per_char=bits(float(np.mean(arm.nll_SN, dtype=np.float64))),
                 spread=seed_spread(arm.nll_SN),
-                difference=None if arm is first else difference(arm.nll_SN, first.nll_SN),
+                difference=None
+                if arm is first
+                else difference(arm.nll_SN, first.nll_SN, block=block),
             )
             for arm in self.arms
         ]
@@ -170,8 +174,10 @@ def compare(
 def find_baselines(dataset: Dataset, evaluation: Evaluation) -> list[Baseline]:
     """What simple predictors pay for the characters of an evaluation, read by the same rule.
 
-    An n-gram sees no further back than the rule lets a model see. Compressors have read everything
-    before the part; they do not say what a single character costs.
+    All are fitted to the training part, which is also what they are scored on where the evaluation
+    is of that. An n-gram sees no further back than the rule lets a model see. Compressors have read
+    the training part and pay for the whole part, even where `sliding` scores some of it: they do
+    not say what a single character costs.
     """
     train, part = dataset.part("train"), _by_rule(dataset.part(evaluation.split), evaluation)
     symbols, ids_N = len(dataset.vocabulary), dataset.ids_N
@@ -187,12 +193,24 @@ def find_baselines(dataset: Dataset, evaluation: Evaluation) -> list[Baseline]:
         everything = np.concatenate([np.arange(x.start, x.stop) for x in map(scored, part)])
         losses = {name: x[np.searchsorted(everything, places_P)] for name, x in losses.items()}
     found = [
-        Baseline(name, mean_interval(nll_N[None]), bits(float(nll_N.mean())))
+        Baseline(
+            name, mean_interval(nll_N[None], block=evaluation.block), bits(float(nll_N.mean()))
+        )
         for name, nll_N in losses.items()
     ]
     texts = ("".join(dataset.corpus.text[x.start : x.stop] for x in p) for p in (train, part))
     compressed = compressed_bits_per_char(*texts)
     return found + [Baseline(name, None, size) for name, size in compressed.items()]
+
+
+def baselines_in_words(split: str, mode: str) -> str:
+    """What a reader of `find_baselines` has to know, in a sentence or two."""
+    words = "Uniform, unigram and n-gram predict the same characters by the same rule; compressors "
+    words += "have read the training part"
+    words += ", and pay for the whole part that is scored." if mode == "sliding" else " before."
+    if split == "train":
+        words += " All but uniform were fitted to the very text that they are scored on here."
+    return words
 
 
 def _by_rule(part: Part, evaluation: Evaluation) -> Part:
@@ -236,17 +254,14 @@ def _refuse_unlike_contexts(runs: Sequence[Run], mode: str, context: int | None)
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:
-    """Plain values: the rule, the arms and the baselines."""
+    """In JSON's terms: the rule, the arms and the baselines; null where an interval has no end."""
     evaluation = comparison.arms[0].evaluations[0]
     rule = {
         name: value
         for name, value in dataclasses.asdict(evaluation).items()
         if name in ("mode", "context", "split", "fingerprint", "targets", "characters")
     }
-    arms = [
-        {**row._asdict(), "loss": row.loss._asdict(), "difference": _plain(row.difference)}
-        for row in comparison.rows()
-    ]
+    arms = [{**row._asdict(), "difference": _judged(row.difference)} for row in comparison.rows()]
     for arm, found in zip(arms, comparison.arms, strict=True):
         arm["workdirs"] = [str(run.workdir) for run in found.runs]
         arm["checkpoints"] = [run.checkpoint for run in found.runs]
@@ -258,8 +273,9 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         }
         for b in comparison.baselines
     ]
-    return {**rule, "arms": arms, "baselines": baselines}
+    values: dict[str, Any] = plain({**rule, "arms": arms, "baselines": baselines})
+    return values
 
 
-def _plain(found: Difference | None) -> dict[str, Any] | None:
+def _judged(found: Difference | None) -> dict[str, Any] | None:
     return None if found is None else {**found._asdict(), "is_shown": found.is_shown}

@@ -83,7 +83,9 @@ def load_dataset(config: Config, *, progress: Progress | None = None) -> Dataset
         split.kind, split.valid_fraction, split.test_fraction, split.blocks, split.guard
     )
     parts = split_text(corpus.characters, rule, sequence_length=config.data.sequence_length)
-    vocabulary = look_up(_VOCABULARIES, split.vocabulary, "split.vocabulary")(corpus.text, parts)
+    vocabulary = look_up(_VOCABULARIES, split.vocabulary, "config.split.vocabulary")(
+        corpus.text, parts
+    )
     ids_N = vocabulary.encode(
         corpus.text,
         what="the text outside the training part",

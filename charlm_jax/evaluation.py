@@ -2,7 +2,9 @@
 
 import contextlib
 import dataclasses
+import io
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import numpy as np
 from charlm_jax.evaluate import rule_in_words
 from charlm_jax.statistics import BLOCK
 from charlm_jax.types import cannot_write
-from charlm_jax.workdir import Workdir, write_json
+from charlm_jax.workdir import Workdir, as_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,14 +89,23 @@ def save_evaluation(place: Workdir, evaluation: Evaluation, nll_N: np.ndarray) -
     try:
         place.refuse_links()
         place.evaluation.mkdir(exist_ok=True)
-        partial = file.with_name(file.name + ".partial")
-        with partial.open("wb") as opened:
-            np.save(opened, nll_N)
-        partial.replace(file)
-        write_json(file.with_suffix(".json"), dataclasses.asdict(evaluation))
+        content = io.BytesIO()
+        np.save(content, nll_N)
+        _replace(file, content.getvalue())
+        _replace(file.with_suffix(".json"), as_json(dataclasses.asdict(evaluation)))
     except OSError as error:
         raise cannot_write(place.evaluation, error) from error
     return file
+
+
+def _replace(file: Path, content: bytes) -> None:
+    """Replace a file as a whole. Nobody holds the folder: others may be at the same file."""
+    partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(content)
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def read_evaluation(place: Workdir, wanted: Evaluation) -> tuple[Evaluation, np.ndarray] | None:

@@ -46,7 +46,7 @@ def make_schedule(
         ),
         "wsd": optax.join_schedules([optax.constant_schedule(learning_rate), fall], [stable_steps]),
     }
-    after = look_up(decays, schedule, "optimizer.schedule")
+    after = look_up(decays, schedule, "config.optimizer.schedule")
     if warmup_steps == 0:
         return after
     first = learning_rate / warmup_steps

@@ -9,9 +9,10 @@ the one before it left, renormalised, and the scale factor comes last:
   scale   one of these is drawn, with probability in proportion to exp(scale * logit).
 
 What may be drawn therefore does not depend on the scale: scale 0 is uniform over it, infinity is
-the best symbol under every truncation, and several scales choose from the same symbols. This is
-the default chain of llama.cpp. Hugging Face's transformers apply the temperature first and then
-the same three: there a flat distribution lets more symbols into the nucleus and past min-p.
+the best symbol under every truncation, and several scales choose from the same symbols. They stand
+in the order of llama.cpp's default chain, which has more links. Hugging Face's transformers apply
+the temperature first and then the same three: there a flat distribution lets more symbols into the
+nucleus and past min-p.
 
 Every truncation is a floor under the logits, so symbols that tie stay or go together: where
 several tie for the last place, all of them stay.
@@ -155,16 +156,15 @@ def build_policy(
 ) -> Policy:
     """The policy of so many rows as there are scales.
 
+    Each truncation is one number, or one for each row.
+
     Args:
       scale: scale factors in [0, inf].
       top_k: symbols to choose from, from 1; 0 is all of them.
       top_p: probability of the nucleus, in [0, 1]; 1 is everything, 0 the best symbol.
       min_p: least probability beside the best symbol's, in [0, 1]; 0 is everything, 1 the best.
-
       keep_idle: whether a truncation that no row uses is in the policy all the same. It costs time
         then, but any other numbers for as many rows compile nothing new.
-
-    Each truncation is one number, or one for each row.
 
     Raises:
       CharlmError: a number that is not allowed, or not as many of them as there are rows.

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+import warnings
 from pathlib import Path
 
 import jax
@@ -11,7 +12,7 @@ import numpy as np
 
 from charlm_jax.dataset import Dataset, load_dataset
 from charlm_jax.download import Progress
-from charlm_jax.evaluate import SLIDING_TARGETS, mean_score
+from charlm_jax.evaluate import SLIDING_TARGETS, Scorer, mean_score
 from charlm_jax.evaluation import Evaluation, read_evaluation, save_evaluation
 from charlm_jax.limits import refuse_part
 from charlm_jax.models import build_model
@@ -71,9 +72,7 @@ class Run(TrainedModel):
         score = self._scorer(mode, context, targets)
         dataset = self.dataset(progress)
         wanted = self._evaluation(dataset, split, mode, context, targets)
-        refuse_part(self.model, dataset.part(split), mode=mode, context=self._context(context))
-        nll_N = score(self.params, jnp.asarray(dataset.ids_N), dataset.part(split))
-        return dataclasses.replace(wanted, **mean_score(nll_N)._asdict()), nll_N
+        return self._figure(dataset, wanted, score)
 
     def evaluate_once(
         self,
@@ -84,14 +83,21 @@ class Run(TrainedModel):
         targets: int = SLIDING_TARGETS,
         progress: Progress | None = None,
     ) -> tuple[Evaluation, np.ndarray]:
-        """What `evaluate` gives: read from the run's folder, or else computed and kept there."""
-        self._scorer(mode, context, targets)  # refuses what `evaluate` does
-        wanted = self._evaluation(self.dataset(progress), split, mode, context, targets)
+        """What `evaluate` gives: read from the run's folder, or else computed and kept there.
+
+        Where it cannot be kept there is a warning.
+        """
+        score = self._scorer(mode, context, targets)
+        dataset = self.dataset(progress)
+        wanted = self._evaluation(dataset, split, mode, context, targets)
         place = Workdir(self.workdir)
         found = read_evaluation(place, wanted)
         if found is None:
-            found = self.evaluate(split=split, mode=mode, context=context, targets=targets)
-            save_evaluation(place, *found)
+            found = self._figure(dataset, wanted, score)
+            try:
+                save_evaluation(place, *found)
+            except CharlmError as error:
+                warnings.warn(f"{error}: the losses are not kept", stacklevel=2)
         return found
 
     def save_evaluation(self, evaluation: Evaluation, nll_N: np.ndarray) -> Path:
@@ -111,6 +117,15 @@ class Run(TrainedModel):
                 f"trained: a figure on it would not be comparable"
             )
         return dataset
+
+    def _figure(
+        self, dataset: Dataset, wanted: Evaluation, score: Scorer
+    ) -> tuple[Evaluation, np.ndarray]:
+        """What is wanted, with the figure, and the losses of which that is the mean."""
+        part, context = dataset.part(wanted.split), self._context(wanted.context)
+        refuse_part(self.model, part, mode=wanted.mode, context=context)
+        nll_N = score(self.params, jnp.asarray(dataset.ids_N), part)
+        return dataclasses.replace(wanted, **mean_score(nll_N)._asdict()), nll_N
 
     def _evaluation(
         self, dataset: Dataset, split: str, mode: str, context: int | None, targets: int

@@ -54,19 +54,18 @@ def run_folders(folder: Path | str) -> list[Path]:
     """A run's folder, or those of all runs below a folder, by name.
 
     Raises:
-      CharlmError: there is no run; it is an exported model.
+      CharlmError: there is no run; it is an exported model alone.
     """
-    Workdir(folder).refuse_exported()
     found = list(_run_folders(Path(folder)))
     if not found:
+        Workdir(folder).refuse_exported()
         raise CharlmError(f"no run in {folder}: name the folder of a run, or one with runs in it")
     return found
 
 
 def _run_folders(root: Path) -> Iterator[Path]:
-    if (root / "config.json").is_file():
-        if not Workdir(root).is_exported:
-            yield root
+    if (root / "config.json").is_file() and not Workdir(root).is_exported:
+        yield root
         return
     try:
         paths = sorted(root.iterdir())

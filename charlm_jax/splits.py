@@ -81,7 +81,7 @@ def split_text(characters: int, rule: SplitRule, *, sequence_length: int) -> Par
     Raises:
       CharlmError: the text is too short; the message gives the smallest length that would do.
     """
-    cut = look_up(_SPLITS, rule.kind, "split.kind")
+    cut = look_up(_SPLITS, rule.kind, "config.split.kind")
 
     def fits(length: int) -> bool:
         # A stretch whose range runs backwards is empty to Python.

@@ -56,6 +56,17 @@ class Interval(NamedTuple):
         """
         return f"{self.mean:z.{digits}f} [{self.low:z.{digits}f}, {self.high:z.{digits}f}]"
 
+    def ends_in_words(self) -> str:
+        """The interval alone; one block of text gives none.
+
+        >>> print(Interval(0.2, -0.1, 0.5).ends_in_words())
+        [-0.1000, 0.5000]
+        >>> print(Interval(0.2, -math.inf, math.inf).ends_in_words())
+        none: one block
+        """
+        is_one_block = not math.isfinite(self.low)
+        return "none: one block" if is_one_block else f"[{self.low:z.4f}, {self.high:z.4f}]"
+
 
 class Difference(NamedTuple):
     """The mean of a - b and the ends of its interval, in nats per character."""

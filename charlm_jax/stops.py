@@ -104,8 +104,11 @@ def check_stops(stops: Sequence[str], vocabulary: Vocabulary) -> None:
     """Refuse stop strings that would end every text at once, or none ever.
 
     Raises:
-      CharlmError: an empty string, or a character that the model does not know.
+      CharlmError: one string in place of several, an empty string, or a character that the model
+        does not know.
     """
+    if isinstance(stops, str):
+        raise CharlmError(f"stop={stops!r} is one string, not several: write stop=[{stops!r}]")
     for stop in stops:
         if not stop:
             raise CharlmError("stop='' is not allowed: it must have at least one character")

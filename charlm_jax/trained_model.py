@@ -154,10 +154,12 @@ class TrainedModel:
           scale, then of the second, ... `charlm_jax.stops.cut_texts` ends them at stop strings.
 
         Raises:
-          CharlmError: an empty prompt, characters that the model does not know, a bad number, more
-            text than the model has places for.
+          CharlmError: an empty prompt, characters that the model does not know, no scale, a bad
+            number, more text than the model has places for.
         """
-        require_within("num", samples, 1, _MOST_TEXTS // max(len(scales), 1))
+        if len(scales) == 0:
+            raise CharlmError("scales is empty: name at least one, such as scales=[1.0]")
+        require_within("num", samples, 1, _MOST_TEXTS // len(scales))
         require_within("seed", seed, 0, 2**32 - 1)
         pairs = list(itertools.product(scales, range(samples)))
         policy = build_policy(

@@ -63,9 +63,15 @@ def bits(nats: float) -> float:
 Entry = TypeVar("Entry")
 
 
-def look_up(table: Mapping[str, Entry], name: str, field: str) -> Entry:
-    """The table's entry for a name that a config gave, or a `CharlmError` that lists the names."""
+def look_up(table: Mapping[str, Entry], name: str, source: str) -> Entry:
+    """The table's entry for a name that somebody gave, or a `CharlmError` that lists the names.
+
+    Args:
+      table: entries by their names.
+      name: of one of them.
+      source: what gave the name: a field such as `config.model.norm`, or an argument.
+    """
     if name not in table:
         known = ", ".join(table)
-        raise CharlmError(f"config.{field}={name!r} is not known: it must be one of {known}")
+        raise CharlmError(f"{source}={name!r} is not known: it must be one of {known}")
     return table[name]

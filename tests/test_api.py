@@ -58,6 +58,10 @@ def test_text_is_generated_as_it_is_drawn(run: charlm_jax.Run) -> None:
     assert run.generate("ab", characters=40, scale=2.0, seed=3, top_k=10**9, top_p=1) == text
     with pytest.raises(CharlmError, match="the prompt is empty"):
         run.generate("")
+    with pytest.raises(CharlmError, match="scales is empty: name at least one"):
+        run.draw("ab", characters=1, scales=[], samples=1, seed=0)
+    with pytest.raises(CharlmError, match="num=0 is not allowed"):
+        run.draw("ab", characters=1, scales=[1.0], samples=0, seed=0)
 
 
 def test_a_text_ends_before_the_first_stop_string(run: charlm_jax.Run) -> None:
@@ -71,6 +75,8 @@ def test_a_text_ends_before_the_first_stop_string(run: charlm_jax.Run) -> None:
     assert run.generate("ab", characters=40, seed=3, stop=["ab" * 21]) == text
     with pytest.raises(CharlmError, match="stop='@' has the character"):
         run.generate("ab", stop=["@"])
+    with pytest.raises(CharlmError, match=r"write stop=\['ab'\]"):
+        run.generate("ab", stop="ab")
 
 
 @pytest.mark.core

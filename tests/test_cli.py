@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,8 @@ from charlm_jax.cli import main
 from tests.conftest import TINY
 
 TRUNCATIONS = ["top_k", "top_p", "min_p"]
-BASE = str(Path(__file__).parent.parent / "configs" / "base.py")
+ROOT = Path(__file__).parent.parent
+BASE = str(ROOT / "configs" / "base.py")
 OVERRIDES = [
     f"--config.{field}={','.join(value) if isinstance(value, tuple) else value}"
     for field, value in TINY.items()
@@ -258,3 +260,19 @@ def test_the_real_command_exits_as_it_should(tmp_path: Path) -> None:
     wrong = charlm("sample", "--workdir=nowhere", "--prompt=a")
     assert wrong.returncode == 2
     assert wrong.stderr == "charlm sample: no run at nowhere: there is no such folder\n"
+
+
+def test_a_closed_stream_is_read_by_nobody(tmp_path: Path) -> None:
+    def charlm(closed: str, *arguments: str) -> tuple[int, str, str]:
+        command = [sys.executable, "-m", "charlm_jax", *arguments]
+        line = ["sh", "-c", f'exec "$0" "$@" {closed}', *command]
+        here = {**os.environ, "PYTHONPATH": str(ROOT)}
+        result = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path, env=here)
+        return result.returncode, result.stdout, result.stderr
+
+    assert charlm(">&-", "runs", ".") == (0, "", "")
+    status, _, said = charlm(">&-", "runs", "nowhere")
+    assert status == 2 and said.startswith("charlm runs: no folder nowhere")
+    assert charlm("2>&-", "runs", ".") == (0, "no run in .\n", "")
+    assert charlm("2>&-", "runs", "nowhere") == (2, "", "")
+    assert charlm("2>&-", "nonsense") == (2, "", "")

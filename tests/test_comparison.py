@@ -1,9 +1,12 @@
 """Runs are compared on the same characters or not at all, and every arm is what it says."""
 
 import csv
+import errno
 import io
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +14,8 @@ import pytest
 from charlm_jax.baselines import tuned_ngram
 from charlm_jax.cli import main
 from charlm_jax.comparison import as_json, compare, find_baselines
-from charlm_jax.dataset import load_dataset
+from charlm_jax.config import Config
+from charlm_jax.dataset import Dataset, load_dataset
 from charlm_jax.loop import train_and_evaluate
 from charlm_jax.run import Run, load_run
 from charlm_jax.statistics import difference, mean_interval, seed_spread
@@ -41,6 +45,17 @@ def test_seeds_are_put_together_and_arms_named_by_what_differs(runs: list[Run]) 
     assert rows[1].spread == seed_spread(second)
 
 
+def test_blocks_of_sparse_targets_are_blocks_of_text(runs: list[Run]) -> None:
+    found = compare([runs[0], runs[1]], mode="sliding", context=3, targets=210)
+    block = 100  # of 2,100 characters one in ten is scored
+    first, second = (arm.nll_SN for arm in found.arms)
+    rows = found.rows()
+    assert rows[0].loss == mean_interval(first, block=block)
+    assert rows[1].difference == difference(second, first, block=block)
+    unigram = found.baselines[1].loss
+    assert unigram is not None and np.isfinite(unigram.low)
+
+
 def test_losses_are_computed_once(runs: list[Run], monkeypatch: pytest.MonkeyPatch) -> None:
     rule = {"mode": "sliding", "context": 3, "targets": 40}
     before = compare(runs[:1], **rule)
@@ -48,6 +63,63 @@ def test_losses_are_computed_once(runs: list[Run], monkeypatch: pytest.MonkeyPat
     after = compare(runs[:1], **rule)
     np.testing.assert_array_equal(before.arms[0].nll_SN, after.arms[0].nll_SN)
     assert after.arms[0].evaluations == before.arms[0].evaluations
+
+
+def test_a_text_is_loaded_once_for_a_figure(
+    runs: list[Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = []
+
+    def load(config: Config, **how: Any) -> Dataset:
+        loaded.append(config)
+        return load_dataset(config, **how)
+
+    monkeypatch.setattr("charlm_jax.run.load_dataset", load)
+    runs[0].evaluate_once(context=9)
+    assert len(loaded) == 1
+
+
+def test_a_figure_that_cannot_be_kept_is_given_all_the_same(
+    runs: list[Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(runs[0].workdir, tmp_path / "run")
+    run = load_run(folder)
+    shutil.rmtree(folder / "evaluation", ignore_errors=True)
+    (folder / "evaluation").write_text("in the way")
+    with pytest.warns(UserWarning, match="cannot write to .*evaluation.*: the losses are not kept"):
+        evaluation, nll_N = run.evaluate_once(context=7)
+    np.testing.assert_array_equal(nll_N, run.evaluate(context=7)[1])
+    assert evaluation.characters == len(nll_N)
+
+    (folder / "evaluation").unlink()
+
+    def is_full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", is_full)
+    with pytest.warns(UserWarning, match="No space left on device: the losses are not kept"):
+        run.evaluate_once(context=7)
+    assert not [*(folder / "evaluation").iterdir()]
+
+
+def test_processes_that_keep_the_same_figure_do_not_meet(
+    runs: list[Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one writes all of it between the first one's writing and renaming."""
+    evaluation, nll_N = runs[0].evaluate(context=11)
+    replace = Path.replace
+
+    def late(partial: Path, target: Path) -> Path:
+        with monkeypatch.context() as other:
+            other.setattr(Path, "replace", replace)
+            other.setattr("os.getpid", lambda: -1)
+            runs[0].save_evaluation(evaluation, nll_N)
+        return replace(partial, target)
+
+    monkeypatch.setattr(Path, "replace", late)
+    file = runs[0].save_evaluation(evaluation, nll_N)
+    np.testing.assert_array_equal(np.load(file), nll_N)
+    assert not [*file.parent.glob("*.partial")]
 
 
 def test_what_was_kept_is_not_taken_for_another(runs: list[Run]) -> None:
@@ -109,6 +181,25 @@ def test_baselines_pay_for_the_same_characters(runs: list[Run]) -> None:
     assert found["unigram"].loss.mean == pytest.approx(expected)
 
 
+def test_it_is_said_what_baselines_have_read(
+    seeded_runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sliding = ("--mode=sliding", "--context=3", "--targets=40")
+    for flags, whole, fitted in (
+        ((), False, False),
+        (sliding, True, False),
+        (("--split=train",), False, True),
+        ((*sliding, "--split=train"), True, True),
+    ):
+        page = tmp_path / "page.html"
+        for asked in ("compare",), ("report", f"--out={page}"):
+            assert main([*asked, str(seeded_runs / "size_6_seed_1"), *flags]) == 0
+        for said in capsys.readouterr().out, page.read_text():
+            assert "compressors have read the training part" in said
+            assert ("pay for the whole part" in said) == whole
+            assert ("fitted to the very text" in said) == fitted
+
+
 def test_runs_that_differ_in_much_are_called_as_their_folders(
     runs: list[Run], tmp_path: Path
 ) -> None:
@@ -145,6 +236,23 @@ def test_the_command_prints_a_table(seeded_runs: Path, capsys: pytest.CaptureFix
     assert as_json(compare([load_run(seeded_runs / "size_6_seed_1")]))["arms"][0]["name"] == (
         "size_6_seed_1"
     )
+
+
+def test_a_part_of_one_block_has_no_interval(
+    seeded_runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["compare", str(seeded_runs), "--split=train"]  # 900 characters
+    assert main(asked) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.count("none: one block") for line in lines[1:6]] == [1] * 5
+    assert main([*asked, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert [arm["loss"]["low"] for arm in found["arms"]] == [None, None]
+    assert found["arms"][1]["difference"]["high"] is None
+    assert main([*asked, "--csv"]) == 0
+    row, *others = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert (row["loss_low"], row["loss_high"]) == ("", "") and float(row["loss_nats"])
+    assert not any("inf" in cell for other in (row, *others) for cell in other.values())
 
 
 def test_a_folder_without_runs_is_refused(

@@ -431,6 +431,8 @@ CATALOGUE: Mapping[str, Sequence[tuple[str, Says]]] = {
         ("report", ("missing", "DIR")),
         ("report done --workdir=done", "unknown argument --workdir"),
         ("report done --out=", "--out is an empty text: name a file"),
+        ("report done ''", "DIR is an empty text: name a folder"),
+        ("compare ''", "DIR is an empty text: name a folder"),
         ("train --config=tiny.py --tensorboard=yes", "--tensorboard takes no value"),
         ("runs a b", "unknown argument b"),
         ("runs --folder=x", "unknown argument --folder"),

@@ -23,6 +23,7 @@ from charlm_jax.report.page import Picture, Section, Table, write_page
 from charlm_jax.report.passages import PASSAGE, READ_BEFORE, choose_passage, choose_prompt
 from charlm_jax.report.run_facts import train_command
 from charlm_jax.report.runs_page import describe, write_report
+from charlm_jax.report.scores import find_scores
 from charlm_jax.run import Run, load_run
 from charlm_jax.types import CharlmError
 from tests.conftest import make_tiny_config
@@ -255,7 +256,7 @@ def test_the_command_chooses_the_place(
         ([one, "--out=a b/c.html"], "a b/c.html", 1),
     ):
         assert main(["report", *asked]) == 0
-        command = " ".join(["charlm report", *(x for x in asked if "--out" not in x)])
+        command = shlex.join(["charlm", "report", *asked])
         assert written.pop() == (count, place, command)
         assert capsys.readouterr().out == f"{place}\n"
 
@@ -292,6 +293,13 @@ def test_a_text_cannot_act_upon_the_page(hostile: tuple[Run, Run], tmp_path: Pat
     for words in ("</script><script>alert(1)</script>", "&amp;", "مرحبا", "你好，世界。"):
         assert words in shown
     assert r"\u202eabc\u202c" in shown and r"\x07\x0b\x7f" in shown
+
+
+def test_classes_of_sparse_targets_have_intervals_over_blocks_of_text(runs: list[Run]) -> None:
+    dataset = load_dataset(runs[0].config)
+    scores = find_scores(compare(runs[:1], mode="sliding", context=3, targets=210), dataset)
+    (cells,) = scores.classes
+    assert np.isfinite(max(cells, key=lambda cell: cell.characters).interval.low)
 
 
 def test_a_run_that_holds_nothing_out_has_no_held_out_figure(

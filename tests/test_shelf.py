@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -9,8 +10,10 @@ import pytest
 
 from charlm_jax.cli import main
 from charlm_jax.console import Silent
+from charlm_jax.export import write_export
 from charlm_jax.loop import train_and_evaluate
-from charlm_jax.shelf import list_runs
+from charlm_jax.run import load_run
+from charlm_jax.shelf import list_runs, run_folders
 from charlm_jax.types import CharlmError
 from tests.conftest import make_tiny_config
 from tests.test_loop import StopAt
@@ -77,6 +80,18 @@ def test_a_run_that_trains_is_listed_as_such(tmp_path: Path) -> None:
     view = LookAt(tmp_path)
     train_and_evaluate(make_tiny_config(), tmp_path / "run", view=view)
     assert view.states and set(view.states) == {"training"}
+
+
+def test_runs_are_found_below_an_exported_model(shelf: Path, tmp_path: Path) -> None:
+    """As after `charlm export --out=runs`."""
+    shutil.copytree(shelf / "done", tmp_path / "runs" / "done")
+    write_export(load_run(shelf / "done"), tmp_path / "runs")
+    done = tmp_path / "runs" / "done"
+    assert [row.path for row in list_runs(tmp_path / "runs")] == [str(done)]
+    assert run_folders(tmp_path / "runs") == run_folders(tmp_path) == [done]
+    shutil.rmtree(done)
+    with pytest.raises(CharlmError, match="is an exported model, not a run"):
+        run_folders(tmp_path / "runs")
 
 
 def test_the_command_prints_a_table_or_json(

@@ -119,3 +119,5 @@ def test_a_stop_string_that_cannot_work_is_refused() -> None:
         check_stops(["a", ""], vocabulary)
     with pytest.raises(CharlmError, match=r"stop='a\\n' has the character .* it is never drawn"):
         check_stops(["a\n"], vocabulary)
+    with pytest.raises(CharlmError, match=r"one string, not several: write stop=\['ab'\]"):
+        check_stops("ab", vocabulary)

@@ -10,7 +10,6 @@ from charlm_jax.commands.shared import add_several
 
 if TYPE_CHECKING:
     from charlm_jax.comparison import Comparison
-    from charlm_jax.statistics import Interval
 
 HELP = "Set runs side by side, with intervals and baselines."
 
@@ -40,7 +39,7 @@ def run(options: argparse.Namespace) -> None:
         progress=DownloadProgress(),
     )
     if options.json:
-        print(json.dumps(as_json(comparison)))
+        print(json.dumps(as_json(comparison), allow_nan=False))
     elif options.csv:
         _print_csv(comparison)
     else:
@@ -48,6 +47,8 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _print_comparison(comparison: "Comparison") -> None:
+    from charlm_jax.comparison import baselines_in_words
+
     rows = comparison.rows()
     evaluation = comparison.arms[0].evaluations[0]
     names = [row.name for row in rows] + [baseline.name for baseline in comparison.baselines]
@@ -61,40 +62,39 @@ def _print_comparison(comparison: "Comparison") -> None:
         less = "" if row.difference is None else row.difference.in_words()
         print(
             f"{row.name:<{width}}  {len(row.seeds):>5}  {row.parameters:>10,}  "
-            f"{row.loss.mean:>6.4f}  {_ends(row.loss)}  {row.bits_per_char:>6.4f}  {spread:>6}  "
-            f"{less}".rstrip()
+            f"{row.loss.mean:>6.4f}  {row.loss.ends_in_words():<16}  "
+            f"{row.bits_per_char:>6.4f}  {spread:>6}  {less}".rstrip()
         )
     for baseline in comparison.baselines:
-        ends = " " * 16 if baseline.loss is None else _ends(baseline.loss)
+        ends = "" if baseline.loss is None else baseline.loss.ends_in_words()
         nats = baseline.bits_per_char * math.log(2)
         print(
-            f"{baseline.name:<{width}}  {'':>5}  {'':>10}  {nats:>6.4f}  {ends}  "
+            f"{baseline.name:<{width}}  {'':>5}  {'':>10}  {nats:>6.4f}  {ends:<16}  "
             f"{baseline.bits_per_char:>6.4f}"
         )
     print(
         f"\n{evaluation.split}, {evaluation.characters:,} characters, {evaluation.rule}. "
         f"Intervals are over blocks of 1,000 characters and over seeds where there are several; "
-        f"spread is the standard deviation over seeds."
+        f"spread is the standard deviation over seeds. "
+        f"{baselines_in_words(evaluation.split, evaluation.mode)}"
     )
-
-
-def _ends(interval: "Interval") -> str:
-    return f"[{interval.low:.4f}, {interval.high:.4f}]"
 
 
 def _print_csv(comparison: "Comparison") -> None:
     import csv
+
+    from charlm_jax.plain import plain
 
     names = "name seeds parameters loss_nats loss_low loss_high bits_per_char spread"
     names += " difference difference_low difference_high"
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(names.split())
     for row in comparison.rows():
-        less = ("", "", "") if row.difference is None else row.difference
-        seeds = " ".join(map(str, row.seeds))
-        spread = "" if row.spread is None else row.spread
-        facts = (row.name, seeds, row.parameters, *row.loss, row.bits_per_char, spread)
-        writer.writerow([*facts, *less])
+        less = (None, None, None) if row.difference is None else row.difference
+        seeds = " ".join(map(str, row.seeds))  # a cell is empty where an interval has no end
+        facts = (row.name, seeds, row.parameters, *row.loss, row.bits_per_char, row.spread)
+        writer.writerow(plain([*facts, *less]))
     for baseline in comparison.baselines:
-        loss = baseline.loss or (baseline.bits_per_char * math.log(2), "", "")
-        writer.writerow([baseline.name, "", "", *loss, baseline.bits_per_char, "", "", "", ""])
+        loss = baseline.loss or (baseline.bits_per_char * math.log(2), None, None)
+        figures = plain([*loss, baseline.bits_per_char])
+        writer.writerow([baseline.name, "", "", *figures, "", "", "", ""])

@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> None:
     file = Path(os.path.expanduser(options.out or os.path.join(folder, "report.html")))
     check_place(file)
     rule = {name: getattr(options, name) for name in ("split", "mode", "context", "targets")}
-    flags = {**rule, "checkpoint": options.checkpoint}
+    flags = {**rule, "checkpoint": options.checkpoint, "out": options.out}
     changed = [
         f"--{name}={value}"
         for name, value in flags.items()

@@ -23,7 +23,7 @@ NORMS: Mapping[str, Callable[[], nn.Module]] = {
 
 def build_norm(model: ModelConfig) -> nn.Module:
     """LayerNorm (Ba et al. 2016) or RMSNorm (Zhang and Sennrich 2019), over the width."""
-    return look_up(NORMS, model.norm, "model.norm")()
+    return look_up(NORMS, model.norm, "config.model.norm")()
 
 
 def _squared_relu(x: jax.Array) -> jax.Array:
@@ -203,9 +203,9 @@ _BLOCKS: Mapping[str, Callable[[ModelConfig, nn.Module], Block]] = {
 def build_blocks(model: ModelConfig) -> tuple[Block, ...]:
     """The stack between embedding and output; an unknown name is a `CharlmError`."""
     # Every name has to be known, even where this stack has no use for it.
-    build_block = look_up(_BLOCKS, model.block, "model.block")
-    look_up(NORMS, model.norm, "model.norm")
-    look_up({"none": None, **ACTIVATIONS}, model.mlp, "model.mlp")
+    build_block = look_up(_BLOCKS, model.block, "config.model.block")
+    look_up(NORMS, model.norm, "config.model.norm")
+    look_up({"none": None, **ACTIVATIONS}, model.mlp, "config.model.mlp")
     linear_scan(model.scan)
     blocks, width = [], model.embedding_size
     for name in model.layers:

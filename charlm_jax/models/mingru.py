@@ -68,7 +68,7 @@ _SCANS: Mapping[str, LinearScan] = {
 
 def linear_scan(name: str) -> LinearScan:
     """The recurrence h_t = keep_t * h_(t-1) + add_t, computed as a config asks."""
-    return look_up(_SCANS, name, "model.scan")
+    return look_up(_SCANS, name, "config.model.scan")
 
 
 class MinGRU(nn.Module):

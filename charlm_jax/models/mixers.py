@@ -72,4 +72,4 @@ MIXERS: Mapping[str, Callable[[ModelConfig, int], nn.Module]] = {
 
 def build_mixer(name: str, model: ModelConfig, width: int) -> nn.Module:
     """The mixer of that name, unbound; an unknown one is a `CharlmError`."""
-    return look_up(MIXERS, name, "model.layers")(model, width)
+    return look_up(MIXERS, name, "config.model.layers")(model, width)

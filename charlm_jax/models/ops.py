@@ -92,7 +92,7 @@ _OPERAND_DTYPES: Mapping[str, Dtype] = {"float32": jnp.float32, "bfloat16": jnp.
 
 def operand_dtype(precision: str) -> Dtype:
     """What products round their operands to; their sums are float32 in any case."""
-    return look_up(_OPERAND_DTYPES, precision, "model.precision")
+    return look_up(_OPERAND_DTYPES, precision, "config.model.precision")
 
 
 def matmul(x: jax.Array, kernel: jax.Array, *, operand_dtype: Dtype) -> jax.Array:

@@ -139,4 +139,4 @@ POSITIONS: Mapping[str, Position] = {
 
 def build_position(model: ModelConfig) -> Position:
     """The policy that a config names."""
-    return look_up(POSITIONS, model.position, "model.position")
+    return look_up(POSITIONS, model.position, "config.model.position")

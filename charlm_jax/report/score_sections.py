@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from charlm_jax.breakdown import Cell
-from charlm_jax.comparison import Row
+from charlm_jax.comparison import Row, baselines_in_words
 from charlm_jax.report.axes import doubling_axis, linear_axis
 from charlm_jax.report.charts import Line, Point, Span, line_chart, span_chart
 from charlm_jax.report.curves import legend
@@ -72,14 +72,7 @@ def _about_figures(scores: Scores) -> str:
     if len(scores.rows) > 1:
         words += " A difference is shown where its interval, over the same blocks of both, leaves "
         words += "0 out."
-    words += " Uniform, unigram and n-gram predict the same characters by the same rule; "
-    words += "compressors have read everything before them."
-    return words
-
-
-def _ends(low: float, high: float) -> str:
-    """An interval; one block of text gives none."""
-    return f"[{low:.4f}, {high:.4f}]" if math.isfinite(low) else "none: one block"
+    return f"{words} {baselines_in_words(scores.split, scores.mode)}"
 
 
 def _columns_of_arms(scores: Scores) -> Mapping[str, Callable[[Row], str]]:
@@ -100,8 +93,8 @@ def _loss_cells(loss: Interval | None, bits_per_char: float) -> list[str]:
     """Nats and bits, each with its interval if there is one."""
     if loss is None:
         return [f"{bits_per_char * math.log(2.0):.4f}", "", f"{bits_per_char:.4f}", ""]
-    in_bits = _ends(bits(loss.low), bits(loss.high))
-    return [f"{loss.mean:.4f}", _ends(loss.low, loss.high), f"{bits_per_char:.4f}", in_bits]
+    ends = [found.ends_in_words() for found in (loss, Interval(*map(bits, loss)))]
+    return [f"{loss.mean:.4f}", ends[0], f"{bits_per_char:.4f}", ends[1]]
 
 
 def _spans(scores: Scores) -> Markup:

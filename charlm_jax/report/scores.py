@@ -85,7 +85,7 @@ def find_scores(comparison: Comparison, dataset: Dataset) -> Scores:
         trained=[arm.runs[0].config.data.sequence_length for arm in arms],
         windows=windows,
         places=[_by_place(arm, part, length) for arm, length in zip(arms, windows, strict=True)],
-        classes=[breakdown(arm.nll_SN, class_N, CLASSES) for arm in arms],
+        classes=[breakdown(arm.nll_SN, class_N, CLASSES, block=first.block) for arm in arms],
     )
 
 
