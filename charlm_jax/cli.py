@@ -2,19 +2,15 @@
 
 import argparse
 import io
-import os
-import re
-import signal
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TextIO
 
 from charlm_jax import __version__
 from charlm_jax.commands import COMMANDS
-from charlm_jax.flags import USER_ERROR, Parser, nearest, say
-from charlm_jax.types import CharlmError
+from charlm_jax.flags import Parser, nearest, say
+from charlm_jax.program import carry_out, open_closed_streams
 
 
 def _build_parser() -> Parser:
@@ -35,7 +31,7 @@ def _build_parser() -> Parser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
-    _open_closed_streams()
+    open_closed_streams()
     parser = _build_parser()
     overrides, rest = _split_overrides(sys.argv[1:] if arguments is None else arguments)
     _refuse_unknown_command(parser, rest)
@@ -53,55 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may not have every character
         sys.stdout.reconfigure(errors="backslashreplace")
     with _warnings_of_one_line(known.parser.prog):
-        status = _run_command(known)
-    for stream in (sys.stdout, sys.stderr):
-        _let_go(stream)
-    return status
-
-
-def _run_command(known: argparse.Namespace) -> int:
-    program = known.parser.prog
-    try:
-        status = COMMANDS[known.command].run(known)
-        sys.stdout.flush()  # here, where a reader that went away is noticed
-    except BrokenPipeError:  # the reader of our output went away; nothing is left to say to it
-        return 128 + signal.SIGPIPE
-    except CharlmError as error:
-        say(program, error)
-        number = getattr(error, "signal_number", None)
-        return USER_ERROR if number is None else 128 + number
-    except OSError as error:
-        place = f": {error.filename}" if error.filename else ""
-        say(program, f"{error.strerror or error}{place}")
-        return USER_ERROR
-    except KeyboardInterrupt:
-        say(program, "interrupted")
-        return 128 + signal.SIGINT
-    except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and "Out of memory" not in str(error):  # XLA's words
-            raise
-        asked = re.search(r"allocating (\d+) bytes", str(error))
-        size = f" ({int(asked[1]) / 1e9:.1f} GB asked for)" if asked else ""
-        hint = "a smaller model, batch or sequence length, or fewer samples, may do"
-        say(program, f"out of memory{size}: {hint}")
-        return USER_ERROR
-    return status or 0
-
-
-def _open_closed_streams() -> None:
-    """What nobody reads goes nowhere: where a stream is closed Python has None in its place."""
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:
-            descriptor = os.open(os.devnull, os.O_WRONLY)
-            setattr(sys, name, os.fdopen(descriptor, "w", encoding="utf-8"))
-
-
-def _let_go(stream: TextIO) -> None:
-    """What can no longer be printed must not change the exit status when Python ends."""
-    try:
-        stream.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return carry_out(known.parser.prog, lambda: COMMANDS[known.command].run(known))
 
 
 @contextmanager

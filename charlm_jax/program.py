@@ -24,6 +24,7 @@ def carry_out(program: str, work: Callable[[], int | None], *, goes_on: bool = F
       The exit status: that of the work, 2 after a mistake, 128 + the signal's number where one
       stopped it.
     """
+    open_closed_streams()
     status = _try(program, work, goes_on)
     for stream in (sys.stdout, sys.stderr):
         _let_go(stream)
@@ -55,6 +56,14 @@ def _try(program: str, work: Callable[[], int | None], goes_on: bool) -> int:
         say(program, f"out of memory{size}: {hint}")
         return USER_ERROR
     return status or 0
+
+
+def open_closed_streams() -> None:
+    """What nobody reads goes nowhere: where a stream is closed Python has None in its place."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_WRONLY)
+            setattr(sys, name, os.fdopen(descriptor, "w", encoding="utf-8"))
 
 
 def _let_go(stream: TextIO) -> None:
