@@ -49,12 +49,17 @@ class Interval(NamedTuple):
     high: float
 
     def in_words(self, digits: int = 4) -> str:
-        """The mean with its interval.
+        """The mean with its interval; alone, where one block of text gives none.
 
         >>> Interval(0.21, -0.0001, 0.42).in_words(2)
         '0.21 [0.00, 0.42]'
+        >>> Interval(0.21, -math.inf, math.inf).in_words(2)
+        '0.21'
         """
-        return f"{self.mean:z.{digits}f} [{self.low:z.{digits}f}, {self.high:z.{digits}f}]"
+        mean = f"{self.mean:z.{digits}f}"
+        if not math.isfinite(self.low):
+            return mean
+        return f"{mean} [{self.low:z.{digits}f}, {self.high:z.{digits}f}]"
 
     def ends_in_words(self) -> str:
         """The interval alone; one block of text gives none.
