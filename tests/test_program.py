@@ -55,13 +55,19 @@ def test_a_status_is_handed_on_and_a_mistake_of_ours_is_not_hidden() -> None:
             carry_out("prog", _raising(error))
 
 
-def test_a_reader_that_goes_away_is_told_nothing() -> None:
-    script = """
+@pytest.mark.parametrize(
+    ("then", "status", "says"),
+    [("", 128 + signal.SIGPIPE, ""), ("raise CharlmError('no')", 2, "prog: no\n")],
+    ids=["done", "mistake"],
+)
+def test_a_reader_that_goes_away_changes_nothing_else(then: str, status: int, says: str) -> None:
+    script = f"""
 import sys
 from charlm_jax.program import carry_out
+from charlm_jax.types import CharlmError
 def work():
-    sys.stdin.read()
     print("x")
+    {then}
 sys.exit(carry_out("prog", work))
 """
     read_end, write_end = os.pipe()
@@ -73,9 +79,10 @@ sys.exit(carry_out("prog", work))
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
+        env={**os.environ, "PYTHONUNBUFFERED": ""},  # what is printed waits
     )
     os.close(write_end)
-    assert result.returncode == 128 + signal.SIGPIPE and result.stderr == ""
+    assert (result.returncode, result.stderr) == (status, says)
 
 
 # The experiments: what each begins with is put aside, and raises.
