@@ -149,7 +149,7 @@ def compare(
     """
     if not runs:
         raise CharlmError("nothing to compare: name the folders of runs")
-    _refuse_unlike_texts(runs)
+    refuse_unlike_texts(runs)
     _refuse_unlike_contexts(runs, mode, context)
     arms = []
     for name, group in group_runs(runs).items():
@@ -233,7 +233,12 @@ def _orders(evaluation: Evaluation) -> range:
     return range(1, longest + 1)
 
 
-def _refuse_unlike_texts(runs: Sequence[Run]) -> None:
+def refuse_unlike_texts(runs: Sequence[Run]) -> None:
+    """See that runs are of one text, vocabulary and split.
+
+    Raises:
+      CharlmError: two are not.
+    """
     prints = [Workdir(run.workdir).read_fingerprint() for run in runs]
     for run, fingerprint in zip(runs, prints, strict=True):
         if fingerprint != prints[0]:

@@ -19,7 +19,7 @@ from charlm_jax.models import build_model
 from charlm_jax.splits import targets as scored
 from charlm_jax.trained_model import TrainedModel
 from charlm_jax.types import CharlmError
-from charlm_jax.weights import read_weights
+from charlm_jax.weights import averaged_in_words, read_weights
 from charlm_jax.workdir import Workdir
 
 # Runs that differ by their seed alone share a model, and with it what is compiled for it.
@@ -43,6 +43,11 @@ class Run(TrainedModel):
     workdir: Path
     checkpoint: int
     weights: str
+
+    @property
+    def checkpoint_in_words(self) -> str:
+        """Which of its weights these are, in words."""
+        return f"checkpoint {self.checkpoint}{averaged_in_words(self.weights)}"
 
     def evaluate(
         self,

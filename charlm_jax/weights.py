@@ -28,6 +28,15 @@ class Weights(NamedTuple):
     kind: str
 
 
+def averaged_in_words(kind: str) -> str:
+    """What stands behind a checkpoint where its weights are a moving average.
+
+    >>> print("checkpoint 7" + averaged_in_words("average"))
+    checkpoint 7, averaged weights
+    """
+    return ", averaged weights" if kind == "average" else ""
+
+
 def read_weights(
     place: Workdir, config: Config, like: Params, *, checkpoint: str, kind: str | None
 ) -> Weights:

@@ -736,7 +736,7 @@ CATALOGUE: Mapping[str, Sequence[tuple[str, Says]]] = {
         ("report done --out=/proc/x.html", "cannot write to /proc/x.html"),
         ("report done --out='a\0b'", "NUL byte"),
         ("report done other --out=x.html", "cannot be compared"),
-        ("report other done --out=x.html", "another text, vocabulary or split"),
+        ("report other done --out=x.html", "cannot be compared"),
         ("report done done --out=x.html", "the same run"),
         ("report done --split=test --out=x.html", "has no 'test' part"),
         ("report other --split=test --out=x.html", "holds no text out"),

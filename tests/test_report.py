@@ -314,7 +314,7 @@ def test_a_run_that_holds_nothing_out_has_no_held_out_figure(
     assert "training text, " in page.text() and "95 %" in page.text()
     with pytest.raises(CharlmError, match="holds no text out"):
         write_report(hostile[1:], tmp_path / "test.html", split="test")
-    with pytest.raises(CharlmError, match="another text, vocabulary or split"):
+    with pytest.raises(CharlmError, match="their text, vocabulary or split is not the same"):
         write_report([hostile[1], hostile[0]], tmp_path / "both.html")
     with pytest.raises(CharlmError, match="nothing to report"):
         write_report([], tmp_path / "none.html")
@@ -332,7 +332,8 @@ def test_averages_and_learned_positions_have_their_page(tmp_path: Path) -> None:
     train_and_evaluate(make_tiny_config(**changes), tmp_path / "run")
     run = load_run(tmp_path / "run")
     page = read(write_report([run], tmp_path / "page.html"))
-    assert "averaged weights" in page.text()
+    assert run.checkpoint_in_words == "checkpoint 10, averaged weights"
+    assert "step 10, averaged weights" in page.text()
     assert "dotted, with empty marks: raw weights" in page.text()
     assert "Read: the 8 characters before it" in page.text()
     dataset = load_dataset(run.config)

@@ -32,9 +32,8 @@ def run(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(dataclasses.asdict(evaluation)))
         return
-    averaged = ", averaged weights" if evaluation.weights == "average" else ""
     print(
         f"{evaluation.split}: {evaluation.loss_nats:.4f} nats, "
         f"{evaluation.bits_per_char:.4f} bits per character over {evaluation.characters:,} "
-        f"characters ({evaluation.rule}{averaged}, checkpoint {evaluation.checkpoint})\n{file}"
+        f"characters ({evaluation.rule}, {run.checkpoint_in_words})\n{file}"
     )

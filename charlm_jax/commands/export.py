@@ -28,5 +28,4 @@ def run(options: argparse.Namespace) -> None:
 
     files = write_export(run, options.out)
     parameters = sum(x.size for x in jax.tree.leaves(run.params))
-    averaged = ", averaged weights" if run.weights == "average" else ""
-    print(f"{parameters:,} parameters, checkpoint {run.checkpoint}{averaged}", *files, sep="\n")
+    print(f"{parameters:,} parameters, {run.checkpoint_in_words}", *files, sep="\n")

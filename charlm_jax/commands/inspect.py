@@ -42,8 +42,7 @@ def run(options: argparse.Namespace) -> None:
 
     own = Workdir(run.workdir).inspect
     folder = own if options.out is None else Path(os.path.expanduser(options.out))
-    averaged = ", averaged weights" if run.weights == "average" else ""
-    source = f"{visible(run.workdir.resolve().name)[:30]}, checkpoint {run.checkpoint}{averaged}"
+    source = f"{visible(run.workdir.resolve().name)[:30]}, {run.checkpoint_in_words}"
     files = save_inside(inside, folder, tag=_tag(run, inside), source=source)
     if options.json:
         print(json.dumps(_inside_as_json(run, inside, options.text, files)))

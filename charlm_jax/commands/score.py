@@ -158,12 +158,11 @@ def _bits(line: "LineScore") -> str:
 
 def _summary(reading: "Reading", text: str) -> str:
     score, run = reading.score, reading.run
-    averaged = ", averaged weights" if run.weights == "average" else ""
     unknown = reading.unknown_in_words(text)
     return (
         f"{visible(reading.label)}: {score.loss_nats:.4f} nats, {score.bits_per_char:.4f} bits per "
         f"character over {score.characters:,} characters{unknown and f', {unknown}'} "
-        f"({score.rule}{averaged}, checkpoint {run.checkpoint})"
+        f"({score.rule}, {run.checkpoint_in_words})"
     )
 
 

@@ -20,8 +20,7 @@ Row = Mapping[str, Any]
 
 def describe_source(run: "Run", mode: str | None) -> str:
     """Which weights draw, and how, in a line."""
-    averaged = ", averaged weights" if run.weights == "average" else ""
-    return f"{run.workdir}, checkpoint {run.checkpoint}{averaged}, {mode or run.default_mode}"
+    return f"{run.workdir}, {run.checkpoint_in_words}, {mode or run.default_mode}"
 
 
 def text_rows(options: argparse.Namespace, prompt: str | None) -> list[Row]:

@@ -8,6 +8,7 @@ from charlm_jax.report.charts import Line, Point, line_chart, swatch
 from charlm_jax.report.findings import ArmFacts
 from charlm_jax.report.html import Markup, element, markup
 from charlm_jax.report.run_facts import Curve, RunFacts
+from charlm_jax.weights import averaged_in_words
 
 _MOST_POINTS = 200  # of one line
 _STEEP = 0.1  # share of the longest run in which losses fall too fast to be seen beside the rest
@@ -59,7 +60,7 @@ def _training(arms: Sequence[ArmFacts], by_steps: bool) -> list[Line]:
 def _held_out(arms: Sequence[ArmFacts], by_steps: bool) -> list[Line]:
     return [
         Line(
-            _label(arm, run) + (", averaged weights" if weights == "average" else ""),
+            _label(arm, run) + averaged_in_words(weights),
             look,
             _points(_spaced(curve), run, by_steps),
             is_dotted=weights != run.weights,

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from charlm_jax.arms import group_runs
-from charlm_jax.comparison import compare
-from charlm_jax.dataset import Dataset, load_dataset
+from charlm_jax.comparison import compare, refuse_unlike_texts
+from charlm_jax.dataset import Dataset
 from charlm_jax.download import Progress
 from charlm_jax.evaluate import SLIDING_TARGETS
 from charlm_jax.report.passages import choose_passage, choose_prompt, passage_nll, reads_before
@@ -24,7 +24,6 @@ from charlm_jax.run import Run
 from charlm_jax.sampling import temperature
 from charlm_jax.splits import size
 from charlm_jax.types import CharlmError
-from charlm_jax.workdir import Workdir
 
 SCALES = (0.5, 1.0, 2.0)
 SAMPLE_CHARACTERS = 400
@@ -122,7 +121,7 @@ def gather(
     """
     if not runs:
         raise CharlmError("nothing to report: name the folders of runs")
-    dataset = load_dataset(runs[0].config, progress=progress)
+    dataset = runs[0].dataset(progress)
     scores = None
     if split != "valid" or split in dataset.parts:
         comparison = compare(
@@ -131,7 +130,7 @@ def gather(
         scores = find_scores(comparison, dataset)
         groups = {arm.name: arm.runs for arm in comparison.arms}
     else:
-        _refuse_unlike_texts(runs, dataset)
+        refuse_unlike_texts(runs)
         split, groups = "train", dict(group_runs(runs))
     text = dataset.corpus.text
     prompt = choose_prompt(text, dataset.part(split))
@@ -149,16 +148,6 @@ def gather(
         samples=[_samples(arm[0], prompt) for arm in groups.values()],
         heat=_heat(_shown_runs(groups, scores), dataset, split),
     )
-
-
-def _refuse_unlike_texts(runs: Sequence[Run], dataset: Dataset) -> None:
-    """What `compare` refuses, where it has nothing to score."""
-    for run in runs:
-        if Workdir(run.workdir).read_fingerprint() != dataset.fingerprint:
-            raise CharlmError(
-                f"{run.workdir} was trained on another text, vocabulary or split than "
-                f"{runs[0].workdir}, or that text has changed since"
-            )
 
 
 def _samples(run: Run, prompt: str) -> list[Sample]:

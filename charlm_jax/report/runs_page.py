@@ -19,6 +19,7 @@ from charlm_jax.report.score_sections import (
     scored,
 )
 from charlm_jax.run import Run
+from charlm_jax.weights import averaged_in_words
 
 _LONGEST_TITLE = 80
 _OPEN_SAMPLES = 4  # arms
@@ -126,8 +127,7 @@ def _lead(findings: Findings, command: str | None) -> list[Block]:
     runs = [run for arm in findings.arms for run in arm.runs]
     scores, newest = findings.scores, findings.newest
     steps = dict.fromkeys(
-        f"step {run.checkpoint:,}" + (", averaged weights" if run.weights == "average" else "")
-        for run in runs
+        f"step {run.checkpoint:,}{averaged_in_words(run.weights)}" for run in runs
     )
     unfinished = sum(not run.has_ended for run in runs)
     facts = {

@@ -13,6 +13,7 @@ from charlm_jax.report.page import Block, Section, write_page
 from charlm_jax.run import Run
 from charlm_jax.text_score import GUESSES, TextScore, by_surprise, difference, score_lines
 from charlm_jax.types import bits
+from charlm_jax.weights import averaged_in_words
 
 SHOWN = 10_000
 """Characters that a page colours, from the text's first on; each has its guesses."""
@@ -160,8 +161,7 @@ def _figure(reading: Reading, text: str) -> str:
         f"{score.characters:,} characters",
         reading.unknown_in_words(text),
         f"read: {score.rule}",
-        f"checkpoint {run.checkpoint:,}",
-        "averaged weights" if run.weights == "average" else "",
+        f"checkpoint {run.checkpoint:,}{averaged_in_words(run.weights)}",
     ]
     return "; ".join(filter(None, facts))
 
