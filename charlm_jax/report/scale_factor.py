@@ -24,6 +24,7 @@ _LOOKS: Mapping[str, Mapping[str, Any]] = {
 _BLUE, _RED, _GREEN, _GREY = "#0072b2", "#d55e00", "#009e73", "#666666"
 _LINEAR = 0.001  # below it shares are drawn on a linear axis, which has a 0
 _TICKS = (0.25, 0.5, 1, 2, 4)
+_RATIOS = (0.1, 0.25, 0.5, 0.7, 1, 1.4, 2, 4, 10)
 
 
 def save_picture(findings: Sequence[Findings], path: Path, *, about: str) -> Path:
@@ -72,7 +73,10 @@ def save_reliability(findings: Sequence[Findings], path: Path) -> Path:
         ratios = [Interval(*(end / b.predicted for end in b.observed)) for b in bins]
         _curve(lower, predicted, ratios, label="observed", color=_BLUE)
         lower.axhline(1.0, color=_GREY, linestyle=":")
-        lower.set(xlabel="probability given at scale 1", ylim=(0.0, 2.0))
+        lower.set(xlabel="probability given at scale 1", yscale="log")
+        lower.yaxis.set_major_locator(FixedLocator(_RATIOS))
+        lower.yaxis.set_minor_locator(NullLocator())
+        lower.yaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
         title = f"{found.name}\n{found.held_out.characters:,} held-out characters"
         upper.set_title(title, fontsize=9.5, parse_math=False)
         _tidy(upper)
@@ -165,7 +169,11 @@ def _nats_by_scale(axes: Axes, found: Findings) -> None:
     axes.plot(GRID_A, found.held_out.loss_A, color=_GREEN, label="held-out loss", linewidth=1.8)
     best = found.held_out
     axes.plot(
-        best.calibrated.mean, best.least_loss.mean, "*", color=_GREEN, markersize=13, zorder=6
+        *(best.calibrated.mean, best.least_loss.mean, "*"),
+        color=_GREEN,
+        markersize=13,
+        zorder=6,
+        label="least held-out loss",
     )
     axes.axhline(best.least_loss.mean, color=_GREEN, linestyle=":", linewidth=1.0)
     axes.set_ylim(0, min(axes.get_ylim()[1], 3 * best.loss.mean))
