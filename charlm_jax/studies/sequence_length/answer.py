@@ -70,12 +70,12 @@ def _edges(tried: Mapping[RateKey, Mapping[float, float]]) -> list[str]:
         best = min(losses, key=losses.__getitem__)
         for word, edge in (("highest", max(losses)), ("lowest", min(losses))):
             if best == edge and len(losses) > 1:
-                places.setdefault((word, model, state), []).append(length)
+                places.setdefault((model, state, word), []).append(length)
     if not places:
         return []
     found = "; ".join(
         f"{model}, state {state}, at T = {_listed(lengths)} (the {word})"
-        for (word, model, state), lengths in places.items()
+        for (model, state, word), lengths in sorted(places.items())
     )
     count = sum(map(len, places.values()))
     return [
