@@ -22,6 +22,7 @@ _LOOKS: Mapping[str, Mapping[str, Any]] = {
     "min_p": {"color": "#cc79a7", "marker": "D"},
 }
 _BLUE, _RED, _GREEN, _GREY = "#0072b2", "#d55e00", "#009e73", "#666666"
+_NEAR = 0.1  # shares on all sides of human text, in the inset
 _LINEAR = 0.001  # below it shares are drawn on a linear axis, which has a 0
 _TICKS = (0.25, 0.5, 1, 2, 4)
 _RATIOS = (0.1, 0.25, 0.5, 0.7, 1, 1.4, 2, 4, 10)
@@ -38,8 +39,8 @@ def save_picture(findings: Sequence[Findings], path: Path, *, about: str) -> Pat
     Raises:
       CharlmError: the file cannot be written.
     """
-    figure = _figure(13.5, 4.3 * len(findings))
-    grid = figure.subplots(len(findings), 3, squeeze=False, width_ratios=(1.25, 1.0, 1.0))
+    figure = _figure(15.0, 4.8 * len(findings))
+    grid = figure.subplots(len(findings), 3, squeeze=False, width_ratios=(1.5, 1.0, 1.0))
     for (left, middle, right), found in zip(grid, findings, strict=True):
         _validity_by_diversity(left, found)
         _nats_by_scale(middle, found)
@@ -128,6 +129,25 @@ def _in_steps(entropy_T: np.ndarray) -> list[float]:
 
 
 def _validity_by_diversity(axes: Axes, found: Findings) -> None:
+    _curves_to_human(axes, found)
+    axes.set_xlabel("diversity: distinct 6-grams, share")
+    axes.set_ylabel("validity: words that the training text has, share")
+    axes.legend(frameon=False, fontsize=9, loc="lower left")
+    _tidy(axes)
+    human = found.human
+    if human.word_validity is None:
+        return
+    near = axes.inset_axes((0.36, 0.16, 0.5, 0.62))
+    _curves_to_human(near, found)
+    x, y = human.distinct_6grams.mean, human.word_validity.mean
+    near.set(xlim=(x - _NEAR, min(x + _NEAR, 1.005)), ylim=(y - _NEAR, min(y + _NEAR, 1.005)))
+    near.tick_params(labelsize=8)
+    _tidy(near)
+    axes.indicate_inset_zoom(near, edgecolor=_GREY)
+
+
+def _curves_to_human(axes: Axes, found: Findings) -> None:
+    """A curve for what is varied, with the textbook's scales, and human text as a star."""
     for varied in dict.fromkeys(text.setting.varied for text in found.texts):
         texts = [text for text in found.of(varied) if text.judgement.word_validity is not None]
         xs = [text.judgement.distinct_6grams.mean for text in texts]
@@ -135,25 +155,26 @@ def _validity_by_diversity(axes: Axes, found: Findings) -> None:
         axes.plot(xs, ys, label=varied, linewidth=1.6, markersize=4.5, **_LOOKS[varied])
         for text, x, y in zip(texts, xs, ys, strict=True):
             if varied == "scale" and text.setting.scale in TEXTBOOK_SCALES:
-                axes.plot(x, y, "o", color=_BLUE, markersize=10, markeredgecolor="white", zorder=5)
-                axes.annotate(
-                    f"{text.setting.scale:g}",
-                    (x, y),
-                    xytext=(-8, -9),
-                    textcoords="offset points",
-                    horizontalalignment="right",
-                    fontsize=10,
-                    weight="bold",
-                    color=_BLUE,
-                )
+                _mark_scale(axes, text.setting.scale, (x, y))
     human = found.human
     if human.word_validity is not None:
         star = (human.distinct_6grams.mean, human.word_validity.mean)
         axes.plot(*star, "*", color="black", markersize=15, label="held-out human text", zorder=6)
-    axes.set_xlabel("diversity: distinct 6-grams, share")
-    axes.set_ylabel("validity: words that the training text has, share")
-    axes.legend(frameon=False, fontsize=9, loc="lower left")
-    _tidy(axes)
+
+
+def _mark_scale(axes: Axes, scale: float, place: tuple[float, float]) -> None:
+    axes.plot(*place, "o", color=_BLUE, markersize=10, markeredgecolor="white", zorder=5)
+    axes.annotate(
+        f"{scale:g}",
+        place,
+        xytext=(-8, -9),
+        textcoords="offset points",
+        horizontalalignment="right",
+        fontsize=10,
+        weight="bold",
+        color=_BLUE,
+        annotation_clip=True,
+    )
 
 
 def _valid(text: Text) -> Interval:
