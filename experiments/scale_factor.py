@@ -13,8 +13,8 @@ Cost: 39 s for the textbook's LSTM, alone on a 2-core AMD EPYC with AVX2; 14 min
 the three runs of docs/scale_factor/README.md under all policies.
 
 Expected, for `tutorial_heldout` at its best epoch: the held-out loss is least at scale 0.882
-[0.868, 0.895], what is drawn is as uncertain as that text at 0.886 [0.867, 0.906], and text drawn at
-scale 1.2 is most like it, with a divergence of 0.276 bits.
+[0.868, 0.895], what is drawn is as uncertain as that text at 0.886 [0.867, 0.906], and text drawn
+at scale 1.2 is most like it, with a divergence of 0.276 bits.
 
 It writes README.md, results.json, samples.json and three figures into RUN/scale_factor, or, for
 several runs, into runs/scale_factor.
