@@ -62,7 +62,8 @@ def _best_first(logits_V: np.ndarray, few: Sequence[int]) -> list[int]:
 
 
 def _with_ties(logits_V: np.ndarray, kept: Sequence[int], few: Sequence[int]) -> list[int]:
-    return [symbol for symbol in few if logits_V[symbol] >= logits_V[list(kept)].min()]
+    least = min(logits_V[symbol] for symbol in kept)
+    return [symbol for symbol in few if logits_V[symbol] >= least]
 
 
 def _reference(logits_V: np.ndarray, numbers: Numbers, slack: float) -> set[int]:
