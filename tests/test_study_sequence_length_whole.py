@@ -1,9 +1,11 @@
 """The study of sequence lengths, whole and small, on a source whose answer is known."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import jax
 import pytest
 
 from charlm_jax.config import Config
@@ -54,6 +56,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(runs, "run_points", run_here)
     monkeypatch.setattr(runs, "measure_speeds", equally_fast)
     monkeypatch.setitem(sequence_length.PRESETS, "minutes", PRESET)
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(jax.config.jax_compilation_cache_dir))
     return names
 
 
@@ -81,6 +84,23 @@ def test_the_reach_is_found_and_no_loss_is_below_the_entropy_rate(
     assert trained == []
     assert capsys.readouterr().out == out
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()} == files
+
+
+def test_programs_are_kept_where_nobody_says_where(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = jax.config.jax_compilation_cache_dir
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "elsewhere")
+    sequence_length.keep_programs(tmp_path)
+    assert os.environ["JAX_COMPILATION_CACHE_DIR"] == "elsewhere"
+    assert jax.config.jax_compilation_cache_dir == before
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    try:
+        sequence_length.keep_programs(tmp_path)
+        assert os.environ["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path)
+        assert jax.config.jax_compilation_cache_dir == str(tmp_path)
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
 
 
 def test_speeds_are_measured_again_where_they_are_of_something_else(
