@@ -9,7 +9,6 @@ nothing around it.
 """
 
 import json
-import struct
 import sys
 from pathlib import Path
 
@@ -21,7 +20,7 @@ if (model["layers"], model["block"], model["position"]) != (["lstm"], "bare", "n
     sys.exit(f"{folder} is not one LSTM with nothing around it")
 symbols = json.loads(Path(folder, "vocabulary.json").read_text())["symbols"]
 data = Path(folder, "model.safetensors").read_bytes()
-start = 8 + struct.unpack("<Q", data[:8])[0]  # a length, a header of that length, the arrays
+start = 8 + int.from_bytes(data[:8], "little")  # a length, a header of that length, the arrays
 header = json.loads(data[8:start])
 
 
@@ -30,30 +29,24 @@ def array(name):
     return np.frombuffer(data[start + first : start + end], "<f4").reshape(header[name]["shape"])
 
 
-table = array("embedding") @ array("layer_0.mixer.input.kernel") + array("layer_0.mixer.input.bias")
-recurrent_kernel = array("layer_0.mixer.recurrent_kernel")
-output_kernel, output_bias = array("output.kernel"), array("output.bias")
-
-
 def sigmoid(x):
     return (1 + np.tanh(x / 2)) / 2
 
 
-def read(symbol, cell, hidden):
-    i, f, g, o = np.split(table[symbol] + hidden @ recurrent_kernel, 4)
+table = array("embedding") @ array("layer_0.mixer.input.kernel") + array("layer_0.mixer.input.bias")
+recurrent_kernel = array("layer_0.mixer.recurrent_kernel")
+output_kernel, output_bias = array("output.kernel"), array("output.bias")
+
+scale, generator = float(scale), np.random.default_rng(int(seed))
+cell = hidden = np.zeros(len(recurrent_kernel))
+logits = output_bias  # where nothing has been read
+text = [symbols.index(symbol) for symbol in prompt]
+for place in range(len(prompt) + int(characters)):
+    if place == len(text):  # the prompt is over; the largest sum follows softmax(scale * logits)
+        noise = generator.gumbel(size=len(symbols))
+        text.append(np.argmax(min(scale, 1) * logits + noise / max(scale, 1)))
+    i, f, g, o = np.split(table[text[place]] + hidden @ recurrent_kernel, 4)
     cell = sigmoid(f) * cell + sigmoid(i) * np.tanh(g)
     hidden = sigmoid(o) * np.tanh(cell)
-    return hidden @ output_kernel + output_bias, cell, hidden
-
-
-cell = hidden = np.zeros(len(recurrent_kernel))
-for symbol in prompt:
-    logits, cell, hidden = read(symbols.index(symbol), cell, hidden)
-print(prompt, end="")
-scale, generator = float(scale), np.random.default_rng(int(seed))
-for _ in range(int(characters)):
-    noise = generator.gumbel(size=len(symbols))  # the largest sum follows softmax(scale * logits)
-    symbol = np.argmax(min(scale, 1) * logits + noise / max(scale, 1))
-    print(symbols[symbol], end="", flush=True)
-    logits, cell, hidden = read(symbol, cell, hidden)
-print()
+    logits = hidden @ output_kernel + output_bias
+print("".join(symbols[symbol] for symbol in text))
