@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from charlm_jax.config import Config, ModelConfig
@@ -44,6 +46,11 @@ def compiled_programs() -> Iterator[list[str]]:
     finally:
         logger.removeHandler(handler)
         programs.extend(line for line in said if line.startswith("Compiling "))
+
+
+def draw(seed: int, *shape: int) -> jax.Array:
+    """Standard normal numbers, float32."""
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape).astype(np.float32))
 
 
 TINY = {

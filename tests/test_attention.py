@@ -17,7 +17,7 @@ from charlm_jax.models.attention import Attention, AttentionState, SelfAttention
 from charlm_jax.models.equations import basic_self_attention, self_attention
 from charlm_jax.models.initializers import init_scheme
 from charlm_jax.models.positions import POSITIONS
-from tests.conftest import quick_jit
+from tests.conftest import draw, quick_jit
 
 GOLDENS = Path(__file__).parent / "goldens" / "attention.npz"
 B, D, K = 2, 6, 2
@@ -55,10 +55,6 @@ def build(heads: int = 4, kv_heads: int = 4, dtype: Any = jnp.float32, **changes
         operand_dtype=dtype,
         **plain,
     )
-
-
-def draw(seed: int, *shape: int) -> jax.Array:
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape).astype(np.float32))
 
 
 def draw_params(layer: Attention, seed: int = 1) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from flax import linen as nn
 from charlm_jax.config import ModelConfig
 from charlm_jax.models.blocks import ACTIVATIONS, NORMS, build_blocks
 from charlm_jax.models.initializers import residual_kernel
-from tests.conftest import make_model_config, quick_jit
+from tests.conftest import draw, make_model_config, quick_jit
 
 GOLDENS = Path(__file__).parent / "goldens" / "attention.npz"
 B, T, D = 2, 7, 8
@@ -36,10 +36,6 @@ BLOCK = make_model_config(
 def _strict_dtypes() -> Iterator[None]:
     with jax.numpy_dtype_promotion("strict"):
         yield
-
-
-def draw(seed: int, *shape: int) -> jax.Array:
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape).astype(np.float32))
 
 
 def init(config: ModelConfig, seed: int = 0) -> tuple[Any, Any]:

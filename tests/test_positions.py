@@ -14,6 +14,7 @@ from charlm_jax.models.positions import (
     linear_bias,
     rotate_pairs,
 )
+from tests.conftest import draw
 
 B, T, H, K = 2, 6, 3, 8
 
@@ -22,10 +23,6 @@ B, T, H, K = 2, 6, 3, 8
 def _strict_dtypes() -> Iterator[None]:
     with jax.numpy_dtype_promotion("strict"):
         yield
-
-
-def draw(seed: int, *shape: int) -> jax.Array:
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape).astype(np.float32))
 
 
 def test_policies_say_the_order_in_one_place_each() -> None:
