@@ -16,8 +16,10 @@ from charlm_jax.config import Config, ModelConfig
 from charlm_jax.config_files import load_config
 from charlm_jax.loop import train_and_evaluate
 
+ROOT = Path(__file__).parent.parent
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
-jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent / ".jax_cache"))
+jax.config.update("jax_compilation_cache_dir", str(ROOT / "tests" / ".jax_cache"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 # For programs that run a few times: LLVM does not optimise them, so compiling takes half the time.
@@ -74,7 +76,7 @@ def tiny_config() -> Config:
 
 def make_tiny_config(**changes: object) -> Config:
     """The tiny config with dotted fields changed: `make_tiny_config(**{"seed": 2})`."""
-    return load_config(str(Path(__file__).parent.parent / "configs" / "base.py"), TINY | changes)
+    return load_config(str(ROOT / "configs" / "base.py"), TINY | changes)
 
 
 def make_model_config(*layers: str, **changes: object) -> ModelConfig:
@@ -99,6 +101,16 @@ def seeded_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
             config = make_tiny_config(**SEEDED, **{"seed": seed, "model.hidden_size": size})
             train_and_evaluate(config, folder / f"size_{size}_seed_{seed}")
     return folder
+
+
+@pytest.fixture(scope="module")
+def child_environment() -> Iterator[None]:
+    """What processes that train need: this package, and the tests' compilation cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(jax.config.jax_compilation_cache_dir))
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        yield
 
 
 @pytest.fixture

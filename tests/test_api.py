@@ -14,9 +14,9 @@ import charlm_jax
 from charlm_jax.corpora import list_corpora
 from charlm_jax.policies import build_policy
 from charlm_jax.types import CharlmError
-from tests.conftest import compiled_programs, make_tiny_config
+from tests.conftest import ROOT, compiled_programs, make_tiny_config
 
-README = Path(__file__).parent.parent / "README.md"
+README = ROOT / "README.md"
 
 
 def test_the_example_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

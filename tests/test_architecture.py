@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.conftest import ROOT
+
 PACKAGE = ROOT / "charlm_jax"
 
 # From the top down: a module may import only those that come after it.

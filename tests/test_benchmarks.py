@@ -27,8 +27,8 @@ from benchmarks.rounds import Measured, Program, Turn, median_speed, paired_rati
 from benchmarks.time_to_loss import Score, follow
 from charlm_jax.policies import Policy, build_policy
 from charlm_jax.trainer import Trainer
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).parent.parent
 TEXT = "synthetic:reach=2,symbols=4,characters=1000"
 TINY = {"embedding_size": 5, "hidden_size": 6, "batch_size": 4, "sequence_length": 8}
 
@@ -81,7 +81,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Progra
 @pytest.fixture
 def _compile_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Processes share the tests' cache of compiled programs."""
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent / ".jax_cache"))
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(ROOT / "tests" / ".jax_cache"))
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 

@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 
 from charlm_jax.cli import main
-from tests.conftest import TINY
+from tests.conftest import ROOT, TINY
 
 TRUNCATIONS = ["top_k", "top_p", "min_p"]
-ROOT = Path(__file__).parent.parent
 BASE = str(ROOT / "configs" / "base.py")
 OVERRIDES = [
     f"--config.{field}={','.join(value) if isinstance(value, tuple) else value}"
@@ -253,7 +252,8 @@ def test_corpora_lists_and_describes(text_file: Path, capsys: pytest.CaptureFixt
 def test_the_real_command_exits_as_it_should(tmp_path: Path) -> None:
     def charlm(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "charlm_jax", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+        here = {**os.environ, "PYTHONPATH": str(ROOT)}
+        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=here)
 
     version = charlm("--version")
     assert version.returncode == 0 and version.stdout.startswith("charlm_jax ")

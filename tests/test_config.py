@@ -10,10 +10,10 @@ import pytest
 from charlm_jax.config import Config
 from charlm_jax.config_files import config_name, load_config, shipped_names
 from charlm_jax.types import CharlmError
-from tests.conftest import make_model_config
+from tests.conftest import ROOT, make_model_config
 
 DRAWING = "sweeps/scale_factor"  # says how text is drawn, and is no config of a run
-BASE = str(Path(__file__).parent.parent / "configs" / "base.py")
+BASE = str(ROOT / "configs" / "base.py")
 
 
 @pytest.mark.core

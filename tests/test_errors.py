@@ -19,6 +19,7 @@ import jax
 import pytest
 
 from charlm_jax.config_files import load_config
+from tests.conftest import ROOT
 from tests.mistakes import CATALOGUE, name_of
 from tests.mistakes.asking import SECONDS, Answer, Says, ask
 from tests.mistakes.fields import FIELDS, NO_INTEGERS, NO_NUMBERS
@@ -33,8 +34,6 @@ from tests.mistakes.world import (
     build_world,
     state_of,
 )
-
-ROOT = Path(__file__).parent.parent
 
 
 class World(NamedTuple):

@@ -11,9 +11,9 @@ from charlm_jax.console import Silent
 from charlm_jax.event_files import EventFiles, scalars
 from charlm_jax.logbook import Logbook
 from charlm_jax.types import CharlmError
-from tests.conftest import TINY
+from tests.conftest import ROOT, TINY
 
-BASE = str(Path(__file__).parent.parent / "configs" / "base.py")
+BASE = str(ROOT / "configs" / "base.py")
 OVERRIDES = [f"--config.{field}={value}" for field, value in TINY.items()]
 
 

@@ -35,10 +35,10 @@ from charlm_jax.trainer import build_trainer
 from charlm_jax.types import CharlmError
 from charlm_jax.verify import verify_run
 from charlm_jax.workdir import Workdir
-from tests.conftest import make_tiny_config
+from tests.conftest import ROOT, make_tiny_config
 from tests.test_models import CASES
 
-EXAMPLE = Path(__file__).parent.parent / "docs" / "examples" / "sample_with_numpy.py"
+EXAMPLE = ROOT / "docs" / "examples" / "sample_with_numpy.py"
 FILES = ("config.json", "model.safetensors", "vocabulary.json")
 STEP = 7
 

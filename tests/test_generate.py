@@ -158,14 +158,15 @@ def test_a_truncated_text_leaves_the_plain_one_where_it_must(
     plain = decode(_rows([1.0] * 3, [0, 1, 2]), 60)
     found = decode(_rows([1.0] * 3, [0, 1, 2], **TRUNCATIONS[truncation]), 60)
     policy = build_policy(scale=[0.0], **TRUNCATIONS[truncation])
-    for plain_T, found_T in zip(plain, found, strict=True):
+    for row, (plain_T, found_T) in enumerate(zip(plain, found, strict=True)):
         differ = np.flatnonzero(plain_T != found_T)
         assert len(differ) == 0 if truncation == "plain" else len(differ) > 0
         for first in differ[:1]:
             read = jnp.asarray(np.concatenate([PROMPT, plain_T[:first]])[None])
             logits_BTV, _ = model.apply(params, read, model.initial_state(1, 0))
             may_V = np.asarray(probabilities(logits_BTV[:, -1], policy))[0] > 0
-            assert may_V[found_T[first]] and not may_V[plain_T[first]]
+            drawn = (row, first, plain_T[: first + 1], found_T[first], np.flatnonzero(may_V))
+            assert may_V[found_T[first]] and not may_V[plain_T[first]], drawn
 
 
 # What takes a key in jax.random and only names it, or derives others from it.

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.conftest import ROOT
+
 GUIDE = (ROOT / "docs" / "adding_a_variant.md").read_text(encoding="utf-8")
 
 

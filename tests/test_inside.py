@@ -17,7 +17,7 @@ from charlm_jax.models import build_model
 from charlm_jax.report import inside as figures
 from charlm_jax.run import Run, load_run
 from charlm_jax.types import CharlmError
-from tests.conftest import TINY, make_model_config
+from tests.conftest import ROOT, TINY, make_model_config
 
 SYMBOLS = "\n abc"
 IDS_T = np.array([2, 3, 0, 1, 2, 4, 3, 3, 1, 4])
@@ -169,7 +169,7 @@ def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("inside") / "run"
     changes = {"train.max_steps": 4, "train.evaluate_every_steps": 2, "model.heads": 2}
     fields = {**TINY, **changes, "model.layers": "lstm,attention"}
-    base = Path(__file__).parent.parent / "configs" / "base.py"
+    base = ROOT / "configs" / "base.py"
     overrides = [f"--config.{field}={value}" for field, value in fields.items()]
     assert main(["train", f"--config={base}", f"--workdir={path}", *overrides]) == 0
     return path

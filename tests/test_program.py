@@ -14,8 +14,7 @@ from charlm_jax.interrupts import Interrupted
 from charlm_jax.program import carry_out
 from charlm_jax.types import CharlmError
 from experiments import scale_factor, sequence_length, tutorial, variants
-
-ROOT = Path(__file__).parent.parent
+from tests.conftest import ROOT
 
 
 def _raising(error: BaseException) -> Callable[..., int]:

@@ -33,9 +33,8 @@ from charlm_jax.loop import train_and_evaluate
 from charlm_jax.types import CharlmError
 from charlm_jax.vocab import Vocabulary
 from charlm_jax.workdir import Workdir
-from tests.conftest import make_tiny_config
+from tests.conftest import ROOT, make_tiny_config
 
-ROOT = Path(__file__).parent.parent
 BASE = str(ROOT / "configs" / "base.py")
 FIELDS = sorted(load_config(BASE).flatten())
 

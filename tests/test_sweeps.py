@@ -28,9 +28,7 @@ from charlm_jax.sweeps import (
     refuse_other,
 )
 from charlm_jax.types import CharlmError
-from tests.conftest import TINY
-
-ROOT = Path(__file__).parent.parent
+from tests.conftest import ROOT, TINY
 
 DRAWING = "sweeps/scale_factor"  # draws from runs that are there
 SWEEPS = [name for name in shipped_names() if name.startswith("sweeps/") and name != DRAWING]

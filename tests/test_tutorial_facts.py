@@ -34,9 +34,9 @@ from charlm_jax.sampling import (
 )
 from charlm_jax.trained_model import TrainedModel
 from charlm_jax.vocab import Vocabulary
-from tests.conftest import make_model_config
+from tests.conftest import ROOT, make_model_config
 
-SCRIPT = Path(__file__).parent.parent / "experiments" / "tutorial.py"
+SCRIPT = ROOT / "experiments" / "tutorial.py"
 CHARACTERS, SYMBOLS = 1_112_350, 80
 FIRST_CHUNK = "THE MYSTERIOUS ISLAND ***\n\n\n\n\nProduced by"
 SECOND_CHUNK = " Anthony Matonak, and Trevor Carlson\n\n\n\n\n"
