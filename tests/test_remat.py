@@ -1,5 +1,6 @@
 """Segments whose inside is computed twice."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,15 @@ import pytest
 from charlm_jax.loop import train_and_evaluate
 from charlm_jax.models import build_model, rematerialize
 from charlm_jax.types import CharlmError, Params
-from tests.conftest import make_model_config, make_tiny_config
+from tests.conftest import make_model_config, make_tiny_config, quick_jit
 from tests.test_loop import _rows
 
 B, T, V = 8, 48, 7
 
 
-def gradients(model: Any, params: Params, ids_BT: jax.Array, **options: Any) -> Any:
+def gradients(model: Any, params: Params, ids_BT: jax.Array) -> Any:
     def loss(params: Params, state: Any) -> jax.Array:
-        logits_BTV, end = model.apply(params, ids_BT, state, **options)
+        logits_BTV, end = model.apply(params, ids_BT, state)
         return jnp.sum(jax.nn.log_softmax(logits_BTV)[..., 0]) + sum(map(jnp.sum, _leaves(end)))
 
     state = jax.tree.map(lambda x: x + 0.1, model.initial_state(ids_BT.shape[0], 0))
@@ -35,10 +36,10 @@ def test_the_gradient_goes_through_the_whole_sequence(layers: tuple[str, ...]) -
     model = build_model(make_model_config(*layers), V)
     params = model.init(jax.random.key(0))
     ids_BT = jax.random.randint(jax.random.key(1), (B, T), 0, V)
-    wanted = gradients(model, params, ids_BT)
+    wanted = quick_jit(functools.partial(gradients, model))(params, ids_BT)
     for segment_length in (12, 24, 48, 100):
         segmented = rematerialize(model, segment_length=segment_length)
-        got = gradients(segmented, params, ids_BT)
+        got = quick_jit(functools.partial(gradients, segmented))(params, ids_BT)
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5 * float(jnp.abs(b).max())),
             got,
