@@ -35,7 +35,7 @@ from charlm_jax.trainer import build_trainer
 from charlm_jax.types import CharlmError
 from charlm_jax.verify import verify_run
 from charlm_jax.workdir import Workdir
-from tests.conftest import ROOT, make_tiny_config
+from tests.conftest import ROOT, make_model_config, make_tiny_config
 from tests.test_models import CASES
 
 EXAMPLE = ROOT / "docs" / "examples" / "sample_with_numpy.py"
@@ -515,8 +515,15 @@ def test_the_example_draws_from_the_softmax_of_scaled_logits(
     assert chisquare(counts_V, 4000 * weights_V / weights_V.sum()).pvalue > 1e-3
 
 
-def test_the_example_refuses_another_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = dataclasses.replace(make_tiny_config(), model=CASES["lstm-pre_norm-bfloat16"])
-    write_export(build_run(tmp_path / "run", config), tmp_path / "out")
-    with pytest.raises(SystemExit, match="out is not one LSTM with nothing around it"):
-        example(monkeypatch, tmp_path / "out", "a", 1, 1, 1)
+def test_the_example_refuses_what_it_cannot_read(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tied = make_model_config("lstm", embedding_size=6, hidden_size=6, tied_embedding=True)
+    for number, model in enumerate([CASES["lstm-pre_norm-bfloat16"], tied]):
+        config = dataclasses.replace(make_tiny_config(), model=model)
+        out = tmp_path / f"{number}"
+        write_export(build_run(tmp_path / f"run_{number}", config), out)
+        with pytest.raises(SystemExit, match=f"{number} is not one LSTM with nothing around it"):
+            example(monkeypatch, out, "a", 1, 1, 1)
+    with pytest.raises(SystemExit, match=r"the model does not know \['é', '漢'\]"):
+        example(monkeypatch, exported, "a漢bé", 1, 1, 1)

@@ -16,9 +16,12 @@ import numpy as np
 
 folder, prompt, characters, scale, seed = sys.argv[1:]
 model = json.loads(Path(folder, "config.json").read_text())["model"]
-if (model["layers"], model["block"], model["position"]) != (["lstm"], "bare", "none"):
+fields = ("layers", "block", "position", "tied_embedding")
+if [model[field] for field in fields] != [["lstm"], "bare", "none", False]:
     sys.exit(f"{folder} is not one LSTM with nothing around it")
 symbols = json.loads(Path(folder, "vocabulary.json").read_text())["symbols"]
+if unknown := sorted(set(prompt) - set(symbols)):
+    sys.exit(f"the model does not know {unknown}")
 data = Path(folder, "model.safetensors").read_bytes()
 start = 8 + int.from_bytes(data[:8], "little")  # a length, a header of that length, the arrays
 header = json.loads(data[8:start])
