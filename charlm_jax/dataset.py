@@ -52,12 +52,12 @@ class Dataset:
         if name == "test" and "valid" in self.parts:
             raise CharlmError(
                 "this run has no 'test' part: train with --config.split.test_fraction=0.1, or "
-                "score --split=valid"
+                "evaluate --split=valid"
             )
         if name in ("valid", "test"):
             raise CharlmError(
                 f"this run holds no text out (no {name!r} part), so it has no held-out figure: "
-                f"train with --config.split.kind=tail, or score --split=train"
+                f"train with --config.split.kind=tail, or evaluate --split=train"
             )
         raise CharlmError(f"no part {name!r}: this run has {', '.join(self.parts)}")
 

@@ -103,6 +103,7 @@ def replay_fault(workdir: Path | str) -> Replay:
       CharlmError: no run there, or none that failed; what was kept is damaged.
     """
     place = Workdir(workdir)
+    place.refuse_exported()
     config, vocabulary = place.read_config(), place.read_vocabulary()
     kept = Checkpoints(place.fault)
     if not kept.steps():

@@ -132,6 +132,19 @@ def _type(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), encoding="utf-8"))
 
 
+@pytest.mark.parametrize(("unknown", "said"), [("drop", "left out"), ("replace", "replaced")])
+def test_a_prompt_that_was_not_read_as_it_stands_is_told(
+    unknown: str, said: str, workdir: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["sample", f"--workdir={workdir}", "--chars=5", f"--unknown={unknown}"]
+    for prompt, line in [
+        ("a漢b!", [f"2 unknown characters of the prompt were {said}"]),
+        ("ab", []),
+    ]:
+        assert main([*command, f"--prompt={prompt}", "--replacement=c"]) == 0
+        assert capsys.readouterr().err.splitlines()[1:-1] == line
+
+
 def test_a_prompt_from_a_file_is_the_one_in_it(
     workdir: str,
     tmp_path: Path,
@@ -184,6 +197,9 @@ def test_a_session_prints_what_the_commands_print(
         _type(monkeypatch, data)
         assert main([*command, "--interactive"]) == 0
         assert capsys.readouterr().out == ""
+    _type(monkeypatch, b"\xef\xbb\xbf/scale 2\r\ncc\r\n")  # a file of Windows
+    assert main([*command, "--interactive", "--top_k=3"]) == 0
+    assert capsys.readouterr().out == expected[1]
     monkeypatch.setattr(sys, "stdin", None)  # it was closed
     assert main([*command, "--interactive"]) == 0
 

@@ -229,7 +229,8 @@ def test_what_is_not_ours_is_kept(
     for path in (foreign, link, tmp_path):
         assert main(["report", one, f"--out={path}"]) == 2
         message = capsys.readouterr().err
-        assert "is not a page that charlm wrote" in message and message.count("\n") == 1
+        why = "is a folder" if path is tmp_path else "is not a page that charlm wrote"
+        assert why in message and message.count("\n") == 1
     assert foreign.read_text() == "<!DOCTYPE html>\nmine"
     (tmp_path / "page.html.partial").symlink_to(foreign)
     write_page(tmp_path / "page.html", title="a", sections=[])

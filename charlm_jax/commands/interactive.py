@@ -57,10 +57,12 @@ def _read_line() -> str:
     if sys.stdin is None:  # it was closed
         raise EOFError
     if not sys.stdin.isatty():
+        from charlm_jax.corpora import BYTE_ORDER_MARK
+
         line = sys.stdin.readline()
         if not line:
             raise EOFError
-        return line.removesuffix("\n")
+        return line.removeprefix(BYTE_ORDER_MARK).removesuffix("\n").removesuffix("\r")
     try:
         return _ask()
     except (EOFError, KeyboardInterrupt):

@@ -138,6 +138,10 @@ def run(options: argparse.Namespace) -> None:
         return
     width = column_width(options)
     print(describe_source(run, options.mode), file=sys.stderr)
+    unknown = sum(symbol not in run.vocabulary.symbols for symbol in prompt or "")
+    if unknown:
+        became = "left out" if options.unknown == "drop" else "replaced"
+        print(f"{unknown} unknown characters of the prompt were {became}", file=sys.stderr)
     print_texts(rows, drawn, width)
 
 

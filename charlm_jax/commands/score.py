@@ -48,7 +48,11 @@ def add_flags(command: argparse.ArgumentParser) -> None:
         help="lines in the text's order, or by their bits per character, the most first "
         "(default: text)",
     )
-    add("--html", metavar="FILE", help="a page of its own, with every character's surprise")
+    add(
+        "--html",
+        metavar="FILE",
+        help="a page of its own, with the surprise of every character, up to 10,000",
+    )
     add("--json", action="store_true", help="one JSON object")
 
 
@@ -100,10 +104,13 @@ def _load(options: argparse.Namespace) -> "list[Run]":
     from charlm_jax.run import load_run
 
     folders = [options.workdir] + ([] if options.beside is None else [options.beside])
-    runs = [
-        load_run(folder, checkpoint=options.checkpoint, weights=options.weights)
-        for folder in folders
-    ]
+    runs = []
+    for folder in folders:
+        try:
+            runs.append(load_run(folder, checkpoint=options.checkpoint, weights=options.weights))
+        except CharlmError as error:
+            which = "" if folder in str(error) or len(folders) == 1 else f"{folder}: "
+            raise CharlmError(f"{which}{error}") from error
     if len({run.workdir.resolve() for run in runs}) < len(runs):
         raise CharlmError(f"--beside={options.beside} is the same run as --workdir: name another")
     return runs

@@ -84,6 +84,8 @@ def check_place(path: Path) -> None:
     if "\0" in str(path):
         raise CharlmError(f"{str(path)!r} is not a path: it has a NUL byte")
     try:
+        if path.is_dir():
+            raise CharlmError(f"{path} is a folder: name a file in it")
         if os.path.lexists(path) and not _is_page(path):
             raise CharlmError(
                 f"{path} is not a page that charlm wrote: move it away, or name another file"

@@ -176,7 +176,7 @@ FOUND: Mapping[str, Sequence[tuple[str, Says]]] = {
                 "report ",
             )
         ],
-        ("replay --workdir=exported", "nothing to replay"),
+        ("replay --workdir=exported", "is an exported model, not a run"),
         (f"{TRAIN} --init_from=exported_other", "config.model.hidden_size is 7"),
         (f"{TRAIN} --init_from=weights_flipped", ("cannot start from", "model.safetensors")),
         *[
