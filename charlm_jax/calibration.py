@@ -12,13 +12,14 @@ So the loss, which is convex in a, is least exactly where its mean equals the me
 the model is as uncertain as it turns out to be wrong. Below 1 that scale says that the model is too
 sure of itself.
 
-Letters of this module: N held-out characters, A scale factors, K bins of probability.
+Letters of this module: N held-out characters, A scale factors, K bins of probability, X any axes.
 
 Sources: scaling logits on held-out data, Guo et al. 2017 (On calibration of modern neural
 networks); entropy against loss, Braverman et al. 2020 (Calibration, entropy rates, and memory in
 language models).
 """
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -138,7 +139,8 @@ def crossing(
       others_block: values of consecutive M that are drawn together.
 
     Returns:
-      The scale, with its interval; None if the mean does not change its sign.
+      The scale, with its interval, which is infinite where one block is all there is; None if the
+      mean does not change its sign.
     """
     mean_A = values_NA.mean(axis=0, dtype=np.float64)
     changes = np.flatnonzero(np.sign(mean_A[1:]) != np.sign(mean_A[:-1]))
@@ -154,8 +156,41 @@ def crossing(
     if others_M is not None:
         half = float(np.hypot(half, _half(others_M, others_block)))
     place = log_low + weight * (log_high - log_low)
+    if not np.isfinite(half):
+        return Interval(float(np.exp(place)), -np.inf, np.inf)
     ends = (place - half / abs(slope), place + half / abs(slope))
     return Interval(float(np.exp(place)), *map(float, np.exp(ends)))
+
+
+def loss_between(
+    scale: float, scales_A: np.ndarray, loss_XA: np.ndarray, entropy_XA: np.ndarray
+) -> np.ndarray:
+    """loss_X at a scale between those of a grid, in nats.
+
+    Over the logarithm of the scale the slope of the loss is known, loss - entropy, so between two
+    scales it is the cubic with both values and both slopes (Hermite's). Straight lines would lie
+    above what is convex, and the least loss above others.
+
+    Args:
+      scale: from the first of the grid to the last.
+      scales_A: ascending.
+      loss_XA: at these.
+      entropy_XA: at these.
+    """
+    logs_A = np.log(scales_A)
+    left = min(int(np.searchsorted(scales_A, scale, "right")) - 1, len(scales_A) - 2)
+    width = logs_A[left + 1] - logs_A[left]
+    way = (math.log(scale) - logs_A[left]) / width
+    low_X, high_X = loss_XA[..., left], loss_XA[..., left + 1]
+    low_slope_X, high_slope_X = (
+        width * (loss_XA[..., place] - entropy_XA[..., place]) for place in (left, left + 1)
+    )
+    return np.asarray(
+        (1 + 2 * way) * (1 - way) ** 2 * low_X
+        + way * (1 - way) ** 2 * low_slope_X
+        + way**2 * (3 - 2 * way) * high_X
+        - way**2 * (1 - way) * high_slope_X
+    )
 
 
 def _half(values_N: np.ndarray, block: int) -> float:

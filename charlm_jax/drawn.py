@@ -44,7 +44,8 @@ def make_drawn_scorer(model: LanguageModel, *, context: int) -> DrawnScorer:
       context: past positions that an attention layer keeps; as in drawing.
 
     Returns:
-      (params, prompt_N, ids_BT, policy) -> Drawn, for samples that all go on from the prompt.
+      (params, prompt, ids_BT, policy) -> Drawn, for samples that all go on from one prompt, ids_N,
+      or each from its own, ids_BN.
     """
 
     @jax.jit
@@ -57,19 +58,20 @@ def make_drawn_scorer(model: LanguageModel, *, context: int) -> DrawnScorer:
         entropy_TB = jax.lax.map(lambda logits_BV: _entropy(logits_BV, policy), by_place)
         return surprisal_BT, entropy_TB.T, state
 
-    def score(params: Params, prompt_N: np.ndarray, ids_BT: np.ndarray, policy: Policy) -> Drawn:
-        rows, length = len(ids_BT), len(prompt_N) + ids_BT.shape[1]
+    def score(params: Params, prompt: np.ndarray, ids_BT: np.ndarray, policy: Policy) -> Drawn:
+        rows, before = len(ids_BT), prompt.shape[-1]
+        length = before + ids_BT.shape[1]
         state = model.initial_state(rows, context)
         logits_BTV, _ = jax.eval_shape(model.apply, params, jnp.asarray(ids_BT[:, :1]), state)
         piece = max(1, min(_PIECE, _SCORES_AT_ONCE // logits_BTV.size))
-        ids_BT = np.concatenate([np.tile(prompt_N, (rows, 1)), ids_BT], axis=1)
+        ids_BT = np.concatenate([np.broadcast_to(prompt, (rows, before)), ids_BT], axis=1)
         padded_BT = np.pad(ids_BT, ((0, 0), (0, -(length - 1) % piece))).astype(np.int32)
         found = []
         for start in range(0, length - 1, piece):
             *both, state = read(params, padded_BT[:, start : start + piece + 1], state, policy)
             found.append([np.asarray(x_BT) for x_BT in both])
         whole = (np.concatenate(x, axis=1) for x in zip(*found, strict=True))
-        return Drawn(*(x_BT[:, len(prompt_N) - 1 : length - 1] for x_BT in whole))
+        return Drawn(*(x_BT[:, before - 1 : length - 1] for x_BT in whole))
 
     return score
 

@@ -9,8 +9,8 @@ A sample is what was drawn, without the prompt: what the prompt began does not c
 a word. An interval comes from a bootstrap over samples (`charlm_jax.statistics`) and says how far
 other samples would lie; the training text and the human text are taken as given.
 
-Every measure but the divergence reads one sample at a time: that all samples are the same text,
-only the divergence tells.
+Every measure but the divergences reads one sample at a time: that all samples are the same text,
+only these tell.
 
 Letters of this module: S samples, N whatever is counted in one.
 """
@@ -30,6 +30,7 @@ from charlm_jax.statistics import Interval, mean_interval
 from charlm_jax.text_metrics import (
     compressed_bits,
     divergence_shares,
+    excess_shares,
     grams,
     is_new,
     is_repeated,
@@ -41,6 +42,7 @@ DISTINCT_GRAM = 6
 REPEATED_GRAM = 12
 COPIED_GRAM = 24
 DIVERGENCE_GRAM = 4
+_LEAST_TO_HALVE = 4  # samples: a half without one of them is still a text
 
 
 class Judgement(NamedTuple):
@@ -64,6 +66,8 @@ class Judgement(NamedTuple):
       longest_copy_characters: the longest run that a sample has in common with the training text,
         mean over samples.
       divergence_bits: Jensen-Shannon divergence from human text, see `divergence_shares`.
+      excess_bits: by how much more drawn and human text diverge than either does from itself, see
+        `excess_shares`; None of fewer than 4 samples.
       longest_copy: the longest run of all, and where it stands.
     """
 
@@ -77,6 +81,7 @@ class Judgement(NamedTuple):
     copied: Interval
     longest_copy_characters: Interval
     divergence_bits: Interval
+    excess_bits: Interval | None
     longest_copy: Copy | None
 
 
@@ -138,8 +143,15 @@ class TextJudge:
             divergence_bits=_mean(
                 divergence_shares(samples, self.reference, length=DIVERGENCE_GRAM)
             ),
+            excess_bits=self._excess(samples),
             longest_copy=self.index.longest_of(samples, lengths),
         )
+
+    def _excess(self, samples: Sequence[str]) -> Interval | None:
+        if len(samples) < _LEAST_TO_HALVE:
+            return None
+        shares_S = excess_shares(samples, self.reference, length=DIVERGENCE_GRAM)
+        return mean_interval([shares_S], block=1)
 
 
 def build_judge(text: str, train: Part, human: Sequence[str]) -> TextJudge:

@@ -1,5 +1,7 @@
 """Calibration, on texts of a known source and models too sure of it by a known factor."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ from charlm_jax.calibration import (
     Predictions,
     calibrated_scale,
     crossing,
+    loss_between,
     measure_predictions,
     reliability,
     scale_grid,
@@ -142,3 +145,40 @@ def test_a_crossing_and_its_interval() -> None:
         )
         is_held.append([found.low < 1.5 < found.high for found in (alone, both)])
     assert np.all(np.abs(np.mean(is_held, axis=0) - 0.95) < 0.04)
+
+
+def test_what_comes_many_times_makes_a_crossing_no_surer() -> None:
+    scales_A, generator = np.array([0.5, 1.0, 2.0, 4.0]), np.random.default_rng(0)
+    values_NA = np.log(scales_A / 1.5) + generator.normal(0, 0.5, (60, 1))
+    taken_M = generator.normal(0, 0.5, 40)
+    alone = crossing(scales_A, values_NA, block=1)
+    both = crossing(scales_A, values_NA, block=1, others_M=taken_M, others_block=1)
+    assert alone and both
+    often_NA, often_M = np.repeat(values_NA, 5, axis=0), np.repeat(taken_M, 3)
+    found = crossing(scales_A, often_NA, block=5, others_M=often_M, others_block=3)
+    assert found == pytest.approx(tuple(both))
+    one_block = crossing(scales_A, values_NA)
+    assert one_block == pytest.approx((alone.mean, -math.inf, math.inf))
+    # Blocks are of 1,000 unless said otherwise.
+    often_NA, often_M = np.repeat(values_NA, 1000, axis=0), np.repeat(taken_M, 1000)
+    assert crossing(scales_A, often_NA, others_M=often_M) == pytest.approx(tuple(both))
+    predictions = Predictions(often_NA + 2.0, np.full_like(often_NA, 2.0), *np.zeros((3, 1, 1)))
+    assert calibrated_scale(scales_A, predictions) == pytest.approx(tuple(alone))
+
+
+@pytest.mark.parametrize("count", [2, 9])
+def test_between_two_scales_the_loss_is_the_cubic_with_both_slopes(count: int) -> None:
+    """Of any cubic in the logarithm of the scale nothing is lost."""
+    scales_A = scale_grid(0.25, 4.0, count)
+    factors = np.random.default_rng(0).normal(size=(3, 4))
+
+    def loss_and_slope(scale: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
+        logs = np.log(np.asarray(scale))
+        powers = np.stack([logs**power for power in range(4)])
+        slopes = np.stack([power * logs ** max(power - 1, 0) for power in range(4)])
+        return factors @ powers, factors @ slopes
+
+    loss_XA, slope_XA = loss_and_slope(scales_A)
+    for scale in (0.25, 0.3, 0.99, 1.0, 2.7, 4.0):
+        found_X = loss_between(scale, scales_A, loss_XA, loss_XA - slope_XA)
+        np.testing.assert_allclose(found_X, loss_and_slope(scale)[0], atol=1e-12)

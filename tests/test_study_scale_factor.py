@@ -1,17 +1,23 @@
 """The study of scale factors: its settings, its answer, and the whole of it on tiny runs."""
 
+import functools
+import itertools
 import json
 import shutil
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
 
-from charlm_jax.calibration import Bin
+from charlm_jax.calibration import Bin, crossing
 from charlm_jax.checkpoint import Checkpoints
 from charlm_jax.copying import Copy
 from charlm_jax.loop import train_and_evaluate
-from charlm_jax.report.scale_factor import save_picture, save_reliability
+from charlm_jax.report import scale_factor as pictures
 from charlm_jax.run import load_run
 from charlm_jax.statistics import Interval
 from charlm_jax.studies.scale_factor.answer import answer
@@ -20,10 +26,12 @@ from charlm_jax.studies.scale_factor.measures import (
     Findings,
     HeldOut,
     Text,
+    build_human,
+    measure_run,
     name_runs,
 )
 from charlm_jax.studies.scale_factor.page import page, snippets
-from charlm_jax.studies.scale_factor.settings import Draws, Setting, load_settings
+from charlm_jax.studies.scale_factor.settings import AS_IT_IS, Draws, Setting, load_settings
 from charlm_jax.text_judge import Judgement
 from charlm_jax.types import CharlmError
 from charlm_jax.workdir import Workdir
@@ -31,14 +39,14 @@ from experiments.scale_factor import main
 from tests.conftest import make_tiny_config
 
 SCALES = (0.5, 1.0, 1.5, 2.0)
-DRAWS = Draws("the isle", 2, 60, 0)
+DRAWS = Draws("the isle", 4, 60, 0)
 
 
 def _near(mean: float, half: float = 0.01) -> Interval:
     return Interval(mean, mean - half, mean + half)
 
 
-def _judgement(*, valid: float, repeated: float, divergence: float, copy: int = 0) -> Judgement:
+def _judgement(*, valid: float, repeated: float, excess: float, copy: int = 0) -> Judgement:
     shares = {
         "distinct_6grams": 0.9,
         "distinct_word_bigrams": 0.9,
@@ -47,29 +55,30 @@ def _judgement(*, valid: float, repeated: float, divergence: float, copy: int = 
         "longest_copy_characters": float(copy),
     }
     return Judgement(
-        samples=2,
+        samples=4,
         characters=60,
         word_validity=_near(valid),
         repeated=_near(repeated),
-        divergence_bits=_near(divergence),
+        divergence_bits=_near(0.9 - excess),
+        excess_bits=_near(excess),
         longest_copy=Copy(0, 3, copy, 1234) if copy else None,
         **{name: _near(value) for name, value in shares.items()},
     )
 
 
 def _text(setting: Setting, judgement: Judgement) -> Text:
-    samples = ["and the sea, and the sea was high.\n" * 2] * 2
+    samples = ["and the sea, and the sea was high.\n" * 2] * 4
     nats = 1.5 / max(setting.scale, 0.1)
-    entropy_T = np.full(60, nats)
-    return Text(setting, samples, judgement, _near(nats), _near(nats), entropy_T, np.full(2, nats))
+    entropy_ST = nats + np.linspace(-0.1, 0.1, 240).reshape(4, 60)
+    return Text(setting, samples, judgement, _near(nats), _near(nats + 0.01), entropy_ST)
 
 
 def _findings(calibrated: float = 0.8, even: Interval | None = None) -> Findings:
     judgements = [
-        _judgement(valid=0.3, repeated=0.0, divergence=0.7),
-        _judgement(valid=0.8, repeated=0.01, divergence=0.31),
-        _judgement(valid=0.95, repeated=0.02, divergence=0.3, copy=30),
-        _judgement(valid=0.96, repeated=0.4, divergence=0.5, copy=25),
+        _judgement(valid=0.3, repeated=0.0, excess=0.7),
+        _judgement(valid=0.8, repeated=0.01, excess=0.31),
+        _judgement(valid=0.95, repeated=0.02, excess=0.3, copy=30),
+        _judgement(valid=0.96, repeated=0.4, excess=0.5, copy=25),
     ]
     texts = [
         _text(Setting("scale", scale, 0, 1.0, 0.0), judgement)
@@ -82,10 +91,11 @@ def _findings(calibrated: float = 0.8, even: Interval | None = None) -> Findings
         least_loss=_near(1.35),
         calibrated=_near(calibrated),
         loss_A=1.35 + np.log(GRID_A / calibrated) ** 2,
+        entropy_A=1.35 + np.log(GRID_A / calibrated) ** 2 - 2 * np.log(GRID_A / calibrated),
         bins=[Bin(p, _near(p, p / 10), 10.0) for p in (0.01, 0.1, 0.9)],
         least_loss_N=np.full(5_000, 1.35),
     )
-    human = _judgement(valid=0.96, repeated=0.02, divergence=0.2, copy=20)
+    human = _text(AS_IT_IS, _judgement(valid=0.96, repeated=0.02, excess=0.0, copy=20))
     return Findings("isle, checkpoint 7", held_out, human, texts, even)
 
 
@@ -107,12 +117,26 @@ def test_the_answer_says_what_the_numbers_say() -> None:
 
 @pytest.mark.parametrize(
     ("calibrated", "says"),
-    [(0.8, "too sure of itself"), (1.005, "as sure as it should be"), (1.3, "not as sure")],
+    [(0.8, ": the model is too sure"), (1.005, "is not shown to be"), (1.3, "is not as sure")],
 )
 def test_the_verdict_on_how_sure_a_model_is(calibrated: float, says: str) -> None:
     words = "\n".join(answer(_findings(calibrated)))
     assert says in words
     assert "At none of the scales between those that were tried" in words
+
+
+def test_what_little_text_does_not_say() -> None:
+    found = _findings()
+    is_open = Interval(0.8, -np.inf, np.inf)
+    words = "\n".join(answer(found._replace(held_out=found.held_out._replace(calibrated=is_open))))
+    assert "least at scale 0.800: so little text does not say how far that is from 1." in words
+    texts = [
+        text._replace(judgement=text.judgement._replace(excess_bits=_near(place / 100, 0.5)))
+        for place, text in enumerate(found.texts)
+    ]
+    words = "\n".join(answer(found._replace(texts=texts)))
+    assert "at scale 0.5: its" in words and "not clearly farther: 1, 1.5, 2." in words
+    assert "Nothing is recommended: so little text does not tell these scales apart." in words
 
 
 def test_what_holds_at_some_scales_is_said_of_these_alone() -> None:
@@ -138,17 +162,19 @@ def test_runs_of_one_name_are_told_apart(trained: Path, tmp_path: Path) -> None:
 
 def test_the_page_and_its_figures(tmp_path: Path) -> None:
     findings = [_findings(), _findings(1.3, Interval(1.1, 1.0, 1.2))]
-    pictures = [
-        save_picture(findings, tmp_path / "scale_factor.png", about="2 samples"),
-        save_reliability(findings, tmp_path / "reliability.png"),
+    files = [
+        pictures.save_picture(findings, tmp_path / "scale_factor.png", about="4 samples"),
+        pictures.save_reliability(findings, tmp_path / "reliability.png"),
     ]
-    assert all(path.read_bytes().startswith(b"\x89PNG") for path in pictures)
-    written = page(findings, pictures, draws=DRAWS, command="python x")
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in files)
+    written = page(findings, files, draws=DRAWS, command="python x")
     rows = [line for line in written.splitlines() if line.startswith("| scale ")]
     assert len(rows) == 2 * len(SCALES)
-    assert all(row.count("|") == 13 for row in rows)
+    assert all(row.count("|") == 14 for row in rows)
     for scale, row in zip(2 * SCALES, rows, strict=True):
         assert row.startswith(f"| scale {scale:g} (temperature {1 / scale:.3g})")
+    human = next(line for line in written.splitlines() if line.startswith("| human "))
+    assert human.endswith("| 1.500 [1.490, 1.510] | 1.510 [1.500, 1.520] | 1.4000 |")
     assert "![scale factor](scale_factor.png)" in written
     columns = snippets(findings[0], DRAWS.prompt).splitlines()
     assert columns[0].split("  ")[0] == "scale 0.5" and "scale 1.5" in columns[0]
@@ -156,8 +182,8 @@ def test_the_page_and_its_figures(tmp_path: Path) -> None:
 
 
 def test_the_shipped_sweep_has_the_textbooks_scales_and_as_many_of_each_policy() -> None:
-    draws, settings = load_settings("sweeps/scale_factor", ["samples=3"])
-    assert draws == Draws("The island", 3, 500, 0)
+    draws, settings = load_settings("sweeps/scale_factor", ["samples=7"])
+    assert draws == Draws("The island", 7, 500, 0)
     assert [setting.varied for setting in settings] == ["scale"] * 11
     assert {0.5, 1.0, 2.0} < {setting.scale for setting in settings}
     _, settings = load_settings("sweeps/scale_factor:policies")
@@ -172,12 +198,20 @@ def test_the_shipped_sweep_has_the_textbooks_scales_and_as_many_of_each_policy()
         ("quickstart", [], "no sweep of drawing"),
         ("sweeps/scale_factor:x", [], "name one of scales, policies"),
         ("sweeps/scale_factor", ["sampels=3"], "config.sampels"),
+        ("sweeps/scale_factor", ["samples=3"], "samples=3 is not allowed: it must lie in .4, "),
+        ("sweeps/scale_factor", ["seed=-1"], "seed=-1 is not allowed"),
+        ("sweeps/scale_factor", ["scale=2"], "varies config.scale: leave it out"),
     ],
-    ids=["training", "argument", "misspelt"],
+    ids=["training", "argument", "misspelt", "samples", "seed", "varied"],
 )
 def test_settings_that_cannot_be_read(spec: str, overrides: list[str], says: str) -> None:
     with pytest.raises(CharlmError, match=says):
         load_settings(spec, overrides)
+
+
+def test_what_is_set_for_all_settings_is_named() -> None:
+    _, settings = load_settings("sweeps/scale_factor", ["top_k=3", "min_p=0.1"])
+    assert settings[5].name == "scale 1 (temperature 1), top_k 3, min_p 0.1"
 
 
 def test_a_point_that_varies_something_else(tmp_path: Path) -> None:
@@ -188,26 +222,44 @@ def test_a_point_that_varies_something_else(tmp_path: Path) -> None:
         load_settings(str(file))
 
 
-FLAGS = ["--config.samples=3", "--config.characters=40", "--config.prompt=abca"]
+FLAGS = ["--config.samples=4", "--config.characters=40", "--config.prompt=abca"]
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that has learned something, with two checkpoints."""
-    changes = {"optimizer.learning_rate": 0.05, "train.epochs": 6, "split.valid_fraction": 0.4}
+    """A run that has learned something of a text with chance in it, with two checkpoints."""
+    changes = {
+        "data.corpus": "synthetic:reach=2,symbols=4,copy=0.6,characters=3000,seed=1",
+        "optimizer.learning_rate": 0.05,
+        "train.epochs": 6,
+        "split.valid_fraction": 0.4,
+    }
     folder = tmp_path_factory.mktemp("trained") / "tiny"
     train_and_evaluate(make_tiny_config(**changes), folder)
     return folder
 
 
-def test_the_whole_study_of_two_checkpoints(
-    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = tmp_path / "three.py"
+POINTS = """def sweep():
+    scales = [{"scale": scale} for scale in (0.5, 1.0, 1.5, 2.0)]
+    return [*scales, {"top_k": 1}, {"top_p": 0.9}, {"min_p": 0.3}]
+"""
+
+
+@pytest.fixture(scope="module")
+def settings_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped sweep with other points."""
+    file = tmp_path_factory.mktemp("settings") / "mine.py"
     shipped = Path("configs/sweeps/scale_factor.py").read_text(encoding="utf-8")
-    file.write_text(shipped.replace("0.25, 0.35, 0.5, 0.7, 0.85,", "").replace("3.0, ", ""))
+    file.write_text(shipped.partition("def sweep")[0] + POINTS, encoding="utf-8")
+    return file
+
+
+def test_the_whole_study_of_two_checkpoints(
+    trained: Path, settings_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     steps = Checkpoints(Workdir(trained).checkpoints).steps()
-    command = [*(f"--workdir={trained}@{step}" for step in steps), f"--config={file}", *FLAGS]
+    workdirs = [f"--workdir={trained}@{step}" for step in steps]
+    command = [*workdirs, f"--config={settings_file}", *FLAGS]
     assert main([*command, f"--out={tmp_path / 'out'}"]) == 0
     assert f"## tiny, checkpoint {steps[-1]}" in capsys.readouterr().out
     results = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
@@ -217,17 +269,110 @@ def test_the_whole_study_of_two_checkpoints(
         own = load_run(trained, checkpoint=step)
         evaluation, _ = own.evaluate(mode="stream")
         assert found["held_out"]["loss"]["mean"] == pytest.approx(evaluation.loss_nats, abs=1e-5)
-        assert found["held_out"]["least_loss"]["mean"] <= found["held_out"]["loss"]["mean"] + 1e-6
-        want = own.draw("abca", characters=40, scales=[1.5], samples=3, seed=0)
-        assert texts["scale 1.5 (temperature 0.667)"] == [
-            "".join(pieces) for pieces in zip(*want, strict=True)
-        ]
-        entropies = [text["entropy"]["mean"] for text in found["settings"]]
-        assert entropies == sorted(entropies, reverse=True)
+        draw = functools.partial(own.draw, "abca", characters=40, samples=4, seed=0)
+        for name, want in {
+            "scale 1.5 (temperature 0.667)": draw(scales=[1.5]),
+            "top_k 1": draw(scales=[1.0], top_k=1),
+            "top_p 0.9": draw(scales=[1.0], top_p=0.9),
+            "min_p 0.3": draw(scales=[1.0], min_p=0.3),
+        }.items():
+            assert texts[name] == ["".join(pieces) for pieces in zip(*want, strict=True)]
+        assert len({*map(tuple, texts.values())}) == len(texts)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         *("README.md", "results.json", "samples.json"),
         *("scale_factor.png", "reliability.png", "entropy_by_place.png"),
     }
+
+
+def _losses_and_entropies(logits_NV: np.ndarray, ids_N: np.ndarray) -> tuple[np.ndarray, ...]:
+    log_p_NV = log_softmax(logits_NV, axis=1)
+    return -log_p_NV[np.arange(len(ids_N)), ids_N], -(np.exp(log_p_NV) * log_p_NV).sum(axis=1)
+
+
+def test_the_numbers_are_those_of_the_logits(trained: Path, settings_file: Path) -> None:
+    run = load_run(trained)
+    draws, settings = load_settings(str(settings_file), ["samples=4", "characters=40"])
+    draws = draws._replace(prompt="abca")
+    human = build_human(run, draws, "valid")
+    found = measure_run("tiny", run, draws, settings, human, split="valid")
+
+    def logits_of(text: str) -> tuple[np.ndarray, np.ndarray]:
+        """Of all characters but the first."""
+        ids_T = run.vocabulary.encode(text).astype(np.int32)
+        state = run.model.initial_state(1, 8)
+        logits_BTV, _ = run.model.apply(run.params, jnp.asarray(ids_T[None, :-1]), state)
+        return np.asarray(logits_BTV[0], np.float64), ids_T[1:]
+
+    entropy_AS = []
+    for text in [*found.of("scale"), found.human]:
+        is_human = text is found.human
+        before = human.before if is_human else ["abca"] * 4
+        read = [logits_of(a + b) for a, b in zip(before, text.samples, strict=True)]
+        own = [(logits_NV[3:], ids_N[3:]) for logits_NV, ids_N in read]
+        surprisals = [_losses_and_entropies(*pair)[0].mean() for pair in own]
+        entropies = [_losses_and_entropies(text.setting.scale * x, ids)[1].mean() for x, ids in own]
+        assert text.surprisal.mean == pytest.approx(np.mean(surprisals), abs=1e-4)
+        assert text.entropy.mean == pytest.approx(np.mean(entropies), abs=1e-4)
+        by_place = [found.mean for found in text.entropy_by_place(10)]
+        assert len(by_place) == 4 and np.mean(by_place) == pytest.approx(text.entropy.mean)
+        entropy_AS += [] if is_human else [entropies]
+
+    dataset = run.dataset()
+    (part,) = dataset.part("valid")
+    logits_NV, ids_N = logits_of(dataset.corpus.text[part.start - 1 : part.stop])
+
+    def loss_at(scale: float) -> float:
+        return float(_losses_and_entropies(scale * logits_NV, ids_N)[0].mean())
+
+    least = minimize_scalar(loss_at, bounds=(0.3, 3.0), method="bounded", options={"xatol": 1e-6})
+    held_out = found.held_out
+    assert held_out.calibrated.mean == pytest.approx(least.x, rel=1e-3)
+    assert held_out.least_loss.mean == pytest.approx(least.fun, abs=2e-6)
+    for scale in (0.21, 0.5, 1.0, 1.03, 2.0, 4.9):
+        assert held_out.loss_at(scale) == pytest.approx(loss_at(scale), abs=1e-5)
+    least_N, _ = _losses_and_entropies(least.x * logits_NV, ids_N)
+    expected = crossing(
+        np.array([0.5, 1.0, 1.5, 2.0]),
+        np.array(entropy_AS).T - least.fun,
+        block=1,
+        others_M=least_N,
+    )
+    assert found.even == pytest.approx(expected, abs=1e-3)
+
+
+def test_human_text_is_held_out_and_what_stands_before_it_too(
+    trained: Path, text_file: Path, tmp_path: Path
+) -> None:
+    names = ["".join(pair) for pair in itertools.product("abcdefgh", repeat=2)]
+    text = " ".join(f"{kind}{name}" for kind in "tv" for name in names for _ in range(20))
+    text_file.write_text(text, encoding="utf-8")
+    changes = {"data.corpus": str(text_file), "split.valid_fraction": 0.5, "train.max_steps": 1}
+    train_and_evaluate(make_tiny_config(**changes), tmp_path / "run")
+    run = load_run(tmp_path / "run")
+    human = build_human(run, Draws("tab", 6, 50, 0), "valid")
+    (part,) = run.dataset().part("valid")
+    held_out = text[part.start : part.stop]
+    for before, sample in zip(human.before, human.judge.others, strict=True):
+        assert len(before) == 3 and len(sample) == 50 and before + sample in held_out
+    assert all(sample in held_out for sample in human.judge.reference)
+    assert {word[0] for word in human.judge.words} == {"t"}
+    found = human.judge.human.word_validity
+    assert found is not None and found.mean == 0
+
+
+def test_the_star_is_where_human_text_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures: list[Figure] = []
+    monkeypatch.setattr(pictures, "save_figure", lambda figure, path: figures.append(figure))
+    found = _findings()
+    pictures.save_picture([found], tmp_path / "x.png", about="")
+    left = figures[0].axes[0]
+    stars = [line for line in left.lines if line.get_marker() == "*"]
+    human = found.human.judgement
+    assert human.word_validity is not None
+    (star,) = stars
+    xs, ys = star.get_data()
+    assert (xs[0], ys[0]) == (human.distinct_6grams.mean, human.word_validity.mean)
+    assert left.get_xlabel().startswith("diversity") and left.get_ylabel().startswith("validity")
 
 
 @pytest.mark.parametrize(
@@ -237,15 +382,30 @@ def test_the_whole_study_of_two_checkpoints(
         (["--workdir=RUN", "--temperature=2"], "unknown argument --temperature"),
         (["--workdir=RUN", "--split=test"], "test"),
         (["--workdir=RUN", "--config.samples=1000"], "has room for"),
+        (["--workdir=RUN", "--config.samples=3"], "samples=3 is not allowed"),
         (["--workdir=RUN@7"], "7"),
         (["--workdir=RUN", "--out=docs/sequence_length"], "is not of this study"),
+        (["--workdir=RUN", "--out=OTHERS"], "OTHERS/results.json is not of this study"),
+        (["--workdir=RUN", "--out=OTHERS/results.json"], "is not a folder: choose another"),
+        (["--workdir=RUN", "--out="], "--out is an empty text"),
+        (["--workdir=RUN", "--workdir=RUN@best"], "a run is named twice"),
     ],
-    ids=["run", "flag", "split", "much", "checkpoint", "page"],
+    ids=[
+        *("run", "flag", "split", "much", "little", "checkpoint", "page"),
+        *("results", "file", "empty", "twice"),
+    ],
 )
 def test_mistakes_are_told_in_a_line(
-    trained: Path, flags: list[str], says: str, capsys: pytest.CaptureFixture[str]
+    trained: Path,
+    flags: list[str],
+    says: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    typed = [flag.replace("RUN", str(trained)) for flag in flags]
+    (tmp_path / "OTHERS").mkdir()
+    (tmp_path / "OTHERS" / "results.json").write_text("mine")
+    places = {"RUN": str(trained), "OTHERS": str(tmp_path / "OTHERS")}
+    typed = [functools.reduce(lambda text, x: text.replace(*x), places.items(), f) for f in flags]
     try:
         status = main(typed)
     except SystemExit as stop:
@@ -253,3 +413,4 @@ def test_mistakes_are_told_in_a_line(
     printed = capsys.readouterr().err
     assert status == 2 and says in printed.splitlines()[-1]
     assert len(printed.splitlines()) == 1
+    assert (tmp_path / "OTHERS" / "results.json").read_text() == "mine"

@@ -145,6 +145,19 @@ def test_the_halves_of_the_human_text_lie_one_between_the_other() -> None:
     assert list(merged) == human
 
 
+def test_one_half_of_the_human_text_is_judged_by_the_other() -> None:
+    judge = build_judge(TEXT, TRAIN, ["x" * 30, "y" * 30] * 4)  # nothing is in both
+    assert judge.human.divergence_bits.mean == pytest.approx(1)
+    assert judge.human.excess_bits == pytest.approx((1, 1, 1))
+
+
+def test_only_words_of_the_training_part_are_known() -> None:
+    train = (range(5), range(11, 17))  # not the boat
+    judge = build_judge(" sea  boat  calm ", train, ["." * 30] * 4)
+    judgement = judge.judge([" sea boat calm boat ".ljust(30)] * 2)
+    assert judgement.word_validity == Interval(0.5, 0.5, 0.5)
+
+
 def test_a_judgement_is_plain_data() -> None:
     judge = _judge(3)
     for judgement in (judge.human, judge.judge(["\n" * 200] * 3)):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from charlm_jax.text_metrics import (
     compressed_bits,
     divergence_shares,
+    excess_shares,
     grams,
     is_new,
     is_repeated,
@@ -164,3 +165,46 @@ def test_shares_of_a_divergence_spread_as_it_does() -> None:
     spread = np.std([shares_S.mean() for shares_S in shares], ddof=1)
     estimated = np.mean([shares_S.std(ddof=1) / math.sqrt(20) for shares_S in shares])
     assert estimated == pytest.approx(spread, rel=0.25)
+
+
+def test_an_excess_by_hand() -> None:
+    one, other = ["abcde"] * 4, ["vwxyz"] * 5
+    assert excess_shares(one, other, length=4).mean() == pytest.approx(1)
+    assert excess_shares(one, one, length=4).mean() == pytest.approx(0, abs=1e-12)
+    assert len(excess_shares(other, one, length=4)) == 5  # one of them is in neither half
+    # abcd and bcde against abcd alone, and no half differs from the other.
+    found = excess_shares(["abcde"] * 4, ["abcd"] * 4, length=4)
+    assert found.mean() == pytest.approx(1.5 - 0.75 * math.log2(3))
+
+
+def _draw_texts(noise: np.random.Generator, scale: float) -> list[str]:
+    """Samples of words of three letters, whose frequencies the scale makes more or less even."""
+    weights = (1.0 / np.arange(1, 401)) ** scale
+    drawn = noise.choice(400, (24, 60), p=weights / weights.sum())
+    return ["".join(f"{word:03d}" for word in row) for row in drawn]
+
+
+def test_the_excess_is_least_for_the_source_and_the_divergence_is_not() -> None:
+    noise = np.random.default_rng(0)
+    scales = (0.6, 1.0, 1.4)
+    found = np.empty((2, 12, len(scales)))
+    for number in range(12):
+        others = _draw_texts(noise, 1.0)
+        for place, scale in enumerate(scales):
+            samples = _draw_texts(noise, scale)
+            for which, measure in enumerate((excess_shares, divergence_shares)):
+                found[which, number, place] = measure(samples, others, length=6).mean()
+    excess, divergence = found.mean(axis=1)
+    error = found[0, :, 1].std(ddof=1) / math.sqrt(12)
+    assert abs(excess[1]) < 3 * error < 0.02
+    assert min(excess[0], excess[2]) > 3 * error
+    assert divergence.argmin() == 2 and divergence[1] > 0.2
+
+
+def test_shares_of_an_excess_spread_as_it_does() -> None:
+    noise = np.random.default_rng(1)
+    others = _draw_texts(noise, 1.0)
+    shares = [excess_shares(_draw_texts(noise, 1.3), others, length=6) for _ in range(60)]
+    spread = np.std([shares_S.mean() for shares_S in shares], ddof=1)
+    estimated = np.mean([shares_S.std(ddof=1) / math.sqrt(24) for shares_S in shares])
+    assert estimated == pytest.approx(spread, rel=0.35)

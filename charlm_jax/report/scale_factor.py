@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
@@ -24,6 +23,7 @@ _LOOKS: Mapping[str, Mapping[str, Any]] = {
 _BLUE, _RED, _GREEN, _GREY = "#0072b2", "#d55e00", "#009e73", "#666666"
 _NEAR = 0.1  # shares on all sides of human text, in the inset
 _LINEAR = 0.001  # below it shares are drawn on a linear axis, which has a 0
+PLACES = 25  # characters of a sample whose entropy is averaged
 _TICKS = (0.25, 0.5, 1, 2, 4)
 _RATIOS = (0.1, 0.25, 0.5, 0.7, 1, 1.4, 2, 4, 10)
 
@@ -90,7 +90,7 @@ def save_reliability(findings: Sequence[Findings], path: Path) -> Path:
 
 
 def save_entropy_by_place(findings: Sequence[Findings], path: Path, *, about: str) -> Path:
-    """Entropy of what is drawn, by characters drawn before: whether text drifts.
+    """Entropy of what is drawn, by characters drawn before, beside human text: whether text drifts.
 
     Args:
       findings: of the runs.
@@ -106,13 +106,9 @@ def save_entropy_by_place(findings: Sequence[Findings], path: Path, *, about: st
         texts = [text for text in found.of("scale") if text.setting.scale in TEXTBOOK_SCALES]
         looks = ((_RED, "--"), (_BLUE, "-"), (_GREEN, "-."))
         for text, (color, style) in zip(texts, looks, strict=False):
-            smooth_T = _in_steps(text.entropy_T)
-            places = [25 * (step + 0.5) for step in range(len(smooth_T))]
-            label = f"scale {text.setting.scale:g}"
-            axes.plot(places, smooth_T, style, color=color, label=label, linewidth=1.8)
-        human = found.held_out.least_loss.mean
-        axes.axhline(human, color=_GREY, linestyle=":", label="held-out text, least loss")
-        axes.set_xlabel("characters drawn before, in steps of 25")
+            _by_place(axes, text, f"scale {text.setting.scale:g}", color=color, style=style)
+        _by_place(axes, found.human, "held-out text, scale 1", color=_GREY, style=":")
+        axes.set_xlabel(f"characters before, in steps of {PLACES}")
         axes.set_title(found.name, fontsize=9.5, parse_math=False)
         _tidy(axes)
     grid[0, 0].set_ylabel("entropy, nats per character")
@@ -123,9 +119,10 @@ def save_entropy_by_place(findings: Sequence[Findings], path: Path, *, about: st
     return path
 
 
-def _in_steps(entropy_T: np.ndarray) -> list[float]:
-    starts = range(0, len(entropy_T), 25)
-    return [float(np.mean(entropy_T[start : start + 25])) for start in starts]
+def _by_place(axes: Axes, text: Text, label: str, *, color: str, style: str) -> None:
+    found = text.entropy_by_place(PLACES)
+    places = [PLACES * (step + 0.5) for step in range(len(found))]
+    _curve(axes, places, found, label=label, color=color, marker="", linestyle=style)
 
 
 def _validity_by_diversity(axes: Axes, found: Findings) -> None:
@@ -134,7 +131,7 @@ def _validity_by_diversity(axes: Axes, found: Findings) -> None:
     axes.set_ylabel("validity: words that the training text has, share")
     axes.legend(frameon=False, fontsize=9, loc="lower left")
     _tidy(axes)
-    human = found.human
+    human = found.human.judgement
     if human.word_validity is None:
         return
     near = axes.inset_axes((0.36, 0.16, 0.5, 0.62))
@@ -156,7 +153,7 @@ def _curves_to_human(axes: Axes, found: Findings) -> None:
         for text, x, y in zip(texts, xs, ys, strict=True):
             if varied == "scale" and text.setting.scale in TEXTBOOK_SCALES:
                 _mark_scale(axes, text.setting.scale, (x, y))
-    human = found.human
+    human = found.human.judgement
     if human.word_validity is not None:
         star = (human.distinct_6grams.mean, human.word_validity.mean)
         axes.plot(*star, "*", color="black", markersize=15, label="held-out human text", zorder=6)
@@ -210,11 +207,15 @@ def _copied_by_scale(axes: Axes, found: Findings) -> None:
     repeated = [text.judgement.repeated for text in texts]
     _curve(axes, scales, copied, label="24-grams copied from training", color=_RED)
     _curve(axes, scales, repeated, label="repeated within the sample", color=_BLUE, marker="s")
-    axes.axhline(found.human.copied.mean, color=_RED, linestyle=":", label="copied, human text")
-    axes.axhline(found.human.repeated.mean, color=_BLUE, linestyle="--", label="repeated, human")
+    axes.axhline(
+        found.human.judgement.copied.mean, color=_RED, linestyle=":", label="copied, human text"
+    )
+    axes.axhline(
+        found.human.judgement.repeated.mean, color=_BLUE, linestyle="--", label="repeated, human"
+    )
     axes.set_yscale("symlog", linthresh=_LINEAR)
     axes.set_ylim(0, 1)
-    axes.set_ylabel(f"share of characters (logarithmic from {_LINEAR:g} on)")
+    axes.set_ylabel(f"share (logarithmic from {_LINEAR:g} on)")
     axes.legend(frameon=False, fontsize=9, loc="upper left")
     _over_scale(axes)
 
@@ -243,11 +244,19 @@ def _curve(
     label: str,
     color: str,
     marker: str = "o",
+    linestyle: str = "-",
 ) -> None:
     lows, highs = [p.low for p in points], [p.high for p in points]
     axes.fill_between(xs, lows, highs, color=color, alpha=0.16, linewidth=0)
     means = [p.mean for p in points]
-    axes.plot(xs, means, marker=marker, color=color, label=label, linewidth=1.8, markersize=4.5)
+    axes.plot(
+        *(xs, means, linestyle),
+        marker=marker,
+        color=color,
+        label=label,
+        linewidth=1.8,
+        markersize=4.5,
+    )
 
 
 def _tidy(axes: Axes) -> None:

@@ -1,5 +1,6 @@
 """What the study of scale factors found, in sentences made from its numbers."""
 
+import math
 from collections.abc import Sequence
 
 from charlm_jax.statistics import Interval
@@ -15,15 +16,28 @@ def answer(findings: Findings) -> list[str]:
     paragraphs = [_calibration(findings), _even(findings)]
     scales = findings.of("scale")
     if scales:
-        paragraphs += [_nearest(scales, findings.human), _limits(scales, findings.human)]
-        paragraphs.append(_recommended(scales, findings.human))
+        human = findings.human.judgement
+        paragraphs += [_nearest(scales), _limits(scales, human), _recommended(scales, human)]
     paragraphs += [_truncations(findings)] if len(scales) < len(findings.texts) else []
     return [*paragraphs, _copies(findings)]
 
 
+def excess_of(text: Text) -> Interval:
+    """By how much more its strings of 4 characters and human ones differ than either do."""
+    found = text.judgement.excess_bits
+    assert found is not None  # of fewer samples there is no study
+    return found
+
+
 def nearest(texts: Sequence[Text]) -> Text:
-    """The one whose strings of 4 characters diverge least from human text."""
-    return min(texts, key=lambda text: text.judgement.divergence_bits.mean)
+    """The one whose strings of 4 characters exceed human text's own differences least."""
+    return min(texts, key=lambda text: excess_of(text).mean)
+
+
+def alike(texts: Sequence[Text], best: Text) -> list[Text]:
+    """Those that are not clearly farther from human text than the nearest."""
+    most = excess_of(best).high
+    return [text for text in texts if text is not best and excess_of(text).low < most]
 
 
 def _calibration(findings: Findings) -> str:
@@ -33,8 +47,10 @@ def _calibration(findings: Findings) -> str:
         verdict = "the model is not as sure as it could be"
     elif found.high < 1:
         verdict = "the model is too sure of itself"
+    elif math.isfinite(found.low):
+        verdict = "the model is not shown to be too sure of itself, or not sure enough"
     else:
-        verdict = "the model is as sure as it should be"
+        verdict = "so little text does not say how far that is from 1"
     return (
         f"The held-out loss is least at scale {found.in_words(3)}: {verdict}. It is "
         f"{held_out.least_loss.mean:.4f} nats per character there, and {held_out.loss.mean:.4f} at "
@@ -55,27 +71,22 @@ def _even(findings: Findings) -> str:
     )
 
 
-def _nearest(texts: Sequence[Text], human: Judgement) -> str:
+def _nearest(texts: Sequence[Text]) -> str:
     best = nearest(texts)
-    found = best.judgement.divergence_bits
-    alike = [
-        f"{text.setting.scale:g}"
-        for text in texts
-        if text is not best and text.judgement.divergence_bits.low < found.high
-    ]
+    others = [f"{text.setting.scale:g}" for text in alike(texts, best)]
     words = (
         f"Most like held-out text is what is drawn at scale {best.setting.scale:g}: its strings of "
-        f"four characters diverge by {found.in_words(3)} bits, where as much other "
-        f"human text does by {human.divergence_bits.in_words(3)}"
+        f"four characters and those of held-out text diverge by {excess_of(best).in_words(3)} bits "
+        f"more than either do among themselves"
     )
-    return f"{words}; not clearly farther: {', '.join(alike)}." if alike else f"{words}."
+    return f"{words}; not clearly farther: {', '.join(others)}." if others else f"{words}."
 
 
 def _limits(texts: Sequence[Text], human: Judgement) -> str:
     parts = []
     least, most = human.word_validity, human.repeated
     if least is not None:
-        known = "words are as often known to the training text as a human's"
+        known = "words are at least as often known to the training text as a human's"
         parts.append(
             f"{known} ({least.in_words(3)}) "
             f"{_from_on(texts, [_is_spelt(text, least) for text in texts])}"
@@ -106,6 +117,8 @@ def _from_on(texts: Sequence[Text], holds: Sequence[bool]) -> str:
 
 def _recommended(texts: Sequence[Text], human: Judgement) -> str:
     best = nearest(texts)
+    if len(alike(texts, best)) == len(texts) - 1:
+        return "Nothing is recommended: so little text does not tell these scales apart."
     words = (
         f"Recommended for text like the book's: scale {best.setting.scale:g}, with "
         f"{_shares(best.judgement)} (a human's: {_shares(human)})"
@@ -132,10 +145,9 @@ def _truncations(findings: Findings) -> str:
     for varied in dict.fromkeys(text.setting.varied for text in findings.texts):
         best = nearest(findings.of(varied))
         parts.append(
-            f"{best.setting.name}, {best.judgement.divergence_bits.in_words(3)} bits, "
-            f"{_shares(best.judgement)}"
+            f"{best.setting.name}, {excess_of(best).in_words(3)} bits, {_shares(best.judgement)}"
         )
-    return f"The best of each kind by the same divergence: {'; '.join(parts)}."
+    return f"The nearest of each kind, by the same measure: {'; '.join(parts)}."
 
 
 def _copies(findings: Findings) -> str:
@@ -145,7 +157,7 @@ def _copies(findings: Findings) -> str:
     words = (
         f"Of all strings of 24 characters, {most.judgement.copied.in_words(4)} stand in the "
         f"training text at {most.setting.name}, where most do; of held-out text "
-        f"{findings.human.copied.in_words(4)} do."
+        f"{findings.human.judgement.copied.in_words(4)} do."
     )
     if copy is None:
         return words

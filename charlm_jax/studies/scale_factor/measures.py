@@ -1,9 +1,9 @@
 """What a run's text is like under every setting, and how sure the run is of held-out text.
 
-Letters of this module: N held-out characters, S samples, T characters of each, A scale factors.
+Letters of this module: N held-out characters, S samples, T characters of each, A scale factors,
+B rows of a batch.
 """
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -12,9 +12,9 @@ import numpy as np
 
 from charlm_jax.calibration import (
     Bin,
-    Predictions,
     calibrated_scale,
     crossing,
+    loss_between,
     measure_predictions,
     reliability,
     scale_grid,
@@ -27,7 +27,7 @@ from charlm_jax.policies import Policy, build_policy
 from charlm_jax.run import Run
 from charlm_jax.sampling import sample_keys
 from charlm_jax.statistics import Interval, mean_interval
-from charlm_jax.studies.scale_factor.settings import Draws, Setting
+from charlm_jax.studies.scale_factor.settings import AS_IT_IS, Draws, Setting
 from charlm_jax.text_judge import Judgement, TextJudge, build_judge, human_samples
 from charlm_jax.types import CharlmError
 
@@ -38,16 +38,15 @@ _PROMPT = 40  # characters of held-out text, where the wanted prompt does not do
 
 
 class Text(NamedTuple):
-    """What was drawn under one setting.
+    """What was drawn under one setting, or human text as if it had been, at scale 1.
 
     Attributes:
       setting: of the policy.
       samples: the texts, without the prompt.
       judgement: measures of text.
-      surprisal: nats per character, of the model at scale 1 at its own text.
+      surprisal: nats per character, of the model at scale 1 at the text.
       entropy: nats per character, of what each was drawn from.
-      entropy_T: the same by place, mean over samples.
-      entropy_S: the same by sample, mean over places.
+      entropy_ST: nats, of what every character was drawn from.
     """
 
     setting: Setting
@@ -55,8 +54,12 @@ class Text(NamedTuple):
     judgement: Judgement
     surprisal: Interval
     entropy: Interval
-    entropy_T: np.ndarray
-    entropy_S: np.ndarray
+    entropy_ST: np.ndarray
+
+    def entropy_by_place(self, step: int) -> list[Interval]:
+        """Entropy, nats per character, of the first so many places, the next, ..."""
+        starts = range(0, self.entropy_ST.shape[1], step)
+        return [_over_samples(self.entropy_ST[:, start : start + step]) for start in starts]
 
 
 class HeldOut(NamedTuple):
@@ -68,6 +71,7 @@ class HeldOut(NamedTuple):
       least_loss: nats per character at the calibrated scale.
       calibrated: the scale at which the loss is least.
       loss_A: at the scales of `GRID_A`.
+      entropy_A: of what would be drawn in the place of this text, at these scales.
       bins: of the reliability diagram.
       least_loss_N: nats, at the calibrated scale.
     """
@@ -77,12 +81,13 @@ class HeldOut(NamedTuple):
     least_loss: Interval
     calibrated: Interval
     loss_A: np.ndarray
+    entropy_A: np.ndarray
     bins: Sequence[Bin]
     least_loss_N: np.ndarray
 
     def loss_at(self, scale: float) -> float:
         """The loss at a scale of the grid's range, in nats per character."""
-        return float(np.interp(math.log(scale), np.log(GRID_A), self.loss_A))
+        return float(loss_between(scale, GRID_A, self.loss_A, self.entropy_A))
 
 
 class Findings(NamedTuple):
@@ -91,7 +96,7 @@ class Findings(NamedTuple):
     Attributes:
       name: of the run and its checkpoint.
       held_out: how sure the run is of it.
-      human: held-out text, judged as if it had been drawn.
+      human: held-out text, measured as if it had been drawn.
       texts: what was drawn, by setting.
       even: the scale at which what is drawn has as much entropy as the human text; None if that
         lies outside the settings.
@@ -99,7 +104,7 @@ class Findings(NamedTuple):
 
     name: str
     held_out: HeldOut
-    human: Judgement
+    human: Text
     texts: Sequence[Text]
     even: Interval | None
 
@@ -144,14 +149,39 @@ def name_runs(runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def build_run_judge(run: Run, draws: Draws, split: str) -> TextJudge:
-    """A judge of as much text as is drawn under a setting."""
-    dataset = run.dataset()
+class Human(NamedTuple):
+    """Held-out text for drawn text to be set beside.
+
+    Attributes:
+      judge: of as much text as is drawn under a setting.
+      before: what stands before each of `judge.others`, as many characters as the prompt has.
+    """
+
+    judge: TextJudge
+    before: Sequence[str]
+
+
+def build_human(run: Run, draws: Draws, split: str) -> Human:
+    """Cut held-out text into samples, half of them to judge by and half to be judged.
+
+    Which is which is drawn by chance. Were it every other one, each would have a neighbour on the
+    other side, and two halves of the book would be more alike than two draws from it.
+
+    Raises:
+      CharlmError: not so much is held out.
+    """
+    dataset, before = run.dataset(), len(draws.prompt)
     text = dataset.corpus.text
     human = human_samples(
-        text, dataset.part(split), samples=2 * draws.samples, characters=draws.characters
+        text,
+        dataset.part(split),
+        samples=2 * draws.samples,
+        characters=before + draws.characters,
     )
-    return build_judge(text, dataset.part("train"), human)
+    order = np.random.default_rng(0).permutation(len(human))
+    human = [human[place] for place in order]
+    judge = build_judge(text, dataset.part("train"), [sample[before:] for sample in human])
+    return Human(judge, [sample[:before] for sample in human[1::2]])
 
 
 def measure_run(
@@ -159,7 +189,7 @@ def measure_run(
     run: Run,
     draws: Draws,
     settings: Sequence[Setting],
-    judge: TextJudge,
+    human: Human,
     *,
     split: str,
 ) -> Findings:
@@ -170,7 +200,7 @@ def measure_run(
       run: that draws, its state carried.
       draws: how much.
       settings: to draw under.
-      judge: of such text; see `build_run_judge`.
+      human: text of the same amount; see `build_human`.
       split: the held-out part.
 
     Raises:
@@ -182,10 +212,13 @@ def measure_run(
         by_varied.setdefault(setting.varied, []).append(setting)
     prompt_N = run.vocabulary.encode(draws.prompt)
     texts = [
-        text for alike in by_varied.values() for text in _draw(run, prompt_N, draws, alike, judge)
+        text
+        for alike in by_varied.values()
+        for text in _draw(run, prompt_N, draws, alike, human.judge)
     ]
     scales = [text for text in texts if text.setting.varied == "scale"]
-    return Findings(name, held_out, judge.human, texts, _even_scale(scales, held_out))
+    even = _even_scale(scales, held_out)
+    return Findings(name, held_out, _read_human(run, human), texts, even)
 
 
 def measure_held_out(run: Run, split: str) -> HeldOut:
@@ -202,24 +235,18 @@ def measure_held_out(run: Run, split: str) -> HeldOut:
     found_NX = score(run.params, jnp.asarray(dataset.ids_N), part)
     predictions = split_predictions(found_NX, len(GRID_A))
     calibrated = calibrated_scale(GRID_A, predictions)
-    least_loss_N = _at(calibrated.mean, predictions)
+    by_scale = GRID_A, predictions.loss_NA, predictions.entropy_NA
+    least_loss_N = loss_between(calibrated.mean, *by_scale)
     return HeldOut(
         characters=len(found_NX),
-        loss=mean_interval([_at(1.0, predictions)]),
+        loss=mean_interval([loss_between(1.0, *by_scale)]),
         least_loss=mean_interval([least_loss_N]),
         calibrated=calibrated,
         loss_A=predictions.loss_NA.mean(axis=0, dtype=np.float64),
+        entropy_A=predictions.entropy_NA.mean(axis=0, dtype=np.float64),
         bins=reliability(predictions),
         least_loss_N=least_loss_N,
     )
-
-
-def _at(scale: float, predictions: Predictions) -> np.ndarray:
-    """loss_N at a scale, straight between two of the grid over its logarithm."""
-    place = np.interp(math.log(scale), np.log(GRID_A), np.arange(len(GRID_A)))
-    left = min(int(place), len(GRID_A) - 2)
-    low_N, high_N = predictions.loss_NA[:, left], predictions.loss_NA[:, left + 1]
-    return np.asarray(low_N + (place - left) * (high_N - low_N))
 
 
 def _draw(
@@ -239,19 +266,33 @@ def _draw(
     for number, setting in enumerate(settings):
         own = slice(number * samples, (number + 1) * samples)
         drawn = [run.vocabulary.decode(ids_T) for ids_T in ids_BT[own]]
-        surprisal_S, entropy_S = (x_BT[own].mean(axis=1, dtype=np.float64) for x_BT in scores)
-        texts.append(
-            Text(
-                setting,
-                drawn,
-                judge.judge(drawn),
-                surprisal=mean_interval([surprisal_S], block=1),
-                entropy=mean_interval([entropy_S], block=1),
-                entropy_T=scores.entropy_BT[own].mean(axis=0, dtype=np.float64),
-                entropy_S=entropy_S,
-            )
-        )
+        own_scores = Drawn(*(x_BT[own] for x_BT in scores))
+        texts.append(_measured(setting, drawn, judge.judge(drawn), own_scores))
     return texts
+
+
+def _read_human(run: Run, human: Human) -> Text:
+    """What the run makes of human text, each sample read from what stands before it on."""
+    samples = human.judge.others
+    before_BN, ids_BT = (
+        np.stack([run.vocabulary.encode(text) for text in texts])
+        for texts in (human.before, samples)
+    )
+    policy = build_policy(scale=[1.0] * len(samples))
+    score = make_drawn_scorer(run.model, context=run.config.data.sequence_length)
+    scores = score(run.params, before_BN, ids_BT, policy)
+    return _measured(AS_IT_IS, samples, human.judge.human, scores)
+
+
+def _measured(
+    setting: Setting, samples: Sequence[str], judgement: Judgement, scores: Drawn
+) -> Text:
+    surprisal, entropy = (_over_samples(x_ST) for x_ST in scores)
+    return Text(setting, samples, judgement, surprisal, entropy, scores.entropy_BT)
+
+
+def _over_samples(x_ST: np.ndarray) -> Interval:
+    return mean_interval([x_ST.mean(axis=1, dtype=np.float64)], block=1)
 
 
 def _draw_rows(
@@ -278,7 +319,8 @@ def _even_scale(texts: Sequence[Text], held_out: HeldOut) -> Interval | None:
     is_usable_A = (scales_A > 0) & np.isfinite(scales_A)
     if is_usable_A.sum() < 2:
         return None
-    entropy_SA = np.stack([text.entropy_S for text in ordered], axis=1)[:, is_usable_A]
+    by_sample = [text.entropy_ST.mean(axis=1, dtype=np.float64) for text in ordered]
+    entropy_SA = np.stack(by_sample, axis=1)[:, is_usable_A]
     return crossing(
         scales_A[is_usable_A],
         entropy_SA - held_out.least_loss.mean,

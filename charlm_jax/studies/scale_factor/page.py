@@ -7,7 +7,7 @@ from pathlib import Path
 
 from charlm_jax.statistics import Interval
 from charlm_jax.studies.markdown import head, row
-from charlm_jax.studies.scale_factor.answer import TEXTBOOK_SCALES, answer, nearest
+from charlm_jax.studies.scale_factor.answer import TEXTBOOK_SCALES, answer, excess_of, nearest
 from charlm_jax.studies.scale_factor.measures import Findings, Text
 from charlm_jax.studies.scale_factor.settings import Draws
 from charlm_jax.text_judge import Judgement
@@ -18,11 +18,18 @@ METHOD = """\
 Under every setting the same number of samples goes on from the same prompt, with the same noise.
 What is measured of them (charlm_jax/text_judge.py says how) is measured of as much held-out text,
 cut into pieces of the same length: the human row. Surprisal is what a sample costs the model at
-scale 1, entropy that of what each character was drawn from, both in nats per character; held-out
-loss is that of held-out text at the same scale, the state carried through it. Intervals are 95 %,
-over samples; those of losses and of the scale of least loss are over blocks of 1,000 characters,
-that of the scale of even entropy over both.
-A truncation acts before the scale, which is 1 there."""
+scale 1, entropy that of what each character was drawn from, both in nats per character; human text
+is read from the characters before it on, as many as the prompt has. Held-out loss is that of the
+whole held-out part at the same scale (of the human row: 1), the state carried through it. Intervals
+are 95 %, over samples; those of losses and of the scale of least loss are over blocks of 1,000
+characters, that of the scale of even entropy over both.
+
+The divergence from human text is largely due to how little text there is, and less so for text that
+is surer of itself: it favours sharp text. The excess is by how much drawn and human text diverge
+more than halves of either do from one another: 0 for a perfect imitation at every amount of text.
+It says which setting is most like human text.
+
+A truncation acts before the scale, which is 1 where none is named."""
 
 _MEASURES = (
     ("words known", "word_validity", 3),
@@ -33,6 +40,7 @@ _MEASURES = (
     ("24-grams copied", "copied", 4),
     ("longest copy", "longest_copy_characters", 1),
     ("divergence, bits", "divergence_bits", 3),
+    ("excess, bits", "excess_bits", 3),
 )
 _SNIPPET_WIDTH, _SNIPPET_LINES = 38, 12
 
@@ -87,7 +95,7 @@ def _column(text: Text, prompt: str) -> list[str]:
 def _runs(findings: Sequence[Findings]) -> Iterable[str]:
     yield from head(
         *("run", "held-out loss at scale 1", "least loss", "at scale", "even entropy at scale"),
-        *("nearest scale", "its divergence, bits"),
+        *("nearest scale", "its excess, bits"),
     )
     for found in findings:
         held_out, scales = found.held_out, found.of("scale")
@@ -96,7 +104,7 @@ def _runs(findings: Sequence[Findings]) -> Iterable[str]:
             *(found.name, _ends(held_out.loss, 4), _ends(held_out.least_loss, 4)),
             *(_ends(held_out.calibrated, 3), _ends(found.even, 3)),
             "" if best is None else f"{best.setting.scale:g}",
-            "" if best is None else _ends(best.judgement.divergence_bits, 3),
+            "" if best is None else _ends(excess_of(best), 3),
         )
 
 
@@ -111,8 +119,12 @@ def _table(findings: Findings) -> Iterable[str]:
             *(_ends(text.surprisal, 3), _ends(text.entropy, 3)),
             "" if loss is None else f"{loss:.4f}",
         )
-    human = findings.held_out.loss
-    yield row("human", *_measures(findings.human), _ends(human, 3), "", _ends(human, 4))
+    human = findings.human
+    yield row(
+        *("human", *_measures(human.judgement)),
+        *(_ends(human.surprisal, 3), _ends(human.entropy, 3)),
+        f"{findings.held_out.loss.mean:.4f}",
+    )
 
 
 def _is_on_grid(text: Text) -> bool:

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from charlm_jax.config_files import load_fields, sweep_points
+from charlm_jax.config_files import load_fields, split_override, sweep_points
+from charlm_jax.limits import require_within
 from charlm_jax.sampling import temperature
 from charlm_jax.types import CharlmError
 
@@ -34,10 +35,20 @@ class Setting(NamedTuple):
 
     @property
     def name(self) -> str:
-        """In words."""
+        """In words: what is varied, and what else is not as it is."""
+        own = f"{self.varied} {self.value:g}"
         if self.varied == "scale":
-            return f"scale {self.scale:g} (temperature {temperature(self.scale):.3g})"
-        return f"{self.varied} {self.value:g}"
+            own += f" (temperature {temperature(self.scale):.3g})"
+        rest = [
+            f"{name} {getattr(self, name):g}"
+            for name in POLICY
+            if name != self.varied and getattr(self, name) != getattr(AS_IT_IS, name)
+        ]
+        return ", ".join([own, *rest])
+
+
+AS_IT_IS = Setting("scale", scale=1.0, top_k=0, top_p=1.0, min_p=0.0)
+"""The model's own distribution."""
 
 
 class Draws(NamedTuple):
@@ -64,8 +75,8 @@ def load_settings(spec: str, overrides: Sequence[str] = ()) -> tuple[Draws, list
       overrides: texts such as `samples=10`.
 
     Raises:
-      CharlmError: no such file, a field that is missing or unknown, a point that varies something
-        else than one of `POLICY`.
+      CharlmError: no such file, a field that is missing, unknown or out of range, a point that
+        varies something else than one of `POLICY`, an override of what the points vary.
     """
     fields = load_fields(spec, overrides)
     wanted = {*Draws._fields, *POLICY}
@@ -73,8 +84,15 @@ def load_settings(spec: str, overrides: Sequence[str] = ()) -> tuple[Draws, list
         odd = ", ".join(sorted(set(fields) ^ wanted))
         raise CharlmError(f"{spec} is no sweep of drawing: missing or not known in it: {odd}")
     draws = Draws(**{name: fields.pop(name) for name in Draws._fields})
+    require_within("seed", draws.seed, 0, 2**32 - 1)
+    require_within("samples", draws.samples, 4, 2**31 - 1)  # halves of which are compared
     settings = []
-    for number, point in enumerate(sweep_points(spec), start=1):
+    points = sweep_points(spec)
+    of_points = {name for point in points for name in point}
+    for name, _ in map(split_override, overrides):
+        if name in of_points:
+            raise CharlmError(f"{spec} varies config.{name}: leave it out")
+    for number, point in enumerate(points, start=1):
         if len(point) != 1 or not set(point) <= set(POLICY):
             raise CharlmError(
                 f"point {number} of {spec} is {dict(point)!r}: it must vary one of "
