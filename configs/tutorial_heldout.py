@@ -5,7 +5,7 @@
 Cost: 90 to 98 s an epoch alone on a 2-core AMD EPYC with AVX2, so some 32 minutes for all 20.
 
 Expected: held-out loss (window of 40) 2.006 nats per character after the first epoch, 1.347 after
-10, 1.334 after 12, best after 15 with 1.331 (training loss 1.102), 1.334 after 16, 1.346 after 20
+10, 1.334 after 12, best after 15 with 1.331 (training loss 1.102), 1.334 after 16, 1.347 after 20
 (training loss 1.030).
 """
 
