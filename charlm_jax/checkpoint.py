@@ -165,7 +165,8 @@ class Checkpoints:
         if which.isascii() and which.isdecimal() and int(which) in steps:
             return int(which)
         raise CharlmError(
-            f"no checkpoint {which!r}: name best, latest or one of {', '.join(map(str, steps))}"
+            f"{self._folder.parent} has no checkpoint {which!r}: name best, latest or one of "
+            f"{', '.join(map(str, steps))}"
         )
 
     def _losses(self) -> tuple[list[int], list[DamagedCheckpoint]]:

@@ -66,8 +66,8 @@ class Judgement(NamedTuple):
       longest_copy_characters: the longest run that a sample has in common with the training text,
         mean over samples.
       divergence_bits: Jensen-Shannon divergence from human text, see `divergence_shares`.
-      excess_bits: by how much more drawn and human text diverge than either does from itself, see
-        `excess_shares`; None of fewer than 4 samples.
+      excess_bits: by how much more drawn and human text diverge than the two do from themselves,
+        see `excess_shares`; None of fewer than 4 samples.
       longest_copy: the longest run of all, and where it stands.
     """
 
@@ -105,10 +105,10 @@ class TextJudge:
     def human(self) -> Judgement:
         """Human text under the same measures: what the best of imitations would come to.
 
-        Its divergence is the floor: by so much do two amounts of held-out text differ (0.23 bits
-        for the last tenth of The Mysterious Island). A model has read other chapters, which differ
-        from these by more: samples of the training part, judged as if they had been drawn, say how
-        near a perfect imitation of it would come (0.27 bits).
+        Its divergence is that of two amounts of held-out text (0.23 bits for the last tenth of The
+        Mysterious Island); samples of the training part, judged as if they had been drawn, come to
+        0.27 bits, for they are of other chapters. Text that is surer than the book's may come below
+        either. Its excess is 0, but for chance.
         """
         return self.judge(self.others)
 

@@ -104,12 +104,14 @@ def test_the_answer_says_what_the_numbers_say() -> None:
     assert "least at scale 0.800 [0.790, 0.810]: the model is too sure of itself" in words
     assert "1.3500 nats per character there, and 1.4000 at scale 1" in words
     assert "1.3500 nats per character, at scale 1.100 [1.000, 1.200]" in words
-    assert "drawn at scale 1.5:" in words and "not clearly farther: 1." in words
+    assert "drawn at scale 1.5 (temperature 0.667): its" in words
+    assert "diverge by 0.300 [0.290, 0.310] bits more than the two do among themselves" in words
+    assert "on average; not clearly farther: 1." in words
     assert "a human's (0.960 [0.950, 0.970]) from scale 1.5 on" in words
     assert "repeats itself more than a human's (0.020 [0.010, 0.030]) from scale 2 on" in words
-    assert "Recommended for text like the book's: scale 1.5, with 95% of the words" in words
-    assert "At scale 1 it is 80% of the words" in words
-    assert "At scale 2 it is 96% of the words" in words
+    assert "Recommended for text like the book's: scale 1.5 (temperature 0.667), with 95%" in words
+    assert "At scale 1 (temperature 1) it is 80% of the words" in words
+    assert "At scale 2 (temperature 0.5) it is 96% of the words" in words
     assert "top_k 5, 0.310 [0.300, 0.320] bits" in words
     assert "The longest copy, 30 characters at scale 1.5 (temperature 0.667), stands" in words
     assert "character 1,234: ' the sea, and the sea was high.'"[:40] in words
@@ -135,8 +137,12 @@ def test_what_little_text_does_not_say() -> None:
         for place, text in enumerate(found.texts)
     ]
     words = "\n".join(answer(found._replace(texts=texts)))
-    assert "at scale 0.5: its" in words and "not clearly farther: 1, 1.5, 2." in words
+    assert (
+        "at scale 0.5 (temperature 2): its" in words and "not clearly farther: 1, 1.5, 2." in words
+    )
     assert "Nothing is recommended: so little text does not tell these scales apart." in words
+    words = "\n".join(answer(found._replace(texts=found.texts[2:3])))
+    assert "Nothing is recommended: there is no other scale to set this one beside." in words
 
 
 def test_what_holds_at_some_scales_is_said_of_these_alone() -> None:
@@ -148,7 +154,7 @@ def test_what_holds_at_some_scales_is_said_of_these_alone() -> None:
     ]
     words = "\n".join(answer(found._replace(texts=texts)))
     assert "a human's (0.960 [0.950, 0.970]) at scale 0.5, 1.5;" in words
-    assert "At scale 1 it is no whole word and 90% of the 6-grams distinct" in words
+    assert "At scale 1 (temperature 1) it is no whole word and 90% of the 6-grams distinct" in words
 
 
 def test_runs_of_one_name_are_told_apart(trained: Path, tmp_path: Path) -> None:
@@ -212,6 +218,12 @@ def test_settings_that_cannot_be_read(spec: str, overrides: list[str], says: str
 def test_what_is_set_for_all_settings_is_named() -> None:
     _, settings = load_settings("sweeps/scale_factor", ["top_k=3", "min_p=0.1"])
     assert settings[5].name == "scale 1 (temperature 1), top_k 3, min_p 0.1"
+    found = _findings()
+    texts = [text._replace(setting=text.setting._replace(top_k=3)) for text in found.texts[:4]]
+    truncated = page([found._replace(texts=texts)], [], draws=DRAWS, command="python x")
+    assert "drawn at scale 1.5 (temperature 0.667), top_k 3: its" in truncated
+    (row,) = (line for line in truncated.splitlines() if line.startswith("| scale 1 "))
+    assert row.endswith("|  |")  # the held-out loss is that without a truncation
 
 
 def test_a_point_that_varies_something_else(tmp_path: Path) -> None:

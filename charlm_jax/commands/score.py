@@ -104,13 +104,10 @@ def _load(options: argparse.Namespace) -> "list[Run]":
     from charlm_jax.run import load_run
 
     folders = [options.workdir] + ([] if options.beside is None else [options.beside])
-    runs = []
-    for folder in folders:
-        try:
-            runs.append(load_run(folder, checkpoint=options.checkpoint, weights=options.weights))
-        except CharlmError as error:
-            which = "" if folder in str(error) or len(folders) == 1 else f"{folder}: "
-            raise CharlmError(f"{which}{error}") from error
+    runs = [
+        load_run(folder, checkpoint=options.checkpoint, weights=options.weights)
+        for folder in folders
+    ]
     if len({run.workdir.resolve() for run in runs}) < len(runs):
         raise CharlmError(f"--beside={options.beside} is the same run as --workdir: name another")
     return runs

@@ -344,7 +344,10 @@ TYPED: Mapping[str, Sequence[tuple[str, Says]]] = {
         ("score --workdir=done fox.txt --beside=done", "--beside=done is the same run"),
         ("score --workdir=done fox.txt --beside=notes", "no run at notes"),
         ("score --workdir=done fox.txt --beside=other", "done: the text has the characters"),
-        ("score --workdir=done fox.txt --beside=other --checkpoint=7", "done: no checkpoint '7'"),
+        (
+            "score --workdir=done fox.txt --beside=other --checkpoint=7",
+            "done has no checkpoint '7'",
+        ),
         ("score --workdir=done fox.txt --context=3", "mode=stream has no context to set"),
         ("score --workdir=done fox.txt --mode=window --context=0", "context=0 is not allowed"),
         (

@@ -23,14 +23,14 @@ def answer(findings: Findings) -> list[str]:
 
 
 def excess_of(text: Text) -> Interval:
-    """By how much more its strings of 4 characters and human ones differ than either do."""
+    """By how much more its strings of 4 characters differ from human ones than both do inside."""
     found = text.judgement.excess_bits
     assert found is not None  # of fewer samples there is no study
     return found
 
 
 def nearest(texts: Sequence[Text]) -> Text:
-    """The one whose strings of 4 characters exceed human text's own differences least."""
+    """The one of the least excess."""
     return min(texts, key=lambda text: excess_of(text).mean)
 
 
@@ -75,9 +75,9 @@ def _nearest(texts: Sequence[Text]) -> str:
     best = nearest(texts)
     others = [f"{text.setting.scale:g}" for text in alike(texts, best)]
     words = (
-        f"Most like held-out text is what is drawn at scale {best.setting.scale:g}: its strings of "
-        f"four characters and those of held-out text diverge by {excess_of(best).in_words(3)} bits "
-        f"more than either do among themselves"
+        f"Most like held-out text is what is drawn at {best.setting.name}: its strings of four "
+        f"characters and those of held-out text diverge by {excess_of(best).in_words(3)} bits more "
+        f"than the two do among themselves, on average"
     )
     return f"{words}; not clearly farther: {', '.join(others)}." if others else f"{words}."
 
@@ -86,7 +86,7 @@ def _limits(texts: Sequence[Text], human: Judgement) -> str:
     parts = []
     least, most = human.word_validity, human.repeated
     if least is not None:
-        known = "words are at least as often known to the training text as a human's"
+        known = "words are not clearly less often known to the training text than a human's"
         parts.append(
             f"{known} ({least.in_words(3)}) "
             f"{_from_on(texts, [_is_spelt(text, least) for text in texts])}"
@@ -117,17 +117,19 @@ def _from_on(texts: Sequence[Text], holds: Sequence[bool]) -> str:
 
 def _recommended(texts: Sequence[Text], human: Judgement) -> str:
     best = nearest(texts)
+    if len(texts) == 1:
+        return "Nothing is recommended: there is no other scale to set this one beside."
     if len(alike(texts, best)) == len(texts) - 1:
         return "Nothing is recommended: so little text does not tell these scales apart."
     words = (
-        f"Recommended for text like the book's: scale {best.setting.scale:g}, with "
+        f"Recommended for text like the book's: {best.setting.name}, with "
         f"{_shares(best.judgement)} (a human's: {_shares(human)})"
     )
     place = list(texts).index(best)
     for beside in (place - 1, place + 1):
         if 0 <= beside < len(texts):
             other = texts[beside]
-            words += f". At scale {other.setting.scale:g} it is {_shares(other.judgement)}"
+            words += f". At {other.setting.name} it is {_shares(other.judgement)}"
     return f"{words}."
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from charlm_jax.statistics import Interval
 from charlm_jax.studies.markdown import head, row
 from charlm_jax.studies.scale_factor.answer import TEXTBOOK_SCALES, answer, excess_of, nearest
-from charlm_jax.studies.scale_factor.measures import Findings, Text
-from charlm_jax.studies.scale_factor.settings import Draws
+from charlm_jax.studies.scale_factor.measures import GRID_A, Findings, Text
+from charlm_jax.studies.scale_factor.settings import AS_IT_IS, Draws
 from charlm_jax.text_judge import Judgement
 
 TITLE = "# What does the scale factor do?"
@@ -26,8 +26,8 @@ characters, that of the scale of even entropy over both.
 
 The divergence from human text is largely due to how little text there is, and less so for text that
 is surer of itself: it favours sharp text. The excess is by how much drawn and human text diverge
-more than halves of either do from one another: 0 for a perfect imitation at every amount of text.
-It says which setting is most like human text.
+more than halves of each do from one another, the mean of the two: but for chance, 0 for a perfect
+imitation at every amount of text. It says which setting is most like human text.
 
 A truncation acts before the scale, which is 1 where none is named."""
 
@@ -128,7 +128,8 @@ def _table(findings: Findings) -> Iterable[str]:
 
 
 def _is_on_grid(text: Text) -> bool:
-    return text.setting.varied == "scale" and 0.2 <= text.setting.scale <= 5.0
+    scale = text.setting.scale
+    return text.setting == AS_IT_IS._replace(scale=scale) and GRID_A[0] <= scale <= GRID_A[-1]
 
 
 def _measures(judgement: Judgement) -> Iterable[str]:
