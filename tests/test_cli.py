@@ -199,7 +199,8 @@ def test_a_session_prints_what_the_commands_print(
         assert capsys.readouterr().out == ""
     _type(monkeypatch, b"\xef\xbb\xbf/scale 2\r\ncc\r\n")  # a file of Windows
     assert main([*command, "--interactive", "--top_k=3"]) == 0
-    assert capsys.readouterr().out == expected[1]
+    out, err = capsys.readouterr()
+    assert out == expected[1] and err.splitlines()[1:] == ["scale 2 (temperature 0.5)"]
     monkeypatch.setattr(sys, "stdin", None)  # it was closed
     assert main([*command, "--interactive"]) == 0
 
