@@ -129,7 +129,8 @@ def test_sample_stops(workdir: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 def _type(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
     """Have standard input hold these bytes."""
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), encoding="utf-8"))
+    keys = io.TextIOWrapper(io.BytesIO(data), encoding="utf-8", newline="\n")  # as Unix has it
+    monkeypatch.setattr(sys, "stdin", keys)
 
 
 @pytest.mark.parametrize(("unknown", "said"), [("drop", "left out"), ("replace", "replaced")])
