@@ -116,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def work() -> None:
         folder = Workdir(options.workdir or f"runs/sequence_length-{options.preset}").path
-        refuse_other_page(folder, TITLE, command)
+        refuse_other_page(folder, TITLE, command, beside=["results.json"])
         keep_programs(folder / "compiled")
         study = Study(PRESETS[options.preset], options.corpus, folder, options.jobs)
         report(study, carry_out(study), command)
@@ -173,7 +173,6 @@ def carry_out(study: Study) -> Results:
 
 def report(study: Study, results: Results, command: str) -> None:
     """Write the numbers, the figures and the page, and print the latter."""
-    write_json(study.folder / "results.json", as_json(results, command))
     about = (
         f"{study.corpus}, {study.preset.characters:,} characters read in training, "
         f"{len(study.preset.seeds)} seeds; 95 % intervals over {results.characters:,} held-out "
@@ -197,6 +196,7 @@ def report(study: Study, results: Results, command: str) -> None:
     words = page(results, [*pictures, last], about=about, command=command)
     file = study.folder / "README.md"
     file.write_text(words, encoding="utf-8")
+    write_json(study.folder / "results.json", as_json(results, command))
     print(f"\n{words}\n{file}")
 
 

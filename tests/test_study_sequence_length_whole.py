@@ -123,13 +123,20 @@ def test_speeds_are_measured_again_where_they_are_of_something_else(
     assert measured == [["lstm-T2", "lstm-T16"]] * 3
 
 
-@pytest.mark.parametrize("page", ["# Mine\n", f"{TITLE}\n\n    python other.py\n"])
-def test_a_page_of_something_else_is_not_replaced(
-    page: str, trained: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("README.md", "# Mine\n"),
+        ("README.md", f"{TITLE}\n\n    python other.py\n"),
+        ("results.json", "{}"),
+    ],
+)
+def test_what_something_else_wrote_is_not_replaced(
+    name: str, words: str, trained: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "README.md").write_text(page)
+    (tmp_path / name).write_text(words)
     assert sequence_length.main(["--preset=minutes", f"--workdir={tmp_path}"]) == 2
     says = capsys.readouterr().err
     assert says.count("\n") == 1 and "choose another folder" in says
-    assert [path.name for path in tmp_path.iterdir()] == ["README.md"] and not trained
-    assert (tmp_path / "README.md").read_text() == page
+    assert [path.name for path in tmp_path.iterdir()] == [name] and not trained
+    assert (tmp_path / name).read_text() == words
