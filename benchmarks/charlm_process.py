@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.process import ModuleProcess
-from charlm_jax.types import CharlmError
+from charlm_jax.core.errors import CharlmError
 
 POLL_SECONDS = 0.02
 PATIENCE_SECONDS = 120.0  # for a run that was asked to stop, and saves itself

@@ -10,8 +10,8 @@ from typing import Any
 
 from benchmarks.machine import describe_machine
 from benchmarks.rounds import Measured, Program, Turn, median_speed, paired_ratio, take_turns
-from charlm_jax.flags import USER_ERROR, Parser, say
-from charlm_jax.types import CharlmError
+from charlm_jax.cli.parser import USER_ERROR, Parser, say
+from charlm_jax.core.errors import CharlmError
 
 ROUNDS = 7
 

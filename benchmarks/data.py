@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from charlm_jax.corpora import load_corpus
-from charlm_jax.types import CharlmError
-from charlm_jax.vocab import Vocabulary
+from charlm_jax.core.errors import CharlmError
+from charlm_jax.data.corpora import load_corpus
+from charlm_jax.data.vocabulary import Vocabulary
 
 SYMBOLS = 80
 CHARACTERS = 1_112_350

@@ -13,8 +13,8 @@ import tensorflow as tf
 
 from benchmarks.data import cut_chunks, load_text
 from benchmarks.worker import TakeTurn
-from charlm_jax.config_files import load_config
-from charlm_jax.dataset import load_dataset
+from charlm_jax.config.loading import load_config
+from charlm_jax.data.dataset import load_dataset
 
 SHUFFLE_BUFFER = 10_000
 

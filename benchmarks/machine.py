@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from charlm_jax import __version__
+from charlm_jax._version import __version__
 
 # Some come under more than one name.
 PACKAGES = {

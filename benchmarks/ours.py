@@ -9,16 +9,16 @@ import numpy as np
 
 from benchmarks.data import Text, load_text
 from benchmarks.worker import TakeTurn
-from charlm_jax.config import Config
-from charlm_jax.config_files import load_config
-from charlm_jax.corpora import Corpus
-from charlm_jax.dataset import Dataset
-from charlm_jax.generate import Rows, make_decoder
+from charlm_jax.config.loading import load_config
+from charlm_jax.config.schema import Config
+from charlm_jax.data.corpora import Corpus
+from charlm_jax.data.dataset import Dataset
+from charlm_jax.data.vocabulary import Vocabulary
 from charlm_jax.models import build_model
-from charlm_jax.policies import build_policy
-from charlm_jax.sampling import sample_keys
-from charlm_jax.trainer import build_trainer, fresh_state
-from charlm_jax.vocab import Vocabulary
+from charlm_jax.sampling.categorical import sample_keys
+from charlm_jax.sampling.decoding import Rows, make_decoder
+from charlm_jax.sampling.policies import build_policy
+from charlm_jax.training.trainer import build_trainer, fresh_state
 
 # No end in sight, whatever the config says.
 ENDLESS = {"train.epochs": 10_000, "train.max_steps": 0}

@@ -26,7 +26,7 @@ from benchmarks.comparison import (
 )
 from benchmarks.data import load_text
 from benchmarks.rounds import Program, paired_ratio
-from charlm_jax.types import CharlmError
+from charlm_jax.core.errors import CharlmError
 
 SIZES = {"embedding_size": 256, "hidden_size": 512, "batch_size": 64}
 

@@ -24,8 +24,8 @@ from pathlib import Path
 from benchmarks.charlm_process import CharlmProcess
 from benchmarks.comparison import add_counts, note, print_json, run_command
 from benchmarks.process import child_environment
-from charlm_jax.flags import Parser
-from charlm_jax.types import CharlmError
+from charlm_jax.cli.parser import Parser
+from charlm_jax.core.errors import CharlmError
 
 TEXT = "synthetic:symbols=62,characters=200000"
 ROUNDS = 4

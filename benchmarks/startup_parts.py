@@ -32,10 +32,14 @@ def train(corpus: str) -> Mapping[str, float]:
     import jax
     import jax.numpy as jnp
 
-    from charlm_jax import commands, console, loop  # noqa: F401, as the command imports them
-    from charlm_jax.config_files import load_config
-    from charlm_jax.dataset import load_dataset
-    from charlm_jax.trainer import build_trainer, fresh_state
+    from charlm_jax.cli import commands  # noqa: F401, as the command imports them
+    from charlm_jax.config.loading import load_config
+    from charlm_jax.data.dataset import load_dataset
+    from charlm_jax.training import (
+        loop,  # noqa: F401, as the command imports them
+        progress_bar,  # noqa: F401, as the command imports them
+    )
+    from charlm_jax.training.trainer import build_trainer, fresh_state
 
     watch.lap("import")
     config = load_config("tutorial", {"data.corpus": corpus})
@@ -61,8 +65,8 @@ def train(corpus: str) -> Mapping[str, float]:
 def sample(workdir: str) -> Mapping[str, float]:
     """What `charlm sample` does until its first character."""
     watch = Stopwatch()
-    from charlm_jax import commands  # noqa: F401, as the command imports it
-    from charlm_jax.run import load_run
+    from charlm_jax.cli import commands  # noqa: F401, as the command imports it
+    from charlm_jax.inference.run import load_run
 
     watch.lap("import")
     run = load_run(workdir)

@@ -32,8 +32,8 @@ from typing import Any, NamedTuple
 from benchmarks.charlm_process import CharlmProcess
 from benchmarks.comparison import note, print_json, run_command
 from benchmarks.rounds import LeftOut, Program, Worker
-from charlm_jax.flags import Parser
-from charlm_jax.types import CharlmError
+from charlm_jax.cli.parser import Parser
+from charlm_jax.core.errors import CharlmError
 
 TARGET_NATS = 1.331
 PATIENCE_EPOCHS = 2

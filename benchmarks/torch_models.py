@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from charlm_jax.config import ModelConfig
+from charlm_jax.config.schema import ModelConfig
 
 
 class LSTM(nn.Module):

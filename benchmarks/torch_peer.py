@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from benchmarks.data import Text, cut_batches, load_text
 from benchmarks.torch_models import LSTM, Transformer
 from benchmarks.worker import TakeTurn
-from charlm_jax.config_files import load_config
+from charlm_jax.config.loading import load_config
 
 
 def autocast(precision: str) -> Any:

@@ -34,7 +34,7 @@ from benchmarks.comparison import (
 )
 from benchmarks.data import load_text
 from benchmarks.rounds import Measured, Program, paired_ratio
-from charlm_jax.config_files import load_config
+from charlm_jax.config.loading import load_config
 from charlm_jax.models.flops import train_flops
 
 SIZES = {"embedding_size": 256, "hidden_size": 512, "batch_size": 64, "sequence_length": 40}

@@ -4,27 +4,42 @@
     run = charlm_jax.train(config, "runs/first")
     print(run.generate("The ", scale=2.0))
 
-`charlm_jax.load_run` picks up a run that is there.
+`charlm_jax.load_run` opens a run that was trained before.
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from charlm_jax.api import train
-    from charlm_jax.config import Config
-    from charlm_jax.config_files import load_config
-    from charlm_jax.export import write_export
-    from charlm_jax.interrupts import Interrupted
-    from charlm_jax.report.runs_page import write_report
-    from charlm_jax.run import Run, load_run
-    from charlm_jax.types import CharlmError
+from charlm_jax._version import __version__
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from charlm_jax.config.loading import load_config
+    from charlm_jax.config.schema import Config
+    from charlm_jax.core.errors import CharlmError
+    from charlm_jax.core.signals import Interrupted
+    from charlm_jax.inference.export import write_export
+    from charlm_jax.inference.run import Run, load_run
+    from charlm_jax.report.runs_page import write_report
+    from charlm_jax.training.api import train
+
+_MODULES = {
+    "CharlmError": "core.errors",
+    "Config": "config",
+    "Interrupted": "core.signals",
+    "Run": "inference.run",
+    "load_config": "config.loading",
+    "load_run": "inference.run",
+    "train": "training.api",
+    "write_export": "inference.export",
+    "write_report": "report.runs_page",
+}
+
 __all__ = [
     "CharlmError",
     "Config",
     "Interrupted",
     "Run",
+    "__version__",
     "load_config",
     "load_run",
     "train",
@@ -32,26 +47,12 @@ __all__ = [
     "write_report",
 ]
 
-_HOMES = {
-    "CharlmError": "types",
-    "Config": "config",
-    "Interrupted": "interrupts",
-    "Run": "run",
-    "load_config": "config_files",
-    "load_run": "run",
-    "train": "api",
-    "write_export": "export",
-    "write_report": "report.runs_page",
-}
-
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first asked for: `charlm --help` does not wait for jax."""
-    if name not in _HOMES:
+    """Import a public name on first use, so that `charlm --help` does not import jax."""
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib
-
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -25,30 +25,30 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from charlm_jax.batches import build_loader, gather_batch
-from charlm_jax.config import Config
-from charlm_jax.config_files import load_config
-from charlm_jax.console import DownloadProgress, training_view
-from charlm_jax.corpora import BOOK_MARKERS, REGISTRY, decode
-from charlm_jax.dataset import Dataset, load_dataset
-from charlm_jax.download import MYSTERIOUS_ISLAND, obtain
-from charlm_jax.logbook import Logbook
-from charlm_jax.loop import train_and_evaluate
-from charlm_jax.models.equations import basic_self_attention, self_attention
+from charlm_jax.cli.exit_status import run_program
+from charlm_jax.config.loading import load_config
+from charlm_jax.config.schema import Config
+from charlm_jax.core.errors import CharlmError
+from charlm_jax.data.corpora import BOOK_MARKERS, REGISTRY, decode
+from charlm_jax.data.dataset import Dataset, load_dataset
+from charlm_jax.data.download import MYSTERIOUS_ISLAND, DownloadProgress, obtain
+from charlm_jax.data.loaders import build_loader, gather_batch
+from charlm_jax.data.vocabulary import Vocabulary
+from charlm_jax.inference.run import Run, load_run
 from charlm_jax.models.summary import summarize
-from charlm_jax.program import carry_out
-from charlm_jax.report.learning_curve import save_learning_curves
-from charlm_jax.run import Run, load_run
-from charlm_jax.sampling import (
+from charlm_jax.models.textbook_attention import basic_self_attention, self_attention
+from charlm_jax.report.figures.loss_curve import save_learning_curves
+from charlm_jax.sampling.categorical import (
     gumbel_noise,
     sample_keys,
     scaled_categorical,
     scaled_probabilities,
     temperature,
 )
-from charlm_jax.types import CharlmError
-from charlm_jax.vocab import Vocabulary
-from charlm_jax.workdir import Workdir
+from charlm_jax.storage.metrics_log import Logbook
+from charlm_jax.storage.workdir import Workdir
+from charlm_jax.training.loop import train_and_evaluate
+from charlm_jax.training.progress_bar import training_view
 
 # Training loss by epoch, in nats per character, as the authors' own run of the chapter printed it:
 # ch16/ch16_part2.ipynb of github.com/rasbt/python-machine-learning-book-3rd-edition.
@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--skip_training", action="store_true", help="take what the workdir holds")
     parser.add_argument("--figure", metavar="PATH", help="draw the loss curves, as .png or .svg")
     options = parser.parse_args(arguments)
-    return carry_out(parser.prog, lambda: walk(options))
+    return run_program(parser.prog, lambda: walk(options))
 
 
 def walk(options: argparse.Namespace) -> int:

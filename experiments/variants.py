@@ -27,15 +27,16 @@ from typing import NamedTuple
 
 import jax
 
-from charlm_jax.config import Config
-from charlm_jax.config_files import load_config
-from charlm_jax.console import DownloadProgress, training_view
-from charlm_jax.evaluation import Evaluation
-from charlm_jax.loop import train_and_evaluate
-from charlm_jax.program import carry_out
-from charlm_jax.run import load_run
-from charlm_jax.speed import measure_speeds
-from charlm_jax.types import CharlmError
+from charlm_jax.cli.exit_status import run_program
+from charlm_jax.config.loading import load_config
+from charlm_jax.config.schema import Config
+from charlm_jax.core.errors import CharlmError
+from charlm_jax.data.download import DownloadProgress
+from charlm_jax.evaluation.results import Evaluation
+from charlm_jax.inference.run import load_run
+from charlm_jax.training.loop import train_and_evaluate
+from charlm_jax.training.progress_bar import training_view
+from charlm_jax.training.throughput import measure_speeds
 
 MODELS = ("lstm", "gru", "attention", "transformer", "mingru", "hybrid")
 RATES = (1.25e-3, 2.5e-3, 5e-3, 1e-2, 2e-2, 4e-2, 8e-2)
@@ -79,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--characters", type=int, default=CHARACTERS, help="default: %(default)s")
     parser.add_argument("--speed", action="store_true", help="time them too; nothing else may run")
     options = parser.parse_args(arguments)
-    return carry_out(parser.prog, lambda: compare(options), goes_on=True)
+    return run_program(parser.prog, lambda: compare(options), goes_on=True)
 
 
 def compare(options: argparse.Namespace) -> None:

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from charlm_jax.config import Config, ModelConfig
-from charlm_jax.config_files import load_config
-from charlm_jax.loop import train_and_evaluate
+from charlm_jax.config.loading import load_config
+from charlm_jax.config.schema import Config, ModelConfig
+from charlm_jax.training.loop import train_and_evaluate
 
 ROOT = Path(__file__).parent.parent
 
@@ -124,7 +124,7 @@ def text_file(tmp_path: Path) -> Path:
 @pytest.fixture
 def book() -> str:
     """The tutorial's text; skips where no folder of downloaded files is named."""
-    from charlm_jax.corpora import load_corpus
+    from charlm_jax.data.corpora import load_corpus
 
     folder = os.environ.get("CHARLM_CORPORA")
     if not folder or not (Path(folder) / "1268-0.txt").is_file():

@@ -1,4 +1,4 @@
-"""The house keeps its order: imports go downwards, and every dependency has its owner."""
+"""Packages import downwards only, and every dependency has one owner."""
 
 import ast
 import subprocess
@@ -12,97 +12,117 @@ from tests.conftest import ROOT
 
 PACKAGE = ROOT / "charlm_jax"
 
-# From the top down: a module may import only those that come after it.
-# fmt: off
-ORDER = [
-    "__main__", "cli", "program", "flags", "commands", "session", "report", "studies", "api",
-    "verify", "runner", "slurm", "sweeps", "shelf", "speed", "loop", "start", "fault", "comparison",
-    "arms", "export", "run", "weights", "exported", "trainer", "environment", "event_files",
-    "evaluation", "workdir", "checkpoint", "interrupts", "console", "layout", "tally", "dataset",
-    "train_step", "trained_model", "limits", "text_score", "calibration", "drawn",
-    "effective_context", "evaluate", "generate", "inside", "models", "optim", "losses", "policies",
-    "sampling", "state_hash", "randomness", "stops", "breakdown", "text_judge", "text_metrics",
-    "copying", "statistics", "baselines", "corpora", "download", "synthetic", "vocab", "batches",
-    "splits", "logbook", "plain", "config_files", "config", "types",
-]
-# fmt: on
-DEPTH = {name: depth for depth, name in enumerate(ORDER)}
+# From the bottom up: a package may import only those before it.
+ORDER = (
+    "core",
+    "config",
+    "data",
+    "models",
+    "storage",
+    "sampling",
+    "evaluation",
+    "analysis",
+    "inference",
+    "training",
+    "comparison",
+    "sweeps",
+    "report",
+    "cli",
+)
 
+# The only files at the package's root. `__init__` imports the public names lazily, and `__main__`
+# the command line; neither is imported by a package.
+ROOT_FILES = {"__init__.py", "__main__.py", "_version.py", "py.typed"}
+
+# The packages that may import a dependency.
 OWNERS = {
+    "argparse": {"cli"},
     "flax": {"models"},
-    "ml_collections": {"config_files"},
     "matplotlib": {"report"},
-    "rich": {"console"},
-    "safetensors": {"exported"},
-    "argparse": {"cli", "commands", "flags"},
-    "submitit": {"slurm"},
-    "tensorboard": {"event_files"},
+    "ml_collections": {"config"},
+    "rich": {"training", "sweeps"},
+    "safetensors": {"storage"},
+    "submitit": {"sweeps"},
+    "tensorboard": {"training"},
 }
 
 
-def _top(path: Path) -> str:
-    part = path.relative_to(PACKAGE).parts[0]
-    return part.removesuffix(".py")
-
-
-def _imports() -> Iterator[tuple[Path, str]]:
-    for path in PACKAGE.rglob("*.py"):
+def _imports(package: Path) -> Iterator[tuple[Path, str]]:
+    """Yield every module of a package with each dotted name that it imports."""
+    for path in sorted(package.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 yield from ((path, alias.name) for alias in node.names)
             elif isinstance(node, ast.ImportFrom):
-                module = node.module or ""
-                names = [f"{module}.{alias.name}" for alias in node.names]
-                yield from ((path, name) for name in ([module, *names]))
+                assert node.level == 0, f"{path} has a relative import"
+                yield from ((path, f"{node.module}.{alias.name}") for alias in node.names)
 
 
-def test_every_module_has_its_place() -> None:
-    found = {_top(path) for path in PACKAGE.rglob("*.py")} - {"__init__"}
-    assert found == set(DEPTH), "give a new module its place in ORDER"
+def _upward_imports(package: Path) -> list[str]:
+    """Describe the imports of a package's modules that do not go down in `ORDER`."""
+    wrong = []
+    for path, name in _imports(package):
+        importer = path.relative_to(package).parts[0]
+        if importer not in ORDER or name.split(".")[0] != "charlm_jax":
+            continue
+        imported = name.split(".")[1]
+        if imported == "_version":
+            continue
+        if imported not in ORDER or ORDER.index(imported) > ORDER.index(importer):
+            wrong.append(f"{path.relative_to(package)} imports {name}")
+    return wrong
+
+
+def test_the_package_holds_fourteen_packages() -> None:
+    names = {path.name for path in PACKAGE.iterdir() if path.name != "__pycache__"}
+    assert names == ROOT_FILES | set(ORDER)
 
 
 @pytest.mark.core
 def test_imports_go_downwards() -> None:
-    wrong = []
-    for path, name in _imports():
-        parts = name.split(".")
-        if parts[0] != "charlm_jax" or len(parts) < 2 or parts[1] not in DEPTH:
-            continue
-        here, there = _top(path), parts[1]
-        if here not in DEPTH or here == there:
-            continue
-        if DEPTH[there] < DEPTH[here]:
-            wrong.append(f"{here} imports {there}")
-    assert not wrong
+    assert not _upward_imports(PACKAGE)
+
+
+def test_an_upward_import_is_found(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    lines = "import os\nfrom charlm_jax.core.errors import CharlmError\n"
+    (tmp_path / "data" / "splits.py").write_text(lines)
+    assert not _upward_imports(tmp_path)
+    for line in ("from charlm_jax.models import gru", "from charlm_jax import load_run"):
+        (tmp_path / "data" / "splits.py").write_text(f"{lines}def f():\n    {line}\n")
+        assert len(_upward_imports(tmp_path)) == 1
 
 
 def test_every_dependency_has_one_owner() -> None:
-    wrong = [
-        f"{_top(path)} imports {name}"
-        for path, name in _imports()
-        if name.split(".")[0] in OWNERS and _top(path) not in OWNERS[name.split(".")[0]]
-    ]
+    wrong = []
+    for path, name in _imports(PACKAGE):
+        importer = path.relative_to(PACKAGE).parts[0]
+        dependency = name.split(".")[0]
+        if dependency in OWNERS and importer not in OWNERS[dependency]:
+            wrong.append(f"{path.relative_to(PACKAGE)} imports {dependency}")
     assert not wrong
 
 
 def test_the_package_does_not_import_configs_or_experiments() -> None:
-    assert not [name for _, name in _imports() if name.split(".")[0] in ("configs", "experiments")]
+    others = ("configs", "experiments", "benchmarks", "tests")
+    assert not [name for _, name in _imports(PACKAGE) if name.split(".")[0] in others]
 
 
-def test_what_judges_losses_waits_for_no_jax() -> None:
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import charlm_jax",
+        "import charlm_jax.config, charlm_jax.data, charlm_jax.evaluation, charlm_jax.analysis",
+        "import charlm_jax.evaluation.baselines, charlm_jax.analysis.loss_breakdown",
+        "from charlm_jax.cli import main; main(['--help'])",
+    ],
+    ids=["package", "packages", "baselines", "help"],
+)
+def test_neither_jax_nor_matplotlib_is_imported(statement: str) -> None:
     script = (
-        "import sys, charlm_jax.breakdown, charlm_jax.baselines\n"
-        "print(sorted({'jax', 'flax', 'matplotlib'} & set(sys.modules)))"
-    )
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert result.stdout == "[]\n", result.stderr
-
-
-def test_help_imports_neither_jax_nor_matplotlib() -> None:
-    script = (
-        "import sys, contextlib, charlm_jax.cli as cli\n"
-        "with contextlib.suppress(SystemExit): cli.main(['--help'])\n"
-        "print(sorted({'jax', 'flax', 'matplotlib', 'numpy'} & set(sys.modules)))"
+        f"import contextlib, sys\n"
+        f"with contextlib.suppress(SystemExit):\n    {statement}\n"
+        f"print(sorted({{'jax', 'flax', 'matplotlib'}} & set(sys.modules)))"
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert result.stdout.splitlines()[-1] == "[]", result.stderr

@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from charlm_jax.config import ModelConfig
+from charlm_jax.config.schema import ModelConfig
+from charlm_jax.core.errors import look_up
+from charlm_jax.core.types import ModelState
 from charlm_jax.models.initializers import Initializer, InitScheme, init_scheme, residual_kernel
 from charlm_jax.models.mingru import linear_scan
 from charlm_jax.models.mixers import build_mixer
 from charlm_jax.models.ops import Dtype, dense, dropout, embed, operand_dtype
-from charlm_jax.types import ModelState, look_up
 
 NORMS: Mapping[str, Callable[[], nn.Module]] = {
     # Both without a bias; means and variances are taken as they are written.

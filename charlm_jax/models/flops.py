@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
-from charlm_jax.config import ModelConfig
+from charlm_jax.config.schema import ModelConfig
 from charlm_jax.models.blocks import build_blocks
 
 

@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from charlm_jax.config import ModelConfig
-from charlm_jax.types import look_up
+from charlm_jax.config.schema import ModelConfig
+from charlm_jax.core.errors import look_up
 
 
 class Initializer(Protocol):

@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from charlm_jax.config import ModelConfig
+from charlm_jax.config.schema import ModelConfig
+from charlm_jax.core.types import ModelState, Params
 from charlm_jax.models.blocks import Block, build_blocks, build_norm
 from charlm_jax.models.initializers import InitScheme, init_scheme
 from charlm_jax.models.ops import Dtype, dense, dropout, embed, matmul, operand_dtype
 from charlm_jax.models.positions import Position, build_position
-from charlm_jax.types import ModelState, Params
 
 
 class Init(Protocol):

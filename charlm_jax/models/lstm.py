@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from charlm_jax.models.initializers import InitScheme, forget_gate_bias
-from charlm_jax.models.lstm_recurrence import LSTMState, lstm_recurrence
+from charlm_jax.models.lstm_fused import LSTMState, lstm_recurrence
 from charlm_jax.models.ops import Dtype, Seen, capture, dense, embed, matmul, scan_time
 
 # Where the fast recurrence is the faster one. Fewer rows leave its products too narrow, and more

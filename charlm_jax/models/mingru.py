@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from charlm_jax.core.errors import look_up
 from charlm_jax.models.initializers import InitScheme
 from charlm_jax.models.ops import Dtype, Seen, capture, dense, scan_time
-from charlm_jax.types import look_up
 
 LinearScan = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 

@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 
 from flax import linen as nn
 
-from charlm_jax.config import ModelConfig
+from charlm_jax.config.schema import ModelConfig
+from charlm_jax.core.errors import look_up
 from charlm_jax.models.attention import Attention, SelfAttention
 from charlm_jax.models.gru import GRU
 from charlm_jax.models.initializers import init_scheme, residual_kernel
@@ -21,7 +22,6 @@ from charlm_jax.models.mingru import MinGRU, linear_scan
 from charlm_jax.models.ops import operand_dtype
 from charlm_jax.models.positions import build_position
 from charlm_jax.models.rnn import RNN
-from charlm_jax.types import look_up
 
 
 def _lstm(model: ModelConfig, width: int) -> nn.Module:

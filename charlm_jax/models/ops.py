@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.experimental.layout import Layout, with_layout_constraint
 
+from charlm_jax.core.errors import look_up
 from charlm_jax.models.initializers import Initializer
-from charlm_jax.types import look_up
 
 Seen = OrderedDict[str, jax.Array]
 """What a mixer shows to `inspect`: arrays (B, T, ...) by name, in the order of computation. (jax

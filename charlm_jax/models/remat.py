@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from charlm_jax.core.types import ModelState, Params
 from charlm_jax.models.language_model import LanguageModel
-from charlm_jax.types import ModelState, Params
 
 
 def rematerialize(model: LanguageModel, *, segment_length: int) -> LanguageModel:

@@ -5,10 +5,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from charlm_jax.config import ModelConfig
+from charlm_jax.config.schema import ModelConfig
+from charlm_jax.core.trees import count_parameters
 from charlm_jax.models.blocks import build_blocks
 from charlm_jax.models.language_model import build_model, layer_name
-from charlm_jax.types import Params
 
 
 class Module(NamedTuple):
@@ -25,11 +25,6 @@ class Module(NamedTuple):
     kind: str
     output_shape: tuple[str | int, ...]
     parameters: int
-
-
-def count_parameters(params: Params) -> int:
-    """How many numbers a tree of arrays holds."""
-    return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
 def summarize(model: ModelConfig, vocab_size: int) -> tuple[Module, ...]:

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from charlm_jax.types import CharlmError, Params
+from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.types import Params
 
 
 def carry_over(there: Params, symbols_there: str, here: Params, symbols_here: str) -> Params:

@@ -1,1 +1,1 @@
-"""Figures and pages of results. The only place that imports matplotlib."""
+"""Plain data to HTML pages and matplotlib figures; computes nothing."""

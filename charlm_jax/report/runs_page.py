@@ -4,22 +4,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from charlm_jax import __version__
-from charlm_jax.download import Progress
-from charlm_jax.evaluate import SLIDING_TARGETS
-from charlm_jax.report.curves import learning_curves
-from charlm_jax.report.findings import SAMPLE_SEED, ArmFacts, Findings, Heat, Sample, gather
-from charlm_jax.report.heat_text import HeatMap, heat_blocks
-from charlm_jax.report.html import Markup, details, element, markup, table
-from charlm_jax.report.page import Block, Section, check_place, write_page
+from charlm_jax._version import __version__
+from charlm_jax.comparison.findings import SAMPLE_SEED, ArmFacts, Findings, Heat, Sample, gather
+from charlm_jax.data.download import Progress
+from charlm_jax.evaluation.scoring import SLIDING_TARGETS
+from charlm_jax.inference.run import Run
+from charlm_jax.report.html.heat_text import HeatMap, heat_blocks
+from charlm_jax.report.html.markup import Markup, details, element, markup, table
+from charlm_jax.report.html.page import Block, Section, check_place, write_page
+from charlm_jax.report.learning_curves import learning_curves
 from charlm_jax.report.score_sections import (
     class_table,
     comparison_blocks,
     place_blocks,
     scored,
 )
-from charlm_jax.run import Run
-from charlm_jax.weights import averaged_in_words
+from charlm_jax.storage.weights import averaged_in_words
 
 _LONGEST_TITLE = 80
 _OPEN_SAMPLES = 4  # arms
@@ -51,7 +51,7 @@ def write_report(
     Args:
       runs: of one text, vocabulary and split; `charlm_jax.load_run` picks them up.
       path: where to. A page that this function wrote is replaced, nothing else is.
-      split: as in `charlm_jax.comparison.compare`.
+      split: as in `charlm_jax.comparison.compare.compare`.
       mode: likewise.
       context: likewise.
       targets: likewise.

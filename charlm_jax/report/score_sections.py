@@ -3,18 +3,18 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from charlm_jax.breakdown import Cell
-from charlm_jax.comparison import Row, baselines_in_words
-from charlm_jax.report.axes import doubling_axis, linear_axis
-from charlm_jax.report.charts import Line, Point, Span, line_chart, span_chart
-from charlm_jax.report.curves import legend
-from charlm_jax.report.findings import ArmFacts
-from charlm_jax.report.html import Markup, details, element, markup, table
-from charlm_jax.report.scores import Scores
-from charlm_jax.statistics import Interval
-from charlm_jax.types import bits
+from charlm_jax.analysis.loss_breakdown import Cell
+from charlm_jax.comparison.compare import Row, baselines_in_words
+from charlm_jax.comparison.findings import ArmFacts
+from charlm_jax.comparison.scores import Scores
+from charlm_jax.core.types import bits
+from charlm_jax.evaluation.bootstrap import Interval
+from charlm_jax.report.html.markup import Markup, details, element, markup, table
+from charlm_jax.report.html.svg_charts import Line, Point, Span, line_chart, span_chart
+from charlm_jax.report.html.ticks import doubling_axis, linear_axis
+from charlm_jax.report.learning_curves import legend
 
-# What a reader has to know of `charlm_jax.evaluate`, where they are defined.
+# What a reader has to know of `charlm_jax.evaluation.scoring`, where they are defined.
 _RULES: Mapping[str, str] = {
     "window": "The text is cut into windows, each of which a model begins to read from nothing; "
     "every character is scored once.",

@@ -6,14 +6,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from charlm_jax import __version__
-from charlm_jax.report.heat_text import HeatMap, heat_blocks, sign
-from charlm_jax.report.html import Markup, element, markup, table
-from charlm_jax.report.page import Block, Section, write_page
-from charlm_jax.run import Run
-from charlm_jax.text_score import GUESSES, TextScore, by_surprise, difference, score_lines
-from charlm_jax.types import bits
-from charlm_jax.weights import averaged_in_words
+from charlm_jax._version import __version__
+from charlm_jax.core.types import bits
+from charlm_jax.evaluation.text_score import (
+    GUESSES,
+    TextScore,
+    by_surprise,
+    difference,
+    score_lines,
+)
+from charlm_jax.inference.run import Run
+from charlm_jax.report.html.heat_text import HeatMap, heat_blocks, sign
+from charlm_jax.report.html.markup import Markup, element, markup, table
+from charlm_jax.report.html.page import Block, Section, write_page
+from charlm_jax.storage.weights import averaged_in_words
 
 SHOWN = 10_000
 """Characters that a page colours, from the text's first on; each has its guesses."""

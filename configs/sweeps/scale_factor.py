@@ -1,7 +1,7 @@
 """What does the scale factor do to the text that is drawn?
 
-    python experiments/scale_factor.py --workdir=RUN
-    python experiments/scale_factor.py --workdir=RUN --config=sweeps/scale_factor:policies
+    python -m experiments.scale_factor --workdir=RUN
+    python -m experiments.scale_factor --workdir=RUN --config=sweeps/scale_factor:policies
 
 Eleven settings of the scale factor, the textbook's three among them; `policies` adds eleven each of
 top-k, top-p and min-p, at scale 1. This sweep draws from runs that are there, and trains nothing:

@@ -1,0 +1,1 @@
+"""Why a model behaves as it does: calibration, context use, activations, memorization, text."""

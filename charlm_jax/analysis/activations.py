@@ -1,0 +1,146 @@
+"""What happens inside a model while it reads a text."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.types import Params
+from charlm_jax.models import LanguageModel
+
+# Attention compares every character with every other: memory grows with the square.
+MOST_CHARACTERS = 2_000
+
+_GUESSES = 3  # likeliest next characters kept for every position
+
+
+class Layer(NamedTuple):
+    """One layer while it reads T characters.
+
+    Attributes:
+      name: that of its parameters; `layer_0` is next to the embedding.
+      kind: its name in `config.model.layers`.
+      arrays: what it computed, by name, float32: `weights` (T, H, S) of attention, whose rows are
+        probabilities over S = T; gates, candidate, cell or hidden (T, H) of a recurrent layer;
+        `stream_after_...` (T, D) of a block with a stream.
+    """
+
+    name: str
+    kind: str
+    arrays: Mapping[str, np.ndarray]
+
+    @property
+    def distance_H(self) -> np.ndarray | None:
+        """How far each head looks back, in characters; None of a layer without heads."""
+        weights_THS = self.arrays.get("weights")
+        return None if weights_THS is None else mean_attention_distance(weights_THS)
+
+    @property
+    def gates(self) -> dict[str, np.ndarray]:
+        """The gates of a recurrent layer (T, H), each value between 0 and 1."""
+        return {name: x for name, x in self.arrays.items() if name.endswith("_gate")}
+
+    @property
+    def states(self) -> dict[str, np.ndarray]:
+        """What else a recurrent layer has of every unit (T, H); what it carries on is the last."""
+        return {
+            name: x
+            for name, x in self.arrays.items()
+            if x.ndim == 2 and name not in self.gates and not name.startswith("stream_")
+        }
+
+
+class Inside(NamedTuple):
+    """A model while it reads a text, from its initial state on.
+
+    Attributes:
+      symbols: the T characters that were read, one a position.
+      logits_TV: scores of the character after each position, float32.
+      guesses: for each position the likeliest next characters with their probabilities, the
+        likeliest first.
+      layers: from the embedding upwards.
+    """
+
+    symbols: str
+    logits_TV: np.ndarray
+    guesses: Sequence[Sequence[tuple[str, float]]]
+    layers: Sequence[Layer]
+
+
+def look_inside(
+    model: LanguageModel,
+    params: Params,
+    ids_T: np.ndarray,
+    *,
+    symbols: str,
+    kinds: Sequence[str],
+) -> Inside:
+    """Have a model read a text, and keep what it computes on the way.
+
+    Args:
+      model: its functions.
+      params: its weights.
+      ids_T: the text, integers in [0, V).
+      symbols: the vocabulary, V characters in the order of their ids.
+      kinds: names of the layers.
+
+    Returns:
+      Every captured array without its batch axis.
+
+    Raises:
+      CharlmError: a text that is longer than the model, or this function, can read; numbers that
+        are not finite.
+    """
+    length = len(ids_T)
+    for most, reader in ((model.max_length, "this model reads"), (MOST_CHARACTERS, "it may have")):
+        if most is not None and length > most:
+            raise CharlmError(
+                f"the text is too long to look inside: it has {length} characters, and {reader} "
+                f"at most {most}"
+            )
+    ids_BT = jnp.asarray(ids_T, jnp.int32)[None, :]
+    seen = jax.jit(model.inspect)(params, ids_BT, model.initial_state(1, 0))
+    seen = jax.tree.map(lambda x: np.asarray(x)[0], seen)
+    if not all(np.isfinite(x).all() for x in jax.tree.leaves(seen)):
+        raise CharlmError("the model computes numbers that are not finite on this text")
+    logits_TV = seen.pop("logits")
+    names = sorted(seen, key=lambda name: int(name.rpartition("_")[2]))
+    layers = [Layer(name, kind, seen[name]) for name, kind in zip(names, kinds, strict=True)]
+    read = "".join(symbols[index] for index in ids_T)
+    return Inside(read, logits_TV, _guesses(logits_TV, symbols), layers)
+
+
+def mean_attention_distance(weights_THS: np.ndarray) -> np.ndarray:
+    """How far attention looks back: the mean over positions of sum over s of w_ts (t - s).
+
+    Args:
+      weights_THS: rows over S that are probabilities; the last T of the S positions are those that
+        look.
+
+    Returns:
+      distance_H in characters, float64. Attending to oneself alone is 0, to all that was read
+      equally (T - 1) / 4.
+
+    Source: Vig and Belinkov 2019 (arXiv 1906.04284), their attention distance, over one text.
+
+    >>> last, all_equally = [[1.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [0.5, 0.5]]
+    >>> mean_attention_distance(np.array([last, all_equally]).swapaxes(0, 1)).tolist()
+    [0.0, 0.25]
+    """
+    length, _, attended = weights_THS.shape
+    places_T, places_S = np.arange(attended - length, attended), np.arange(attended)
+    distance_TS = (places_T[:, None] - places_S[None, :]).astype(np.float64)
+    return np.einsum("ths,ts->h", weights_THS, distance_TS) / length
+
+
+def _guesses(logits_TV: np.ndarray, symbols: str) -> list[list[tuple[str, float]]]:
+    exp_TV = np.exp(logits_TV.astype(np.float64) - logits_TV.max(axis=1, keepdims=True))
+    probability_TV = exp_TV / exp_TV.sum(axis=1, keepdims=True)
+    order_TV = np.argsort(-probability_TV, axis=1, kind="stable")[:, :_GUESSES]
+    return [
+        [(symbols[index], float(row_V[index])) for index in order_V]
+        for row_V, order_V in zip(probability_TV, order_TV, strict=True)
+    ]

@@ -1,0 +1,240 @@
+"""How sure a model is, and how sure it should be: read off held-out text, without a sample.
+
+A model multiplies its logits by a scale factor before it draws. The held-out loss under every scale
+comes from one pass, and so does the entropy of what would be drawn. Two facts tie them together.
+With z the logits, p the softmax of a * z, y the character that follows:
+
+    loss(a)    = log sum exp(a z) - a z_y
+    entropy(a) = log sum exp(a z) - a E_p[z]
+    d loss / d a = E_p[z] - z_y = (loss - entropy) / a
+
+So the loss, which is convex in a, is least exactly where its mean equals the mean entropy: where
+the model is as uncertain as it turns out to be wrong. Below 1 that scale says that the model is too
+sure of itself.
+
+Letters of this module: N held-out characters, A scale factors, K bins of probability, X any axes.
+
+Sources: scaling logits on held-out data, Guo et al. 2017 (On calibration of modern neural
+networks); entropy against loss, Braverman et al. 2020 (Calibration, entropy rates, and memory in
+language models).
+"""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from charlm_jax.core.errors import CharlmError
+from charlm_jax.evaluation.bootstrap import BLOCK, Interval, mean_interval
+from charlm_jax.evaluation.scoring import Measure
+from charlm_jax.models.losses import negative_log_likelihood
+
+# Upper ends of the bins of predicted probability: geometric, for most symbols are unlikely.
+BIN_ENDS = (*(2.0**-power for power in range(12, 1, -1)), 0.35, 0.5, 0.65, 0.8, 0.9, 0.95, 1.0)
+
+
+def scale_grid(least: float = 0.25, most: float = 5.0, count: int = 61) -> np.ndarray:
+    """scales_A, geometric: each the same multiple of the one before."""
+    return np.geomspace(least, most, count)
+
+
+class Predictions(NamedTuple):
+    """What a model predicts along a text, at every scale.
+
+    Attributes:
+      loss_NA: nats for the character that follows.
+      entropy_NA: nats, of what would be drawn in its place.
+      symbols_NK: how many symbols have a probability, at scale 1, in each of the bins.
+      probability_NK: what these have together.
+      hits_NK: 1 where the character that follows is one of them, else 0.
+    """
+
+    loss_NA: np.ndarray
+    entropy_NA: np.ndarray
+    symbols_NK: np.ndarray
+    probability_NK: np.ndarray
+    hits_NK: np.ndarray
+
+
+def measure_predictions(scales_A: np.ndarray) -> Measure:
+    """Return a measure for `build_scorer`; `split_predictions` takes its values apart."""
+
+    def measure(logits_BTV: jax.Array, targets_BT: jax.Array) -> jax.Array:
+        logits_BTV = logits_BTV.astype(jnp.float32)
+
+        def at(scale: jax.Array) -> tuple[jax.Array, jax.Array]:
+            log_p_BTV = jax.nn.log_softmax(scale * logits_BTV)
+            entropy_BT = -jnp.sum(jnp.exp(log_p_BTV) * log_p_BTV, axis=-1)
+            return negative_log_likelihood(scale * logits_BTV, targets_BT), entropy_BT
+
+        loss_ABT, entropy_ABT = jax.lax.map(at, jnp.asarray(scales_A, jnp.float32))
+        by_scale_BTA = (jnp.moveaxis(x_ABT, 0, -1) for x_ABT in (loss_ABT, entropy_ABT))
+        by_bin_BTK = _by_bin(jax.nn.softmax(logits_BTV), targets_BT.astype(jnp.int32))
+        return jnp.concatenate([*by_scale_BTA, *by_bin_BTK], axis=-1)
+
+    return measure
+
+
+def _by_bin(p_BTV: jax.Array, targets_BT: jax.Array) -> list[jax.Array]:
+    """symbols_BTK, together_BTK, hits_BTK."""
+    bin_BTV = jnp.searchsorted(jnp.asarray(BIN_ENDS[:-1], p_BTV.dtype), p_BTV)
+    bin_BT = jnp.take_along_axis(bin_BTV, targets_BT[..., None], axis=-1)[..., 0]
+
+    def of(number: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        is_in_BTV = bin_BTV == number
+        symbols_BT = jnp.sum(is_in_BTV, axis=-1, dtype=p_BTV.dtype)
+        together_BT = jnp.sum(jnp.where(is_in_BTV, p_BTV, 0.0), axis=-1)
+        return symbols_BT, together_BT, (bin_BT == number).astype(p_BTV.dtype)
+
+    by_bin_KBT = jax.lax.map(of, jnp.arange(len(BIN_ENDS)))
+    return [jnp.moveaxis(x_KBT, 0, -1) for x_KBT in by_bin_KBT]
+
+
+def split_predictions(found_NX: np.ndarray, scales: int) -> Predictions:
+    """The parts of what `measure_predictions` notes, for so many scales."""
+    ends = np.cumsum([scales, scales, len(BIN_ENDS), len(BIN_ENDS)])
+    return Predictions(*np.split(found_NX, ends, axis=1))
+
+
+def calibrated_scale(scales_A: np.ndarray, predictions: Predictions) -> Interval:
+    """The scale with the least held-out loss, which is also where loss and entropy are equal.
+
+    Args:
+      scales_A: ascending.
+      predictions: at these.
+
+    Raises:
+      CharlmError: the scale lies outside `scales_A`.
+    """
+    found = crossing(scales_A, predictions.loss_NA - predictions.entropy_NA)
+    if found is None:
+        raise CharlmError(
+            f"the scale with the least held-out loss lies outside [{scales_A[0]:g}, "
+            f"{scales_A[-1]:g}]: the model has not learned to predict this text"
+        )
+    return found
+
+
+def crossing(
+    scales_A: np.ndarray,
+    values_NA: np.ndarray,
+    *,
+    block: int = BLOCK,
+    others_M: np.ndarray | None = None,
+    others_block: int = BLOCK,
+) -> Interval | None:
+    """The scale at which the mean over N of values that go with the scale is 0.
+
+    Between two scales the mean is taken to be straight over the scale's logarithm. The interval is
+    that of the mean there (`charlm_jax.evaluation.bootstrap`) over the slope: the delta method.
+
+    Args:
+      scales_A: ascending.
+      values_NA: in the text's order.
+      block: values of consecutive N that are drawn together.
+      others_M: what has been taken from all of the values is the mean of these, which is as
+        uncertain as they are; nothing was, if None.
+      others_block: values of consecutive M that are drawn together.
+
+    Returns:
+      The scale, with its interval, which is infinite where one block is all there is; None if the
+      mean does not change its sign.
+    """
+    mean_A = values_NA.mean(axis=0, dtype=np.float64)
+    changes = np.flatnonzero(np.sign(mean_A[1:]) != np.sign(mean_A[:-1]))
+    if not changes.size:
+        return None
+    left = int(changes[0])
+    low, high = mean_A[left], mean_A[left + 1]
+    weight = low / (low - high)
+    log_low, log_high = np.log(scales_A[left : left + 2])
+    slope = (high - low) / (log_high - log_low)
+    values_N = values_NA[:, left] + weight * (values_NA[:, left + 1] - values_NA[:, left])
+    half = _half(values_N, block)
+    if others_M is not None:
+        half = float(np.hypot(half, _half(others_M, others_block)))
+    place = log_low + weight * (log_high - log_low)
+    if not np.isfinite(half):
+        return Interval(float(np.exp(place)), -np.inf, np.inf)
+    ends = (place - half / abs(slope), place + half / abs(slope))
+    return Interval(float(np.exp(place)), *map(float, np.exp(ends)))
+
+
+def loss_between(
+    scale: float, scales_A: np.ndarray, loss_XA: np.ndarray, entropy_XA: np.ndarray
+) -> np.ndarray:
+    """loss_X at a scale between those of a grid, in nats.
+
+    Over the logarithm of the scale the slope of the loss is known, loss - entropy, so between two
+    scales it is the cubic with both values and both slopes (Hermite's). Straight lines would lie
+    above what is convex, and the least loss above others.
+
+    Args:
+      scale: from the first of the grid to the last.
+      scales_A: ascending.
+      loss_XA: at these.
+      entropy_XA: at these.
+    """
+    logs_A = np.log(scales_A)
+    left = min(int(np.searchsorted(scales_A, scale, "right")) - 1, len(scales_A) - 2)
+    width = logs_A[left + 1] - logs_A[left]
+    way = (math.log(scale) - logs_A[left]) / width
+    low_X, high_X = loss_XA[..., left], loss_XA[..., left + 1]
+    low_slope_X, high_slope_X = (
+        width * (loss_XA[..., place] - entropy_XA[..., place]) for place in (left, left + 1)
+    )
+    return np.asarray(
+        (1 + 2 * way) * (1 - way) ** 2 * low_X
+        + way * (1 - way) ** 2 * low_slope_X
+        + way**2 * (3 - 2 * way) * high_X
+        - way**2 * (1 - way) * high_slope_X
+    )
+
+
+def _half(values_N: np.ndarray, block: int) -> float:
+    """Half the width of the interval of a mean."""
+    found = mean_interval([values_N], block=block)
+    return (found.high - found.low) / 2
+
+
+def _ratio(parts_N: np.ndarray, wholes_N: np.ndarray) -> Interval:
+    """The sum of parts over that of wholes, of which both are as the text has it.
+
+    The interval is that of the mean of part - ratio * whole over the mean whole: the delta method.
+    """
+    whole = float(wholes_N.mean(dtype=np.float64))
+    ratio = float(parts_N.mean(dtype=np.float64)) / whole
+    half = _half(parts_N - ratio * wholes_N, BLOCK) / whole
+    return Interval(ratio, ratio - half, ratio + half)
+
+
+class Bin(NamedTuple):
+    """How often what was given some probability came.
+
+    Attributes:
+      predicted: mean probability, at scale 1, of the symbols in the bin.
+      observed: the share of them that came, with its interval.
+      expected: characters of the text that the bin's probabilities add up to.
+    """
+
+    predicted: float
+    observed: Interval
+    expected: float
+
+
+def reliability(predictions: Predictions) -> list[Bin]:
+    """A reliability diagram's points: a bin each, those without a symbol left out.
+
+    Every symbol counts at every place, not only the likeliest: a sample is drawn from all of them.
+    """
+    bins = []
+    parts = (predictions.symbols_NK, predictions.probability_NK, predictions.hits_NK)
+    for symbols_N, together_N, hits_N in zip(*(part.T for part in parts), strict=True):
+        symbols, expected = (float(x.sum(dtype=np.float64)) for x in (symbols_N, together_N))
+        if not symbols:
+            continue
+        observed = _ratio(hits_N, symbols_N)
+        bins.append(Bin(expected / symbols, observed, expected))
+    return bins

@@ -1,0 +1,135 @@
+"""How far back a model looks: what it loses when the characters beyond n are changed.
+
+Every target is predicted from the same number of characters, of which the nearest n are left as
+they are. The others are
+
+  truncated  not read at all: the model starts n characters before the target;
+  shuffled   read in random order, which keeps what they are and not where they stand;
+  replaced   read from another place of the text, which keeps that they are text.
+
+The effective context is the smallest n from which on the loss stays within a hundredth of that with
+nothing changed.
+
+Source: Khandelwal et al. 2018 (Sharp Nearby, Fuzzy Far Away), sections 3 and 5.
+"""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+
+import jax.numpy as jnp
+import numpy as np
+
+from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.types import Params
+from charlm_jax.data.splits import Part
+from charlm_jax.evaluation.scoring import make_places_scorer, sliding_targets
+from charlm_jax.models import LanguageModel
+
+# A length is compiled once for a model, whatever is changed, and however often.
+_shared_scorer = functools.lru_cache(maxsize=64)(make_places_scorer)
+
+
+def losses_by_context(
+    model: LanguageModel,
+    params: Params,
+    ids_N: np.ndarray,
+    part: Part,
+    *,
+    change: str,
+    contexts: Sequence[int],
+    reach: int,
+    targets: int,
+    batch_size: int,
+    seed: int = 0,
+) -> Mapping[int, np.ndarray]:
+    """Losses on the same targets, with only the nearest n characters unchanged.
+
+    Args:
+      model: what is scored.
+      params: its weights.
+      ids_N: the text.
+      part: whose characters are the targets.
+      change: one of `CHANGES`.
+      contexts: the n, each from 1 to `reach`.
+      reach: characters read before a target where n characters are left and the others changed.
+      targets: how many, evenly spread; 0 is all.
+      batch_size: targets scored at once; it does not change the figures.
+      seed: of the random orders and places.
+
+    Returns:
+      n -> nll_P in nats, for n in `contexts` and for `reach` itself, where nothing is changed.
+
+    Raises:
+      CharlmError: an unknown change, a context out of range, too short a text.
+    """
+    if change not in CHANGES:
+        raise CharlmError(f"change={change!r} is not known: it must be one of {', '.join(CHANGES)}")
+    for context in contexts:
+        if not 1 <= context <= reach:
+            raise CharlmError(f"context={context} is not allowed: it must lie in [1, {reach}]")
+    places_P = sliding_targets(part, context=reach, most=targets)
+    rows_PT = _rows(ids_N, places_P, reach)
+    changed = _CHANGES[change]
+    losses = {}
+    for context in sorted({*contexts, reach}):
+        noise = np.random.default_rng(seed)  # the same for every n: the curve is not torn
+        far_PT = changed(noise, rows_PT, reach - context, ids_N, part)
+        read_PT = np.concatenate([far_PT, rows_PT[:, reach - context :]], axis=1)
+        length = read_PT.shape[1]
+        score = _shared_scorer(model, context=length - 1, batch_size=batch_size)
+        ends_P = np.arange(1, len(read_PT) + 1) * length - 1
+        losses[context] = score(params, jnp.asarray(read_PT.reshape(-1)), ends_P)
+    return losses
+
+
+def _rows(ids_N: np.ndarray, places_P: np.ndarray, reach: int) -> np.ndarray:
+    """The characters before each place, and the one there: rows_PT, T = reach + 1."""
+    return np.lib.stride_tricks.sliding_window_view(ids_N, reach + 1)[places_P - reach]
+
+
+def _truncated(
+    noise: np.random.Generator, rows_PT: np.ndarray, far: int, ids_N: np.ndarray, part: Part
+) -> np.ndarray:
+    return rows_PT[:, :0]
+
+
+def _shuffled(
+    noise: np.random.Generator, rows_PT: np.ndarray, far: int, ids_N: np.ndarray, part: Part
+) -> np.ndarray:
+    order_PT = noise.random(rows_PT.shape, np.float32)[:, :far].argsort(axis=1)
+    return np.take_along_axis(rows_PT[:, :far], order_PT, axis=1)
+
+
+def _replaced(
+    noise: np.random.Generator, rows_PT: np.ndarray, far: int, ids_N: np.ndarray, part: Part
+) -> np.ndarray:
+    reach = rows_PT.shape[1] - 1
+    places_N = sliding_targets(part, context=reach, most=0)
+    return _rows(ids_N, noise.choice(places_N, len(rows_PT)), reach)[:, :far]
+
+
+_CHANGES: Mapping[str, Callable[..., np.ndarray]] = {
+    "truncated": _truncated,
+    "shuffled": _shuffled,
+    "replaced": _replaced,
+}
+CHANGES = tuple(_CHANGES)
+
+
+def effective_context(loss_nats: Mapping[int, float], *, share: float = 0.01) -> int:
+    """The smallest n from which on every loss is within a share of the last.
+
+    Args:
+      loss_nats: n -> mean loss, the greatest n being the one with nothing changed.
+      share: of that loss, by which it may be exceeded.
+
+    >>> effective_context({1: 2.5, 4: 2.0, 16: 1.51, 64: 1.5})
+    16
+    """
+    most = (1.0 + share) * loss_nats[max(loss_nats)]
+    enough = max(loss_nats)
+    for context in sorted(loss_nats, reverse=True):
+        if loss_nats[context] > most:
+            break
+        enough = context
+    return enough

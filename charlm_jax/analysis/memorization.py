@@ -1,0 +1,225 @@
+"""Which passages a text has in common with the training text, exactly, and where they stand there.
+
+The training text is indexed once, as a suffix array: the places of all its characters, sorted by
+the text that begins there. A text's neighbours in that order are the places with which it has the
+longest run in common, so a binary search finds it (Manber and Myers 1993). Characters are compared,
+never hashed: nothing is taken for a copy that is none. Several characters are packed into one
+number, so that all places of all texts are searched together, a number at a time.
+
+Letters of this module: N places of the training text or of texts laid end to end, Q those that are
+searched for or compared at once, U places whose order is not settled yet.
+
+Sources: Manber and Myers 1993, SIAM Journal on Computing 22, sections 2 and 3; sorting by twice as
+many characters at every pass, with only what is not settled: Larsson and Sadakane 2007, Theoretical
+Computer Science 387; the packing is our choice.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from charlm_jax.core.errors import CharlmError
+from charlm_jax.data.splits import Part
+
+# Of a packed word; float64 holds as many exactly, which is how the first unlike bit is found.
+_WORD_BITS = 53
+# Stands behind every stretch of the training text; its characters are counted from 1.
+_END = 0
+
+
+class Copy(NamedTuple):
+    """A run of characters that stands in the training text too.
+
+    Attributes:
+      sample: which of the texts it is in.
+      start: where it begins there.
+      length: its characters.
+      place: where it first stands in the training part, counted in the whole text.
+    """
+
+    sample: int
+    start: int
+    length: int
+    place: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CopyIndex:
+    """The training text, ready to be searched.
+
+    Attributes:
+      text: the whole text, of which the training text is a part.
+      part: the training part. A run does not cross from one of its stretches to the next.
+      points_V: the training text's code points, ascending.
+      words_N: the characters at and after each place, packed into a number; one more for the end.
+      order_N: the places in the order of the text that begins there.
+    """
+
+    text: str = dataclasses.field(repr=False)
+    part: Part
+    points_V: np.ndarray = dataclasses.field(repr=False)
+    words_N: np.ndarray = dataclasses.field(repr=False)
+    order_N: np.ndarray = dataclasses.field(repr=False)
+
+    def common_lengths(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """How long a run of the training text begins at each character.
+
+        Args:
+          texts: any.
+
+        Returns:
+          For each text the lengths in characters, int64, one a character: that of the longest run
+          from there on that the training text has.
+        """
+        unknown = len(self.points_V) + 1  # also ends a text, for it is like nothing
+        codes = [np.append(_encode(text, self.points_V), unknown) for text in texts]
+        asked_N = _packed(np.concatenate([[unknown], *codes]), len(self.points_V), pad=unknown)
+        lengths_N = self._longest(asked_N)
+        ends = 1 + np.cumsum([len(x) for x in codes])
+        return [lengths_N[end - len(x) : end - 1] for x, end in zip(codes, ends, strict=True)]
+
+    def longest_copy(self, texts: Sequence[str]) -> Copy | None:
+        """The longest run that one of the texts has in common with the training text.
+
+        Args:
+          texts: any.
+
+        Returns:
+          The first of the longest; None if they have no character in common.
+        """
+        return self.longest_of(texts, self.common_lengths(texts))
+
+    def longest_of(self, texts: Sequence[str], lengths: Sequence[np.ndarray]) -> Copy | None:
+        """The same, where the `common_lengths` of the texts are known."""
+        most = [int(lengths_N.max(initial=0)) for lengths_N in lengths]
+        length = max(most, default=0)
+        if not length:
+            return None
+        sample = most.index(length)
+        start = int(np.argmax(lengths[sample]))
+        run = texts[sample][start : start + length]
+        places = (self.text.find(run, stretch.start, stretch.stop) for stretch in self.part)
+        return Copy(sample, start, length, next(place for place in places if place >= 0))
+
+    def _longest(self, asked_N: np.ndarray) -> np.ndarray:
+        """The longest run in common from each place on, by a binary search for its neighbours."""
+        from_Q = np.arange(len(asked_N))
+        low_Q, high_Q = np.zeros_like(from_Q), np.full_like(from_Q, len(self.order_N))
+        low_common_Q, high_common_Q = np.zeros_like(from_Q), np.zeros_like(from_Q)
+        while from_Q.size:
+            middle_Q = (low_Q[from_Q] + high_Q[from_Q]) // 2
+            # All between two neighbours has in common what both have.
+            common_Q = np.minimum(low_common_Q[from_Q], high_common_Q[from_Q])
+            is_after_Q = self._compare(asked_N, from_Q, self.order_N[middle_Q], common_Q)
+            after_Q, before_Q = from_Q[is_after_Q], from_Q[~is_after_Q]
+            low_Q[after_Q] = middle_Q[is_after_Q] + 1
+            low_common_Q[after_Q] = common_Q[is_after_Q]
+            high_Q[before_Q] = middle_Q[~is_after_Q]
+            high_common_Q[before_Q] = common_Q[~is_after_Q]
+            from_Q = from_Q[low_Q[from_Q] < high_Q[from_Q]]
+        return np.maximum(low_common_Q, high_common_Q)
+
+    def _compare(
+        self, asked_N: np.ndarray, from_Q: np.ndarray, places_Q: np.ndarray, common_Q: np.ndarray
+    ) -> np.ndarray:
+        """Whether what is asked comes after the text at a place; `common_Q` grows to what is alike.
+
+        It always ends, since what is asked ends in a character that the training text lacks.
+        """
+        bits, width = _packing(len(self.points_V))
+        is_after_Q = np.zeros(len(from_Q), bool)
+        open_Q = np.arange(len(from_Q))
+        while open_Q.size:
+            asked_Q = asked_N[from_Q[open_Q] + common_Q[open_Q]]
+            word_Q = self.words_N[places_Q[open_Q] + common_Q[open_Q]]
+            is_after_Q[open_Q] = asked_Q > word_Q
+            _, unlike_bits_Q = np.frexp((asked_Q ^ word_Q).astype(np.float64))
+            common_Q[open_Q] += width + -unlike_bits_Q // bits
+            open_Q = open_Q[asked_Q == word_Q]
+        return is_after_Q
+
+
+def build_copy_index(text: str, train: Part) -> CopyIndex:
+    """Index the training part of a text.
+
+    It takes about 16 bytes a character, and 50 while it is built.
+
+    Args:
+      text: the whole text.
+      train: the training part.
+
+    Returns:
+      The index. Places that it speaks of are places in the whole text.
+
+    Raises:
+      CharlmError: the training part is empty.
+
+    >>> index = build_copy_index("one swallow makes no summer", (range(0, 17),))
+    >>> index.longest_copy(["no swallows make summer"])
+    Copy(sample=0, start=2, length=8, place=3)
+    """
+    stretches = [text[stretch.start : stretch.stop] for stretch in train if len(stretch)]
+    if not stretches:
+        raise CharlmError("the training part is empty: it needs at least one character")
+    symbols = sorted(set().union(*stretches))
+    points_V = np.array([ord(symbol) for symbol in symbols], np.uint32)
+    pieces = [_encode(stretches[0], points_V)]
+    for stretch in stretches[1:]:
+        pieces += [np.array([_END]), _encode(stretch, points_V)]
+    words_N = _packed(np.concatenate(pieces), len(points_V), pad=_END)
+    _, width = _packing(len(points_V))
+    return CopyIndex(text, train, points_V, words_N, _suffix_array(words_N, width))
+
+
+def _encode(text: str, points_V: np.ndarray) -> np.ndarray:
+    """Characters as numbers from 1, in the order of their code points; V + 1 if not among V."""
+    points_N = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.dtype("<u4"))
+    codes_N = np.searchsorted(points_V, points_N).astype(np.int32)
+    is_known_N = points_V.take(codes_N, mode="clip") == points_N
+    return np.where(is_known_N, codes_N + 1, len(points_V) + 1)
+
+
+def _packing(symbols: int) -> tuple[int, int]:
+    """Bits of a character, and characters in a word."""
+    bits = (symbols + 1).bit_length()
+    return bits, _WORD_BITS // bits
+
+
+def _packed(codes_N: np.ndarray, symbols: int, *, pad: int) -> np.ndarray:
+    """The characters at and after each place in one number, the first in its highest bits."""
+    bits, width = _packing(symbols)
+    padded_N = np.append(codes_N, np.full(width, pad))
+    words_N = np.zeros(len(codes_N) + 1, np.int64)
+    for offset in range(width):
+        words_N <<= bits
+        words_N |= padded_N[offset : offset + len(words_N)]
+    return words_N
+
+
+def _suffix_array(words_N: np.ndarray, width: int) -> np.ndarray:
+    """The places in the order of the text that begins there.
+
+    Args:
+      words_N: the first characters from each place on, and one more for the end.
+      width: how many they are.
+    """
+    end = len(words_N) - 1
+    small = np.int32 if end < 2**31 else np.int64  # these arrays are most of the memory
+    order_N, slots_U = np.arange(end, dtype=small), np.arange(end, dtype=small)
+    rank_N = np.full(end + 1, -1, small)  # what is alike so far has the rank of its first
+    key_U, length = words_N[:end], width
+    while slots_U.size:
+        by_key_U = np.argsort(key_U)
+        key_U, places_U = key_U[by_key_U], order_N[slots_U][by_key_U]
+        order_N[slots_U] = places_U
+        is_first_U = np.append(True, key_U[1:] != key_U[:-1])
+        rank_N[places_U] = np.maximum.accumulate(np.where(is_first_U, slots_U, 0))
+        slots_U = slots_U[~(is_first_U & np.append(is_first_U[1:], True))]
+        places_U = order_N[slots_U]
+        # Of two that are alike so far, what follows decides, and that is ranked already.
+        key_U = rank_N[places_U] * np.int64(end + 1)
+        key_U += rank_N[np.minimum(places_U.astype(np.int64) + length, end)] + 1
+        length *= 2
+    return order_N

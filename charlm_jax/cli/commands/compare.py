@@ -1,0 +1,100 @@
+"""`charlm compare`."""
+
+import argparse
+import json
+import math
+import sys
+from typing import TYPE_CHECKING
+
+from charlm_jax.cli.commands.common_flags import add_several
+
+if TYPE_CHECKING:
+    from charlm_jax.comparison.compare import Comparison
+
+HELP = "Set runs side by side, with intervals and baselines."
+
+
+def add_flags(command: argparse.ArgumentParser) -> None:
+    """What it takes."""
+    add_several(command)
+    how = command.add_mutually_exclusive_group()
+    how.add_argument("--json", action="store_true", help="one JSON object")
+    how.add_argument("--csv", action="store_true", help="a line for each arm and baseline")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Set runs side by side on the same characters, and print the table."""
+    from charlm_jax.comparison.compare import as_json, compare
+    from charlm_jax.data.download import DownloadProgress
+    from charlm_jax.inference.run import load_run
+    from charlm_jax.storage.run_index import run_folders
+
+    paths = [path for folder in options.folders for path in run_folders(folder)]
+    comparison = compare(
+        [load_run(path, checkpoint=options.checkpoint) for path in paths],
+        split=options.split,
+        mode=options.mode,
+        context=options.context,
+        targets=options.targets,
+        progress=DownloadProgress(),
+    )
+    if options.json:
+        print(json.dumps(as_json(comparison), allow_nan=False))
+    elif options.csv:
+        _print_csv(comparison)
+    else:
+        _print_comparison(comparison)
+
+
+def _print_comparison(comparison: "Comparison") -> None:
+    from charlm_jax.comparison.compare import baselines_in_words
+
+    rows = comparison.rows()
+    evaluation = comparison.arms[0].evaluations[0]
+    names = [row.name for row in rows] + [baseline.name for baseline in comparison.baselines]
+    width = max(map(len, names))
+    print(
+        f"{'arm':<{width}}  {'seeds':>5}  {'parameters':>10}  {'nats':>6}  {'95 % interval':<16}  "
+        f"{'bits':>6}  {'spread':>6}  less {rows[0].name}"
+    )
+    for row in rows:
+        spread = "" if row.spread is None else f"{row.spread:.4f}"
+        less = "" if row.difference is None else row.difference.in_words()
+        print(
+            f"{row.name:<{width}}  {len(row.seeds):>5}  {row.parameters:>10,}  "
+            f"{row.loss.mean:>6.4f}  {row.loss.ends_in_words():<16}  "
+            f"{row.bits_per_char:>6.4f}  {spread:>6}  {less}".rstrip()
+        )
+    for baseline in comparison.baselines:
+        ends = "" if baseline.loss is None else baseline.loss.ends_in_words()
+        nats = baseline.bits_per_char * math.log(2)
+        print(
+            f"{baseline.name:<{width}}  {'':>5}  {'':>10}  {nats:>6.4f}  {ends:<16}  "
+            f"{baseline.bits_per_char:>6.4f}"
+        )
+    print(
+        f"\n{evaluation.split}, {evaluation.characters:,} characters, {evaluation.rule}. "
+        f"Intervals are over blocks of 1,000 characters and over seeds where there are several; "
+        f"spread is the standard deviation over seeds. "
+        f"{baselines_in_words(evaluation.split, evaluation.mode)}"
+    )
+
+
+def _print_csv(comparison: "Comparison") -> None:
+    import csv
+
+    from charlm_jax.core.json_files import plain
+
+    names = "name seeds parameters loss_nats loss_low loss_high bits_per_char spread"
+    names += " difference difference_low difference_high"
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(names.split())
+    for row in comparison.rows():
+        less = (None, None, None) if row.difference is None else row.difference
+        seeds = " ".join(map(str, row.seeds))  # a cell is empty where an interval has no end
+        facts = (row.name, seeds, row.parameters, *row.loss, row.bits_per_char, row.spread)
+        writer.writerow(plain([*facts, *less]))
+    for baseline in comparison.baselines:
+        loss = baseline.loss or (baseline.bits_per_char * math.log(2), None, None)
+        figures = plain([*loss, baseline.bits_per_char])
+        writer.writerow([baseline.name, "", "", *figures, "", "", "", ""])

@@ -1,0 +1,46 @@
+"""`charlm corpora`."""
+
+import argparse
+import dataclasses
+import json
+
+HELP = "List the known texts, or describe one (name, file, glob)."
+
+
+def add_flags(command: argparse.ArgumentParser) -> None:
+    """What it takes."""
+    add = command.add_argument
+    add("name", nargs="?", metavar="NAME", help="a name, file, folder or glob")
+    add("--encoding", default="utf-8", help="of files (default: utf-8)")
+    add("--json", action="store_true", help="one JSON object, or a list of them")
+
+
+def run(options: argparse.Namespace) -> None:
+    """List the known texts, or describe one."""
+    from charlm_jax.data.corpora import list_corpora, load_corpus
+    from charlm_jax.data.download import DownloadProgress
+
+    if options.name is None:
+        rows = list_corpora()
+        if options.json:
+            print(json.dumps([dataclasses.asdict(row) for row in rows]))
+            return
+        for row in rows:
+            print(f"{row.name:<18} {row.characters:>10,}  {row.state}")
+            print(f"{'':<18} {row.description} ({row.licence})")
+        return
+    corpus = load_corpus(options.name, encoding=options.encoding, progress=DownloadProgress())
+    facts = {
+        **corpus.facts,
+        "name": corpus.name,
+        "characters": corpus.characters,
+        "symbols": corpus.symbols,
+        "sha256": corpus.sha256,
+        "source": corpus.source,
+        "text_sha256": corpus.text_sha256,
+    }
+    if options.json:
+        print(json.dumps(facts))
+        return
+    for name, value in facts.items():
+        print(f"{name:<12} {value}")

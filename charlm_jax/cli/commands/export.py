@@ -1,0 +1,31 @@
+"""`charlm export`."""
+
+import argparse
+
+from charlm_jax.cli.commands.common_flags import add_run, load
+
+HELP = "Write a model for other programs: weights as safetensors, the rest as JSON."
+
+
+def add_flags(command: argparse.ArgumentParser) -> None:
+    """What it takes."""
+    add_run(command)
+    add = command.add_argument
+    add("--to", choices=("safetensors",), default="safetensors", help="the format of the weights")
+    add(
+        "--out",
+        metavar="DIR",
+        help="where the files go (default: export/ in the run's folder); none is overwritten",
+    )
+
+
+def run(options: argparse.Namespace) -> None:
+    """Write a model at one of its checkpoints, and print the files."""
+    run = load(options)
+    import jax
+
+    from charlm_jax.inference.export import write_export
+
+    files = write_export(run, options.out)
+    parameters = sum(x.size for x in jax.tree.leaves(run.params))
+    print(f"{parameters:,} parameters, {run.checkpoint_in_words}", *files, sep="\n")

@@ -1,0 +1,89 @@
+"""`charlm inspect`."""
+
+import argparse
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from charlm_jax.cli.commands.common_flags import add_run, add_unknown, load
+from charlm_jax.core.errors import visible
+
+if TYPE_CHECKING:
+    from charlm_jax.analysis.activations import Inside
+    from charlm_jax.inference.run import Run
+
+HELP = "Draw what happens inside a model while it reads a text."
+
+
+def add_flags(command: argparse.ArgumentParser) -> None:
+    """What it takes."""
+    add_run(command)
+    add = command.add_argument
+    add("--text", required=True, help="what the model reads")
+    add(
+        "--out",
+        metavar="DIR",
+        help="where the figures go (default: inspect/ in the run's folder); their names end in the "
+        "step and a code of run and text, so that only the same command replaces them",
+    )
+    add_unknown(command, "text")
+    add("--json", action="store_true", help="one JSON object")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Have a model read a text, and draw what happens inside it."""
+    run = load(options)
+    inside = run.inspect(options.text, unknown=options.unknown, replacement=options.replacement)
+    from charlm_jax.report.figures.activation_maps import save_inside
+    from charlm_jax.storage.workdir import Workdir
+
+    own = Workdir(run.workdir).inspect
+    folder = own if options.out is None else Path(os.path.expanduser(options.out))
+    source = f"{visible(run.workdir.resolve().name)[:30]}, {run.checkpoint_in_words}"
+    files = save_inside(inside, folder, tag=_tag(run, inside), source=source)
+    if options.json:
+        print(json.dumps(_inside_as_json(run, inside, options.text, files)))
+        return
+    print(*files, sep="\n")
+    distances = {layer.name: layer.distance_H for layer in inside.layers}
+    rows = {name: d_H for name, d_H in distances.items() if d_H is not None}
+    if rows:
+        most, width = max(map(len, rows.values())), max(map(len, rows))
+        print("\nmean attention distance in characters, by head")
+        print(" " * width + "".join(f"{head:>7}" for head in range(most)))
+    for name, distance_H in rows.items():
+        print(f"{name:<{width}}" + "".join(f"{distance:>7.2f}" for distance in distance_H))
+
+
+def _tag(run: "Run", inside: "Inside") -> str:
+    """What the names of figures end in: no other run, checkpoint or text has the same."""
+    read = f"{run.weights}\n{inside.symbols}".encode("utf-8", "surrogatepass")
+    code = hashlib.sha256(os.fsencode(run.workdir.resolve()) + b"\n" + read).hexdigest()[:8]
+    return f"step_{run.checkpoint}_{code}"
+
+
+def _inside_as_json(
+    run: "Run", inside: "Inside", text: str, files: Iterable[Path]
+) -> dict[str, Any]:
+    layers = []
+    for layer in inside.layers:
+        arrays = {**layer.gates, **layer.states}
+        row: dict[str, Any] = {"name": layer.name, "kind": layer.kind}
+        if layer.distance_H is not None:
+            row["mean_attention_distance"] = layer.distance_H.tolist()
+        if arrays:
+            row["unit_means"] = {name: x.mean(axis=0).tolist() for name, x in arrays.items()}
+        layers.append(row)
+    return {
+        "text": text,
+        "workdir": str(run.workdir),
+        "checkpoint": run.checkpoint,
+        "weights": run.weights,
+        "symbols": list(inside.symbols),
+        "guesses": inside.guesses,
+        "files": [str(file) for file in files],
+        "layers": layers,
+    }

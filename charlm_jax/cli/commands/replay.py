@@ -1,0 +1,35 @@
+"""`charlm replay`."""
+
+import argparse
+
+HELP = "Repeat the step at which a run failed, array by array."
+
+
+def add_flags(command: argparse.ArgumentParser) -> None:
+    """What it takes."""
+    add = command.add_argument
+    add("--workdir", required=True, metavar="DIR", help="the run's folder")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Repeat the step at which a run failed, and print what its arrays hold."""
+    from charlm_jax.training.nan_replay import replay_fault
+
+    result = replay_fault(options.workdir)
+    print(
+        f"step {result.step}: loss {result.loss_nats:g}, gradient norm {result.gradient_norm:g}\n"
+    )
+    first = result.first_bad
+    shown = result.arrays[: result.arrays.index(first) + 1] if first else result.arrays
+    width = max(len(seen.name) for seen in shown)
+    print(f"{'array, in the order of the step':<{width}}  {'largest':>9}  not finite")
+    for seen in shown:
+        bad = f"{seen.bad:,} of {seen.size:,}" if seen.bad else "-"
+        print(f"{seen.name:<{width}}  {seen.largest:>9.3g}  {bad}")
+    if first is None:
+        print("\nevery array is finite: the fault does not repeat here")
+        return
+    print(f"\nfirst not finite: {first.name}, at index {first.first}")
+    text = result.text_before(first)
+    if text is not None:
+        print(f"its row had read {text!r}")

@@ -1,0 +1,49 @@
+"""`charlm report`."""
+
+import argparse
+import os
+import shlex
+from pathlib import Path
+
+from charlm_jax.cli.commands.common_flags import add_several
+
+HELP = "Write a page about runs, in one file to send on."
+
+
+def add_flags(command: argparse.ArgumentParser) -> None:
+    """What it takes."""
+    add_several(command)
+    command.add_argument(
+        "--out",
+        metavar="FILE",
+        help="the page (default: report.html in DIR; here, if there are several)",
+    )
+
+
+def run(options: argparse.Namespace) -> None:
+    """Write a page about runs."""
+    from charlm_jax.data.download import DownloadProgress
+    from charlm_jax.inference.run import load_run
+    from charlm_jax.report.html.page import check_place
+    from charlm_jax.report.runs_page import write_report
+    from charlm_jax.storage.run_index import run_folders
+
+    paths = [path for folder in options.folders for path in run_folders(folder)]
+    folder = options.folders[0] if len(options.folders) == 1 else "."
+    file = Path(os.path.expanduser(options.out or os.path.join(folder, "report.html")))
+    check_place(file)
+    rule = {name: getattr(options, name) for name in ("split", "mode", "context", "targets")}
+    flags = {**rule, "checkpoint": options.checkpoint, "out": options.out}
+    changed = [
+        f"--{name}={value}"
+        for name, value in flags.items()
+        if value != options.parser.get_default(name)
+    ]
+    write_report(
+        [load_run(path, checkpoint=options.checkpoint) for path in paths],
+        file,
+        **rule,
+        command=shlex.join(["charlm", "report", *options.folders, *changed]),
+        progress=DownloadProgress(),
+    )
+    print(file)

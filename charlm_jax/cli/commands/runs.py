@@ -1,0 +1,40 @@
+"""`charlm runs`."""
+
+import argparse
+import json
+
+HELP = "List the runs in a folder."
+
+
+def add_flags(command: argparse.ArgumentParser) -> None:
+    """What it takes."""
+    add = command.add_argument
+    add("folder", nargs="?", default="runs", metavar="DIR", help="where to look (default: runs)")
+    add("--json", action="store_true", help="one JSON object a run")
+
+
+def run(options: argparse.Namespace) -> None:
+    """List runs, the latest first."""
+    from charlm_jax.storage.run_index import age, list_runs
+
+    rows = list_runs(options.folder)
+    if options.json:
+        for row in rows:
+            print(json.dumps(row._asdict()))
+        return
+    if not rows:
+        print(f"no run in {options.folder}")
+        return
+    width = max(len(row.path) for row in rows)
+    print(
+        f"{'run':<{width}}  {'state':<13}  {'parameters':>10}  {'steps':>15}  {'best nats':>9}  "
+        f"{'written':<12}  corpus"
+    )
+    for row in rows:
+        parameters = "?" if row.parameters is None else f"{row.parameters:,}"
+        steps = f"{row.step}/{'?' if row.total_steps is None else row.total_steps}"
+        best = "-" if row.best_loss_nats is None else f"{row.best_loss_nats:.4f}"
+        print(
+            f"{row.path:<{width}}  {row.state:<13}  {parameters:>10}  {steps:>15}  {best:>9}  "
+            f"{age(row.seconds_ago):<12}  {row.corpus}"
+        )

@@ -1,0 +1,211 @@
+"""`charlm sample`."""
+
+import argparse
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from charlm_jax.cli.commands.common_flags import add_run, add_unknown, load
+from charlm_jax.cli.commands.sample_output import (
+    column_width,
+    describe_source,
+    print_json,
+    print_texts,
+    text_rows,
+    truncations,
+)
+from charlm_jax.core.errors import CharlmError
+
+if TYPE_CHECKING:
+    from charlm_jax.inference.run import Run
+    from charlm_jax.sampling.stop_strings import Piece
+
+HELP = "Draw text from a trained model."
+
+
+def add_flags(command: argparse.ArgumentParser) -> None:
+    """What it takes."""
+    add_run(command)
+    _add_prompt(command)
+    add = command.add_argument
+    add("--chars", type=int, default=500, help="characters to draw (default: 500)")
+    add(
+        "--stop",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="end a text before TEXT where that is drawn; \\n is a newline, \\t a tab, \\\\ a "
+        "backslash; may be given several times",
+    )
+    add(
+        "--scale",
+        type=_scales,
+        default=[1.0],
+        metavar="A[,A...]",
+        help="scale factors of the logits, 1 / temperature, from 0 (uniform) to inf (greedy); "
+        "default: 1",
+    )
+    _add_truncations(command)
+    add("--num", type=int, default=1, help="samples at each scale (default: 1)")
+    add("--seed", type=int, default=0, help="root of the noise (default: 0)")
+    add(
+        "--mode",
+        choices=("carried", "window"),
+        help="carry the state, or read the last characters again for every new one, as the "
+        "textbook does (default: carried, or window for a model with learned positions)",
+    )
+    add(
+        "--context",
+        type=int,
+        help="the window's length, or the positions that attention keeps (default: training's)",
+    )
+    add_unknown(command, "prompt")
+    _add_output(command)
+
+
+def _add_prompt(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--prompt", metavar="TEXT", help="what the text goes on from")
+    add(
+        "--prompt_file",
+        metavar="FILE",
+        help="the same from a file in UTF-8, or - for standard input; a newline at its end is "
+        "part of it",
+    )
+    add(
+        "--interactive",
+        action="store_true",
+        help="read prompts from the terminal, one a line, and commands that change the settings "
+        "in between; /help lists them",
+    )
+
+
+def _scales(text: str) -> list[float]:
+    try:
+        return [float(item) for item in text.split(",")]
+    except ValueError as error:
+        message = f"{text!r} is not a list of numbers such as 0.5,1,2"
+        raise argparse.ArgumentTypeError(message) from error
+
+
+def _add_truncations(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--top_k", type=int, default=0, metavar="K", help="the K likeliest; 0 is all (default)")
+    add(
+        "--top_p",
+        type=float,
+        default=1.0,
+        metavar="P",
+        help="of these, the fewest whose probability reaches P; 1 is all (default)",
+    )
+    add(
+        "--min_p",
+        type=float,
+        default=0.0,
+        metavar="P",
+        help="of these, those at least P times as likely as the best; 0 is all (default)",
+    )
+
+
+def _add_output(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add(
+        "--layout",
+        choices=("auto", "columns", "rows"),
+        default="auto",
+        help="the scales side by side, or one text below the other (default: side by side where "
+        "standard output is a terminal that is wide enough)",
+    )
+    add("--json", action="store_true", help="one JSON object a sample")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Draw text, and print it or write it as JSON."""
+    _refuse_misfits(options)
+    prompt = _read_prompt(options)
+    run = load(options)
+    if options.interactive:
+        from charlm_jax.cli.commands.interactive import interact
+
+        interact(run, options, prompt)
+        return
+    drawn = _draw(run, options, prompt)
+    rows = text_rows(options, prompt)
+    if options.json:
+        print_json(rows, drawn)
+        return
+    width = column_width(options)
+    print(describe_source(run, options.mode), file=sys.stderr)
+    unknown = sum(symbol not in run.vocabulary.symbols for symbol in prompt or "")
+    if unknown:
+        became = "left out" if options.unknown == "drop" else "replaced"
+        print(f"{unknown} unknown characters of the prompt were {became}", file=sys.stderr)
+    print_texts(rows, drawn, width)
+
+
+def _refuse_misfits(options: argparse.Namespace) -> None:
+    """Refuse flags that do not go together."""
+    refuse, wants_file = options.parser.error, options.prompt_file is not None
+    if options.prompt is not None and wants_file:
+        refuse("--prompt and --prompt_file are two prompts: give one of them")
+    if options.json and options.layout != "auto":
+        refuse("--layout means nothing with --json")
+    if not options.interactive:
+        if options.prompt is None and not wants_file:
+            refuse("missing: --prompt or --prompt_file")
+        return
+    if options.prompt_file == "-":
+        refuse("--prompt_file=- and --interactive would both read standard input")
+    for flag, is_default in {
+        "--json": not options.json,
+        "--num": options.num == 1,
+        "--layout": options.layout == "auto",
+    }.items():
+        if not is_default:
+            refuse(f"{flag} means nothing with --interactive, which draws one text at a time")
+    if len(options.scale) > 1:
+        refuse("--interactive draws one text at a time: give one --scale")
+
+
+def _read_prompt(options: argparse.Namespace) -> str | None:
+    """The prompt, whichever way it was given; None where an interactive session has none yet."""
+    file: str | None = options.prompt_file
+    if file is None:
+        prompt: str | None = options.prompt
+        return prompt
+    from charlm_jax.data.corpora import BYTE_ORDER_MARK, decode
+    from charlm_jax.data.download import read_bytes
+
+    if "\0" in file:
+        raise CharlmError(f"--prompt_file={file!r} is not a path: it has a NUL byte")
+    if file == "-":
+        data = b"" if sys.stdin is None else sys.stdin.buffer.read()
+    else:
+        data = read_bytes(Path(os.path.expanduser(file)))
+    source = "standard input" if file == "-" else file
+    text = decode(data, encoding="utf-8", source=source, advice="a prompt is read as UTF-8")
+    return text.removeprefix(BYTE_ORDER_MARK)
+
+
+def _draw(
+    run: "Run", options: argparse.Namespace, prompt: str | None
+) -> Iterable[Sequence["Piece"]]:
+    from charlm_jax.sampling.stop_strings import check_stops, cut_texts, parse_stop
+
+    stops = [parse_stop(text) for text in options.stop]
+    check_stops(stops, run.vocabulary)
+    pieces = run.draw(
+        prompt or "",
+        characters=options.chars,
+        scales=options.scale,
+        samples=options.num,
+        seed=options.seed,
+        mode=options.mode,
+        context=options.context,
+        unknown=options.unknown,
+        replacement=options.replacement,
+        **truncations(options),
+    )
+    return cut_texts(pieces, stops, texts=len(options.scale) * options.num)

@@ -1,0 +1,216 @@
+"""`charlm score`."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from charlm_jax.cli.commands.common_flags import add_run, add_unknown
+from charlm_jax.core.errors import CharlmError, visible
+
+if TYPE_CHECKING:
+    from charlm_jax.evaluation.text_score import LineScore
+    from charlm_jax.inference.run import Run
+    from charlm_jax.report.text_page import Reading
+
+HELP = "Say how surprising a text is to a model, line by line, and draw it."
+
+_WIDTH = 80  # characters of a line that are printed
+
+
+def add_flags(command: argparse.ArgumentParser) -> None:
+    """What it takes."""
+    add_run(command)
+    add = command.add_argument
+    add("file", metavar="FILE", help="the text; - reads standard input")
+    add("--beside", metavar="DIR", help="another run, which reads the same text")
+    add("--encoding", default="utf-8", help="of the text (default: utf-8)")
+    add(
+        "--mode",
+        choices=("stream", "window", "sliding"),
+        help="the state carried from the first character on, separate windows, or exactly so many "
+        "characters before each (default: stream, or window for a model with learned positions)",
+    )
+    add(
+        "--context",
+        type=int,
+        help="the window's length, the characters before each, or the positions that attention "
+        "keeps (default: validation's)",
+    )
+    add_unknown(command, "text")
+    add(
+        "--sort",
+        choices=("text", "surprise"),
+        default="text",
+        help="lines in the text's order, or by their bits per character, the most first "
+        "(default: text)",
+    )
+    add(
+        "--html",
+        metavar="FILE",
+        help="a page of its own, with the surprise of every character, up to 10,000",
+    )
+    add("--json", action="store_true", help="one JSON object")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Score a text, print its lines, and draw the page."""
+    from charlm_jax.report.html.page import check_place
+    from charlm_jax.report.text_page import difference_in_words, write_text_page
+
+    text = _read(options.file, options.encoding)
+    runs = _load(options)
+    page = None if options.html is None else Path(os.path.expanduser(options.html))
+    if page is not None:
+        check_place(page)
+    readings = [_reading(run, text, options, runs) for run in runs]
+    if page is not None:
+        name = "standard input" if options.file == "-" else Path(options.file).name
+        write_text_page(readings, text, page, name=name)
+    if options.json:
+        print(json.dumps({**_all_as_json(readings, text, options), "page": page and str(page)}))
+        return
+    _print_lines(readings, text, options.sort)
+    for reading in readings:
+        print(_summary(reading, text))
+    if len(readings) == 2:
+        print(visible(difference_in_words(*readings)))
+    if page is not None:
+        print(page)
+
+
+def _read(file: str, encoding: str) -> str:
+    from charlm_jax.data.corpora import BYTE_ORDER_MARK, decode
+    from charlm_jax.data.download import read_bytes
+
+    if file != "-":
+        path = Path(os.path.expanduser(file))
+        data, source = read_bytes(path), str(path)
+    elif sys.stdin is None:
+        raise CharlmError("standard input is closed: name a file")
+    else:
+        data, source = sys.stdin.buffer.read(), "standard input"
+    text = decode(data, encoding=encoding, source=source).removeprefix(BYTE_ORDER_MARK)
+    if not text:
+        raise CharlmError(f"{source} is empty: there is no character to score")
+    return text
+
+
+def _load(options: argparse.Namespace) -> "list[Run]":
+    """One run or two."""
+    from charlm_jax.inference.run import load_run
+
+    folders = [options.workdir] + ([] if options.beside is None else [options.beside])
+    runs = [
+        load_run(folder, checkpoint=options.checkpoint, weights=options.weights)
+        for folder in folders
+    ]
+    if len({run.workdir.resolve() for run in runs}) < len(runs):
+        raise CharlmError(f"--beside={options.beside} is the same run as --workdir: name another")
+    return runs
+
+
+def _reading(
+    run: "Run", text: str, options: argparse.Namespace, runs: "Sequence[Run]"
+) -> "Reading":
+    from charlm_jax.evaluation.text_score import default_scoring_mode
+    from charlm_jax.report.text_page import Reading
+
+    names = [other.workdir.resolve().name for other in runs]
+    name = run.workdir.resolve().name
+    how = {
+        "mode": options.mode or default_scoring_mode(run.model),
+        "context": options.context,
+        "unknown": options.unknown,
+        "replacement": options.replacement,
+    }
+    try:
+        score = run.score(text, **how)
+    except CharlmError as error:
+        which = f"{run.workdir}: " if len(runs) > 1 else ""
+        raise CharlmError(f"{which}{error}") from error
+    return Reading(name if names.count(name) == 1 else str(run.workdir), run, score, how)
+
+
+def _lines(reading: "Reading", text: str, sort: str) -> "list[LineScore]":
+    from charlm_jax.evaluation.text_score import by_surprise, score_lines
+
+    lines = score_lines(text, reading.score)
+    return by_surprise(lines) if sort == "surprise" else lines
+
+
+def _print_lines(readings: "Sequence[Reading]", text: str, sort: str) -> None:
+    """A line a line, with the figures of both runs where there are two."""
+    first, *others = readings
+    beside = [_lines(reading, text, "text") for reading in others]
+    heads = ["bits", "beside"][: len(readings)]
+    print(f"{'line':>8}  {'scored':>8}", *(f"{head:>8}" for head in heads), "text", sep="  ")
+    for line in _lines(first, text, sort):
+        figures = [line, *(lines[line.number - 1] for lines in beside)]
+        words = visible(line.text[:_WIDTH]) + ("…" if len(line.text) > _WIDTH else "")
+        cells = [f"{line.number:>8}", f"{line.characters:>8}", *map(_bits, figures), words]
+        print("  ".join(cells).rstrip())
+
+
+def _bits(line: "LineScore") -> str:
+    value = line.bits_per_char
+    return f"{'-':>8}" if value is None else f"{value:>8.4f}"
+
+
+def _summary(reading: "Reading", text: str) -> str:
+    score, run = reading.score, reading.run
+    unknown = reading.unknown_in_words(text)
+    return (
+        f"{visible(reading.label)}: {score.loss_nats:.4f} nats, {score.bits_per_char:.4f} bits per "
+        f"character over {score.characters:,} characters{unknown and f', {unknown}'} "
+        f"({score.rule}, {run.checkpoint_in_words})"
+    )
+
+
+def _all_as_json(
+    readings: "Sequence[Reading]", text: str, options: argparse.Namespace
+) -> dict[str, Any]:
+    from charlm_jax.evaluation.text_score import difference
+
+    first, *others = [_as_json(reading, text, options) for reading in readings]
+    if not others:
+        return first
+    less_N = difference(*(reading.score for reading in readings))
+    mean = float(less_N.mean()) if less_N.size else None
+    shared = {"shared_characters": less_N.size, "difference_nats": mean}
+    return {**first, "beside": others[0], **shared}
+
+
+def _as_json(reading: "Reading", text: str, options: argparse.Namespace) -> dict[str, Any]:
+    from charlm_jax.core.types import bits
+
+    score, run = reading.score, reading.run
+    return {
+        "workdir": str(run.workdir),
+        "checkpoint": run.checkpoint,
+        "weights": run.weights,
+        "file": options.file,
+        "mode": score.mode,
+        "context": score.context,
+        "unknown": options.unknown,
+        "unknown_characters": int((~run.vocabulary.knows(text)).sum()),
+        "characters": score.characters,
+        "loss_nats": score.loss_nats,
+        "bits_per_char": score.bits_per_char,
+        "nats": score.nats,
+        "bits": bits(score.nats),
+        "lines": [_line_as_json(line) for line in _lines(reading, text, options.sort)],
+    }
+
+
+def _line_as_json(line: "LineScore") -> dict[str, Any]:
+    return {
+        "line": line.number,
+        "text": line.text,
+        "characters": line.characters,
+        "bits_per_char": line.bits_per_char,
+        "nats": line.nats,
+    }

@@ -1,0 +1,49 @@
+"""`charlm summary`."""
+
+import argparse
+import json
+
+from charlm_jax.cli.commands.common_flags import add_config
+from charlm_jax.core.errors import CharlmError
+
+HELP = "Show a model's parameters, layer by layer."
+
+
+def add_flags(command: argparse.ArgumentParser) -> None:
+    """What it takes."""
+    add_config(command)
+    add = command.add_argument
+    add("--symbols", type=int, help="count for so many symbols, without reading the text")
+    add("--json", action="store_true", help="one JSON object")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Print a model as a table."""
+    from charlm_jax.config.loading import load_config
+
+    config = load_config(options.config, options.overrides)
+    from charlm_jax.data.dataset import load_dataset
+    from charlm_jax.data.download import DownloadProgress
+    from charlm_jax.models.flops import forward_flops
+    from charlm_jax.models.summary import summarize
+
+    if options.symbols is not None and options.symbols < 1:
+        raise CharlmError(f"symbols={options.symbols} is not allowed: it must be at least 1")
+    vocab_size = options.symbols
+    if vocab_size is None:
+        vocab_size = len(load_dataset(config, progress=DownloadProgress()).vocabulary)
+    modules = summarize(config.model, vocab_size)
+    parameters = sum(module.parameters for module in modules)
+    length = config.data.sequence_length
+    flops = forward_flops(config.model, symbols=vocab_size, sequence_length=length)
+    if options.json:
+        listed = [module._asdict() for module in modules]
+        facts = {"parameters": parameters, "forward_flops": flops, "sequence_length": length}
+        print(json.dumps({**facts, "modules": listed}))
+        return
+    print(f"{'module':<12} {'layer':<14} {'output':<16} {'parameters':>12}")
+    for module in modules:
+        shape = "(" + ", ".join(map(str, module.output_shape)) + ")"
+        print(f"{module.name:<12} {module.kind:<14} {shape:<16} {module.parameters:>12,}")
+    print(f"{'in all':<44} {parameters:>12,}")
+    print(f"{'FLOPs a character, forwards, at length ' + str(length):<44} {flops:>12,}")

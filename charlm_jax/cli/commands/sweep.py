@@ -1,0 +1,121 @@
+"""`charlm sweep`."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from charlm_jax.cli.commands.common_flags import add_config
+from charlm_jax.core.errors import CharlmError
+
+if TYPE_CHECKING:
+    from charlm_jax.sweeps.points import Sweep
+
+HELP = "Train every point of a sweep, or go on with it."
+
+
+def add_flags(command: argparse.ArgumentParser) -> None:
+    """What it takes."""
+    add_config(command)
+    add = command.add_argument
+    add(
+        "--workdir",
+        metavar="DIR",
+        help="holds a folder for every point (default: runs/NAME-OF-THE-CONFIG)",
+    )
+    add(
+        "--jobs",
+        type=int,
+        metavar="N",
+        help="points that train at once, each on its share of the cores (default: 1; under slurm "
+        "256)",
+    )
+    add("--dry_run", action="store_true", help="print the points' commands, and do nothing")
+    add(
+        "--launcher",
+        choices=("local", "slurm"),
+        default="local",
+        help="where points train: here, or as jobs of a SLURM cluster (default: local)",
+    )
+    add(
+        "--slurm",
+        type=_pairs,
+        default={},
+        metavar="NAME=VALUE[,...]",
+        help="sbatch's long options for every job, such as time=60,partition=gpu,cpus_per_task=4",
+    )
+
+
+def _pairs(text: str) -> dict[str, str | int]:
+    pairs = [item.partition("=") for item in text.split(",")]
+    if not all(name and equals and value for name, equals, value in pairs):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list such as time=60,partition=NAME")
+    return {name: int(value) if value.isdecimal() else value for name, _, value in pairs}
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train the points of a sweep; the exit status is 1 where one is not done at the end.
+
+    On a cluster it is 1 where a job failed and its point is submitted again.
+    """
+    from charlm_jax.config.loading import config_name
+    from charlm_jax.storage.workdir import Workdir
+    from charlm_jax.sweeps.points import load_sweep, refuse_other
+
+    if options.jobs is not None and options.jobs < 1:
+        raise CharlmError(f"jobs={options.jobs} is not allowed: it must be at least 1")
+    if options.slurm and options.launcher != "slurm":
+        raise CharlmError("--slurm means nothing without --launcher=slurm")
+    plan = load_sweep(options.config, options.overrides)
+    folder = Workdir(options.workdir or f"runs/{config_name(options.config)}").path
+    if options.dry_run:
+        for point in plan.points:
+            print(point.command(folder))
+        return 0
+    refuse_other(plan, folder)
+    import jax
+
+    from charlm_jax.data.download import DownloadProgress
+    from charlm_jax.sweeps.local import check_points
+
+    # This process only looks at configs: an accelerator's memory is for the runs.
+    jax.config.update("jax_platforms", "cpu")  # type: ignore[no-untyped-call]
+    left = [point for point in plan.points if not point.is_finished(folder)]
+    check_points(left, folder, progress=DownloadProgress())
+    launch = {"local": _sweep_here, "slurm": _sweep_on_cluster}[options.launcher]
+    return launch(plan, folder, options)
+
+
+def _sweep_here(plan: "Sweep", folder: Path, options: argparse.Namespace) -> int:
+    from charlm_jax.sweeps.local import run_points
+    from charlm_jax.sweeps.points import claim
+    from charlm_jax.sweeps.progress_bars import sweep_view
+
+    claim(plan, folder)
+    with sweep_view() as view:
+        jobs = 1 if options.jobs is None else options.jobs
+        outcomes = run_points(plan.points, folder, jobs=jobs, view=view)
+    done = sum(outcome.state == "done" for outcome in outcomes)
+    print(f"{folder}: {done} of {len(outcomes)} points are done")
+    for outcome in outcomes:
+        if outcome.state == "failed":
+            command = outcome.point.command(folder)
+            print(f"{outcome.point.name} failed: {outcome.says}")
+            print(f"  {command}")
+    return 0 if done == len(outcomes) else 1
+
+
+def _sweep_on_cluster(plan: "Sweep", folder: Path, options: argparse.Namespace) -> int:
+    from charlm_jax.sweeps.points import claim
+    from charlm_jax.sweeps.slurm import slurm_executor, submit_points
+
+    limit = {} if options.jobs is None else {"array_parallelism": options.jobs}
+    executor, is_active = slurm_executor(folder, {**limit, **options.slurm})
+    claim(plan, folder)
+    placed = submit_points(plan.points, folder, executor, is_active=is_active)
+    for point, state, job_id, failed in placed:
+        if failed:
+            command = point.command(folder)
+            print(f"{point.name}: failed: {failed}")
+            print(f"  {command}")
+        print(f"{point.name}: {state}" + (f", job {job_id}" if job_id and state != "done" else ""))
+    return 1 if any(one.failed for one in placed) else 0

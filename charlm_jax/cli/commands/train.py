@@ -1,0 +1,49 @@
+"""`charlm train`."""
+
+import argparse
+
+from charlm_jax.cli.commands.common_flags import add_config
+
+HELP = "Train a model, or go on with a run."
+
+
+def add_flags(command: argparse.ArgumentParser) -> None:
+    """What it takes."""
+    add_config(command)
+    add = command.add_argument
+    add("--workdir", metavar="DIR", help="default: runs/NAME-OF-THE-CONFIG")
+    add("--fresh", action="store_true", help="move a run that is there aside, and begin again")
+    add("--init_from", metavar="RUN", help="start from the best weights of another run")
+    add("--tensorboard", action="store_true", help="also write events to DIR/tensorboard")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Train, or go on with a run, and say how it stands."""
+    from charlm_jax.config.loading import config_name, load_config
+
+    overrides = options.overrides
+    if options.init_from is not None:
+        overrides = [*overrides, f"train.init_from={options.init_from}"]
+    config = load_config(options.config, overrides)
+    workdir = options.workdir or f"runs/{config_name(options.config)}"
+    from charlm_jax.data.download import DownloadProgress
+    from charlm_jax.training.loop import train_and_evaluate
+    from charlm_jax.training.progress_bar import training_view
+
+    with training_view() as view:
+        if options.tensorboard:
+            from charlm_jax.training.tensorboard import EventFiles
+
+            view = events = EventFiles(workdir, view)
+        result = train_and_evaluate(
+            config, workdir, fresh=options.fresh, view=view, progress=DownloadProgress()
+        )
+        if options.tensorboard and result.was_done:
+            events.write_anew()
+    early = ", stopped early: the held-out loss no longer fell" if result.stopped_early else ""
+    if result.was_done:
+        print(f"{workdir} is done: {result.step} steps{early}")
+    else:
+        print(f"{workdir}: trained {result.step} steps{early}")
+    if result.best_loss_nats is not None:
+        print(f"best held-out loss: {result.best_loss_nats:.4f} nats, at step {result.best_step}")

@@ -1,0 +1,33 @@
+"""`charlm verify`."""
+
+import argparse
+
+HELP = "Repeat a run's first steps, and compare them bit for bit."
+
+
+def add_flags(command: argparse.ArgumentParser) -> None:
+    """What it takes."""
+    add = command.add_argument
+    add("--workdir", required=True, metavar="DIR", help="the run's folder")
+    add("--steps", type=int, default=100, help="how many to repeat (default: 100)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Repeat a run's first steps; the exit status is 1 where they differ."""
+    from charlm_jax.data.download import DownloadProgress
+    from charlm_jax.training.reproduce import verify_run
+
+    result = verify_run(options.workdir, steps=options.steps, progress=DownloadProgress())
+    for change in result.changes:
+        print(change)
+    if result.first_difference is None:
+        print(
+            f"{options.workdir}: {result.steps} steps repeated, {len(result.compared)} hashes "
+            f"compared, all equal"
+        )
+        return 0
+    print(
+        f"{options.workdir}: differs at step {result.first_difference}: "
+        f"{result.recorded} recorded, {result.found} now"
+    )
+    return 1

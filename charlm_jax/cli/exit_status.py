@@ -1,0 +1,74 @@
+"""Carries out the work of a program: a mistake in one line, and the exit status."""
+
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable
+from typing import TextIO
+
+from charlm_jax.cli.parser import USER_ERROR, say
+from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.signals import Interrupted
+
+
+def run_program(program: str, work: Callable[[], int | None], *, goes_on: bool = False) -> int:
+    """Do the work of a program; what a person can mend is told in one line on standard error.
+
+    Args:
+      program: its name, which begins that line.
+      work: what it does; returns the exit status, None being 0.
+      goes_on: whether the same command goes on where Ctrl-C stopped it.
+
+    Returns:
+      The exit status: that of the work, 2 after a mistake, 128 + the signal's number where one
+      stopped it.
+    """
+    open_closed_streams()
+    status = _try(program, work, goes_on)
+    for stream in (sys.stdout, sys.stderr):
+        _let_go(stream)
+    return status
+
+
+def _try(program: str, work: Callable[[], int | None], goes_on: bool) -> int:
+    try:
+        status = work()
+        sys.stdout.flush()  # here, where a reader that went away is noticed
+    except BrokenPipeError:  # the reader of our output went away; nothing is left to say to it
+        return 128 + signal.SIGPIPE
+    except CharlmError as error:
+        say(program, error)
+        return 128 + error.signal_number if isinstance(error, Interrupted) else USER_ERROR
+    except OSError as error:
+        place = f": {error.filename}" if error.filename else ""
+        say(program, f"{error.strerror or error}{place}")
+        return USER_ERROR
+    except KeyboardInterrupt:
+        say(program, "interrupted" + (": the same command goes on from there" if goes_on else ""))
+        return 128 + signal.SIGINT
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "Out of memory" not in str(error):  # XLA's words
+            raise
+        asked = re.search(r"allocating (\d+) bytes", str(error))
+        size = f" ({int(asked[1]) / 1e9:.1f} GB asked for)" if asked else ""
+        hint = "a smaller model, batch or sequence length, or fewer samples, may do"
+        say(program, f"out of memory{size}: {hint}")
+        return USER_ERROR
+    return status or 0
+
+
+def open_closed_streams() -> None:
+    """What nobody reads goes nowhere: where a stream is closed Python has None in its place."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_WRONLY)
+            setattr(sys, name, os.fdopen(descriptor, "w", encoding="utf-8"))
+
+
+def _let_go(stream: TextIO) -> None:
+    """What can no longer be printed must not change the exit status when Python ends."""
+    try:
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -1,0 +1,1 @@
+"""Runs side by side: groups of seeds, intervals, baselines; what a report states, as data."""

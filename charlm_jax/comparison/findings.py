@@ -1,0 +1,189 @@
+"""What a page says about runs, as plain data: all that has to be read or computed for it."""
+
+import datetime
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from charlm_jax.comparison.compare import compare, refuse_unlike_texts
+from charlm_jax.comparison.grouping import group_runs
+from charlm_jax.comparison.passages import choose_passage, choose_prompt, passage_nll, reads_before
+from charlm_jax.comparison.run_facts import (
+    RunFacts,
+    differing_fields,
+    newest_row,
+    read_run_facts,
+    shared_fields,
+)
+from charlm_jax.comparison.scores import Scores, find_scores
+from charlm_jax.core.errors import CharlmError
+from charlm_jax.data.dataset import Dataset
+from charlm_jax.data.download import Progress
+from charlm_jax.data.splits import size
+from charlm_jax.evaluation.scoring import SLIDING_TARGETS
+from charlm_jax.inference.run import Run
+from charlm_jax.sampling.categorical import temperature
+
+SCALES = (0.5, 1.0, 2.0)
+SAMPLE_CHARACTERS = 400
+SAMPLE_SEED = 0
+
+
+class ArmFacts(NamedTuple):
+    """Runs that differ by their seed alone, by the name that says in what others differ."""
+
+    name: str
+    runs: Sequence[RunFacts]
+
+
+class Sample(NamedTuple):
+    """A text that a run drew."""
+
+    scale: float
+    temperature: float
+    text: str
+
+
+class Heat(NamedTuple):
+    """How surprising a passage is, character by character.
+
+    Attributes:
+      passage: its places in the text.
+      text: of the passage.
+      split: the part that it is from.
+      labels: of the runs that read it, one or two.
+      nll_RN: their losses in nats, a row for each run.
+      rules: what each run read before a character, in words.
+    """
+
+    passage: range
+    text: str
+    split: str
+    labels: Sequence[str]
+    nll_RN: np.ndarray
+    rules: Sequence[str]
+
+
+class Findings(NamedTuple):
+    """All that a page says.
+
+    Attributes:
+      arms: in the order in which their first runs were named.
+      corpus: the name of the text, or its path.
+      characters: of the text.
+      valid_characters: of them, those that runs validate on.
+      symbols: of the vocabulary.
+      newest: when the last row of metrics was written, in UTC; None where there is none.
+      scores: None where no text is held out.
+      differing: the fields in which runs differ, with what each arm has.
+      shared: the fields and values that all have.
+      prompt: what the samples go on from.
+      samples: of each arm's first run, one at each of `SCALES`, drawn with the same noise.
+      heat: a passage.
+    """
+
+    arms: Sequence[ArmFacts]
+    corpus: str
+    characters: int
+    valid_characters: int
+    symbols: int
+    newest: datetime.datetime | None
+    scores: Scores | None
+    differing: Mapping[str, Sequence[str]]
+    shared: Mapping[str, str]
+    prompt: str
+    samples: Sequence[Sequence[Sample]]
+    heat: Heat
+
+
+def gather(
+    runs: Sequence[Run],
+    *,
+    split: str = "valid",
+    mode: str = "window",
+    context: int | None = None,
+    targets: int = SLIDING_TARGETS,
+    progress: Progress | None = None,
+) -> Findings:
+    """Read, score and sample what a page says about runs.
+
+    Args:
+      runs: at least one, of one text, vocabulary and split.
+      split: as in `compare`; `valid` is passed over where nothing is held out.
+      mode: as in `compare`.
+      context: as in `compare`.
+      targets: as in `compare`.
+      progress: told how a download of the text goes.
+
+    Raises:
+      CharlmError: as in `compare`.
+    """
+    if not runs:
+        raise CharlmError("nothing to report: name the folders of runs")
+    dataset = runs[0].dataset(progress)
+    scores = None
+    if split != "valid" or split in dataset.parts:
+        comparison = compare(
+            runs, split=split, mode=mode, context=context, targets=targets, progress=progress
+        )
+        scores = find_scores(comparison, dataset)
+        groups = {arm.name: arm.runs for arm in comparison.arms}
+    else:
+        refuse_unlike_texts(runs)
+        split, groups = "train", dict(group_runs(runs))
+    text = dataset.corpus.text
+    prompt = choose_prompt(text, dataset.part(split))
+    return Findings(
+        arms=[ArmFacts(name, [*map(read_run_facts, arm)]) for name, arm in groups.items()],
+        corpus=dataset.corpus.name,
+        characters=dataset.corpus.characters,
+        valid_characters=size(dataset.parts.get("valid", ())),
+        symbols=len(dataset.vocabulary),
+        newest=newest_row(runs),
+        scores=scores,
+        differing=differing_fields([*groups.values()]),
+        shared=shared_fields(runs),
+        prompt=prompt,
+        samples=[_samples(arm[0], prompt) for arm in groups.values()],
+        heat=_heat(_shown_runs(groups, scores), dataset, split),
+    )
+
+
+def _samples(run: Run, prompt: str) -> list[Sample]:
+    pieces = run.draw(
+        prompt, characters=SAMPLE_CHARACTERS, scales=SCALES, samples=1, seed=SAMPLE_SEED
+    )
+    texts = map("".join, zip(*pieces, strict=True))
+    return [
+        Sample(scale, temperature(scale), text) for scale, text in zip(SCALES, texts, strict=True)
+    ]
+
+
+def _shown_runs(groups: Mapping[str, Sequence[Run]], scores: Scores | None) -> dict[str, Run]:
+    """The first arm and the best of the others, or of one arm the first run and the best other."""
+    if len(groups) > 1:
+        runs = {name: arm[0] for name, arm in groups.items()}
+        losses = [] if scores is None else [row.loss.mean for row in scores.rows]
+    else:
+        ((name, arm),) = groups.items()
+        runs = {f"seed {run.config.seed}": run for run in arm} if len(arm) > 1 else {name: arm[0]}
+        losses = [] if scores is None else list(scores.means[0])
+    first, *others = runs
+    if losses:
+        by_name = dict(zip(runs, losses, strict=True))
+        others.sort(key=lambda name: by_name[name])
+    return {name: runs[name] for name in [first, *others[:1]]}
+
+
+def _heat(runs: Mapping[str, Run], dataset: Dataset, split: str) -> Heat:
+    text = dataset.corpus.text
+    passage = choose_passage(text, dataset.part(split))
+    return Heat(
+        passage=passage,
+        text=text[passage.start : passage.stop],
+        split=split,
+        labels=[*runs],
+        nll_RN=np.stack([passage_nll(run, text, passage) for run in runs.values()]),
+        rules=[reads_before(run, passage) for run in runs.values()],
+    )

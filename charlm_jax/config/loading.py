@@ -1,0 +1,280 @@
+"""From a config file and overrides to a `Config`.
+
+Later wins: `configs/base.py`, the named file, a sweep's point, the command line. The result is
+resolved once; past this module no ConfigDict exists.
+"""
+
+import importlib.util
+import inspect
+import os
+import re
+import sys
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from charlm_jax.config.schema import Config, as_float, flatten, unknown_field
+from charlm_jax.core.errors import CharlmError
+
+
+def shipped_configs() -> Path:
+    """The folder of config files that came with the package: the clone's, or the wheel's."""
+    package = Path(__file__).resolve().parent.parent
+    clone = package.parent / "configs"
+    return clone if (clone / "base.py").is_file() else package / "shipped" / "configs"
+
+
+def shipped_names() -> list[str]:
+    """The names that `--config=NAME` resolves; those of sweeps begin with `sweeps/`."""
+    folder = shipped_configs()
+    names = [path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.py")]
+    return sorted(name for name in names if name != "base")
+
+
+def config_name(spec: str) -> str:
+    """A short name for a config, as its default workdir has it: `my_text:a/b.txt` -> my_text-b."""
+    path, argument = _locate(spec)
+    stem = "" if argument is None else re.sub(r"\W+", "-", Path(argument).stem).strip("-")
+    return f"{path.stem}-{stem}" if stem else path.stem
+
+
+def load_config(
+    spec: str,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+    *,
+    point: Mapping[str, Any] | None = None,
+) -> Config:
+    """Read a config file, apply a sweep's point and overrides, validate.
+
+    Args:
+      spec: a shipped name (`quickstart`) or a path (`my/config.py`); `:argument` behind either is
+        handed to the file's `get_config`.
+      overrides: command-line texts such as `data.sequence_length=80`, applied in order, or a
+        mapping of dotted field to value.
+      point: one of the mappings that `sweep_points` returns, applied before the overrides.
+
+    Returns:
+      The resolved config.
+
+    Raises:
+      CharlmError: no such file, a file that fails, an unknown field, a value that is not allowed.
+    """
+    return Config.from_dict(load_fields(spec, overrides, point=point))
+
+
+def load_fields(
+    spec: str,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+    *,
+    point: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """What `load_config` validates: the fields of a file of any kind, with what changes them.
+
+    Args:
+      spec: as for `load_config`.
+      overrides: as for `load_config`.
+      point: as for `load_config`.
+
+    Raises:
+      CharlmError: no such file, a file that fails, an unknown field, a value of another type.
+    """
+    config = _get_config(spec)
+    config.lock()  # before the overrides: an unlocked ConfigDict grows misspelt keys silently
+    for field, value in (point or {}).items():
+        _set(config, field, value)
+    if isinstance(overrides, Mapping):
+        for field, value in overrides.items():
+            _set(config, field, value)
+    else:
+        for text in overrides:
+            field, value = split_override(text)
+            _set(config, field, _parse(value, _get(config, field), field))
+    fields: dict[str, Any] = config.to_dict()
+    return fields
+
+
+def sweep_points(spec: str) -> list[Mapping[str, Any]]:
+    """What `sweep()` of a config file returns: for every point, dotted fields and their values.
+
+    Args:
+      spec: as for `load_config`; the argument is handed on if `sweep` takes one.
+
+    Raises:
+      CharlmError: no such file, a file that fails or has no `sweep`, something else than points.
+    """
+    points = _call(spec, "sweep")
+    path, _ = _locate(spec)
+    if not isinstance(points, (list, tuple)):
+        raise CharlmError(f"sweep of {path} returned {type(points).__name__}, not a list of dicts")
+    if not points:
+        raise CharlmError(f"sweep of {path} returned no point: it must return at least one")
+    for number, point in enumerate(points, start=1):
+        if not isinstance(point, Mapping) or not all(isinstance(field, str) for field in point):
+            raise CharlmError(
+                f"point {number} of {path} is {point!r}: it must be a dict of dotted fields, such "
+                f'as {{"data.sequence_length": 40}}'
+            )
+    return list(points)
+
+
+def split_override(text: str) -> tuple[str, str]:
+    """Field and value of a command-line text such as `data.sequence_length=80`."""
+    field, equals, value = text.partition("=")
+    if not equals:
+        raise CharlmError(f"--config.{text} has no value: write --config.{field}=VALUE")
+    return field, value
+
+
+def as_text(value: Any) -> str:
+    """A field's value as the command line takes it.
+
+    >>> as_text(("lstm", "gru")), as_text(True), as_text(1e-3)
+    ('lstm,gru', 'true', '0.001')
+    """
+    if isinstance(value, (tuple, list)):
+        return ",".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _locate(spec: str) -> tuple[Path, str | None]:
+    """The file that a spec names, and the argument behind its colon."""
+    name, colon, argument = spec.partition(":")
+    if name in shipped_names():
+        return shipped_configs() / f"{name}.py", argument if colon else None
+    file = re.fullmatch(r"(.*?\.py)(?::(.*))?", spec, flags=re.DOTALL)
+    if file is None or not os.path.isfile(file[1]):
+        known = f"name one of {', '.join(shipped_names())}, or a file ending in .py"
+        if os.path.isfile(spec):
+            known += f"; to train on that text: --config=my_text:{spec}"
+        raise CharlmError(f"no config {spec!r}: {known}")
+    return Path(file[1]), file[2]
+
+
+@contextmanager
+def _configs_package(folder: Path) -> Iterator[None]:
+    """Let `from configs import base` mean the file's own folder, then the shipped one.
+
+    A console script has neither folder on its path, and somebody else's `configs` package may be
+    there; a stand-in for the time of one import is exact in all three cases.
+    """
+    names = [name for name in sys.modules if name.split(".")[0] == "configs"]
+    shadowed = {name: sys.modules.pop(name) for name in names}
+    package = types.ModuleType("configs")
+    package.__path__ = [str(folder), str(shipped_configs())]
+    sys.modules["configs"] = package
+    try:
+        yield
+    finally:
+        for name in [name for name in sys.modules if name.split(".")[0] == "configs"]:
+            del sys.modules[name]
+        sys.modules.update(shadowed)
+
+
+def _get_config(spec: str) -> ConfigDict:
+    config = _call(spec, "get_config")
+    if not isinstance(config, ConfigDict):
+        path, _ = _locate(spec)
+        raise CharlmError(f"get_config of {path} returned {type(config).__name__}, not ConfigDict")
+    return config
+
+
+def _call(spec: str, name: str) -> Any:
+    """What a function of a config file returns, called with the spec's argument."""
+    path, argument = _locate(spec)
+    source = importlib.util.spec_from_file_location(f"charlm_config_{path.stem}", path)
+    assert source is not None and source.loader is not None
+    module = importlib.util.module_from_spec(source)
+    with _configs_package(path.resolve().parent):
+        try:
+            source.loader.exec_module(module)
+        except Exception as error:
+            raise CharlmError(f"config file {path} failed: {_one_line(error)}") from error
+        function = getattr(module, name, None)
+        if not callable(function):
+            hint = "" if name == "get_config" else ": charlm train is for a single run"
+            raise CharlmError(f"config file {path} defines no function {name}{hint}")
+        if name == "sweep" and not inspect.signature(function).parameters:
+            argument = None  # `get_config` takes it
+        arguments = () if argument is None else (argument,)
+        _refuse_arguments(function, arguments, spec)
+        try:
+            return function(*arguments)
+        except CharlmError:
+            raise
+        except Exception as error:
+            raise CharlmError(f"config file {path} failed: {_one_line(error)}") from error
+
+
+def _refuse_arguments(function: Callable[..., Any], arguments: Sequence[str], spec: str) -> None:
+    """An argument that is missing, or one too many."""
+    signature = inspect.signature(function)
+    try:
+        signature.bind(*arguments)
+    except TypeError as error:
+        path, argument = _locate(spec)
+        wanted = "takes no argument" if arguments else "needs an argument"
+        name = spec.removesuffix(f":{argument}")
+        value = next(iter(signature.parameters), "value")
+        example = name if arguments else f"{name}:{value.upper()}"
+        raise CharlmError(f"config {path.stem} {wanted}: write --config={example}") from error
+
+
+def _one_line(error: Exception) -> str:
+    first = str(error).strip().splitlines()[:1]
+    return f"{type(error).__name__}: {first[0] if first else 'no message'}"
+
+
+def _get(config: ConfigDict, field: str) -> Any:
+    node: Any = config
+    for name in field.split("."):
+        if not isinstance(node, ConfigDict) or name not in node:
+            raise unknown_field(field, [name for name, _ in flatten(config.to_dict())])
+        node = node[name]
+    if isinstance(node, ConfigDict):
+        example = f"{field}.{next(iter(node))}"
+        raise CharlmError(
+            f"config.{field} is a section: set one of its fields, as config.{example}"
+        )
+    return node
+
+
+def _set(config: ConfigDict, field: str, value: Any) -> None:
+    current = _get(config, field)
+    *sections, name = field.split(".")
+    node = config
+    for section in sections:
+        node = node[section]
+    if isinstance(current, tuple) and isinstance(value, list):
+        value = tuple(value)
+    if isinstance(current, float) and isinstance(value, int) and not isinstance(value, bool):
+        value = as_float(value)
+    try:
+        node[name] = value
+    except (TypeError, ValueError) as error:
+        wanted = type(current).__name__
+        raise CharlmError(
+            f"config.{field}={value!r} has the wrong type: it must be of type {wanted}"
+        ) from error
+
+
+def _parse(text: str, current: Any, field: str) -> Any:
+    """Read a command-line value as the type that the field has now."""
+    if isinstance(current, str):
+        return text
+    if isinstance(current, bool):
+        if text.lower() in ("true", "false"):
+            return text.lower() == "true"
+        raise CharlmError(f"config.{field}={text!r} is not a truth value: write true or false")
+    if isinstance(current, (tuple, list)):
+        items = (item.strip(" '\"") for item in text.strip("()[]").split(","))
+        return tuple(item for item in items if item)
+    kind = int if isinstance(current, int) else float
+    try:
+        return kind(text)
+    except ValueError as error:
+        wanted = "an integer" if kind is int else "a number"
+        raise CharlmError(f"config.{field}={text!r} is not {wanted}") from error

@@ -1,0 +1,323 @@
+"""Everything that a run depends on, as frozen dataclasses that hold every invariant.
+
+What reads a field can trust it. `config_files.py` makes them from a file and overrides.
+"""
+
+import dataclasses
+import difflib
+import math
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from charlm_jax.core.errors import CharlmError
+
+_MOST = 2**31  # what a step or a position is counted with
+_SMALLEST, _LARGEST = 2.0**-126, 2.0**127  # what float32 holds with full precision
+
+
+def _require_count(field: str, value: int, *, least: int) -> None:
+    _require(least <= value < _MOST, field, value, f"in [{least}, 2**31)")
+
+
+def _require(ok: bool, field: str, value: object, allowed: str) -> None:
+    if not ok:
+        raise CharlmError(f"config.{field}={value!r} is not allowed: it must be {allowed}")
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Which text, and how it is cut into batches."""
+
+    corpus: str
+    encoding: str
+    loader: str
+    sequence_length: int
+    batch_size: int
+    reset_probability: float
+
+    def __post_init__(self) -> None:
+        _require(bool(self.corpus), "data.corpus", self.corpus, "a corpus name or a path")
+        _require_count("data.sequence_length", self.sequence_length, least=1)
+        _require_count("data.batch_size", self.batch_size, least=1)
+        if self.batch_size * self.sequence_length >= _MOST:
+            raise CharlmError(
+                f"config.data.sequence_length={self.sequence_length} times "
+                f"config.data.batch_size={self.batch_size} is not allowed: it must be below 2**31"
+            )
+        reset = self.reset_probability
+        _require(0.0 <= reset <= 1.0, "data.reset_probability", reset, "in [0, 1]")
+        no_state = "0 unless config.data.loader=streams: other loaders carry no state"
+        _require(
+            reset == 0.0 or self.loader == "streams", "data.reset_probability", reset, no_state
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitConfig:
+    """Which part of the text is held out."""
+
+    kind: str
+    valid_fraction: float
+    test_fraction: float
+    blocks: int
+    guard: int
+    vocabulary: str
+
+    def __post_init__(self) -> None:
+        inside = 0.0 < self.valid_fraction < 1.0
+        _require(inside, "split.valid_fraction", self.valid_fraction, "between 0 and 1, exclusive")
+        room = 0.0 <= self.test_fraction < 1.0 - self.valid_fraction
+        valid = f"config.split.valid_fraction={self.valid_fraction}"
+        below = f"at least 0, and below 1 together with {valid}"
+        _require(room, "split.test_fraction", self.test_fraction, below)
+        blocks = self.blocks
+        _require(1 <= blocks <= 10_000, "split.blocks", blocks, "in [1, 10000]")
+        _require_count("split.guard", self.guard, least=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The stack of layers, and what each of them is made of."""
+
+    layers: tuple[str, ...]
+    embedding_size: int
+    hidden_size: int
+    block: str
+    norm: str
+    mlp: str
+    mlp_ratio: float
+    position: str
+    max_length: int
+    heads: int
+    kv_heads: int
+    qk_norm: bool
+    window: int
+    scan: str
+    tied_embedding: bool
+    dropout: float
+    init: str
+    zero_init: bool
+    precision: str
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.layers) <= 64:
+            raise CharlmError(f"config.model.layers has {len(self.layers)} layers, not 1 to 64")
+        for field in ("embedding_size", "hidden_size"):
+            value = getattr(self, field)
+            _require(1 <= value <= 2**20, f"model.{field}", value, "in [1, 2**20]")
+        _require(0.0 <= self.dropout < 1.0, "model.dropout", self.dropout, "in [0, 1)")
+        # What is added to a stream, or multiplied with it, has its width.
+        is_one_stream = self.block in ("pre_norm", "post_norm") or self.tied_embedding
+        if is_one_stream and self.embedding_size != self.hidden_size:
+            cause = "tied_embedding=True" if self.tied_embedding else f"block={self.block}"
+            raise CharlmError(
+                f"config.model.hidden_size={self.hidden_size} is not allowed: it must be "
+                f"config.model.embedding_size={self.embedding_size} under config.model.{cause}"
+            )
+        if self.block == "bare" and self.mlp != "none":
+            raise CharlmError(
+                f"config.model.mlp={self.mlp!r} is not allowed: it must be none under "
+                f"config.model.block=bare, which has nothing to add it to"
+            )
+        ratio = self.mlp_ratio
+        _require(0.0 < ratio <= 64.0, "model.mlp_ratio", ratio, "above 0 and at most 64")
+        places = self.max_length
+        _require(1 <= places <= 2**20, "model.max_length", places, "in [1, 2**20]")
+        _require_count("model.window", self.window, least=0)
+        _require(1 <= self.heads <= 2**20, "model.heads", self.heads, "in [1, 2**20]")
+        _require(0 <= self.kv_heads <= 2**20, "model.kv_heads", self.kv_heads, "in [0, 2**20]")
+        if "attention" in self.layers:
+            self._check_heads()
+        field = "embedding_size"
+        for name in self.layers if self.position == "rotary" else ():
+            if name == "self_attention":  # as wide as what it reads
+                width = getattr(self, field)
+                _require(width % 2 == 0, f"model.{field}", width, "even, to be turned in pairs")
+            else:
+                field = "hidden_size"
+
+    def _check_heads(self) -> None:
+        width, heads, kv_heads = self.hidden_size, self.heads, self.kv_heads
+        divides = width % heads == 0
+        _require(divides, "model.heads", heads, f"a divisor of config.model.hidden_size={width}")
+        groups = kv_heads == 0 or heads % kv_heads == 0
+        divisor = f"0 or a divisor of config.model.heads={heads}"
+        _require(groups, "model.kv_heads", kv_heads, divisor)
+        is_even = self.position != "rotary" or (width // heads) % 2 == 0
+        even = f"such that config.model.hidden_size={width} gives every head an even width (rotary)"
+        _require(is_even, "model.heads", heads, even)
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """The update rule and its learning rate over time."""
+
+    learning_rate: float
+    schedule: str
+    warmup_steps: int
+    final_learning_rate: float
+    beta1: float
+    beta2: float
+    epsilon: float
+    epsilon_hat: bool
+    clip_norm: float
+    weight_decay: float
+    decay_fraction: float
+    average_decay: float
+
+    def __post_init__(self) -> None:
+        for field in ("learning_rate", "epsilon"):
+            value = getattr(self, field)
+            inside = _SMALLEST <= value <= _LARGEST
+            allowed = f"in [{_SMALLEST:.2g}, {_LARGEST:.2g}], what float32 holds"
+            _require(inside, f"optimizer.{field}", value, allowed)
+        _require_count("optimizer.warmup_steps", self.warmup_steps, least=0)
+        for field in ("final_learning_rate", "clip_norm", "weight_decay"):
+            value = getattr(self, field)
+            inside = 0 <= value <= _LARGEST
+            _require(inside, f"optimizer.{field}", value, f"in [0, {_LARGEST:.2g}]")
+        fraction = self.decay_fraction
+        _require(0.0 <= fraction <= 1.0, "optimizer.decay_fraction", fraction, "in [0, 1]")
+        for field in ("beta1", "beta2", "average_decay"):
+            value = getattr(self, field)
+            _require(0.0 <= value < 1.0, f"optimizer.{field}", value, "in [0, 1)")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How long to train, and how often to look."""
+
+    epochs: int
+    max_steps: int
+    steps_per_dispatch: int
+    segment_length: int
+    log_every_steps: int
+    evaluate_every_steps: int
+    patience: int
+    init_from: str
+
+    def __post_init__(self) -> None:
+        for field in ("epochs", "steps_per_dispatch", "log_every_steps"):
+            _require_count(f"train.{field}", getattr(self, field), least=1)
+        for field in ("max_steps", "segment_length", "evaluate_every_steps", "patience"):
+            _require_count(f"train.{field}", getattr(self, field), least=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig:
+    """How held-out text is scored while training."""
+
+    context: int
+    batch_size: int
+
+    def __post_init__(self) -> None:
+        _require_count("evaluation.context", self.context, least=0)
+        _require_count("evaluation.batch_size", self.batch_size, least=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Everything that a run depends on. `configs/base.py` says what each value means.
+
+    Numbers are checked here; a name (of a layer, a loader, a split, ...) by the one table that
+    owns it, when the run is built and before anything is compiled.
+    """
+
+    seed: int
+    data: DataConfig
+    split: SplitConfig
+    model: ModelConfig
+    optimizer: OptimizerConfig
+    train: TrainConfig
+    evaluation: EvaluationConfig
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.seed < 2**32, "seed", self.seed, "in [0, 2**32)")
+        is_watched = self.train.patience == 0 or self.split.kind != "none"
+        no_figure = "0 where config.split.kind=none: there is no held-out loss to watch"
+        _require(is_watched, "train.patience", self.train.patience, no_figure)
+
+    @property
+    def evaluation_context(self) -> int:
+        """Characters per evaluation window: `evaluation.context`, or the training length if 0."""
+        return self.evaluation.context or self.data.sequence_length
+
+    @property
+    def carried_context(self) -> int:
+        """Past positions that an attention layer carries from batch to batch, if any are."""
+        return self.data.sequence_length if self.data.loader == "streams" else 0
+
+    def with_paths(self, *, corpus: str, init_from: str) -> "Config":
+        """The same with the text and the run to start from named otherwise."""
+        data = dataclasses.replace(self.data, corpus=corpus)
+        train = dataclasses.replace(self.train, init_from=init_from)
+        return dataclasses.replace(self, data=data, train=train)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain values, ready for JSON."""
+        return dataclasses.asdict(self)
+
+    def flatten(self) -> dict[str, Any]:
+        """Dotted field -> value, in declaration order; each item pastes back as an override."""
+        return dict(flatten(self.to_dict()))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Config":
+        """Build from nested plain values; a missing, unknown or mistyped field is an error."""
+        return _build(cls, values, "")
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted field and value of every leaf."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def _build(kind: Any, values: object, prefix: str) -> Any:
+    if not isinstance(values, Mapping):
+        raise CharlmError(f"config.{prefix.rstrip('.')}={values!r} is not a section of fields")
+    hints = typing.get_type_hints(kind)
+    for name in values:
+        if name not in hints:
+            raise unknown_field(prefix + name, [prefix + known for known in hints])
+    arguments = {}
+    for name, hint in hints.items():
+        if name not in values:
+            raise CharlmError(f"config.{prefix}{name} is missing: configs/base.py declares it")
+        if dataclasses.is_dataclass(hint):
+            arguments[name] = _build(hint, values[name], f"{prefix}{name}.")
+        else:
+            arguments[name] = _coerce(values[name], hint, prefix + name)
+    return kind(**arguments)
+
+
+def _coerce(value: Any, hint: Any, field: str) -> Any:
+    """Check a leaf's type; bool is not an int here, and an int will do where a float is asked."""
+    if hint == tuple[str, ...]:
+        if isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
+            return tuple(value)
+    elif hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return as_float(value)
+    elif isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
+        return value
+    name = "a tuple of names" if hint == tuple[str, ...] else f"of type {hint.__name__}"
+    raise CharlmError(f"config.{field}={value!r} has the wrong type: it must be {name}")
+
+
+def as_float(value: float) -> float:
+    """The number as a float; an integer that is too large for one is infinite."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
+def unknown_field(field: str, known: Sequence[str]) -> CharlmError:
+    """The error for a field that does not exist, with the nearest that does."""
+    close = difflib.get_close_matches(field, known, n=1, cutoff=0.4)
+    hint = f"did you mean config.{close[0]}?" if close else f"known: {', '.join(known)}"
+    return CharlmError(f"config.{field} is not a field; {hint}")

@@ -1,0 +1,1 @@
+"""Foundations: errors, shape letters, PRNG streams, atomic files, names of tree leaves."""

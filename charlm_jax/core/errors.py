@@ -1,0 +1,55 @@
+"""The one error that a user can fix, and helpers that raise it."""
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+
+class CharlmError(ValueError):
+    """A mistake that the user can mend.
+
+    Its message is one line: what was wrong, which value, and what would be right. The command
+    line prints it without a traceback and exits with status 2; a notebook sees a `ValueError`.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(visible(message))
+
+
+def visible(text: str) -> str:
+    r"""The same in one line, with whatever a terminal would act upon made visible.
+
+    >>> print(visible("two\nlines, naïve"))
+    two\nlines, naïve
+    """
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def cannot_write(path: object, error: OSError) -> CharlmError:
+    """The error of a place that cannot be written to."""
+    return CharlmError(f"cannot write to {path}: {error.strerror or error}")
+
+
+Entry = TypeVar("Entry")
+
+
+def look_up(table: Mapping[str, Entry], name: str, source: str) -> Entry:
+    """The table's entry for a name that somebody gave, or a `CharlmError` that lists the names.
+
+    Args:
+      table: entries by their names.
+      name: of one of them.
+      source: what gave the name: a field such as `config.model.norm`, or an argument.
+    """
+    if name not in table:
+        known = ", ".join(table)
+        raise CharlmError(f"{source}={name!r} is not known: it must be one of {known}")
+    return table[name]
+
+
+MOST_CHARACTERS = 2**31 - 1
+
+
+def require_within(name: str, value: int, least: int, most: int) -> None:
+    """Refuse a number that lies outside [least, most]."""
+    if not least <= value <= most:
+        raise CharlmError(f"{name}={value} is not allowed: it must lie in [{least}, {most}]")

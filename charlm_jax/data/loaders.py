@@ -1,0 +1,184 @@
+"""Batches as a pure function of (seed, step).
+
+The encoded text lives on the device. What moves is an epoch's plan: where each row of each of
+its batches starts. A batch is then a gather inside the jitted step.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from charlm_jax.core.errors import CharlmError, look_up
+from charlm_jax.data.splits import Part, size
+
+
+class EpochPlan(NamedTuple):
+    """Where the rows of an epoch's batches start.
+
+    Attributes:
+      starts_EB: position of each row's first character, int32.
+      mask_EB: True where the row counts; the rows that pad a short last batch do not.
+      fresh_EB: True where the row starts from the model's initial state; elsewhere it goes on
+        from the state that the same row of the batch before ended in.
+    """
+
+    starts_EB: jax.Array
+    mask_EB: jax.Array
+    fresh_EB: jax.Array
+
+
+class Loader(NamedTuple):
+    """How an epoch reads the training text.
+
+    Attributes:
+      steps_per_epoch: batches in one epoch.
+      characters_per_epoch: targets in one epoch.
+      carries_state: whether a row may go on from the batch before.
+      plan: (key, epoch) -> EpochPlan; the same arguments give the same plan.
+    """
+
+    steps_per_epoch: int
+    characters_per_epoch: int
+    carries_state: bool
+    plan: Callable[[jax.Array, int], EpochPlan]
+
+
+class _Shape(NamedTuple):
+    """What the loaders need to know beside the text."""
+
+    sequence_length: int
+    batch_size: int
+    reset_probability: float
+
+
+def _chunks(part: Part, shape: _Shape) -> Loader:
+    starts_N = _pieces(part, length=shape.sequence_length + 1, step=shape.sequence_length + 1)
+    steps = math.ceil(len(starts_N) / shape.batch_size)
+    padding = steps * shape.batch_size - len(starts_N)
+
+    @jax.jit
+    def plan(key: jax.Array, epoch: int) -> EpochPlan:
+        key = jax.random.fold_in(key, epoch)
+        order = jax.random.permutation(key, len(starts_N))
+        starts = jnp.pad(jnp.asarray(starts_N)[order], (0, padding))
+        mask = jnp.arange(steps * shape.batch_size) < len(starts_N)
+        starts_EB = starts.reshape(steps, shape.batch_size)
+        return EpochPlan(starts_EB, mask.reshape(starts_EB.shape), jnp.ones_like(starts_EB, bool))
+
+    return Loader(steps, len(starts_N) * shape.sequence_length, False, plan)
+
+
+def _crops(part: Part, shape: _Shape) -> Loader:
+    steps = math.ceil(size(part) / (shape.batch_size * shape.sequence_length))
+    # Stretches that can hold a crop, and how many crops start before each.
+    wide = [stretch for stretch in part if len(stretch) > shape.sequence_length]
+    before = np.cumsum([0] + [len(stretch) - shape.sequence_length for stretch in wide])
+    shifts = np.array([s.start for s in wide], np.int32) - before[:-1].astype(np.int32)
+
+    @jax.jit
+    def plan(key: jax.Array, epoch: int) -> EpochPlan:
+        key = jax.random.fold_in(key, epoch)
+        numbers_EB = jax.random.randint(
+            key, (steps, shape.batch_size), 0, int(before[-1]), dtype=jnp.int32
+        )
+        stretch_EB = jnp.searchsorted(jnp.asarray(before[1:-1], jnp.int32), numbers_EB, "right")
+        starts_EB = numbers_EB + jnp.asarray(shifts)[stretch_EB]
+        always_EB = jnp.ones_like(starts_EB, dtype=bool)
+        return EpochPlan(starts_EB, always_EB, always_EB)
+
+    characters = steps * shape.batch_size * shape.sequence_length
+    return Loader(steps, characters, False, plan)
+
+
+def _streams(part: Part, shape: _Shape) -> Loader:
+    """Row b walks the pieces b P / B, b P / B + 1, ... of all P, round and round."""
+    length, rows = shape.sequence_length, shape.batch_size
+    starts_N = _pieces(part, length=length + 1, step=length)
+    if len(starts_N) < rows:
+        raise CharlmError(
+            f"the training text is too short for config.data.batch_size={rows} streams: it has "
+            f"{len(starts_N)} pieces of config.data.sequence_length={length} characters, and every "
+            f"stream needs one of its own: a smaller batch or length would do"
+        )
+    begins_N = np.isin(starts_N, [stretch.start for stretch in part])
+    steps = math.ceil(size(part) / (rows * length))
+    first_B = np.arange(rows) * len(starts_N) // rows
+
+    @jax.jit
+    def resets_EB(key: jax.Array, epoch: int) -> jax.Array:
+        key = jax.random.fold_in(key, epoch)
+        return jax.random.bernoulli(key, shape.reset_probability, (steps, rows))
+
+    def plan(key: jax.Array, epoch: int) -> EpochPlan:
+        numbers_E = epoch * steps + np.arange(steps)
+        numbers_EB = (numbers_E[:, None] + first_B) % len(starts_N)
+        begins_EB = begins_N[numbers_EB] | (numbers_E == 0)[:, None]
+        fresh_EB = jnp.asarray(begins_EB) | resets_EB(key, epoch)
+        return EpochPlan(jnp.asarray(starts_N[numbers_EB]), jnp.ones_like(fresh_EB), fresh_EB)
+
+    return Loader(steps, steps * rows * length, True, plan)
+
+
+def _pieces(part: Part, *, length: int, step: int) -> np.ndarray:
+    """Starts of the pieces of `length` characters that lie `step` apart in every stretch."""
+    starts = [np.arange(r.start, r.stop - length + 1, step, dtype=np.int32) for r in part]
+    return np.concatenate(starts)
+
+
+_LOADERS: Mapping[str, Callable[[Part, _Shape], Loader]] = {
+    "chunks": _chunks,
+    "crops": _crops,
+    "streams": _streams,
+}
+
+
+def build_loader(
+    name: str,
+    *,
+    part: Sequence[range],
+    sequence_length: int,
+    batch_size: int,
+    reset_probability: float = 0.0,
+) -> Loader:
+    """The loader of a training text.
+
+    Args:
+      name: `chunks`: an epoch is every non-overlapping piece of T + 1 characters once, in random
+        order, remainders dropped; the last batch may be short and is then padded and masked
+        (as in the tutorial, which shuffles through a buffer of 10,000 pieces where we permute
+        them all). `crops`: pieces that start anywhere, ceil(characters / (B x T)) batches.
+        `streams`: truncated backpropagation through time. B readers start evenly spaced, read on
+        piece by piece with the state carried, round and round; the state is reset where a reader
+        comes to the beginning of a stretch; ceil(characters / (B x T)) batches.
+      part: stretches of the training text; a piece lies in one of them.
+      sequence_length: T.
+      batch_size: B.
+      reset_probability: of a row's state, before every batch, under `streams`.
+
+    Raises:
+      CharlmError: an unknown name, fewer pieces than streams.
+    """
+    shape = _Shape(sequence_length, batch_size, reset_probability)
+    return look_up(_LOADERS, name, "config.data.loader")(tuple(part), shape)
+
+
+def gather_batch(
+    ids_N: jax.Array, starts_B: jax.Array, *, sequence_length: int
+) -> tuple[jax.Array, jax.Array]:
+    """Rows of T + 1 characters, as inputs and the same shifted by one.
+
+    Args:
+      ids_N: the encoded text, any unsigned type.
+      starts_B: first character of each row; start + T must lie inside the text.
+      sequence_length: T.
+
+    Returns:
+      inputs_BT and targets_BT, int32.
+    """
+    offsets_T = jnp.arange(sequence_length + 1)
+    rows_BT = ids_N[starts_B[:, None] + offsets_T[None, :]].astype(jnp.int32)
+    return rows_BT[:, :-1], rows_BT[:, 1:]

@@ -1,0 +1,131 @@
+"""Which part of a text is trained on, and which is held out."""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from charlm_jax.core.errors import CharlmError, look_up
+
+Part = tuple[range, ...]
+"""Positions of a part of the text: stretches in the text's order, which do not touch."""
+
+Parts = Mapping[str, Part]
+"""Parts by name: `train`, and `valid` and `test` where text is held out."""
+
+
+class SplitRule(NamedTuple):
+    """How a text is cut; `configs/base.py` says what each value means."""
+
+    kind: str
+    valid_fraction: float
+    test_fraction: float
+    blocks: int
+    guard: int
+
+
+def _tail(characters: int, rule: SplitRule) -> Parts:
+    train_end = int(characters * (1 - rule.valid_fraction - rule.test_fraction))
+    valid_end = int(characters * (1 - rule.test_fraction))
+    parts = {
+        "train": range(0, train_end),
+        "valid": range(train_end, valid_end),
+        "test": range(valid_end, characters),
+    }
+    return {name: (part,) for name, part in parts.items() if name != "test" or rule.test_fraction}
+
+
+def _interleaved(characters: int, rule: SplitRule) -> Parts:
+    fractions = {"valid": rule.valid_fraction} | (
+        {"test": rule.test_fraction} if rule.test_fraction else {}
+    )
+    held_out: dict[str, list[range]] = {name: [] for name in fractions}
+    train, train_start = [], 0
+    for block in range(rule.blocks):
+        start = block * characters // rule.blocks
+        length = (block + 1) * characters // rule.blocks - start
+        sizes = {name: int(length * fraction) for name, fraction in fractions.items()}
+        around = length - sum(sizes.values()) - rule.guard * (len(sizes) + 1)
+        place = start + around // 2
+        train.append(range(train_start, place))
+        for name, size in sizes.items():
+            held_out[name].append(range(place + rule.guard, place + rule.guard + size))
+            place += rule.guard + size
+        train_start = place + rule.guard
+    train.append(range(train_start, characters))
+    return {"train": tuple(train)} | {name: tuple(part) for name, part in held_out.items()}
+
+
+_SPLITS: Mapping[str, Callable[[int, SplitRule], Parts]] = {
+    "tail": _tail,
+    "interleaved": _interleaved,
+    "none": lambda characters, rule: {"train": (range(0, characters),)},
+}
+
+
+def split_text(characters: int, rule: SplitRule, *, sequence_length: int) -> Parts:
+    """Cut a text into named parts.
+
+    `tail` is train, valid and, where `test_fraction` > 0, test, one after another. `interleaved`
+    cuts the text into `blocks` equal sections and holds out the middle of each, with `guard`
+    characters on either side of a held-out stretch that belong to no part. `none` holds nothing
+    out.
+
+    Args:
+      characters: length of the text.
+      rule: how to cut.
+      sequence_length: T; a stretch of training text needs at least T + 1 characters.
+
+    Returns:
+      Part name -> its stretches. The first character of a held-out stretch is predicted from the
+      one before it, so a stretch of N characters has N targets.
+
+    Raises:
+      CharlmError: the text is too short; the message gives the smallest length that would do.
+    """
+    cut = look_up(_SPLITS, rule.kind, "config.split.kind")
+
+    def fits(length: int) -> bool:
+        # A stretch whose range runs backwards is empty to Python.
+        train, *held_out = cut(length, rule).values()
+        return any(len(r) > sequence_length for r in train) and all(
+            len(stretch) > 0 for part in (train, *held_out) for stretch in part
+        )
+
+    if fits(characters):
+        return cut(characters, rule)
+    parts = ", ".join(f"{size(part)} {name}" for name, part in cut(characters, rule).items())
+    is_cut_up = rule.kind == "interleaved"
+    smallest = _smallest(fits, sequence_length + 1)
+    would_do = "no text would do" if smallest is None else f"a text of {smallest} would do"
+    raise CharlmError(
+        f"the text is too short: {characters} characters, split into {parts}, but "
+        f"config.data.sequence_length={sequence_length} needs {sequence_length + 1} to train on: "
+        f"{would_do}, or a shorter length"
+        + (", fewer config.split.blocks or a smaller config.split.guard" if is_cut_up else "")
+    )
+
+
+def size(part: Part) -> int:
+    """Characters in a part."""
+    return sum(map(len, part))
+
+
+def targets(stretch: range) -> range:
+    """The positions of a stretch that are predicted: all but the first of a text.
+
+    >>> targets(range(0, 5)), targets(range(5, 9))
+    (range(1, 5), range(5, 9))
+    """
+    return range(max(stretch.start, 1), stretch.stop)
+
+
+def _smallest(fits: Callable[[int], bool], length: int) -> int | None:
+    high = length
+    while not fits(high):
+        high *= 2
+        if high > 2**40:
+            return None
+    low = high // 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if fits(middle) else (middle, high)
+    return high

@@ -1,0 +1,156 @@
+"""A seeded source of text whose best attainable loss is known exactly.
+
+Character t repeats character t - reach with probability `copy`; otherwise it is drawn uniformly
+from k symbols. Every character is therefore uniform by itself, and the text is `reach` interleaved
+Markov chains that know nothing of one another:
+
+- Who has read fewer than `reach` characters has read none of the target's own chain: the best loss
+  is ln k, exactly, however many of them there are.
+- Who has read `reach` or more knows the chain's last character c. The next one is c with
+  probability q = copy + (1 - copy) / k, and each of the others with r = (1 - copy) / k. The best
+  loss is the entropy rate, -q ln q - (k - 1) r ln r nats, and reading further back adds nothing.
+
+So the reach of dependence is a step and not a slope: a model whose reach is one character too short
+learns nothing at all. Source: our choice, because a slope would leave it to taste where it ends.
+"""
+
+import math
+import string
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from charlm_jax.core.errors import CharlmError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+ALPHABET = string.ascii_lowercase + string.ascii_uppercase + string.digits
+MAX_CHARACTERS = 10_000_000
+PARAMETERS = {"reach": int, "symbols": int, "copy": float, "characters": int, "seed": int}
+
+
+@dataclass(frozen=True)
+class SyntheticSource:
+    """The source described above.
+
+    Args:
+      reach: how many characters back the copied one stands, from 1.
+      symbols: size k of the alphabet, 2 to 62.
+      copy: probability of copying, 0 (nothing can be predicted) to 1 (everything can).
+      characters: length of the text, more than `reach`, at most 10 million.
+      seed: of the generator, from 0.
+
+    Raises:
+      CharlmError: for a value out of range.
+    """
+
+    reach: int = 8
+    symbols: int = 4
+    copy: float = 0.9
+    characters: int = 200_000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        limits: dict[str, tuple[float, float]] = {
+            "characters": (2, MAX_CHARACTERS),
+            "reach": (1, self.characters - 1),
+            "symbols": (2, len(ALPHABET)),
+            "copy": (0, 1),
+            "seed": (0, 2**63 - 1),
+        }
+        for name, (low, high) in limits.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise CharlmError(f"synthetic: {name}={value} is not from {low} to {high}")
+
+    @property
+    def spec(self) -> str:
+        """The source written out in full, as a corpus spec."""
+        return "synthetic:" + ",".join(f"{name}={value}" for name, value in asdict(self).items())
+
+    @property
+    def entropy_rate_nats(self) -> float:
+        """The best attainable loss per character, in nats, for who has read `reach` or more."""
+        hit, miss = self._probabilities
+        return _surprise(hit) + (self.symbols - 1) * _surprise(miss)
+
+    def optimal_loss_nats(self, seen: int) -> float:
+        """Returns the best attainable loss, in nats, on a character after `seen` others."""
+        return math.log(self.symbols) if seen < self.reach else self.entropy_rate_nats
+
+    def text(self) -> str:
+        """Returns the text; a longer one from the same source begins with the shorter one."""
+        import numpy as np
+
+        # NumPy promises the raw stream of a bit generator for all versions, and nothing for what
+        # its Generator makes of it; so the text stays the same, character for character.
+        raw = np.random.PCG64(self.seed).random_raw(2 * self.characters)
+        uniform = (raw >> 11).reshape(-1, 2) * 2.0**-53
+        fresh = (uniform[:, 1] * self.symbols).astype(np.int64)
+        position = np.arange(self.characters)
+        drawn = (uniform[:, 0] >= self.copy) | (position < self.reach)
+        # A chain's character is that of its latest draw: a running maximum down its column.
+        rows = -(-self.characters // self.reach)
+        latest = np.zeros(rows * self.reach, np.int64)
+        latest[: self.characters] = np.where(drawn, position, 0)
+        latest = np.maximum.accumulate(latest.reshape(rows, self.reach), axis=0).ravel()
+        ids = fresh[latest[: self.characters]]
+        return np.frombuffer(ALPHABET.encode("ascii"), np.uint8)[ids].tobytes().decode("ascii")
+
+    def nll_nats(self, text: str) -> "np.ndarray":
+        """Returns what the best predictor, which knows the source, pays for each character.
+
+        Its mean differs from the entropy rate by the luck of this one text, which a fair
+        comparison subtracts.
+
+        Args:
+          text: what the source gave, from its beginning.
+
+        Returns:
+          Negative log-likelihoods in nats, float64, one a character.
+        """
+        import numpy as np
+
+        codes = np.frombuffer(text.encode("ascii"), np.uint8)
+        hit, miss = self._probabilities
+        nll = np.full(len(codes), math.log(self.symbols))
+        repeats = codes[self.reach :] == codes[: -self.reach]
+        with np.errstate(divide="ignore"):
+            nll[self.reach :] = -np.log(np.where(repeats, hit, miss))
+        return nll
+
+    @property
+    def _probabilities(self) -> tuple[float, float]:
+        """Of the character that stands `reach` back, and of each other symbol."""
+        miss = (1 - self.copy) / self.symbols
+        return self.copy + miss, miss
+
+
+def parse_source(spec: str) -> SyntheticSource:
+    """Returns the source of a spec such as `synthetic:reach=8,copy=0.5`.
+
+    Args:
+      spec: `synthetic`, or `synthetic:` and any of the parameters as `name=value`.
+
+    Raises:
+      CharlmError: for an unknown, repeated or malformed parameter, or one out of range.
+    """
+    given: dict[str, float] = {}
+    for item in filter(None, spec.partition(":")[2].split(",")):
+        name, _, value = (part.strip() for part in item.partition("="))
+        if name not in PARAMETERS:
+            raise CharlmError(
+                f"synthetic has no parameter {name!r}; it has {', '.join(PARAMETERS)}"
+            )
+        if name in given:
+            raise CharlmError(f"synthetic: {name} is given twice in {spec!r}")
+        try:
+            given[name] = PARAMETERS[name](value)
+        except ValueError:
+            kind = "number" if name == "copy" else "whole number"
+            raise CharlmError(f"synthetic: {name}={value!r} is not a {kind}") from None
+    return SyntheticSource(**given)  # type: ignore[arg-type]
+
+
+def _surprise(probability: float) -> float:
+    return -probability * math.log(probability) if probability else 0.0

@@ -1,0 +1,1 @@
+"""How good a model is: loss under a named protocol, bootstrap intervals, baselines."""

@@ -1,0 +1,216 @@
+"""Interpolated Kneser-Ney character n-grams."""
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from charlm_jax.core.errors import CharlmError
+from charlm_jax.data.splits import Part, size, targets
+
+
+class _Level(NamedTuple):
+    """An n-gram model's share of one length k.
+
+    Attributes:
+      codes_G: context * V + last symbol for each string of k symbols, ascending; the context is the
+        place of its first k - 1 symbols in the level below.
+      own_G: what the level itself says of the last symbol: its discounted relative frequency.
+      rest_C: the share of each context that is left to the level below.
+    """
+
+    codes_G: np.ndarray
+    own_G: np.ndarray
+    rest_C: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class NGram:
+    """An interpolated n-gram model.
+
+    Attributes:
+      symbols: V.
+      levels: from single symbols up to strings of `order`.
+    """
+
+    symbols: int
+    levels: Sequence[_Level] = dataclasses.field(repr=False)
+
+    @property
+    def order(self) -> int:
+        """The longest string counted: a target is predicted from at most order - 1 characters."""
+        return len(self.levels)
+
+    def nll(self, ids_N: np.ndarray, part: Part) -> np.ndarray:
+        """-log p of every target.
+
+        Args:
+          ids_N: the whole text, ids in [0, V).
+          part: what is scored.
+
+        Returns:
+          nll_N in nats, float64, one entry a target in the text's order.
+        """
+        read = (range(x.start - 1, x.stop) for x in map(targets, part))
+        symbol_N, place_N = _joined(ids_N, read, self.symbols)
+        gram_N = np.zeros_like(symbol_N)
+        p_N = np.full(len(symbol_N), 1 / self.symbols)
+        for length, level in enumerate(self.levels, start=1):
+            context_N = _contexts(gram_N, place_N, length)
+            code_N = context_N * self.symbols + symbol_N
+            gram_N = np.searchsorted(level.codes_G, code_N)
+            gram_N[level.codes_G.take(gram_N, mode="clip") != code_N] = -1
+            p_N *= np.where(context_N < 0, 1, level.rest_C[context_N])
+            p_N += np.where(gram_N < 0, 0, level.own_G[gram_N])
+        return -np.log(p_N[place_N > 0])
+
+
+def fit_ngram(ids_N: np.ndarray, train: Part, *, symbols: int, order: int) -> NGram:
+    """Interpolated modified Kneser-Ney.
+
+        p_k(w | h) = (a(h w) - D(a(h w))) / a(h) + rest(h) p_(k-1)(w | h less its first symbol)
+
+    down to p_0 = 1 / V, so that every symbol has a chance. a is the count for the longest strings,
+    and for shorter ones the number of different symbols before them (the beginning of a stretch is
+    one more). rest(h) is what the discounts take. There is one for a = 1, one for 2, one for 3 or
+    more, from how many strings have an a of 1, 2, 3 and 4; where one of the first three is missing,
+    or a discount is not above 0, they are 0.5, 1 and 1.5. After a context that was never seen, p is
+    that of the shorter one. What starts a stretch has shorter contexts only.
+
+    Args:
+      ids_N: the whole text, ids in [0, V).
+      train: what is counted.
+      symbols: V.
+      order: the longest string counted, from 1.
+
+    Raises:
+      CharlmError: no stretch of the part is that long; an id out of range.
+
+    Source: Chen and Goodman 1998, "An empirical study of smoothing techniques for language
+    modeling", section 3; the fallback is our choice (KenLM has the same).
+    """
+    return _smoothed(_count(ids_N, train, symbols, order), symbols)
+
+
+def tuned_ngram(
+    ids_N: np.ndarray, train: Part, *, symbols: int, orders: Sequence[int] = range(1, 13)
+) -> NGram:
+    """The n-gram of the best order.
+
+    Each order is fitted to the first nine tenths of the training part and scored on the last; the
+    best is fitted again to all of it. Held-out text is not looked at.
+
+    Args:
+      ids_N: the whole text, ids in [0, V).
+      train: what is counted.
+      symbols: V.
+      orders: to choose from.
+
+    Raises:
+      CharlmError: as in `fit_ngram`.
+    """
+    first, last = _cut(train, size(train) * 9 // 10)
+    grams = _count(ids_N, first, symbols, max(orders))
+
+    def loss_nats(order: int) -> float:
+        return float(_smoothed(grams[:order], symbols).nll(ids_N, last).mean())
+
+    return fit_ngram(ids_N, train, symbols=symbols, order=min(orders, key=loss_nats))
+
+
+class _Grams(NamedTuple):
+    """Every string of k symbols in the training text.
+
+    Attributes:
+      codes_G: as in `_Level`; below V times the text's length, so none overflows.
+      counts_G: how often each stands there.
+      suffix_G: the place of its last k - 1 symbols among the strings of that length.
+      opens_G: whether a stretch begins with it.
+    """
+
+    codes_G: np.ndarray
+    counts_G: np.ndarray
+    suffix_G: np.ndarray
+    opens_G: np.ndarray
+
+
+def _count(ids_N: np.ndarray, train: Part, symbols: int, order: int) -> list[_Grams]:
+    """The strings of each length from 1 to `order`."""
+    longest = max(map(len, train), default=0)
+    if not 1 <= order <= longest:
+        raise CharlmError(f"order={order}: it must be from 1 to {longest}, the longest stretch")
+    symbol_N, place_N = _joined(ids_N, train, symbols)
+    gram_N, grams = np.zeros_like(symbol_N), []  # the empty string stands everywhere
+    for length in range(1, order + 1):
+        whole = np.flatnonzero(place_N >= length - 1)
+        code_N = _contexts(gram_N, place_N, length) * symbols + symbol_N
+        codes_G, first_G, gram_of_whole, counts_G = np.unique(
+            code_N[whole], return_index=True, return_inverse=True, return_counts=True
+        )
+        suffix_G = gram_N[whole[first_G]]
+        gram_N = np.full_like(symbol_N, -1)
+        gram_N[whole] = gram_of_whole
+        opens_G = np.zeros(len(codes_G), bool)
+        opens_G[gram_N[place_N == length - 1]] = True
+        grams.append(_Grams(codes_G, counts_G, suffix_G, opens_G))
+    return grams
+
+
+def _smoothed(grams: Sequence[_Grams], symbols: int) -> NGram:
+    levels, contexts = [], 1
+    for gram, longer in itertools.zip_longest(grams, grams[1:]):
+        count_G = gram.counts_G
+        if longer is not None:
+            count_G = np.bincount(longer.suffix_G, minlength=len(count_G)) + gram.opens_G
+        discount_G = _discounts(count_G)[np.minimum(count_G, 3) - 1]
+        context_G = gram.codes_G // symbols
+        total_C = np.bincount(context_G, count_G, minlength=contexts)
+        taken_C = np.bincount(context_G, discount_G, minlength=contexts)
+        # A context that only ends a stretch is followed by nothing, and leaves everything.
+        rest_C = np.divide(taken_C, total_C, out=np.ones(contexts), where=total_C > 0)
+        own_G = (count_G - discount_G) / total_C[context_G]
+        levels.append(_Level(gram.codes_G, own_G, rest_C))
+        contexts = len(count_G)
+    return NGram(symbols, levels)
+
+
+def _discounts(count_G: np.ndarray) -> np.ndarray:
+    """What is taken off a count of 1, of 2, and of 3 or more."""
+    n1, n2, n3, n4 = (int(np.sum(count_G == count)) for count in (1, 2, 3, 4))
+    if n1 and n2 and n3:
+        y = n1 / (n1 + 2 * n2)
+        discounts = 1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3
+        if min(discounts) > 0:
+            return np.array(discounts)
+    return np.array([0.5, 1.0, 1.5])
+
+
+def _contexts(gram_N: np.ndarray, place_N: np.ndarray, length: int) -> np.ndarray:
+    """The string of `length` - 1 symbols before each character; -1 where it is none or unknown."""
+    return np.where(place_N >= length - 1, np.roll(gram_N, 1), -1)
+
+
+def _joined(
+    ids_N: np.ndarray, stretches: Iterable[range], symbols: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The symbols of stretches one behind the other, and their places in their own, from 0."""
+    stretches = list(stretches)
+    symbol_N = np.concatenate([np.asarray(ids_N[x.start : x.stop], np.int64) for x in stretches])
+    if symbol_N.size and not 0 <= symbol_N.min() <= symbol_N.max() < symbols:
+        raise CharlmError(
+            f"the ids go from {symbol_N.min()} to {symbol_N.max()}: they must lie in [0, {symbols})"
+        )
+    return symbol_N, np.concatenate([np.arange(len(x)) for x in stretches])
+
+
+def _cut(part: Part, characters: int) -> tuple[Part, Part]:
+    """The first so many characters of a part, and the rest."""
+    first, rest = [], []
+    for stretch in part:
+        middle = stretch.start + min(characters, len(stretch))
+        first.append(range(stretch.start, middle))
+        rest.append(range(middle, stretch.stop))
+        characters -= middle - stretch.start
+    return tuple(filter(len, first)), tuple(filter(len, rest))

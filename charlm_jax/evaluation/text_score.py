@@ -1,0 +1,201 @@
+"""A text's score: what it depends on, line by line, and what a model expected in place of it.
+
+Letters of this module: N characters that were scored, R lines, G guesses.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.types import bits
+from charlm_jax.data.vocabulary import Vocabulary
+from charlm_jax.evaluation.scoring import rule_in_words
+from charlm_jax.models import LanguageModel
+
+GUESSES = 5
+"""Likeliest characters that are kept for every place."""
+
+
+class TextScore(NamedTuple):
+    """How surprising a text is to a model.
+
+    Attributes:
+      nll_N: -log p of every character that has a predictor, in nats, float32.
+      loss_nats: their mean.
+      bits_per_char: the same in bits.
+      characters: how many they are.
+      places_N: where in the text they stand, from 0, ascending. The first character is not
+        predicted; under `sliding` none is that fewer than `context` precede; one that was dropped
+        was not read.
+      mode: the rule, which `charlm_jax.evaluation.scoring` defines.
+      context: the window's length; under `sliding` the characters before each; under `stream` how
+        many positions before a character attention saw, None where there is only a recurrent
+        state, which has read all.
+    """
+
+    nll_N: np.ndarray
+    loss_nats: float
+    bits_per_char: float
+    characters: int
+    places_N: np.ndarray
+    mode: str
+    context: int | None
+
+    @property
+    def rule(self) -> str:
+        """The rule in words."""
+        return rule_in_words(self.mode, self.context)
+
+    @property
+    def nats(self) -> float:
+        """Of all characters together, summed in float64."""
+        return float(np.sum(self.nll_N, dtype=np.float64))
+
+    def along(self, characters: int) -> np.ndarray:
+        """Nats of each of the first so many characters of the text; NaN where there is no score."""
+        nll_N = np.full(characters, np.nan, np.float32)
+        count = int(np.searchsorted(self.places_N, characters))
+        nll_N[self.places_N[:count]] = self.nll_N[:count]
+        return nll_N
+
+
+def difference(first: TextScore, second: TextScore) -> np.ndarray:
+    """The nats of one score less those of another, of the same text.
+
+    Returns:
+      less_N in nats, float64: the second's less the first's, of every character that both have.
+    """
+    _, one, other = np.intersect1d(
+        first.places_N, second.places_N, assume_unique=True, return_indices=True
+    )
+    return second.nll_N[other].astype(np.float64) - first.nll_N[one]
+
+
+def known_characters(
+    text: str, vocabulary: Vocabulary, *, unknown: str, replacement: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """The characters of a text that a model reads.
+
+    Args:
+      text: any string.
+      vocabulary: of the model.
+      unknown: as `Vocabulary.encode` takes it.
+      replacement: likewise.
+
+    Returns:
+      ids_N, and places_N: where in the text they stand.
+
+    Raises:
+      CharlmError: as `Vocabulary.encode`, and where there are fewer than two.
+    """
+    ids_N = vocabulary.encode(text, unknown=unknown, replacement=replacement)
+    if len(ids_N) < 2:
+        raise CharlmError(
+            f"the text is too short to score ({len(ids_N)} known characters): it takes two, "
+            f"since the first is not predicted"
+        )
+    is_whole = len(ids_N) == len(text)
+    return ids_N, np.arange(len(text)) if is_whole else np.flatnonzero(vocabulary.knows(text))
+
+
+class LineScore(NamedTuple):
+    """How surprising a line is, with the newline that ends it.
+
+    Attributes:
+      number: of the line, from 1.
+      text: without the newline.
+      characters: how many were scored.
+      nats: their sum; None where none was.
+    """
+
+    number: int
+    text: str
+    characters: int
+    nats: float | None
+
+    @property
+    def bits_per_char(self) -> float | None:
+        """The mean over what was scored; None where nothing was."""
+        return None if self.nats is None else bits(self.nats) / self.characters
+
+
+def score_lines(text: str, score: TextScore) -> list[LineScore]:
+    r"""A text's score, line by line: characters and nats add up to those of the whole.
+
+    Args:
+      text: what was scored, with "\n" newlines.
+      score: of all of it.
+
+    Returns:
+      Every line in the text's order. A newline belongs to the line that it ends; the text's last
+      begins no other.
+    """
+    lines = text.split("\n")
+    if not lines[-1]:
+        lines.pop()
+    ends_R = np.cumsum([len(line) + 1 for line in lines])
+    line_N = np.searchsorted(ends_R, score.places_N, side="right")
+    counts_R = np.bincount(line_N, minlength=len(lines)).tolist()
+    nats_R = np.bincount(line_N, weights=score.nll_N, minlength=len(lines)).tolist()
+    return [
+        LineScore(number, line, count, nats if count else None)
+        for number, (line, count, nats) in enumerate(zip(lines, counts_R, nats_R, strict=True), 1)
+    ]
+
+
+def by_surprise(lines: Sequence[LineScore]) -> list[LineScore]:
+    """Lines with the most bits per character first, those without a score last."""
+    none = float("-inf")
+    values = [none if line.bits_per_char is None else line.bits_per_char for line in lines]
+    order = sorted(range(len(lines)), key=lambda index: -values[index])
+    return [lines[index] for index in order]
+
+
+class Guesses(NamedTuple):
+    """What a model expected at the places of a text.
+
+    Attributes:
+      places_N: where in the text, as those of `TextScore`.
+      symbols: for each place the likeliest characters, the likeliest first.
+      probability_NG: of them, float32.
+    """
+
+    places_N: np.ndarray
+    symbols: Sequence[str]
+    probability_NG: np.ndarray
+
+
+def likeliest(logits_BTV: jax.Array, targets_BT: jax.Array) -> jax.Array:
+    """Return the `GUESSES` most probable symbols, the most probable first (a measure).
+
+    Returns:
+      Two numbers for each guess (B, T, G, 2), float32: id and probability. A vocabulary of fewer
+      symbols has as many guesses.
+    """
+    probability_BTV = jax.nn.softmax(logits_BTV.astype(jnp.float32))
+    most = min(GUESSES, logits_BTV.shape[-1])
+    probability_BTG, ids_BTG = jax.lax.top_k(probability_BTV, most)
+    # Ids are below 2**21, as code points are, so that float32 holds them exactly.
+    return jnp.stack((ids_BTG.astype(jnp.float32), probability_BTG), axis=-1)
+
+
+def name_guesses(found: np.ndarray, places_N: np.ndarray, symbols: str) -> Guesses:
+    """What `likeliest` found, with characters in place of their ids.
+
+    Args:
+      found: ids and probabilities (N, G, 2).
+      places_N: where in the text.
+      symbols: of the vocabulary, in the order of their ids.
+    """
+    ids_NG = found[..., 0].astype(np.int32)
+    names = ["".join(symbols[index] for index in ids_G) for ids_G in ids_NG.tolist()]
+    return Guesses(places_N, names, found[..., 1])
+
+
+def default_scoring_mode(model: LanguageModel) -> str:
+    """How a text of any length is read: `window` where a model cannot read on for ever."""
+    return "stream" if model.max_length is None else "window"

@@ -1,0 +1,1 @@
+"""A trained model: sample, score, inspect, evaluate, export."""

@@ -1,0 +1,84 @@
+"""Taking a model out of its run: a folder that other programs can read, and `load_run` as well."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from charlm_jax.core.errors import CharlmError, cannot_write
+from charlm_jax.core.json_files import as_json
+from charlm_jax.inference.run import Run
+from charlm_jax.storage.safetensors_format import pack
+from charlm_jax.storage.workdir import Workdir
+
+
+def write_export(run: Run, folder: Path | str | None = None) -> list[Path]:
+    """Write a run's model as `charlm_jax.storage.safetensors_format` describes.
+
+    Nothing is overwritten: a file that is there already must be what would be written.
+
+    Args:
+      run: as `charlm_jax.load_run` gives it, at one of its checkpoints.
+      folder: where to; one that is named by the step, in `export/` in the run's own, if None.
+
+    Returns:
+      The files.
+
+    Raises:
+      CharlmError: the folder is a run, or has another file of such a name; it cannot be written.
+    """
+    source = Workdir(run.workdir)
+    average = "_average" if run.weights == "average" else ""
+    own = source.export / f"step_{run.checkpoint}{average}"
+    place = Workdir(own if folder is None else folder)
+    if place.checkpoints.exists() or place.lock_file.exists():
+        raise CharlmError(f"{place.path} is a run: name another folder (--out)")
+    contents = _contents(run, source.read_fingerprint(), place)
+    try:
+        missing = [file for file, data in contents.items() if not _is_there(file, data)]
+        place.path.mkdir(parents=True, exist_ok=True)
+        for file in missing:
+            _write(file, contents[file])
+    except OSError as error:
+        raise cannot_write(place.path, error) from error
+    return list(contents)
+
+
+def _contents(run: Run, fingerprint: str, place: Workdir) -> Mapping[Path, bytes]:
+    """File -> what it holds. The weights come last: they make a folder an exported model."""
+    words = {"symbols": run.vocabulary.symbols, "fingerprint": fingerprint}
+    config, vocabulary = as_json(run.config.to_dict()), as_json(words)
+    weights = pack(
+        run.params,
+        {place.config_file.name: config, place.vocabulary_file.name: vocabulary},
+        checkpoint=run.checkpoint,
+        weights=run.weights,
+        fingerprint=fingerprint,
+    )
+    return {
+        place.config_file: config,
+        place.vocabulary_file: vocabulary,
+        place.exported_file: weights,
+    }
+
+
+def _is_there(file: Path, data: bytes) -> bool:
+    """Whether a file is what is to be written; one that is something else is a `CharlmError`."""
+    if not os.path.lexists(file):
+        return False
+    if file.is_symlink() or not file.is_file() or file.read_bytes() != data:
+        raise CharlmError(
+            f"{file} is there already and is something else: move it away, or name another "
+            f"folder (--out)"
+        )
+    return True
+
+
+def _write(file: Path, data: bytes) -> None:
+    """Write a file as a whole."""
+    partial = file.with_name(file.name + ".partial")
+    partial.unlink(missing_ok=True)  # it may be a link to anywhere
+    with partial.open("xb") as opened:
+        opened.write(data)
+        opened.flush()
+        os.fsync(opened.fileno())  # some file systems tell only then that they are full
+    os.replace(partial, file)

@@ -1,0 +1,110 @@
+"""What the figures share: how they are written, laid out, and labelled with characters."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+# Without pyplot there is no global state, no window and no backend to choose: a file is drawn by
+# the canvas that its format needs, Agg for PNG.
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis, XAxis
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont
+from matplotlib.ft2font import FT2Font
+from matplotlib.ticker import MaxNLocator
+
+from charlm_jax.core.errors import CharlmError
+
+DOTS_PER_INCH = 150
+
+# Every glyph is as narrow as the next, so that neighbours do not touch; matplotlib brings it along.
+_FONT = "DejaVu Sans Mono"
+_MARKS = {" ": "␣", "\n": "⏎", "\t": "⇥"}
+
+_LARGEST, _SMALLEST = 9.0, 4.0  # points
+_POINTS = 72.0  # in an inch
+
+
+def save_figure(figure: Figure, path: Path | str) -> None:
+    """Write a figure as a whole, in place of an older one.
+
+    Args:
+      figure: what is drawn.
+      path: where to; its ending names the format, such as .png or .svg.
+
+    Raises:
+      CharlmError: the file cannot be written, or its ending is not a known format.
+    """
+    path = Path(path)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(partial, format=path.suffix.removeprefix(".") or "png")
+        partial.replace(path)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise CharlmError(f"cannot write the figure {path}: {reason}") from error
+
+
+def blank_figure(width: float, height: float) -> Figure:
+    """A white figure of so many inches, on which `add_axes` puts things."""
+    return Figure(figsize=(width, height), dpi=DOTS_PER_INCH, facecolor="white")
+
+
+def add_axes(figure: Figure, *, left: float, top: float, width: float, height: float) -> Axes:
+    """Axes at a place in inches from the left and upper edges.
+
+    With hundreds of characters as labels, a layout that asks each of them for its size takes
+    seconds.
+    """
+    whole_width, whole_height = figure.get_size_inches()
+    bottom = 1.0 - (top + height) / whole_height
+    return figure.add_axes((left / whole_width, bottom, width / whole_width, height / whole_height))
+
+
+def add_title(figure: Figure, title: str, *, size: float = 10.0) -> None:
+    """A title of one or two lines above everything; dollars in it are dollars."""
+    y = 1.0 - 0.12 / figure.get_size_inches()[1]
+    figure.text(0.5, y, title, ha="center", va="top", fontsize=size, parse_math=False)
+
+
+def shown(symbol: str) -> str:
+    """A character as a mark that can be seen; its code point in hex, where the font has no glyph.
+
+    >>> [shown(symbol) for symbol in ("a", " ", "中")]
+    ['a', '␣', '4e2d']
+    """
+    mark = _MARKS.get(symbol, symbol)
+    return mark if mark.isprintable() and ord(mark) in _glyphs() else f"{ord(symbol):x}"
+
+
+@cache
+def _glyphs() -> frozenset[int]:
+    return frozenset(FT2Font(findfont(FontProperties(family=_FONT))).get_charmap())
+
+
+def label_characters(axis: Axis, symbols: str, *, inches: float) -> bool:
+    """Label the ticks of an axis with the characters of a text, one at each position from 0.
+
+    Where they would be too small to read, the ticks are positions instead, counted from 0.
+
+    Args:
+      axis: of x or y.
+      symbols: the text.
+      inches: length of the axis.
+
+    Returns:
+      Whether there was room for the characters.
+    """
+    size = min(_LARGEST, 0.95 * _POINTS * inches / len(symbols))
+    if size < _SMALLEST:
+        axis.set_major_locator(MaxNLocator(nbins="auto", integer=True, steps=[1, 2, 5, 10]))
+        axis.set_tick_params(labelsize=8)
+        return False
+    labels = [shown(symbol) for symbol in symbols]
+    look: dict[str, Any] = {"fontfamily": _FONT, "fontsize": size, "parse_math": False}
+    if isinstance(axis, XAxis) and any(len(label) > 1 for label in labels):
+        look["rotation"] = 90.0
+    axis.set_ticks(range(len(symbols)), labels, **look)
+    axis.set_tick_params(length=0, pad=2)
+    return True

@@ -1,0 +1,86 @@
+"""What the gates and the state of a recurrent layer do while it reads."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from matplotlib.colors import Normalize, SymLogNorm
+
+from charlm_jax.report.figures.base import (
+    DOTS_PER_INCH,
+    add_axes,
+    add_title,
+    blank_figure,
+    label_characters,
+    save_figure,
+)
+
+_LEAST_DOTS, _MOST_DOTS = 200, 600  # height of a panel
+
+
+def save_gate_maps(
+    gates: Mapping[str, np.ndarray],
+    states: Mapping[str, np.ndarray],
+    symbols: str,
+    path: Path | str,
+    *,
+    title: str,
+) -> None:
+    """Draw every unit of a recurrent layer over the text, a panel for each gate and state.
+
+    A unit is the same row in every panel. Rows are in the order of the unit's mean in the last of
+    the states, the greatest on top: what holds a value for long is then at the edges, what comes
+    and goes in the middle. States that exceed 1 have a scale of colours that is logarithmic beyond
+    +-1.
+
+    Args:
+      gates: name -> gate (T, H), in [0, 1].
+      states: name -> candidate, cell or hidden (T, H), of either sign; at least one.
+      symbols: the T characters.
+      path: where to; its ending names the format.
+      title: stands above all.
+
+    Raises:
+      CharlmError: the file cannot be written.
+    """
+    last, last_TH = list(states.items())[-1]
+    order_H = np.argsort(-last_TH.mean(axis=0), kind="stable")
+    units = len(order_H)
+    # Whole dots for a unit, so that every row is as high as the next.
+    dots = min(units * math.ceil(_LEAST_DOTS / units), _MOST_DOTS)
+    across, down = min(max(0.13 * len(symbols), 6.5), 14.0), dots / DOTS_PER_INCH
+    left, top, between = 0.7, 0.8, 0.55
+    panels = [*gates.items(), *states.items()]
+    width, height = left + across + 1.0, top + len(panels) * (down + between) + 0.1
+    figure = blank_figure(width, height)
+    for place, (name, values_TH) in enumerate(panels):
+        upper = top + place * (down + between)
+        axes = add_axes(figure, left=left, top=upper, width=across, height=down)
+        is_gate, words = name in gates, name.replace("_", " ")
+        image = axes.imshow(
+            values_TH.T[order_H],
+            aspect="auto",
+            cmap="viridis" if is_gate else "RdBu_r",
+            norm=Normalize(0.0, 1.0) if is_gate else _state_norm(values_TH),
+            interpolation="nearest" if units <= dots else "auto",
+            interpolation_stage="data",
+        )
+        mean = f", {values_TH.mean():.2f} on average" if is_gate else ""
+        axes.set_title(words + mean, fontsize=9, loc="left", pad=4)
+        axes.set_yticks([])
+        axes.set_ylabel(f"{units} units, greatest\nmean {last} on top", fontsize=9)
+        fits = label_characters(axes.xaxis, symbols, inches=across)
+        bar_axes = add_axes(figure, left=left + across + 0.12, top=upper, width=0.12, height=down)
+        figure.colorbar(image, cax=bar_axes, label=words, format="%g")
+    axes.set_xlabel("character read" if fits else "position of the character read")
+    add_title(figure, title)
+    save_figure(figure, path)
+
+
+def _state_norm(values_TH: np.ndarray) -> Normalize:
+    """Symmetric about 0, and at least from -1 to 1, so that figures can be compared."""
+    limit = float(np.abs(values_TH).max())
+    if limit <= 1.0:
+        return Normalize(-1.0, 1.0)
+    return SymLogNorm(linthresh=1.0, vmin=-limit, vmax=limit)

@@ -1,0 +1,216 @@
+"""Curves with their intervals, in panels side by side, and tables of numbers as colours."""
+
+import math
+import textwrap
+from collections.abc import Sequence
+from itertools import cycle
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from charlm_jax.evaluation.bootstrap import Interval
+from charlm_jax.report.figures.base import DOTS_PER_INCH, save_figure
+
+# Okabe and Ito 2008: apart in all common kinds of colour blindness. Marks tell them apart in grey.
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#333333", "#e69f00", "#56b4e9")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+
+class Curve(NamedTuple):
+    """One curve.
+
+    Attributes:
+      label: for the legend.
+      x: where the points are, above 0.
+      points: a mean with its interval at each of them.
+      is_dashed: drawn so.
+      marks: x of points that are drawn larger.
+    """
+
+    label: str
+    x: Sequence[float]
+    points: Sequence[Interval]
+    is_dashed: bool = False
+    marks: Sequence[float] = ()
+
+
+class Panel(NamedTuple):
+    """One set of axes.
+
+    Attributes:
+      title: above it.
+      curves: in it.
+      lines: horizontal lines by label, such as baselines.
+      x_marks: vertical lines.
+    """
+
+    title: str
+    curves: Sequence[Curve]
+    lines: Sequence[tuple[str, float]] = ()
+    x_marks: Sequence[float] = ()
+
+
+def save_panels(
+    panels: Sequence[Panel],
+    path: Path | str,
+    *,
+    title: str,
+    x_label: str,
+    y_label: str,
+    ordered: bool = False,
+    ticks: Sequence[float] | None = None,
+    y_range: tuple[float, float] | None = None,
+    columns: int | None = None,
+) -> None:
+    """Draw curves over a logarithmic x, in panels that share both axes and one legend.
+
+    Args:
+      panels: from left to right, row by row.
+      path: where to; its ending names the format.
+      title: above all.
+      x_label: with its unit.
+      y_label: with its unit.
+      ordered: the curves are steps of one quantity, and take colours from dark to light.
+      ticks: of x; powers of 2 if None.
+      y_range: shown; what the curves need if None.
+      columns: panels in a row; all if None.
+
+    Raises:
+      CharlmError: the file cannot be written.
+    """
+    columns = min(columns or len(panels), len(panels))
+    rows = -(-len(panels) // columns)
+    size = (min(16.0, 2.4 + 4.1 * columns), 0.9 + 3.7 * rows)
+    figure = Figure(figsize=size, dpi=DOTS_PER_INCH, facecolor="white", layout="constrained")
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    for axes in grid.flat[len(panels) :]:
+        axes.set_visible(False)
+    for axes, panel in zip(grid.flat, panels, strict=False):
+        looks = _ordered_looks(len(panel.curves)) if ordered else _looks()
+        for curve, look in zip(panel.curves, looks, strict=False):
+            _draw(axes, curve, look)
+        for (label, y), style in zip(panel.lines, cycle((":", "--", "-.")), strict=False):
+            axes.axhline(y, color="#666666", linestyle=style, linewidth=1.2, label=label or None)
+        for x in panel.x_marks:
+            axes.axvline(x, color="#bbbbbb", linewidth=1.0, zorder=0)
+        axes.set_title(panel.title, fontsize=10, parse_math=False)
+        axes.grid(color="#e2e2e2", linewidth=0.7)
+        axes.spines[["top", "right"]].set_visible(False)
+    _scale_x(grid[0, 0], panels, ticks)
+    if y_range is not None:
+        grid[0, 0].set_ylim(*y_range)
+    figure.supylabel(y_label, fontsize=10)
+    figure.supxlabel(x_label, fontsize=10)
+    figure.suptitle(_wrapped(title, size[0]), fontsize=10.5)
+    legends = [zip(*_legend(axes), strict=True) for axes in grid.flat]
+    handles = {label: handle for legend in legends for handle, label in legend}
+    figure.legend(
+        [*handles.values()], [*handles], loc="outside right center", frameon=False, fontsize=9
+    )
+    save_figure(figure, path)
+
+
+def save_heat_map(
+    values_RC: np.ndarray,
+    path: Path | str,
+    *,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    title: str,
+    x_label: str,
+    y_label: str,
+    unit: str,
+) -> None:
+    """Draw a table of numbers, each written on its colour; dark is low.
+
+    Args:
+      values_RC: the numbers; NaN is left empty.
+      path: where to; its ending names the format.
+      rows: labels from the top down.
+      columns: labels from the left.
+      title: above all.
+      x_label: of the columns.
+      y_label: of the rows.
+      unit: of the numbers.
+
+    Raises:
+      CharlmError: the file cannot be written.
+    """
+    height, width = values_RC.shape
+    size = (min(16.0, 2.4 + 0.62 * width), 1.7 + 0.42 * height)
+    figure = Figure(figsize=size, dpi=DOTS_PER_INCH, facecolor="white", layout="constrained")
+    axes = figure.add_subplot()
+    image = axes.imshow(values_RC, cmap="cividis", aspect="auto", interpolation="nearest")
+    low, high = np.nanmin(values_RC), np.nanmax(values_RC)
+    for row, column in np.ndindex(height, width):
+        value = values_RC[row, column]
+        if not math.isnan(value):
+            colour = "white" if value < (low + high) / 2 else "black"
+            axes.text(
+                column, row, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=8.5
+            )
+    axes.set_xticks(range(width), columns, rotation=45 if width > 8 else 0)
+    axes.set_yticks(range(height), rows)
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    figure.suptitle(_wrapped(title, size[0]), fontsize=10.5)
+    figure.colorbar(image, label=unit)
+    save_figure(figure, path)
+
+
+def _wrapped(title: str, inches: float) -> str:
+    """In lines that fit a figure of that width."""
+    letters = int(12.5 * inches)
+    return "\n".join(textwrap.fill(line, letters) for line in title.splitlines())
+
+
+def _looks() -> Any:
+    return (
+        {"color": colour, "marker": marker}
+        for colour, marker in cycle(zip(_COLOURS, _MARKERS, strict=True))
+    )
+
+
+def _ordered_looks(count: int) -> Any:
+    shades = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.9, count))
+    return ({"color": tuple(c), "marker": m} for c, m in zip(shades, cycle(_MARKERS), strict=False))
+
+
+def _draw(axes: Axes, curve: Curve, look: dict[str, Any]) -> None:
+    low, high = ([getattr(point, end) for point in curve.points] for end in ("low", "high"))
+    axes.fill_between(curve.x, low, high, color=look["color"], alpha=0.16, linewidth=0)
+    axes.plot(
+        curve.x,
+        [point.mean for point in curve.points],
+        linestyle="--" if curve.is_dashed else "-",
+        linewidth=1.8,
+        markersize=4.5,
+        label=curve.label,
+        fillstyle="none" if curve.is_dashed else "full",
+        **look,
+    )
+
+    marked = [(x, p.mean) for x, p in zip(curve.x, curve.points, strict=True) if x in curve.marks]
+    for x, y in marked:
+        axes.plot([x], [y], **look, markersize=9, markeredgecolor="white", zorder=5)
+
+
+def _scale_x(axes: Axes, panels: Sequence[Panel], ticks: Sequence[float] | None) -> None:
+    everything = [x for panel in panels for curve in panel.curves for x in curve.x]
+    axes.set_xscale("log", base=2)
+    if ticks is None:
+        first, last = math.floor(math.log2(min(everything))), math.ceil(math.log2(max(everything)))
+        ticks = [2.0**power for power in range(first, last + 1, 1 + (last - first) // 9)]
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,g}"))
+
+
+def _legend(axes: Axes) -> tuple[list[Any], list[str]]:
+    handles, labels = axes.get_legend_handles_labels()
+    return handles, labels

@@ -1,0 +1,1 @@
+"""Logits to text: categorical sampling, truncation policies, decoding, stop strings."""

@@ -1,0 +1,88 @@
+"""Drawing one character from logits.
+
+The scale factor a multiplies the logits before the softmax; it is the inverse of the temperature.
+a > 1 sharpens the distribution, a < 1 flattens it, 0 is uniform and infinity is greedy.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.prng import Stream, stream_key
+
+
+def check_scale(scale: float) -> float:
+    """A scale factor in [0, inf] that float32 holds, or a `CharlmError`."""
+    if math.isnan(scale) or scale < 0:
+        raise CharlmError(f"scale={scale:g} is not allowed: it must lie in [0, inf]; inf is greedy")
+    return math.inf if scale > float(np.finfo(np.float32).max) else abs(scale)  # -0 is 0
+
+
+def temperature(scale: float) -> float:
+    """1 / scale; the temperature of scale 0 is infinite."""
+    return math.inf if scale == 0 else 1.0 / scale
+
+
+def scaled_probabilities(logits_BV: jax.Array, scale_B: jax.Array) -> jax.Array:
+    """softmax(scale * logits): what `scaled_categorical` follows.
+
+    Args:
+      logits_BV: scores, of which one in each row is finite and the others may be -inf.
+      scale_B: scale factors in [0, inf].
+
+    Returns:
+      probs_BV, float32: 0 where the logit is -inf, at every scale. At scale inf the first of the
+      largest has 1.
+    """
+    best_B = jnp.argmax(logits_BV, axis=-1)
+    is_best_BV = jnp.arange(logits_BV.shape[-1])[None, :] == best_B[:, None]
+    is_greedy_B = jnp.isinf(scale_B)
+    may_be_BV = jnp.where(is_greedy_B[:, None], is_best_BV, logits_BV > -jnp.inf)
+    gap_BV = logits_BV - jnp.max(logits_BV, axis=-1, keepdims=True)
+    finite_B = jnp.where(is_greedy_B, 1.0, scale_B)
+    return jax.nn.softmax(jnp.where(may_be_BV, gap_BV * finite_B[:, None], -jnp.inf), axis=-1)
+
+
+def scaled_categorical(logits_BV: jax.Array, gumbel_BV: jax.Array, scale_B: jax.Array) -> jax.Array:
+    """One draw a row from softmax(scale * logits), by the Gumbel-max trick.
+
+        argmax(logits * min(a, 1) + gumbel * min(1 / a, 1))
+
+    is argmax(a * logits + gumbel) divided by max(a, 1), so it is right from a = 0 (uniform) to
+    a = inf (greedy), where a * logits itself is not a number. Of equal scores the first wins: at
+    a = inf, and where gumbel / a is lost in the rounding of the logits (a beyond about 1e6).
+
+    Args:
+      logits_BV: scores. One of -inf is never drawn, except that a row of nothing else gives 0.
+      gumbel_BV: standard Gumbel noise. Noise that does not depend on the scale makes the draws
+        of several scales comparable: they differ by the scale alone.
+      scale_B: scale factors in [0, inf].
+
+    Returns:
+      ids_B, int32.
+
+    Source: Gumbel 1954; Maddison, Tarlow and Minka 2014 (A* sampling, section 2).
+    """
+    toward_logits_B = jnp.minimum(scale_B, 1.0)
+    toward_noise_B = jnp.minimum(1.0 / scale_B, 1.0)
+    scores_BV = logits_BV * toward_logits_B[:, None] + gumbel_BV * toward_noise_B[:, None]
+    scores_BV = jnp.where(logits_BV == -jnp.inf, -jnp.inf, scores_BV)  # -inf * 0 is no number
+    return jnp.argmax(scores_BV, axis=-1).astype(jnp.int32)
+
+
+def sample_keys(seed: int, samples: int, *, first: int = 0) -> jax.Array:
+    """Keys_M of samples first .. first + M - 1: key i depends on (seed, i) and on nothing else."""
+    root = stream_key(seed, Stream.SAMPLING)
+    return jax.vmap(jax.random.fold_in, (None, 0))(root, first + jnp.arange(samples))
+
+
+def gumbel_noise(keys_B: jax.Array, step: jax.Array, symbols: int) -> jax.Array:
+    """Gumbel_BV for one step: each row's from (its key, the step)."""
+
+    def draw(key: jax.Array) -> jax.Array:
+        return jax.random.gumbel(jax.random.fold_in(key, step), (symbols,))
+
+    return jax.vmap(draw)(keys_B)

@@ -1,0 +1,187 @@
+"""Drawing text from a model, one character after another.
+
+Two ways to decode:
+
+  carried  the model's state is carried from character to character, from the prompt's first on.
+  window   the textbook's sampler: for every new character the last `context` characters are read
+           again from the initial state. (The book reads a prompt longer than the window whole,
+           once, for the first character alone; here the window holds from the start.)
+
+While prompt and text are together no longer than the window, both give the same text.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from charlm_jax.core.errors import look_up
+from charlm_jax.core.types import ModelState, Params
+from charlm_jax.models import LanguageModel
+from charlm_jax.sampling.categorical import gumbel_noise
+from charlm_jax.sampling.policies import Policy
+
+# Most characters drawn in one dispatch, by mode, and the longest piece in which a prompt is read.
+_CARRIED_PIECE = 100
+_WINDOW_PIECE = 25
+_READ_PIECE = 256
+
+
+class Rows(NamedTuple):
+    """What is drawn: one row for every pair of a sample and a setting of the policy.
+
+    Attributes:
+      keys_B: each row's key; that of its sample, whatever its setting.
+      policy: how a symbol is drawn from logits and noise, with each row's own numbers.
+    """
+
+    keys_B: jax.Array
+    policy: Policy
+
+
+class Decoder(Protocol):
+    """Draws characters that go on from a prompt, piece by piece."""
+
+    def __call__(
+        self, params: Params, prompt_N: np.ndarray, rows: Rows, characters: int, *, drawn: int = 0
+    ) -> Iterator[np.ndarray]:
+        """Draw texts.
+
+        Args:
+          params: the model's weights.
+          prompt_N: ids, at least one.
+          rows: what is drawn.
+          characters: how many in each row.
+          drawn: how many of the prompt's last characters were drawn with the same keys: the noise
+            goes on behind theirs.
+
+        Returns:
+          An iterator over ids_BT, whose pieces together have `characters` columns.
+        """
+
+
+def make_carried_decoder(model: LanguageModel, *, context: int) -> Decoder:
+    """Decode with the state carried.
+
+    Args:
+      model: what draws.
+      context: past positions that an attention layer keeps; a recurrent layer ignores it.
+
+    Returns:
+      A decoder. Neither the prompt's length nor `characters` makes it compile again once it has
+      seen each power of two, nor do the numbers of a policy.
+    """
+
+    @jax.jit
+    def read(
+        params: Params, piece_BT: jax.Array, state: ModelState
+    ) -> tuple[jax.Array, ModelState]:
+        logits_BTV, state = model.apply(params, piece_BT, state)
+        return logits_BTV[:, -1], state
+
+    @jax.jit
+    def draw(
+        params: Params,
+        logits_BV: jax.Array,
+        state: ModelState,
+        rows: Rows,
+        first: jax.Array,
+        count: jax.Array,
+    ) -> tuple[jax.Array, jax.Array, ModelState]:
+        Carry = tuple[jax.Array, jax.Array, ModelState]
+
+        def step(index: jax.Array, carry: Carry) -> Carry:
+            ids_TB, logits_BV, state = carry
+            noise_BV = gumbel_noise(rows.keys_B, first + index, logits_BV.shape[-1])
+            ids_B = rows.policy.draw(logits_BV, noise_BV)
+            logits_BTV, state = model.apply(params, ids_B[:, None], state)
+            return ids_TB.at[index].set(ids_B), logits_BTV[:, 0], state
+
+        nothing_TB = jnp.zeros((_CARRIED_PIECE, len(logits_BV)), jnp.int32)
+        ids_TB, *rest = jax.lax.fori_loop(0, count, step, (nothing_TB, logits_BV, state))
+        return ids_TB.T, *rest
+
+    def decode(
+        params: Params, prompt_N: np.ndarray, rows: Rows, characters: int, *, drawn: int = 0
+    ) -> Iterator[np.ndarray]:
+        state = model.initial_state(len(rows.keys_B), context)
+        for piece_N in _powers_of_two(prompt_N):
+            piece_BT = np.tile(piece_N.astype(np.int32), (len(rows.keys_B), 1))
+            logits_BV, state = read(params, piece_BT, state)
+        for first in range(drawn, drawn + characters, _CARRIED_PIECE):
+            count = min(_CARRIED_PIECE, drawn + characters - first)
+            ids_BT, logits_BV, state = draw(params, logits_BV, state, rows, first, count)
+            yield np.asarray(ids_BT)[:, :count]
+
+    return decode
+
+
+def make_window_decoder(model: LanguageModel, *, context: int) -> Decoder:
+    """Decode as the textbook does.
+
+    Args:
+      model: what draws.
+      context: characters that are read again for every new one.
+
+    Returns:
+      As `make_carried_decoder`.
+    """
+
+    @jax.jit
+    def draw(
+        params: Params, window_BT: jax.Array, length: jax.Array, rows: Rows, first: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        def step(
+            carry: tuple[jax.Array, jax.Array], number: jax.Array
+        ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
+            # The window is filled from the left. What lies right of `length` is read too, but
+            # nothing before it can see it.
+            window_BT, length = carry
+            state = model.initial_state(window_BT.shape[0], 0)
+            logits_BTV, _ = model.apply(params, window_BT, state)
+            logits_BV = jnp.take(logits_BTV, length - 1, axis=1)
+            noise_BV = gumbel_noise(rows.keys_B, number, logits_BV.shape[-1])
+            ids_B = rows.policy.draw(logits_BV, noise_BV)
+            is_full = length == context
+            window_BT = jnp.where(is_full, jnp.roll(window_BT, -1, axis=1), window_BT)
+            length = jnp.where(is_full, length, length + 1)
+            return (window_BT.at[:, length - 1].set(ids_B), length), ids_B
+
+        numbers = first + jnp.arange(_WINDOW_PIECE)
+        (window_BT, length), ids_TB = jax.lax.scan(step, (window_BT, length), numbers)
+        return ids_TB.T, window_BT, length
+
+    def decode(
+        params: Params, prompt_N: np.ndarray, rows: Rows, characters: int, *, drawn: int = 0
+    ) -> Iterator[np.ndarray]:
+        seen_N = prompt_N[-context:].astype(np.int32)
+        row_T = np.pad(seen_N, (0, context - len(seen_N)))
+        window_BT = jnp.asarray(np.tile(row_T, (len(rows.keys_B), 1)))
+        length = jnp.asarray(len(seen_N), jnp.int32)
+        for first in range(drawn, drawn + characters, _WINDOW_PIECE):
+            ids_BT, window_BT, length = draw(params, window_BT, length, rows, first)
+            yield np.asarray(ids_BT)[:, : drawn + characters - first]
+
+    return decode
+
+
+_DECODERS: Mapping[str, Callable[..., Decoder]] = {
+    "carried": make_carried_decoder,
+    "window": make_window_decoder,
+}
+
+
+def make_decoder(model: LanguageModel, *, mode: str, context: int) -> Decoder:
+    """The decoder called `carried` or `window`."""
+    return look_up(_DECODERS, mode, "mode")(model, context=context)
+
+
+def _powers_of_two(ids_N: np.ndarray) -> Iterator[np.ndarray]:
+    """Cut ids into pieces whose lengths are powers of two, longest first."""
+    while ids_N.size:
+        length = min(_READ_PIECE, 2 ** int(math.log2(ids_N.size)))
+        yield ids_N[:length]
+        ids_N = ids_N[length:]

@@ -1,0 +1,115 @@
+r"""Where a drawn text ends before its last character: at a stop string.
+
+A text ends as soon as one of the strings is complete in what was drawn, and neither that string nor
+what follows it is part of the text. Of several that become complete with the same character the
+longest counts. The prompt does not count, so a string that begins in it ends nothing. Where a text
+ends therefore depends on its characters alone: not on the pieces in which it is drawn, nor on how
+many more were asked for.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from charlm_jax.core.errors import CharlmError
+from charlm_jax.data.vocabulary import Vocabulary
+
+_ESCAPES = {r"\n": "\n", r"\t": "\t", r"\\": "\\"}
+
+
+class Piece(NamedTuple):
+    """What is new of a text.
+
+    Attributes:
+      text: its next characters.
+      has_ended: whether these were its last.
+      stopped_by: the string that ended it; None where there was none.
+    """
+
+    text: str
+    has_ended: bool = False
+    stopped_by: str | None = None
+
+
+def cut_texts(
+    drawn: Iterable[Sequence[str]], stops: Sequence[str], texts: int
+) -> Iterator[list[Piece]]:
+    """Cut texts at stop strings while they are drawn.
+
+    What may turn out to be the beginning of a stop string is held back until that is known.
+
+    Args:
+      drawn: each item is the next characters of every text, as from `TrainedModel.draw`. Nothing
+        more is taken from it when every text has ended.
+      stops: strings of at least one character.
+      texts: how many there are.
+
+    Yields:
+      The next piece of every text; in the last of these lists all have ended.
+    """
+    held, pieces = [""] * texts, [Piece("")] * texts
+    for item in drawn:
+        for row, new in enumerate(item):
+            if pieces[row].has_ended:
+                pieces[row] = pieces[row]._replace(text="")
+            else:
+                pieces[row], held[row] = _cut(held[row] + new, stops)
+        yield list(pieces)
+        if all(piece.has_ended for piece in pieces):
+            return
+    yield [
+        piece._replace(text="") if piece.has_ended else Piece(rest, has_ended=True)
+        for piece, rest in zip(pieces, held, strict=True)
+    ]
+
+
+def _cut(text: str, stops: Sequence[str]) -> tuple[Piece, str]:
+    """The piece that is certain, and the rest, which may be the beginning of a stop string."""
+    found = [(place + len(stop), place, stop) for stop in stops if (place := text.find(stop)) >= 0]
+    if found:
+        _, place, stop = min(found)
+        return Piece(text[:place], has_ended=True, stopped_by=stop), ""
+    begun = [
+        length
+        for stop in stops
+        for length in range(1, min(len(stop), len(text) + 1))
+        if text.endswith(stop[:length])
+    ]
+    end = len(text) - max(begun, default=0)
+    return Piece(text[:end]), text[end:]
+
+
+def parse_stop(text: str) -> str:
+    r"""The stop string that somebody typed: `\n` is a newline, `\t` a tab, `\\` a backslash.
+
+    >>> parse_stop(r"end\n")
+    'end\n'
+
+    Raises:
+      CharlmError: another character behind a backslash.
+    """
+
+    def character(found: re.Match[str]) -> str:
+        if found[0] not in _ESCAPES:
+            raise CharlmError(
+                f"stop={text!r} has {found[0]}: behind a backslash stands n (newline), t (tab) or "
+                f"another backslash"
+            )
+        return _ESCAPES[found[0]]
+
+    return re.sub(r"\\.?", character, text, flags=re.DOTALL)
+
+
+def check_stops(stops: Sequence[str], vocabulary: Vocabulary) -> None:
+    """Refuse stop strings that would end every text at once, or none ever.
+
+    Raises:
+      CharlmError: one string in place of several, an empty string, or a character that the model
+        does not know.
+    """
+    if isinstance(stops, str):
+        raise CharlmError(f"stop={stops!r} is one string, not several: write stop=[{stops!r}]")
+    for stop in stops:
+        if not stop:
+            raise CharlmError("stop='' is not allowed: it must have at least one character")
+        vocabulary.encode(stop, what=f"stop={stop!r}", advice="leave it out: it is never drawn")

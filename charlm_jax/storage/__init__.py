@@ -1,0 +1,1 @@
+"""A run on disk: directory and lock, checkpoints, metrics, safetensors exports."""

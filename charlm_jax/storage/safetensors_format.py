@@ -1,0 +1,151 @@
+"""An exported model: its weights in the safetensors format, its config and vocabulary as JSON.
+
+    model.safetensors  the weights by their paths, such as `layer_0.mixer.input.kernel`
+    config.json        what they were trained with, as in a run
+    vocabulary.json    the symbols and the fingerprint of the text, as in a run
+
+The header of the first has facts about the model, as JSON under `charlm_jax`. They are one value
+because the library writes several in any order, and the same export should be the same bytes.
+
+    format       of all this: 1
+    version      of charlm_jax
+    checkpoint   the step that the weights are from
+    weights      raw, or average where they are a moving average
+    fingerprint  of text, vocabulary and split
+    sha256       of the two other files, and of these facts together with the weights
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from charlm_jax._version import __version__
+from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.types import Params
+from charlm_jax.storage.workdir import Workdir
+
+_FORMAT = 1
+_FACTS = {"version": str, "checkpoint": int, "weights": str, "fingerprint": str, "sha256": dict}
+_DTYPES = {"F32": "float32"}
+_MEND = "restore it from a copy, or export the model again"
+
+
+def pack(params: Params, files: Mapping[str, bytes], **facts: int | str) -> bytes:
+    """The bytes of `model.safetensors`.
+
+    Args:
+      params: the weights, float32, which are kept bit for bit.
+      files: the content of the other files by their names.
+      **facts: checkpoint, weights and fingerprint.
+    """
+    # The library writes memory as it lies, and that of a transposed array lies otherwise.
+    arrays = {name: np.array(x, order="C") for name, x in _by_name(params).items()}
+    hashes = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    about = {"format": _FORMAT, "version": __version__, **facts, "sha256": hashes}
+    hashes["weights"] = _seal(about, arrays)
+    return save(arrays, {"charlm_jax": json.dumps(about)})
+
+
+def read_exported(
+    place: Workdir, like: Params, *, checkpoint: str, weights: str | None
+) -> tuple[Params, int, str]:
+    """The weights of an exported model, where every byte is what was exported.
+
+    Args:
+      place: its folder.
+      like: a tree whose leaves have shape and dtype.
+      checkpoint: `best`, `latest` or the one step that there is.
+      weights: `raw` or `average`; what there is if None.
+
+    Returns:
+      The weights, their step, and whether they are `raw` or an `average`.
+
+    Raises:
+      CharlmError: a file is damaged, or of another model; there is no such checkpoint.
+    """
+    facts, arrays = _read(place, like)
+    step, kind = facts["checkpoint"], facts["weights"]
+    if checkpoint not in ("best", "latest", str(step)):
+        raise CharlmError(f"no checkpoint {checkpoint!r}: {place.path} was exported from {step}")
+    if weights not in (None, kind):
+        raise CharlmError(f"weights={weights!r} is not to be had from {place.path}: it has {kind}")
+    leaves = [jnp.asarray(arrays[name]) for name in _by_name(like)]
+    return jax.tree.unflatten(jax.tree.structure(like), leaves), step, kind
+
+
+def _read(place: Workdir, like: Params) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    file = place.exported_file
+    try:
+        with safe_open(file, framework="np") as opened:
+            facts, names = _read_facts(file, opened.metadata()), opened.keys()
+            _refuse_other_files(place, facts["sha256"])
+            _refuse_other_arrays(place, {name: opened.get_slice(name) for name in names}, like)
+            arrays = {name: opened.get_tensor(name) for name in names}
+    except SafetensorError as error:
+        words = str(error).removeprefix("Error while deserializing header: ")
+        raise CharlmError(f"{file} is damaged: {words}; {_MEND}") from error
+    except OSError as error:
+        raise CharlmError(f"cannot read {file}: {error.strerror or error}") from error
+    if facts["sha256"].pop("weights", None) != _seal(facts, arrays):
+        raise CharlmError(f"{file} is damaged: it is not what was exported; {_MEND}")
+    return facts, arrays
+
+
+def _read_facts(file: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:
+    try:
+        facts: dict[str, Any] = json.loads((metadata or {})["charlm_jax"])
+        is_known = facts["format"] == _FORMAT
+        are_sound = all(type(facts[name]) is kind for name, kind in _FACTS.items() if is_known)
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise CharlmError(f"{file} was not written by charlm export: {_MEND}") from error
+    if not is_known:
+        raise CharlmError(
+            f"{file} has format {facts['format']!r}, and charlm_jax {__version__} reads {_FORMAT}"
+        )
+    if not are_sound:
+        raise CharlmError(f"{file} is damaged: its facts have a wrong type; {_MEND}")
+    return facts
+
+
+def _refuse_other_files(place: Workdir, hashes: Mapping[str, str]) -> None:
+    for file in (place.config_file, place.vocabulary_file):
+        if hashes.get(file.name) != hashlib.sha256(file.read_bytes()).hexdigest():
+            raise CharlmError(
+                f"{file} is not the one that {place.exported_file.name} was exported with: {_MEND}"
+            )
+
+
+def _refuse_other_arrays(place: Workdir, slices: Mapping[str, Any], like: Params) -> None:
+    there = {
+        name: f"{_DTYPES.get(x.get_dtype(), x.get_dtype())} of shape {tuple(x.get_shape())}"
+        for name, x in slices.items()
+    }
+    here = {name: f"{x.dtype} of shape {x.shape}" for name, x in _by_name(like).items()}
+    for name in sorted({*there, *here}):
+        if there.get(name) != here.get(name):
+            raise CharlmError(
+                f"{place.exported_file} does not fit its {place.config_file.name}: {name} is "
+                f"{there.get(name, 'missing')} there and {here.get(name, 'missing')} here"
+            )
+
+
+def _seal(facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
+    """A hash of the facts, with the hashes of the other files, and of all weights by name."""
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for name in sorted(arrays):
+        digest.update(name.encode() + arrays[name].tobytes())
+    return digest.hexdigest()
+
+
+def _by_name(tree: Params) -> dict[str, Any]:
+    """The leaves of a tree in its order, by their paths."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): x for path, x in leaves}

@@ -1,0 +1,117 @@
+"""A trained model's weights: from the checkpoints of a run, or from an exported model."""
+
+import contextlib
+import warnings
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from charlm_jax.config.schema import Config
+from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.types import Params
+from charlm_jax.storage.checkpoint import Checkpoints, DamagedCheckpoint
+from charlm_jax.storage.safetensors_format import read_exported
+from charlm_jax.storage.workdir import Workdir
+
+
+class Weights(NamedTuple):
+    """Weights, and which they are.
+
+    Attributes:
+      params: a tree of arrays.
+      checkpoint: the step that they are from.
+      kind: `raw`, or `average` where they are a moving average.
+    """
+
+    params: Params
+    checkpoint: int
+    kind: str
+
+
+def averaged_in_words(kind: str) -> str:
+    """What stands behind a checkpoint where its weights are a moving average.
+
+    >>> print("checkpoint 7" + averaged_in_words("average"))
+    checkpoint 7, averaged weights
+    """
+    return ", averaged weights" if kind == "average" else ""
+
+
+def read_weights(
+    place: Workdir, config: Config, like: Params, *, checkpoint: str, kind: str | None
+) -> Weights:
+    """The weights in a folder.
+
+    Args:
+      place: the folder of a run, or an exported model.
+      config: what they were trained with.
+      like: a tree whose leaves have shape and dtype.
+      checkpoint: `best` (the latest, where nothing was validated), `latest`, or a step. In place of
+        a damaged `latest` the one before is taken, with a warning.
+      kind: `raw` or `average`; the average, where there is one, if None.
+
+    Raises:
+      CharlmError: no such checkpoint, or one that is damaged.
+    """
+    if place.is_exported:
+        return Weights(*read_exported(place, like, checkpoint=checkpoint, weights=kind))
+    averages = config.optimizer.average_decay > 0
+    kinds = ("average", "raw") if averages else ("raw",)
+    kind = kinds[0] if kind is None else kind
+    if kind not in kinds:
+        raise CharlmError(
+            f"weights={kind!r} is not to be had from {place.path}: it has {' and '.join(kinds)}"
+        )
+    if not place.checkpoints.exists():
+        raise CharlmError(
+            f"no weights at {place.path}: it has neither {place.checkpoints.name}/ nor "
+            f"{place.exported_file.name}"
+        )
+    checkpoints = Checkpoints(place.checkpoints)
+    if not checkpoints.steps():
+        raise CharlmError(f"the run at {place.path} has no checkpoint yet: train it first")
+    try:
+        step = _choose(checkpoints, checkpoint)
+        _refuse_other_text(place, checkpoints, step)
+        kept = checkpoints.restore(
+            step, "params", {"raw": like, "average": like} if averages else like
+        )
+    except DamagedCheckpoint as error:
+        raise CharlmError(f"{error}; {_others(checkpoints)}") from error
+    params = kept[kind] if averages else kept
+    return Weights(jax.tree.map(jnp.asarray, params), step, kind)
+
+
+def _choose(checkpoints: Checkpoints, which: str) -> int:
+    step = checkpoints.choose(which)
+    if which != "latest":
+        return step
+    sound, damages = checkpoints.latest_sound()
+    if sound is None:
+        return step
+    for damage in damages:
+        # Four frames up: whoever called `load_run`.
+        warnings.warn(f"{damage}: checkpoint {sound} is used", stacklevel=4)
+    return sound
+
+
+def _refuse_other_text(place: Workdir, checkpoints: Checkpoints, step: int) -> None:
+    if checkpoints.read_meta(step).get("fingerprint") != place.read_fingerprint():
+        raise CharlmError(
+            f"checkpoint {step} of {place.path} was trained on another text or other symbols "
+            f"than {place.vocabulary_file.name} says: put the right file back"
+        )
+
+
+def _others(checkpoints: Checkpoints) -> str:
+    """Which checkpoints could be named in place of a damaged one."""
+    sound = []
+    for step in checkpoints.steps():
+        with contextlib.suppress(DamagedCheckpoint):
+            checkpoints.verify(step)
+            sound.append(str(step))
+    if not sound:
+        return "no other is sound"
+    noun, verb = ("checkpoint", "is") if len(sound) == 1 else ("checkpoints", "are")
+    return f"{noun} {', '.join(sound)} {verb} sound"

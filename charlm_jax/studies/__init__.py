@@ -1,1 +1,0 @@
-"""What studies conclude from their runs: numbers first, then words made from the numbers."""

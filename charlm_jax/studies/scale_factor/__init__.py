@@ -1,1 +1,0 @@
-"""What does the scale factor do? The parts of experiments/scale_factor.py."""

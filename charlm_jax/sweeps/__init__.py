@@ -1,0 +1,1 @@
+"""Sweeps: their points, the local process pool, SLURM."""

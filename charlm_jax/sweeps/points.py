@@ -1,0 +1,307 @@
+"""What a sweep is: points with names, the command of each, and a manifest that says so.
+
+Nothing runs here; `runner.py` does that. Every point is one call of `charlm train`, which goes on
+where it was stopped and says at once when it is done: so a sweep has no state but its runs.
+"""
+
+import hashlib
+import itertools
+import json
+import re
+import shlex
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from charlm_jax.config.loading import as_text, load_config, split_override, sweep_points
+from charlm_jax.config.schema import Config
+from charlm_jax.core.errors import CharlmError, cannot_write
+from charlm_jax.core.json_files import write_json
+from charlm_jax.data.dataset import with_absolute_paths
+from charlm_jax.storage.workdir import Workdir
+
+MANIFEST = "manifest.json"
+LOGS = "logs"
+SLURM = "slurm"
+NOT_NAMES = frozenset({MANIFEST, LOGS, SLURM})  # of points: what else lies in a sweep's folder
+
+_LONGEST_NAME = 100
+_MOST_CHANGES = 3  # that a refusal lists
+
+
+class Point(NamedTuple):
+    """One run among several.
+
+    Attributes:
+      name: of its folder and its log; no other point beside it has it.
+      config: what `--config` says: a shipped name or a file, with its argument.
+      overrides: texts such as `data.sequence_length=40`; the later wins.
+    """
+
+    name: str
+    config: str
+    overrides: tuple[str, ...] = ()
+
+    def load(self) -> Config:
+        """Its config, as its run keeps it."""
+        return with_absolute_paths(load_config(self.config, self.overrides))
+
+    def place(self, folder: Path) -> Workdir:
+        """Its run, in the sweep's folder."""
+        return Workdir(folder / self.name)
+
+    def log_file(self, folder: Path) -> Path:
+        """Where what it prints is kept."""
+        return folder / LOGS / f"{self.name}.log"
+
+    def arguments(self, folder: Path) -> list[str]:
+        """What trains it, typed behind `charlm`."""
+        fields = [f"--config.{text}" for text in self.overrides]
+        return ["train", f"--config={self.config}", f"--workdir={folder / self.name}", *fields]
+
+    def command(self, folder: Path) -> str:
+        """The whole command, to be pasted into a shell in this very folder."""
+        return shlex.join(["charlm", *self.arguments(folder)])
+
+    def is_finished(self, folder: Path) -> bool:
+        """Whether its run is there, with this very config, and over."""
+        place = self.place(folder)
+        try:
+            return bool(place.read_facts().get("finished")) and place.read_config() == self.load()
+        except CharlmError:  # `charlm train` says what is wrong with it
+            return False
+
+
+def make_point(name: str, config: str, fields: Mapping[str, Any]) -> Point:
+    """A point from dotted fields and their values, as `sweep()` has them."""
+    return Point(name, config, tuple(f"{field}={as_text(fields[field])}" for field in fields))
+
+
+class Sweep(NamedTuple):
+    """Points that one config file and one command line make.
+
+    Attributes:
+      config: what `--config` says.
+      overrides: the command line's, which every point has.
+      points: in the file's order.
+    """
+
+    config: str
+    overrides: tuple[str, ...]
+    points: tuple[Point, ...]
+
+
+def load_sweep(spec: str, overrides: Sequence[str] = ()) -> Sweep:
+    """Read the sweep of a config file, and validate the config of every point.
+
+    Args:
+      spec: as for `load_config`; the file has a function `sweep`.
+      overrides: command-line texts that apply to every point, after its own fields.
+
+    Raises:
+      CharlmError: no sweep there, a point's config that is not allowed, two points that are the
+        same, an override of a field that the points differ in.
+    """
+    points = sweep_points(spec)
+    fields = list(dict.fromkeys(field for point in points for field in point))
+    alone = _configs(spec, points, ())
+    _refuse_same(alone, fields)
+    _refuse_overriding(alone, fields, overrides)
+    configs = _configs(spec, points, overrides)
+    names = point_names(configs, fields)
+    named = [
+        make_point(name, spec, {field: config[field] for field in point})
+        for name, point, config in zip(names, points, configs, strict=True)
+    ]
+    texts = tuple(overrides)
+    return Sweep(
+        spec, texts, tuple(point._replace(overrides=point.overrides + texts) for point in named)
+    )
+
+
+def _configs(
+    spec: str, points: Sequence[Mapping[str, Any]], overrides: Sequence[str]
+) -> list[Mapping[str, Any]]:
+    """Every field of every point's config."""
+    configs: list[Mapping[str, Any]] = []
+    for number, point in enumerate(points, start=1):
+        try:
+            configs.append(load_config(spec, overrides, point=point).flatten())
+        except CharlmError as error:
+            if str(error) == _mistake(spec, overrides):
+                raise
+            said = ", ".join(f"{field}={as_text(value)}" for field, value in point.items())
+            raise CharlmError(f"point {number} of the sweep ({said}): {error}") from error
+    return configs
+
+
+def _mistake(spec: str, overrides: Sequence[str]) -> str:
+    """What is wrong even without a point."""
+    try:
+        load_config(spec, overrides)
+    except CharlmError as error:
+        return str(error)
+    return ""
+
+
+def _refuse_same(configs: Sequence[Mapping[str, Any]], fields: Sequence[str]) -> None:
+    numbers: dict[tuple[Any, ...], int] = {}
+    for number, config in enumerate(configs, start=1):
+        values = tuple(config[field] for field in fields)
+        if values in numbers:
+            said = ", ".join(f"{field}={as_text(config[field])}" for field in fields)
+            raise CharlmError(
+                f"points {numbers[values]} and {number} of the sweep are the same"
+                + (f" ({said})" if said else "")
+                + ": leave one out"
+            )
+        numbers[values] = number
+
+
+def _refuse_overriding(
+    configs: Sequence[Mapping[str, Any]], fields: Sequence[str], overrides: Sequence[str]
+) -> None:
+    for text in overrides:
+        field, _ = split_override(text)
+        if field in fields and _count(configs, [field]) > 1:
+            values = dict.fromkeys(as_text(config[field]) for config in configs)
+            raise CharlmError(
+                f"--config.{text}: the sweep itself varies config.{field} ({', '.join(values)}), "
+                f"and this would be the same for every point: leave it out"
+            )
+
+
+def _count(configs: Sequence[Mapping[str, Any]], fields: Sequence[str]) -> int:
+    """How many points these fields tell apart."""
+    return len({tuple(config[field] for field in fields) for config in configs})
+
+
+def point_names(configs: Sequence[Mapping[str, Any]], fields: Sequence[str]) -> list[str]:
+    """Names for points: as many of their fields, in this order, as tell them apart.
+
+    Args:
+      configs: of every point, its dotted fields and their values.
+      fields: those that may stand in a name.
+
+    Returns:
+      Names that may be those of files anywhere. Where a name would be too long or not the only one,
+      it ends in a code of its values.
+    """
+    telling: list[str] = []
+    for field in fields:
+        if _count(configs, [*telling, field]) > _count(configs, telling):
+            telling.append(field)
+    telling = telling or list(fields)  # a single point
+    lasts = Counter(field.rpartition(".")[2] for field in telling)
+    short = {field: field.rpartition(".")[2] for field in telling}
+    short = {field: last if lasts[last] == 1 else field for field, last in short.items()}
+    names = [
+        "-".join(f"{short[field]}={_word(config[field])}" for field in telling) or "point"
+        for config in configs
+    ]
+    alike = Counter(name.lower() for name in names)  # some file systems do not tell them apart
+    for number, (name, config) in enumerate(zip(names, configs, strict=True)):
+        if len(name) > _LONGEST_NAME or alike[name.lower()] > 1:
+            values = json.dumps([config[field] for field in telling])
+            code = hashlib.sha256(values.encode()).hexdigest()[:8]
+            names[number] = f"{name[: _LONGEST_NAME - 9]}-{code}"
+    return names
+
+
+def _word(value: Any) -> str:
+    """A value as a part of a file's name: `("attention",) * 4` is 4xattention."""
+    if isinstance(value, tuple):
+        counts = [(len(list(group)), item) for item, group in itertools.groupby(value)]
+        value = "+".join(f"{count}x{item}" if count > 1 else item for count, item in counts)
+    return re.sub(r"[^A-Za-z0-9_.+]+", "-", as_text(value))
+
+
+def refuse_other(sweep: Sweep, folder: Path) -> None:
+    """See that a folder is this sweep's, or nobody's.
+
+    Raises:
+      CharlmError: it holds another sweep or something else.
+    """
+    file = folder / MANIFEST
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise CharlmError(f"{folder} is not a folder: choose another --workdir")
+        if not file.exists():
+            paths = list(folder.iterdir()) if folder.exists() else []
+            if any(path.name != f"{MANIFEST}.partial" for path in paths):
+                raise CharlmError(f"{folder} exists and is not a sweep: choose another --workdir")
+            return
+        changes = _changes(file, make_manifest(sweep, folder))
+    except OSError as error:
+        raise CharlmError(f"cannot read {folder}: {error.strerror or error}") from error
+    if changes:
+        more = f" and {len(changes) - _MOST_CHANGES} more" if len(changes) > _MOST_CHANGES else ""
+        raise CharlmError(
+            f"{folder} holds another sweep: {'; '.join(changes[:_MOST_CHANGES])}{more}: choose "
+            f"another --workdir"
+        )
+
+
+def claim(sweep: Sweep, folder: Path) -> None:
+    """Make a folder this sweep's: write its manifest, or see that it lies there.
+
+    Raises:
+      CharlmError: the folder holds another sweep or something else, or cannot be written.
+    """
+    refuse_other(sweep, folder)
+    file = folder / MANIFEST
+    try:
+        if not file.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(file, make_manifest(sweep, folder))
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+
+
+def make_manifest(sweep: Sweep, folder: Path) -> dict[str, Any]:
+    """What a sweep's folder says of itself."""
+    return {
+        "config": sweep.config,
+        "overrides": list(sweep.overrides),
+        "points": [
+            {
+                "name": point.name,
+                "overrides": list(point.overrides),
+                "workdir": point.name,
+                "command": point.command(folder),
+            }
+            for point in sweep.points
+        ],
+    }
+
+
+def _changes(file: Path, here: Mapping[str, Any]) -> list[str]:
+    """In what another manifest is not this one, in words; a command depends on where it stands."""
+    try:
+        there = json.loads(file.read_text(encoding="utf-8"))
+        before, now = _own_overrides(there), _own_overrides(here)
+        words = {name: there[name] for name in ("config", "overrides")}
+    except (ValueError, RecursionError, TypeError, KeyError) as error:
+        raise CharlmError(f"{file} is damaged: choose another --workdir") from error
+    changes = [
+        f"{name} is {value!r} there and {here[name]!r} here"
+        for name, value in words.items()
+        if value != here[name]
+    ]
+    changes += [f"point {name} is only there" for name in before if name not in now]
+    changes += [f"point {name} is only here" for name in now if name not in before]
+    return changes + [
+        f"point {name} is {before[name]} there and {now[name]} here"
+        for name in now
+        if name in before and before[name] != now[name]
+    ]
+
+
+def _own_overrides(manifest: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Those of every point by its name, without the command line's, which stand behind them."""
+    common = len(manifest["overrides"])
+    return {
+        point["name"]: point["overrides"][: len(point["overrides"]) - common]
+        for point in manifest["points"]
+    }

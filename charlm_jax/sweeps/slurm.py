@@ -1,0 +1,215 @@
+"""Hands the points of a sweep to a SLURM cluster, by way of submitit (the extra `slurm`)."""
+
+import contextlib
+import json
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, NamedTuple
+
+from charlm_jax.config.loading import load_config
+from charlm_jax.core.errors import CharlmError, cannot_write, visible
+from charlm_jax.core.json_files import write_json
+from charlm_jax.core.signals import Interrupted
+from charlm_jax.storage.workdir import Workdir
+from charlm_jax.sweeps.points import SLURM, Point
+from charlm_jax.training.loop import train_and_evaluate
+from charlm_jax.training.progress_bar import Plain
+
+if TYPE_CHECKING:
+    from submitit import Executor
+
+_NO_SUBMITIT = "--launcher=slurm needs submitit: pip install 'charlm_jax[slurm]'"
+
+
+class Placed(NamedTuple):
+    """Where a point stands.
+
+    Attributes:
+      point: which.
+      state: `done`, `running` (a process is writing to its folder), `queued` (its job is not over),
+        or `submitted` just now.
+      job_id: of its latest job; empty where it has none.
+      failed: where it is submitted again, why the latest job that ran has failed; empty where that
+        was only interrupted.
+    """
+
+    point: Point
+    state: str
+    job_id: str
+    failed: str = ""
+
+
+def train_point(config: str, workdir: str, *overrides: str) -> None:
+    """Train a point, or go on with it: what a job runs.
+
+    SIGUSR2, by which submitit has SLURM announce the end of a job's time, saves and stops as
+    SIGTERM does. A failure is written down where `submit_points` finds it.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    before = signal.signal(signal.SIGUSR2, stop)
+    try:
+        with _last_words(_words_file(Path(workdir))):
+            train_and_evaluate(load_config(config, overrides), workdir, view=Plain())
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+
+
+def _words_file(workdir: Path) -> Path:
+    """Where it stands why the job of a run failed; no file where it did not."""
+    return workdir.parent / SLURM / f"{workdir.name}.failed"
+
+
+@contextlib.contextmanager
+def _last_words(file: Path) -> Iterator[None]:
+    """Write down why a job failed; the file of one that is killed stays empty."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("", encoding="utf-8")
+    try:
+        yield
+    except Interrupted:
+        file.unlink(missing_ok=True)
+        raise
+    except Exception as error:
+        kind = "" if isinstance(error, CharlmError) else f"{type(error).__name__}: "
+        file.write_text(visible(f"{kind}{error}"), encoding="utf-8")
+        raise
+    file.unlink(missing_ok=True)
+
+
+def submit_points(
+    points: Sequence[Point],
+    workdir: Path | str,
+    executor: "Executor",
+    *,
+    is_active: Callable[[str], bool] = lambda job_id: False,
+) -> list[Placed]:
+    """Submit one job for every point that is not finished, not at work, and not in the queue.
+
+    Args:
+      points: what to train.
+      workdir: where a folder for every point is made; all machines of the cluster see it.
+      executor: of submitit.
+      is_active: whether a job, submitted by an earlier call, may still train its point.
+
+    Returns:
+      Where every point stands, in their order.
+
+    Raises:
+      CharlmError: the cluster does not take the jobs.
+    """
+    folder = Workdir(workdir).path.absolute()
+    file = folder / SLURM / "jobs.json"
+    ids = _read_ids(file)
+    states = {point.name: _state(point, folder, ids, is_active) for point in points}
+    waiting = [point for point in points if states[point.name] == "waiting"]
+    failed = {point.name: _why_failed(point, folder, ids) for point in waiting}
+    if waiting:
+        ids |= _submit(waiting, folder, executor)
+        try:
+            write_json(file, ids)
+        except OSError as error:
+            raise cannot_write(file, error) from error
+    return [
+        Placed(
+            point,
+            state if state != "waiting" else "submitted",
+            ids.get(point.name, ""),
+            failed.get(point.name, ""),
+        )
+        for point in points
+        for state in [states[point.name]]
+    ]
+
+
+def _state(
+    point: Point, folder: Path, ids: Mapping[str, str], is_active: Callable[[str], bool]
+) -> str:
+    if point.is_finished(folder):
+        return "done"
+    if point.place(folder).is_held():
+        return "running"
+    return "queued" if point.name in ids and is_active(ids[point.name]) else "waiting"
+
+
+def _why_failed(point: Point, folder: Path, ids: Mapping[str, str]) -> str:
+    """What the job of a point, which is over, said at last; empty where it did not fail."""
+    file = _words_file(folder / point.name)
+    if point.name not in ids or not file.exists():
+        return ""
+    log = file.with_name(f"{ids[point.name]}_0_log.err")
+    try:
+        words = file.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise CharlmError(f"cannot read {file}: {error.strerror or error}") from error
+    return visible(words) or f"killed before it could save, or out of memory: {log} may say more"
+
+
+def _submit(points: Sequence[Point], folder: Path, executor: "Executor") -> dict[str, str]:
+    """Submit an array of jobs, one a point; their ids by the points' names."""
+    try:
+        with executor.batch():
+            jobs = [
+                executor.submit(
+                    train_point, point.config, str(folder / point.name), *point.overrides
+                )
+                for point in points
+            ]
+    except (OSError, RuntimeError) as error:  # no sbatch; what sbatch said
+        raise CharlmError(f"the jobs were not submitted: {_last_line(error)}") from error
+    return {point.name: job.job_id for point, job in zip(points, jobs, strict=True)}
+
+
+def _read_ids(file: Path) -> dict[str, str]:
+    """The ids of the jobs of earlier calls, by the points' names."""
+    if not file.exists():
+        return {}
+    try:
+        ids = json.loads(file.read_text(encoding="utf-8"))
+        return {str(name): str(job_id) for name, job_id in ids.items()}
+    except (OSError, ValueError, AttributeError) as error:
+        raise CharlmError(
+            f"{file} is damaged: see that no job of this sweep is in the queue, and remove it"
+        ) from error
+
+
+def slurm_executor(
+    folder: Path, parameters: Mapping[str, str | int]
+) -> tuple["Executor", Callable[[str], bool]]:
+    """What submits jobs to SLURM, and what tells whether a job may still be at work.
+
+    Args:
+      folder: the sweep's.
+      parameters: sbatch's long options, with underscores: `time` (in minutes), `partition`, ...
+
+    Raises:
+      CharlmError: no submitit, no SLURM here, an option that submitit does not know, no time.
+    """
+    if "time" not in parameters:
+        raise CharlmError("--slurm has no time limit for a job: write --slurm=time=MINUTES")
+    try:
+        import submitit
+    except ImportError as error:
+        raise CharlmError(_NO_SUBMITIT) from error
+    place = folder.absolute() / SLURM
+    try:
+        executor = submitit.SlurmExecutor(place)
+    except RuntimeError as error:
+        raise CharlmError("no SLURM on this machine: there is no command srun") from error
+    try:
+        executor.update_parameters(**{"job_name": "charlm", **parameters})
+    except ValueError as error:
+        first = str(error).splitlines()[0]
+        raise CharlmError(
+            f"--slurm: {first}: write sbatch's long options, such as time=60,partition=NAME,mem=4GB"
+        ) from error
+    return executor, lambda job_id: not submitit.SlurmJob(place, job_id).done(force_check=True)
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

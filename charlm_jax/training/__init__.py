@@ -1,0 +1,1 @@
+"""Training: step, loop, optimizer, restore, throughput, NaN replay, progress bars, TensorBoard."""

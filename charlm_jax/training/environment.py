@@ -1,0 +1,77 @@
+"""What the last bit of a run depends on beside its config: machine, versions, threads."""
+
+import os
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+import jax
+
+from charlm_jax._version import __version__
+
+Environment = Mapping[str, str | int]
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
+
+
+def environment() -> Environment:
+    """The facts of this process: with all of them equal, a run is repeated bit for bit."""
+    return {
+        "charlm_jax": __version__,
+        "python": platform.python_version(),
+        **{package: version(package) for package in _PACKAGES},
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "threads": _threads(),
+        "variables": " ".join(
+            f"{name}={value}" for name, value in sorted(os.environ.items()) if _counts(name)
+        ),
+    }
+
+
+def differences(there: Environment, here: Environment) -> list[str]:
+    """What is not the same in two environments, in words."""
+    return [
+        f"{name} was {there.get(name)!r} and is {here.get(name)!r}"
+        for name in {**there, **here}
+        if there.get(name) != here.get(name)
+    ]
+
+
+def _counts(name: str) -> bool:
+    """Whether an environment variable may change what XLA computes."""
+    if name in ("XLA_FLAGS", "NPROC", "PJRT_NPROC"):
+        return True
+    is_idle = any(word in name for word in ("CACHE", "LOG", "TRACEBACK"))
+    return name.startswith("JAX_") and not is_idle
+
+
+def _threads() -> int:
+    """Processors that this process may use; XLA splits its work by that number."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _processor() -> str:
+    """The processor's name: XLA chooses instructions by it."""
+    return _cpuinfo("model name") or platform.processor()
+
+
+def lacks_bfloat16_units() -> bool:
+    """Whether this is a CPU that is known to have no instructions for products of bfloat16."""
+    flags = (_cpuinfo("flags") or _cpuinfo("Features")).split()  # x86, ARM
+    is_cpu = jax.default_backend() == "cpu"
+    return is_cpu and bool(flags) and not {"amx_bf16", "avx512_bf16", "bf16"} & set(flags)
+
+
+def _cpuinfo(field: str) -> str:
+    """What Linux says of the first processor; nothing elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return ""
+    values = (line.partition(":")[2].strip() for line in lines if line.startswith(field))
+    return next(values, "")

@@ -1,0 +1,215 @@
+"""A step that gave no finite loss or gradient: kept as it was, and repeated array by array."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from charlm_jax.config.schema import Config
+from charlm_jax.core.errors import CharlmError
+from charlm_jax.models import LanguageModel, build_model
+from charlm_jax.models.losses import negative_log_likelihood
+from charlm_jax.storage.checkpoint import Checkpoints
+from charlm_jax.storage.workdir import Workdir
+from charlm_jax.training.train_step import (
+    Batch,
+    TrainState,
+    init_state,
+    loss_of_batch,
+    make_train_step,
+    start_of_rows,
+)
+from charlm_jax.training.trainer import Trainer, build_update_rule
+
+_FORWARD = "forward"  # the stages whose arrays are (B, T, ...)
+
+
+def write_fault(place: Workdir, trainer: Trainer, state: TrainState, batch: Batch) -> None:
+    """Keep the state before an update that failed, and its batch.
+
+    Raises:
+      CharlmError: it cannot be written.
+    """
+    step = int(state.step) + 1
+    batch = batch._replace(key=jax.random.key_data(batch.key))
+    training = {"step": state.step, "opt_state": state.opt_state, "carried": state.carried}
+    Checkpoints(place.fault).save(
+        step,
+        params=state.params,
+        training={**training, "batch": batch._asdict()},
+        meta={"total_steps": trainer.total_steps},
+        loss_nats=None,
+    )
+
+
+class Seen(NamedTuple):
+    """One array of a step.
+
+    Attributes:
+      name: where in the step it belongs, as in `forward layer_0/cell` or `gradient/embedding`.
+      largest: greatest absolute value among the finite ones, 0 if there is none.
+      bad: how many values are not finite.
+      size: how many there are.
+      first: the index of the first that is not finite, None if all are. Of an array over positions
+        the first position counts, then the row.
+    """
+
+    name: str
+    largest: float
+    bad: int
+    size: int
+    first: tuple[int, ...] | None
+
+
+class Replay(NamedTuple):
+    """A step, repeated.
+
+    Attributes:
+      step: its number, from 1.
+      loss_nats: what it gave.
+      gradient_norm: likewise.
+      arrays: what it is made of, in the order in which they come about.
+      text: the rows that it read, as characters.
+    """
+
+    step: int
+    loss_nats: float
+    gradient_norm: float
+    arrays: list[Seen]
+    text: list[str]
+
+    @property
+    def first_bad(self) -> Seen | None:
+        """The first array with a value that is not finite."""
+        return next((seen for seen in self.arrays if seen.bad), None)
+
+    def text_before(self, seen: Seen) -> str | None:
+        """What a row had read when it met the first value that is not finite, where that is so."""
+        if not seen.name.startswith(_FORWARD) or seen.first is None:
+            return None
+        row, position = seen.first[:2]
+        return self.text[row][: position + 1]
+
+
+def replay_fault(workdir: Path | str) -> Replay:
+    """Repeat the step at which a run failed, and look at every array on the way.
+
+    Raises:
+      CharlmError: no run there, or none that failed; what was kept is damaged.
+    """
+    place = Workdir(workdir)
+    place.refuse_exported()
+    config, vocabulary = place.read_config(), place.read_vocabulary()
+    kept = Checkpoints(place.fault)
+    if not kept.steps():
+        raise CharlmError(f"the run at {place.path} has met no fault: there is nothing to replay")
+    number = kept.steps()[-1]
+    model = build_model(config.model, len(vocabulary))
+    total_steps = kept.read_meta(number).get("total_steps")
+    if not isinstance(total_steps, int):
+        raise CharlmError(f"{place.fault}/{number} is not a step that failed")
+    _, optimizer = build_update_rule(config, total_steps)
+    state, batch = _restore(kept, number, _like(config, model, optimizer))
+    context = config.carried_context
+    _, metrics = jax.jit(make_train_step(model, optimizer, context=context))(state, batch)
+    stages = _stages(model, optimizer, state, batch, context=context)
+    return Replay(
+        step=number,
+        loss_nats=float(metrics.loss_nats),
+        gradient_norm=float(metrics.gradient_norm),
+        arrays=[seen for stage, tree in stages.items() for seen in _look(stage, tree)],
+        text=[vocabulary.decode(ids_T) for ids_T in np.asarray(batch.inputs_BT)],
+    )
+
+
+def _like(
+    config: Config, model: LanguageModel, optimizer: optax.GradientTransformation
+) -> tuple[TrainState, Batch]:
+    """Shapes and types of the state and the batch of a step."""
+    rows, length = config.data.batch_size, config.data.sequence_length
+
+    def make(key: jax.Array) -> tuple[TrainState, Batch]:
+        carries = config.data.loader == "streams"
+        carried = model.initial_state(rows, config.carried_context) if carries else ()
+        ids_BT, flags_B = jnp.zeros((rows, length), jnp.int32), jnp.zeros(rows, bool)
+        batch = Batch(ids_BT, ids_BT, flags_B, flags_B, jax.random.key_data(key))
+        return init_state(model.init(key), optimizer, carried), batch
+
+    return jax.eval_shape(make, jax.random.key(0))
+
+
+def _restore(
+    kept: Checkpoints, number: int, like: tuple[TrainState, Batch]
+) -> tuple[TrainState, Batch]:
+    state, batch = like
+    params = kept.restore(number, "params", state.params)
+    wanted = {"step": state.step, "opt_state": state.opt_state, "carried": state.carried}
+    training = kept.restore(number, "training", {**wanted, "batch": batch._asdict()})
+    found = jax.tree.map(jnp.asarray, {"params": params, **training})
+    batch = Batch(**found.pop("batch"))
+    return TrainState(**found), batch._replace(key=jax.random.wrap_key_data(batch.key))
+
+
+def _stages(
+    model: LanguageModel,
+    optimizer: optax.GradientTransformation,
+    state: TrainState,
+    batch: Batch,
+    *,
+    context: int,
+) -> Mapping[str, Any]:
+    """Every array of an update, in the order in which it is computed, but nothing is jitted."""
+    start = start_of_rows(model, state.carried, batch.fresh_B, context=context)
+    (loss, end), gradient = jax.value_and_grad(
+        lambda params: loss_of_batch(model, params, start, batch), has_aux=True
+    )(state.params)
+    captured = dict(model.inspect(state.params, batch.inputs_BT, start, key=batch.key))
+    logits_BTV = captured.pop("logits")
+    update, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, update)
+    return {
+        "before params": state.params,
+        "before optimizer": state.opt_state,
+        "before state": start,
+        **{f"{_FORWARD} {name}": layer for name, layer in captured.items()},
+        f"{_FORWARD} logits": logits_BTV,
+        f"{_FORWARD} loss of a character": negative_log_likelihood(logits_BTV, batch.targets_BT),
+        "after state": end,
+        "loss": loss,
+        "gradient": gradient,
+        "norm of gradient": optax.tree.norm(gradient),
+        "after optimizer": opt_state,
+        "after params": params,
+        "after norm of params": optax.tree.norm(params),
+    }
+
+
+def _look(stage: str, tree: Any) -> list[Seen]:
+    if not stage.startswith(_FORWARD):
+        leaves = jax.tree_util.tree_leaves_with_path(tree)
+        named = {jax.tree_util.keystr(path, simple=True, separator="/"): x for path, x in leaves}
+        return [_measure(f"{stage}/{name}".rstrip("/"), x) for name, x in named.items()]
+    arrays = tree if isinstance(tree, Mapping) else {"": tree}  # in the order of computation
+    seen = [_measure(f"{stage}/{n}".rstrip("/"), x, by_position=True) for n, x in arrays.items()]
+    # A scan makes all arrays of a layer position by position.
+    return sorted(seen, key=lambda one: one.first[1] if one.first else math.inf)
+
+
+def _measure(name: str, x: Any, *, by_position: bool = False) -> Seen:
+    values = np.asarray(x, np.float64)
+    is_bad = ~np.isfinite(values)
+    finite = np.abs(values[~is_bad])
+    first = None
+    if is_bad.any():
+        # (B, T, ...) is searched position by position.
+        searched = np.swapaxes(is_bad, 0, 1) if by_position else is_bad
+        index = [int(place) for place in np.argwhere(searched)[0]]
+        if by_position:
+            index[0], index[1] = index[1], index[0]
+        first = tuple(index)
+    return Seen(name, float(finite.max(initial=0.0)), int(is_bad.sum()), values.size, first)

@@ -1,0 +1,135 @@
+"""The optimiser, its learning rate over time, and the average of weights, from plain scalars."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from charlm_jax.core.errors import look_up
+from charlm_jax.core.types import Params
+
+
+def make_schedule(
+    *,
+    schedule: str,
+    learning_rate: float,
+    warmup_steps: int,
+    final_learning_rate: float,
+    decay_fraction: float,
+    total_steps: int,
+) -> optax.Schedule:
+    """Learning rate as a function of the step, from 0.
+
+    Args:
+      schedule: `constant`; `cosine` from the peak down to the final rate at `total_steps`; or `wsd`
+        (warm-up, stable, decay; Hu et al. 2024, section 4), which stays at the peak and goes
+        straight down at the end.
+      learning_rate: the constant rate, or the peak.
+      warmup_steps: a linear rise over so many first steps; step s runs at (s + 1) / warmup_steps
+        of the peak, so the first step already learns.
+      final_learning_rate: where cosine and wsd end.
+      decay_fraction: share of all steps in which wsd goes down.
+      total_steps: the run's length.
+
+    Returns:
+      step -> learning rate.
+    """
+    decay_steps = max(round(decay_fraction * total_steps), 1)
+    stable_steps = max(total_steps - warmup_steps - decay_steps, 0)
+    fall = optax.linear_schedule(learning_rate, final_learning_rate, decay_steps)
+    decays = {
+        "constant": optax.constant_schedule(learning_rate),
+        "cosine": optax.cosine_decay_schedule(
+            learning_rate,
+            decay_steps=max(total_steps - warmup_steps, 1),
+            alpha=final_learning_rate / learning_rate,
+        ),
+        "wsd": optax.join_schedules([optax.constant_schedule(learning_rate), fall], [stable_steps]),
+    }
+    after = look_up(decays, schedule, "config.optimizer.schedule")
+    if warmup_steps == 0:
+        return after
+    first = learning_rate / warmup_steps
+    rise = optax.linear_schedule(first, learning_rate, max(warmup_steps - 1, 1))
+    return optax.join_schedules([rise, after], [warmup_steps])
+
+
+def build_optimizer(
+    schedule: optax.Schedule,
+    *,
+    beta1: float,
+    beta2: float,
+    epsilon: float,
+    epsilon_hat: bool,
+    clip_norm: float,
+    weight_decay: float,
+) -> optax.GradientTransformation:
+    """Adam, or AdamW if `weight_decay` > 0, after clipping by global norm if `clip_norm` > 0.
+
+        update = -rate * (m_hat / (sqrt(v_hat) + epsilon) + weight_decay * kernel)
+
+    Args:
+      schedule: step -> rate.
+      beta1: decay of the mean of gradients, m.
+      beta2: decay of the mean of squared gradients, v.
+      epsilon: keeps the quotient finite.
+      epsilon_hat: add epsilon to sqrt(v) and not to sqrt(v_hat), as Keras and TensorFlow do; to
+        sqrt(v_hat) as optax and PyTorch do otherwise. The same number is then stronger in step t
+        by 1 / sqrt(1 - beta2^t), 30 times at first. Where gradients are as small as those of an
+        embedding at the start, the loss curve shows it for many epochs.
+      clip_norm: largest global norm of the gradient; 0 does not clip.
+      weight_decay: of the weights that `decays` names; 0 is plain Adam.
+
+    Source: Kingma and Ba 2015, algorithm 1; epsilon-hat is from the end of its section 2.
+    Loshchilov and Hutter 2019, algorithm 2, for the decay.
+    """
+
+    def epsilon_at(step: jax.Array) -> jax.Array:
+        return epsilon / jnp.sqrt(1.0 - beta2 ** (step + 1.0))
+
+    adam = optax.adam
+    if weight_decay > 0:
+        adam = functools.partial(optax.adamw, weight_decay=weight_decay, mask=decays)
+    if epsilon_hat:
+        static = ("b1", "b2", "weight_decay", "mask") if weight_decay > 0 else ("b1", "b2")
+        update = optax.inject_hyperparams(adam, static_args=static)(
+            schedule, b1=beta1, b2=beta2, eps=epsilon_at
+        )
+    else:
+        update = adam(schedule, b1=beta1, b2=beta2, eps=epsilon)
+    return optax.chain(optax.clip_by_global_norm(clip_norm), update) if clip_norm > 0 else update
+
+
+def decays(params: Params) -> Params:
+    """Which weights decay: those of matrix products, as a tree of booleans.
+
+    Not biases and the scales of norms, which have few values and do not overfit; nor tables of
+    vectors, of which a step uses some rows and would shrink them all.
+    """
+
+    def is_kernel(path: tuple[jax.tree_util.DictKey, ...], weights: jax.Array) -> bool:
+        return str(path[-1].key).endswith("kernel")
+
+    return jax.tree_util.tree_map_with_path(is_kernel, params)
+
+
+def update_average(
+    average: Params, params: Params, step: jax.Array, *, average_decay: float
+) -> Params:
+    """An exponential moving average of weights, after one more update.
+
+        average' = d * average + (1 - d) * params
+        d = min(average_decay, (1 + step) / (10 + step))
+
+    Args:
+      average: before it.
+      params: the new weights.
+      step: updates made before this one.
+      average_decay: d, in the long run; smaller at first, so that the random start is forgotten.
+
+    Source: Polyak and Juditsky 1992 for averages; the first steps as in TensorFlow's
+    `ExponentialMovingAverage`.
+    """
+    decay = jnp.minimum(average_decay, (1.0 + step) / (10.0 + step)).astype(jnp.float32)
+    return jax.tree.map(lambda old, new: decay * old + (1.0 - decay) * new, average, params)

@@ -1,0 +1,87 @@
+"""Does a run come out the same when it is run again?"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.tree_hash import hash_text
+from charlm_jax.data.dataset import load_dataset
+from charlm_jax.data.download import Progress
+from charlm_jax.storage.metrics_log import Logbook
+from charlm_jax.storage.workdir import Workdir
+from charlm_jax.training.environment import differences, environment
+from charlm_jax.training.restore import initial_state
+from charlm_jax.training.trainer import build_trainer
+
+
+class Verification(NamedTuple):
+    """What came of repeating the first steps of a run.
+
+    Attributes:
+      steps: how many were repeated.
+      compared: steps at which hashes were compared.
+      first_difference: the first of them where they differ; None if they are all equal.
+      recorded: the hash there, as the run recorded it.
+      found: as it is now.
+      changes: what is not as it was when the run made these steps, in words.
+    """
+
+    steps: int
+    compared: list[int]
+    first_difference: int | None
+    recorded: str
+    found: str
+    changes: list[str]
+
+
+def verify_run(
+    workdir: Path | str, *, steps: int = 100, progress: Progress | None = None
+) -> Verification:
+    """Repeat a run's first steps, and compare the hashes that its metrics recorded.
+
+    Args:
+      workdir: its folder; nothing in it is changed.
+      steps: how far to go, at least to the first recorded row.
+      progress: told how a download of the text goes.
+
+    Raises:
+      CharlmError: no run there, one without metrics, or a text that has changed.
+    """
+    if steps < 1:
+        raise CharlmError(f"steps={steps} is not allowed: it must be at least 1")
+    place = Workdir(workdir)
+    place.refuse_exported()
+    config, facts = place.read_config(), place.read_facts()
+    recorded = {row["step"]: row["state_hash"] for row in Logbook(place.metrics_file).rows()}
+    if not recorded:
+        raise CharlmError(f"the run at {place.path} has no metrics yet: train it first")
+    dataset = load_dataset(config, progress=progress)
+    if dataset.fingerprint != place.read_fingerprint():
+        raise CharlmError(f"the text of {config.data.corpus} has changed since the run was made")
+    trainer = build_trainer(config, dataset)
+    state, _ = initial_state(trainer, facts.get("started_from"))
+    ids_N = jnp.asarray(dataset.ids_N)
+    last = min(max(steps, min(recorded)), trainer.total_steps)
+    wanted = [step for step in sorted(recorded) if step <= last]
+    if not wanted:
+        raise CharlmError(f"the metrics of {place.path} have no row within its first {last} steps")
+    changes = [
+        f"from step {sitting['from_step']} on {change}"
+        for sitting in facts.get("sittings", [])
+        if sitting["from_step"] < wanted[-1]
+        for change in differences(sitting["environment"], environment())
+    ]
+    step, compared = 0, []
+    for stop in wanted:
+        while step < stop:
+            count = min(trainer.steps_to_next_stop(step), stop - step)
+            state, dispatch = trainer.dispatch(state, ids_N, step, count)
+            step += count
+        compared.append(stop)
+        found = hash_text(np.asarray(dispatch.state_hash))
+        if found != recorded[stop]:
+            return Verification(step, compared, stop, recorded[stop], found, changes)
+    return Verification(step, compared, None, "", "", changes)

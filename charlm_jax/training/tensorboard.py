@@ -1,0 +1,131 @@
+"""Rows of metrics as events, for TensorBoard: the extra `tensorboard`.
+
+`metrics.jsonl` stays the source: the events are written anew from it whenever training begins, and
+follow it row by row from there. What no row tells is in no event, so an event's time is the row's
+`seconds` since the run began.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from charlm_jax.core.errors import CharlmError
+from charlm_jax.storage.metrics_log import Logbook, Row
+from charlm_jax.storage.workdir import Workdir
+from charlm_jax.training.progress_bar import Unfailing, View
+
+_FILE_VERSION = "brain.Event:2"
+
+
+class EventFiles:
+    """A view that writes events and passes everything on to another view.
+
+    Args:
+      workdir: the run's folder; the events go to `tensorboard/` in it.
+      view: what else is told.
+
+    Raises:
+      CharlmError: the package tensorboard is not installed.
+    """
+
+    def __init__(self, workdir: Path | str, view: View) -> None:
+        _refuse_missing()
+        self._place, self._view = Workdir(workdir), Unfailing(view)
+        self._file: Path | None = None
+
+    def note(self, line: str) -> None:
+        self._view.note(line)
+
+    def begin(self, step: int, total_steps: int) -> None:
+        self._view.begin(step, total_steps)
+        self.write_anew()
+
+    def advance(self, step: int, loss_nats: float, chars_per_second: float) -> None:
+        self._view.advance(step, loss_nats, chars_per_second)
+
+    def row(self, row: Row) -> None:
+        self._view.row(row)
+        if self._file is not None:
+            try:
+                _append(self._file, _events(row))
+            except OSError as error:
+                self._give_up(error)
+
+    def write_anew(self) -> None:
+        """Replace all events by those of the rows that there are."""
+        place = self._place
+        rows = Logbook(place.metrics_file).rows()
+        place.refuse_links()
+        try:
+            place.tensorboard.mkdir(exist_ok=True)
+            partial = place.tensorboard / "partial"
+            partial.unlink(missing_ok=True)
+            _append(partial, [*_beginning(), *(event for row in rows for event in _events(row))])
+            # A name that is new and the last tells a TensorBoard that is open to read on there.
+            before = sorted(place.tensorboard.glob("events.out.tfevents.*.charlm_jax"))
+            number = int(before[-1].name.split(".")[3]) + 1 if before else 0
+            for file in before:
+                file.unlink()
+            self._file = place.tensorboard / f"events.out.tfevents.{number:010d}.charlm_jax"
+            partial.rename(self._file)
+        except OSError as error:
+            self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        """Events are for looking at: a run does not end for them."""
+        self._file = None
+        reason = error.strerror or error
+        self._view.note(f"no more events: cannot write to {self._place.tensorboard}: {reason}")
+
+
+def scalars(row: Row) -> dict[str, float]:
+    """What a row tells, by tag; no two rows of a step have the same tag.
+
+    Losses of steps are under `train`, of whole epochs under `train_epoch`, of held-out text under
+    `valid`, and under `valid_average` where the weights are a moving average.
+    """
+    is_passing = row["split"] == "train" and row["scope"] == "step"
+    name = row["split"]
+    if row["split"] == "train" and not is_passing:
+        name = "train_epoch"
+    elif row["weights"] == "average":
+        name += "_average"
+    found = {f"{name}/{unit}": float(row[unit]) for unit in ("loss_nats", "bits_per_char")}
+    own = ("learning_rate", "chars_per_second") if is_passing else ()
+    return found | {unit: float(row[unit]) for unit in own}
+
+
+def _refuse_missing() -> None:
+    try:
+        import tensorboard.compat.proto.event_pb2
+        import tensorboard.summary.writer.record_writer  # noqa: F401
+    except ImportError as error:
+        raise CharlmError(
+            f"--tensorboard needs the package tensorboard ({error}): "
+            f"pip install 'charlm_jax[tensorboard]'"
+        ) from error
+
+
+def _beginning() -> Iterator[Any]:
+    """What a file of events starts with; the second has an open TensorBoard forget older files."""
+    from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+
+    yield Event(file_version=_FILE_VERSION)
+    yield Event(session_log=SessionLog(status=SessionLog.START))
+
+
+def _events(row: Row) -> Iterator[Any]:
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    values = [Summary.Value(tag=tag, simple_value=x) for tag, x in scalars(row).items()]
+    yield Event(step=row["step"], wall_time=row["seconds"], summary=Summary(value=values))
+
+
+def _append(path: Path, events: Any) -> None:
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    with path.open("ab") as file:
+        writer = RecordWriter(file)
+        for event in events:
+            writer.write(event.SerializeToString())

@@ -1,0 +1,47 @@
+"""How fast models train here: characters per second, of several in turn."""
+
+import statistics
+import time
+from collections.abc import Mapping
+from typing import TypeVar
+
+import jax.numpy as jnp
+
+from charlm_jax.config.schema import Config
+from charlm_jax.data.dataset import load_dataset
+from charlm_jax.training.trainer import build_trainer, fresh_state
+
+Name = TypeVar("Name")
+
+
+def measure_speeds(
+    configs: Mapping[Name, Config], *, rounds: int = 5, steps: int = 20
+) -> dict[Name, float]:
+    """Characters per second in training, without start-up, scoring and saving.
+
+    Every model has its turn in every round, so that all are slowed alike where the machine's speed
+    drifts. The machine has to be idle otherwise.
+
+    Args:
+      configs: what to train, by any name.
+      rounds: whose median is returned; one more, which compiles, goes before them.
+      steps: updates in a turn.
+    """
+    trainers = {
+        name: build_trainer(config, load_dataset(config)) for name, config in configs.items()
+    }
+    states = {name: fresh_state(trainer) for name, trainer in trainers.items()}
+    ids = {name: jnp.asarray(trainer.dataset.ids_N) for name, trainer in trainers.items()}
+    speeds: dict[Name, list[float]] = {name: [] for name in trainers}
+    for _ in range(1 + rounds):
+        for name, trainer in trainers.items():
+            count, before = min(steps, trainer.steps_per_epoch), int(states[name].step)
+            start = time.monotonic()
+            # The same batches in every turn; the weights go on, since a dispatch takes its arrays.
+            state, _ = trainer.dispatch(states[name], ids[name], 0, count)
+            made = int(state.step) - before  # waits for them
+            seconds = time.monotonic() - start
+            states[name] = state._replace(step=jnp.zeros_like(state.step))
+            data = trainer.config.data
+            speeds[name].append(made * data.batch_size * data.sequence_length / seconds)
+    return {name: statistics.median(values[1:]) for name, values in speeds.items()}

@@ -1,0 +1,289 @@
+"""One update of the parameters, and many of them in one dispatch."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from charlm_jax.core.tree_hash import state_hash
+from charlm_jax.core.types import ModelState, Params
+from charlm_jax.data.loaders import EpochPlan, gather_batch
+from charlm_jax.models import LanguageModel
+from charlm_jax.models.losses import masked_mean, negative_log_likelihood
+from charlm_jax.training.optimizer import update_average
+
+NO_AVERAGE: Params = {}
+
+
+class TrainState(NamedTuple):
+    """What an update reads and replaces.
+
+    Attributes:
+      step: updates made.
+      params: the model's weights.
+      opt_state: the optimiser's.
+      carried: the state in which the rows of the last batch ended, where the loader carries it
+        on; otherwise ().
+      average: the moving average of the weights, where one is kept; otherwise empty.
+    """
+
+    step: jax.Array
+    params: Params
+    opt_state: optax.OptState
+    carried: ModelState
+    average: Params = NO_AVERAGE
+
+
+class Batch(NamedTuple):
+    """What one update learns from.
+
+    Attributes:
+      inputs_BT: ids, int32.
+      targets_BT: the ids that follow them.
+      mask_B: False where a row counts for nothing.
+      fresh_B: True where a row starts from the model's initial state.
+      key: of dropout.
+    """
+
+    inputs_BT: jax.Array
+    targets_BT: jax.Array
+    mask_B: jax.Array
+    fresh_B: jax.Array
+    key: jax.Array
+
+
+class StepMetrics(NamedTuple):
+    """What an update says of itself; stacked, with one entry a step, after a dispatch.
+
+    Attributes:
+      loss_nats: mean over the batch's characters, before the update.
+      characters: how many they were.
+      gradient_norm: global norm, before clipping.
+    """
+
+    loss_nats: jax.Array
+    characters: jax.Array
+    gradient_norm: jax.Array
+
+
+class Dispatch(NamedTuple):
+    """What several updates say of themselves.
+
+    Attributes:
+      steps: one entry a step.
+      state_hash: of parameters, optimiser and carried state after the last.
+    """
+
+    steps: StepMetrics
+    state_hash: jax.Array
+
+
+TrainStep = Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]
+TrainSteps = Callable[
+    [TrainState, jax.Array, EpochPlan, int, int, int], tuple[TrainState, Dispatch]
+]
+
+
+def init_state(
+    params: Params,
+    optimizer: optax.GradientTransformation,
+    carried: ModelState = (),
+    *,
+    averages: bool = False,
+) -> TrainState:
+    """A state at step 0, with an average of the weights if it is to be kept."""
+    average = jax.tree.map(jnp.copy, params) if averages else NO_AVERAGE
+    step = jnp.zeros((), jnp.int32)
+    return TrainState(step, params, optimizer.init(params), carried, average)
+
+
+def trained_weights(state: TrainState) -> Params:
+    """What a checkpoint keeps as the model: the weights, and their average where there is one."""
+    if not state.average:
+        return state.params
+    return {"raw": state.params, "average": state.average}
+
+
+def with_weights(state: TrainState, weights: Params) -> TrainState:
+    """The state with what `trained_weights` gave."""
+    if not state.average:
+        return state._replace(params=weights)
+    return state._replace(params=weights["raw"], average=weights["average"])
+
+
+@jax.jit
+def is_sound(state: TrainState) -> jax.Array:
+    """Whether every number of a state is finite, and the parameters' global norm as well."""
+    numbers = jnp.array([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(state)])
+    return jnp.all(numbers) & jnp.isfinite(optax.tree.norm(state.params))
+
+
+def start_of_rows(
+    model: LanguageModel, carried: ModelState, fresh_B: jax.Array, *, context: int
+) -> ModelState:
+    """The state that the rows of a batch start from: carried on, or initial where they are fresh.
+
+    Args:
+      model: of which the state is.
+      carried: what the batch before ended in; () where nothing is carried.
+      fresh_B: which rows start anew.
+      context: past positions that an attention layer carries on.
+    """
+    initial = model.initial_state(len(fresh_B), context)
+    if carried == ():
+        return initial
+
+    def choose(first: jax.Array, on: jax.Array) -> jax.Array:
+        return jnp.where(jnp.expand_dims(fresh_B, range(1, on.ndim)), first, on)
+
+    return jax.tree.map(choose, initial, carried)
+
+
+def loss_of_batch(
+    model: LanguageModel, params: Params, start: ModelState, batch: Batch
+) -> tuple[jax.Array, ModelState]:
+    """Mean cross-entropy of the characters that count, in nats, and the state after the last."""
+    logits_BTV, end = model.apply(params, batch.inputs_BT, start, key=batch.key)
+    mask_BT = jnp.broadcast_to(batch.mask_B[:, None], batch.inputs_BT.shape)
+    return masked_mean(negative_log_likelihood(logits_BTV, batch.targets_BT), mask_BT), end
+
+
+def make_train_step(
+    model: LanguageModel,
+    optimizer: optax.GradientTransformation,
+    *,
+    context: int = 0,
+    average_decay: float = 0.0,
+) -> TrainStep:
+    """Softmax cross-entropy of the next character, its gradient, and one update.
+
+    An update whose loss or gradient is not finite is not made: the state comes back as it was,
+    its step included.
+
+    Args:
+      model: what learns.
+      optimizer: of its parameters.
+      context: past positions that an attention layer carries on; 0 where nothing is carried.
+      average_decay: of the average of the weights, where the state keeps one.
+
+    Returns:
+      (state, batch) -> (state, metrics).
+    """
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
+        start = start_of_rows(model, state.carried, batch.fresh_B, context=context)
+
+        def loss_nats(params: Params) -> tuple[jax.Array, ModelState]:
+            return loss_of_batch(model, params, start, batch)
+
+        (loss, end), gradient = jax.value_and_grad(loss_nats, has_aux=True)(state.params)
+        update, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+        norm = optax.tree.norm(gradient)
+        params, average = optax.apply_updates(state.params, update), state.average
+        if average:
+            average = update_average(average, params, state.step, average_decay=average_decay)
+        new = TrainState(
+            step=state.step + 1,
+            params=params,
+            opt_state=opt_state,
+            carried=() if state.carried == () else end,
+            average=average,
+        )
+        is_made = jnp.isfinite(loss) & jnp.isfinite(norm)
+        new = jax.tree.map(lambda after, before: jnp.where(is_made, after, before), new, state)
+        characters = jnp.sum(batch.mask_B) * batch.inputs_BT.shape[1]
+        return new, StepMetrics(loss, characters, norm)
+
+    return train_step
+
+
+def make_batch(
+    ids_N: jax.Array,
+    plan: EpochPlan,
+    place: jax.Array,
+    step: jax.Array,
+    *,
+    sequence_length: int,
+    dropout_key: jax.Array,
+) -> Batch:
+    """The batch at one place of an epoch.
+
+    Args:
+      ids_N: the encoded text.
+      plan: of the epoch.
+      place: of the batch in it, from 0.
+      step: updates made before this one; its number is folded into the key.
+      sequence_length: T.
+      dropout_key: root of every step's.
+    """
+    inputs_BT, targets_BT = gather_batch(
+        ids_N, plan.starts_EB[place], sequence_length=sequence_length
+    )
+    key = jax.random.fold_in(dropout_key, step)
+    return Batch(inputs_BT, targets_BT, plan.mask_EB[place], plan.fresh_EB[place], key)
+
+
+def make_train_steps(
+    train_step: TrainStep, *, sequence_length: int, most_steps: int, dropout_key: jax.Array
+) -> TrainSteps:
+    """Several updates in one jitted program, whose state is donated.
+
+    The number of steps is an argument and not a shape, so one compiled program serves every
+    dispatch, wherever epochs, evaluations or an interruption cut them.
+
+    An update that was not made (see `make_train_step`) leaves `state.step` behind. That ends the
+    dispatch, and one whose first step is not `state.step` does nothing: the last sound state is
+    still there when the host reads what happened.
+
+    Args:
+      train_step: one update.
+      sequence_length: T.
+      most_steps: the longest dispatch.
+      dropout_key: every step folds its number in.
+
+    Returns:
+      (state, ids_N, plan, place, step, count) -> (state, dispatch): makes the updates that begin
+      with place `place` of an epoch, which is update `step` of the run (both from 0). Metrics have
+      `most_steps` entries, of which the first `count` are meant.
+    """
+
+    def train_steps(
+        state: TrainState,
+        ids_N: jax.Array,
+        plan: EpochPlan,
+        place: jax.Array,
+        step: jax.Array,
+        count: jax.Array,
+    ) -> tuple[TrainState, Dispatch]:
+        Carry = tuple[jax.Array, TrainState, StepMetrics]
+
+        def goes_on(carry: Carry) -> jax.Array:
+            index, state, _ = carry
+            return (index < count) & (state.step == step + index)
+
+        def body(carry: Carry) -> Carry:
+            index, state, history = carry
+            batch = make_batch(
+                ids_N,
+                plan,
+                place + index,
+                state.step,
+                sequence_length=sequence_length,
+                dropout_key=dropout_key,
+            )
+            state, metrics = train_step(state, batch)
+            history = jax.tree.map(lambda all_, now: all_.at[index].set(now), history, metrics)
+            return index + 1, state, history
+
+        history = StepMetrics(
+            loss_nats=jnp.zeros(most_steps),
+            characters=jnp.zeros(most_steps, jnp.int32),
+            gradient_norm=jnp.zeros(most_steps),
+        )
+        first = jnp.zeros((), jnp.int32)
+        _, state, history = jax.lax.while_loop(goes_on, body, (first, state, history))
+        return state, Dispatch(history, state_hash(state))
+
+    return jax.jit(train_steps, donate_argnums=0)

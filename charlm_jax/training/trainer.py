@@ -1,0 +1,234 @@
+"""A run put together from its config and text, before anything is compiled."""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from charlm_jax.config.schema import Config
+from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.prng import Stream, stream_key
+from charlm_jax.core.types import Params
+from charlm_jax.data.dataset import Dataset
+from charlm_jax.data.loaders import EpochPlan, Loader, build_loader
+from charlm_jax.evaluation.scoring import Scorer, make_window_scorer
+from charlm_jax.models import LanguageModel, build_model, rematerialize
+from charlm_jax.training.optimizer import build_optimizer, make_schedule
+from charlm_jax.training.train_step import (
+    Batch,
+    Dispatch,
+    TrainState,
+    TrainSteps,
+    init_state,
+    make_batch,
+    make_train_step,
+    make_train_steps,
+)
+
+
+class Trainer(NamedTuple):
+    """The parts of a run that follow from its config and text.
+
+    Attributes:
+      config: what the run was asked to be.
+      dataset: the text, encoded and split.
+      model: its functions.
+      optimizer: of its parameters.
+      schedule: step -> learning rate.
+      loader: how an epoch reads the training text.
+      plan: epoch, from 0 -> where the rows of its batches start; the last plan is remembered.
+      train_steps: several updates in one dispatch.
+      score: per-character losses of a part, under the `window` rule.
+      total_steps: where the run ends.
+    """
+
+    config: Config
+    dataset: Dataset
+    model: LanguageModel
+    optimizer: optax.GradientTransformation
+    schedule: optax.Schedule
+    loader: Loader
+    plan: Callable[[int], EpochPlan]
+    train_steps: TrainSteps
+    score: Scorer
+    total_steps: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Updates in one epoch."""
+        return self.loader.steps_per_epoch
+
+    def ends_epoch(self, step: int) -> bool:
+        """Whether an epoch is whole after so many updates."""
+        return step % self.steps_per_epoch == 0
+
+    def stops_at(self, step: int) -> bool:
+        """Whether held-out text is scored and a checkpoint saved after so many updates."""
+        every = self.config.train.evaluate_every_steps or self.steps_per_epoch
+        return step % every == 0 or step == self.total_steps
+
+    def steps_to_next_stop(self, step: int) -> int:
+        """Length of the dispatch that starts at `step`.
+
+        It is cut at multiples of fixed numbers, never where a run happened to stop before.
+        """
+        train = self.config.train
+        every = [
+            train.steps_per_dispatch,
+            train.log_every_steps,
+            train.evaluate_every_steps,
+            self.steps_per_epoch,
+        ]
+        ahead = min(n - step % n for n in every if n)
+        return min(ahead, self.total_steps - step)
+
+    def dispatch(
+        self, state: TrainState, ids_N: jax.Array, step: int, count: int
+    ) -> tuple[TrainState, Dispatch]:
+        """Make `count` updates of one epoch, the first of which is update `step` of the run."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        return self.train_steps(state, ids_N, self.plan(epoch), place, step, count)
+
+    def batch(self, ids_N: jax.Array, step: int) -> Batch:
+        """What update `step` of the run learns from."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        return make_batch(
+            ids_N,
+            self.plan(epoch),
+            jnp.int32(place),
+            jnp.int32(step),
+            sequence_length=self.config.data.sequence_length,
+            dropout_key=stream_key(self.config.seed, Stream.DROPOUT),
+        )
+
+
+def build_trainer(config: Config, dataset: Dataset) -> Trainer:
+    """Put a run together; every name in the config is looked up here, before anything compiles.
+
+    Raises:
+      CharlmError: an unknown name, a text too short for the loader, a run too long to count.
+    """
+    model = build_model(config.model, len(dataset.vocabulary))
+    _refuse_too_long(config, model)
+    _refuse_segments(config, model)
+    loader = build_loader(
+        config.data.loader,
+        part=dataset.part("train"),
+        sequence_length=config.data.sequence_length,
+        batch_size=config.data.batch_size,
+        reset_probability=config.data.reset_probability,
+    )
+    order_key = stream_key(config.seed, Stream.ORDER)
+
+    @functools.lru_cache(maxsize=1)
+    def plan(epoch: int) -> EpochPlan:
+        return loader.plan(order_key, epoch)
+
+    total_steps = config.train.epochs * loader.steps_per_epoch
+    if config.train.max_steps:
+        total_steps = min(total_steps, config.train.max_steps)
+    if total_steps >= 2**31:
+        raise CharlmError(
+            f"a run of {total_steps} steps is too long: lower config.train.epochs, or set "
+            f"config.train.max_steps below 2**31"
+        )
+    schedule, optimizer = build_update_rule(config, total_steps)
+    length = config.train.segment_length
+    train_steps = make_train_steps(
+        make_train_step(
+            rematerialize(model, segment_length=length) if length else model,
+            optimizer,
+            context=config.carried_context,
+            average_decay=config.optimizer.average_decay,
+        ),
+        sequence_length=config.data.sequence_length,
+        most_steps=min(config.train.steps_per_dispatch, loader.steps_per_epoch),
+        dropout_key=stream_key(config.seed, Stream.DROPOUT),
+    )
+    score = make_window_scorer(
+        model, context=config.evaluation_context, batch_size=config.evaluation.batch_size
+    )
+    return Trainer(
+        config=config,
+        dataset=dataset,
+        model=model,
+        optimizer=optimizer,
+        schedule=schedule,
+        loader=loader,
+        plan=plan,
+        train_steps=train_steps,
+        score=score,
+        total_steps=total_steps,
+    )
+
+
+def _refuse_too_long(config: Config, model: LanguageModel) -> None:
+    """A model with a learned vector for every place reads no further than these go."""
+    most, data = model.max_length, config.data
+    if most is None:
+        return
+    position = config.model.position
+    rule = f"config.model.position={position} has config.model.max_length={most} places"
+    if data.loader == "streams":
+        raise CharlmError(f"{rule}, and config.data.loader=streams reads on through the whole text")
+    for field, length in {
+        "data.sequence_length": data.sequence_length,
+        "evaluation.context": config.evaluation_context,
+    }.items():
+        if length > most:
+            raise CharlmError(f"{rule}, fewer than config.{field}={length}")
+
+
+def _refuse_segments(config: Config, model: LanguageModel) -> None:
+    """Segments have to be whole, and a state has to hold all that came before it."""
+    length = config.train.segment_length
+    if not length:
+        return
+    field = f"config.train.segment_length={length}"
+    if config.data.sequence_length % length:
+        whole = config.data.sequence_length
+        raise CharlmError(f"{field} must divide config.data.sequence_length={whole}")
+    if model.keeps_positions or model.max_length is not None:
+        raise CharlmError(f"{field} is for recurrent layers: attention needs the whole sequence")
+
+
+def build_update_rule(
+    config: Config, total_steps: int
+) -> tuple[optax.Schedule, optax.GradientTransformation]:
+    """The learning rate over time, and the optimiser that follows it."""
+    adam = config.optimizer
+    schedule = make_schedule(
+        schedule=adam.schedule,
+        learning_rate=adam.learning_rate,
+        warmup_steps=adam.warmup_steps,
+        final_learning_rate=adam.final_learning_rate,
+        decay_fraction=adam.decay_fraction,
+        total_steps=total_steps,
+    )
+    optimizer = build_optimizer(
+        schedule,
+        beta1=adam.beta1,
+        beta2=adam.beta2,
+        epsilon=adam.epsilon,
+        epsilon_hat=adam.epsilon_hat,
+        clip_norm=adam.clip_norm,
+        weight_decay=adam.weight_decay,
+    )
+    return schedule, optimizer
+
+
+def fresh_state(trainer: Trainer, params: Params | None = None) -> TrainState:
+    """The state at step 0, with the given parameters or newly drawn ones."""
+    rows, context = trainer.config.data.batch_size, trainer.config.carried_context
+
+    def state(key: jax.Array, params: Params | None) -> TrainState:
+        params = trainer.model.init(key) if params is None else params
+        carries = trainer.loader.carries_state
+        carried = trainer.model.initial_state(rows, context) if carries else ()
+        averages = trainer.config.optimizer.average_decay > 0
+        return init_state(params, trainer.optimizer, carried, averages=averages)
+
+    return jax.jit(state)(stream_key(trainer.config.seed, Stream.PARAMETERS), params)

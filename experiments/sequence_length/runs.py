@@ -1,0 +1,289 @@
+"""The stages of the study of sequence lengths, each of which takes what is finished as it is."""
+
+import functools
+import itertools
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from charlm_jax.analysis.effective_context import CHANGES, losses_by_context
+from charlm_jax.config.loading import load_config
+from charlm_jax.config.schema import Config
+from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.json_files import plain, write_json
+from charlm_jax.data.dataset import Dataset, load_dataset
+from charlm_jax.data.download import DownloadProgress
+from charlm_jax.evaluation.bootstrap import BLOCK, Interval, mean_interval
+from charlm_jax.evaluation.results import Evaluation
+from charlm_jax.inference.run import Run, load_run
+from charlm_jax.models.flops import train_flops
+from charlm_jax.sweeps.local import run_points
+from charlm_jax.sweeps.points import Point, make_point
+from charlm_jax.sweeps.progress_bars import sweep_view
+from charlm_jax.training.throughput import measure_speeds
+from experiments.sequence_length.measures import Arm, Losses, RateKey
+
+BATCH_CHARACTERS = 2_560
+WINDOW = 64
+LOADERS = {"reset": "chunks", "carried": "streams"}
+ARMS = (("reset", "characters"), ("carried", "characters"), ("reset", "seconds"))
+
+
+class Preset(NamedTuple):
+    """How much is done.
+
+    Attributes:
+      models: config names, and what is changed in each.
+      timed: those models that are also given equal seconds.
+      lengths: T.
+      seeds: of every arm.
+      characters: that an arm reads.
+      rate_factors: the rates that are tried in the first seed, over the one that the model has.
+      reach: of the windows for the loss by position, in characters.
+      context_reach: characters before a target where those beyond n are changed.
+      context_targets: how many targets for that.
+    """
+
+    models: Mapping[str, Mapping[str, Any]]
+    timed: tuple[str, ...]
+    lengths: tuple[int, ...]
+    seeds: tuple[int, ...]
+    characters: int
+    rate_factors: tuple[float, ...]
+    reach: int
+    context_reach: int
+    context_targets: int
+
+
+class Study:
+    """The study's runs.
+
+    Args:
+      preset: how much is done.
+      corpus: what `config.data.corpus` says.
+      folder: where everything is kept.
+      jobs: runs at a time.
+    """
+
+    def __init__(self, preset: Preset, corpus: str, folder: Path, jobs: int = 1) -> None:
+        self.preset, self.corpus, self.folder, self.jobs = preset, corpus, folder, jobs
+
+    def fields(self, model: str, length: int, state: str = "reset") -> dict[str, Any]:
+        """What a model's config is told beside its own."""
+        return {
+            **self.preset.models[model],
+            "data.corpus": self.corpus,
+            "data.sequence_length": length,
+            "data.batch_size": BATCH_CHARACTERS // length,
+            "data.loader": LOADERS[state],
+            "split.test_fraction": 0.1,
+            "evaluation.context": WINDOW,
+            "train.epochs": 1_000,  # of which `max_steps` makes its own number
+        }
+
+    def config(self, model: str, length: int) -> Config:
+        """Of a model at one length."""
+        return load_config(model, self.fields(model, length))
+
+    @functools.cached_property
+    def dataset(self) -> Dataset:
+        """The text, cut in three; every arm has the same."""
+        first = self.config(next(iter(self.preset.models)), max(self.preset.lengths))
+        return load_dataset(first, progress=DownloadProgress())
+
+    def speeds(self) -> dict[tuple[str, int], float]:
+        """Characters per second of training, by model and length.
+
+        They are measured once, and again where the study's models are not those that were measured.
+        """
+        file = self.folder / "speeds.json"
+        keys = {
+            f"{model}-T{length}": (model, length)
+            for model in self.preset.models
+            for length in self.preset.lengths
+        }
+        measured = {name: plain(self.fields(*key)) for name, key in keys.items()}
+        found = _read_speeds(file)
+        if found["of"] != measured:
+            configs = {name: self.config(*key) for name, key in keys.items()}
+            self.folder.mkdir(parents=True, exist_ok=True)
+            speeds = measure_speeds(configs, rounds=3, steps=5)
+            found = {"of": measured, "characters_per_second": speeds}
+            write_json(file, found)
+        return {key: found["characters_per_second"][name] for name, key in keys.items()}
+
+    def tune(self) -> dict[RateKey, dict[float, float]]:
+        """By model, length and state, the loss on the second part for every rate that is tried."""
+        named = {}
+        for key in itertools.product(self.preset.models, self.preset.lengths, LOADERS):
+            model, length, _ = key
+            own = self.config(model, length).optimizer.learning_rate
+            for rate in (own * factor for factor in self.preset.rate_factors):
+                (point,) = self._points(
+                    *(*key, rate),
+                    characters=_whole_batches(self.preset.characters),
+                    seeds=self.preset.seeds[:1],
+                )
+                named[point] = key, rate
+        losses = self.train(list(named))
+        tried: dict[RateKey, dict[float, float]] = {}
+        for point, (key, rate) in named.items():
+            tried.setdefault(key, {})[rate] = losses[point.name]
+        return tried
+
+    def plan(
+        self, rates: Mapping[RateKey, float], speeds: Mapping[tuple[str, int], float]
+    ) -> dict[Arm, list[Point]]:
+        """The arms, and the runs of each.
+
+        The seconds of that budget are those in which an arm of median speed reads the characters of
+        the other.
+
+        Args:
+          rates: the chosen one, by model, length and state.
+          speeds: characters per second by model and length.
+        """
+        plan = {}
+        for model in self.preset.models:
+            median = float(np.median([speeds[model, length] for length in self.preset.lengths]))
+            for length in self.preset.lengths:
+                speed, operations = speeds[model, length], self._operations(model, length)
+                for state, budget in ARMS:
+                    if budget == "seconds" and model not in self.preset.timed:
+                        continue
+                    share = 1.0 if budget == "characters" else speed / median
+                    characters = _whole_batches(int(self.preset.characters * share))
+                    rate = rates[model, length, state]
+                    arm = Arm(
+                        *(model, length, state, budget, rate, characters),
+                        seconds=characters / speed,
+                        flops=float(operations * characters),
+                        seeds=self.preset.seeds,
+                    )
+                    plan[arm] = self._points(
+                        *(model, length, state, rate), characters=characters, seeds=arm.seeds
+                    )
+        return plan
+
+    def train(self, points: Sequence[Point]) -> dict[str, float]:
+        """Train what is not trained yet.
+
+        Returns:
+          By the name of a point, its loss on the second part.
+
+        Raises:
+          CharlmError: a run failed; all others are done first.
+        """
+        with sweep_view() as view:
+            each = list(dict.fromkeys(points))
+            outcomes = run_points(each, self.folder, jobs=self.jobs, view=view)
+        losses = {}
+        for point, state, loss_nats, says in outcomes:
+            if loss_nats is None:
+                raise CharlmError(
+                    f"{point.name}: {says or state}; the same command tries again what is not done"
+                )
+            losses[point.name] = loss_nats
+        return losses
+
+    def run(self, point: Point) -> Run:
+        """What a point trained, at its end."""
+        return load_run(self.folder / point.name, checkpoint="latest")
+
+    def score(self, arm: Arm, points: Sequence[Point]) -> Losses:
+        """What an arm's runs pay for every character of the third part, and for the second."""
+        runs = [self.run(point) for point in points]
+        windows = [run.evaluate_once(split="test", context=WINDOW)[1] for run in runs]
+        streams = [self.read_on(arm, run, split="test")[1] for run in runs]
+        second = [self.read_on(arm, run, split="valid")[0].loss_nats for run in runs]
+        far_SN = None
+        if arm.budget == "characters":
+            reach = self.preset.reach
+            far = [run.evaluate_once(split="test", context=reach)[1] for run in runs]
+            far_SN = np.stack(far)
+        return Losses(np.stack(windows), np.stack(streams), far_SN, float(np.mean(second)))
+
+    def read_on(self, arm: Arm, run: Run, *, split: str) -> tuple[Evaluation, np.ndarray]:
+        """The losses of a run that reads a part in one go.
+
+        A model that keeps what it has read keeps as much as it was trained with.
+        """
+        context = arm.length if run.model.keeps_positions else None
+        return run.evaluate_once(split=split, mode="stream", context=context)
+
+    def look_back(self, point: Point) -> dict[str, dict[int, Interval]]:
+        """By change and n, the loss of a run that reads only the nearest n as they are.
+
+        A model that keeps what it has read looks no farther back than in training.
+        """
+        run, reach = self.run(point), self.preset.context_reach
+        if run.model.keeps_positions:
+            reach = min(reach, run.config.data.sequence_length)
+        losses = {
+            change: losses_by_context(
+                run.model,
+                run.params,
+                self.dataset.ids_N,
+                self.dataset.part("test"),
+                change=change,
+                contexts=[2**power for power in range(int(math.log2(reach)) + 1)],
+                reach=reach,
+                targets=self.preset.context_targets,
+                batch_size=run.config.evaluation.batch_size,
+            )
+            for change in CHANGES
+        }
+        block = self._block_of_targets()
+        return {
+            change: {n: mean_interval([nll_P], block=block) for n, nll_P in by_context.items()}
+            for change, by_context in losses.items()
+        }
+
+    def _block_of_targets(self) -> int:
+        """How many of the even choice of targets stand for a block of characters."""
+        characters = sum(map(len, self.dataset.part("test")))
+        return max(1, round(BLOCK * self.preset.context_targets / characters))
+
+    def _operations(self, model: str, length: int) -> int:
+        """Of the matrix products of training, for a character."""
+        symbols = len(self.dataset.vocabulary)
+        return train_flops(
+            self.config(model, length).model, symbols=symbols, sequence_length=length
+        )
+
+    def _points(
+        self,
+        model: str,
+        length: int,
+        state: str,
+        rate: float,
+        *,
+        characters: int,
+        seeds: Sequence[int],
+    ) -> list[Point]:
+        """Runs under names that say all in which any two of the study's differ."""
+        name = f"{model}-T{length}-{state}-rate{rate:g}-characters{characters}"
+        steps = characters // BATCH_CHARACTERS
+        fields = {
+            **self.fields(model, length, state),
+            "optimizer.learning_rate": rate,
+            "train.max_steps": steps,
+            "train.evaluate_every_steps": steps,
+        }
+        return [make_point(f"{name}-seed{seed}", model, {**fields, "seed": seed}) for seed in seeds]
+
+
+def _read_speeds(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = None
+    return found if isinstance(found, dict) and "of" in found else {"of": None}
+
+
+def _whole_batches(characters: int) -> int:
+    return max(1, characters // BATCH_CHARACTERS) * BATCH_CHARACTERS

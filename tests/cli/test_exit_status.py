@@ -1,0 +1,148 @@
+"""Every experiment says what stopped it in one line, and with its exit status."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from charlm_jax.cli.exit_status import run_program
+from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.signals import Interrupted
+from experiments import scale_factor, sequence_length, tutorial, variants
+from tests.conftest import ROOT
+
+
+def _raising(error: BaseException) -> Callable[..., int]:
+    def work(*_: object, **__: object) -> int:
+        raise error
+
+    return work
+
+
+DISK = OSError(errno.ENOSPC, "No space left on device", "runs/a")
+OUTCOMES = [
+    (CharlmError("x=0\nis not allowed"), 2, r"x=0\nis not allowed"),
+    (DISK, 2, "No space left on device: runs/a"),
+    (OSError("odd"), 2, "odd"),
+    (Interrupted("stopped and saved", signal.SIGTERM), 143, "stopped and saved"),
+    (Interrupted("stopped and saved", signal.SIGINT), 130, "stopped and saved"),
+    (KeyboardInterrupt(), 130, "interrupted"),
+    (MemoryError(), 2, "out of memory: a smaller model, batch or sequence length, or fewer"),
+    (RuntimeError("Out of memory allocating 5000000000 bytes."), 2, "out of memory (5.0 GB asked"),
+]
+
+
+@pytest.mark.parametrize(("error", "status", "says"), OUTCOMES, ids=lambda x: repr(x)[:40])
+def test_what_stops_a_program_is_told_in_one_line(
+    error: BaseException, status: int, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_program("prog", _raising(error)) == status
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith(f"prog: {says}") and len(err.splitlines()) == 1
+
+
+def test_a_status_is_handed_on_and_a_mistake_of_ours_is_not_hidden() -> None:
+    assert run_program("prog", lambda: None) == 0
+    assert run_program("prog", lambda: 1) == 1
+    for error in (RuntimeError("ours"), TypeError("ours"), SystemExit(7)):
+        with pytest.raises(type(error)):
+            run_program("prog", _raising(error))
+
+
+@pytest.mark.parametrize(
+    ("then", "status", "says"),
+    [("", 128 + signal.SIGPIPE, ""), ("raise CharlmError('no')", 2, "prog: no\n")],
+    ids=["done", "mistake"],
+)
+def test_a_reader_that_goes_away_changes_nothing_else(then: str, status: int, says: str) -> None:
+    script = f"""
+import sys
+from charlm_jax.cli.exit_status import run_program
+from charlm_jax.core.types import CharlmError
+def work():
+    print("x")
+    {then}
+sys.exit(run_program("prog", work))
+"""
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    result = subprocess.run(
+        [sys.executable, "-c", script],
+        stdin=subprocess.DEVNULL,
+        stdout=write_end,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONUNBUFFERED": ""},  # what is printed waits
+    )
+    os.close(write_end)
+    assert (result.returncode, result.stderr) == (status, says)
+
+
+# The experiments: what each begins with is put aside, and raises.
+FIRST = {
+    "tutorial": (tutorial, "read_book", [], ""),
+    "variants": (variants, "study", [], ": the same command goes on from there"),
+    "scale_factor": (scale_factor, "_load", ["--workdir=a"], ""),
+    "sequence_length": (sequence_length, "Study", [], ": the same command goes on from there"),
+}
+
+
+@pytest.mark.parametrize("name", FIRST)
+@pytest.mark.parametrize(
+    ("error", "status", "says"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (CharlmError("no"), 2, "no"),
+        (DISK, 2, "No space left on device: runs/a"),
+        (Interrupted("saved", signal.SIGHUP), 129, "saved"),
+    ],
+    ids=["ctrl-c", "mistake", "disk", "signal"],
+)
+def test_experiments_end_alike(
+    name: str,
+    error: BaseException,
+    status: int,
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    module, first, typed, goes_on = FIRST[name]
+    monkeypatch.setattr(module, first, _raising(error))
+    monkeypatch.setattr(sequence_length, "keep_programs", lambda folder: None)
+    monkeypatch.setattr(sys, "argv", [f"{name}.py"])
+    monkeypatch.chdir(tmp_path)
+    assert module.main(typed) == status
+    expected = says + (goes_on if says == "interrupted" else "")
+    assert capsys.readouterr().err == f"{name}.py: {expected}\n"
+
+
+@pytest.mark.parametrize(
+    ("flag", "says"),
+    [
+        ("--characters=2047", "--characters=2047 is not allowed: it must be at least 2048, one "),
+        ("--tuning_characters=1000", "--tuning_characters=1000 is not allowed: it must be at"),
+        ("--characters=-1", "--characters=-1 is not allowed"),
+        ("--only=lstm,lstn", "no model 'lstn'"),
+    ],
+)
+def test_variants_refuses_before_it_trains(
+    flag: str, says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(variants, "study", _raising(AssertionError("it trains")))
+    assert variants.main([flag]) == 2
+    err = capsys.readouterr().err
+    assert says in err and len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", variants.MODELS)
+def test_one_batch_is_one_step(name: str) -> None:
+    least = variants.batch_characters(name)
+    assert variants.make_config(name, least, 1e-3, 1).train.max_steps == 1
+    assert variants.make_config(name, 3 * least - 1, 1e-3, 1).train.max_steps == 2

@@ -1,0 +1,265 @@
+"""Runs are compared on the same characters or not at all, and every arm is what it says."""
+
+import csv
+import errno
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from charlm_jax.cli import main
+from charlm_jax.comparison.compare import as_json, compare, find_baselines
+from charlm_jax.config.schema import Config
+from charlm_jax.core.errors import CharlmError
+from charlm_jax.data.dataset import Dataset, load_dataset
+from charlm_jax.evaluation.bootstrap import difference, mean_interval, seed_spread
+from charlm_jax.evaluation.ngram import tuned_ngram
+from charlm_jax.inference.run import Run, load_run
+from charlm_jax.training.loop import train_and_evaluate
+from tests.conftest import SEEDED, make_tiny_config
+
+SIZES, SEEDS = (6, 12), (1, 2)
+
+
+@pytest.fixture
+def runs(seeded_runs: Path) -> list[Run]:
+    return [load_run(seeded_runs / f"size_{size}_seed_{seed}") for seed in SEEDS for size in SIZES]
+
+
+def test_seeds_are_put_together_and_arms_named_by_what_differs(runs: list[Run]) -> None:
+    found = compare(runs, context=5)
+    assert [arm.name for arm in found.arms] == ["hidden_size=6", "hidden_size=12"]
+    for arm, row, size in zip(found.arms, found.rows(), SIZES, strict=True):
+        assert [run.config.model.hidden_size for run in arm.runs] == [size, size]
+        assert row.seeds == SEEDS
+        for run, nll_N in zip(arm.runs, arm.nll_SN, strict=True):
+            np.testing.assert_array_equal(nll_N, run.evaluate(context=5)[1])
+    first, second = (arm.nll_SN for arm in found.arms)
+    rows = found.rows()
+    assert rows[0].loss == mean_interval(first) and rows[0].difference is None
+    assert rows[1].difference == difference(second, first)
+    assert rows[1].spread == seed_spread(second)
+
+
+def test_blocks_of_sparse_targets_are_blocks_of_text(runs: list[Run]) -> None:
+    found = compare([runs[0], runs[1]], mode="sliding", context=3, targets=210)
+    block = 100  # of 2,100 characters one in ten is scored
+    first, second = (arm.nll_SN for arm in found.arms)
+    rows = found.rows()
+    assert rows[0].loss == mean_interval(first, block=block)
+    assert rows[1].difference == difference(second, first, block=block)
+    unigram = found.baselines[1].loss
+    assert unigram is not None and np.isfinite(unigram.low)
+
+
+def test_losses_are_computed_once(runs: list[Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    rule = {"mode": "sliding", "context": 3, "targets": 40}
+    before = compare(runs[:1], **rule)
+    monkeypatch.setattr(
+        "charlm_jax.inference.trained_model._shared_scorer", lambda *_, **__: pytest.fail
+    )
+    after = compare(runs[:1], **rule)
+    np.testing.assert_array_equal(before.arms[0].nll_SN, after.arms[0].nll_SN)
+    assert after.arms[0].evaluations == before.arms[0].evaluations
+
+
+def test_a_text_is_loaded_once_for_a_figure(
+    runs: list[Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = []
+
+    def load(config: Config, **how: Any) -> Dataset:
+        loaded.append(config)
+        return load_dataset(config, **how)
+
+    monkeypatch.setattr("charlm_jax.inference.run.load_dataset", load)
+    runs[0].evaluate_once(context=9)
+    assert len(loaded) == 1
+
+
+def test_a_figure_that_cannot_be_kept_is_given_all_the_same(
+    runs: list[Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(runs[0].workdir, tmp_path / "run")
+    run = load_run(folder)
+    shutil.rmtree(folder / "evaluation", ignore_errors=True)
+    (folder / "evaluation").write_text("in the way")
+    with pytest.warns(UserWarning, match="cannot write to .*evaluation.*: the losses are not kept"):
+        evaluation, nll_N = run.evaluate_once(context=7)
+    np.testing.assert_array_equal(nll_N, run.evaluate(context=7)[1])
+    assert evaluation.characters == len(nll_N)
+
+    (folder / "evaluation").unlink()
+
+    def is_full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", is_full)
+    with pytest.warns(UserWarning, match="No space left on device: the losses are not kept"):
+        run.evaluate_once(context=7)
+    assert not [*(folder / "evaluation").iterdir()]
+
+
+def test_processes_that_keep_the_same_figure_do_not_meet(
+    runs: list[Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one writes all of it between the first one's writing and renaming."""
+    evaluation, nll_N = runs[0].evaluate(context=11)
+    replace = Path.replace
+
+    def late(partial: Path, target: Path) -> Path:
+        with monkeypatch.context() as other:
+            other.setattr(Path, "replace", replace)
+            other.setattr("os.getpid", lambda: -1)
+            runs[0].save_evaluation(evaluation, nll_N)
+        return replace(partial, target)
+
+    monkeypatch.setattr(Path, "replace", late)
+    file = runs[0].save_evaluation(evaluation, nll_N)
+    np.testing.assert_array_equal(np.load(file), nll_N)
+    assert not [*file.parent.glob("*.partial")]
+
+
+def test_what_was_kept_is_not_taken_for_another(runs: list[Run]) -> None:
+    run = runs[0]
+    evaluation, nll_N = run.evaluate_once(context=7)
+    file = run.save_evaluation(evaluation, nll_N)
+    np.save(file, nll_N[:-1])  # torn
+    np.testing.assert_array_equal(run.evaluate_once(context=7)[1], nll_N)
+    note = file.with_suffix(".json")
+    for field, value in (("fingerprint", "other"), ("checkpoint", 1), ("mode", "stream")):
+        note.write_text(json.dumps({**json.loads(note.read_text()), field: value}))
+        np.save(file, nll_N + 1.0)
+        np.testing.assert_array_equal(run.evaluate_once(context=7)[1], nll_N)
+    file.write_bytes(b"not an array")
+    np.testing.assert_array_equal(run.evaluate_once(context=7)[1], nll_N)
+
+
+def test_what_cannot_be_compared_is_refused(runs: list[Run], tmp_path: Path) -> None:
+    changes: list[tuple[dict, dict, str]] = [
+        ({"split.valid_fraction": 0.2}, {}, "their text, vocabulary or split is not the same"),
+        ({"evaluation.context": 4}, {}, r"unlike contexts \(4, 8\): name one with --context"),
+    ]
+    for number, (fields, rule, message) in enumerate(changes):
+        place = tmp_path / str(number)
+        train_and_evaluate(make_tiny_config(**{**SEEDED, "train.max_steps": 2, **fields}), place)
+        with pytest.raises(CharlmError, match=message):
+            compare([runs[0], load_run(place)], **rule)
+    compare([runs[0], load_run(tmp_path / "1")], mode="stream")  # has no context
+    with pytest.raises(CharlmError, match="the same run: same config, same seed"):
+        compare([runs[0], runs[1], runs[0]])
+    with pytest.raises(CharlmError, match="nothing to compare"):
+        compare([])
+
+
+def test_baselines_pay_for_the_same_characters(runs: list[Run]) -> None:
+    dataset = load_dataset(runs[0].config)
+    for rule in ({"mode": "window"}, {"mode": "sliding", "context": 4, "targets": 60}):
+        evaluation, _ = runs[0].evaluate(**rule)
+        found = {baseline.name: baseline for baseline in find_baselines(dataset, evaluation)}
+        (ngram,) = (name for name in found if name.endswith("-gram (Kneser-Ney)"))
+        assert [*found] == ["uniform", "unigram", ngram, "gzip", "bz2", "xz"]
+        assert found["uniform"].loss.mean == pytest.approx(np.log(len(dataset.vocabulary)))
+    # Under `window` an n-gram begins anew with every window, as a model does.
+    evaluation, _ = runs[0].evaluate(context=5)
+    (valid,) = dataset.part("valid")
+    windows = tuple(range(x, min(x + 5, valid.stop)) for x in range(valid.start, valid.stop, 5))
+    counted = tuned_ngram(
+        dataset.ids_N, dataset.part("train"), symbols=len(dataset.vocabulary), orders=range(1, 7)
+    )
+    expected = counted.nll(dataset.ids_N, windows).mean()
+    (found_here,) = (b for b in find_baselines(dataset, evaluation) if "gram (K" in b.name)
+    assert found_here.loss.mean == pytest.approx(expected)
+    # By hand: the unigram on the characters that sliding chose.
+    train = dataset.ids_N[dataset.part("train")[0].start : dataset.part("train")[0].stop]
+    symbols = len(dataset.vocabulary)
+    p_V = (np.bincount(train, minlength=symbols) + 1) / (len(train) + symbols)
+    places = valid.start + (2 * np.arange(60) + 1) * len(valid) // 120
+    expected = -np.log(p_V[dataset.ids_N[places]]).mean()
+    assert found["unigram"].loss.mean == pytest.approx(expected)
+
+
+def test_it_is_said_what_baselines_have_read(
+    seeded_runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sliding = ("--mode=sliding", "--context=3", "--targets=40")
+    for flags, whole, fitted in (
+        ((), False, False),
+        (sliding, True, False),
+        (("--split=train",), False, True),
+        ((*sliding, "--split=train"), True, True),
+    ):
+        page = tmp_path / "page.html"
+        for asked in ("compare",), ("report", f"--out={page}"):
+            assert main([*asked, str(seeded_runs / "size_6_seed_1"), *flags]) == 0
+        for said in capsys.readouterr().out, page.read_text():
+            assert "compressors have read the training part" in said
+            assert ("pay for the whole part" in said) == whole
+            assert ("fitted to the very text" in said) == fitted
+
+
+def test_runs_that_differ_in_much_are_called_as_their_folders(
+    runs: list[Run], tmp_path: Path
+) -> None:
+    other = {"model.layers": ("gru",), "model.embedding_size": 3, "data.batch_size": 2}
+    config = make_tiny_config(**{**SEEDED, "optimizer.learning_rate": 0.5, **other})
+    train_and_evaluate(config, tmp_path / "mine")
+    arms = compare([runs[0], load_run(tmp_path / "mine")]).arms
+    assert [arm.name for arm in arms] == ["size_6_seed_1", "mine"]
+    arms = compare([runs[0], runs[2], load_run(tmp_path / "mine")]).arms
+    assert [len(arm.runs) for arm in arms] == [2, 1] and "seed" not in arms[0].name
+
+
+def test_the_command_prints_a_table(seeded_runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["compare", str(seeded_runs), "--context=5"]
+    assert main(asked) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:4]] == [
+        "hidden_size=12",
+        "hidden_size=6",
+        "uniform",
+    ]
+    assert "2,100 characters, window of 5" in lines[-1]
+    assert main([*asked, "--json"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    found = json.loads(line)
+    assert found["arms"][1]["name"] == "hidden_size=6" and found["context"] == 5
+    assert found["arms"][1]["difference"].keys() == {"mean", "low", "high", "is_shown"}
+    assert main([*asked, "--csv"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [row["name"] for row in rows[:2]] == ["hidden_size=12", "hidden_size=6"]
+    for row, arm in zip(rows, found["arms"], strict=False):
+        assert float(row["loss_nats"]) == arm["loss"]["mean"]
+        assert float(row["loss_low"]) == arm["loss"]["low"]
+    assert as_json(compare([load_run(seeded_runs / "size_6_seed_1")]))["arms"][0]["name"] == (
+        "size_6_seed_1"
+    )
+
+
+def test_a_part_of_one_block_has_no_interval(
+    seeded_runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["compare", str(seeded_runs), "--split=train"]  # 900 characters
+    assert main(asked) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.count("none: one block") for line in lines[1:6]] == [1] * 5
+    assert main([*asked, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert [arm["loss"]["low"] for arm in found["arms"]] == [None, None]
+    assert found["arms"][1]["difference"]["high"] is None
+    assert main([*asked, "--csv"]) == 0
+    row, *others = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert (row["loss_low"], row["loss_high"]) == ("", "") and float(row["loss_nats"])
+    assert not any("inf" in cell for other in (row, *others) for cell in other.values())
+
+
+def test_a_folder_without_runs_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder in (tmp_path, tmp_path / "absent"):
+        assert main(["compare", str(folder)]) == 2
+        assert f"no run in {folder}" in capsys.readouterr().err

@@ -1,0 +1,195 @@
+"""From file and overrides to a frozen config, or one line that says what is wrong."""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from charlm_jax.config.loading import config_name, load_config, shipped_names
+from charlm_jax.config.schema import Config
+from charlm_jax.core.errors import CharlmError
+from tests.conftest import ROOT, make_model_config
+
+DRAWING = "sweeps/scale_factor"  # says how text is drawn, and is no config of a run
+BASE = str(ROOT / "configs" / "base.py")
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("name", [name for name in shipped_names() if name != DRAWING])
+def test_every_shipped_config_resolves(name: str) -> None:
+    config = load_config(f"{name}:a/book.txt" if name == "my_text" else name)
+    assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_the_tutorial_says_what_the_textbook_says() -> None:
+    config = load_config("tutorial")
+    assert config.data.corpus == "mysterious-island"
+    assert (config.data.sequence_length, config.data.batch_size) == (40, 64)
+    assert (config.split.kind, config.train.epochs) == ("none", 20)
+    assert config.model.layers == ("lstm",) and config.model.hidden_size == 512
+    assert (config.optimizer.learning_rate, config.optimizer.epsilon) == (1e-3, 1e-7)
+    held_out = load_config("tutorial_heldout")
+    changed = {k for k, v in held_out.flatten().items() if config.flatten()[k] != v}
+    assert changed == {"split.kind"}
+
+
+def test_overrides_are_read_as_the_type_of_the_field() -> None:
+    texts = [
+        "model.layers=lstm,gru",
+        "data.corpus=a=b.txt",
+        "optimizer.learning_rate=2",
+        "seed=7",
+        "seed=8",
+    ]
+    config = load_config(BASE, texts)
+    assert config.model.layers == ("lstm", "gru")
+    assert config.data.corpus == "a=b.txt"
+    assert config.optimizer.learning_rate == 2.0
+    assert config.seed == 8  # later wins
+
+
+def test_a_mapping_of_dotted_fields_is_a_sweep_point() -> None:
+    config = load_config(BASE, {"data.sequence_length": 80, "model.layers": ("gru", "gru")})
+    assert (config.data.sequence_length, config.model.layers) == (80, ("gru", "gru"))
+    assert config.optimizer == load_config(BASE).optimizer
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.sequense_length=3", "did you mean config.data.sequence_length"),
+        ("data=3", "config.data is a section"),
+        ("data.corpus.x=3", "not a field"),
+        ("seed", "no value"),
+        ("seed=-1", "config.seed=-1 is not allowed"),
+        ("seed=x", "'x' is not an integer"),
+        ("seed=1.5", "'1.5' is not an integer"),
+        ("data.sequence_length=0", "config.data.sequence_length=0 is not allowed"),
+        ("data.batch_size=-3", "config.data.batch_size=-3 is not allowed"),
+        ("split.valid_fraction=1", "between 0 and 1"),
+        ("model.layers=", "has 0 layers, not 1 to 64"),
+        ("model.dropout=1", r"in \[0, 1\)"),
+        ("optimizer.learning_rate=nan", "what float32 holds"),
+        ("optimizer.learning_rate=1e39", "what float32 holds"),
+        ("optimizer.epsilon=1e-50", "what float32 holds"),
+        ("data.batch_size=2147483648", r"in \[1, 2\*\*31\)"),
+        ("data.reset_probability=0.5", "0 unless config.data.loader=streams"),
+        ("split.test_fraction=0.9", "below 1 together with config.split.valid_fraction=0.1"),
+        ("optimizer.learning_rate=fast", "'fast' is not a number"),
+        ("optimizer.clip_norm=-1", r"in \[0, "),
+        ("train.epochs=0", "config.train.epochs=0 is not allowed"),
+    ],
+)
+def test_a_wrong_override_is_one_clear_line(override: str, message: str) -> None:
+    with pytest.raises(CharlmError, match=message) as caught:
+        load_config(BASE, [override])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("field", "value"), [("seed", True), ("seed", "1"), ("model.dropout", [])])
+def test_a_value_of_the_wrong_type_is_refused(field: str, value: object) -> None:
+    with pytest.raises(CharlmError, match=f"config.{field}.* has the wrong type"):
+        load_config(BASE, {field: value})
+
+
+@pytest.mark.parametrize(
+    ("layers", "field"),
+    [
+        (("self_attention",), "embedding_size"),
+        (("lstm", "self_attention"), "hidden_size"),
+        (("self_attention", "lstm", "self_attention"), "hidden_size"),
+    ],
+)
+def test_a_width_that_cannot_be_turned_in_pairs_is_refused(
+    layers: tuple[str, ...], field: str
+) -> None:
+    changes: dict[str, object] = {"position": "rotary", "embedding_size": 8, "hidden_size": 8}
+    make_model_config(*layers, **changes)
+    with pytest.raises(ValueError, match=f"config.model.{field}=7 .*must be even"):
+        make_model_config(*layers, **(changes | {field: 7}))
+
+
+def test_from_dict_refuses_missing_and_unknown_fields() -> None:
+    values = load_config(BASE).to_dict()
+    del values["data"]["corpus"]
+    with pytest.raises(CharlmError, match=r"config.data.corpus is missing"):
+        Config.from_dict(values)
+    values = load_config(BASE).to_dict() | {"sed": 1}
+    with pytest.raises(CharlmError, match=r"did you mean config\.seed"):
+        Config.from_dict(values)
+
+
+def test_a_config_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        load_config(BASE).seed = 2  # type: ignore[misc]
+
+
+def test_a_file_anywhere_may_import_the_shipped_base(tmp_path: Path) -> None:
+    folder = tmp_path / "configs"
+    folder.mkdir()
+    (folder / "helper.py").write_text("LENGTH = 17\n")
+    mine = folder / "mine.py"
+    mine.write_text(
+        "from configs import base, helper\n"
+        "def get_config(corpus):\n"
+        "    config = base.get_config()\n"
+        "    config.data.corpus = corpus\n"
+        "    config.data.sequence_length = helper.LENGTH\n"
+        "    return config\n"
+    )
+    config = load_config(f"{mine}:a:b.txt")
+    assert (config.data.corpus, config.data.sequence_length) == ("a:b.txt", 17)
+    assert not any(name.split(".")[0] == "configs" for name in sys.modules)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = 1", "defines no function get_config"),
+        ("def get_config(:", "SyntaxError"),
+        ("import nothing_of_that_name", "ModuleNotFoundError"),
+        ("def get_config(): return {}", "returned dict"),
+        ("def get_config(): 1 / 0", "ZeroDivisionError"),
+        ("def get_config(path): pass", "needs an argument"),
+    ],
+)
+def test_a_broken_file_is_one_clear_line(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "broken.py"
+    file.write_text(text)
+    with pytest.raises(CharlmError, match=message) as caught:
+        load_config(str(file))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_name_lists_the_shipped_ones() -> None:
+    for spec in ("tutorail", "no/such/file.py", "no/such"):
+        with pytest.raises(CharlmError, match=", quickstart, "):
+            load_config(spec)
+    with pytest.raises(CharlmError, match="takes no argument"):
+        load_config("tutorial:x")
+
+
+def test_every_field_of_a_config_pastes_back_as_an_override() -> None:
+    config = load_config("tutorial", {"model.layers": ("lstm", "gru")})
+    texts = [f"{field}={value}" for field, value in config.flatten().items()]
+    assert load_config(BASE, texts) == config
+
+
+@pytest.mark.parametrize(
+    "argument", ["src/**/*.py", "program.py", "a/.pyenv/text.txt", "C:x", "two\nlines", "a:b"]
+)
+def test_the_argument_may_look_like_a_file(argument: str, tmp_path: Path) -> None:
+    assert load_config(f"my_text:{argument}").data.corpus == argument
+    folder = tmp_path / ".pyenv"
+    folder.mkdir()
+    mine = folder / "mine.py"
+    mine.write_text((Path(BASE).parent / "my_text.py").read_text())
+    assert load_config(f"{mine}:{argument}").data.corpus == argument
+
+
+def test_a_default_workdir_is_named_after_config_and_argument() -> None:
+    assert config_name("tutorial") == "tutorial"
+    assert config_name("my_text:books/My book, 2nd.txt") == "my_text-My-book-2nd"
+    assert config_name("my_text:src/**/*.py") == "my_text"

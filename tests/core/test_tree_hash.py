@@ -1,0 +1,54 @@
+"""A hash of a whole state: equal for equal bits, different for any other."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from charlm_jax.core.tree_hash import hash_text, state_hash
+
+TREE = {
+    "a": np.linspace(-1, 1, 60, dtype=np.float32).reshape(3, 20),
+    "b": (np.arange(7, dtype=np.int32), np.array([True, False]), np.float32(0.5)),
+    "c": np.arange(9, dtype=np.uint8),
+    "d": jnp.linspace(0, 1, 5, dtype=jnp.bfloat16),
+}
+HASH = jax.jit(state_hash)
+
+
+def _hash(tree: object) -> str:
+    return hash_text(np.asarray(HASH(tree)))
+
+
+@pytest.mark.core
+def test_equal_trees_have_equal_hashes_jitted_or_not() -> None:
+    copy = jax.tree.map(np.copy, TREE)
+    assert _hash(TREE) == _hash(copy) == hash_text(np.asarray(state_hash(TREE)))
+    assert len(_hash(TREE)) == 16 and int(_hash(TREE), 16) >= 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_any_flipped_bit_changes_the_hash(data: st.DataObject) -> None:
+    leaves, structure = jax.tree.flatten(jax.tree.map(np.array, TREE))
+    index = data.draw(st.integers(0, len(leaves) - 1))
+    leaf = leaves[index]
+    is_bool = leaf.dtype == bool
+    raw = bytearray(leaf.tobytes())
+    place = data.draw(st.integers(0, len(raw) - 1))
+    raw[place] ^= 1 if is_bool else 1 << data.draw(st.integers(0, 7))
+    leaves[index] = np.frombuffer(bytes(raw), leaf.dtype).reshape(leaf.shape)
+    assert _hash(jax.tree.unflatten(structure, leaves)) != _hash(TREE)
+
+
+def test_where_a_value_stands_counts() -> None:
+    hashes = [
+        _hash({"a": np.array([1.0, 2.0], np.float32), "b": np.zeros(2, np.float32)}),
+        _hash({"a": np.array([2.0, 1.0], np.float32), "b": np.zeros(2, np.float32)}),
+        _hash({"a": np.zeros(2, np.float32), "b": np.array([1.0, 2.0], np.float32)}),
+        _hash({"a": np.array([1.0, 2.0], np.float32), "b": -np.zeros(2, np.float32)}),
+        _hash({"a": np.array([1.0, 2.0], np.float32)}),
+    ]
+    assert len(set(hashes)) == len(hashes)

@@ -1,0 +1,83 @@
+"""Splits: every character where it belongs, and a text too short is told what would do."""
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from charlm_jax.core.errors import CharlmError
+from charlm_jax.data.splits import SplitRule, size, split_text
+
+TAIL = SplitRule("tail", valid_fraction=0.1, test_fraction=0.0, blocks=1, guard=0)
+
+
+@given(
+    characters=st.integers(2, 5000),
+    rule=st.builds(
+        SplitRule,
+        kind=st.sampled_from(["tail", "interleaved", "none"]),
+        valid_fraction=st.floats(0.001, 0.7),
+        test_fraction=st.sampled_from([0.0, 0.05, 0.29]),
+        blocks=st.integers(1, 12),
+        guard=st.integers(0, 50),
+    ),
+    length=st.integers(1, 400),
+)
+def test_a_split_fits_the_text_or_names_the_smallest_that_would_do(
+    characters: int, rule: SplitRule, length: int
+) -> None:
+    try:
+        parts = split_text(characters, rule, sequence_length=length)
+    except CharlmError as error:
+        smallest = int(str(error).split("a text of ")[1].split()[0])
+        assert smallest > characters
+        split_text(smallest, rule, sequence_length=length)
+        with pytest.raises(CharlmError):
+            split_text(smallest - 1, rule, sequence_length=length)
+        return
+    held_out = {"none": set(), "tail": {"valid"}, "interleaved": {"valid"}}[rule.kind]
+    held_out |= {"test"} if held_out and rule.test_fraction else set()
+    assert set(parts) == {"train"} | held_out
+    stretches = sorted((s for part in parts.values() for s in part), key=lambda s: s.start)
+    assert all(len(stretch) for stretch in stretches)
+    assert stretches[0].start == 0 and stretches[-1].stop == characters
+    guard = rule.guard if rule.kind == "interleaved" else 0
+    assert all(a.stop + guard == b.start for a, b in itertools.pairwise(stretches))
+    assert max(map(len, parts["train"])) > length
+    for name in held_out:
+        fraction = rule.valid_fraction if name == "valid" else rule.test_fraction
+        sections = rule.blocks if rule.kind == "interleaved" else 1
+        assert len(parts[name]) == sections
+        assert size(parts[name]) == pytest.approx(characters * fraction, abs=2 * sections)
+
+
+def test_interleaved_holds_out_the_middle_of_every_section() -> None:
+    rule = SplitRule("interleaved", valid_fraction=0.1, test_fraction=0.0, blocks=2, guard=5)
+    assert split_text(200, rule, sequence_length=4) == {
+        "train": (range(0, 40), range(60, 140), range(160, 200)),
+        "valid": (range(45, 55), range(145, 155)),
+    }
+
+
+def test_eighty_ten_ten() -> None:
+    parts = split_text(1000, TAIL._replace(test_fraction=0.1), sequence_length=4)
+    assert parts == {
+        "train": (range(0, 800),),
+        "valid": (range(800, 900),),
+        "test": (range(900, 1000),),
+    }
+
+
+@pytest.mark.core
+def test_tiny_shakespeare_is_cut_where_others_cut_it() -> None:
+    parts = split_text(1_115_394, TAIL, sequence_length=40)
+    assert {name: size(part) for name, part in parts.items()} == {
+        "train": 1_003_854,
+        "valid": 111_540,
+    }
+
+
+def test_an_unknown_kind_lists_the_known() -> None:
+    with pytest.raises(CharlmError, match="tail, interleaved, none"):
+        split_text(100, TAIL._replace(kind="head"), sequence_length=4)

@@ -1,0 +1,428 @@
+"""The study of scale factors: its settings, its answer, and the whole of it on tiny runs."""
+
+import functools
+import itertools
+import json
+import shutil
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
+
+from charlm_jax.analysis.calibration import Bin, crossing
+from charlm_jax.analysis.memorization import Copy
+from charlm_jax.analysis.text_quality import Judgement
+from charlm_jax.core.errors import CharlmError
+from charlm_jax.evaluation.bootstrap import Interval
+from charlm_jax.inference.run import load_run
+from charlm_jax.storage.checkpoint import Checkpoints
+from charlm_jax.storage.workdir import Workdir
+from charlm_jax.training.loop import train_and_evaluate
+from experiments.scale_factor.__main__ import figures as pictures
+from experiments.scale_factor.__main__ import main
+from experiments.scale_factor.answer import answer
+from experiments.scale_factor.measures import (
+    GRID_A,
+    Findings,
+    HeldOut,
+    Text,
+    build_human,
+    measure_run,
+    name_runs,
+)
+from experiments.scale_factor.page import page, snippets
+from experiments.scale_factor.settings import AS_IT_IS, Draws, Setting, load_settings
+from tests.conftest import make_tiny_config
+
+SCALES = (0.5, 1.0, 1.5, 2.0)
+DRAWS = Draws("the isle", 4, 60, 0)
+
+
+def _near(mean: float, half: float = 0.01) -> Interval:
+    return Interval(mean, mean - half, mean + half)
+
+
+def _judgement(*, valid: float, repeated: float, excess: float, copy: int = 0) -> Judgement:
+    shares = {
+        "distinct_6grams": 0.9,
+        "distinct_word_bigrams": 0.9,
+        "compressed_bits_per_char": 4.0,
+        "copied": copy / 1000,
+        "longest_copy_characters": float(copy),
+    }
+    return Judgement(
+        samples=4,
+        characters=60,
+        word_validity=_near(valid),
+        repeated=_near(repeated),
+        divergence_bits=_near(0.9 - excess),
+        excess_bits=_near(excess),
+        longest_copy=Copy(0, 3, copy, 1234) if copy else None,
+        **{name: _near(value) for name, value in shares.items()},
+    )
+
+
+def _text(setting: Setting, judgement: Judgement) -> Text:
+    samples = ["and the sea, and the sea was high.\n" * 2] * 4
+    nats = 1.5 / max(setting.scale, 0.1)
+    entropy_ST = nats + np.linspace(-0.1, 0.1, 240).reshape(4, 60)
+    return Text(setting, samples, judgement, _near(nats), _near(nats + 0.01), entropy_ST)
+
+
+def _findings(calibrated: float = 0.8, even: Interval | None = None) -> Findings:
+    judgements = [
+        _judgement(valid=0.3, repeated=0.0, excess=0.7),
+        _judgement(valid=0.8, repeated=0.01, excess=0.31),
+        _judgement(valid=0.95, repeated=0.02, excess=0.3, copy=30),
+        _judgement(valid=0.96, repeated=0.4, excess=0.5, copy=25),
+    ]
+    texts = [
+        _text(Setting("scale", scale, 0, 1.0, 0.0), judgement)
+        for scale, judgement in zip(SCALES, judgements, strict=True)
+    ]
+    texts.append(_text(Setting("top_k", 1.0, 5, 1.0, 0.0), judgements[1]))
+    held_out = HeldOut(
+        characters=5_000,
+        loss=_near(1.4),
+        least_loss=_near(1.35),
+        calibrated=_near(calibrated),
+        loss_A=1.35 + np.log(GRID_A / calibrated) ** 2,
+        entropy_A=1.35 + np.log(GRID_A / calibrated) ** 2 - 2 * np.log(GRID_A / calibrated),
+        bins=[Bin(p, _near(p, p / 10), 10.0) for p in (0.01, 0.1, 0.9)],
+        least_loss_N=np.full(5_000, 1.35),
+    )
+    human = _text(AS_IT_IS, _judgement(valid=0.96, repeated=0.02, excess=0.0, copy=20))
+    return Findings("isle, checkpoint 7", held_out, human, texts, even)
+
+
+def test_the_answer_says_what_the_numbers_say() -> None:
+    words = "\n".join(answer(_findings(even=Interval(1.1, 1.0, 1.2))))
+    assert "least at scale 0.800 [0.790, 0.810]: the model is too sure of itself" in words
+    assert "1.3500 nats per character there, and 1.4000 at scale 1" in words
+    assert "1.3500 nats per character, at scale 1.100 [1.000, 1.200]" in words
+    assert "drawn at scale 1.5 (temperature 0.667): its" in words
+    assert "diverge by 0.300 [0.290, 0.310] bits more than the two do among themselves" in words
+    assert "on average; not clearly farther: 1." in words
+    assert "a human's (0.960 [0.950, 0.970]) from scale 1.5 on" in words
+    assert "repeats itself more than a human's (0.020 [0.010, 0.030]) from scale 2 on" in words
+    assert "Recommended for text like the book's: scale 1.5 (temperature 0.667), with 95%" in words
+    assert "At scale 1 (temperature 1) it is 80% of the words" in words
+    assert "At scale 2 (temperature 0.5) it is 96% of the words" in words
+    assert "top_k 5, 0.310 [0.300, 0.320] bits" in words
+    assert "The longest copy, 30 characters at scale 1.5 (temperature 0.667), stands" in words
+    assert "character 1,234: ' the sea, and the sea was high.'"[:40] in words
+
+
+@pytest.mark.parametrize(
+    ("calibrated", "says"),
+    [(0.8, ": the model is too sure"), (1.005, "is not shown to be"), (1.3, "is not as sure")],
+)
+def test_the_verdict_on_how_sure_a_model_is(calibrated: float, says: str) -> None:
+    words = "\n".join(answer(_findings(calibrated)))
+    assert says in words
+    assert "At none of the scales between those that were tried" in words
+
+
+def test_what_little_text_does_not_say() -> None:
+    found = _findings()
+    is_open = Interval(0.8, -np.inf, np.inf)
+    words = "\n".join(answer(found._replace(held_out=found.held_out._replace(calibrated=is_open))))
+    assert "least at scale 0.800: so little text does not say how far that is from 1." in words
+    texts = [
+        text._replace(judgement=text.judgement._replace(excess_bits=_near(place / 100, 0.5)))
+        for place, text in enumerate(found.texts)
+    ]
+    words = "\n".join(answer(found._replace(texts=texts)))
+    assert (
+        "at scale 0.5 (temperature 2): its" in words and "not clearly farther: 1, 1.5, 2." in words
+    )
+    assert "Nothing is recommended: so little text does not tell these scales apart." in words
+    words = "\n".join(answer(found._replace(texts=found.texts[2:3])))
+    assert "Nothing is recommended: there is no other scale to set this one beside." in words
+
+
+def test_what_holds_at_some_scales_is_said_of_these_alone() -> None:
+    found = _findings()
+    valid = (0.97, None, 0.97, 0.3)
+    texts = [
+        text._replace(judgement=text.judgement._replace(word_validity=share and _near(share)))
+        for text, share in zip(found.texts, valid, strict=False)
+    ]
+    words = "\n".join(answer(found._replace(texts=texts)))
+    assert "a human's (0.960 [0.950, 0.970]) at scale 0.5, 1.5;" in words
+    assert "At scale 1 (temperature 1) it is no whole word and 90% of the 6-grams distinct" in words
+
+
+def test_runs_of_one_name_are_told_apart(trained: Path, tmp_path: Path) -> None:
+    twin = tmp_path / trained.name
+    shutil.copytree(trained, twin)
+    runs = [load_run(folder) for folder in (trained, twin)]
+    names = name_runs(runs)
+    assert names == [f"{run.workdir}, checkpoint {run.checkpoint}" for run in runs]
+    assert name_runs(runs[:1]) == [f"tiny, checkpoint {runs[0].checkpoint}"]
+
+
+def test_the_page_and_its_figures(tmp_path: Path) -> None:
+    findings = [_findings(), _findings(1.3, Interval(1.1, 1.0, 1.2))]
+    files = [
+        pictures.save_picture(findings, tmp_path / "scale_factor.png", about="4 samples"),
+        pictures.save_reliability(findings, tmp_path / "reliability.png"),
+    ]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in files)
+    written = page(findings, files, draws=DRAWS, command="python x")
+    rows = [line for line in written.splitlines() if line.startswith("| scale ")]
+    assert len(rows) == 2 * len(SCALES)
+    assert all(row.count("|") == 14 for row in rows)
+    for scale, row in zip(2 * SCALES, rows, strict=True):
+        assert row.startswith(f"| scale {scale:g} (temperature {1 / scale:.3g})")
+    human = next(line for line in written.splitlines() if line.startswith("| human "))
+    assert human.endswith("| 1.500 [1.490, 1.510] | 1.510 [1.500, 1.520] | 1.4000 |")
+    assert "![scale factor](scale_factor.png)" in written
+    columns = snippets(findings[0], DRAWS.prompt).splitlines()
+    assert columns[0].split("  ")[0] == "scale 0.5" and "scale 1.5" in columns[0]
+    assert columns[2].startswith("the isleand the sea, and the sea was")
+
+
+def test_the_shipped_sweep_has_the_textbooks_scales_and_as_many_of_each_policy() -> None:
+    draws, settings = load_settings("sweeps/scale_factor", ["samples=7"])
+    assert draws == Draws("The island", 7, 500, 0)
+    assert [setting.varied for setting in settings] == ["scale"] * 11
+    assert {0.5, 1.0, 2.0} < {setting.scale for setting in settings}
+    _, settings = load_settings("sweeps/scale_factor:policies")
+    names = [setting.varied for setting in settings]
+    assert {name: names.count(name) for name in names} == dict.fromkeys(Setting._fields[1:], 11)
+    assert all(setting.scale == 1.0 for setting in settings if setting.varied != "scale")
+
+
+@pytest.mark.parametrize(
+    ("spec", "overrides", "says"),
+    [
+        ("quickstart", [], "no sweep of drawing"),
+        ("sweeps/scale_factor:x", [], "name one of scales, policies"),
+        ("sweeps/scale_factor", ["sampels=3"], "config.sampels"),
+        ("sweeps/scale_factor", ["samples=3"], "samples=3 is not allowed: it must lie in .4, "),
+        ("sweeps/scale_factor", ["seed=-1"], "seed=-1 is not allowed"),
+        ("sweeps/scale_factor", ["scale=2"], "varies config.scale: leave it out"),
+    ],
+    ids=["training", "argument", "misspelt", "samples", "seed", "varied"],
+)
+def test_settings_that_cannot_be_read(spec: str, overrides: list[str], says: str) -> None:
+    with pytest.raises(CharlmError, match=says):
+        load_settings(spec, overrides)
+
+
+def test_what_is_set_for_all_settings_is_named() -> None:
+    _, settings = load_settings("sweeps/scale_factor", ["top_k=3", "min_p=0.1"])
+    assert settings[5].name == "scale 1 (temperature 1), top_k 3, min_p 0.1"
+    found = _findings()
+    texts = [text._replace(setting=text.setting._replace(top_k=3)) for text in found.texts[:4]]
+    truncated = page([found._replace(texts=texts)], [], draws=DRAWS, command="python x")
+    assert "drawn at scale 1.5 (temperature 0.667), top_k 3: its" in truncated
+    (row,) = (line for line in truncated.splitlines() if line.startswith("| scale 1 "))
+    assert row.endswith("|  |")  # the held-out loss is that without a truncation
+
+
+def test_a_point_that_varies_something_else(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    shipped = Path("configs/sweeps/scale_factor.py").read_text(encoding="utf-8")
+    file.write_text(shipped.replace('{"scale": scale}', '{"seed": scale}'), encoding="utf-8")
+    with pytest.raises(CharlmError, match="must vary one of scale, top_k, top_p, min_p"):
+        load_settings(str(file))
+
+
+FLAGS = ["--config.samples=4", "--config.characters=40", "--config.prompt=abca"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that has learned something of a text with chance in it, with two checkpoints."""
+    changes = {
+        "data.corpus": "synthetic:reach=2,symbols=4,copy=0.6,characters=3000,seed=1",
+        "optimizer.learning_rate": 0.05,
+        "train.epochs": 6,
+        "split.valid_fraction": 0.4,
+    }
+    folder = tmp_path_factory.mktemp("trained") / "tiny"
+    train_and_evaluate(make_tiny_config(**changes), folder)
+    return folder
+
+
+POINTS = """def sweep():
+    scales = [{"scale": scale} for scale in (0.5, 1.0, 1.5, 2.0)]
+    return [*scales, {"top_k": 1}, {"top_p": 0.9}, {"min_p": 0.3}]
+"""
+
+
+@pytest.fixture(scope="module")
+def settings_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped sweep with other points."""
+    file = tmp_path_factory.mktemp("settings") / "mine.py"
+    shipped = Path("configs/sweeps/scale_factor.py").read_text(encoding="utf-8")
+    file.write_text(shipped.partition("def sweep")[0] + POINTS, encoding="utf-8")
+    return file
+
+
+def test_the_whole_study_of_two_checkpoints(
+    trained: Path, settings_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps = Checkpoints(Workdir(trained).checkpoints).steps()
+    workdirs = [f"--workdir={trained}@{step}" for step in steps]
+    command = [*workdirs, f"--config={settings_file}", *FLAGS]
+    assert main([*command, f"--out={tmp_path / 'out'}"]) == 0
+    assert f"## tiny, checkpoint {steps[-1]}" in capsys.readouterr().out
+    results = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
+    drawn = json.loads((tmp_path / "out" / "samples.json").read_text(encoding="utf-8"))
+    assert len(steps) > 1
+    for step, found, texts in zip(steps, results["runs"], drawn.values(), strict=True):
+        own = load_run(trained, checkpoint=step)
+        evaluation, _ = own.evaluate(mode="stream")
+        assert found["held_out"]["loss"]["mean"] == pytest.approx(evaluation.loss_nats, abs=1e-5)
+        draw = functools.partial(own.draw, "abca", characters=40, samples=4, seed=0)
+        for name, want in {
+            "scale 1.5 (temperature 0.667)": draw(scales=[1.5]),
+            "top_k 1": draw(scales=[1.0], top_k=1),
+            "top_p 0.9": draw(scales=[1.0], top_p=0.9),
+            "min_p 0.3": draw(scales=[1.0], min_p=0.3),
+        }.items():
+            assert texts[name] == ["".join(pieces) for pieces in zip(*want, strict=True)]
+        assert len({*map(tuple, texts.values())}) == len(texts)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        *("README.md", "results.json", "samples.json"),
+        *("scale_factor.png", "reliability.png", "entropy_by_place.png"),
+    }
+
+
+def _losses_and_entropies(logits_NV: np.ndarray, ids_N: np.ndarray) -> tuple[np.ndarray, ...]:
+    log_p_NV = log_softmax(logits_NV, axis=1)
+    return -log_p_NV[np.arange(len(ids_N)), ids_N], -(np.exp(log_p_NV) * log_p_NV).sum(axis=1)
+
+
+def test_the_numbers_are_those_of_the_logits(trained: Path, settings_file: Path) -> None:
+    run = load_run(trained)
+    draws, settings = load_settings(str(settings_file), ["samples=4", "characters=40"])
+    draws = draws._replace(prompt="abca")
+    human = build_human(run, draws, "valid")
+    found = measure_run("tiny", run, draws, settings, human, split="valid")
+
+    def logits_of(text: str) -> tuple[np.ndarray, np.ndarray]:
+        """Of all characters but the first."""
+        ids_T = run.vocabulary.encode(text).astype(np.int32)
+        state = run.model.initial_state(1, 8)
+        logits_BTV, _ = run.model.apply(run.params, jnp.asarray(ids_T[None, :-1]), state)
+        return np.asarray(logits_BTV[0], np.float64), ids_T[1:]
+
+    entropy_AS = []
+    for text in [*found.of("scale"), found.human]:
+        is_human = text is found.human
+        before = human.before if is_human else ["abca"] * 4
+        read = [logits_of(a + b) for a, b in zip(before, text.samples, strict=True)]
+        own = [(logits_NV[3:], ids_N[3:]) for logits_NV, ids_N in read]
+        surprisals = [_losses_and_entropies(*pair)[0].mean() for pair in own]
+        entropies = [_losses_and_entropies(text.setting.scale * x, ids)[1].mean() for x, ids in own]
+        assert text.surprisal.mean == pytest.approx(np.mean(surprisals), abs=1e-4)
+        assert text.entropy.mean == pytest.approx(np.mean(entropies), abs=1e-4)
+        by_place = [found.mean for found in text.entropy_by_place(10)]
+        assert len(by_place) == 4 and np.mean(by_place) == pytest.approx(text.entropy.mean)
+        entropy_AS += [] if is_human else [entropies]
+
+    dataset = run.dataset()
+    (part,) = dataset.part("valid")
+    logits_NV, ids_N = logits_of(dataset.corpus.text[part.start - 1 : part.stop])
+
+    def loss_at(scale: float) -> float:
+        return float(_losses_and_entropies(scale * logits_NV, ids_N)[0].mean())
+
+    least = minimize_scalar(loss_at, bounds=(0.3, 3.0), method="bounded", options={"xatol": 1e-6})
+    held_out = found.held_out
+    assert held_out.calibrated.mean == pytest.approx(least.x, rel=1e-3)
+    assert held_out.least_loss.mean == pytest.approx(least.fun, abs=2e-6)
+    for scale in (0.21, 0.5, 1.0, 1.03, 2.0, 4.9):
+        assert held_out.loss_at(scale) == pytest.approx(loss_at(scale), abs=1e-5)
+    least_N, _ = _losses_and_entropies(least.x * logits_NV, ids_N)
+    expected = crossing(
+        np.array([0.5, 1.0, 1.5, 2.0]),
+        np.array(entropy_AS).T - least.fun,
+        block=1,
+        others_M=least_N,
+    )
+    assert found.even == pytest.approx(expected, abs=1e-3)
+
+
+def test_human_text_is_held_out_and_what_stands_before_it_too(
+    trained: Path, text_file: Path, tmp_path: Path
+) -> None:
+    names = ["".join(pair) for pair in itertools.product("abcdefgh", repeat=2)]
+    text = " ".join(f"{kind}{name}" for kind in "tv" for name in names for _ in range(20))
+    text_file.write_text(text, encoding="utf-8")
+    changes = {"data.corpus": str(text_file), "split.valid_fraction": 0.5, "train.max_steps": 1}
+    train_and_evaluate(make_tiny_config(**changes), tmp_path / "run")
+    run = load_run(tmp_path / "run")
+    human = build_human(run, Draws("tab", 6, 50, 0), "valid")
+    (part,) = run.dataset().part("valid")
+    held_out = text[part.start : part.stop]
+    for before, sample in zip(human.before, human.judge.others, strict=True):
+        assert len(before) == 3 and len(sample) == 50 and before + sample in held_out
+    assert all(sample in held_out for sample in human.judge.reference)
+    assert {word[0] for word in human.judge.words} == {"t"}
+    found = human.judge.human.word_validity
+    assert found is not None and found.mean == 0
+
+
+def test_the_star_is_where_human_text_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures: list[Figure] = []
+    monkeypatch.setattr(pictures, "save_figure", lambda figure, path: figures.append(figure))
+    found = _findings()
+    pictures.save_picture([found], tmp_path / "x.png", about="")
+    left = figures[0].axes[0]
+    stars = [line for line in left.lines if line.get_marker() == "*"]
+    human = found.human.judgement
+    assert human.word_validity is not None
+    (star,) = stars
+    xs, ys = star.get_data()
+    assert (xs[0], ys[0]) == (human.distinct_6grams.mean, human.word_validity.mean)
+    assert left.get_xlabel().startswith("diversity") and left.get_ylabel().startswith("validity")
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--workdir=nowhere"], "nowhere"),
+        (["--workdir=RUN", "--temperature=2"], "unknown argument --temperature"),
+        (["--workdir=RUN", "--split=test"], "test"),
+        (["--workdir=RUN", "--config.samples=1000"], "has room for"),
+        (["--workdir=RUN", "--config.samples=3"], "samples=3 is not allowed"),
+        (["--workdir=RUN@7"], "7"),
+        (["--workdir=RUN", "--out=docs/sequence_length"], "is not of this study"),
+        (["--workdir=RUN", "--out=OTHERS"], "OTHERS/results.json is not of this study"),
+        (["--workdir=RUN", "--out=OTHERS/results.json"], "is not a folder: choose another"),
+        (["--workdir=RUN", "--out="], "--out is an empty text"),
+        (["--workdir=RUN", "--workdir=RUN@best"], "a run is named twice"),
+    ],
+    ids=[
+        *("run", "flag", "split", "much", "little", "checkpoint", "page"),
+        *("results", "file", "empty", "twice"),
+    ],
+)
+def test_mistakes_are_told_in_a_line(
+    trained: Path,
+    flags: list[str],
+    says: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "OTHERS").mkdir()
+    (tmp_path / "OTHERS" / "results.json").write_text("mine")
+    places = {"RUN": str(trained), "OTHERS": str(tmp_path / "OTHERS")}
+    typed = [functools.reduce(lambda text, x: text.replace(*x), places.items(), f) for f in flags]
+    try:
+        status = main(typed)
+    except SystemExit as stop:
+        status = int(str(stop.code))
+    printed = capsys.readouterr().err
+    assert status == 2 and says in printed.splitlines()[-1]
+    assert len(printed.splitlines()) == 1
+    assert (tmp_path / "OTHERS" / "results.json").read_text() == "mine"

@@ -1,0 +1,148 @@
+"""What a notebook uses: the README's example as it stands, and what it promises."""
+
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import charlm_jax
+from charlm_jax.core.errors import CharlmError
+from charlm_jax.data.corpora import list_corpora
+from charlm_jax.sampling.policies import build_policy
+from tests.conftest import ROOT, compiled_programs, make_tiny_config
+
+README = ROOT / "README.md"
+
+
+def test_the_example_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if any(row.name == "shakespeare" and row.state != "installed" for row in list_corpora()):
+        pytest.skip("the plays of Shakespeare are not installed")
+    (example,) = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(compile(example, str(README), "exec"), names)
+    assert isinstance(names["run"], charlm_jax.Run)
+    assert (tmp_path / "runs" / "first" / "metrics.jsonl").is_file()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> charlm_jax.Run:
+    return charlm_jax.train(make_tiny_config(), tmp_path_factory.mktemp("api") / "run", quiet=True)
+
+
+def test_training_gives_the_run_and_the_same_call_picks_it_up(
+    run: charlm_jax.Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    again = charlm_jax.train(make_tiny_config(), run.workdir)
+    assert again.checkpoint == run.checkpoint and again.config == run.config
+    loaded = charlm_jax.load_run(run.workdir, checkpoint=19)
+    assert loaded.checkpoint == 19 and loaded.vocabulary == run.vocabulary
+    assert "Array" not in repr(run)  # weights would fill a notebook's screen
+    assert capsys.readouterr().err == ""
+
+
+def test_text_is_generated_as_it_is_drawn(run: charlm_jax.Run) -> None:
+    text = run.generate("ab", characters=40, scale=2.0, seed=3)
+    assert len(text) == 40 and set(text) <= set(run.vocabulary.symbols)
+    assert run.generate("ab", characters=12, scale=2.0, seed=3) == text[:12]
+    drawn = run.draw("ab", characters=40, scales=[0.5, 2.0], samples=1, seed=3)
+    assert "".join(piece[1] for piece in drawn) == text
+    greedy = run.generate("ab", characters=40, scale=math.inf)
+    for told in ({"top_k": 1}, {"top_p": 0.0}, {"min_p": 1.0}):
+        assert run.generate("ab", characters=40, **told) == greedy
+    assert run.generate("ab", characters=40, scale=2.0, seed=3, top_k=10**9, top_p=1) == text
+    with pytest.raises(CharlmError, match="the prompt is empty"):
+        run.generate("")
+    with pytest.raises(CharlmError, match="scales is empty: name at least one"):
+        run.draw("ab", characters=1, scales=[], samples=1, seed=0)
+    with pytest.raises(CharlmError, match="num=0 is not allowed"):
+        run.draw("ab", characters=1, scales=[1.0], samples=0, seed=0)
+
+
+def test_a_text_ends_before_the_first_stop_string(run: charlm_jax.Run) -> None:
+    text = run.generate("ab", characters=40, seed=3)
+    for stop in (text[20:23], text[:1], text[-2:]):
+        ended = run.generate("ab", characters=40, seed=3, stop=[stop])
+        assert ended == text[: text.index(stop)]
+        assert run.generate("ab", characters=40, seed=3, stop=[stop, text[5:8]]) == min(
+            ended, text[: text.index(text[5:8])], key=len
+        )
+    assert run.generate("ab", characters=40, seed=3, stop=["ab" * 21]) == text
+    with pytest.raises(CharlmError, match="stop='@' has the character"):
+        run.generate("ab", stop=["@"])
+    with pytest.raises(CharlmError, match=r"write stop=\['ab'\]"):
+        run.generate("ab", stop="ab")
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("mode", ["carried", "window"])
+def test_a_text_that_goes_on_is_the_longer_one(run: charlm_jax.Run, mode: str) -> None:
+    told = {"mode": mode, "seed": 3}
+    drawn = run.draw("ab", characters=30, scales=[2.0], samples=2, **told)
+    _, whole = map("".join, zip(*drawn, strict=True))
+    policy = build_policy(scale=[2.0], keep_idle=True)
+    text = ""
+    for characters in (13, 0, 17):
+        pieces = run.go_on(
+            "ab" + text, characters=characters, policy=policy, sample=1, drawn=len(text), **told
+        )
+        text += "".join(pieces)
+    assert text == whole
+    with pytest.raises(CharlmError, match="the prompt is empty"):
+        run.go_on("", characters=3, policy=policy, **told)
+
+
+def test_texts_are_drawn_by_the_programs_that_are_there(run: charlm_jax.Run) -> None:
+    run.generate("ab", characters=20, top_k=2)
+    for mode, context in (("carried", None), ("window", 500)):
+        told = {"mode": mode, "context": context}
+        run.generate("abab", characters=20, top_k=2, seed=1, **told)
+        with compiled_programs() as programs:
+            run.generate("baba", characters=25, top_k=3, seed=2, **told)
+        assert not programs
+    with compiled_programs() as programs:  # which shows that one would be noticed
+        jax.jit(lambda x: x + 1)(1.0)
+    assert programs
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("rule", [{"mode": "stream"}, {"mode": "window", "context": 3}])
+def test_a_text_is_scored_character_by_character(run: charlm_jax.Run, rule: dict) -> None:
+    text = "abcdabcd" * 3
+    score = run.score(text, **rule)
+    assert score.characters == len(score.nll_N) == len(text) - 1
+    assert score.loss_nats == pytest.approx(score.nll_N.mean(), rel=1e-5)
+    assert score.bits_per_char == pytest.approx(score.loss_nats / math.log(2))
+    for end in (2, 7):  # what comes later does not count
+        np.testing.assert_allclose(run.score(text[:end], **rule).nll_N, score.nll_N[: end - 1])
+    assert run.score("ab@cd", unknown="drop").characters == 3
+    for wrong in ("", "a", "ab@"):
+        with pytest.raises(CharlmError):
+            run.score(wrong)
+
+
+def test_the_score_of_the_held_out_text_is_that_of_the_evaluation(run: charlm_jax.Run) -> None:
+    evaluation, nll_N = run.evaluate(mode="stream")
+    from charlm_jax.data.dataset import load_dataset
+
+    text = load_dataset(run.config).corpus.text
+    part = run.score(text[-301:])
+    np.testing.assert_allclose(part.nll_N, nll_N, atol=1e-6)
+    assert part.loss_nats == pytest.approx(evaluation.loss_nats)
+
+
+@pytest.mark.core
+def test_public_names_are_there_and_importing_them_waits_for_nothing() -> None:
+    for name in charlm_jax.__all__:
+        assert getattr(charlm_jax, name).__doc__
+    assert set(charlm_jax.__all__) <= set(dir(charlm_jax))
+    with pytest.raises(AttributeError, match="no attribute 'tarin'"):
+        _ = charlm_jax.tarin
+    script = "import sys, charlm_jax; print('jax' in sys.modules)"
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert ended.stdout == "False\n"

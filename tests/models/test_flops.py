@@ -1,0 +1,81 @@
+"""Operations are counted right: by formulas for the layers, and by hand for what surrounds them."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from charlm_jax.config.loading import load_config
+from charlm_jax.models.flops import forward_flops, product_flops, train_flops
+from charlm_jax.models.mixers import MIXERS
+from tests.conftest import make_model_config
+
+
+@pytest.mark.core
+def test_the_tutorials_operations() -> None:
+    model = load_config("tutorial").model
+    forward = 2 * (256 + 512) * (4 * 512) + 2 * 512 * 80
+    assert forward_flops(model, symbols=80, sequence_length=40) == forward == 3_227_648
+    assert train_flops(model, symbols=80, sequence_length=40) == 3 * forward
+
+
+def test_the_operations_of_attention() -> None:
+    # D = 8, two heads of 4, one of keys and values, F = 16 with a gate, T = 5, V = 3.
+    model = make_model_config(
+        "attention",
+        embedding_size=8,
+        hidden_size=8,
+        block="pre_norm",
+        heads=2,
+        kv_heads=1,
+        mlp="swiglu",
+        mlp_ratio=2.0,
+    )
+    projections = 2 * 8 * (8 + 4 + 4) + 2 * 8 * 8
+    products = 2 * 5 * 8 + 2 * 5 * 8
+    mlp = 3 * 2 * 8 * 16
+    forward = projections + products + mlp + 2 * 8 * 3
+    assert forward_flops(model, symbols=3, sequence_length=5) == forward
+
+
+# Of one layer with D = 5 and 6 units, T = 7.
+LAYERS = {
+    "lstm": 2 * (5 + 6) * 24,
+    "gru": 2 * (5 + 6) * 18,
+    "rnn": 2 * (5 + 6) * 6,
+    "mingru": 2 * 5 * 12,
+    "attention": 2 * 5 * 18 + 2 * 6 * 6 + 4 * 7 * 6,
+    "self_attention": 4 * 7 * 5,
+}
+
+
+@pytest.mark.parametrize("mixer", sorted(MIXERS))
+def test_the_operations_of_every_layer(mixer: str) -> None:
+    model = make_model_config(mixer, embedding_size=5, hidden_size=6)
+    width = 5 if mixer == "self_attention" else 6
+    expected = LAYERS[mixer] + 2 * width * 3
+    assert forward_flops(model, symbols=3, sequence_length=7) == expected
+
+
+def test_the_second_layer_reads_the_first() -> None:
+    model = make_model_config("lstm", "lstm", embedding_size=5, hidden_size=6)
+    forward = 2 * (5 + 6) * 24 + 2 * (6 + 6) * 24 + 2 * 6 * 3
+    assert forward_flops(model, symbols=3, sequence_length=5) == forward
+
+
+def test_loops_and_branches() -> None:
+    x = jnp.ones((4, 4))
+
+    def loop(x: jax.Array) -> jax.Array:
+        return jax.lax.fori_loop(0, 5, lambda _, y: jax.jit(jnp.dot)(y, x), x)
+
+    def branch(x: jax.Array) -> jax.Array:
+        return jax.lax.cond(x[0, 0] > 0, lambda: x @ x @ x, lambda: x @ x)
+
+    def endless(x: jax.Array) -> jax.Array:
+        return jax.lax.while_loop(lambda y: y[0, 0] < 9, lambda y: y @ x, x)
+
+    once = 2 * 4**3
+    assert product_flops(loop, x) == 5 * once  # its length is known, so it is a scan
+    assert product_flops(branch, x) == 2 * once
+    with pytest.raises(ValueError, match="unknown length"):
+        product_flops(endless, x)

@@ -1,0 +1,187 @@
+"""The figures of what happens inside a model: what they show, and where."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from charlm_jax.core.errors import CharlmError
+from charlm_jax.report.figures.attention_maps import save_attention_distances, save_attention_maps
+from charlm_jax.report.figures.base import attention_maps, gate_maps, save_figure, shown
+from charlm_jax.report.figures.gate_maps import save_gate_maps
+
+TEXT = "to be,\nor $x$"
+LONG = "words and more, " * 125
+
+
+def draw_weights(length: int, heads: int) -> np.ndarray:
+    """Causal rows of probabilities, (T, H, S)."""
+    weights_THS = np.random.default_rng(0).exponential(size=(length, heads, length))
+    weights_THS *= np.tril(np.ones((length, length)))[:, None, :]
+    return weights_THS / weights_THS.sum(axis=2, keepdims=True)
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """Figures, in place of their files."""
+    figures: list[Figure] = []
+
+    def keep(figure: Figure, path: Path | str) -> None:
+        figures.append(figure)
+
+    for module in (attention_maps, gate_maps):
+        monkeypatch.setattr(module, "save_figure", keep)
+    return figures
+
+
+def ticks(axis: Any) -> list[str]:
+    return [label.get_text() for label in axis.get_ticklabels()]
+
+
+def texts(path: Path) -> str:
+    # Letters are drawn as outlines; matplotlib keeps each text beside them as a comment.
+    return path.read_text(encoding="utf-8")
+
+
+def test_attention_maps_are_labelled(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "map.svg"
+    weights_THS = draw_weights(len(TEXT), 3)
+    save_attention_maps(weights_THS, TEXT, file, layer="layer 1", title="it reads “$x$”")
+    distance_H = attention_maps.mean_attention_distance(weights_THS)
+    for head, distance in enumerate(distance_H):
+        words = f"layer 1, head {head}: mean distance {distance:.1f} characters"
+        assert f"<!-- {words} -->" in texts(file)
+    for words in (
+        "it reads “$x$”",
+        "attention weight",
+        "character that is looked at",
+        "character that looks, read downwards",
+        "␣",
+        "⏎",
+    ):
+        assert f"<!-- {words} -->" in texts(file)
+
+
+def test_rows_look_and_columns_are_looked_at(drawn: list[Figure]) -> None:
+    weights_THS = draw_weights(len(TEXT), 2)
+    save_attention_maps(weights_THS, TEXT, "", layer="layer 0", title="")
+    maps = [axes for axes in drawn[0].axes if axes.images and axes.get_title()]
+    marks = [shown(symbol) for symbol in TEXT]
+    for head, axes in enumerate(maps):
+        (image,) = axes.images
+        ahead_TS = np.triu(np.ones((len(TEXT), len(TEXT)), bool), k=1)
+        np.testing.assert_array_equal(np.ma.getmaskarray(image.get_array()), ahead_TS)
+        np.testing.assert_array_equal(image.get_array().filled(0.0), weights_THS[:, head])
+        assert image.get_clim() == (0.0, 1.0) and axes.yaxis_inverted()
+        assert ticks(axes.xaxis) == ticks(axes.yaxis) == marks
+    assert len(maps) == 2
+
+
+@pytest.mark.parametrize(("length", "heads", "maps"), [(1, 1, 1), (300, 5, 5), (2, 9, 6)])
+def test_attention_maps_of_any_size_are_bounded(
+    length: int, heads: int, maps: int, drawn: list[Figure], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention_maps, "_MOST_HEADS", 6)
+    weights_THS = draw_weights(length, heads)
+    save_attention_maps(weights_THS, LONG[:length], "", layer="layer 0", title="")
+    assert max(drawn[0].get_size_inches()) < 25
+    assert len([axes for axes in drawn[0].axes if axes.get_title()]) == maps
+    words = " ".join(text.get_text() for text in drawn[0].texts)
+    assert ("the first 6 of 9 heads" in words) == (heads == 9)
+
+
+def test_characters_that_would_be_too_small_are_positions(drawn: list[Figure]) -> None:
+    save_attention_maps(draw_weights(300, 1), LONG[:300], "", layer="layer 0", title="")
+    save_gate_maps({}, {"hidden": np.ones((2000, 2))}, LONG, "", title="")
+    for figure, length in zip(drawn, (300, 2000), strict=True):
+        marks = ticks(figure.axes[0].xaxis)
+        assert len(marks) < 20 and {"0", str(length // 2 - 50 * (length == 300))} <= set(marks)
+        words = [text.get_text() for text in figure.texts] + [
+            axes.get_xlabel() for axes in figure.axes
+        ]
+        assert any(text.startswith("position of the character") for text in words)
+        assert max(figure.get_size_inches()) < 25
+
+
+def test_distances_stand_by_head_and_layer(tmp_path: Path, drawn: list[Figure]) -> None:
+    distances = {"layer 0": np.array([0.5, 2.25]), "layer 3": np.array([7.0])}
+    save_attention_distances(distances, 41, "", title="it reads")
+    (axes,) = drawn[0].axes
+    heights = [y for line in axes.lines[:2] for y in line.get_ydata()]
+    assert heights == [0.5, 2.25, 7.0]
+    assert ticks(axes.xaxis) == ["layer 0", "layer 3"]
+    assert [label.get_text() for label in axes.get_xticklabels(minor=True)] == ["0", "1", "0"]
+    assert axes.get_ylabel() == "mean attention distance, characters"
+    assert list(axes.lines[2].get_ydata()) == [10.0, 10.0]  # of equal weights, (41 - 1) / 4
+    assert axes.get_ylim()[1] > 10.0
+
+
+def test_distances_of_many_heads_are_bounded(drawn: list[Figure]) -> None:
+    distances = {f"layer {index}": np.arange(64.0) for index in range(12)}
+    save_attention_distances(distances, 100, "", title="")
+    assert max(drawn[0].get_size_inches()) < 25
+
+
+def test_a_unit_is_the_same_row_in_every_panel(drawn: list[Figure]) -> None:
+    random = np.random.default_rng(0)
+    gate_TH, cell_TH = random.random((len(TEXT), 9)), 3.0 * random.normal(size=(len(TEXT), 9))
+    save_gate_maps({"forget_gate": gate_TH}, {"cell": cell_TH}, TEXT, "", title="")
+    gate_axes, cell_axes = (axes for axes in drawn[0].axes if axes.get_title(loc="left"))
+    order_H = np.argsort(-cell_TH.mean(axis=0))
+    for axes, x_TH in ((gate_axes, gate_TH), (cell_axes, cell_TH)):
+        np.testing.assert_array_equal(axes.images[0].get_array(), x_TH.T[order_H])
+        assert ticks(axes.xaxis) == [shown(symbol) for symbol in TEXT]
+        assert axes.get_ylabel() == "9 units, greatest\nmean cell on top"
+    assert gate_axes.images[0].get_clim() == (0.0, 1.0)
+    low, high = cell_axes.images[0].get_clim()
+    assert low == -high == pytest.approx(-np.abs(cell_TH).max())
+
+
+def test_small_states_have_the_scale_from_minus_1_to_1(drawn: list[Figure]) -> None:
+    save_gate_maps({}, {"hidden": np.full((len(TEXT), 2), 0.1)}, TEXT, "", title="")
+    assert drawn[0].axes[0].images[0].get_clim() == (-1.0, 1.0)
+
+
+@pytest.mark.parametrize("units", [1, 64, 256, 1000])
+def test_every_row_is_as_high_as_the_next(units: int, drawn: list[Figure]) -> None:
+    save_gate_maps({}, {"hidden": np.ones((3, units))}, "abc", "", title="")
+    (figure,) = drawn
+    height = figure.axes[0].get_position().height * figure.get_size_inches()[1] * figure.dpi
+    assert 199 < height < 601
+    assert units > 600 or round(height, 3) % units == 0
+
+
+def test_gate_maps_are_labelled(tmp_path: Path) -> None:
+    ones_TH = np.ones((len(TEXT), 4))
+    file = tmp_path / "gates.svg"
+    save_gate_maps({"reset_gate": 0.5 * ones_TH}, {"candidate": ones_TH}, TEXT, file, title="it")
+    for words in ("it", "reset gate, 0.50 on average", "candidate", "character read", "⏎"):
+        assert f"<!-- {words} -->" in texts(file)
+
+
+def test_what_the_font_lacks_is_its_code_point(tmp_path: Path) -> None:
+    assert [shown(symbol) for symbol in "é\t\x01中🐍"] == ["é", "⇥", "1", "4e2d", "1f40d"]
+    text = "中🐍é\x01"
+    save_gate_maps({}, {"hidden": np.ones((len(text), 1))}, text, tmp_path / "a.png", title="")
+    assert (tmp_path / "a.png").stat().st_size > 1000  # and no warning, which would be an error
+
+
+@pytest.mark.parametrize("name", ["map.nope", "taken/map.png", "a\0b/map.png"])
+def test_a_figure_that_cannot_be_written_is_one_line(tmp_path: Path, name: str) -> None:
+    (tmp_path / "taken").write_text("a file, not a folder")
+    with pytest.raises(CharlmError, match=r"^cannot write the figure .*map") as failure:
+        save_figure(Figure(), f"{tmp_path}/{name}")
+    assert "\n" not in str(failure.value)
+
+
+def test_a_figure_that_fails_leaves_the_older_one(tmp_path: Path) -> None:
+    file = tmp_path / "map.png"
+    save_figure(Figure(), file)
+    before = file.read_bytes()
+    broken = Figure()
+    broken.text(0.5, 0.5, "$\\nonsense$")  # mathtext that cannot be read
+    with pytest.raises(CharlmError):
+        save_figure(broken, file)
+    assert file.read_bytes() == before

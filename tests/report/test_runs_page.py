@@ -1,0 +1,439 @@
+"""The page about runs: it says what was found, exactly, and nothing in it acts or calls out."""
+
+import re
+import shlex
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from charlm_jax.cli import main
+from charlm_jax.comparison.compare import compare
+from charlm_jax.comparison.findings import gather
+from charlm_jax.comparison.passages import PASSAGE, READ_BEFORE, choose_passage, choose_prompt
+from charlm_jax.comparison.run_facts import train_command
+from charlm_jax.comparison.scores import find_scores
+from charlm_jax.config.loading import load_config
+from charlm_jax.core.errors import CharlmError
+from charlm_jax.data.dataset import load_dataset
+from charlm_jax.inference.run import Run, load_run
+from charlm_jax.report.html.colours import LEVELS, contrast, difference, heat, on
+from charlm_jax.report.html.markup import Markup, element, escape
+from charlm_jax.report.html.page import Picture, Section, Table, write_page
+from charlm_jax.report.html.ticks import doubling_axis, linear_axis
+from charlm_jax.report.runs_page import describe, write_report
+from charlm_jax.training.loop import train_and_evaluate
+from tests.conftest import make_tiny_config
+
+HOSTILE = (
+    "</script><script>alert(1)</script> & <b title=\"x\" class='y'>&amp;\t\x07\x0b\x7f "
+    "\u202eabc\u202c שלום עולם! مرحبا é́ 👩\u200d🚀 你好，世界。\u2028\ufeff\ufffe\U0001ffff "
+    "]]> <!-- --> http://x.y\n"
+)
+VOID = {"meta", "br", "wbr", "img"}
+
+
+class Node(NamedTuple):
+    """An element's start, in the order of the page."""
+
+    tag: str
+    attributes: dict[str, str | None]
+    path: tuple[str, ...]
+
+
+class Page(HTMLParser):
+    """A page read strictly: every tag is closed, in order, and nothing is left open."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.nodes: list[Node] = []
+        self.open: list[str] = []
+        self.words: list[tuple[tuple[str, ...], str]] = []
+        self.comments: list[str] = []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        names = [name for name, _ in attrs]
+        assert len(set(names)) == len(names), (tag, names)
+        self.nodes.append(Node(tag, dict(attrs), tuple(self.open)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        raise AssertionError(f"<{tag}/>")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append((tuple(self.open), data))
+
+    def handle_comment(self, data: str) -> None:
+        self.comments.append(data)
+
+    def text(self, inside: str = "body") -> str:
+        return "".join(data for path, data in self.words if inside in path)
+
+    def all(self, tag: str) -> list[Node]:
+        return [node for node in self.nodes if node.tag == tag]
+
+
+def read(path: Path) -> Page:
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith("<!DOCTYPE html>\n")
+    refuse_loads(text)
+    return Page(text)
+
+
+def refuse_loads(text: str) -> None:
+    """Nothing that makes a browser ask for anything."""
+    page = Page(text)
+    assert {node.tag for node in page.nodes}.isdisjoint(
+        {"script", "link", "iframe", "object", "embed", "base", "form", "audio", "video", "use"}
+    )
+    for node in page.nodes:
+        assert not any(name.startswith("on") for name in node.attributes), node
+        for name in ("src", "href", "srcset", "xlink:href", "action", "poster"):
+            value = node.attributes.get(name) or "data:"
+            assert value.startswith("data:"), node
+        assert node.tag != "meta" or "http-equiv" not in node.attributes
+        assert "url(" not in (node.attributes.get("style") or "")
+    style = page.text("style")
+    assert not re.search(r"url\(|@import|image-set|http", style)
+
+
+SIZES, SEEDS = (6, 12), (1, 2)
+
+
+@pytest.fixture(scope="module")
+def runs(seeded_runs: Path) -> list[Run]:
+    return [load_run(seeded_runs / f"size_{size}_seed_{seed}") for size in SIZES for seed in SEEDS]
+
+
+@pytest.fixture(scope="module")
+def file(runs: list[Run], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_report(runs, tmp_path_factory.mktemp("pages") / "page.html", context=5)
+
+
+def heat_maps(page: Page) -> list[list[tuple[str, float]]]:
+    """(character, nats) of every cell of every map."""
+    maps: list[list[tuple[str, float]]] = []
+    for node in page.nodes:
+        if node.attributes.get("class") == "heat":
+            maps.append([])
+        look = node.attributes.get("class") or ""
+        if node.tag == "span" and re.fullmatch(r"[hd]\d+", look) and "title" in node.attributes:
+            maps[-1].append((look, float(str(node.attributes["title"]).split()[0])))
+    return maps
+
+
+@pytest.mark.core
+def test_every_figure_is_that_of_the_comparison(file: Path, runs: list[Run]) -> None:
+    text = read(file).text()
+    found = compare(runs, context=5)
+    for row in found.rows():
+        assert f"{row.loss.mean:.4f}[{row.loss.low:.4f}, {row.loss.high:.4f}]" in text
+        assert f"{row.bits_per_char:.4f}" in text and f"{row.spread:.4f}" in text
+        if row.difference is not None:
+            assert row.difference.in_words() in text
+    for baseline in found.baselines:
+        assert baseline.name in text and f"{baseline.bits_per_char:.4f}" in text
+    for arm in found.arms:
+        for evaluation in arm.evaluations:
+            assert f"{evaluation.loss_nats:.4f}" in text
+    assert "2,100 characters, window of 5" in text and "seeds 1, 2" in text
+
+
+def test_the_loss_by_place_goes_on_beyond_what_was_trained(file: Path, runs: list[Run]) -> None:
+    row = r'<th scope="row" class="t">(\d+)(?:-(\d+))?</th><td>([\d,]+)</td>(.*?)</tr>'
+    rows = re.findall(row, file.read_text(encoding="utf-8"))
+    assert rows[0][:2] == ("1", "") and rows[-1][:2] == ("25", "32")
+    scored = [run.evaluate(context=32)[1] for run in runs]
+    place_N = np.arange(len(scored[0])) % 32 + 1
+    for first, last, count, cells in rows:
+        is_there = (place_N >= int(first)) & (place_N <= int(last or first))
+        assert int(count.replace(",", "")) == is_there.sum()
+        means = re.findall(r"<td>(\d\.\d{4}) \[", cells)
+        for arm, mean in zip((scored[:2], scored[2:]), means, strict=True):
+            expected = np.mean([nll_N[is_there].mean() for nll_N in arm])
+            assert float(mean) == pytest.approx(expected, abs=6e-5)
+    page = read(file)
+    assert "trained on 8" in page.text("svg") and "windows of 32 characters" in page.text()
+
+
+def test_the_maps_have_one_cell_for_every_character(file: Path, runs: list[Run]) -> None:
+    page = read(file)
+    first, second, less = heat_maps(page)
+    dataset = load_dataset(runs[0].config)
+    passage = choose_passage(dataset.corpus.text, dataset.part("valid"))
+    shown = dataset.corpus.text[passage.start : passage.stop]
+    assert len(shown) == PASSAGE and shown in [text for _, text in page.words]
+    arrays = []
+    for cells, run in ((first, runs[0]), (second, runs[2])):
+        score = run.score(dataset.corpus.text[passage.start - READ_BEFORE : passage.stop])
+        nll_N = score.nll_N[-PASSAGE:]
+        np.testing.assert_allclose([nats for _, nats in cells], nll_N, atol=6e-4)
+        levels = [f"h{min(int(nats / 0.5), LEVELS)}" for nats in nll_N.tolist()]
+        assert [look for look, _ in cells] == levels
+        arrays.append(nll_N)
+    np.testing.assert_allclose([nats for _, nats in less], arrays[1] - arrays[0], atol=6e-4)
+
+
+def test_samples_are_what_the_first_run_of_each_arm_draws(file: Path, runs: list[Run]) -> None:
+    page, dataset = read(file), load_dataset(runs[0].config)
+    prompt = choose_prompt(dataset.corpus.text, dataset.part("valid"))
+    text = page.text()
+    for run in (runs[0], runs[2]):
+        for scale in (0.5, 1.0, 2.0):
+            drawn = run.generate(prompt, characters=400, scale=scale, seed=0)
+            assert prompt + drawn in text
+    for words in ("Scale 0.5 (temperature 2)", "Scale 2 (temperature 0.5)", "seed 0"):
+        assert words in text
+
+
+def test_the_page_can_be_read_by_all(file: Path) -> None:
+    page = read(file)
+    assert page.all("html")[0].attributes["lang"] == "en"
+    (viewport,) = [n for n in page.all("meta") if n.attributes.get("name") == "viewport"]
+    assert "width=device-width" in str(viewport.attributes["content"])
+    assert len(page.all("h1")) == 1 and len(page.all("h2")) > 5
+    assert all("scope" in node.attributes for node in page.all("th"))
+    drawings = [node for node in page.all("svg") if node.attributes.get("role") == "img"]
+    assert len(drawings) == 4 and all(node.attributes["aria-label"] for node in drawings)
+    assert all("div" in node.path for node in page.all("table"))  # a box that scrolls
+    assert "prefers-color-scheme:dark" in page.text("style")
+
+
+def test_the_same_runs_give_the_same_bytes(file: Path, runs: list[Run], tmp_path: Path) -> None:
+    again = write_report([load_run(run.workdir) for run in runs], tmp_path / "b.html", context=5)
+    assert again.read_bytes() == file.read_bytes()
+    before = again.stat().st_ino
+    write_report(runs[:1], again)  # ours is replaced, as a whole
+    assert again.stat().st_ino != before and [*tmp_path.iterdir()] == [again]
+    assert len(heat_maps(read(again))) == 1
+
+
+@pytest.mark.core
+def test_what_is_not_ours_is_kept(
+    seeded_runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = str(seeded_runs / "size_6_seed_1")
+    foreign, link = tmp_path / "notes.html", tmp_path / "link.html"
+    foreign.write_text("<!DOCTYPE html>\nmine")
+    link.symlink_to(foreign)
+    for path in (foreign, link, tmp_path):
+        assert main(["report", one, f"--out={path}"]) == 2
+        message = capsys.readouterr().err
+        why = "is a folder" if path is tmp_path else "is not a page that charlm wrote"
+        assert why in message and message.count("\n") == 1
+    assert foreign.read_text() == "<!DOCTYPE html>\nmine"
+    (tmp_path / "page.html.partial").symlink_to(foreign)
+    write_page(tmp_path / "page.html", title="a", sections=[])
+    assert foreign.read_text() == "<!DOCTYPE html>\nmine"
+
+
+def test_the_command_chooses_the_place(
+    seeded_runs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    written = []
+    monkeypatch.setattr(
+        "charlm_jax.report.runs_page.write_report",
+        lambda runs, path, **rest: written.append((len(runs), str(path), rest["command"])),
+    )
+    one, other = (str(seeded_runs / f"size_6_seed_{seed}") for seed in SEEDS)
+    for asked, place, count in (
+        ([one], f"{one}/report.html", 1),
+        ([str(seeded_runs)], f"{seeded_runs}/report.html", 4),
+        ([one, other, "--mode=stream"], "report.html", 2),
+        ([one, "--out=a b/c.html"], "a b/c.html", 1),
+    ):
+        assert main(["report", *asked]) == 0
+        command = shlex.join(["charlm", "report", *asked])
+        assert written.pop() == (count, place, command)
+        assert capsys.readouterr().out == f"{place}\n"
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Run]:
+    """A run on a text full of traps that holds some out, and one that holds nothing out."""
+    folder = tmp_path_factory.mktemp("hostile")
+    corpus = folder / "</title><b>&.txt".replace("/", "\u2215")
+    corpus.write_text(HOSTILE * 60, encoding="utf-8")
+    runs = []
+    for kind in ("tail", "none"):
+        changes = {"data.corpus": str(corpus), "train.max_steps": 4, "split.kind": kind}
+        place = folder / f"<i>{kind}&"
+        train_and_evaluate(make_tiny_config(**changes), place)
+        runs.append(load_run(place))
+    return runs[0], runs[1]
+
+
+@pytest.mark.core
+def test_a_text_cannot_act_upon_the_page(hostile: tuple[Run, Run], tmp_path: Path) -> None:
+    page = read(write_report(hostile[:1], tmp_path / "page.html"))
+    assert Counter(node.tag for node in page.nodes)["html"] == 1
+    assert len(page.comments) == 1
+    assert all("b" not in node.path or node.tag == "b" for node in page.nodes)
+    data = (tmp_path / "page.html").read_text(encoding="utf-8")
+    forbidden = set("\x07\x0b\x7f\u202e\u202c\u2028\ufeff\ufffe\U0001ffff")
+    assert not forbidden & set(data)
+    dataset = load_dataset(hostile[0].config)
+    passage = choose_passage(dataset.corpus.text, dataset.part("valid"))
+    (cells,) = heat_maps(page)
+    assert len(cells) == len(passage)
+    shown = "".join(text for path, text in page.words if path[-2:] == ("details", "div"))
+    for words in ("</script><script>alert(1)</script>", "&amp;", "مرحبا", "你好，世界。"):
+        assert words in shown
+    assert r"\u202eabc\u202c" in shown and r"\x07\x0b\x7f" in shown
+
+
+def test_classes_of_sparse_targets_have_intervals_over_blocks_of_text(runs: list[Run]) -> None:
+    dataset = load_dataset(runs[0].config)
+    scores = find_scores(compare(runs[:1], mode="sliding", context=3, targets=210), dataset)
+    (cells,) = scores.classes
+    assert np.isfinite(max(cells, key=lambda cell: cell.characters).interval.low)
+
+
+def test_a_run_that_holds_nothing_out_has_no_held_out_figure(
+    hostile: tuple[Run, Run], tmp_path: Path
+) -> None:
+    page = read(write_report(hostile[1:], tmp_path / "page.html"))
+    text = page.text()
+    assert "no held-out figure exists" in text and "95 %" not in text
+    assert "The model was trained on this very text" in text
+    assert len(heat_maps(page)[0]) == PASSAGE
+    page = read(write_report(hostile[1:], tmp_path / "train.html", split="train"))
+    assert "training text, " in page.text() and "95 %" in page.text()
+    with pytest.raises(CharlmError, match="holds no text out"):
+        write_report(hostile[1:], tmp_path / "test.html", split="test")
+    with pytest.raises(CharlmError, match="their text, vocabulary or split is not the same"):
+        write_report([hostile[1], hostile[0]], tmp_path / "both.html")
+    with pytest.raises(CharlmError, match="nothing to report"):
+        write_report([], tmp_path / "none.html")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["page.html", "train.html"]
+
+
+def test_averages_and_learned_positions_have_their_page(tmp_path: Path) -> None:
+    changes = {
+        "model.layers": ("attention",),
+        "model.position": "learned",
+        "model.max_length": 8,
+        "optimizer.average_decay": 0.5,
+        "train.max_steps": 10,
+    }
+    train_and_evaluate(make_tiny_config(**changes), tmp_path / "run")
+    run = load_run(tmp_path / "run")
+    page = read(write_report([run], tmp_path / "page.html"))
+    assert run.checkpoint_in_words == "checkpoint 10, averaged weights"
+    assert "step 10, averaged weights" in page.text()
+    assert "dotted, with empty marks: raw weights" in page.text()
+    assert "Read: the 8 characters before it" in page.text()
+    dataset = load_dataset(run.config)
+    (valid,) = dataset.part("valid")
+    score = run.score(dataset.corpus.text[valid.start - 8 :], mode="sliding", context=8)
+    nats = [nats for _, nats in heat_maps(page)[0]]
+    np.testing.assert_allclose(nats, score.nll_N, atol=6e-4)
+
+
+def test_a_study_adds_what_it_has(tmp_path: Path) -> None:
+    png = b"\x89PNG\r\n\x1a\n" + b"rest"
+    blocks = ["a < b", Picture(png, alt='the "curve"'), Table(["x", "y"], [["1", "<2>"]], "c")]
+    page = read(write_page(tmp_path / "a.html", title="A & B", sections=[Section("More", blocks)]))
+    assert "a < b" in page.text() and "<2>" in page.text() and page.text("title") == "A & B"
+    (image,) = page.all("img")
+    assert image.attributes["alt"] == 'the "curve"'
+    assert str(image.attributes["src"]).startswith("data:image/png;base64,")
+    with pytest.raises(CharlmError, match="PNG"):
+        write_page(tmp_path / "b.html", title="", sections=[Section("", [Picture(b"GIF", "")])])
+
+
+def test_many_runs_stay_small(runs: list[Run], tmp_path: Path) -> None:
+    found = gather(runs)
+    arms, scores = [*found.arms] * 10, found.scores
+    assert scores is not None
+    by_arm = ("rows", "means", "trained", "windows", "places", "classes")
+    scores = scores._replace(**{name: [*getattr(scores, name)] * 10 for name in by_arm})
+    long = [(step, 2.0) for step in range(1, 20_000)]
+    arms = [arm._replace(runs=[run._replace(training=long) for run in arm.runs]) for arm in arms]
+    differing = {field: [*values] * 10 for field, values in found.differing.items()}
+    found = found._replace(
+        arms=arms, scores=scores, samples=[*found.samples] * 10, differing=differing
+    )
+    page = describe(found)
+    path = write_page(tmp_path / "a.html", title=page.title, sections=page.sections)
+    read(path)
+    assert path.stat().st_size < 1_500_000
+
+
+@pytest.mark.core
+def test_what_is_text_is_escaped_and_what_is_markup_is_not() -> None:
+    bold = element("b", "<&>", title='"')
+    assert bold == '<b title="&quot;">&lt;&amp;&gt;</b>' and isinstance(bold, Markup)
+    assert element("p", bold, "<", hidden=True, id=None) == f"<p hidden>{bold}&lt;</p>"
+    assert escape("\ud800\x00\u2067a\u200db\u00a0") == "\\ud800\\x00\\u2067a\u200db\u00a0"
+
+
+def test_the_passage_is_the_middle_from_a_lines_start() -> None:
+    text = ("x" * 99 + "\n") * 100
+    for part in ((range(2000, 10_000),), (range(0, 500), range(600, 9000))):
+        passage = choose_passage(text, part)
+        assert len(passage) == PASSAGE and text[passage.start - 1] == "\n"
+        assert any(passage.start in x and passage.stop - 1 in x for x in part)
+        whole = [n for x in part for n in x]
+        middle = whole.index(passage.start) + PASSAGE // 2
+        assert abs(middle - len(whole) // 2) <= 100
+    assert choose_passage("x" * 9000, (range(0, 9000),)) == range(3751, 5251)  # one line
+    assert choose_passage(text, (range(0, 40),)) == range(1, 40)  # the first has no predictor
+    assert choose_passage(text, (range(37, 38),)) == range(37, 38)
+
+
+def test_a_prompt_is_whole_words() -> None:
+    text = "one two three, " * 20
+    assert choose_prompt(text, (range(0, 300),)) == "one two three, one two three, one two three"
+    assert choose_prompt(text, (range(1, 300),)) == "two three, one two three, one two three,"
+    assert choose_prompt("x" * 99, (range(9, 99),)) == "x" * 40
+    assert choose_prompt("x" * 99, (range(98, 99),)) == "x"
+    assert choose_prompt("ab", (range(1, 2),)) == "b"
+
+
+@pytest.mark.parametrize("spec", ["quickstart", "tutorial", "transformer", "base"])
+def test_the_command_trains_the_same_run(spec: str) -> None:
+    changes = {"seed": 9, "data.corpus": "/a folder/it's.txt", "optimizer.clip_norm": 0.1}
+    config = make_tiny_config(**changes) if spec == "base" else load_config(spec, changes)
+    words = shlex.split(train_command(config, "runs/a b"))
+    assert words[:2] == ["charlm", "train"] and words[3] == "--workdir=runs/a b"
+    overrides = [word.removeprefix("--config.") for word in words[4:]]
+    assert load_config(words[2].removeprefix("--config="), overrides) == config
+    if spec != "base":
+        assert words[2] == f"--config={spec}" and len(overrides) == 3
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_every_colour_can_be_read(theme: str) -> None:
+    grounds = [heat(theme, level) for level in range(LEVELS + 1)]
+    grounds += [difference(theme, level) for level in range(-LEVELS // 2, LEVELS // 2 + 1)]
+    assert min(contrast(on(ground), ground) for ground in grounds) >= 4.5
+    page = heat(theme, 0)
+    steps = [contrast(heat(theme, level), page) for level in range(LEVELS + 1)]
+    assert steps == sorted(steps) and len(set(steps)) == len(steps)
+
+
+def test_axes_show_all_their_values() -> None:
+    for values in ([1.0, 2.2], [-3, 7], [2.5, 2.5], [0, 0], [1e-7, 2e-7], [1, 1e9]):
+        axis = linear_axis("", values)
+        assert all(-1e-9 <= axis.share(v) <= 1 + 1e-9 for v in values)
+        assert 2 <= len(axis.ticks) <= 8
+        assert axis.share(axis.low) == 0 and axis.share(axis.high) == 1
+    for high in (1, 2, 40, 100_000):
+        axis = doubling_axis("", 1, high)
+        assert axis.share(1) == 0 and 0 < axis.share(max(high, 2)) <= 1
+        assert axis.ticks and all(0 <= axis.share(tick) <= 1 for tick in axis.ticks)

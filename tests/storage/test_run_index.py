@@ -1,0 +1,108 @@
+"""The list of runs: what state each is in, from what it wrote down."""
+
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from charlm_jax.cli import main
+from charlm_jax.core.errors import CharlmError
+from charlm_jax.inference.export import write_export
+from charlm_jax.inference.run import load_run
+from charlm_jax.storage.run_index import list_runs, run_folders
+from charlm_jax.training.loop import train_and_evaluate
+from charlm_jax.training.progress_bar import Silent
+from tests.conftest import make_tiny_config
+from tests.training.test_loop import StopAt
+
+
+class LookAt(Silent):
+    """Lists the runs while one of them is training."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.states: list[str] = []
+
+    def advance(self, step: int, loss_nats: float, chars_per_second: float) -> None:
+        self.states += [row.state for row in list_runs(self.folder)]
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs in every state."""
+    folder = tmp_path_factory.mktemp("shelf")
+    train_and_evaluate(make_tiny_config(), folder / "done")
+    early = make_tiny_config(
+        **{"train.patience": 1, "optimizer.learning_rate": 3.0, "train.epochs": 50}
+    )
+    train_and_evaluate(early, folder / "sweep" / "early")
+    with pytest.raises(CharlmError):
+        train_and_evaluate(make_tiny_config(), folder / "interrupted", view=StopAt(22))
+    with pytest.raises(CharlmError):
+        train_and_evaluate(make_tiny_config(**{"optimizer.learning_rate": 1e38}), folder / "failed")
+    (folder / "unreadable").mkdir()
+    (folder / "unreadable" / "config.json").write_text("{")
+    (folder / "notes").mkdir()
+    (folder / "notes" / "thesis.tex").write_text("not a run")
+    now = time.time()
+    os.utime(folder / "done" / "metrics.jsonl", (now - 7300, now - 7300))
+    return folder
+
+
+@pytest.mark.core
+def test_runs_are_listed_with_their_states(shelf: Path) -> None:
+    rows = {str(Path(row.path).relative_to(shelf)): row for row in list_runs(shelf)}
+    assert {name: row.state for name, row in rows.items()} == {
+        "done": "done",
+        "sweep/early": "stopped early",
+        "interrupted": "interrupted",
+        "failed": "failed",
+        "unreadable": "unreadable",
+    }
+    done = rows["done"]
+    assert (done.step, done.total_steps, done.parameters) == (38, 38, 336)
+    losses = [
+        json.loads(line)["loss_nats"]
+        for line in (shelf / "done" / "metrics.jsonl").read_text().splitlines()
+        if '"valid"' in line
+    ]
+    assert done.best_loss_nats == min(losses) and 7300 <= done.seconds_ago < 7400
+    assert rows["interrupted"].step == 25 and rows["interrupted"].total_steps == 38
+    assert list_runs(shelf)[-1].path == done.path  # the oldest is the last
+    with pytest.raises(CharlmError, match="no folder"):
+        list_runs(shelf / "nowhere")
+
+
+def test_a_run_that_trains_is_listed_as_such(tmp_path: Path) -> None:
+    view = LookAt(tmp_path)
+    train_and_evaluate(make_tiny_config(), tmp_path / "run", view=view)
+    assert view.states and set(view.states) == {"training"}
+
+
+def test_runs_are_found_below_an_exported_model(shelf: Path, tmp_path: Path) -> None:
+    """As after `charlm export --out=runs`."""
+    shutil.copytree(shelf / "done", tmp_path / "runs" / "done")
+    write_export(load_run(shelf / "done"), tmp_path / "runs")
+    done = tmp_path / "runs" / "done"
+    assert [row.path for row in list_runs(tmp_path / "runs")] == [str(done)]
+    assert run_folders(tmp_path / "runs") == run_folders(tmp_path) == [done]
+    shutil.rmtree(done)
+    with pytest.raises(CharlmError, match="is an exported model, not a run"):
+        run_folders(tmp_path / "runs")
+
+
+def test_the_command_prints_a_table_or_json(
+    shelf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["runs", str(shelf)]) == 0
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head.split()[:3] == ["run", "state", "parameters"] and len(lines) == 5
+    assert "2 h ago" in lines[-1] and "38/38" in lines[-1]
+    assert main(["runs", str(shelf), "--json"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["state"] for row in rows if row["path"].endswith("done")] == ["done"]
+    assert main(["runs", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == f"no run in {tmp_path}\n"

@@ -1,0 +1,206 @@
+"""The points of a sweep as jobs of a cluster."""
+
+import contextlib
+import functools
+import json
+import os
+import signal
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+import submitit
+
+from charlm_jax.cli import main
+from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.signals import Interrupted
+from charlm_jax.storage.workdir import Workdir
+from charlm_jax.sweeps import slurm
+from charlm_jax.sweeps.slurm import submit_points
+from charlm_jax.training.progress_bar import Plain
+from tests.sweeps.test_local import ENDLESS, SEEDS, points_of, rows_of
+from tests.sweeps.test_points import write_sweep
+
+pytestmark = pytest.mark.usefixtures("child_environment")
+
+
+def test_points_become_jobs_of_a_cluster(tmp_path: Path) -> None:
+    points, folder = points_of(tmp_path), tmp_path / "runs"
+    executor = submitit.LocalExecutor(folder / "slurm")
+    executor.update_parameters(timeout_min=5)
+    placed = submit_points(points, folder, executor)
+    assert [(p.point, p.state) for p in placed] == [(point, "submitted") for point in points]
+    ids = json.loads((folder / "slurm" / "jobs.json").read_text())
+    assert ids == {p.point.name: p.job_id for p in placed}
+    queued = submit_points(points, folder, executor, is_active=lambda job_id: True)
+    assert {p.state for p in queued} <= {"queued", "running", "done"}
+    assert [p.job_id for p in queued] == [p.job_id for p in placed]
+    for p in placed:
+        with contextlib.suppress(ChildProcessError):  # it may have been waited for
+            os.waitpid(int(p.job_id), 0)
+        assert submitit.LocalJob(folder / "slurm", p.job_id).result() is None
+    again = submit_points(points, folder, executor)
+    assert [p.state for p in again] == ["done", "done"]
+    assert rows_of(folder / "seed=1")[-1] == (38, "valid", "epoch")
+
+
+class Queue(submitit.LocalExecutor):
+    """Takes jobs, and starts none."""
+
+    def _submit_command(self, command: str) -> submitit.LocalJob:
+        number = len(list(self.folder.glob("*_submitted.pkl")))
+        return submitit.LocalJob(self.folder, f"job-{number}")
+
+
+def test_a_job_that_ended_too_early_is_submitted_again(tmp_path: Path) -> None:
+    points, executor = points_of(tmp_path), Queue(tmp_path / "slurm")
+    first = submit_points(points, tmp_path, executor)
+    assert not any(p.failed for p in first)
+    assert [(p.state, p.job_id) for p in first] == [("submitted", "job-0"), ("submitted", "job-1")]
+    second = submit_points(points, tmp_path, executor, is_active=lambda job_id: job_id == "job-0")
+    assert [(p.state, p.job_id) for p in second] == [("queued", "job-0"), ("submitted", "job-2")]
+    assert not any(p.failed for p in second)  # it may have been cancelled in the queue
+    with Workdir(tmp_path / "seed=2").held():
+        third = submit_points(points, tmp_path, executor, is_active=lambda job_id: True)
+    assert [p.state for p in third] == ["queued", "running"]
+
+
+def test_the_end_of_a_jobs_time_saves_the_run(tmp_path: Path) -> None:
+    (point, _) = points_of(tmp_path, **ENDLESS)
+
+    class Announce(Plain):
+        def advance(self, step: int, loss_nats: float, chars_per_second: float) -> None:
+            os.kill(os.getpid(), signal.SIGUSR2)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(slurm, "Plain", Announce)
+        before = signal.getsignal(signal.SIGUSR2)
+        with pytest.raises(Interrupted, match="and saved"):
+            slurm.train_point(point.config, str(tmp_path / "run"), *point.overrides)
+    assert signal.getsignal(signal.SIGUSR2) == before
+    assert not list((tmp_path / "slurm").iterdir())  # it did not fail
+
+
+class Killed(BaseException):
+    """What leaves a job no time for a word."""
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (CharlmError("step 3: the loss is nan"), "step 3: the loss is nan"),
+        (MemoryError("40\nGB"), r"MemoryError: 40\nGB"),
+        (Killed(), "killed before it could save, or out of memory: "),
+        (Interrupted("saved", signal.SIGTERM), ""),
+        (None, ""),
+    ],
+    ids=["mistake", "bug", "killed", "interrupted", "over"],
+)
+def test_why_the_last_job_of_a_point_failed(
+    error: BaseException | None, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(*_: object, **__: object) -> None:
+        if error is not None:
+            raise error
+
+    monkeypatch.setattr(slurm, "train_and_evaluate", train)
+    (point, other) = points_of(tmp_path)
+    executor = Queue(tmp_path / "slurm")
+    (first,) = submit_points([point], tmp_path, executor)
+    train_it = functools.partial(
+        slurm.train_point, point.config, str(tmp_path / point.name), *point.overrides
+    )
+    with pytest.raises(type(error)) if error else contextlib.nullcontext():
+        train_it()
+    (queued,) = submit_points([point], tmp_path, executor, is_active=lambda job_id: True)
+    assert (queued.state, queued.failed) == ("queued", "")
+    again, new = submit_points([point, other], tmp_path, executor)
+    assert [again.state, new.state, new.failed] == ["submitted", "submitted", ""]
+    assert again.failed.startswith(says) and bool(again.failed) == bool(says)
+    if isinstance(error, Killed):
+        assert again.failed.endswith(f"{tmp_path / 'slurm' / first.job_id}_0_log.err may say more")
+    error = None
+    train_it()
+    assert not submit_points([point], tmp_path, executor)[0].failed
+
+
+def _program(folder: Path, name: str, script: str) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+    (folder / name).chmod(stat.S_IRWXU)
+
+
+def test_the_command_hands_the_points_to_slurm(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With programs of SLURM's names, of which sbatch keeps what it is given."""
+    spec, folder = write_sweep(tmp_path / "mine.py", SEEDS), tmp_path / "runs"
+    command = ["sweep", f"--config={spec}", f"--workdir={folder}", "--launcher=slurm"]
+    timed = [*command, "--slurm=time=60,partition=small", "--jobs=7"]
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    for arguments, says in [
+        (command, "--slurm has no time limit"),
+        (timed, "no command srun"),
+        ([*command, "--slurm=time"], "'time' is not a list such as time=60"),
+        ([*command, "--jobs=0"], "jobs=0 is not allowed"),
+    ]:
+        try:
+            assert main(arguments) == 2
+        except SystemExit as stop:
+            assert stop.code == 2
+        err = capsys.readouterr().err
+        assert says in err and len(err.splitlines()) == 1
+    assert not folder.exists()
+    _program(tmp_path / "bin", "srun", "exit 1")
+    _program(tmp_path / "bin", "sacct", "echo 'JobID|State|NodeList'; echo '17_[0-1]|PENDING|'")
+    _program(tmp_path / "bin", "sbatch", "echo 'sbatch: error: no such partition' >&2; exit 1")
+    assert main([*timed[:-2], "--slurm=time=60,partion=small"]) == 2
+    err = capsys.readouterr().err
+    assert "partion" in err and len(err.splitlines()) == 1
+    assert main(timed) == 2
+    err = capsys.readouterr().err
+    last = "charlm sweep: the jobs were not submitted: sbatch: error: no such partition"
+    assert err.splitlines()[-1] == last  # under what sbatch says itself
+    _program(tmp_path / "bin", "sbatch", f"cp $1 {tmp_path}/script; echo Submitted batch job 17")
+    assert main(timed) == 0
+    told = capsys.readouterr()
+    assert told.out.splitlines() == [
+        "seed=1: submitted, job 17_0",
+        "seed=2: submitted, job 17_1",
+    ]
+    script = (tmp_path / "script").read_text()
+    for line in ("--array=0-1%2", "--partition=small", "--time=60", "--job-name=charlm"):
+        assert f"#SBATCH {line}\n" in script
+    assert main(timed) == 0
+    assert [line.split(", ")[0] for line in capsys.readouterr().out.splitlines()] == [
+        "seed=1: queued",
+        "seed=2: queued",
+    ]
+    (folder / "seed=1").write_text("in the way")
+    with pytest.raises(CharlmError, match="is not a folder"):  # as its job does
+        slurm.train_point(str(spec), str(folder / "seed=1"), "seed=1")
+    _program(tmp_path / "bin", "sacct", "echo 'JobID|State|NodeList'; echo '17_[0-1]|FAILED|'")
+    _program(tmp_path / "bin", "sbatch", "echo Submitted batch job 18")
+    for _ in range(2):  # nothing has trained in between
+        assert main(timed) == 1
+        assert capsys.readouterr().out.splitlines() == [
+            f"seed=1: failed: {folder}/seed=1 is not a folder: choose another --workdir",
+            f"  charlm train --config={spec} --workdir={folder}/seed=1 --config.seed=1",
+            "seed=1: submitted, job 18_0",
+            "seed=2: submitted, job 18_1",
+        ]
+        _program(tmp_path / "bin", "sacct", "echo 'JobID|State|NodeList'; echo '18_[0-1]|FAILED|'")
+
+
+def test_without_submitit_one_line_says_how_to_get_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = write_sweep(tmp_path / "mine.py", SEEDS)
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    command = ["sweep", f"--config={spec}", f"--workdir={tmp_path / 'runs'}"]
+    assert main([*command, "--launcher=slurm", "--slurm=time=60"]) == 2
+    err = capsys.readouterr().err
+    assert "pip install 'charlm_jax[slurm]'" in err and len(err.splitlines()) == 1
+    assert main([*command, "--slurm=time=60"]) == 2
+    assert "means nothing without --launcher=slurm" in capsys.readouterr().err

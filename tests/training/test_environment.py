@@ -1,0 +1,49 @@
+"""What a run says of the machine it is on."""
+
+from pathlib import Path
+
+import pytest
+
+from charlm_jax.training import environment
+from charlm_jax.training.loop import train_and_evaluate
+from charlm_jax.training.progress_bar import Silent
+from tests.conftest import make_tiny_config
+
+
+class Notes(Silent):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "lacks"),
+    [
+        ("model name\t: An x86\nflags\t\t: sse2 avx2 fma\n", True),
+        ("flags\t\t: avx2 avx512_bf16\n", False),
+        ("flags\t\t: avx2 amx_bf16 amx_tile\n", False),
+        ("Features\t: asimd fphp\n", True),
+        ("Features\t: asimd bf16\n", False),
+        ("", False),
+    ],
+)
+def test_a_processor_without_bfloat16_units_is_told_by_its_flags(
+    cpuinfo: str, lacks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: cpuinfo)
+    assert environment.lacks_bfloat16_units() is lacks
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("lacks", [True, False])
+def test_a_run_says_at_its_start_that_bfloat16_is_slower_here(
+    precision: str, lacks: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("charlm_jax.training.loop.lacks_bfloat16_units", lambda: lacks)
+    view = Notes()
+    config = make_tiny_config(**{"model.precision": precision, "train.max_steps": 1})
+    train_and_evaluate(config, tmp_path / "run", view=view)
+    told = any("no bfloat16 units" in note for note in view.notes)
+    assert told is (lacks and precision == "bfloat16")

@@ -1,0 +1,182 @@
+"""A step without a finite loss or gradient: never saved, kept whole, and explained."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from charlm_jax.core.errors import CharlmError
+from charlm_jax.data.dataset import load_dataset
+from charlm_jax.data.loaders import EpochPlan
+from charlm_jax.models import build_model
+from charlm_jax.storage.checkpoint import Checkpoints
+from charlm_jax.storage.workdir import Workdir
+from charlm_jax.training import nan_replay
+from charlm_jax.training.loop import train_and_evaluate
+from charlm_jax.training.nan_replay import replay_fault, write_fault
+from charlm_jax.training.train_step import (
+    TrainState,
+    init_state,
+    is_sound,
+    make_train_step,
+    make_train_steps,
+)
+from charlm_jax.training.trainer import Trainer, build_trainer, fresh_state
+from tests.conftest import make_model_config, make_tiny_config
+
+T = 5
+IDS = jnp.asarray(np.random.default_rng(0).integers(0, 6, 80).astype(np.uint8))
+STARTS = jnp.arange(0, 72, 6, dtype=jnp.int32).reshape(4, 3)
+PLAN = EpochPlan(STARTS, jnp.ones((4, 3), bool), jnp.ones((4, 3), bool))
+
+
+def _poisoned(bad_step: int, value: float) -> optax.GradientTransformation:
+    """SGD that makes the parameters useless in one step, so that the next one has no loss."""
+
+    def update(
+        gradient: optax.Updates, step: jax.Array, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, jax.Array]:
+        scale = jnp.where(step == bad_step, value, -0.1)
+        return jax.tree.map(lambda g: scale * jnp.ones_like(g), gradient), step + 1
+
+    return optax.GradientTransformation(lambda params: jnp.int32(0), update)
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+@pytest.mark.parametrize("cuts", [[4], [1, 1, 1, 1], [2, 2]])
+def test_a_step_that_is_not_finite_changes_nothing_nor_do_those_behind_it(
+    cuts: list[int], value: float
+) -> None:
+    """Update 1 (from 0) ruins the weights, so update 2 is not made, and update 3 neither."""
+    model, optimizer = (
+        build_model(make_model_config("lstm"), 6),
+        _poisoned(1, value),
+    )
+    steps = make_train_steps(
+        make_train_step(model, optimizer),
+        sequence_length=T,
+        most_steps=4,
+        dropout_key=jax.random.key(0),
+    )
+    state = init_state(model.init(jax.random.key(0)), optimizer)
+    place, losses, states = 0, [], []
+    for count in cuts:
+        state, dispatch = steps(state, IDS, PLAN, place, place, count)
+        states.append(jax.tree.map(np.array, state))
+        losses += np.asarray(dispatch.steps.loss_nats)[:count].tolist()
+        place += count
+    assert np.isfinite(losses[:2]).all() and not np.isfinite(losses[2]) and losses[3] == 0.0
+    assert int(state.step) == 2 and int(state.opt_state) == 2
+    assert not is_sound(state)
+    if len(cuts) == 4:  # after two, three and four updates
+        jax.tree.map(np.testing.assert_array_equal, states[1], states[2])
+        jax.tree.map(np.testing.assert_array_equal, states[1], states[3])
+
+
+@pytest.fixture
+def trainer() -> Trainer:
+    # Few rows, so that an update computes in the order in which a replay looks at it: what is
+    # infinite on the way depends on that order.
+    changes = {"data.loader": "streams", "model.layers": ("rnn", "lstm"), "data.batch_size": 4}
+    config = make_tiny_config(**changes)
+    return build_trainer(config, load_dataset(config))
+
+
+def _spoil(params: dict) -> dict:
+    """Weights with which the second layer subtracts infinity from itself at its second position.
+
+    The first layer's hidden state is 1 everywhere. Times 3e38 and summed it is infinite, and the
+    LSTM's gates are 1; its hidden state then, times -3e38, is minus infinity.
+    """
+    first, second = params["layer_0"]["mixer"], params["layer_1"]["mixer"]
+    first = first | {"input": first["input"] | {"bias": jnp.full(6, 50.0)}}
+    second = second | {
+        "input": second["input"] | {"kernel": jnp.full((6, 24), 3e38)},
+        "recurrent_kernel": jnp.full((6, 24), -3e38),
+    }
+    return params | {"layer_0": {"mixer": first}, "layer_1": {"mixer": second}}
+
+
+def test_a_replay_names_the_array_that_went_bad_first(tmp_path: Path, trainer: Trainer) -> None:
+    place, state = Workdir(tmp_path / "run"), fresh_state(trainer)
+    ids_N = jnp.asarray(trainer.dataset.ids_N)
+    with place.held():
+        place.claim(trainer.config, trainer.dataset)
+        with pytest.raises(CharlmError, match="has met no fault"):
+            replay_fault(place.path)
+        batch = trainer.batch(ids_N, 0)
+        write_fault(place, trainer, state, batch)
+        sound = replay_fault(place.path)
+        assert sound.step == 1 and sound.first_bad is None and np.isfinite(sound.loss_nats)
+        params = _spoil(dict(state.params))
+        write_fault(place, trainer, state._replace(step=jnp.int32(1), params=params), batch)
+    replay = replay_fault(place.path)
+    first = replay.first_bad
+    assert replay.step == 2 and not np.isfinite(replay.loss_nats + replay.gradient_norm)
+    assert first is not None and first.name == "forward layer_1/input_gate"
+    assert first.first == (0, 1, 0)
+    text = trainer.dataset.vocabulary.decode(np.asarray(batch.inputs_BT[0]))
+    assert replay.text_before(first) == text[:2]
+    before = [seen.name for seen in replay.arrays[: replay.arrays.index(first)]]
+    assert before[0] == "before params/embedding" and "forward layer_0/hidden" in before
+    assert not any(name.startswith("forward layer_1") for name in before)
+
+
+def test_weights_that_are_not_finite_are_named_as_such(tmp_path: Path, trainer: Trainer) -> None:
+    place, state = Workdir(tmp_path / "run"), fresh_state(trainer)
+    kernel = jnp.asarray(state.params["output"]["kernel"]).at[1, 2].set(jnp.nan)
+    params = dict(state.params) | {"output": dict(state.params["output"]) | {"kernel": kernel}}
+    with place.held():
+        place.claim(trainer.config, trainer.dataset)
+        batch = trainer.batch(jnp.asarray(trainer.dataset.ids_N), 0)
+        write_fault(place, trainer, state._replace(params=params), batch)
+    first = replay_fault(place.path).first_bad
+    assert first is not None
+    assert (first.name, first.bad, first.first) == ("before params/output/kernel", 1, (1, 2))
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("loader", ["chunks", "streams"])
+def test_a_run_that_fails_keeps_the_state_before_and_says_how_to_look(
+    tmp_path: Path, loader: str
+) -> None:
+    changes = {"optimizer.learning_rate": 1e38, "data.loader": loader, "split.kind": "none"}
+    workdir = tmp_path / "run"
+    with pytest.raises(CharlmError, match=r"step 2: .*charlm replay --workdir=.*nothing was saved"):
+        train_and_evaluate(make_tiny_config(**changes), workdir)
+    assert Checkpoints(workdir / "checkpoints").steps() == []
+    assert Checkpoints(workdir / "fault").steps() == [2]
+    replay = replay_fault(workdir)
+    assert replay.step == 2 and replay.first_bad is not None
+    assert replay.first_bad.name.startswith(("forward", "loss", "after norm", "after state"))
+
+
+def test_weights_that_are_ruined_at_an_evaluation_are_a_fault_as_well(tmp_path: Path) -> None:
+    changes = {"optimizer.learning_rate": 1e38, "train.max_steps": 1}
+    with pytest.raises(CharlmError, match=r"step 1: the parameters or their norm .*charlm replay"):
+        train_and_evaluate(make_tiny_config(**changes), tmp_path / "run")
+    first = replay_fault(tmp_path / "run").first_bad
+    assert first is not None
+
+
+def test_the_stages_are_those_of_the_update(trainer: Trainer) -> None:
+    """What a replay looks at last is what the jitted update makes."""
+    state = fresh_state(trainer)
+    batch = trainer.batch(jnp.asarray(trainer.dataset.ids_N), 0)
+    context = trainer.config.carried_context
+    stages = nan_replay._stages(trainer.model, trainer.optimizer, state, batch, context=context)
+    step = make_train_step(trainer.model, trainer.optimizer, context=context)
+    made, metrics = jax.jit(step)(state, batch)
+    found = TrainState(state.step + 1, stages["after params"], stages["after optimizer"], ())
+    made_again = made._replace(carried=())
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(made_again), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(stages["loss"], metrics.loss_nats, rtol=1e-5)
+    for a, b in zip(
+        jax.tree.leaves(stages["after state"]), jax.tree.leaves(made.carried), strict=True
+    ):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)

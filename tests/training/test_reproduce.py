@@ -1,0 +1,104 @@
+"""The same run twice is the same run; and where it is not, that is seen."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from charlm_jax.core.errors import CharlmError
+from charlm_jax.storage.metrics_log import Logbook
+from charlm_jax.storage.workdir import Workdir
+from charlm_jax.training.loop import train_and_evaluate
+from charlm_jax.training.reproduce import verify_run
+from tests.conftest import make_tiny_config
+from tests.training.test_loop import StopAt
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with dropout, carried state and rows at several places."""
+    workdir = tmp_path_factory.mktemp("runs") / "tiny"
+    config = make_tiny_config(**{"data.loader": "streams", "model.dropout": 0.1})
+    train_and_evaluate(config, workdir)
+    return workdir
+
+
+@pytest.mark.core
+def test_the_first_steps_of_a_run_are_repeated_bit_for_bit(workdir: Path) -> None:
+    result = verify_run(workdir, steps=27)
+    assert result.compared == [5, 10, 15, 20, 22, 25]
+    assert result.first_difference is None and result.changes == [] and result.steps == 25
+    assert verify_run(workdir, steps=1).compared == [5]
+
+
+def test_a_difference_is_found_where_it_begins(workdir: Path, tmp_path: Path) -> None:
+    changed = tmp_path / "run"
+    changed.mkdir()
+    for name in ("config.json", "vocabulary.json", "run.json"):
+        (changed / name).write_text((workdir / name).read_text())
+    facts = json.loads((changed / "run.json").read_text())
+    facts["sittings"][0]["environment"]["threads"] = 77
+    (changed / "run.json").write_text(json.dumps(facts))
+    rows = [dict(row) for row in Logbook(workdir / "metrics.jsonl").rows()]
+    other = "0123456789abcdef"
+    rows[2]["state_hash"], real = other, rows[2]["state_hash"]
+    (changed / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = verify_run(changed)
+    assert (result.first_difference, result.recorded, result.found) == (15, other, real)
+    assert len(result.changes) == 1 and "from step 0 on threads was 77" in result.changes[0]
+
+
+def test_a_run_that_was_watched_otherwise_on_the_way_verifies_as_well(tmp_path: Path) -> None:
+    """Rows then lie where no dispatch would end by the config that is there now."""
+    first = make_tiny_config(**{"train.log_every_steps": 3})
+    with pytest.raises(CharlmError, match="the same command"):
+        train_and_evaluate(first, tmp_path / "run", view=StopAt(6))
+    train_and_evaluate(make_tiny_config(**{"train.log_every_steps": 7}), tmp_path / "run")
+    result = verify_run(tmp_path / "run")
+    assert result.compared[:2] == [3, 6] and result.compared[-1] == 38
+    assert result.first_difference is None
+
+
+def test_there_must_be_something_to_compare(workdir: Path, tmp_path: Path) -> None:
+    with pytest.raises(CharlmError, match="steps=0"):
+        verify_run(workdir, steps=0)
+    with pytest.raises(CharlmError, match="no run at"):
+        verify_run(tmp_path / "nothing")
+    place = Workdir(tmp_path / "new")
+    config = make_tiny_config()
+    with place.held():
+        place.path.joinpath("config.json").write_text(json.dumps(config.to_dict()))
+    with pytest.raises(CharlmError, match="no metrics yet"):
+        verify_run(place.path)
+
+
+IN_A_PROCESS = """
+import os, sys
+os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[: int(sys.argv[2])]))
+from pathlib import Path
+from tests.conftest import make_tiny_config
+from charlm_jax.training.loop import train_and_evaluate
+# Wide enough for a matrix product to be split between threads.
+wide = {"data.batch_size": 64, "data.sequence_length": 16, "model.hidden_size": 128}
+config = make_tiny_config(**wide, **{"train.max_steps": 3, "model.embedding_size": 64})
+train_and_evaluate(config, sys.argv[1])
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processors cannot be chosen")
+@pytest.mark.parametrize("threads", [1, 2])
+def test_two_processes_of_so_many_threads_give_equal_hashes(tmp_path: Path, threads: int) -> None:
+    if len(os.sched_getaffinity(0)) < threads:
+        pytest.skip(f"there are no {threads} processors")
+    hashes = []
+    for name in ("first", "second"):
+        command = [sys.executable, "-c", IN_A_PROCESS, str(tmp_path / name), str(threads)]
+        subprocess.run(command, check=True, timeout=300)
+        facts = Workdir(tmp_path / name).read_facts()
+        assert facts["sittings"][0]["environment"]["threads"] == threads
+        rows = Logbook(tmp_path / name / "metrics.jsonl").rows()
+        hashes.append([row["state_hash"] for row in rows])
+    assert hashes[0] == hashes[1] and len(hashes[0]) >= 1
