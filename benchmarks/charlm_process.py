@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.process import ModuleProcess
+from benchmarks.subprocesses import ModuleProcess
 from charlm_jax.core.errors import CharlmError
 
 POLL_SECONDS = 0.02

@@ -16,7 +16,7 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 
-from benchmarks.comparison import (
+from benchmarks.harness import (
     Ratios,
     build_parser,
     compute_ratios,
@@ -28,7 +28,7 @@ from benchmarks.comparison import (
     print_speeds,
     run_command,
 )
-from benchmarks.rounds import Program
+from benchmarks.interleaved import Program
 
 SIZES = {"embedding_size": 256, "hidden_size": 512, "symbols": 80, "prompt": 40}
 CHARACTERS = 2_000
@@ -129,7 +129,9 @@ def ours(
     }
     counts = {"symbols": sizes["symbols"], "prompt": sizes["prompt"], **turn}
     drawn = {"truncations": dict(truncations or {}), **counts}
-    return Program("benchmarks.ours", "sample", {"config": "tutorial", "changes": changes, **drawn})
+    return Program(
+        "benchmarks.charlm_programs", "sample", {"config": "tutorial", "changes": changes, **drawn}
+    )
 
 
 if __name__ == "__main__":

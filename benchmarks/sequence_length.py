@@ -13,7 +13,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from benchmarks.comparison import (
+from benchmarks.data import load_text
+from benchmarks.harness import (
     build_parser,
     figures,
     finish,
@@ -24,8 +25,7 @@ from benchmarks.comparison import (
     print_speeds,
     run_command,
 )
-from benchmarks.data import load_text
-from benchmarks.rounds import Program, paired_ratio
+from benchmarks.interleaved import Program, paired_ratio
 from charlm_jax.core.errors import CharlmError
 
 SIZES = {"embedding_size": 256, "hidden_size": 512, "batch_size": 64}
@@ -94,7 +94,7 @@ def list_programs(lengths: Sequence[int], options: argparse.Namespace) -> dict[s
             "corpus": options.corpus,
             "steps": max(lengths) // length,
         }
-        return Program("benchmarks.ours", "train", settings)
+        return Program("benchmarks.charlm_programs", "train", settings)
 
     return {f"T{length}": program(length) for length in lengths}
 

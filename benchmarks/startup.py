@@ -22,8 +22,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.charlm_process import CharlmProcess
-from benchmarks.comparison import add_counts, note, print_json, run_command
-from benchmarks.process import child_environment
+from benchmarks.harness import add_counts, note, print_json, run_command
+from benchmarks.subprocesses import child_environment
 from charlm_jax.cli.parser import Parser
 from charlm_jax.core.errors import CharlmError
 

@@ -30,8 +30,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.charlm_process import CharlmProcess
-from benchmarks.comparison import note, print_json, run_command
-from benchmarks.rounds import LeftOut, Program, Worker
+from benchmarks.harness import note, print_json, run_command
+from benchmarks.interleaved import LeftOut, Program, Worker
 from charlm_jax.cli.parser import Parser
 from charlm_jax.core.errors import CharlmError
 

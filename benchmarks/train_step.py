@@ -5,7 +5,7 @@
 
 The tutorial's model, its batch and its length, on random ids or on a text (--corpus=NAME), and the
 transformer of configs/transformer.py beside the same in PyTorch. A turn is 20 steps, waited for;
-see benchmarks/rounds.py for how the programs take turns.
+see benchmarks/interleaved.py for how the programs take turns.
 
 The last rows are the machine's roof: products of large matrices and the product of the LSTM's
 recurrence, and how much of each our training reaches. Operations are counted from the model as it
@@ -20,7 +20,8 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 
-from benchmarks.comparison import (
+from benchmarks.data import load_text
+from benchmarks.harness import (
     Ratios,
     build_parser,
     compute_ratios,
@@ -32,8 +33,7 @@ from benchmarks.comparison import (
     print_speeds,
     run_command,
 )
-from benchmarks.data import load_text
-from benchmarks.rounds import Measured, Program, paired_ratio
+from benchmarks.interleaved import Measured, Program, paired_ratio
 from charlm_jax.config.loading import load_config
 from charlm_jax.models.flops import train_flops
 
@@ -129,7 +129,9 @@ def list_programs(sizes: Mapping[str, int], corpus: str, steps: int) -> dict[str
     peer = {**sizes, **common}
 
     def ours(config: str, changes: Mapping[str, object]) -> Program:
-        return Program("benchmarks.ours", "train", {"config": config, "changes": changes, **common})
+        return Program(
+            "benchmarks.charlm_programs", "train", {"config": config, "changes": changes, **common}
+        )
 
     def torch(precision: str) -> Program:
         return Program("benchmarks.torch_peer", "train", {"precision": precision, **peer})
@@ -139,7 +141,7 @@ def list_programs(sizes: Mapping[str, int], corpus: str, steps: int) -> dict[str
 
     def roof(precision: str, rows: int, inner: int, columns: int, repeats: int) -> Program:
         shape = {"rows": rows, "inner": inner, "columns": columns, "repeats": repeats}
-        return Program("benchmarks.roof", "product", {"precision": precision, **shape})
+        return Program("benchmarks.roofline", "product", {"precision": precision, **shape})
 
     rows, hidden = sizes["batch_size"], sizes["hidden_size"]
     recurrent = (rows, hidden, 4 * hidden, steps * sizes["sequence_length"])

@@ -45,7 +45,7 @@ from charlm_jax.sampling.categorical import (
     scaled_probabilities,
     temperature,
 )
-from charlm_jax.storage.metrics_log import Logbook
+from charlm_jax.storage.metrics_log import MetricsLog
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training.loop import train_and_evaluate
 from charlm_jax.training.progress_bar import training_view
@@ -214,7 +214,7 @@ def show_losses(run: Run, figure: str | None) -> None:
     heading("Training loss by epoch, nats per character")
     loss_nats = [
         row["loss_nats"]
-        for row in Logbook(Workdir(run.workdir).metrics_file).rows()
+        for row in MetricsLog(Workdir(run.workdir).metrics_file).rows()
         if (row["split"], row["scope"]) == ("train", "epoch")
     ]
     print("epoch    ours    book  difference" if loss_nats else "no epoch is complete yet")

@@ -17,7 +17,7 @@ MOST_CHARACTERS = 2_000
 _GUESSES = 3  # likeliest next characters kept for every position
 
 
-class Layer(NamedTuple):
+class LayerActivations(NamedTuple):
     """One layer while it reads T characters.
 
     Attributes:
@@ -53,7 +53,7 @@ class Layer(NamedTuple):
         }
 
 
-class Inside(NamedTuple):
+class Activations(NamedTuple):
     """A model while it reads a text, from its initial state on.
 
     Attributes:
@@ -67,17 +67,17 @@ class Inside(NamedTuple):
     symbols: str
     logits_TV: np.ndarray
     guesses: Sequence[Sequence[tuple[str, float]]]
-    layers: Sequence[Layer]
+    layers: Sequence[LayerActivations]
 
 
-def look_inside(
+def capture_activations(
     model: LanguageModel,
     params: Params,
     ids_T: np.ndarray,
     *,
     symbols: str,
     kinds: Sequence[str],
-) -> Inside:
+) -> Activations:
     """Have a model read a text, and keep what it computes on the way.
 
     Args:
@@ -108,9 +108,11 @@ def look_inside(
         raise CharlmError("the model computes numbers that are not finite on this text")
     logits_TV = seen.pop("logits")
     names = sorted(seen, key=lambda name: int(name.rpartition("_")[2]))
-    layers = [Layer(name, kind, seen[name]) for name, kind in zip(names, kinds, strict=True)]
+    layers = [
+        LayerActivations(name, kind, seen[name]) for name, kind in zip(names, kinds, strict=True)
+    ]
     read = "".join(symbols[index] for index in ids_T)
-    return Inside(read, logits_TV, _guesses(logits_TV, symbols), layers)
+    return Activations(read, logits_TV, _guesses(logits_TV, symbols), layers)
 
 
 def mean_attention_distance(weights_THS: np.ndarray) -> np.ndarray:

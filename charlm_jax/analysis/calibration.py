@@ -108,7 +108,7 @@ def calibrated_scale(scales_A: np.ndarray, predictions: Predictions) -> Interval
     Raises:
       CharlmError: the scale lies outside `scales_A`.
     """
-    found = crossing(scales_A, predictions.loss_NA - predictions.entropy_NA)
+    found = zero_crossing(scales_A, predictions.loss_NA - predictions.entropy_NA)
     if found is None:
         raise CharlmError(
             f"the scale with the least held-out loss lies outside [{scales_A[0]:g}, "
@@ -117,7 +117,7 @@ def calibrated_scale(scales_A: np.ndarray, predictions: Predictions) -> Interval
     return found
 
 
-def crossing(
+def zero_crossing(
     scales_A: np.ndarray,
     values_NA: np.ndarray,
     *,

@@ -22,11 +22,11 @@ import numpy as np
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.types import Params
 from charlm_jax.data.splits import Part
-from charlm_jax.evaluation.scoring import make_places_scorer, sliding_targets
+from charlm_jax.evaluation.scoring import make_position_scorer, sliding_targets
 from charlm_jax.models import LanguageModel
 
 # A length is compiled once for a model, whatever is changed, and however often.
-_shared_scorer = functools.lru_cache(maxsize=64)(make_places_scorer)
+_shared_scorer = functools.lru_cache(maxsize=64)(make_position_scorer)
 
 
 def losses_by_context(

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from charlm_jax.core.errors import CharlmError
-from charlm_jax.data.splits import Part, targets
+from charlm_jax.data.splits import Part, target_positions
 from charlm_jax.data.vocabulary import Vocabulary
 from charlm_jax.evaluation.bootstrap import Interval, Runs, mean_interval
 
@@ -26,7 +26,7 @@ CLASSES = ("first letter", "later letter", "space", "punctuation", "capital", "n
 _FIRST, _LATER, _SPACE, _PUNCTUATION, _CAPITAL, _NEWLINE = range(len(CLASSES))
 
 
-class Cell(NamedTuple):
+class GroupLoss(NamedTuple):
     """The mean loss over the characters of one group."""
 
     label: str
@@ -36,7 +36,7 @@ class Cell(NamedTuple):
 
 def breakdown(
     nll_SN: Runs, group_N: np.ndarray, labels: Sequence[str], **bootstrap: Any
-) -> list[Cell]:
+) -> list[GroupLoss]:
     """The mean loss of each group of characters.
 
     Args:
@@ -56,13 +56,13 @@ def breakdown(
             raise CharlmError(f"group {group} has no label: there are {len(labels)}")
     sizes = np.bincount(group_N, minlength=len(labels))
     return [
-        Cell(label, int(size), mean_interval(nll_SN, mask_N=group_N == group, **bootstrap))
+        GroupLoss(label, int(size), mean_interval(nll_SN, mask_N=group_N == group, **bootstrap))
         for group, (label, size) in enumerate(zip(labels, sizes, strict=True))
         if size
     ]
 
 
-def places(part: Part, context: int) -> np.ndarray:
+def positions_in_window(part: Part, context: int) -> np.ndarray:
     """How many characters are read before each target under the `window` rule.
 
     Args:
@@ -74,7 +74,7 @@ def places(part: Part, context: int) -> np.ndarray:
     """
     if context < 1:
         raise CharlmError(f"context={context} is not allowed: it must be at least 1")
-    lengths = [len(targets(stretch)) for stretch in part]
+    lengths = [len(target_positions(stretch)) for stretch in part]
     return np.concatenate([np.arange(length) % context + 1 for length in lengths])
 
 
@@ -122,7 +122,7 @@ def character_classes(text: str, part: Part) -> np.ndarray:
     is_word_N = is_letter_N[base_N]
     goes_on_N = _before(is_word_N | (is_apostrophe_N & _before(is_word_N)))
     class_N[(is_mark_N & is_word_N) | ((class_N == _FIRST) & goes_on_N)] = _LATER
-    return np.concatenate([class_N[x.start : x.stop] for x in map(targets, part)])
+    return np.concatenate([class_N[x.start : x.stop] for x in map(target_positions, part)])
 
 
 def _class_alone(symbol: str, category: str) -> int:

@@ -29,7 +29,7 @@ _WORD_BITS = 53
 _END = 0
 
 
-class Copy(NamedTuple):
+class CopiedSpan(NamedTuple):
     """A run of characters that stands in the training text too.
 
     Attributes:
@@ -80,7 +80,7 @@ class CopyIndex:
         ends = 1 + np.cumsum([len(x) for x in codes])
         return [lengths_N[end - len(x) : end - 1] for x, end in zip(codes, ends, strict=True)]
 
-    def longest_copy(self, texts: Sequence[str]) -> Copy | None:
+    def longest_copy(self, texts: Sequence[str]) -> CopiedSpan | None:
         """The longest run that one of the texts has in common with the training text.
 
         Args:
@@ -91,7 +91,7 @@ class CopyIndex:
         """
         return self.longest_of(texts, self.common_lengths(texts))
 
-    def longest_of(self, texts: Sequence[str], lengths: Sequence[np.ndarray]) -> Copy | None:
+    def longest_of(self, texts: Sequence[str], lengths: Sequence[np.ndarray]) -> CopiedSpan | None:
         """The same, where the `common_lengths` of the texts are known."""
         most = [int(lengths_N.max(initial=0)) for lengths_N in lengths]
         length = max(most, default=0)
@@ -101,7 +101,7 @@ class CopyIndex:
         start = int(np.argmax(lengths[sample]))
         run = texts[sample][start : start + length]
         places = (self.text.find(run, stretch.start, stretch.stop) for stretch in self.part)
-        return Copy(sample, start, length, next(place for place in places if place >= 0))
+        return CopiedSpan(sample, start, length, next(place for place in places if place >= 0))
 
     def _longest(self, asked_N: np.ndarray) -> np.ndarray:
         """The longest run in common from each place on, by a binary search for its neighbours."""

@@ -20,7 +20,7 @@ _PIECE = 100
 _SCORES_AT_ONCE = 2**25
 
 
-class Drawn(NamedTuple):
+class SampleSurprisal(NamedTuple):
     """Of every character of every sample, in nats.
 
     Attributes:
@@ -33,10 +33,10 @@ class Drawn(NamedTuple):
     entropy_BT: np.ndarray
 
 
-DrawnScorer = Callable[[Params, np.ndarray, np.ndarray, Policy], Drawn]
+DrawnScorer = Callable[[Params, np.ndarray, np.ndarray, Policy], SampleSurprisal]
 
 
-def make_drawn_scorer(model: LanguageModel, *, context: int) -> DrawnScorer:
+def make_sample_scorer(model: LanguageModel, *, context: int) -> DrawnScorer:
     """Read drawn samples again, the state carried from the prompt's first character on.
 
     Args:
@@ -58,7 +58,9 @@ def make_drawn_scorer(model: LanguageModel, *, context: int) -> DrawnScorer:
         entropy_TB = jax.lax.map(lambda logits_BV: _entropy(logits_BV, policy), by_place)
         return surprisal_BT, entropy_TB.T, state
 
-    def score(params: Params, prompt: np.ndarray, ids_BT: np.ndarray, policy: Policy) -> Drawn:
+    def score(
+        params: Params, prompt: np.ndarray, ids_BT: np.ndarray, policy: Policy
+    ) -> SampleSurprisal:
         rows, before = len(ids_BT), prompt.shape[-1]
         length = before + ids_BT.shape[1]
         state = model.initial_state(rows, context)
@@ -71,7 +73,7 @@ def make_drawn_scorer(model: LanguageModel, *, context: int) -> DrawnScorer:
             *both, state = read(params, padded_BT[:, start : start + piece + 1], state, policy)
             found.append([np.asarray(x_BT) for x_BT in both])
         whole = (np.concatenate(x, axis=1) for x in zip(*found, strict=True))
-        return Drawn(*(x_BT[:, before - 1 : length - 1] for x_BT in whole))
+        return SampleSurprisal(*(x_BT[:, before - 1 : length - 1] for x_BT in whole))
 
     return score
 

@@ -72,7 +72,7 @@ def grams(text: str, length: int) -> list[str]:
     return [text[i : i + length] for i in range(len(text) - length + 1)]
 
 
-def is_new(items: Sequence[object]) -> list[bool]:
+def first_occurrence_mask(items: Sequence[object]) -> list[bool]:
     """Whether each is the first of its kind.
 
     The share of those that are is distinct-n (Li et al. 2016, A Diversity-Promoting Objective
@@ -85,7 +85,7 @@ def is_new(items: Sequence[object]) -> list[bool]:
     return [first.setdefault(item, place) == place for place, item in enumerate(items)]
 
 
-def is_repeated(text: str, length: int) -> np.ndarray:
+def repetition_mask(text: str, length: int) -> np.ndarray:
     """Which characters lie in a string of so many that began earlier in the text too.
 
     The two may overlap: of one character alone, all but the first are repeated.
@@ -93,7 +93,7 @@ def is_repeated(text: str, length: int) -> np.ndarray:
     >>> is_repeated("to be or not to be", length=5).astype(int)
     array([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1])
     """
-    is_again = ~np.array(is_new(grams(text, length)), bool)
+    is_again = ~np.array(first_occurrence_mask(grams(text, length)), bool)
     starts = np.flatnonzero(is_again)
     is_covered = np.zeros(len(text), bool)
     for offset in range(length):
@@ -117,7 +117,9 @@ def jensen_shannon_bits(counts_G: np.ndarray, other_G: np.ndarray) -> np.ndarray
     return np.asarray(nats_G.sum(axis=-1) / math.log(2))
 
 
-def divergence_shares(samples: Sequence[str], others: Sequence[str], *, length: int) -> np.ndarray:
+def divergence_pseudovalues(
+    samples: Sequence[str], others: Sequence[str], *, length: int
+) -> np.ndarray:
     """How unlike the strings of so many characters in two sets of texts are, in bits.
 
     The divergence (`jensen_shannon_bits`) is that of the strings of all samples together. Much of
@@ -125,7 +127,7 @@ def divergence_shares(samples: Sequence[str], others: Sequence[str], *, length: 
     characters diverge by 0.23 bits in strings of 4. So only equal amounts compare, and what two
     amounts of human text come to says how much of it is chance. Even so it favours samples that are
     surer than the other text: they have fewer different strings, and less of it is due to their
-    number. Where kinds of samples are compared, `excess_shares` is the one to ask.
+    number. Where kinds of samples are compared, `excess_pseudovalues` is the one to ask.
 
     For an interval, a bootstrap of the pool would not do: one drawn with replacement has fewer
     different strings and diverges by more (0.04 bits for 50 samples of 500 characters). So each
@@ -152,7 +154,9 @@ def divergence_shares(samples: Sequence[str], others: Sequence[str], *, length: 
     return _shares(whole, jensen_shannon_bits(pool_G - counts_SG, other_G))
 
 
-def excess_shares(samples: Sequence[str], others: Sequence[str], *, length: int) -> np.ndarray:
+def excess_pseudovalues(
+    samples: Sequence[str], others: Sequence[str], *, length: int
+) -> np.ndarray:
     """How much more two sets of texts differ than they do from themselves, on average, in bits.
 
         excess = JS(halves of both) - (JS(halves of samples) + JS(halves of others)) / 2
@@ -162,8 +166,8 @@ def excess_shares(samples: Sequence[str], others: Sequence[str], *, length: int)
     Jensen-Shannon divergence is the square of a distance in a Hilbert space (Fuglede and Topsoe
     2004), and so, on average, is the excess, of the means there: 0 where both sets come from one
     source, whatever it is and however small the amount, and more where their strings are not drawn
-    alike. `divergence_shares` is far from 0 then, and may be least for another source. Very wild
-    text comes off too well here: its own halves hardly have a string in common.
+    alike. `divergence_pseudovalues` is far from 0 then, and may be least for another source. Very
+    wild text comes off too well here: its own halves hardly have a string in common.
 
     Of `quickstart`, 50 samples of 500 characters at each of the scales 0.7, 0.85, 1, 1.2, 1.5 and
     2, set beside 50 others at scale 1: for 8 of 8 seeds the excess was least at 1 (0.000 there,
@@ -177,7 +181,7 @@ def excess_shares(samples: Sequence[str], others: Sequence[str], *, length: int)
       length: of a string.
 
     Returns:
-      shares_S in bits, float64, as of `divergence_shares`; their mean is the excess.
+      shares_S in bits, float64, as of `divergence_pseudovalues`; their mean is the excess.
     """
     counts_SG, others_SG = _counts(samples, others, length)
     noise = np.random.default_rng(0)

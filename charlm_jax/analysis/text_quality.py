@@ -24,14 +24,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from charlm_jax.analysis.memorization import Copy, CopyIndex, build_copy_index
+from charlm_jax.analysis.memorization import CopiedSpan, CopyIndex, build_copy_index
 from charlm_jax.analysis.text_metrics import (
     compressed_bits,
-    divergence_shares,
-    excess_shares,
+    divergence_pseudovalues,
+    excess_pseudovalues,
+    first_occurrence_mask,
     grams,
-    is_new,
-    is_repeated,
+    repetition_mask,
     words,
 )
 from charlm_jax.core.errors import CharlmError
@@ -45,7 +45,7 @@ DIVERGENCE_GRAM = 4
 _LEAST_TO_HALVE = 4  # samples: a half without one of them is still a text
 
 
-class Judgement(NamedTuple):
+class TextQuality(NamedTuple):
     """What a number of samples are like; each figure with its interval.
 
     Attributes:
@@ -53,21 +53,21 @@ class Judgement(NamedTuple):
       characters: in each.
       word_validity: share of the words that the training text has (`words` says what a word is);
         None if the samples have no whole word.
-      distinct_6grams: different strings of 6 characters in a sample over all it has, see `is_new`;
-        one less this is seq-rep-6 of Welleck et al. 2020, of characters.
+      distinct_6grams: different strings of 6 characters in a sample over all it has, see
+        `first_occurrence_mask`; one less this is seq-rep-6 of Welleck et al. 2020, of characters.
       distinct_word_bigrams: the same for pairs of words, one after the other; None if there are
         none.
       compressed_bits_per_char: see `compressed_bits`.
       repeated: share of the characters that lie in a string of 12 which began earlier in the same
-        sample, see `is_repeated`. Source: our choice; Welleck et al. 2020 (Neural Text Generation
-        with Unlikelihood Training) count such strings, not what they cover.
+        sample, see `repetition_mask`. Source: our choice; Welleck et al. 2020 (Neural Text
+        Generation with Unlikelihood Training) count such strings, not what they cover.
       copied: share of a sample's strings of 24 characters that stand in the training text. Source:
         like McCoy et al. 2023 (RAVEN), for characters.
       longest_copy_characters: the longest run that a sample has in common with the training text,
         mean over samples.
-      divergence_bits: Jensen-Shannon divergence from human text, see `divergence_shares`.
+      divergence_bits: Jensen-Shannon divergence from human text, see `divergence_pseudovalues`.
       excess_bits: by how much more drawn and human text diverge than the two do from themselves,
-        see `excess_shares`; None of fewer than 4 samples.
+        see `excess_pseudovalues`; None of fewer than 4 samples.
       longest_copy: the longest run of all, and where it stands.
     """
 
@@ -82,11 +82,11 @@ class Judgement(NamedTuple):
     longest_copy_characters: Interval
     divergence_bits: Interval
     excess_bits: Interval | None
-    longest_copy: Copy | None
+    longest_copy: CopiedSpan | None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class TextJudge:
+class TextQualityEvaluator:
     """Measures drawn text against a training text and human text.
 
     Attributes:
@@ -102,7 +102,7 @@ class TextJudge:
     others: Sequence[str] = dataclasses.field(repr=False)
 
     @functools.cached_property
-    def human(self) -> Judgement:
+    def human(self) -> TextQuality:
         """Human text under the same measures: what the best of imitations would come to.
 
         Its divergence is that of two amounts of held-out text (0.23 bits for the last tenth of The
@@ -112,7 +112,7 @@ class TextJudge:
         """
         return self.judge(self.others)
 
-    def judge(self, samples: Sequence[str]) -> Judgement:
+    def judge(self, samples: Sequence[str]) -> TextQuality:
         """Measure drawn text.
 
         Args:
@@ -129,19 +129,22 @@ class TextJudge:
             )
         lengths = self.index.common_lengths(samples)
         words_by_sample = [words(sample) for sample in samples]
-        return Judgement(
+        return TextQuality(
             *amount,
             word_validity=_share([word in self.words for word in x] for x in words_by_sample),
             distinct_6grams=_mean(
-                (float(np.mean(is_new(grams(x, DISTINCT_GRAM)))) for x in samples), most=1.0
+                (float(np.mean(first_occurrence_mask(grams(x, DISTINCT_GRAM)))) for x in samples),
+                most=1.0,
             ),
-            distinct_word_bigrams=_share(is_new(list(pairwise(x))) for x in words_by_sample),
+            distinct_word_bigrams=_share(
+                first_occurrence_mask(list(pairwise(x))) for x in words_by_sample
+            ),
             compressed_bits_per_char=_mean(map(compressed_bits, samples)),
-            repeated=_mean((is_repeated(x, REPEATED_GRAM).mean() for x in samples), most=1.0),
+            repeated=_mean((repetition_mask(x, REPEATED_GRAM).mean() for x in samples), most=1.0),
             copied=_mean(((x[: 1 - COPIED_GRAM] >= COPIED_GRAM).mean() for x in lengths), most=1.0),
             longest_copy_characters=_mean(x.max() for x in lengths),
             divergence_bits=_mean(
-                divergence_shares(samples, self.reference, length=DIVERGENCE_GRAM)
+                divergence_pseudovalues(samples, self.reference, length=DIVERGENCE_GRAM)
             ),
             excess_bits=self._excess(samples),
             longest_copy=self.index.longest_of(samples, lengths),
@@ -150,11 +153,13 @@ class TextJudge:
     def _excess(self, samples: Sequence[str]) -> Interval | None:
         if len(samples) < _LEAST_TO_HALVE:
             return None
-        shares_S = excess_shares(samples, self.reference, length=DIVERGENCE_GRAM)
+        shares_S = excess_pseudovalues(samples, self.reference, length=DIVERGENCE_GRAM)
         return mean_interval([shares_S], block=1)
 
 
-def build_judge(text: str, train: Part, human: Sequence[str]) -> TextJudge:
+def build_text_quality_evaluator(
+    text: str, train: Part, human: Sequence[str]
+) -> TextQualityEvaluator:
     """Build a judge of drawn text.
 
     Args:
@@ -174,7 +179,7 @@ def build_judge(text: str, train: Part, human: Sequence[str]) -> TextJudge:
             f"the human text is {_amount(human)}: all must be equally long, at least {COPIED_GRAM}"
         )
     known = frozenset[str]().union(*(words(text[r.start : r.stop]) for r in train))
-    return TextJudge(known, build_copy_index(text, train), human[::2], human[1::2])
+    return TextQualityEvaluator(known, build_copy_index(text, train), human[::2], human[1::2])
 
 
 def human_samples(text: str, part: Part, *, samples: int, characters: int) -> list[str]:

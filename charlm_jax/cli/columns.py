@@ -8,8 +8,8 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
-from charlm_jax.core.errors import visible
-from charlm_jax.sampling.stop_strings import Piece
+from charlm_jax.core.errors import escape_control_characters
+from charlm_jax.sampling.stop_strings import Chunk
 
 LEAST_WIDTH = 24  # of a column, in cells of the terminal: three fit beside one another in 80
 _GAP = " | "
@@ -25,14 +25,14 @@ class Sheet(Protocol):
     def begin(self) -> str:
         """What stands above them."""
 
-    def add(self, pieces: Sequence[Piece]) -> str:
+    def add(self, pieces: Sequence[Chunk]) -> str:
         """What can be printed now that they have grown, and not before."""
 
     def end(self) -> str:
         """What stands below them."""
 
 
-def lay_out(drawn: Iterable[Sequence[Piece]], sheets: Sequence[Sheet]) -> Iterator[str]:
+def lay_out(drawn: Iterable[Sequence[Chunk]], sheets: Sequence[Sheet]) -> Iterator[str]:
     """Lay out texts sheet after sheet; what belongs to a later one waits for its turn.
 
     Args:
@@ -42,7 +42,7 @@ def lay_out(drawn: Iterable[Sequence[Piece]], sheets: Sequence[Sheet]) -> Iterat
     Yields:
       What is printed next.
     """
-    waiting = [Piece("")] * sum(len(sheet.rows) for sheet in sheets)
+    waiting = [Chunk("")] * sum(len(sheet.rows) for sheet in sheets)
     turn = 0
     yield sheets[turn].begin()
     for pieces in drawn:
@@ -70,7 +70,7 @@ class Plain:
     def begin(self) -> str:
         return self._above
 
-    def add(self, pieces: Sequence[Piece]) -> str:
+    def add(self, pieces: Sequence[Chunk]) -> str:
         return pieces[0].text
 
     def end(self) -> str:
@@ -103,7 +103,7 @@ class Columns:
         rule = ["-" * self._width] * len(columns)
         return f"{self._title}\n" + "".join(map(self._row, [*zip(*padded, strict=True), rule]))
 
-    def add(self, pieces: Sequence[Piece]) -> str:
+    def add(self, pieces: Sequence[Chunk]) -> str:
         for column, piece in enumerate(pieces):
             self._grow(column, piece)
         ready = [len(lines) for lines in self._lines]
@@ -119,7 +119,7 @@ class Columns:
     def end(self) -> str:
         return "\n"
 
-    def _grow(self, column: int, piece: Piece) -> None:
+    def _grow(self, column: int, piece: Chunk) -> None:
         text = self._rests[column] + piece.text
         while end := _line_end(text, self._width):
             self._lines[column].append(text[:end])
@@ -177,7 +177,9 @@ def _line_end(text: str, width: int) -> int:
 
 def _shown(text: str) -> str:
     """A text as a terminal can show it: a tab is spaces, and nothing moves the cursor."""
-    return "".join(_TAB if character == "\t" else visible(character) for character in text)
+    return "".join(
+        _TAB if character == "\t" else escape_control_characters(character) for character in text
+    )
 
 
 def _cells(text: str) -> int:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NoReturn, get_type_hints
 
-from charlm_jax.core.errors import visible
+from charlm_jax.core.errors import escape_control_characters
 
 USER_ERROR = 2
 
@@ -76,7 +76,7 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
 def say(program: str, message: object) -> None:
     """Print one line on standard error."""
     with contextlib.suppress(OSError):  # nobody may be there to read it
-        print(f"{program}: {visible(str(message))}", file=sys.stderr)
+        print(f"{program}: {escape_control_characters(str(message))}", file=sys.stderr)
 
 
 def _fields() -> Iterator[str]:

@@ -11,11 +11,11 @@ import difflib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from charlm_jax.core.errors import MOST_CHARACTERS, CharlmError, require_within
+from charlm_jax.core.errors import MAX_CHARACTERS, CharlmError, require_within
 from charlm_jax.inference.trained_model import TrainedModel
 from charlm_jax.sampling.categorical import temperature
 from charlm_jax.sampling.policies import Policy, build_policy
-from charlm_jax.sampling.stop_strings import check_stops, cut_texts, parse_stop
+from charlm_jax.sampling.stop_strings import apply_stop_strings, check_stops, parse_stop
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Settings:
     stop: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        require_within("chars", self.chars, 0, MOST_CHARACTERS)
+        require_within("chars", self.chars, 0, MAX_CHARACTERS)
         require_within("seed", self.seed, 0, 2**32 - 1)
         _ = self.policy  # which refuses a wrong number
 
@@ -214,7 +214,9 @@ class Session:
         self._text, self._next_sample = text, text.sample + 1
         self._write(above)
         try:
-            for (piece,) in cut_texts(([piece] for piece in pieces), settings.stop, texts=1):
+            for (piece,) in apply_stop_strings(
+                ([piece] for piece in pieces), settings.stop, texts=1
+            ):
                 self._text = self._text._replace(
                     drawn=self._text.drawn + piece.text, stopped_by=piece.stopped_by
                 )

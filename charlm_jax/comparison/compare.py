@@ -13,20 +13,20 @@ import numpy as np
 
 from charlm_jax.comparison.grouping import group_runs
 from charlm_jax.core.errors import CharlmError
-from charlm_jax.core.json_files import plain
+from charlm_jax.core.json_files import to_jsonable
 from charlm_jax.core.trees import count_parameters
 from charlm_jax.core.types import bits
 from charlm_jax.data.dataset import Dataset, load_dataset
 from charlm_jax.data.download import Progress
 from charlm_jax.data.splits import Part
-from charlm_jax.data.splits import targets as scored
+from charlm_jax.data.splits import target_positions as scored
 from charlm_jax.evaluation.baselines import compressed_bits_per_char, uniform_nll, unigram_nll
 from charlm_jax.evaluation.bootstrap import (
     Difference,
     Interval,
     difference,
     mean_interval,
-    seed_spread,
+    std_over_seeds,
 )
 from charlm_jax.evaluation.ngram import tuned_ngram
 from charlm_jax.evaluation.results import Evaluation
@@ -37,7 +37,7 @@ from charlm_jax.storage.workdir import Workdir
 _LONGEST_ORDER = 12  # of the n-gram; on a megabyte of prose 9 is the best
 
 
-class Arm(NamedTuple):
+class RunGroup(NamedTuple):
     """Runs that differ by their seed alone.
 
     Attributes:
@@ -99,7 +99,7 @@ class Comparison(NamedTuple):
       baselines: on the same characters.
     """
 
-    arms: Sequence[Arm]
+    arms: Sequence[RunGroup]
     baselines: Sequence[Baseline]
 
     def rows(self) -> list[Row]:
@@ -113,7 +113,7 @@ class Comparison(NamedTuple):
                 parameters=arm.parameters,
                 loss=mean_interval(arm.nll_SN, block=block),
                 bits_per_char=bits(float(np.mean(arm.nll_SN, dtype=np.float64))),
-                spread=seed_spread(arm.nll_SN),
+                spread=std_over_seeds(arm.nll_SN),
                 difference=None
                 if arm is first
                 else difference(arm.nll_SN, first.nll_SN, block=block),
@@ -163,7 +163,7 @@ def compare(
                 )
             )
         evaluations, losses = zip(*found, strict=True)
-        arms.append(Arm(name, group, evaluations, np.stack(losses)))
+        arms.append(RunGroup(name, group, evaluations, np.stack(losses)))
     dataset = load_dataset(runs[0].config, progress=progress)
     return Comparison(arms, find_baselines(dataset, arms[0].evaluations[0]))
 
@@ -255,7 +255,7 @@ def _refuse_unlike_contexts(runs: Sequence[Run], mode: str, context: int | None)
         )
 
 
-def as_json(comparison: Comparison) -> dict[str, Any]:
+def to_json(comparison: Comparison) -> dict[str, Any]:
     """In JSON's terms: the rule, the arms and the baselines; null where an interval has no end."""
     evaluation = comparison.arms[0].evaluations[0]
     rule = {
@@ -275,9 +275,9 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         }
         for b in comparison.baselines
     ]
-    values: dict[str, Any] = plain({**rule, "arms": arms, "baselines": baselines})
+    values: dict[str, Any] = to_jsonable({**rule, "arms": arms, "baselines": baselines})
     return values
 
 
 def _judged(found: Difference | None) -> dict[str, Any] | None:
-    return None if found is None else {**found._asdict(), "is_shown": found.is_shown}
+    return None if found is None else {**found._asdict(), "is_significant": found.is_significant}

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from charlm_jax.data.splits import Part, size, targets
+from charlm_jax.data.splits import Part, size, target_positions
 from charlm_jax.inference.run import Run
 
 PASSAGE = 1500
@@ -30,7 +30,7 @@ def choose_passage(text: str, part: Part) -> range:
         if middle < len(stretch):
             break
         middle -= len(stretch)
-    stretch = targets(stretch)
+    stretch = target_positions(stretch)
     latest = max(stretch.start, min(stretch.start + middle, stretch.stop - 1) - PASSAGE // 2)
     newline = text.rfind("\n", max(stretch.start - 1, latest - PASSAGE), latest)
     start = latest if newline < 0 else newline + 1

@@ -11,7 +11,7 @@ from charlm_jax.config.loading import as_text, load_config, shipped_names
 from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.inference.run import Run
-from charlm_jax.storage.metrics_log import Logbook, Row
+from charlm_jax.storage.metrics_log import MetricsLog, MetricsRow
 from charlm_jax.storage.workdir import Workdir
 
 Curve = Sequence[tuple[int, float]]
@@ -61,8 +61,8 @@ def read_run_facts(run: Run) -> RunFacts:
     Raises:
       CharlmError: a file in it is damaged.
     """
-    place, data = Workdir(run.workdir), run.config.data
-    facts, rows = place.read_facts(), Logbook(place.metrics_file).rows()
+    workdir, data = Workdir(run.workdir), run.config.data
+    facts, rows = workdir.read_facts(), MetricsLog(workdir.metrics_file).rows()
     passing = [row for row in rows if row["split"] == "train" and row["scope"] == "step"]
     epochs = [row for row in rows if row["split"] == "train" and row["scope"] == "epoch"]
     held_out = [row for row in rows if row["split"] == "valid"]
@@ -85,7 +85,7 @@ def read_run_facts(run: Run) -> RunFacts:
     )
 
 
-def _curve(rows: Sequence[Row]) -> Curve:
+def _curve(rows: Sequence[MetricsRow]) -> Curve:
     return [(row["step"], row["loss_nats"]) for row in rows]
 
 

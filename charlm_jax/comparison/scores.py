@@ -7,16 +7,16 @@ import numpy as np
 
 from charlm_jax.analysis.loss_breakdown import (
     CLASSES,
-    Cell,
+    GroupLoss,
     breakdown,
     character_classes,
     geometric_bins,
-    places,
+    positions_in_window,
 )
-from charlm_jax.comparison.compare import Arm, Baseline, Comparison, Row
+from charlm_jax.comparison.compare import Baseline, Comparison, Row, RunGroup
 from charlm_jax.data.dataset import Dataset
 from charlm_jax.data.splits import Part
-from charlm_jax.data.splits import targets as scored
+from charlm_jax.data.splits import target_positions as scored
 from charlm_jax.evaluation.results import Evaluation
 from charlm_jax.evaluation.scoring import sliding_targets
 
@@ -29,7 +29,7 @@ class Place(NamedTuple):
 
     first: int
     last: int
-    cell: Cell
+    cell: GroupLoss
 
 
 class Scores(NamedTuple):
@@ -59,7 +59,7 @@ class Scores(NamedTuple):
     trained: Sequence[int]
     windows: Sequence[int]
     places: Sequence[Sequence[Place]]
-    classes: Sequence[Sequence[Cell]]
+    classes: Sequence[Sequence[GroupLoss]]
 
 
 def find_scores(comparison: Comparison, dataset: Dataset) -> Scores:
@@ -99,7 +99,7 @@ def _scored_targets(part: Part, evaluation: Evaluation) -> np.ndarray:
     return np.searchsorted(everything, places_P)
 
 
-def _window_lengths(arms: Sequence[Arm], part: Part) -> list[int]:
+def _window_lengths(arms: Sequence[RunGroup], part: Part) -> list[int]:
     """Of windows that go on beyond what was trained, and are as long as they can be for all."""
     trained = max(run.config.data.sequence_length for arm in arms for run in arm.runs)
     longest = max(trained, min(_LONGER * trained, _MOST_PLACES))
@@ -110,13 +110,13 @@ def _window_lengths(arms: Sequence[Arm], part: Part) -> list[int]:
     return [min(longest, arm.runs[0].model.max_length or longest) for arm in arms]
 
 
-def _by_place(arm: Arm, part: Part, length: int) -> list[Place]:
+def _by_place(arm: RunGroup, part: Part, length: int) -> list[Place]:
     """The loss in windows of so many characters, by what was read of them before."""
     split = arm.evaluations[0].split
     nll_SN = np.stack(
         [run.evaluate_once(split=split, mode="window", context=length)[1] for run in arm.runs]
     )
-    p_N = places(part, length)
+    p_N = positions_in_window(part, length)
     bins = geometric_bins(int(p_N.max()))
     group_N = np.searchsorted([last for _, last in bins], p_N)
     named = {f"{a}-{b}" if a < b else f"{a}": (a, b) for a, b in bins}

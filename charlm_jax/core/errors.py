@@ -12,10 +12,10 @@ class CharlmError(ValueError):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(visible(message))
+        super().__init__(escape_control_characters(message))
 
 
-def visible(text: str) -> str:
+def escape_control_characters(text: str) -> str:
     r"""The same in one line, with whatever a terminal would act upon made visible.
 
     >>> print(visible("two\nlines, naïve"))
@@ -24,7 +24,7 @@ def visible(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
-def cannot_write(path: object, error: OSError) -> CharlmError:
+def write_error(path: object, error: OSError) -> CharlmError:
     """The error of a place that cannot be written to."""
     return CharlmError(f"cannot write to {path}: {error.strerror or error}")
 
@@ -32,7 +32,7 @@ def cannot_write(path: object, error: OSError) -> CharlmError:
 Entry = TypeVar("Entry")
 
 
-def look_up(table: Mapping[str, Entry], name: str, source: str) -> Entry:
+def lookup(table: Mapping[str, Entry], name: str, source: str) -> Entry:
     """The table's entry for a name that somebody gave, or a `CharlmError` that lists the names.
 
     Args:
@@ -46,7 +46,7 @@ def look_up(table: Mapping[str, Entry], name: str, source: str) -> Entry:
     return table[name]
 
 
-MOST_CHARACTERS = 2**31 - 1
+MAX_CHARACTERS = 2**31 - 1
 
 
 def require_within(name: str, value: int, least: int, most: int) -> None:

@@ -10,30 +10,30 @@ from typing import Any
 import numpy as np
 
 
-def plain(value: Any) -> Any:
+def to_jsonable(value: Any) -> Any:
     """Named tuples as objects, arrays and tuples as lists, null for a number that is not finite.
 
     >>> plain({"scales": (0.5, np.float32(2.0), math.inf)})
     {'scales': [0.5, 2.0, None]}
     """
     if hasattr(value, "_asdict"):
-        return plain(value._asdict())
+        return to_jsonable(value._asdict())
     if isinstance(value, Mapping):
-        return {str(name): plain(item) for name, item in value.items()}
+        return {str(name): to_jsonable(item) for name, item in value.items()}
     if isinstance(value, (np.ndarray, np.generic)):
-        return plain(value.tolist())
+        return to_jsonable(value.tolist())
     if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
+        return [to_jsonable(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_json(file: Path, values: Mapping[str, Any]) -> None:
     """Replace a JSON file as a whole."""
     partial = file.with_name(file.name + ".partial")
-    partial.write_bytes(as_json(values))
+    partial.write_bytes(dump_json(values))
     os.replace(partial, file)
 
 
-def as_json(values: Mapping[str, Any]) -> bytes:
+def dump_json(values: Mapping[str, Any]) -> bytes:
     """The content of a JSON file."""
     return (json.dumps(values, indent=2) + "\n").encode()

@@ -35,7 +35,7 @@ def state_hash(tree: Any) -> jax.Array:
     )
 
 
-def hash_text(words: Any) -> str:
+def format_hash(words: Any) -> str:
     """A hash as 16 hexadecimal digits."""
     high, low = (int(word) for word in words)
     return f"{high:08x}{low:08x}"

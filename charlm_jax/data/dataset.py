@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from charlm_jax.config.schema import Config
-from charlm_jax.core.errors import CharlmError, look_up
+from charlm_jax.core.errors import CharlmError, lookup
 from charlm_jax.data.corpora import Corpus, absolute_spec, load_corpus
 from charlm_jax.data.download import Progress
 from charlm_jax.data.splits import Part, SplitRule, split_text
@@ -83,7 +83,7 @@ def load_dataset(config: Config, *, progress: Progress | None = None) -> Dataset
         split.kind, split.valid_fraction, split.test_fraction, split.blocks, split.guard
     )
     parts = split_text(corpus.characters, rule, sequence_length=config.data.sequence_length)
-    vocabulary = look_up(_VOCABULARIES, split.vocabulary, "config.split.vocabulary")(
+    vocabulary = lookup(_VOCABULARIES, split.vocabulary, "config.split.vocabulary")(
         corpus.text, parts
     )
     ids_N = vocabulary.encode(

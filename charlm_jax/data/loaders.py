@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from charlm_jax.core.errors import CharlmError, look_up
+from charlm_jax.core.errors import CharlmError, lookup
 from charlm_jax.data.splits import Part, size
 
 
@@ -163,7 +163,7 @@ def build_loader(
       CharlmError: an unknown name, fewer pieces than streams.
     """
     shape = _Shape(sequence_length, batch_size, reset_probability)
-    return look_up(_LOADERS, name, "config.data.loader")(tuple(part), shape)
+    return lookup(_LOADERS, name, "config.data.loader")(tuple(part), shape)
 
 
 def gather_batch(

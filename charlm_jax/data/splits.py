@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from charlm_jax.core.errors import CharlmError, look_up
+from charlm_jax.core.errors import CharlmError, lookup
 
 Part = tuple[range, ...]
 """Positions of a part of the text: stretches in the text's order, which do not touch."""
@@ -81,7 +81,7 @@ def split_text(characters: int, rule: SplitRule, *, sequence_length: int) -> Par
     Raises:
       CharlmError: the text is too short; the message gives the smallest length that would do.
     """
-    cut = look_up(_SPLITS, rule.kind, "config.split.kind")
+    cut = lookup(_SPLITS, rule.kind, "config.split.kind")
 
     def fits(length: int) -> bool:
         # A stretch whose range runs backwards is empty to Python.
@@ -109,7 +109,7 @@ def size(part: Part) -> int:
     return sum(map(len, part))
 
 
-def targets(stretch: range) -> range:
+def target_positions(stretch: range) -> range:
     """The positions of a stretch that are predicted: all but the first of a text.
 
     >>> targets(range(0, 5)), targets(range(5, 9))

@@ -1,8 +1,8 @@
 """What simple predictors pay for the same held-out characters: is the network worth its trouble?
 
 As under the `stream` rule of `charlm_jax.evaluation.scoring`, a stretch is predicted from the one
-character before it and what was read of it since: a `window` figure, with its cold starts, is no match.
-Nor does counting cross from one stretch of the training part to another.
+character before it and what was read of it since: a `window` figure, with its cold starts, is
+no match. Nor does counting cross from one stretch of the training part to another.
 
 Letters of this module: N characters in the text's order, G strings of one length, C of one less.
 """
@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from charlm_jax.core.errors import CharlmError
-from charlm_jax.data.splits import Part, targets
+from charlm_jax.data.splits import Part, target_positions
 from charlm_jax.evaluation.ngram import _joined
 
 
@@ -32,7 +32,7 @@ def uniform_nll(ids_N: np.ndarray, part: Part, symbols: int) -> np.ndarray:
     Returns:
       nll_N in nats, float64, one entry a target in the text's order.
     """
-    target_N, _ = _joined(ids_N, map(targets, part), symbols)
+    target_N, _ = _joined(ids_N, map(target_positions, part), symbols)
     return np.full(len(target_N), math.log(symbols))
 
 
@@ -54,7 +54,7 @@ def unigram_nll(ids_N: np.ndarray, train: Part, part: Part, symbols: int) -> np.
     """
     train_N, _ = _joined(ids_N, train, symbols)
     counts_V = np.bincount(train_N, minlength=symbols) + 1
-    target_N, _ = _joined(ids_N, map(targets, part), symbols)
+    target_N, _ = _joined(ids_N, map(target_positions, part), symbols)
     return -np.log(counts_V / counts_V.sum())[target_N]
 
 

@@ -81,7 +81,7 @@ class Difference(NamedTuple):
     high: float
 
     @property
-    def is_shown(self) -> bool:
+    def is_significant(self) -> bool:
         """Whether 0 lies outside the interval."""
         return not self.low <= 0 <= self.high
 
@@ -93,7 +93,7 @@ class Difference(NamedTuple):
         >>> Difference(0.001, -0.002, 0.004).in_words()
         'no difference shown'
         """
-        if not self.is_shown:
+        if not self.is_significant:
             return "no difference shown"
         return f"{self.mean:+.4f} [{self.low:+.4f}, {self.high:+.4f}]"
 
@@ -173,13 +173,13 @@ def difference(
     return Difference(a.mean - b.mean, *_ends([a, b], draws, level, seed, is_paired=is_paired))
 
 
-def seed_spread(nll_SN: Runs) -> float | None:
+def std_over_seeds(nll_SN: Runs) -> float | None:
     """The standard deviation (over S - 1) of the runs' mean losses, in nats; None for one run."""
     arm = _arm(nll_SN, None, block=1000)
     return float(np.std(arm.means_S, ddof=1)) if len(arm.means_S) > 1 else None
 
 
-class _Arm(NamedTuple):
+class _Group(NamedTuple):
     """Losses summed over each block in which a character counts, and how many count there."""
 
     sums_SK: np.ndarray
@@ -195,7 +195,7 @@ class _Arm(NamedTuple):
         return float(np.mean(self.means_S))
 
 
-def _arm(nll_SN: Runs, mask_N: np.ndarray | None, block: int) -> _Arm:
+def _arm(nll_SN: Runs, mask_N: np.ndarray | None, block: int) -> _Group:
     rows = [np.asarray(nll_N) for nll_N in nll_SN]
     if not rows or any(row.ndim != 1 or not row.size for row in rows):
         raise CharlmError("an arm is a row of losses for each of its runs, at least one")
@@ -217,11 +217,11 @@ def _arm(nll_SN: Runs, mask_N: np.ndarray | None, block: int) -> _Arm:
             raise CharlmError(
                 f"run {run} has a loss of {rows[run][place]} at place {place}: it must be finite"
             )
-    return _Arm(np.stack(sums)[:, counts_K > 0], counts_K[counts_K > 0], lengths[0])
+    return _Group(np.stack(sums)[:, counts_K > 0], counts_K[counts_K > 0], lengths[0])
 
 
 def _ends(
-    arms: Sequence[_Arm], draws: int, level: float, seed: int, *, is_paired: bool
+    arms: Sequence[_Group], draws: int, level: float, seed: int, *, is_paired: bool
 ) -> tuple[float, float]:
     """The interval of the first arm's mean, less that of the second where there is one."""
     blocks = len(arms[0].counts_K)
@@ -243,7 +243,7 @@ def _ends(
     return mean - half, mean + half
 
 
-def _degrees_of_freedom(arms: Sequence[_Arm], variance: float) -> float:
+def _degrees_of_freedom(arms: Sequence[_Group], variance: float) -> float:
     """Satterthwaite's, where each arm's runs make a part of the variance, and blocks the rest."""
     parts = []
     for arm in arms:
@@ -256,7 +256,7 @@ def _degrees_of_freedom(arms: Sequence[_Arm], variance: float) -> float:
 
 
 def _drawn_means(
-    arms: Sequence[_Arm], draws: int, generator: np.random.Generator, *, is_paired: bool
+    arms: Sequence[_Group], draws: int, generator: np.random.Generator, *, is_paired: bool
 ) -> np.ndarray:
     """means_AD: in each draw, the mean of each arm A over drawn runs of drawn blocks."""
     means: list[np.ndarray] = []

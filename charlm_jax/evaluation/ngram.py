@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from charlm_jax.core.errors import CharlmError
-from charlm_jax.data.splits import Part, size, targets
+from charlm_jax.data.splits import Part, size, target_positions
 
 
 class _Level(NamedTuple):
@@ -18,12 +18,12 @@ class _Level(NamedTuple):
       codes_G: context * V + last symbol for each string of k symbols, ascending; the context is the
         place of its first k - 1 symbols in the level below.
       own_G: what the level itself says of the last symbol: its discounted relative frequency.
-      rest_C: the share of each context that is left to the level below.
+      backoff_C: the share of each context that is left to the level below.
     """
 
     codes_G: np.ndarray
     own_G: np.ndarray
-    rest_C: np.ndarray
+    backoff_C: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +53,7 @@ class NGram:
         Returns:
           nll_N in nats, float64, one entry a target in the text's order.
         """
-        read = (range(x.start - 1, x.stop) for x in map(targets, part))
+        read = (range(x.start - 1, x.stop) for x in map(target_positions, part))
         symbol_N, place_N = _joined(ids_N, read, self.symbols)
         gram_N = np.zeros_like(symbol_N)
         p_N = np.full(len(symbol_N), 1 / self.symbols)
@@ -62,7 +62,7 @@ class NGram:
             code_N = context_N * self.symbols + symbol_N
             gram_N = np.searchsorted(level.codes_G, code_N)
             gram_N[level.codes_G.take(gram_N, mode="clip") != code_N] = -1
-            p_N *= np.where(context_N < 0, 1, level.rest_C[context_N])
+            p_N *= np.where(context_N < 0, 1, level.backoff_C[context_N])
             p_N += np.where(gram_N < 0, 0, level.own_G[gram_N])
         return -np.log(p_N[place_N > 0])
 
@@ -169,9 +169,9 @@ def _smoothed(grams: Sequence[_Grams], symbols: int) -> NGram:
         total_C = np.bincount(context_G, count_G, minlength=contexts)
         taken_C = np.bincount(context_G, discount_G, minlength=contexts)
         # A context that only ends a stretch is followed by nothing, and leaves everything.
-        rest_C = np.divide(taken_C, total_C, out=np.ones(contexts), where=total_C > 0)
+        backoff_C = np.divide(taken_C, total_C, out=np.ones(contexts), where=total_C > 0)
         own_G = (count_G - discount_G) / total_C[context_G]
-        levels.append(_Level(gram.codes_G, own_G, rest_C))
+        levels.append(_Level(gram.codes_G, own_G, backoff_C))
         contexts = len(count_G)
     return NGram(symbols, levels)
 

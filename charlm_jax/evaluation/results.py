@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from charlm_jax.core.errors import cannot_write
-from charlm_jax.core.json_files import as_json
+from charlm_jax.core.errors import write_error
+from charlm_jax.core.json_files import dump_json
 from charlm_jax.evaluation.bootstrap import BLOCK
 from charlm_jax.evaluation.scoring import rule_in_words
 from charlm_jax.storage.workdir import Workdir
@@ -80,22 +80,22 @@ class Evaluation:
         return f"{self.split}_{rule}_step_{self.checkpoint}.npy"
 
 
-def save_evaluation(place: Workdir, evaluation: Evaluation, nll_N: np.ndarray) -> Path:
+def save_evaluation(workdir: Workdir, evaluation: Evaluation, nll_N: np.ndarray) -> Path:
     """Keep the per-character losses in a run's folder, with a JSON note beside them.
 
     Raises:
       CharlmError: the folder cannot be written.
     """
-    file = place.evaluation / evaluation.file_name
+    file = workdir.evaluation / evaluation.file_name
     try:
-        place.refuse_links()
-        place.evaluation.mkdir(exist_ok=True)
+        workdir.refuse_links()
+        workdir.evaluation.mkdir(exist_ok=True)
         content = io.BytesIO()
         np.save(content, nll_N)
         _replace(file, content.getvalue())
-        _replace(file.with_suffix(".json"), as_json(dataclasses.asdict(evaluation)))
+        _replace(file.with_suffix(".json"), dump_json(dataclasses.asdict(evaluation)))
     except OSError as error:
-        raise cannot_write(place.evaluation, error) from error
+        raise write_error(workdir.evaluation, error) from error
     return file
 
 
@@ -109,17 +109,17 @@ def _replace(file: Path, content: bytes) -> None:
         partial.unlink(missing_ok=True)
 
 
-def read_evaluation(place: Workdir, wanted: Evaluation) -> tuple[Evaluation, np.ndarray] | None:
+def read_evaluation(workdir: Workdir, wanted: Evaluation) -> tuple[Evaluation, np.ndarray] | None:
     """What `save_evaluation` kept of the same rule and checkpoint.
 
     Args:
-      place: the run's folder.
+      workdir: the run's folder.
       wanted: its figures need not be known: the rest says what is looked for.
 
     Returns:
       The figure and nll_N; None where none was kept, or where its files do not agree.
     """
-    file = place.evaluation / wanted.file_name
+    file = workdir.evaluation / wanted.file_name
     with contextlib.suppress(OSError, ValueError, TypeError):
         found = Evaluation(**json.loads(file.with_suffix(".json").read_text(encoding="utf-8")))
         nll_N = np.load(file, allow_pickle=False)

@@ -27,7 +27,7 @@ import numpy as np
 
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.types import ModelState, Params, bits
-from charlm_jax.data.splits import Part, targets
+from charlm_jax.data.splits import Part, target_positions
 from charlm_jax.models import LanguageModel
 from charlm_jax.models.losses import negative_log_likelihood
 
@@ -35,7 +35,7 @@ Measure = Callable[[jax.Array, jax.Array], jax.Array]
 """(logits_BTV, targets_BT) -> what is noted of every target: a number, or an array of them."""
 
 Scorer = Callable[[Params, jax.Array, Part], np.ndarray]
-PlacesScorer = Callable[[Params, jax.Array, np.ndarray], np.ndarray]
+PositionScorer = Callable[[Params, jax.Array, np.ndarray], np.ndarray]
 
 MODES = ("window", "sliding", "stream")
 SLIDING_TARGETS = 10_000
@@ -128,7 +128,7 @@ def make_window_scorer(
     score_batch = _make_batch_scorer(model, measure)
 
     def score(params: Params, ids_N: jax.Array, part: Part) -> np.ndarray:
-        stretches = [targets(stretch) for stretch in part]
+        stretches = [target_positions(stretch) for stretch in part]
         length = min(context, max(map(len, stretches)))
         starts = np.concatenate([np.asarray(x[::length], np.int32) - 1 for x in stretches])
         ends = np.concatenate([[x.stop - 1] * len(x[::length]) for x in stretches])
@@ -164,13 +164,13 @@ def _batches(starts: np.ndarray, *, length: int, most: int) -> np.ndarray:
     return np.resize(starts, math.ceil(len(starts) / rows) * rows).reshape(-1, rows)
 
 
-def make_places_scorer(
+def make_position_scorer(
     model: LanguageModel,
     *,
     context: int,
     batch_size: int,
     measure: Measure = negative_log_likelihood,
-) -> PlacesScorer:
+) -> PositionScorer:
     """Characters at given places, each predicted from exactly `context` before it.
 
     Args:
@@ -211,7 +211,7 @@ def sliding_targets(part: Part, *, context: int, most: int) -> np.ndarray:
     Raises:
       CharlmError: so many characters precede no target.
     """
-    places_N = np.concatenate([np.arange(r.start, r.stop) for r in map(targets, part)])
+    places_N = np.concatenate([np.arange(r.start, r.stop) for r in map(target_positions, part)])
     places_N = places_N[places_N >= context]
     if not places_N.size:
         raise CharlmError(f"context={context} is too long: no character has so many before it")
@@ -239,7 +239,7 @@ def make_sliding_scorer(
     Returns:
       (params, ids_N, part) -> nll_P in nats, float32, one entry for each of `sliding_targets`.
     """
-    score_places = make_places_scorer(
+    score_places = make_position_scorer(
         model, context=context, batch_size=batch_size, measure=measure
     )
 
@@ -282,13 +282,13 @@ def make_stream_scorer(
             yield nll_T
 
     def stretch(params: Params, ids_N: jax.Array, positions: range) -> np.ndarray:
-        predicted = targets(positions)
+        predicted = target_positions(positions)
         text_N = np.asarray(ids_N[predicted.start - 1 : predicted.stop])
         nll_N = np.concatenate([np.asarray(nll_T) for nll_T in pieces(params, text_N)])
         return nll_N[: len(predicted)]
 
     def score(params: Params, ids_N: jax.Array, part: Part) -> np.ndarray:
-        read = [positions for positions in part if targets(positions)]
+        read = [positions for positions in part if target_positions(positions)]
         return np.concatenate([stretch(params, ids_N, positions) for positions in read])
 
     return score

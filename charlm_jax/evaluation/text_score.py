@@ -63,7 +63,7 @@ class TextScore(NamedTuple):
         return nll_N
 
 
-def difference(first: TextScore, second: TextScore) -> np.ndarray:
+def surprisal_difference(first: TextScore, second: TextScore) -> np.ndarray:
     """The nats of one score less those of another, of the same text.
 
     Returns:
@@ -147,7 +147,7 @@ def score_lines(text: str, score: TextScore) -> list[LineScore]:
     ]
 
 
-def by_surprise(lines: Sequence[LineScore]) -> list[LineScore]:
+def sort_by_surprisal(lines: Sequence[LineScore]) -> list[LineScore]:
     """Lines with the most bits per character first, those without a score last."""
     none = float("-inf")
     values = [none if line.bits_per_char is None else line.bits_per_char for line in lines]
@@ -155,7 +155,7 @@ def by_surprise(lines: Sequence[LineScore]) -> list[LineScore]:
     return [lines[index] for index in order]
 
 
-class Guesses(NamedTuple):
+class TopPredictions(NamedTuple):
     """What a model expected at the places of a text.
 
     Attributes:
@@ -169,7 +169,7 @@ class Guesses(NamedTuple):
     probability_NG: np.ndarray
 
 
-def likeliest(logits_BTV: jax.Array, targets_BT: jax.Array) -> jax.Array:
+def top_k_predictions(logits_BTV: jax.Array, targets_BT: jax.Array) -> jax.Array:
     """Return the `GUESSES` most probable symbols, the most probable first (a measure).
 
     Returns:
@@ -183,8 +183,8 @@ def likeliest(logits_BTV: jax.Array, targets_BT: jax.Array) -> jax.Array:
     return jnp.stack((ids_BTG.astype(jnp.float32), probability_BTG), axis=-1)
 
 
-def name_guesses(found: np.ndarray, places_N: np.ndarray, symbols: str) -> Guesses:
-    """What `likeliest` found, with characters in place of their ids.
+def name_guesses(found: np.ndarray, places_N: np.ndarray, symbols: str) -> TopPredictions:
+    """What `top_k_predictions` found, with characters in place of their ids.
 
     Args:
       found: ids and probabilities (N, G, 2).
@@ -193,7 +193,7 @@ def name_guesses(found: np.ndarray, places_N: np.ndarray, symbols: str) -> Guess
     """
     ids_NG = found[..., 0].astype(np.int32)
     names = ["".join(symbols[index] for index in ids_G) for ids_G in ids_NG.tolist()]
-    return Guesses(places_N, names, found[..., 1])
+    return TopPredictions(places_N, names, found[..., 1])
 
 
 def default_scoring_mode(model: LanguageModel) -> str:

@@ -1,11 +1,11 @@
 """What a model cannot read, refused in one line before anything is computed."""
 
 from charlm_jax.core.errors import CharlmError
-from charlm_jax.data.splits import Part, targets
+from charlm_jax.data.splits import Part, target_positions
 from charlm_jax.models import LanguageModel
 
 
-def refuse_idle_context(model: LanguageModel, mode: str, context: int | None) -> None:
+def check_context_is_used(model: LanguageModel, mode: str, context: int | None) -> None:
     """Refuse a context that nothing would use: a recurrent state has read all that came before."""
     if context is not None and not model.keeps_positions:
         raise CharlmError(
@@ -13,7 +13,7 @@ def refuse_idle_context(model: LanguageModel, mode: str, context: int | None) ->
         )
 
 
-def refuse_too_long(model: LanguageModel, what: str, characters: int) -> None:
+def check_length(model: LanguageModel, what: str, characters: int) -> None:
     """Refuse more characters than the model has places for, where every place has a vector."""
     most = model.max_length
     if most is not None and characters > most:
@@ -23,10 +23,10 @@ def refuse_too_long(model: LanguageModel, what: str, characters: int) -> None:
         )
 
 
-def refuse_part(model: LanguageModel, part: Part, *, mode: str, context: int) -> None:
+def check_part(model: LanguageModel, part: Part, *, mode: str, context: int) -> None:
     """Refuse to score a part by a rule under which the model would read too much at once."""
-    longest = max(len(targets(stretch)) for stretch in part)
+    longest = max(len(target_positions(stretch)) for stretch in part)
     if mode == "stream":
-        refuse_too_long(model, "the text", longest)
+        check_length(model, "the text", longest)
     else:
-        refuse_too_long(model, "the window", min(longest, context) if mode == "window" else context)
+        check_length(model, "the window", min(longest, context) if mode == "window" else context)

@@ -4,8 +4,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from charlm_jax.core.errors import CharlmError, cannot_write
-from charlm_jax.core.json_files import as_json
+from charlm_jax.core.errors import CharlmError, write_error
+from charlm_jax.core.json_files import dump_json
 from charlm_jax.inference.run import Run
 from charlm_jax.storage.safetensors_format import pack
 from charlm_jax.storage.workdir import Workdir
@@ -29,35 +29,35 @@ def write_export(run: Run, folder: Path | str | None = None) -> list[Path]:
     source = Workdir(run.workdir)
     average = "_average" if run.weights == "average" else ""
     own = source.export / f"step_{run.checkpoint}{average}"
-    place = Workdir(own if folder is None else folder)
-    if place.checkpoints.exists() or place.lock_file.exists():
-        raise CharlmError(f"{place.path} is a run: name another folder (--out)")
-    contents = _contents(run, source.read_fingerprint(), place)
+    workdir = Workdir(own if folder is None else folder)
+    if workdir.checkpoints.exists() or workdir.lock_file.exists():
+        raise CharlmError(f"{workdir.path} is a run: name another folder (--out)")
+    contents = _contents(run, source.read_fingerprint(), workdir)
     try:
         missing = [file for file, data in contents.items() if not _is_there(file, data)]
-        place.path.mkdir(parents=True, exist_ok=True)
+        workdir.path.mkdir(parents=True, exist_ok=True)
         for file in missing:
             _write(file, contents[file])
     except OSError as error:
-        raise cannot_write(place.path, error) from error
+        raise write_error(workdir.path, error) from error
     return list(contents)
 
 
-def _contents(run: Run, fingerprint: str, place: Workdir) -> Mapping[Path, bytes]:
+def _contents(run: Run, fingerprint: str, workdir: Workdir) -> Mapping[Path, bytes]:
     """File -> what it holds. The weights come last: they make a folder an exported model."""
     words = {"symbols": run.vocabulary.symbols, "fingerprint": fingerprint}
-    config, vocabulary = as_json(run.config.to_dict()), as_json(words)
+    config, vocabulary = dump_json(run.config.to_dict()), dump_json(words)
     weights = pack(
         run.params,
-        {place.config_file.name: config, place.vocabulary_file.name: vocabulary},
+        {workdir.config_file.name: config, workdir.vocabulary_file.name: vocabulary},
         checkpoint=run.checkpoint,
         weights=run.weights,
         fingerprint=fingerprint,
     )
     return {
-        place.config_file: config,
-        place.vocabulary_file: vocabulary,
-        place.exported_file: weights,
+        workdir.config_file: config,
+        workdir.vocabulary_file: vocabulary,
+        workdir.exported_file: weights,
     }
 
 

@@ -13,10 +13,10 @@ import numpy as np
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.data.dataset import Dataset, load_dataset
 from charlm_jax.data.download import Progress
-from charlm_jax.data.splits import targets as scored
+from charlm_jax.data.splits import target_positions as scored
 from charlm_jax.evaluation.results import Evaluation, read_evaluation, save_evaluation
 from charlm_jax.evaluation.scoring import SLIDING_TARGETS, Scorer, mean_score
-from charlm_jax.inference.context_limits import refuse_part
+from charlm_jax.inference.context_limits import check_part
 from charlm_jax.inference.trained_model import TrainedModel
 from charlm_jax.models import build_model
 from charlm_jax.storage.weights import averaged_in_words, read_weights
@@ -45,7 +45,7 @@ class Run(TrainedModel):
     weights: str
 
     @property
-    def checkpoint_in_words(self) -> str:
+    def checkpoint_label(self) -> str:
         """Which of its weights these are, in words."""
         return f"checkpoint {self.checkpoint}{averaged_in_words(self.weights)}"
 
@@ -95,12 +95,12 @@ class Run(TrainedModel):
         score = self._scorer(mode, context, targets)
         dataset = self.dataset(progress)
         wanted = self._evaluation(dataset, split, mode, context, targets)
-        place = Workdir(self.workdir)
-        found = read_evaluation(place, wanted)
+        workdir = Workdir(self.workdir)
+        found = read_evaluation(workdir, wanted)
         if found is None:
             found = self._figure(dataset, wanted, score)
             try:
-                save_evaluation(place, *found)
+                save_evaluation(workdir, *found)
             except CharlmError as error:
                 warnings.warn(f"{error}: the losses are not kept", stacklevel=2)
         return found
@@ -128,7 +128,7 @@ class Run(TrainedModel):
     ) -> tuple[Evaluation, np.ndarray]:
         """What is wanted, with the figure, and the losses of which that is the mean."""
         part, context = dataset.part(wanted.split), self._context(wanted.context)
-        refuse_part(self.model, part, mode=wanted.mode, context=context)
+        check_part(self.model, part, mode=wanted.mode, context=context)
         nll_N = score(self.params, jnp.asarray(dataset.ids_N), part)
         return dataclasses.replace(wanted, **mean_score(nll_N)._asdict()), nll_N
 
@@ -164,12 +164,14 @@ def load_run(
     Raises:
       CharlmError: no run there, no such checkpoint, or one that is damaged.
     """
-    place = Workdir(workdir)
-    config, vocabulary = place.read_config(), place.read_vocabulary()
+    run_dir = Workdir(workdir)
+    config, vocabulary = run_dir.read_config(), run_dir.read_vocabulary()
     try:
         model = _shared_model(config.model, len(vocabulary))
     except CharlmError as error:
-        raise CharlmError(f"{place.config_file} does not fit: {error}") from error
+        raise CharlmError(f"{run_dir.config_file} does not fit: {error}") from error
     like = jax.eval_shape(lambda: model.init(jax.random.key(0)))
-    params, step, kind = read_weights(place, config, like, checkpoint=str(checkpoint), kind=weights)
-    return Run(config, vocabulary, model, params, place.path, step, kind)
+    params, step, kind = read_weights(
+        run_dir, config, like, checkpoint=str(checkpoint), kind=weights
+    )
+    return Run(config, vocabulary, model, params, run_dir.path, step, kind)

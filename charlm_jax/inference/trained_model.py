@@ -9,26 +9,26 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from charlm_jax.analysis.activations import Inside, look_inside
+from charlm_jax.analysis.activations import Activations, capture_activations
 from charlm_jax.config.schema import Config
-from charlm_jax.core.errors import MOST_CHARACTERS, CharlmError, require_within
+from charlm_jax.core.errors import MAX_CHARACTERS, CharlmError, require_within
 from charlm_jax.core.types import Params
 from charlm_jax.data.vocabulary import Vocabulary
 from charlm_jax.evaluation.scoring import SLIDING_TARGETS, Measure, Scorer, build_scorer, mean_score
 from charlm_jax.evaluation.text_score import (
-    Guesses,
     TextScore,
+    TopPredictions,
     known_characters,
-    likeliest,
     name_guesses,
+    top_k_predictions,
 )
-from charlm_jax.inference.context_limits import refuse_idle_context, refuse_part, refuse_too_long
+from charlm_jax.inference.context_limits import check_context_is_used, check_length, check_part
 from charlm_jax.models import LanguageModel
 from charlm_jax.models.losses import negative_log_likelihood
 from charlm_jax.sampling.categorical import sample_keys
-from charlm_jax.sampling.decoding import Rows, make_decoder
+from charlm_jax.sampling.decoding import SampleBatch, make_decoder
 from charlm_jax.sampling.policies import Policy, build_policy
-from charlm_jax.sampling.stop_strings import check_stops, cut_texts
+from charlm_jax.sampling.stop_strings import apply_stop_strings, check_stops
 
 _MOST_TEXTS = 10_000  # drawn at once
 
@@ -112,7 +112,7 @@ class TrainedModel:
             replacement=replacement,
         )
         check_stops(stop, self.vocabulary)
-        return "".join(piece.text for (piece,) in cut_texts(pieces, stop, texts=1))
+        return "".join(piece.text for (piece,) in apply_stop_strings(pieces, stop, texts=1))
 
     def draw(
         self,
@@ -153,7 +153,7 @@ class TrainedModel:
 
         Returns:
           An iterator; each item is the next characters of every text: all samples of the first
-          scale, then of the second, ... `cut_texts` ends them at stop strings.
+          scale, then of the second, ... `apply_stop_strings` ends them at stop strings.
 
         Raises:
           CharlmError: an empty prompt, characters that the model does not know, no scale, a bad
@@ -169,7 +169,7 @@ class TrainedModel:
         )
         keys_B = sample_keys(seed, samples)[jnp.array([index for _, index in pairs])]
         prompt_N = self._encode(prompt, unknown, replacement, what="prompt")
-        return self._decode(prompt_N, Rows(keys_B, policy), characters, mode, context)
+        return self._decode(prompt_N, SampleBatch(keys_B, policy), characters, mode, context)
 
     def go_on(
         self,
@@ -207,7 +207,7 @@ class TrainedModel:
           CharlmError: as in `draw`.
         """
         require_within("seed", seed, 0, 2**32 - 1)
-        rows = Rows(sample_keys(seed, 1, first=sample), policy)
+        rows = SampleBatch(sample_keys(seed, 1, first=sample), policy)
         text_N = self._encode(text, unknown, replacement, what="prompt")
         pieces = self._decode(text_N, rows, characters, mode, context, drawn=drawn)
         return (piece for (piece,) in pieces)
@@ -215,23 +215,23 @@ class TrainedModel:
     def _decode(
         self,
         text_N: np.ndarray,
-        rows: Rows,
+        rows: SampleBatch,
         characters: int,
         mode: str | None,
         context: int | None,
         *,
         drawn: int = 0,
     ) -> Iterator[list[str]]:
-        require_within("chars", characters, 0, MOST_CHARACTERS)
+        require_within("chars", characters, 0, MAX_CHARACTERS)
         mode = self.default_mode if mode is None else mode
         window = self.config.data.sequence_length if context is None else context
-        require_within("context", window, 1, MOST_CHARACTERS)
+        require_within("context", window, 1, MAX_CHARACTERS)
         whole = len(text_N) + characters
         if mode == "carried":
-            refuse_idle_context(self.model, mode, context)
-            refuse_too_long(self.model, "prompt and text", whole - 1)
+            check_context_is_used(self.model, mode, context)
+            check_length(self.model, "prompt and text", whole - 1)
         else:
-            refuse_too_long(self.model, "the window", min(window, whole + 1))
+            check_length(self.model, "the window", min(window, whole + 1))
         if mode == "window" or context is not None:
             window = min(window, _power_of_two(whole + 1), self.model.max_length or window)
         decode = _shared_decoder(self.model, mode=mode, context=window)
@@ -275,13 +275,13 @@ class TrainedModel:
         context: int | None = None,
         unknown: str = "error",
         replacement: str = " ",
-    ) -> Guesses:
+    ) -> TopPredictions:
         """Which characters the model held likeliest at every place that `score` scores.
 
         The arguments, and what is refused, are those of `score`.
         """
         how = {"unknown": unknown, "replacement": replacement}
-        found, places_N = self._measure(likeliest, text, mode, context, **how)
+        found, places_N = self._measure(top_k_predictions, text, mode, context, **how)
         return name_guesses(found, places_N, self.vocabulary.symbols)
 
     def _measure(
@@ -291,13 +291,13 @@ class TrainedModel:
         score = self._scorer(mode, context, targets=0, measure=measure)
         ids_N, places_N = known_characters(text, self.vocabulary, **how)
         whole = (range(len(ids_N)),)
-        refuse_part(self.model, whole, mode=mode, context=self._context(context))
+        check_part(self.model, whole, mode=mode, context=self._context(context))
         found_N = score(self.params, jnp.asarray(ids_N), whole)
         if not np.isfinite(found_N).all():
             raise CharlmError("the model computes numbers that are not finite on this text")
         return found_N, places_N[-len(found_N) :]
 
-    def inspect(self, text: str, *, unknown: str = "error", replacement: str = " ") -> Inside:
+    def inspect(self, text: str, *, unknown: str = "error", replacement: str = " ") -> Activations:
         """What happens inside the model while it reads a text: attention, gates, states, guesses.
 
         Args:
@@ -312,7 +312,7 @@ class TrainedModel:
         """
         ids_T = self._encode(text, unknown, replacement, what="text")
         symbols, kinds = self.vocabulary.symbols, self.config.model.layers
-        return look_inside(self.model, self.params, ids_T, symbols=symbols, kinds=kinds)
+        return capture_activations(self.model, self.params, ids_T, symbols=symbols, kinds=kinds)
 
     def _encode(self, text: str, unknown: str, replacement: str, *, what: str) -> np.ndarray:
         if not text:
@@ -337,10 +337,10 @@ class TrainedModel:
         measure: Measure = negative_log_likelihood,
     ) -> Scorer:
         if mode == "stream":
-            refuse_idle_context(self.model, mode, context)
+            check_context_is_used(self.model, mode, context)
         context = self._context(context)
-        require_within("context", context, 1, MOST_CHARACTERS)
-        require_within("targets", targets, 0, MOST_CHARACTERS)
+        require_within("context", context, 1, MAX_CHARACTERS)
+        require_within("targets", targets, 0, MAX_CHARACTERS)
         size = self.config.evaluation.batch_size
         rule = {"mode": mode, "context": context, "targets": targets}
         return _shared_scorer(self.model, batch_size=size, measure=measure, **rule)

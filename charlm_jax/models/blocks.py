@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from charlm_jax.config.schema import ModelConfig
-from charlm_jax.core.errors import look_up
+from charlm_jax.core.errors import lookup
 from charlm_jax.core.types import ModelState
 from charlm_jax.models.initializers import Initializer, InitScheme, init_scheme, residual_kernel
 from charlm_jax.models.mingru import linear_scan
@@ -24,7 +24,7 @@ NORMS: Mapping[str, Callable[[], nn.Module]] = {
 
 def build_norm(model: ModelConfig) -> nn.Module:
     """LayerNorm (Ba et al. 2016) or RMSNorm (Zhang and Sennrich 2019), over the width."""
-    return look_up(NORMS, model.norm, "config.model.norm")()
+    return lookup(NORMS, model.norm, "config.model.norm")()
 
 
 def _squared_relu(x: jax.Array) -> jax.Array:
@@ -204,9 +204,9 @@ _BLOCKS: Mapping[str, Callable[[ModelConfig, nn.Module], Block]] = {
 def build_blocks(model: ModelConfig) -> tuple[Block, ...]:
     """The stack between embedding and output; an unknown name is a `CharlmError`."""
     # Every name has to be known, even where this stack has no use for it.
-    build_block = look_up(_BLOCKS, model.block, "config.model.block")
-    look_up(NORMS, model.norm, "config.model.norm")
-    look_up({"none": None, **ACTIVATIONS}, model.mlp, "config.model.mlp")
+    build_block = lookup(_BLOCKS, model.block, "config.model.block")
+    lookup(NORMS, model.norm, "config.model.norm")
+    lookup({"none": None, **ACTIVATIONS}, model.mlp, "config.model.mlp")
     linear_scan(model.scan)
     blocks, width = [], model.embedding_size
     for name in model.layers:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from charlm_jax.config.schema import ModelConfig
-from charlm_jax.core.errors import look_up
+from charlm_jax.core.errors import lookup
 
 
 class Initializer(Protocol):
@@ -106,7 +106,7 @@ def init_scheme(name: str) -> InitScheme:
     that of Radford et al. 2018, section 4.1, and 2019, section 2.3, for what they draw; recurrent
     kernels and the forget gate's bias, which they have not, are drawn there as in Keras.
     """
-    return look_up(_SCHEMES, name, "config.model.init")
+    return lookup(_SCHEMES, name, "config.model.init")
 
 
 def residual_kernel(model: ModelConfig) -> Initializer:

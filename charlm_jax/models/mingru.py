@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from charlm_jax.core.errors import look_up
+from charlm_jax.core.errors import lookup
 from charlm_jax.models.initializers import InitScheme
 from charlm_jax.models.ops import Dtype, Seen, capture, dense, scan_time
 
@@ -68,7 +68,7 @@ _SCANS: Mapping[str, LinearScan] = {
 
 def linear_scan(name: str) -> LinearScan:
     """The recurrence h_t = keep_t * h_(t-1) + add_t, computed as a config asks."""
-    return look_up(_SCANS, name, "config.model.scan")
+    return lookup(_SCANS, name, "config.model.scan")
 
 
 class MinGRU(nn.Module):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from flax import linen as nn
 
 from charlm_jax.config.schema import ModelConfig
-from charlm_jax.core.errors import look_up
+from charlm_jax.core.errors import lookup
 from charlm_jax.models.attention import Attention, SelfAttention
 from charlm_jax.models.gru import GRU
 from charlm_jax.models.initializers import init_scheme, residual_kernel
@@ -72,4 +72,4 @@ MIXERS: Mapping[str, Callable[[ModelConfig, int], nn.Module]] = {
 
 def build_mixer(name: str, model: ModelConfig, width: int) -> nn.Module:
     """The mixer of that name, unbound; an unknown one is a `CharlmError`."""
-    return look_up(MIXERS, name, "config.model.layers")(model, width)
+    return lookup(MIXERS, name, "config.model.layers")(model, width)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.experimental.layout import Layout, with_layout_constraint
 
-from charlm_jax.core.errors import look_up
+from charlm_jax.core.errors import lookup
 from charlm_jax.models.initializers import Initializer
 
 Seen = OrderedDict[str, jax.Array]
@@ -92,7 +92,7 @@ _OPERAND_DTYPES: Mapping[str, Dtype] = {"float32": jnp.float32, "bfloat16": jnp.
 
 def operand_dtype(precision: str) -> Dtype:
     """What products round their operands to; their sums are float32 in any case."""
-    return look_up(_OPERAND_DTYPES, precision, "config.model.precision")
+    return lookup(_OPERAND_DTYPES, precision, "config.model.precision")
 
 
 def matmul(x: jax.Array, kernel: jax.Array, *, operand_dtype: Dtype) -> jax.Array:

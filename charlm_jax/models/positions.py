@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from charlm_jax.config.schema import ModelConfig
-from charlm_jax.core.errors import look_up
+from charlm_jax.core.errors import lookup
 
 
 class Embed(Protocol):
@@ -139,4 +139,4 @@ POSITIONS: Mapping[str, Position] = {
 
 def build_position(model: ModelConfig) -> Position:
     """The policy that a config names."""
-    return look_up(POSITIONS, model.position, "config.model.position")
+    return lookup(POSITIONS, model.position, "config.model.position")

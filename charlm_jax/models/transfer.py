@@ -11,7 +11,7 @@ from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.types import Params
 
 
-def carry_over(there: Params, symbols_there: str, here: Params, symbols_here: str) -> Params:
+def transfer_params(there: Params, symbols_there: str, here: Params, symbols_here: str) -> Params:
     """The weights of a trained model, for another text.
 
     A symbol that both models know keeps its row of the embedding and its column of the output

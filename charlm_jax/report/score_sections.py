@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from charlm_jax.analysis.loss_breakdown import Cell
+from charlm_jax.analysis.loss_breakdown import GroupLoss
 from charlm_jax.comparison.compare import Row, baselines_in_words
 from charlm_jax.comparison.findings import ArmFacts
 from charlm_jax.comparison.scores import Scores
@@ -173,7 +173,7 @@ def _place_table(scores: Scores) -> Markup:
     return table(columns, rows, caption="Nats per character, 95 % interval")
 
 
-def _figure(cell: Cell | None) -> str:
+def _figure(cell: GroupLoss | None) -> str:
     return "" if cell is None else f"{cell.interval.mean:.4f} {_short_ends(cell.interval)}"
 
 

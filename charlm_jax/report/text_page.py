@@ -11,9 +11,9 @@ from charlm_jax.core.types import bits
 from charlm_jax.evaluation.text_score import (
     GUESSES,
     TextScore,
-    by_surprise,
-    difference,
     score_lines,
+    sort_by_surprisal,
+    surprisal_difference,
 )
 from charlm_jax.inference.run import Run
 from charlm_jax.report.html.heat_text import HeatMap, heat_blocks, sign
@@ -63,7 +63,7 @@ class Reading(NamedTuple):
 
 def difference_in_words(first: Reading, second: Reading) -> str:
     """By how much the second run was the more surprised, on the characters that both scored."""
-    less_N = difference(first.score, second.score)
+    less_N = surprisal_difference(first.score, second.score)
     if not less_N.size:
         return f"{first.label} and {second.label} scored no character in common"
     return (
@@ -216,7 +216,7 @@ def _in_line(text: str) -> str:
 def _lines(readings: Sequence[Reading], text: str) -> Markup:
     first, *others = [score_lines(text, reading.score) for reading in readings]
     rows = []
-    for line in by_surprise(first)[:_ROWS]:
+    for line in sort_by_surprisal(first)[:_ROWS]:
         cut = "…" if len(line.text) > _LONGEST_LINE else ""
         figures = [line, *(lines[line.number - 1] for lines in others)]
         rows.append(

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from charlm_jax.core.errors import look_up
+from charlm_jax.core.errors import lookup
 from charlm_jax.core.types import ModelState, Params
 from charlm_jax.models import LanguageModel
 from charlm_jax.sampling.categorical import gumbel_noise
@@ -30,7 +30,7 @@ _WINDOW_PIECE = 25
 _READ_PIECE = 256
 
 
-class Rows(NamedTuple):
+class SampleBatch(NamedTuple):
     """What is drawn: one row for every pair of a sample and a setting of the policy.
 
     Attributes:
@@ -46,7 +46,13 @@ class Decoder(Protocol):
     """Draws characters that go on from a prompt, piece by piece."""
 
     def __call__(
-        self, params: Params, prompt_N: np.ndarray, rows: Rows, characters: int, *, drawn: int = 0
+        self,
+        params: Params,
+        prompt_N: np.ndarray,
+        rows: SampleBatch,
+        characters: int,
+        *,
+        drawn: int = 0,
     ) -> Iterator[np.ndarray]:
         """Draw texts.
 
@@ -87,7 +93,7 @@ def make_carried_decoder(model: LanguageModel, *, context: int) -> Decoder:
         params: Params,
         logits_BV: jax.Array,
         state: ModelState,
-        rows: Rows,
+        rows: SampleBatch,
         first: jax.Array,
         count: jax.Array,
     ) -> tuple[jax.Array, jax.Array, ModelState]:
@@ -105,7 +111,7 @@ def make_carried_decoder(model: LanguageModel, *, context: int) -> Decoder:
         return ids_TB.T, *rest
 
     def decode(
-        params: Params, prompt_N: np.ndarray, rows: Rows, characters: int, *, drawn: int = 0
+        params: Params, prompt_N: np.ndarray, rows: SampleBatch, characters: int, *, drawn: int = 0
     ) -> Iterator[np.ndarray]:
         state = model.initial_state(len(rows.keys_B), context)
         for piece_N in _powers_of_two(prompt_N):
@@ -132,7 +138,7 @@ def make_window_decoder(model: LanguageModel, *, context: int) -> Decoder:
 
     @jax.jit
     def draw(
-        params: Params, window_BT: jax.Array, length: jax.Array, rows: Rows, first: jax.Array
+        params: Params, window_BT: jax.Array, length: jax.Array, rows: SampleBatch, first: jax.Array
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         def step(
             carry: tuple[jax.Array, jax.Array], number: jax.Array
@@ -155,7 +161,7 @@ def make_window_decoder(model: LanguageModel, *, context: int) -> Decoder:
         return ids_TB.T, window_BT, length
 
     def decode(
-        params: Params, prompt_N: np.ndarray, rows: Rows, characters: int, *, drawn: int = 0
+        params: Params, prompt_N: np.ndarray, rows: SampleBatch, characters: int, *, drawn: int = 0
     ) -> Iterator[np.ndarray]:
         seen_N = prompt_N[-context:].astype(np.int32)
         row_T = np.pad(seen_N, (0, context - len(seen_N)))
@@ -176,7 +182,7 @@ _DECODERS: Mapping[str, Callable[..., Decoder]] = {
 
 def make_decoder(model: LanguageModel, *, mode: str, context: int) -> Decoder:
     """The decoder called `carried` or `window`."""
-    return look_up(_DECODERS, mode, "mode")(model, context=context)
+    return lookup(_DECODERS, mode, "mode")(model, context=context)
 
 
 def _powers_of_two(ids_N: np.ndarray) -> Iterator[np.ndarray]:

@@ -17,7 +17,7 @@ from charlm_jax.data.vocabulary import Vocabulary
 _ESCAPES = {r"\n": "\n", r"\t": "\t", r"\\": "\\"}
 
 
-class Piece(NamedTuple):
+class Chunk(NamedTuple):
     """What is new of a text.
 
     Attributes:
@@ -31,9 +31,9 @@ class Piece(NamedTuple):
     stopped_by: str | None = None
 
 
-def cut_texts(
+def apply_stop_strings(
     drawn: Iterable[Sequence[str]], stops: Sequence[str], texts: int
-) -> Iterator[list[Piece]]:
+) -> Iterator[list[Chunk]]:
     """Cut texts at stop strings while they are drawn.
 
     What may turn out to be the beginning of a stop string is held back until that is known.
@@ -47,7 +47,7 @@ def cut_texts(
     Yields:
       The next piece of every text; in the last of these lists all have ended.
     """
-    held, pieces = [""] * texts, [Piece("")] * texts
+    held, pieces = [""] * texts, [Chunk("")] * texts
     for item in drawn:
         for row, new in enumerate(item):
             if pieces[row].has_ended:
@@ -58,17 +58,17 @@ def cut_texts(
         if all(piece.has_ended for piece in pieces):
             return
     yield [
-        piece._replace(text="") if piece.has_ended else Piece(rest, has_ended=True)
+        piece._replace(text="") if piece.has_ended else Chunk(rest, has_ended=True)
         for piece, rest in zip(pieces, held, strict=True)
     ]
 
 
-def _cut(text: str, stops: Sequence[str]) -> tuple[Piece, str]:
+def _cut(text: str, stops: Sequence[str]) -> tuple[Chunk, str]:
     """The piece that is certain, and the rest, which may be the beginning of a stop string."""
     found = [(place + len(stop), place, stop) for stop in stops if (place := text.find(stop)) >= 0]
     if found:
         _, place, stop = min(found)
-        return Piece(text[:place], has_ended=True, stopped_by=stop), ""
+        return Chunk(text[:place], has_ended=True, stopped_by=stop), ""
     begun = [
         length
         for stop in stops
@@ -76,7 +76,7 @@ def _cut(text: str, stops: Sequence[str]) -> tuple[Piece, str]:
         if text.endswith(stop[:length])
     ]
     end = len(text) - max(begun, default=0)
-    return Piece(text[:end]), text[end:]
+    return Chunk(text[:end]), text[end:]
 
 
 def parse_stop(text: str) -> str:

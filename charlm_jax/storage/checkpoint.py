@@ -24,7 +24,7 @@ from typing import IO, Any, TypeVar
 import jax
 import numpy as np
 
-from charlm_jax.core.errors import CharlmError, cannot_write
+from charlm_jax.core.errors import CharlmError, write_error
 
 Tree = TypeVar("Tree")
 
@@ -134,7 +134,7 @@ class Checkpoints:
             else:
                 path.unlink()
 
-    def set_aside(self, step: int, folder: Path) -> Path:
+    def quarantine(self, step: int, folder: Path) -> Path:
         """Move a checkpoint into another folder, under a name that is free there."""
         number = 1
         try:
@@ -143,7 +143,7 @@ class Checkpoints:
                 number += 1
             return self._path(step).rename(target)
         except OSError as error:
-            raise cannot_write(folder, error) from error
+            raise write_error(folder, error) from error
 
     def choose(self, which: str) -> int:
         """The step of `latest`, of `best` (the latest, if nothing was validated), or of a number.
@@ -203,7 +203,7 @@ class Checkpoints:
         if _facts(path) != contents[file]:
             raise DamagedCheckpoint(step, f"{file} has changed")
 
-    def latest_sound(self) -> tuple[int | None, list[DamagedCheckpoint]]:
+    def latest_valid(self) -> tuple[int | None, list[DamagedCheckpoint]]:
         """The step of the latest checkpoint that is sound, and what is wrong with those after."""
         damages = []
         for step in reversed(self.steps()):

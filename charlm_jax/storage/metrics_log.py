@@ -7,10 +7,10 @@ from inspect import get_annotations
 from pathlib import Path
 from typing import Any
 
-from charlm_jax.core.errors import CharlmError, cannot_write
+from charlm_jax.core.errors import CharlmError, write_error
 from charlm_jax.core.types import bits
 
-Row = Mapping[str, Any]
+MetricsRow = Mapping[str, Any]
 
 _LATEST_BYTES = 4096  # some ten rows
 
@@ -27,7 +27,7 @@ def metrics_row(
     state_hash: str,
     chars_per_second: float,
     seconds: float,
-) -> Row:
+) -> MetricsRow:
     """One row.
 
     Args:
@@ -63,21 +63,21 @@ _FIELDS = {**get_annotations(metrics_row), "bits_per_char": float}
 del _FIELDS["return"]
 
 
-class Logbook:
+class MetricsLog:
     """Appends rows to a file, and forgets those past the step that a run goes on from."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def append(self, row: Row) -> None:
+    def append(self, row: MetricsRow) -> None:
         """Write one row as one line, at once; a `CharlmError` where that cannot be done."""
         try:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
         except OSError as error:
-            raise cannot_write(self._path, error) from error
+            raise write_error(self._path, error) from error
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[MetricsRow]:
         """All rows, in order; a last line that was torn off is passed over.
 
         Raises:
@@ -89,7 +89,7 @@ class Logbook:
         del last  # empty, or torn: a whole line ends in a newline
         return [self._parse(number, line) for number, line in enumerate(lines, start=1)]
 
-    def latest(self) -> list[Row]:
+    def latest(self) -> list[MetricsRow]:
         """The last few rows, quickly: those that are whole in the file's last bytes.
 
         Raises:
@@ -104,7 +104,7 @@ class Logbook:
         whole = [first, *lines][:-1] if start == 0 else lines[:-1]
         return [self._parse(number, line) for number, line in enumerate(whole, start=-len(whole))]
 
-    def keep_up_to(self, step: int) -> None:
+    def truncate_after(self, step: int) -> None:
         """Drop rows past `step` and a torn last line: they will be written again."""
         if not self._path.exists():
             return
@@ -114,9 +114,9 @@ class Logbook:
             whole.write_text("".join(kept), encoding="utf-8")
             whole.replace(self._path)
         except OSError as error:
-            raise cannot_write(self._path, error) from error
+            raise write_error(self._path, error) from error
 
-    def _parse(self, number: int, line: bytes) -> Row:
+    def _parse(self, number: int, line: bytes) -> MetricsRow:
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from charlm_jax.core.errors import CharlmError
-from charlm_jax.storage.metrics_log import Logbook
+from charlm_jax.storage.metrics_log import MetricsLog
 from charlm_jax.storage.workdir import Workdir
 
 
-class RunRow(NamedTuple):
+class RunStatus(NamedTuple):
     """One run.
 
     Attributes:
@@ -35,7 +35,7 @@ class RunRow(NamedTuple):
     seconds_ago: float
 
 
-def list_runs(folder: Path | str) -> list[RunRow]:
+def list_runs(folder: Path | str) -> list[RunStatus]:
     """The runs in a folder and in the folders below it, the latest first.
 
     Raises:
@@ -46,7 +46,7 @@ def list_runs(folder: Path | str) -> list[RunRow]:
         raise CharlmError(
             f"no folder {folder}: name one with runs in it (charlm train makes runs/)"
         )
-    rows = [read_row(Workdir(path)) for path in _run_folders(root)]
+    rows = [read_status(Workdir(path)) for path in _run_folders(root)]
     return sorted(rows, key=lambda row: row.seconds_ago)
 
 
@@ -76,22 +76,22 @@ def _run_folders(root: Path) -> Iterator[Path]:
             yield from _run_folders(path)
 
 
-def read_row(place: Workdir) -> RunRow:
+def read_status(workdir: Workdir) -> RunStatus:
     """How one run stands."""
-    files = (place.metrics_file, place.config_file)
+    files = (workdir.metrics_file, workdir.config_file)
     changed = next((file.stat().st_mtime for file in files if file.exists()), 0.0)
     seconds_ago = max(0.0, time.time() - changed)
     try:
-        config, facts = place.read_config(), place.read_facts()
-        rows = Logbook(place.metrics_file).rows()
+        config, facts = workdir.read_config(), workdir.read_facts()
+        rows = MetricsLog(workdir.metrics_file).rows()
     except CharlmError:
-        return RunRow(str(place.path), "unreadable", "", None, 0, None, None, seconds_ago)
+        return RunStatus(str(workdir.path), "unreadable", "", None, 0, None, None, seconds_ago)
     counted = "average" if config.optimizer.average_decay > 0 else "raw"
     valid = [row for row in rows if row["split"] == "valid"]
     losses = [row["loss_nats"] for row in valid if row["weights"] == counted]
-    return RunRow(
-        path=str(place.path),
-        state=_state(place, facts.get("finished"), bool(rows)),
+    return RunStatus(
+        path=str(workdir.path),
+        state=_state(workdir, facts.get("finished"), bool(rows)),
         corpus=config.data.corpus,
         parameters=facts.get("parameters"),
         step=rows[-1]["step"] if rows else 0,
@@ -101,17 +101,17 @@ def read_row(place: Workdir) -> RunRow:
     )
 
 
-def _state(place: Workdir, finished: str | None, has_rows: bool) -> str:
-    if place.is_held():
+def _state(workdir: Workdir, finished: str | None, has_rows: bool) -> str:
+    if workdir.is_held():
         return "training"
     if finished:
         return finished
-    if place.fault.is_dir():
+    if workdir.fault.is_dir():
         return "failed"
     return "interrupted" if has_rows else "begun"
 
 
-def age(seconds: float) -> str:
+def format_age(seconds: float) -> str:
     """How long ago, in the largest unit that fits.
 
     >>> age(5), age(150), age(7300), age(200_000)

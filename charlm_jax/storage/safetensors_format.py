@@ -50,17 +50,17 @@ def pack(params: Params, files: Mapping[str, bytes], **facts: int | str) -> byte
     arrays = {name: np.array(x, order="C") for name, x in _by_name(params).items()}
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     about = {"format": _FORMAT, "version": __version__, **facts, "sha256": hashes}
-    hashes["weights"] = _seal(about, arrays)
+    hashes["weights"] = _content_hash(about, arrays)
     return save(arrays, {"charlm_jax": json.dumps(about)})
 
 
 def read_exported(
-    place: Workdir, like: Params, *, checkpoint: str, weights: str | None
+    workdir: Workdir, like: Params, *, checkpoint: str, weights: str | None
 ) -> tuple[Params, int, str]:
     """The weights of an exported model, where every byte is what was exported.
 
     Args:
-      place: its folder.
+      workdir: its folder.
       like: a tree whose leaves have shape and dtype.
       checkpoint: `best`, `latest` or the one step that there is.
       weights: `raw` or `average`; what there is if None.
@@ -71,30 +71,32 @@ def read_exported(
     Raises:
       CharlmError: a file is damaged, or of another model; there is no such checkpoint.
     """
-    facts, arrays = _read(place, like)
+    facts, arrays = _read(workdir, like)
     step, kind = facts["checkpoint"], facts["weights"]
     if checkpoint not in ("best", "latest", str(step)):
-        raise CharlmError(f"no checkpoint {checkpoint!r}: {place.path} was exported from {step}")
+        raise CharlmError(f"no checkpoint {checkpoint!r}: {workdir.path} was exported from {step}")
     if weights not in (None, kind):
-        raise CharlmError(f"weights={weights!r} is not to be had from {place.path}: it has {kind}")
+        raise CharlmError(
+            f"weights={weights!r} is not to be had from {workdir.path}: it has {kind}"
+        )
     leaves = [jnp.asarray(arrays[name]) for name in _by_name(like)]
     return jax.tree.unflatten(jax.tree.structure(like), leaves), step, kind
 
 
-def _read(place: Workdir, like: Params) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    file = place.exported_file
+def _read(workdir: Workdir, like: Params) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    file = workdir.exported_file
     try:
         with safe_open(file, framework="np") as opened:
             facts, names = _read_facts(file, opened.metadata()), opened.keys()
-            _refuse_other_files(place, facts["sha256"])
-            _refuse_other_arrays(place, {name: opened.get_slice(name) for name in names}, like)
+            _refuse_other_files(workdir, facts["sha256"])
+            _refuse_other_arrays(workdir, {name: opened.get_slice(name) for name in names}, like)
             arrays = {name: opened.get_tensor(name) for name in names}
     except SafetensorError as error:
         words = str(error).removeprefix("Error while deserializing header: ")
         raise CharlmError(f"{file} is damaged: {words}; {_MEND}") from error
     except OSError as error:
         raise CharlmError(f"cannot read {file}: {error.strerror or error}") from error
-    if facts["sha256"].pop("weights", None) != _seal(facts, arrays):
+    if facts["sha256"].pop("weights", None) != _content_hash(facts, arrays):
         raise CharlmError(f"{file} is damaged: it is not what was exported; {_MEND}")
     return facts, arrays
 
@@ -115,15 +117,16 @@ def _read_facts(file: Path, metadata: Mapping[str, str] | None) -> dict[str, Any
     return facts
 
 
-def _refuse_other_files(place: Workdir, hashes: Mapping[str, str]) -> None:
-    for file in (place.config_file, place.vocabulary_file):
+def _refuse_other_files(workdir: Workdir, hashes: Mapping[str, str]) -> None:
+    for file in (workdir.config_file, workdir.vocabulary_file):
         if hashes.get(file.name) != hashlib.sha256(file.read_bytes()).hexdigest():
             raise CharlmError(
-                f"{file} is not the one that {place.exported_file.name} was exported with: {_MEND}"
+                f"{file} is not the one that {workdir.exported_file.name} was exported with: "
+                f"{_MEND}"
             )
 
 
-def _refuse_other_arrays(place: Workdir, slices: Mapping[str, Any], like: Params) -> None:
+def _refuse_other_arrays(workdir: Workdir, slices: Mapping[str, Any], like: Params) -> None:
     there = {
         name: f"{_DTYPES.get(x.get_dtype(), x.get_dtype())} of shape {tuple(x.get_shape())}"
         for name, x in slices.items()
@@ -132,12 +135,12 @@ def _refuse_other_arrays(place: Workdir, slices: Mapping[str, Any], like: Params
     for name in sorted({*there, *here}):
         if there.get(name) != here.get(name):
             raise CharlmError(
-                f"{place.exported_file} does not fit its {place.config_file.name}: {name} is "
+                f"{workdir.exported_file} does not fit its {workdir.config_file.name}: {name} is "
                 f"{there.get(name, 'missing')} there and {here.get(name, 'missing')} here"
             )
 
 
-def _seal(facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
+def _content_hash(facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
     """A hash of the facts, with the hashes of the other files, and of all weights by name."""
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for name in sorted(arrays):

@@ -39,12 +39,12 @@ def averaged_in_words(kind: str) -> str:
 
 
 def read_weights(
-    place: Workdir, config: Config, like: Params, *, checkpoint: str, kind: str | None
+    workdir: Workdir, config: Config, like: Params, *, checkpoint: str, kind: str | None
 ) -> Weights:
     """The weights in a folder.
 
     Args:
-      place: the folder of a run, or an exported model.
+      workdir: the folder of a run, or an exported model.
       config: what they were trained with.
       like: a tree whose leaves have shape and dtype.
       checkpoint: `best` (the latest, where nothing was validated), `latest`, or a step. In place of
@@ -54,26 +54,26 @@ def read_weights(
     Raises:
       CharlmError: no such checkpoint, or one that is damaged.
     """
-    if place.is_exported:
-        return Weights(*read_exported(place, like, checkpoint=checkpoint, weights=kind))
+    if workdir.is_exported:
+        return Weights(*read_exported(workdir, like, checkpoint=checkpoint, weights=kind))
     averages = config.optimizer.average_decay > 0
     kinds = ("average", "raw") if averages else ("raw",)
     kind = kinds[0] if kind is None else kind
     if kind not in kinds:
         raise CharlmError(
-            f"weights={kind!r} is not to be had from {place.path}: it has {' and '.join(kinds)}"
+            f"weights={kind!r} is not to be had from {workdir.path}: it has {' and '.join(kinds)}"
         )
-    if not place.checkpoints.exists():
+    if not workdir.checkpoints.exists():
         raise CharlmError(
-            f"no weights at {place.path}: it has neither {place.checkpoints.name}/ nor "
-            f"{place.exported_file.name}"
+            f"no weights at {workdir.path}: it has neither {workdir.checkpoints.name}/ nor "
+            f"{workdir.exported_file.name}"
         )
-    checkpoints = Checkpoints(place.checkpoints)
+    checkpoints = Checkpoints(workdir.checkpoints)
     if not checkpoints.steps():
-        raise CharlmError(f"the run at {place.path} has no checkpoint yet: train it first")
+        raise CharlmError(f"the run at {workdir.path} has no checkpoint yet: train it first")
     try:
         step = _choose(checkpoints, checkpoint)
-        _refuse_other_text(place, checkpoints, step)
+        _refuse_other_text(workdir, checkpoints, step)
         kept = checkpoints.restore(
             step, "params", {"raw": like, "average": like} if averages else like
         )
@@ -87,7 +87,7 @@ def _choose(checkpoints: Checkpoints, which: str) -> int:
     step = checkpoints.choose(which)
     if which != "latest":
         return step
-    sound, damages = checkpoints.latest_sound()
+    sound, damages = checkpoints.latest_valid()
     if sound is None:
         return step
     for damage in damages:
@@ -96,11 +96,11 @@ def _choose(checkpoints: Checkpoints, which: str) -> int:
     return sound
 
 
-def _refuse_other_text(place: Workdir, checkpoints: Checkpoints, step: int) -> None:
-    if checkpoints.read_meta(step).get("fingerprint") != place.read_fingerprint():
+def _refuse_other_text(workdir: Workdir, checkpoints: Checkpoints, step: int) -> None:
+    if checkpoints.read_meta(step).get("fingerprint") != workdir.read_fingerprint():
         raise CharlmError(
-            f"checkpoint {step} of {place.path} was trained on another text or other symbols "
-            f"than {place.vocabulary_file.name} says: put the right file back"
+            f"checkpoint {step} of {workdir.path} was trained on another text or other symbols "
+            f"than {workdir.vocabulary_file.name} says: put the right file back"
         )
 
 

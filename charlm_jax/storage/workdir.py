@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from charlm_jax.config.schema import Config
-from charlm_jax.core.errors import CharlmError, cannot_write
+from charlm_jax.core.errors import CharlmError, write_error
 from charlm_jax.core.json_files import write_json
 from charlm_jax.data.vocabulary import Vocabulary
 from charlm_jax.storage.compatibility import config_changes
@@ -105,7 +105,7 @@ class Workdir:
                 file.write(f"{os.getpid()}\n")
                 file.flush()
             except OSError as error:
-                raise cannot_write(self.lock_file, error) from error
+                raise write_error(self.lock_file, error) from error
             yield
 
     def _open_lock(self) -> TextIO:
@@ -113,7 +113,7 @@ class Workdir:
             self.path.mkdir(parents=True, exist_ok=True)
             return self.lock_file.open("a+", encoding="utf-8")
         except OSError as error:
-            raise cannot_write(self.path, error) from error
+            raise write_error(self.path, error) from error
 
     def _is_lock(self, file: TextIO) -> bool:
         """Whether an open file is still the one that lies in the folder."""
@@ -151,7 +151,7 @@ class Workdir:
             try:
                 path.rename(target)
             except OSError as error:
-                raise cannot_write(self.path, error) from error
+                raise write_error(self.path, error) from error
         return self.path.parent / target.name if self.path.name else target
 
     def refuse_other(self, config: Config, dataset: "Dataset") -> None:
@@ -177,7 +177,7 @@ class Workdir:
             write_json(self.vocabulary_file, words)
             write_json(self.config_file, config.to_dict())  # last: it marks a whole claim
         except OSError as error:
-            raise cannot_write(self.path, error) from error
+            raise write_error(self.path, error) from error
 
     def has_something_to_lose(self) -> bool:
         """Whether the run has written more than what it is to be."""
@@ -227,7 +227,7 @@ class Workdir:
         try:
             write_json(self.facts_file, {**self.read_facts(), **changes})
         except OSError as error:
-            raise cannot_write(self.path, error) from error
+            raise write_error(self.path, error) from error
 
     def _damaged(self, file: Path, what: str) -> CharlmError:
         mend = _MEND_EXPORTED if self.is_exported else _MEND

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from charlm_jax.config.schema import Config
-from charlm_jax.core.errors import CharlmError, cannot_write
+from charlm_jax.core.errors import CharlmError, write_error
 from charlm_jax.core.signals import Interrupted, deferred_signals
 from charlm_jax.data.dataset import load_dataset
 from charlm_jax.data.download import Progress
-from charlm_jax.storage.metrics_log import Logbook
-from charlm_jax.storage.run_index import read_row
+from charlm_jax.storage.metrics_log import MetricsLog
+from charlm_jax.storage.run_index import read_status
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.sweeps.points import NOT_NAMES, Point
 from charlm_jax.sweeps.progress_bars import PointRow, SilentSweep, SweepView, UnfailingSweep
@@ -67,7 +67,7 @@ def check_points(
         try:
             config = point.load()
             trainer = build(dataclasses.replace(config, seed=0))
-            point.place(Path(workdir)).refuse_other(config, trainer.dataset)
+            point.workdir(Path(workdir)).refuse_other(config, trainer.dataset)
         except CharlmError as error:
             raise CharlmError(f"point {point.name}: {error}") from error
 
@@ -210,10 +210,10 @@ class _Pool:
         for share in range(len(self.shares)):
             while share not in self.running and self.waiting:
                 point = self.waiting.popleft()
-                place = point.place(self.folder)
+                workdir = point.workdir(self.folder)
                 if point.is_finished(self.folder):
                     self.outcomes[point.name] = self.done(point)
-                elif place.is_held():
+                elif workdir.is_held():
                     self.outcomes[point.name] = self.elsewhere(point)
                 else:
                     self.running[share] = self.start(point, self.shares[share])
@@ -235,7 +235,7 @@ class _Pool:
                 )
                 return _Job(point, process, log_start)
         except OSError as error:
-            raise cannot_write(file, error) from error
+            raise write_error(file, error) from error
 
     def reap(self, number: int) -> None:
         """Take note of the jobs that have ended."""
@@ -252,7 +252,7 @@ class _Pool:
                 self.view.note(f"{point.name}: done{score}")
             elif number and status in (-number, 128 + number):
                 self.view.note(f"{point.name}: stopped")
-            elif point.place(self.folder).is_held():  # it was faster
+            elif point.workdir(self.folder).is_held():  # it was faster
                 self.outcomes[point.name] = self.elsewhere(point)
             else:
                 says = self.last_line(job) or "it said nothing"
@@ -263,7 +263,7 @@ class _Pool:
 
     def done(self, point: Point) -> Outcome:
         """The outcome of a run that is finished."""
-        return Outcome(point, "done", read_row(point.place(self.folder)).best_loss_nats)
+        return Outcome(point, "done", read_status(point.workdir(self.folder)).best_loss_nats)
 
     def elsewhere(self, point: Point) -> Outcome:
         """The outcome of a run that is not ours."""
@@ -282,10 +282,12 @@ class _Pool:
             return PointRow(point.name, self.outcomes[point.name].state)
         if all(job.point is not point for job in self.running.values()):
             return PointRow(point.name, "waiting")
-        place = point.place(self.folder)
+        workdir = point.workdir(self.folder)
         with contextlib.suppress(CharlmError, OSError, KeyError):  # its process says what is wrong
-            rows = [row for row in Logbook(place.metrics_file).latest() if row["split"] == "train"]
+            rows = [
+                row for row in MetricsLog(workdir.metrics_file).latest() if row["split"] == "train"
+            ]
             if rows:
-                total, speed = place.read_facts().get("total_steps"), rows[-1]["chars_per_second"]
+                total, speed = workdir.read_facts().get("total_steps"), rows[-1]["chars_per_second"]
                 return PointRow(point.name, "running", rows[-1]["step"], total, speed)
         return PointRow(point.name, "running")

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from charlm_jax.config.loading import as_text, load_config, split_override, sweep_points
 from charlm_jax.config.schema import Config
-from charlm_jax.core.errors import CharlmError, cannot_write
+from charlm_jax.core.errors import CharlmError, write_error
 from charlm_jax.core.json_files import write_json
 from charlm_jax.data.dataset import with_absolute_paths
 from charlm_jax.storage.workdir import Workdir
@@ -47,7 +47,7 @@ class Point(NamedTuple):
         """Its config, as its run keeps it."""
         return with_absolute_paths(load_config(self.config, self.overrides))
 
-    def place(self, folder: Path) -> Workdir:
+    def workdir(self, folder: Path) -> Workdir:
         """Its run, in the sweep's folder."""
         return Workdir(folder / self.name)
 
@@ -66,9 +66,11 @@ class Point(NamedTuple):
 
     def is_finished(self, folder: Path) -> bool:
         """Whether its run is there, with this very config, and over."""
-        place = self.place(folder)
+        workdir = self.workdir(folder)
         try:
-            return bool(place.read_facts().get("finished")) and place.read_config() == self.load()
+            return (
+                bool(workdir.read_facts().get("finished")) and workdir.read_config() == self.load()
+            )
         except CharlmError:  # `charlm train` says what is wrong with it
             return False
 
@@ -256,7 +258,7 @@ def claim(sweep: Sweep, folder: Path) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             write_json(file, make_manifest(sweep, folder))
     except OSError as error:
-        raise cannot_write(folder, error) from error
+        raise write_error(folder, error) from error
 
 
 def make_manifest(sweep: Sweep, folder: Path) -> dict[str, Any]:

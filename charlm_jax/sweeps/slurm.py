@@ -9,13 +9,13 @@ from types import FrameType
 from typing import TYPE_CHECKING, NamedTuple
 
 from charlm_jax.config.loading import load_config
-from charlm_jax.core.errors import CharlmError, cannot_write, visible
+from charlm_jax.core.errors import CharlmError, escape_control_characters, write_error
 from charlm_jax.core.json_files import write_json
 from charlm_jax.core.signals import Interrupted
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.sweeps.points import SLURM, Point
 from charlm_jax.training.loop import train_and_evaluate
-from charlm_jax.training.progress_bar import Plain
+from charlm_jax.training.progress_bar import LogProgress
 
 if TYPE_CHECKING:
     from submitit import Executor
@@ -54,7 +54,7 @@ def train_point(config: str, workdir: str, *overrides: str) -> None:
     before = signal.signal(signal.SIGUSR2, stop)
     try:
         with _last_words(_words_file(Path(workdir))):
-            train_and_evaluate(load_config(config, overrides), workdir, view=Plain())
+            train_and_evaluate(load_config(config, overrides), workdir, view=LogProgress())
     finally:
         signal.signal(signal.SIGUSR2, before)
 
@@ -76,7 +76,7 @@ def _last_words(file: Path) -> Iterator[None]:
         raise
     except Exception as error:
         kind = "" if isinstance(error, CharlmError) else f"{type(error).__name__}: "
-        file.write_text(visible(f"{kind}{error}"), encoding="utf-8")
+        file.write_text(escape_control_characters(f"{kind}{error}"), encoding="utf-8")
         raise
     file.unlink(missing_ok=True)
 
@@ -113,7 +113,7 @@ def submit_points(
         try:
             write_json(file, ids)
         except OSError as error:
-            raise cannot_write(file, error) from error
+            raise write_error(file, error) from error
     return [
         Placed(
             point,
@@ -131,7 +131,7 @@ def _state(
 ) -> str:
     if point.is_finished(folder):
         return "done"
-    if point.place(folder).is_held():
+    if point.workdir(folder).is_held():
         return "running"
     return "queued" if point.name in ids and is_active(ids[point.name]) else "waiting"
 
@@ -146,7 +146,10 @@ def _why_failed(point: Point, folder: Path, ids: Mapping[str, str]) -> str:
         words = file.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         raise CharlmError(f"cannot read {file}: {error.strerror or error}") from error
-    return visible(words) or f"killed before it could save, or out of memory: {log} may say more"
+    return (
+        escape_control_characters(words)
+        or f"killed before it could save, or out of memory: {log} may say more"
+    )
 
 
 def _submit(points: Sequence[Point], folder: Path, executor: "Executor") -> dict[str, str]:

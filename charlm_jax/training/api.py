@@ -7,7 +7,7 @@ from charlm_jax.core.errors import CharlmError
 from charlm_jax.data.download import DownloadProgress
 from charlm_jax.inference.run import Run, load_run
 from charlm_jax.training.loop import train_and_evaluate
-from charlm_jax.training.progress_bar import Silent, training_view
+from charlm_jax.training.progress_bar import NullProgress, training_view
 
 
 def train(config: Config, workdir: Path | str, *, fresh: bool = False, quiet: bool = False) -> Run:
@@ -32,7 +32,7 @@ def train(config: Config, workdir: Path | str, *, fresh: bool = False, quiet: bo
     if not isinstance(config, Config):
         raise CharlmError(f"config={config!r} is not a Config: charlm_jax.load_config makes one")
     if quiet:
-        train_and_evaluate(config, workdir, fresh=fresh, view=Silent())
+        train_and_evaluate(config, workdir, fresh=fresh, view=NullProgress())
     else:
         with training_view() as view:
             progress = DownloadProgress()

@@ -1,8 +1,8 @@
 """The training loop: read this page first.
 
-A `Trainer` holds the parts of a run, a `TrainState` the arrays that it changes, a `Tally` what it
-has seen so far. The device is always one dispatch ahead of the tally: the results of one are read
-while the next one runs, so that writing them down never keeps the device waiting.
+A `Trainer` holds the parts of a run, a `TrainState` the arrays that it changes, a `LoopState` what
+it has seen so far. The device is always one dispatch ahead of the loop state: the results of one
+are read while the next one runs, so that writing them down never keeps the device waiting.
 """
 
 import time
@@ -18,19 +18,19 @@ from charlm_jax._version import __version__
 from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.signals import Interrupted, deferred_signals
-from charlm_jax.core.tree_hash import hash_text
+from charlm_jax.core.tree_hash import format_hash
 from charlm_jax.data.dataset import load_dataset, with_absolute_paths
 from charlm_jax.data.download import Progress
 from charlm_jax.evaluation.scoring import mean_score
 from charlm_jax.storage.checkpoint import Checkpoints
-from charlm_jax.storage.metrics_log import Logbook, metrics_row
+from charlm_jax.storage.metrics_log import MetricsLog, metrics_row
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training.environment import differences, environment, lacks_bfloat16_units
-from charlm_jax.training.loop_state import NOTHING, Sum, Tally
+from charlm_jax.training.loop_state import NOTHING, LoopState, RunningMean
 from charlm_jax.training.nan_replay import write_fault
-from charlm_jax.training.progress_bar import Silent, Unfailing, View
-from charlm_jax.training.restore import check_source, initial_state, resume
-from charlm_jax.training.train_step import Dispatch, TrainState, is_sound, trained_weights
+from charlm_jax.training.progress_bar import IgnoreBrokenPipe, NullProgress, ProgressListener
+from charlm_jax.training.restore import init_or_transfer, restore_latest, validate_init_from
+from charlm_jax.training.train_step import Dispatch, TrainState, all_finite, checkpointed_params
 from charlm_jax.training.trainer import Trainer, build_trainer
 
 
@@ -52,7 +52,7 @@ def train_and_evaluate(
     workdir: Path | str,
     *,
     fresh: bool = False,
-    view: View | None = None,
+    view: ProgressListener | None = None,
     progress: Progress | None = None,
 ) -> Result:
     """Train a model as the config says; go on where an earlier call on the workdir stopped.
@@ -71,41 +71,43 @@ def train_and_evaluate(
       CharlmError: a text, config or workdir that cannot be used; a loss that is not finite.
       Interrupted: SIGINT, SIGTERM or SIGHUP came; the run was saved first.
     """
-    view = Unfailing(view or Silent())
+    view = IgnoreBrokenPipe(view or NullProgress())
     config = with_absolute_paths(config)
     trainer = build_trainer(config, load_dataset(config, progress=progress))
-    place = Workdir(workdir)
-    check_source(trainer, place, fresh=fresh)
-    if fresh and (moved := place.move_aside()):
-        view.note(f"moved the run at {place.path} to {moved}")
-    with place.held():
-        place.refuse_other(config, trainer.dataset)
-        state, tally = _start(trainer, place, view)
+    run_dir = Workdir(workdir)
+    validate_init_from(trainer, run_dir, fresh=fresh)
+    if fresh and (moved := run_dir.move_aside()):
+        view.note(f"moved the run at {run_dir.path} to {moved}")
+    with run_dir.held():
+        run_dir.refuse_other(config, trainer.dataset)
+        state, tally = _start(trainer, run_dir, view)
         was_done = _is_over(trainer, tally)
         if not was_done:
             with deferred_signals() as signal_received:
                 again = "the same command" + (" without --fresh" if fresh else "")
-                _Loop(trainer, place, view, tally, again).train(state, signal_received)
+                _Loop(trainer, run_dir, view, tally, again).train(state, signal_received)
         stopped_early = tally.step < trainer.total_steps
-        place.write_facts(finished="stopped early" if stopped_early else "done")
+        run_dir.write_facts(finished="stopped early" if stopped_early else "done")
     return Result(tally.step, tally.best_loss_nats, tally.best_step, stopped_early, was_done)
 
 
-def _start(trainer: Trainer, place: Workdir, view: View) -> tuple[TrainState, Tally]:
+def _start(
+    trainer: Trainer, workdir: Workdir, view: ProgressListener
+) -> tuple[TrainState, LoopState]:
     """Where the run stands, and what it writes down about itself before it goes on from there."""
-    facts = place.read_facts() if place.has_something_to_lose() else {}
-    resumed = resume(trainer, place, view.note)
+    facts = workdir.read_facts() if workdir.has_something_to_lose() else {}
+    resumed = restore_latest(trainer, workdir, view.note)
     if resumed is None:
-        _refuse_to_lose_rows(trainer, place)
-        state, started_from = initial_state(trainer, facts.get("started_from"))
-        tally = Tally()
+        _refuse_to_lose_rows(trainer, workdir)
+        state, started_from = init_or_transfer(trainer, facts.get("started_from"))
+        tally = LoopState()
         facts["started_from"] = started_from
     else:
         state, tally = resumed
     is_over = _is_over(trainer, tally)
     if not is_over:
-        Logbook(place.metrics_file).keep_up_to(tally.step)
-    place.claim(trainer.config, trainer.dataset)
+        MetricsLog(workdir.metrics_file).truncate_after(tally.step)
+    workdir.claim(trainer.config, trainer.dataset)
     if is_over:
         return state, tally
     sittings = facts.get("sittings", [])
@@ -116,7 +118,7 @@ def _start(trainer: Trainer, place: Workdir, view: View) -> tuple[TrainState, Ta
         before = sittings[-1]["environment"] if sittings else {}
         for change in differences(before, environment()):
             view.note(f"not bit for bit what it would have been without the stop: {change}")
-    place.write_facts(
+    workdir.write_facts(
         corpus=trainer.config.data.corpus,
         parameters=sum(x.size for x in jax.tree.leaves(state.params)),
         steps_per_epoch=trainer.steps_per_epoch,
@@ -128,20 +130,20 @@ def _start(trainer: Trainer, place: Workdir, view: View) -> tuple[TrainState, Ta
     return state, tally
 
 
-def _refuse_to_lose_rows(trainer: Trainer, place: Workdir) -> None:
+def _refuse_to_lose_rows(trainer: Trainer, workdir: Workdir) -> None:
     """A run without a checkpoint begins again; its rows do not reach beyond the first save."""
-    rows = Logbook(place.metrics_file).rows()
+    rows = MetricsLog(workdir.metrics_file).rows()
     if not rows:
         return
-    first_save = place.read_config().train.evaluate_every_steps or trainer.steps_per_epoch
-    if rows[-1]["step"] > first_save or place.read_facts().get("finished"):
+    first_save = workdir.read_config().train.evaluate_every_steps or trainer.steps_per_epoch
+    if rows[-1]["step"] > first_save or workdir.read_facts().get("finished"):
         raise CharlmError(
-            f"{place.path} has metrics up to step {rows[-1]['step']} but no checkpoint: restore "
-            f"{place.checkpoints}, or begin again with --fresh"
+            f"{workdir.path} has metrics up to step {rows[-1]['step']} but no checkpoint: restore "
+            f"{workdir.checkpoints}, or begin again with --fresh"
         )
 
 
-def _is_over(trainer: Trainer, tally: Tally) -> bool:
+def _is_over(trainer: Trainer, tally: LoopState) -> bool:
     patience = trainer.config.train.patience
     is_stale = patience > 0 and tally.scores_since_best >= patience
     return is_stale or tally.step >= trainer.total_steps
@@ -151,11 +153,19 @@ class _Loop:
     """The loop's moving parts."""
 
     def __init__(
-        self, trainer: Trainer, place: Workdir, view: View, tally: Tally, again: str
+        self,
+        trainer: Trainer,
+        workdir: Workdir,
+        view: ProgressListener,
+        tally: LoopState,
+        again: str,
     ) -> None:
         self.again = again  # what to type to go on
-        self.trainer, self.place, self.view, self.tally = trainer, place, view, tally
-        self.checkpoints, self.logbook = Checkpoints(place.checkpoints), Logbook(place.metrics_file)
+        self.trainer, self.workdir, self.view, self.tally = trainer, workdir, view, tally
+        self.checkpoints, self.logbook = (
+            Checkpoints(workdir.checkpoints),
+            MetricsLog(workdir.metrics_file),
+        )
         self.ids_N = jnp.asarray(trainer.dataset.ids_N)
         self.pending: tuple[int, Dispatch] | None = None
         self.state_hash = ""
@@ -174,7 +184,7 @@ class _Loop:
             number = signal_received()
             if number or trainer.stops_at(step):
                 self.read_pending(state)
-                if not is_sound(state):
+                if not all_finite(state):
                     self.fail(f"step {step}: the parameters or their norm are not finite", state)
                 loss_nats = self.evaluate(state) if trainer.stops_at(step) else None
                 self.save(state, loss_nats)
@@ -195,8 +205,8 @@ class _Loop:
         losses = np.asarray(dispatch.steps.loss_nats, np.float64)[:count]
         characters = np.asarray(dispatch.steps.characters, np.int64)[:count]
         self.refuse_non_finite(losses, np.asarray(dispatch.steps.gradient_norm)[:count], state)
-        self.state_hash = hash_text(np.asarray(dispatch.state_hash))
-        seen = Sum(float(losses @ characters), int(characters.sum()), self.lap())
+        self.state_hash = format_hash(np.asarray(dispatch.state_hash))
+        seen = RunningMean(float(losses @ characters), int(characters.sum()), self.lap())
         tally = self.tally
         tally.step += count
         tally.window, tally.epoch = tally.window.plus(seen), tally.epoch.plus(seen)
@@ -218,9 +228,9 @@ class _Loop:
     def fail(self, what: str, state: TrainState) -> NoReturn:
         """Give up; keep the state and the batch of the update that it was to make next."""
         batch = self.trainer.batch(self.ids_N, int(state.step))
-        replay = f"charlm replay --workdir={self.place.path} names the array that went bad first"
+        replay = f"charlm replay --workdir={self.workdir.path} names the array that went bad first"
         try:
-            write_fault(self.place, self.trainer, state, batch)
+            write_fault(self.workdir, self.trainer, state, batch)
         except CharlmError as error:
             replay = f"the state before it could not be kept ({error})"
         raise self.diverged(f"{what}; {replay}")
@@ -247,7 +257,7 @@ class _Loop:
             kinds["average"] = state.average
         for weights, params in kinds.items():
             score = mean_score(self.trainer.score(params, self.ids_N, dataset.part("valid")))
-            seen = Sum(score.loss_nats * score.characters, score.characters, self.lap())
+            seen = RunningMean(score.loss_nats * score.characters, score.characters, self.lap())
             if not np.isfinite(score.loss_nats):
                 raise self.diverged(f"step {tally.step}: the held-out loss is {score.loss_nats:g}")
             scope = "epoch" if self.trainer.ends_epoch(tally.step) else "step"
@@ -255,7 +265,7 @@ class _Loop:
         tally.add_score(score.loss_nats)
         return score.loss_nats
 
-    def write_row(self, split: str, scope: str, seen: Sum, weights: str = "raw") -> None:
+    def write_row(self, split: str, scope: str, seen: RunningMean, weights: str = "raw") -> None:
         """Append a row to the metrics, and show it."""
         row = metrics_row(
             step=self.tally.step,
@@ -283,7 +293,7 @@ class _Loop:
         }
         self.checkpoints.save(
             self.tally.step,
-            params=trained_weights(state),
+            params=checkpointed_params(state),
             training=(state.step, state.opt_state, state.carried),
             meta=meta,
             loss_nats=loss_nats,

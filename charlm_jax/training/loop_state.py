@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 
-class Sum(NamedTuple):
+class RunningMean(NamedTuple):
     """A running sum of losses, and of the time that it took.
 
     Attributes:
@@ -18,9 +18,9 @@ class Sum(NamedTuple):
     characters: int = 0
     seconds: float = 0.0
 
-    def plus(self, other: "Sum") -> "Sum":
+    def plus(self, other: "RunningMean") -> "RunningMean":
         """Both together."""
-        return Sum(
+        return RunningMean(
             self.nats + other.nats,
             self.characters + other.characters,
             self.seconds + other.seconds,
@@ -37,11 +37,11 @@ class Sum(NamedTuple):
         return self.characters / max(self.seconds, 1e-9)
 
 
-NOTHING = Sum()
+NOTHING = RunningMean()
 
 
 @dataclasses.dataclass
-class Tally:
+class LoopState:
     """What a run has seen so far.
 
     Attributes:
@@ -55,8 +55,8 @@ class Tally:
     """
 
     step: int = 0
-    epoch: Sum = NOTHING
-    window: Sum = NOTHING
+    epoch: RunningMean = NOTHING
+    window: RunningMean = NOTHING
     seconds: float = 0.0
     best_loss_nats: float | None = None
     best_step: int = 0
@@ -74,8 +74,8 @@ class Tally:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> "Tally":
+    def from_json(cls, values: Mapping[str, Any]) -> "LoopState":
         """What `to_json` gave."""
         tally = cls(**values)
-        tally.epoch, tally.window = Sum(*values["epoch"]), Sum(*values["window"])
+        tally.epoch, tally.window = RunningMean(*values["epoch"]), RunningMean(*values["window"])
         return tally

@@ -20,16 +20,16 @@ from charlm_jax.training.train_step import (
     Batch,
     TrainState,
     init_state,
+    initial_batch_state,
     loss_of_batch,
     make_train_step,
-    start_of_rows,
 )
 from charlm_jax.training.trainer import Trainer, build_update_rule
 
 _FORWARD = "forward"  # the stages whose arrays are (B, T, ...)
 
 
-def write_fault(place: Workdir, trainer: Trainer, state: TrainState, batch: Batch) -> None:
+def write_fault(workdir: Workdir, trainer: Trainer, state: TrainState, batch: Batch) -> None:
     """Keep the state before an update that failed, and its batch.
 
     Raises:
@@ -38,7 +38,7 @@ def write_fault(place: Workdir, trainer: Trainer, state: TrainState, batch: Batc
     step = int(state.step) + 1
     batch = batch._replace(key=jax.random.key_data(batch.key))
     training = {"step": state.step, "opt_state": state.opt_state, "carried": state.carried}
-    Checkpoints(place.fault).save(
+    Checkpoints(workdir.fault).save(
         step,
         params=state.params,
         training={**training, "batch": batch._asdict()},
@@ -47,7 +47,7 @@ def write_fault(place: Workdir, trainer: Trainer, state: TrainState, batch: Batc
     )
 
 
-class Seen(NamedTuple):
+class ArrayStats(NamedTuple):
     """One array of a step.
 
     Attributes:
@@ -80,15 +80,15 @@ class Replay(NamedTuple):
     step: int
     loss_nats: float
     gradient_norm: float
-    arrays: list[Seen]
+    arrays: list[ArrayStats]
     text: list[str]
 
     @property
-    def first_bad(self) -> Seen | None:
+    def first_bad(self) -> ArrayStats | None:
         """The first array with a value that is not finite."""
         return next((seen for seen in self.arrays if seen.bad), None)
 
-    def text_before(self, seen: Seen) -> str | None:
+    def text_before(self, seen: ArrayStats) -> str | None:
         """What a row had read when it met the first value that is not finite, where that is so."""
         if not seen.name.startswith(_FORWARD) or seen.first is None:
             return None
@@ -102,17 +102,17 @@ def replay_fault(workdir: Path | str) -> Replay:
     Raises:
       CharlmError: no run there, or none that failed; what was kept is damaged.
     """
-    place = Workdir(workdir)
-    place.refuse_exported()
-    config, vocabulary = place.read_config(), place.read_vocabulary()
-    kept = Checkpoints(place.fault)
+    run_dir = Workdir(workdir)
+    run_dir.refuse_exported()
+    config, vocabulary = run_dir.read_config(), run_dir.read_vocabulary()
+    kept = Checkpoints(run_dir.fault)
     if not kept.steps():
-        raise CharlmError(f"the run at {place.path} has met no fault: there is nothing to replay")
+        raise CharlmError(f"the run at {run_dir.path} has met no fault: there is nothing to replay")
     number = kept.steps()[-1]
     model = build_model(config.model, len(vocabulary))
     total_steps = kept.read_meta(number).get("total_steps")
     if not isinstance(total_steps, int):
-        raise CharlmError(f"{place.fault}/{number} is not a step that failed")
+        raise CharlmError(f"{run_dir.fault}/{number} is not a step that failed")
     _, optimizer = build_update_rule(config, total_steps)
     state, batch = _restore(kept, number, _like(config, model, optimizer))
     context = config.carried_context
@@ -164,7 +164,7 @@ def _stages(
     context: int,
 ) -> Mapping[str, Any]:
     """Every array of an update, in the order in which it is computed, but nothing is jitted."""
-    start = start_of_rows(model, state.carried, batch.fresh_B, context=context)
+    start = initial_batch_state(model, state.carried, batch.fresh_B, context=context)
     (loss, end), gradient = jax.value_and_grad(
         lambda params: loss_of_batch(model, params, start, batch), has_aux=True
     )(state.params)
@@ -189,7 +189,7 @@ def _stages(
     }
 
 
-def _look(stage: str, tree: Any) -> list[Seen]:
+def _look(stage: str, tree: Any) -> list[ArrayStats]:
     if not stage.startswith(_FORWARD):
         leaves = jax.tree_util.tree_leaves_with_path(tree)
         named = {jax.tree_util.keystr(path, simple=True, separator="/"): x for path, x in leaves}
@@ -200,7 +200,7 @@ def _look(stage: str, tree: Any) -> list[Seen]:
     return sorted(seen, key=lambda one: one.first[1] if one.first else math.inf)
 
 
-def _measure(name: str, x: Any, *, by_position: bool = False) -> Seen:
+def _measure(name: str, x: Any, *, by_position: bool = False) -> ArrayStats:
     values = np.asarray(x, np.float64)
     is_bad = ~np.isfinite(values)
     finite = np.abs(values[~is_bad])
@@ -208,8 +208,8 @@ def _measure(name: str, x: Any, *, by_position: bool = False) -> Seen:
     if is_bad.any():
         # (B, T, ...) is searched position by position.
         searched = np.swapaxes(is_bad, 0, 1) if by_position else is_bad
-        index = [int(place) for place in np.argwhere(searched)[0]]
+        index = [int(i) for i in np.argwhere(searched)[0]]
         if by_position:
             index[0], index[1] = index[1], index[0]
         first = tuple(index)
-    return Seen(name, float(finite.max(initial=0.0)), int(is_bad.sum()), values.size, first)
+    return ArrayStats(name, float(finite.max(initial=0.0)), int(is_bad.sum()), values.size, first)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from charlm_jax.core.errors import look_up
+from charlm_jax.core.errors import lookup
 from charlm_jax.core.types import Params
 
 
@@ -38,7 +38,7 @@ def make_schedule(
     decay_steps = max(round(decay_fraction * total_steps), 1)
     stable_steps = max(total_steps - warmup_steps - decay_steps, 0)
     fall = optax.linear_schedule(learning_rate, final_learning_rate, decay_steps)
-    decays = {
+    weight_decay_mask = {
         "constant": optax.constant_schedule(learning_rate),
         "cosine": optax.cosine_decay_schedule(
             learning_rate,
@@ -47,7 +47,7 @@ def make_schedule(
         ),
         "wsd": optax.join_schedules([optax.constant_schedule(learning_rate), fall], [stable_steps]),
     }
-    after = look_up(decays, schedule, "config.optimizer.schedule")
+    after = lookup(weight_decay_mask, schedule, "config.optimizer.schedule")
     if warmup_steps == 0:
         return after
     first = learning_rate / warmup_steps
@@ -79,7 +79,7 @@ def build_optimizer(
         by 1 / sqrt(1 - beta2^t), 30 times at first. Where gradients are as small as those of an
         embedding at the start, the loss curve shows it for many epochs.
       clip_norm: largest global norm of the gradient; 0 does not clip.
-      weight_decay: of the weights that `decays` names; 0 is plain Adam.
+      weight_decay: of the weights that `weight_decay_mask` names; 0 is plain Adam.
 
     Source: Kingma and Ba 2015, algorithm 1; epsilon-hat is from the end of its section 2.
     Loshchilov and Hutter 2019, algorithm 2, for the decay.
@@ -90,7 +90,7 @@ def build_optimizer(
 
     adam = optax.adam
     if weight_decay > 0:
-        adam = functools.partial(optax.adamw, weight_decay=weight_decay, mask=decays)
+        adam = functools.partial(optax.adamw, weight_decay=weight_decay, mask=weight_decay_mask)
     if epsilon_hat:
         static = ("b1", "b2", "weight_decay", "mask") if weight_decay > 0 else ("b1", "b2")
         update = optax.inject_hyperparams(adam, static_args=static)(
@@ -101,7 +101,7 @@ def build_optimizer(
     return optax.chain(optax.clip_by_global_norm(clip_norm), update) if clip_norm > 0 else update
 
 
-def decays(params: Params) -> Params:
+def weight_decay_mask(params: Params) -> Params:
     """Which weights decay: those of matrix products, as a tree of booleans.
 
     Not biases and the scales of norms, which have few values and do not overfit; nor tables of

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Protocol
 
-from charlm_jax.storage.metrics_log import Row
+from charlm_jax.storage.metrics_log import MetricsRow
 
 
-class View(Protocol):
+class ProgressListener(Protocol):
     """What the loop tells of itself, as it happens."""
 
     def note(self, line: str) -> None:
@@ -22,11 +22,11 @@ class View(Protocol):
     def advance(self, step: int, loss_nats: float, chars_per_second: float) -> None:
         """A dispatch is done, with the mean loss of its steps."""
 
-    def row(self, row: Row) -> None:
+    def row(self, row: MetricsRow) -> None:
         """A row was written to the metrics."""
 
 
-class Silent:
+class NullProgress:
     """Shows nothing: what a notebook and a test use."""
 
     def note(self, line: str) -> None:
@@ -38,17 +38,17 @@ class Silent:
     def advance(self, step: int, loss_nats: float, chars_per_second: float) -> None:
         pass
 
-    def row(self, row: Row) -> None:
+    def row(self, row: MetricsRow) -> None:
         pass
 
 
-class Unfailing:
+class IgnoreBrokenPipe:
     """Passes everything on to a view until that can no longer print; then it falls silent.
 
     A terminal that was closed, or a reader that went away, must not end a run.
     """
 
-    def __init__(self, view: View) -> None:
+    def __init__(self, view: ProgressListener) -> None:
         self._view = view
 
     def note(self, line: str) -> None:
@@ -60,17 +60,17 @@ class Unfailing:
     def advance(self, step: int, loss_nats: float, chars_per_second: float) -> None:
         self._pass_on(lambda: self._view.advance(step, loss_nats, chars_per_second))
 
-    def row(self, row: Row) -> None:
+    def row(self, row: MetricsRow) -> None:
         self._pass_on(lambda: self._view.row(row))
 
     def _pass_on(self, tell: Callable[[], None]) -> None:
         try:
             tell()
         except OSError:
-            self._view = Silent()
+            self._view = NullProgress()
 
 
-def describe_row(row: Row) -> str:
+def describe_row(row: MetricsRow) -> str:
     """A metrics row in words: `epoch 3  step 1272  valid 1.612 nats  2.326 bits`."""
     split = "avg'd" if row["weights"] == "average" else row["split"]
     return (
@@ -80,7 +80,7 @@ def describe_row(row: Row) -> str:
     )
 
 
-class Plain:
+class LogProgress:
     """Lines, for logs, pipes and CI: every epoch and evaluation, and a step row now and then."""
 
     def __init__(self, write: Callable[[str], None] = print, every_seconds: float = 10.0) -> None:
@@ -97,7 +97,7 @@ class Plain:
     def advance(self, step: int, loss_nats: float, chars_per_second: float) -> None:
         pass
 
-    def row(self, row: Row) -> None:
+    def row(self, row: MetricsRow) -> None:
         is_passing = row["scope"] == "step" and row["split"] == "train"
         if is_passing and time.monotonic() - self._last < self._every_seconds:
             return
@@ -142,16 +142,16 @@ class Bar:
                 speed=f"{chars_per_second:,.0f} chars/s",
             )
 
-    def row(self, row: Row) -> None:
+    def row(self, row: MetricsRow) -> None:
         if row["scope"] == "epoch" or row["split"] != "train":
             self.note(describe_row(row))
 
 
 @contextmanager
-def training_view() -> Iterator[View]:
+def training_view() -> Iterator[ProgressListener]:
     """The view that fits standard output."""
     if not sys.stdout.isatty():
-        yield Plain()
+        yield LogProgress()
         return
     bar = Bar()
     bar.display.start()

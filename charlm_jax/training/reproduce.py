@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from charlm_jax.core.errors import CharlmError
-from charlm_jax.core.tree_hash import hash_text
+from charlm_jax.core.tree_hash import format_hash
 from charlm_jax.data.dataset import load_dataset
 from charlm_jax.data.download import Progress
-from charlm_jax.storage.metrics_log import Logbook
+from charlm_jax.storage.metrics_log import MetricsLog
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training.environment import differences, environment
-from charlm_jax.training.restore import initial_state
+from charlm_jax.training.restore import init_or_transfer
 from charlm_jax.training.trainer import build_trainer
 
 
@@ -52,22 +52,24 @@ def verify_run(
     """
     if steps < 1:
         raise CharlmError(f"steps={steps} is not allowed: it must be at least 1")
-    place = Workdir(workdir)
-    place.refuse_exported()
-    config, facts = place.read_config(), place.read_facts()
-    recorded = {row["step"]: row["state_hash"] for row in Logbook(place.metrics_file).rows()}
+    run_dir = Workdir(workdir)
+    run_dir.refuse_exported()
+    config, facts = run_dir.read_config(), run_dir.read_facts()
+    recorded = {row["step"]: row["state_hash"] for row in MetricsLog(run_dir.metrics_file).rows()}
     if not recorded:
-        raise CharlmError(f"the run at {place.path} has no metrics yet: train it first")
+        raise CharlmError(f"the run at {run_dir.path} has no metrics yet: train it first")
     dataset = load_dataset(config, progress=progress)
-    if dataset.fingerprint != place.read_fingerprint():
+    if dataset.fingerprint != run_dir.read_fingerprint():
         raise CharlmError(f"the text of {config.data.corpus} has changed since the run was made")
     trainer = build_trainer(config, dataset)
-    state, _ = initial_state(trainer, facts.get("started_from"))
+    state, _ = init_or_transfer(trainer, facts.get("started_from"))
     ids_N = jnp.asarray(dataset.ids_N)
     last = min(max(steps, min(recorded)), trainer.total_steps)
     wanted = [step for step in sorted(recorded) if step <= last]
     if not wanted:
-        raise CharlmError(f"the metrics of {place.path} have no row within its first {last} steps")
+        raise CharlmError(
+            f"the metrics of {run_dir.path} have no row within its first {last} steps"
+        )
     changes = [
         f"from step {sitting['from_step']} on {change}"
         for sitting in facts.get("sittings", [])
@@ -81,7 +83,7 @@ def verify_run(
             state, dispatch = trainer.dispatch(state, ids_N, step, count)
             step += count
         compared.append(stop)
-        found = hash_text(np.asarray(dispatch.state_hash))
+        found = format_hash(np.asarray(dispatch.state_hash))
         if found != recorded[stop]:
             return Verification(step, compared, stop, recorded[stop], found, changes)
     return Verification(step, compared, None, "", "", changes)

@@ -10,18 +10,18 @@ import jax.numpy as jnp
 
 from charlm_jax.config.schema import Config, ModelConfig
 from charlm_jax.core.errors import CharlmError
-from charlm_jax.core.tree_hash import hash_text, state_hash
+from charlm_jax.core.tree_hash import format_hash, state_hash
 from charlm_jax.inference.run import load_run
-from charlm_jax.models.transfer import carry_over
+from charlm_jax.models.transfer import transfer_params
 from charlm_jax.storage.checkpoint import Checkpoints
 from charlm_jax.storage.compatibility import config_changes
 from charlm_jax.storage.workdir import Workdir
-from charlm_jax.training.loop_state import Tally
-from charlm_jax.training.train_step import TrainState, trained_weights, with_weights
+from charlm_jax.training.loop_state import LoopState
+from charlm_jax.training.train_step import TrainState, checkpointed_params, with_weights
 from charlm_jax.training.trainer import Trainer, fresh_state
 
 
-def initial_state(
+def init_or_transfer(
     trainer: Trainer, started_from: Mapping[str, Any] | None
 ) -> tuple[TrainState, Mapping[str, Any] | None]:
     """The state at step 0.
@@ -44,7 +44,7 @@ def initial_state(
     try:
         run = load_run(source, checkpoint=pinned or "best")
         _refuse_other_model(run.config.model, trainer.config.model)
-        params = carry_over(
+        params = transfer_params(
             run.params,
             run.vocabulary.symbols,
             fresh_state(trainer).params,
@@ -56,7 +56,7 @@ def initial_state(
     facts = {
         "run": source,
         "checkpoint": run.checkpoint,
-        "params_hash": hash_text(state_hash(run.params)),
+        "params_hash": format_hash(state_hash(run.params)),
     }
     if started_from is not None and facts != started_from:
         raise CharlmError(f"cannot start from {source}: it has changed since this run began")
@@ -77,29 +77,29 @@ def _refuse_other_model(there: ModelConfig, here: ModelConfig) -> None:
             raise CharlmError(f"config.model.{field} is {value_there!r} there, {value_here!r} here")
 
 
-def check_source(trainer: Trainer, place: Workdir, *, fresh: bool) -> None:
+def validate_init_from(trainer: Trainer, workdir: Workdir, *, fresh: bool) -> None:
     """Refuse to start from weights that will not do, before the workdir is touched.
 
     Raises:
-      CharlmError: as `initial_state`; or the weights are to come from the workdir itself.
+      CharlmError: as `init_or_transfer`; or the weights are to come from the workdir itself.
     """
     source = trainer.config.train.init_from
     if not source:
         return
-    if os.path.realpath(source) == os.path.realpath(place.path):
+    if os.path.realpath(source) == os.path.realpath(workdir.path):
         raise CharlmError(
             f"--init_from and --workdir are the same run ({source}): name another --workdir"
         )
     if fresh:
-        initial_state(trainer, None)
-    elif not Checkpoints(place.checkpoints).steps():
-        facts = place.read_facts() if place.has_something_to_lose() else {}
-        initial_state(trainer, facts.get("started_from"))
+        init_or_transfer(trainer, None)
+    elif not Checkpoints(workdir.checkpoints).steps():
+        facts = workdir.read_facts() if workdir.has_something_to_lose() else {}
+        init_or_transfer(trainer, facts.get("started_from"))
 
 
-def resume(
-    trainer: Trainer, place: Workdir, note: Callable[[str], None]
-) -> tuple[TrainState, Tally] | None:
+def restore_latest(
+    trainer: Trainer, workdir: Workdir, note: Callable[[str], None]
+) -> tuple[TrainState, LoopState] | None:
     """State and tally of the last sound checkpoint; None where nothing was saved yet.
 
     Damaged checkpoints after it are moved aside, and each is noted.
@@ -107,22 +107,22 @@ def resume(
     Raises:
       CharlmError: there are checkpoints, and none is sound; they are of another text or model.
     """
-    checkpoints = Checkpoints(place.checkpoints)
-    step, damages = checkpoints.latest_sound()
+    checkpoints = Checkpoints(workdir.checkpoints)
+    step, damages = checkpoints.latest_valid()
     if step is None:
         if not damages:
             return None
         raise CharlmError(
-            f"no checkpoint of {place.path} can be used ({'; '.join(map(str, damages))}): restore "
-            f"one, or begin again with --fresh"
+            f"no checkpoint of {workdir.path} can be used ({'; '.join(map(str, damages))}): "
+            f"restore one, or begin again with --fresh"
         )
     for damage in damages:
-        moved = checkpoints.set_aside(damage.step, place.damaged)
+        moved = checkpoints.quarantine(damage.step, workdir.damaged)
         note(f"{damage}: moved to {moved}, going on from checkpoint {step}")
     checkpoints.prune()
     meta = checkpoints.read_meta(step)
     try:
-        fingerprint, tally = meta["fingerprint"], Tally.from_json(meta["tally"])
+        fingerprint, tally = meta["fingerprint"], LoopState.from_json(meta["tally"])
         changes = config_changes(Config.from_dict(meta["config"]), trainer.config)
     except (KeyError, TypeError, CharlmError) as error:
         raise CharlmError(
@@ -133,11 +133,11 @@ def resume(
         changes.insert(0, "its text is another")
     if changes:
         raise CharlmError(
-            f"checkpoint {step} of {place.path} is of another run: {'; '.join(changes)}: put the "
+            f"checkpoint {step} of {workdir.path} is of another run: {'; '.join(changes)}: put the "
             f"right one back, or begin again with --fresh"
         )
     like = jax.eval_shape(lambda: fresh_state(trainer))
-    weights = checkpoints.restore(step, "params", trained_weights(like))
+    weights = checkpoints.restore(step, "params", checkpointed_params(like))
     rest = checkpoints.restore(step, "training", (like.step, like.opt_state, like.carried))
     count, opt_state, carried = rest
     state = with_weights(TrainState(count, {}, opt_state, carried, like.average), weights)

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from charlm_jax.core.errors import CharlmError
-from charlm_jax.storage.metrics_log import Logbook, Row
+from charlm_jax.storage.metrics_log import MetricsLog, MetricsRow
 from charlm_jax.storage.workdir import Workdir
-from charlm_jax.training.progress_bar import Unfailing, View
+from charlm_jax.training.progress_bar import IgnoreBrokenPipe, ProgressListener
 
 _FILE_VERSION = "brain.Event:2"
 
@@ -28,9 +28,9 @@ class EventFiles:
       CharlmError: the package tensorboard is not installed.
     """
 
-    def __init__(self, workdir: Path | str, view: View) -> None:
+    def __init__(self, workdir: Path | str, view: ProgressListener) -> None:
         _refuse_missing()
-        self._place, self._view = Workdir(workdir), Unfailing(view)
+        self._place, self._view = Workdir(workdir), IgnoreBrokenPipe(view)
         self._file: Path | None = None
 
     def note(self, line: str) -> None:
@@ -43,7 +43,7 @@ class EventFiles:
     def advance(self, step: int, loss_nats: float, chars_per_second: float) -> None:
         self._view.advance(step, loss_nats, chars_per_second)
 
-    def row(self, row: Row) -> None:
+    def row(self, row: MetricsRow) -> None:
         self._view.row(row)
         if self._file is not None:
             try:
@@ -54,7 +54,7 @@ class EventFiles:
     def write_anew(self) -> None:
         """Replace all events by those of the rows that there are."""
         place = self._place
-        rows = Logbook(place.metrics_file).rows()
+        rows = MetricsLog(place.metrics_file).rows()
         place.refuse_links()
         try:
             place.tensorboard.mkdir(exist_ok=True)
@@ -78,7 +78,7 @@ class EventFiles:
         self._view.note(f"no more events: cannot write to {self._place.tensorboard}: {reason}")
 
 
-def scalars(row: Row) -> dict[str, float]:
+def scalars(row: MetricsRow) -> dict[str, float]:
     """What a row tells, by tag; no two rows of a step have the same tag.
 
     Losses of steps are under `train`, of whole epochs under `train_epoch`, of held-out text under
@@ -114,7 +114,7 @@ def _beginning() -> Iterator[Any]:
     yield Event(session_log=SessionLog(status=SessionLog.START))
 
 
-def _events(row: Row) -> Iterator[Any]:
+def _events(row: MetricsRow) -> Iterator[Any]:
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.proto.summary_pb2 import Summary
 

@@ -99,7 +99,7 @@ def init_state(
     return TrainState(step, params, optimizer.init(params), carried, average)
 
 
-def trained_weights(state: TrainState) -> Params:
+def checkpointed_params(state: TrainState) -> Params:
     """What a checkpoint keeps as the model: the weights, and their average where there is one."""
     if not state.average:
         return state.params
@@ -107,20 +107,20 @@ def trained_weights(state: TrainState) -> Params:
 
 
 def with_weights(state: TrainState, weights: Params) -> TrainState:
-    """The state with what `trained_weights` gave."""
+    """The state with what `checkpointed_params` gave."""
     if not state.average:
         return state._replace(params=weights)
     return state._replace(params=weights["raw"], average=weights["average"])
 
 
 @jax.jit
-def is_sound(state: TrainState) -> jax.Array:
+def all_finite(state: TrainState) -> jax.Array:
     """Whether every number of a state is finite, and the parameters' global norm as well."""
     numbers = jnp.array([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(state)])
     return jnp.all(numbers) & jnp.isfinite(optax.tree.norm(state.params))
 
 
-def start_of_rows(
+def initial_batch_state(
     model: LanguageModel, carried: ModelState, fresh_B: jax.Array, *, context: int
 ) -> ModelState:
     """The state that the rows of a batch start from: carried on, or initial where they are fresh.
@@ -173,7 +173,7 @@ def make_train_step(
     """
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
-        start = start_of_rows(model, state.carried, batch.fresh_B, context=context)
+        start = initial_batch_state(model, state.carried, batch.fresh_B, context=context)
 
         def loss_nats(params: Params) -> tuple[jax.Array, ModelState]:
             return loss_of_batch(model, params, start, batch)

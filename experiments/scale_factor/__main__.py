@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 
 from charlm_jax.cli.exit_status import run_program
 from charlm_jax.core.errors import CharlmError
-from charlm_jax.core.json_files import plain, write_json
+from charlm_jax.core.json_files import to_jsonable, write_json
 from charlm_jax.inference.run import Run, load_run
 from charlm_jax.storage.workdir import Workdir
 from experiments.markdown import refuse_other_page
@@ -157,21 +157,26 @@ def as_json(findings: Sequence[Findings], draws: Draws, command: str) -> dict[st
             "name": found.name,
             "held_out": _without(found.held_out, "least_loss_N"),
             "human": _text_as_json(found.human),
-            "even": plain(found.even),
+            "even": to_jsonable(found.even),
             "settings": [_text_as_json(text) for text in found.texts],
         }
         for found in findings
     ]
-    return {"command": command, "draws": plain(draws), "scales": GRID_A.tolist(), "runs": runs}
+    return {
+        "command": command,
+        "draws": to_jsonable(draws),
+        "scales": GRID_A.tolist(),
+        "runs": runs,
+    }
 
 
 def _text_as_json(text: Text) -> dict[str, Any]:
-    by_place = plain(text.entropy_by_place(PLACES))
+    by_place = to_jsonable(text.entropy_by_place(PLACES))
     return _without(text, "samples", "entropy_ST") | {"entropy_by_place": by_place}
 
 
 def _without(values: NamedTuple, *names: str) -> dict[str, Any]:
-    return {name: plain(x) for name, x in values._asdict().items() if name not in names}
+    return {name: to_jsonable(x) for name, x in values._asdict().items() if name not in names}
 
 
 def samples(findings: Sequence[Findings]) -> dict[str, dict[str, list[str]]]:

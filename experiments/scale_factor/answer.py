@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from charlm_jax.analysis.text_quality import Judgement
+from charlm_jax.analysis.text_quality import TextQuality
 from charlm_jax.evaluation.bootstrap import Interval
 from experiments.scale_factor.measures import Findings, Text
 
@@ -82,7 +82,7 @@ def _nearest(texts: Sequence[Text]) -> str:
     return f"{words}; not clearly farther: {', '.join(others)}." if others else f"{words}."
 
 
-def _limits(texts: Sequence[Text], human: Judgement) -> str:
+def _limits(texts: Sequence[Text], human: TextQuality) -> str:
     parts = []
     least, most = human.word_validity, human.repeated
     if least is not None:
@@ -115,7 +115,7 @@ def _from_on(texts: Sequence[Text], holds: Sequence[bool]) -> str:
     return f"at scale {', '.join(held)}"
 
 
-def _recommended(texts: Sequence[Text], human: Judgement) -> str:
+def _recommended(texts: Sequence[Text], human: TextQuality) -> str:
     best = nearest(texts)
     if len(texts) == 1:
         return "Nothing is recommended: there is no other scale to set this one beside."
@@ -133,7 +133,7 @@ def _recommended(texts: Sequence[Text], human: Judgement) -> str:
     return f"{words}."
 
 
-def _shares(judgement: Judgement) -> str:
+def _shares(judgement: TextQuality) -> str:
     """How many words are known, and how many 6-grams are distinct."""
     distinct = f"{judgement.distinct_6grams.mean:.0%} of the 6-grams distinct"
     known = judgement.word_validity

@@ -13,21 +13,26 @@ import numpy as np
 from charlm_jax.analysis.calibration import (
     Bin,
     calibrated_scale,
-    crossing,
     loss_between,
     measure_predictions,
     reliability,
     scale_grid,
     split_predictions,
+    zero_crossing,
 )
-from charlm_jax.analysis.sample_surprisal import Drawn, make_drawn_scorer
-from charlm_jax.analysis.text_quality import Judgement, TextJudge, build_judge, human_samples
+from charlm_jax.analysis.sample_surprisal import SampleSurprisal, make_sample_scorer
+from charlm_jax.analysis.text_quality import (
+    TextQuality,
+    TextQualityEvaluator,
+    build_text_quality_evaluator,
+    human_samples,
+)
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.evaluation.bootstrap import Interval, mean_interval
 from charlm_jax.evaluation.scoring import build_scorer
 from charlm_jax.inference.run import Run
 from charlm_jax.sampling.categorical import sample_keys
-from charlm_jax.sampling.decoding import Rows, make_decoder
+from charlm_jax.sampling.decoding import SampleBatch, make_decoder
 from charlm_jax.sampling.policies import Policy, build_policy
 from experiments.scale_factor.settings import AS_IT_IS, Draws, Setting
 
@@ -51,7 +56,7 @@ class Text(NamedTuple):
 
     setting: Setting
     samples: Sequence[str]
-    judgement: Judgement
+    judgement: TextQuality
     surprisal: Interval
     entropy: Interval
     entropy_ST: np.ndarray
@@ -157,7 +162,7 @@ class Human(NamedTuple):
       before: what stands before each of `judge.others`, as many characters as the prompt has.
     """
 
-    judge: TextJudge
+    judge: TextQualityEvaluator
     before: Sequence[str]
 
 
@@ -180,7 +185,9 @@ def build_human(run: Run, draws: Draws, split: str) -> Human:
     )
     order = np.random.default_rng(0).permutation(len(human))
     human = [human[place] for place in order]
-    judge = build_judge(text, dataset.part("train"), [sample[before:] for sample in human])
+    judge = build_text_quality_evaluator(
+        text, dataset.part("train"), [sample[before:] for sample in human]
+    )
     return Human(judge, [sample[:before] for sample in human[1::2]])
 
 
@@ -250,7 +257,11 @@ def measure_held_out(run: Run, split: str) -> HeldOut:
 
 
 def _draw(
-    run: Run, prompt_N: np.ndarray, draws: Draws, settings: Sequence[Setting], judge: TextJudge
+    run: Run,
+    prompt_N: np.ndarray,
+    draws: Draws,
+    settings: Sequence[Setting],
+    judge: TextQualityEvaluator,
 ) -> list[Text]:
     """Draw under settings that vary the same, all at once."""
     samples = draws.samples
@@ -266,7 +277,7 @@ def _draw(
     for number, setting in enumerate(settings):
         own = slice(number * samples, (number + 1) * samples)
         drawn = [run.vocabulary.decode(ids_T) for ids_T in ids_BT[own]]
-        own_scores = Drawn(*(x_BT[own] for x_BT in scores))
+        own_scores = SampleSurprisal(*(x_BT[own] for x_BT in scores))
         texts.append(_measured(setting, drawn, judge.judge(drawn), own_scores))
     return texts
 
@@ -279,13 +290,13 @@ def _read_human(run: Run, human: Human) -> Text:
         for texts in (human.before, samples)
     )
     policy = build_policy(scale=[1.0] * len(samples))
-    score = make_drawn_scorer(run.model, context=run.config.data.sequence_length)
+    score = make_sample_scorer(run.model, context=run.config.data.sequence_length)
     scores = score(run.params, before_BN, ids_BT, policy)
     return _measured(AS_IT_IS, samples, human.judge.human, scores)
 
 
 def _measured(
-    setting: Setting, samples: Sequence[str], judgement: Judgement, scores: Drawn
+    setting: Setting, samples: Sequence[str], judgement: TextQuality, scores: SampleSurprisal
 ) -> Text:
     surprisal, entropy = (_over_samples(x_ST) for x_ST in scores)
     return Text(setting, samples, judgement, surprisal, entropy, scores.entropy_BT)
@@ -297,15 +308,15 @@ def _over_samples(x_ST: np.ndarray) -> Interval:
 
 def _draw_rows(
     run: Run, prompt_N: np.ndarray, draws: Draws, policy: Policy
-) -> tuple[np.ndarray, Drawn]:
+) -> tuple[np.ndarray, SampleSurprisal]:
     """ids_BT, the same noise under every setting, and what the model makes of them."""
     context = run.config.data.sequence_length
     settings = len(policy.scale_B) // draws.samples
     keys_B = jnp.tile(sample_keys(draws.seed, draws.samples), settings)
     decode = make_decoder(run.model, mode="carried", context=context)
-    pieces = decode(run.params, prompt_N, Rows(keys_B, policy), draws.characters)
+    pieces = decode(run.params, prompt_N, SampleBatch(keys_B, policy), draws.characters)
     ids_BT = np.concatenate(list(pieces), axis=1)
-    score = make_drawn_scorer(run.model, context=context)
+    score = make_sample_scorer(run.model, context=context)
     return ids_BT, score(run.params, prompt_N, ids_BT, policy)
 
 
@@ -321,7 +332,7 @@ def _even_scale(texts: Sequence[Text], held_out: HeldOut) -> Interval | None:
         return None
     by_sample = [text.entropy_ST.mean(axis=1, dtype=np.float64) for text in ordered]
     entropy_SA = np.stack(by_sample, axis=1)[:, is_usable_A]
-    return crossing(
+    return zero_crossing(
         scales_A[is_usable_A],
         entropy_SA - held_out.least_loss.mean,
         block=1,

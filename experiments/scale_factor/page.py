@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 from pathlib import Path
 
-from charlm_jax.analysis.text_quality import Judgement
+from charlm_jax.analysis.text_quality import TextQuality
 from charlm_jax.evaluation.bootstrap import Interval
 from experiments.markdown import head, row
 from experiments.scale_factor.answer import TEXTBOOK_SCALES, answer, excess_of, nearest
@@ -18,7 +18,8 @@ METHOD = """\
 Under every setting the same number of samples goes on from the same prompt, with the same noise.
 What is measured of them (charlm_jax/analysis/text_quality.py says how) is measured of as much
 held-out text, cut into pieces of the same length: the human row.
-Surprisal is what a sample costs the model at scale 1, entropy that of what each character was drawn from, both in nats per character; human text
+Surprisal is what a sample costs the model at scale 1, entropy that of what each character was drawn
+from, both in nats per character; human text
 is read from the characters before it on, as many as the prompt has. Held-out loss is that of the
 whole held-out part at the same scale (of the human row: 1), the state carried through it. Intervals
 are 95 %, over samples; those of losses and of the scale of least loss are over blocks of 1,000
@@ -132,7 +133,7 @@ def _is_on_grid(text: Text) -> bool:
     return text.setting == AS_IT_IS._replace(scale=scale) and GRID_A[0] <= scale <= GRID_A[-1]
 
 
-def _measures(judgement: Judgement) -> Iterable[str]:
+def _measures(judgement: TextQuality) -> Iterable[str]:
     return (_ends(getattr(judgement, field), digits) for _, field, digits in _MEASURES)
 
 

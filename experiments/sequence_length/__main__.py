@@ -37,7 +37,7 @@ import jax
 from charlm_jax.analysis.effective_context import effective_context
 from charlm_jax.cli.exit_status import run_program
 from charlm_jax.comparison.compare import find_baselines
-from charlm_jax.core.json_files import plain, write_json
+from charlm_jax.core.json_files import to_jsonable, write_json
 from charlm_jax.storage.workdir import Workdir
 from experiments.markdown import refuse_other_page
 from experiments.sequence_length.figures import save_effective_context, save_figures
@@ -202,14 +202,14 @@ def report(study: Study, results: Results, command: str) -> None:
 
 def as_json(results: Results, command: str) -> dict[str, Any]:
     """The results, whose keys are named tuples, in JSON's terms."""
-    found: dict[str, Any] = {"command": command, **plain(results)}
+    found: dict[str, Any] = {"command": command, **to_jsonable(results)}
     found["tried"] = [
-        {"model": model, "length": length, "state": state, "loss_by_rate": plain(losses)}
+        {"model": model, "length": length, "state": state, "loss_by_rate": to_jsonable(losses)}
         for (model, length, state), losses in results.tried.items()
     ]
-    found["figures"] = [{**arm._asdict(), **plain(x)} for arm, x in results.figures.items()]
+    found["figures"] = [{**arm._asdict(), **to_jsonable(x)} for arm, x in results.figures.items()]
     found["carried"] = [
-        {"model": model, "length": length, **plain(x)}
+        {"model": model, "length": length, **to_jsonable(x)}
         for (model, length), x in results.carried.items()
     ]
     return found

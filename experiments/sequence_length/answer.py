@@ -106,7 +106,7 @@ def _best(group: Group, figures: Mapping[Arm, Figures]) -> str:
         words += f" Not shown to be worse: T = {_listed(others)}."
     if TEXTBOOK_LENGTH in group.lengths:
         found = group.to_best[group.lengths.index(TEXTBOOK_LENGTH)]
-        if found is not None and found.is_shown and found.mean > 0:
+        if found is not None and found.is_significant and found.mean > 0:
             words += f" The textbook's T = {TEXTBOOK_LENGTH} pays {_ends(found)} more."
     return words
 
@@ -114,9 +114,9 @@ def _best(group: Group, figures: Mapping[Arm, Figures]) -> str:
 def _carrying(model: str, by_length: Mapping[int, Difference]) -> list[str]:
     if not by_length:
         return []
-    better = {t: d for t, d in by_length.items() if d.is_shown and d.mean < 0}
-    worse = {t: d for t, d in by_length.items() if d.is_shown and d.mean > 0}
-    neither = [t for t, d in by_length.items() if not d.is_shown]
+    better = {t: d for t, d in by_length.items() if d.is_significant and d.mean < 0}
+    worse = {t: d for t, d in by_length.items() if d.is_significant and d.mean > 0}
+    neither = [t for t, d in by_length.items() if not d.is_significant]
     parts = []
     for word, found in (("lowers", better), ("raises", worse)):
         if found:
@@ -136,14 +136,14 @@ def _claim(group: Group) -> str:
     if not group.by_class:
         return f"{head}Here the shortest, T = {shortest}, is the best: that is not seen."
     costs = ", ".join(
-        f"{name} {_ends(found) if found.is_shown else 'no difference shown'}"
+        f"{name} {_ends(found) if found.is_significant else 'no difference shown'}"
         for name, found in group.by_class.items()
     )
     costs = f"T = {shortest} less T = {group.best_length}, by kind of character: {costs}."
     first, later = (group.by_class.get(name) for name in ("first letter", "later letter"))
-    if first is None or later is None or not first.is_shown or first.mean < 0:
+    if first is None or later is None or not first.is_significant or first.mean < 0:
         verdict = "Which word comes next is not shown to be guessed worse: the claim is not seen."
-    elif not later.is_shown:
+    elif not later.is_significant:
         verdict = (
             "Words are spelt as well, and which word comes is guessed worse: as the chapter says."
         )

@@ -12,14 +12,14 @@ import numpy as np
 
 from charlm_jax.analysis.loss_breakdown import (
     CLASSES,
-    Cell,
+    GroupLoss,
     breakdown,
     character_classes,
     geometric_bins,
-    places,
+    positions_in_window,
 )
 from charlm_jax.data.splits import Part
-from charlm_jax.evaluation.bootstrap import Difference, Interval, mean_interval, seed_spread
+from charlm_jax.evaluation.bootstrap import Difference, Interval, mean_interval, std_over_seeds
 
 STATES = ("reset", "carried")
 RateKey = tuple[str, int, str]  # model, length, state
@@ -86,8 +86,8 @@ class Figures(NamedTuple):
     stream: Interval
     spread: float | None
     cold_start: Interval
-    by_place: Sequence[Cell]
-    by_class: Sequence[Cell]
+    by_place: Sequence[GroupLoss]
+    by_class: Sequence[GroupLoss]
 
 
 class Group(NamedTuple):
@@ -128,7 +128,7 @@ class Group(NamedTuple):
         return tuple(
             length
             for length, found in zip(self.lengths, self.to_best, strict=True)
-            if found is None or not found.is_shown or found.mean < 0
+            if found is None or not found.is_significant or found.mean < 0
         )
 
 
@@ -145,14 +145,14 @@ def measure_arm(losses: Losses, *, text: str, part: Part, window: int, reach: in
     return Figures(
         window=mean_interval(losses.window_SN),
         stream=mean_interval(losses.stream_SN),
-        spread=seed_spread(losses.stream_SN),
+        spread=std_over_seeds(losses.stream_SN),
         cold_start=mean_interval(losses.window_SN - losses.stream_SN),  # run by run
         by_place=losses_by_place(losses, part, window=window, reach=reach),
         by_class=breakdown(losses.stream_SN, character_classes(text, part), CLASSES),
     )
 
 
-def losses_by_place(losses: Losses, part: Part, *, window: int, reach: int) -> list[Cell]:
+def losses_by_place(losses: Losses, part: Part, *, window: int, reach: int) -> list[GroupLoss]:
     """Loss by characters read before the target, free of which characters happen to stand there.
 
     Every loss is taken less what the same run pays for the same character when it reads on, and the
@@ -175,8 +175,8 @@ def losses_by_place(losses: Losses, part: Part, *, window: int, reach: int) -> l
     bins = geometric_bins(reach)
     names = [in_words(*ends) for ends in bins]
 
-    def cells(nll_SN: np.ndarray, context: int) -> list[Cell]:
-        group_N = np.searchsorted([last for _, last in bins], places(part, context))
+    def cells(nll_SN: np.ndarray, context: int) -> list[GroupLoss]:
+        group_N = np.searchsorted([last for _, last in bins], positions_in_window(part, context))
         return breakdown(nll_SN - usual_SN, group_N, names)
 
     near = sum(last <= window for _, last in bins)

@@ -14,7 +14,7 @@ from charlm_jax.analysis.effective_context import CHANGES, losses_by_context
 from charlm_jax.config.loading import load_config
 from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError
-from charlm_jax.core.json_files import plain, write_json
+from charlm_jax.core.json_files import to_jsonable, write_json
 from charlm_jax.data.dataset import Dataset, load_dataset
 from charlm_jax.data.download import DownloadProgress
 from charlm_jax.evaluation.bootstrap import BLOCK, Interval, mean_interval
@@ -106,7 +106,7 @@ class Study:
             for model in self.preset.models
             for length in self.preset.lengths
         }
-        measured = {name: plain(self.fields(*key)) for name, key in keys.items()}
+        measured = {name: to_jsonable(self.fields(*key)) for name, key in keys.items()}
         found = _read_speeds(file)
         if found["of"] != measured:
             configs = {name: self.config(*key) for name, key in keys.items()}

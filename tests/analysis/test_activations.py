@@ -13,15 +13,15 @@ from matplotlib.image import imread
 
 from charlm_jax.analysis.activations import (
     MOST_CHARACTERS,
-    Inside,
-    look_inside,
+    Activations,
+    capture_activations,
     mean_attention_distance,
 )
 from charlm_jax.cli import main
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.inference.run import Run, load_run
 from charlm_jax.models import build_model
-from charlm_jax.report.figures.base import activation_maps as figures
+from charlm_jax.report.figures import activation_maps as figures
 from tests.conftest import ROOT, TINY, make_model_config
 
 SYMBOLS = "\n abc"
@@ -37,10 +37,10 @@ LAYERS = {
 
 
 @cache
-def look(*layers: str, length: int = len(IDS_T), **changes: object) -> Inside:
+def look(*layers: str, length: int = len(IDS_T), **changes: object) -> Activations:
     model = build_model(make_model_config(*layers, **{**HEADS, **changes}), len(SYMBOLS))
     params = jax.jit(model.init)(jax.random.key(3))
-    return look_inside(model, params, IDS_T[:length], symbols=SYMBOLS, kinds=layers)
+    return capture_activations(model, params, IDS_T[:length], symbols=SYMBOLS, kinds=layers)
 
 
 # What is captured.
@@ -154,7 +154,7 @@ def test_a_text_beyond_the_places_of_the_model_is_an_error() -> None:
 def test_a_text_beyond_the_limit_is_an_error() -> None:
     model, ids_T = build_model(make_model_config("rnn"), 2), np.zeros(MOST_CHARACTERS + 1, int)
     with pytest.raises(CharlmError, match="2001 characters, and it may have at most 2000"):
-        look_inside(model, {}, ids_T, symbols="ab", kinds=("rnn",))
+        capture_activations(model, {}, ids_T, symbols="ab", kinds=("rnn",))
 
 
 def test_numbers_that_are_not_finite_are_an_error() -> None:
@@ -163,7 +163,7 @@ def test_numbers_that_are_not_finite_are_an_error() -> None:
         lambda x: jnp.full_like(x, jnp.nan), jax.jit(model.init)(jax.random.key(0))
     )
     with pytest.raises(CharlmError, match="not finite"):
-        look_inside(model, params, IDS_T, symbols=SYMBOLS, kinds=("rnn",))
+        capture_activations(model, params, IDS_T, symbols=SYMBOLS, kinds=("rnn",))
 
 
 # A run, and the command.

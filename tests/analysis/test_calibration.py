@@ -11,12 +11,12 @@ from charlm_jax.analysis.calibration import (
     BIN_ENDS,
     Predictions,
     calibrated_scale,
-    crossing,
     loss_between,
     measure_predictions,
     reliability,
     scale_grid,
     split_predictions,
+    zero_crossing,
 )
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.evaluation.scoring import build_scorer
@@ -132,15 +132,15 @@ def test_a_model_that_knows_nothing_has_no_calibrated_scale(ids_N: np.ndarray) -
 def test_a_crossing_and_its_interval() -> None:
     scales_A = np.array([0.5, 1.0, 2.0, 4.0])
     values_NA = np.tile(3 * np.log(scales_A / 1.5), (60, 1))
-    assert crossing(scales_A, values_NA, block=1) == pytest.approx((1.5, 1.5, 1.5))
-    assert crossing(scales_A, values_NA + 9.0) is None
+    assert zero_crossing(scales_A, values_NA, block=1) == pytest.approx((1.5, 1.5, 1.5))
+    assert zero_crossing(scales_A, values_NA + 9.0) is None
     generator = np.random.default_rng(0)
     is_held = []
     for _ in range(200):
         noisy_NA = values_NA + generator.normal(0, 0.5, (60, 1))
-        alone = crossing(scales_A, noisy_NA, block=1)
+        alone = zero_crossing(scales_A, noisy_NA, block=1)
         taken_M = generator.normal(0, 0.5, 60)
-        both = crossing(
+        both = zero_crossing(
             scales_A, noisy_NA - taken_M.mean(), block=1, others_M=taken_M, others_block=1
         )
         is_held.append([found.low < 1.5 < found.high for found in (alone, both)])
@@ -151,17 +151,17 @@ def test_what_comes_many_times_makes_a_crossing_no_surer() -> None:
     scales_A, generator = np.array([0.5, 1.0, 2.0, 4.0]), np.random.default_rng(0)
     values_NA = np.log(scales_A / 1.5) + generator.normal(0, 0.5, (60, 1))
     taken_M = generator.normal(0, 0.5, 40)
-    alone = crossing(scales_A, values_NA, block=1)
-    both = crossing(scales_A, values_NA, block=1, others_M=taken_M, others_block=1)
+    alone = zero_crossing(scales_A, values_NA, block=1)
+    both = zero_crossing(scales_A, values_NA, block=1, others_M=taken_M, others_block=1)
     assert alone and both
     often_NA, often_M = np.repeat(values_NA, 5, axis=0), np.repeat(taken_M, 3)
-    found = crossing(scales_A, often_NA, block=5, others_M=often_M, others_block=3)
+    found = zero_crossing(scales_A, often_NA, block=5, others_M=often_M, others_block=3)
     assert found == pytest.approx(tuple(both))
-    one_block = crossing(scales_A, values_NA)
+    one_block = zero_crossing(scales_A, values_NA)
     assert one_block == pytest.approx((alone.mean, -math.inf, math.inf))
     # Blocks are of 1,000 unless said otherwise.
     often_NA, often_M = np.repeat(values_NA, 1000, axis=0), np.repeat(taken_M, 1000)
-    assert crossing(scales_A, often_NA, others_M=often_M) == pytest.approx(tuple(both))
+    assert zero_crossing(scales_A, often_NA, others_M=often_M) == pytest.approx(tuple(both))
     predictions = Predictions(often_NA + 2.0, np.full_like(often_NA, 2.0), *np.zeros((3, 1, 1)))
     assert calibrated_scale(scales_A, predictions) == pytest.approx(tuple(alone))
 

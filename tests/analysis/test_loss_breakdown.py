@@ -16,7 +16,7 @@ from charlm_jax.analysis.loss_breakdown import (
     breakdown,
     character_classes,
     geometric_bins,
-    places,
+    positions_in_window,
 )
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.data.splits import Part
@@ -49,7 +49,7 @@ def _counting_model() -> LanguageModel:
 def test_places_are_what_a_model_has_read_when_it_is_scored(context: int) -> None:
     model, ids_N = _counting_model(), jnp.zeros(60, jnp.uint8)
     read_N = make_window_scorer(model, context=context, batch_size=3)({}, ids_N, STRETCHES)
-    p_N = places(STRETCHES, context)
+    p_N = positions_in_window(STRETCHES, context)
     assert p_N.shape == read_N.shape and p_N.max() == min(context, 13)
     np.testing.assert_allclose(read_N, p_N, atol=1e-4)
     if context > 13:
@@ -152,6 +152,6 @@ def test_a_group_without_a_label_is_refused(groups: list[int]) -> None:
 
 def test_a_range_of_nothing_is_refused() -> None:
     with pytest.raises(CharlmError, match="context=0"):
-        places(STRETCHES, 0)
+        positions_in_window(STRETCHES, 0)
     with pytest.raises(CharlmError, match="longest=0"):
         geometric_bins(0)

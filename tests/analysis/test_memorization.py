@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charlm_jax.analysis.memorization import Copy, build_copy_index
+from charlm_jax.analysis.memorization import CopiedSpan, build_copy_index
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.data.splits import Part
 
@@ -91,7 +91,7 @@ def test_a_planted_copy_is_found_with_its_place_and_length() -> None:
         before, after = noise.choice(["xy", "zxy", ""], 2)
         sample = before + text[place : place + length] + "x" + after
         copy = build_copy_index(text, _whole(text)).longest_copy(["yx", sample, sample])
-        assert copy == Copy(sample=1, start=len(before), length=length, place=place)
+        assert copy == CopiedSpan(sample=1, start=len(before), length=length, place=place)
 
 
 @pytest.mark.core
@@ -114,7 +114,7 @@ def test_a_text_that_a_rolling_hash_confuses_with_its_opposite() -> None:
         word += word.translate({97: "b", 98: "a"})
     opposite = word.translate({97: "b", 98: "a"})
     index = build_copy_index("c" + word, _whole("c" + word))
-    assert index.longest_copy([word]) == Copy(0, 0, 2048, 1)
+    assert index.longest_copy([word]) == CopiedSpan(0, 0, 2048, 1)
     (lengths_N,) = index.common_lengths([opposite])
     for start in range(0, 2048, 64):
         length = int(lengths_N[start])
@@ -129,13 +129,13 @@ def test_long_repeats_in_the_training_text() -> None:
     lengths, cut_off = index.common_lengths(["a" * 3001 + "c", "b" + "a" * 10])
     assert lengths.tolist() == [3000, *range(3001, 0, -1)]
     assert cut_off.tolist() == list(range(11, 0, -1))
-    assert index.longest_copy(["aac"]) == Copy(0, 0, 3, 2999)
+    assert index.longest_copy(["aac"]) == CopiedSpan(0, 0, 3, 2999)
 
 
 def test_a_run_does_not_cross_from_a_stretch_to_the_next() -> None:
     index = build_copy_index("one two three", (range(0, 4), range(4, 8), range(8, 8), range(8, 13)))
-    assert index.longest_copy(["one two three"]) == Copy(0, 8, 5, 8)
-    assert index.longest_copy(["e two"]) == Copy(0, 2, 3, 4)
+    assert index.longest_copy(["one two three"]) == CopiedSpan(0, 8, 5, 8)
+    assert index.longest_copy(["e two"]) == CopiedSpan(0, 2, 3, 4)
 
 
 def test_nothing_in_common() -> None:

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from charlm_jax.analysis import sample_surprisal
-from charlm_jax.analysis.sample_surprisal import make_drawn_scorer
+from charlm_jax.analysis.sample_surprisal import make_sample_scorer
 from charlm_jax.models import build_model
 from charlm_jax.sampling.categorical import sample_keys
-from charlm_jax.sampling.decoding import Rows, make_decoder
+from charlm_jax.sampling.decoding import SampleBatch, make_decoder
 from charlm_jax.sampling.policies import build_policy, probabilities
 from tests.conftest import make_model_config
 
@@ -27,10 +27,10 @@ def test_surprisal_and_entropy_of_every_character(monkeypatch: pytest.MonkeyPatc
     model = build_model(make_model_config("lstm", "attention", init="flax"), V)
     params = jax.tree.map(lambda w: 4.0 * w, model.init(jax.random.key(0)))
     policy = build_policy(**SETTINGS)
-    rows = Rows(sample_keys(0, len(policy.scale_B)), policy)
+    rows = SampleBatch(sample_keys(0, len(policy.scale_B)), policy)
     decode = make_decoder(model, mode="carried", context=CONTEXT)
     ids_BT = np.concatenate(list(decode(params, PROMPT, rows, T)), axis=1)
-    found = make_drawn_scorer(model, context=CONTEXT)(params, PROMPT, ids_BT, policy)
+    found = make_sample_scorer(model, context=CONTEXT)(params, PROMPT, ids_BT, policy)
 
     whole_BT = np.concatenate([np.tile(PROMPT, (len(ids_BT), 1)), ids_BT], axis=1).astype(np.int32)
     state = model.initial_state(len(ids_BT), CONTEXT)

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from charlm_jax.analysis.text_metrics import (
     compressed_bits,
-    divergence_shares,
-    excess_shares,
+    divergence_pseudovalues,
+    excess_pseudovalues,
+    first_occurrence_mask,
     grams,
-    is_new,
-    is_repeated,
     jensen_shannon_bits,
+    repetition_mask,
     words,
 )
 
@@ -56,9 +56,9 @@ def test_the_words_of_a_piece_are_among_those_of_the_whole(
 
 def test_distinct_strings_by_hand() -> None:
     # abcabc, bcabca, cabcab, abcabc, bcabca: three are new, two are not.
-    assert is_new(grams("abcabcabca", 6)) == [True, True, True, False, False]
-    assert is_new([("a", "b"), ("b", "a"), ("a", "b")]) == [True, True, False]
-    assert is_new([]) == [] and grams("ab", 3) == []
+    assert first_occurrence_mask(grams("abcabcabca", 6)) == [True, True, True, False, False]
+    assert first_occurrence_mask([("a", "b"), ("b", "a"), ("a", "b")]) == [True, True, False]
+    assert first_occurrence_mask([]) == [] and grams("ab", 3) == []
 
 
 @settings(deadline=None)
@@ -71,15 +71,15 @@ def test_repeated_characters_are_their_definition(text: str, length: int) -> Non
         )
         for place in range(len(text))
     ]
-    assert is_repeated(text, length).tolist() == expected
+    assert repetition_mask(text, length).tolist() == expected
 
 
 def test_repetition_by_hand() -> None:
     phrase = "on the beach"  # 12 characters, which stand three times
-    assert is_repeated(f"{phrase}1{phrase}2{phrase}", 12).sum() == 24
-    assert is_repeated("a" * 500, 12).sum() == 499
-    assert not is_repeated("abcdefghijklm", 12).any()
-    assert not is_repeated("aaa", 12).any()
+    assert repetition_mask(f"{phrase}1{phrase}2{phrase}", 12).sum() == 24
+    assert repetition_mask("a" * 500, 12).sum() == 499
+    assert not repetition_mask("abcdefghijklm", 12).any()
+    assert not repetition_mask("aaa", 12).any()
 
 
 @given(st.text(min_size=1, max_size=200))
@@ -137,15 +137,17 @@ def test_divergence_of_texts() -> None:
         + q["bcdx"] * 1
         + q["abcy"] * 1
     ) / 2
-    assert divergence_shares(ours, theirs, length=4).mean() == pytest.approx(expected, rel=1e-12)
-    assert divergence_shares(ours, ours, length=4).mean() == pytest.approx(0, abs=1e-12)
-    assert divergence_shares(ours, ["wxyz", "語語語語"], length=4).mean() == pytest.approx(1)
+    assert divergence_pseudovalues(ours, theirs, length=4).mean() == pytest.approx(
+        expected, rel=1e-12
+    )
+    assert divergence_pseudovalues(ours, ours, length=4).mean() == pytest.approx(0, abs=1e-12)
+    assert divergence_pseudovalues(ours, ["wxyz", "語語語語"], length=4).mean() == pytest.approx(1)
 
 
 def test_shares_of_a_divergence_are_what_leaving_a_sample_out_changes() -> None:
     noise = np.random.default_rng(0)
     samples, others = (["".join(noise.choice(list("aab"), 30)) for _ in range(5)] for _ in "ab")
-    shares_S = divergence_shares(samples, others, length=4)
+    shares_S = divergence_pseudovalues(samples, others, length=4)
     without_S = [_pooled([x for x in samples if x is not out], others, 4) for out in samples]
     expected_S = _pooled(samples, others, 4) - 4 * (np.array(without_S) - np.mean(without_S))
     np.testing.assert_allclose(shares_S, expected_S, atol=1e-12)
@@ -161,7 +163,7 @@ def test_shares_of_a_divergence_spread_as_it_does() -> None:
         return ["".join(row) for row in drawn]
 
     others = draw()
-    shares = [divergence_shares(draw(), others, length=2) for _ in range(100)]
+    shares = [divergence_pseudovalues(draw(), others, length=2) for _ in range(100)]
     spread = np.std([shares_S.mean() for shares_S in shares], ddof=1)
     estimated = np.mean([shares_S.std(ddof=1) / math.sqrt(20) for shares_S in shares])
     assert estimated == pytest.approx(spread, rel=0.25)
@@ -169,11 +171,11 @@ def test_shares_of_a_divergence_spread_as_it_does() -> None:
 
 def test_an_excess_by_hand() -> None:
     one, other = ["abcde"] * 4, ["vwxyz"] * 5
-    assert excess_shares(one, other, length=4).mean() == pytest.approx(1)
-    assert excess_shares(one, one, length=4).mean() == pytest.approx(0, abs=1e-12)
-    assert len(excess_shares(other, one, length=4)) == 5  # one of them is in neither half
+    assert excess_pseudovalues(one, other, length=4).mean() == pytest.approx(1)
+    assert excess_pseudovalues(one, one, length=4).mean() == pytest.approx(0, abs=1e-12)
+    assert len(excess_pseudovalues(other, one, length=4)) == 5  # one of them is in neither half
     # abcd and bcde against abcd alone, and no half differs from the other.
-    found = excess_shares(["abcde"] * 4, ["abcd"] * 4, length=4)
+    found = excess_pseudovalues(["abcde"] * 4, ["abcd"] * 4, length=4)
     assert found.mean() == pytest.approx(1.5 - 0.75 * math.log2(3))
 
 
@@ -192,7 +194,7 @@ def test_the_excess_is_least_for_the_source_and_the_divergence_is_not() -> None:
         others = _draw_texts(noise, 1.0)
         for place, scale in enumerate(scales):
             samples = _draw_texts(noise, scale)
-            for which, measure in enumerate((excess_shares, divergence_shares)):
+            for which, measure in enumerate((excess_pseudovalues, divergence_pseudovalues)):
                 found[which, number, place] = measure(samples, others, length=6).mean()
     excess, divergence = found.mean(axis=1)
     error = found[0, :, 1].std(ddof=1) / math.sqrt(12)
@@ -204,7 +206,7 @@ def test_the_excess_is_least_for_the_source_and_the_divergence_is_not() -> None:
 def test_shares_of_an_excess_spread_as_it_does() -> None:
     noise = np.random.default_rng(1)
     others = _draw_texts(noise, 1.0)
-    shares = [excess_shares(_draw_texts(noise, 1.3), others, length=6) for _ in range(60)]
+    shares = [excess_pseudovalues(_draw_texts(noise, 1.3), others, length=6) for _ in range(60)]
     spread = np.std([shares_S.mean() for shares_S in shares], ddof=1)
     estimated = np.mean([shares_S.std(ddof=1) / math.sqrt(24) for shares_S in shares])
     assert estimated == pytest.approx(spread, rel=0.35)

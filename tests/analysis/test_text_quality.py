@@ -9,11 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import stdtrit
 
-from charlm_jax.analysis.memorization import Copy
+from charlm_jax.analysis.memorization import CopiedSpan
 from charlm_jax.analysis.text_metrics import compressed_bits
-from charlm_jax.analysis.text_quality import Judgement, TextJudge, build_judge, human_samples
+from charlm_jax.analysis.text_quality import (
+    TextQuality,
+    TextQualityEvaluator,
+    build_text_quality_evaluator,
+    human_samples,
+)
 from charlm_jax.core.errors import CharlmError
-from charlm_jax.core.json_files import plain
+from charlm_jax.core.json_files import to_jsonable
 from charlm_jax.evaluation.bootstrap import Interval
 
 MEASURES = (
@@ -40,9 +45,9 @@ TEXT = _made_up(60_000)
 TRAIN, HELD_OUT = (range(0, 40_000),), (range(40_000, 60_000),)
 
 
-def _judge(samples: int, characters: int = 200) -> TextJudge:
+def _judge(samples: int, characters: int = 200) -> TextQualityEvaluator:
     human = human_samples(TEXT, HELD_OUT, samples=2 * samples, characters=characters)
-    return build_judge(TEXT, TRAIN, human)
+    return build_text_quality_evaluator(TEXT, TRAIN, human)
 
 
 def _shuffled(samples: list[str]) -> list[str]:
@@ -55,7 +60,7 @@ def test_a_judgement_by_hand() -> None:
     train = " The sea was calm and the boat lay still on the beach. "
     human = ["x" * 30, "y" * 30] * 2
     samples = ["s calm and the boet lay still,", " the the the the the; 012345 t"]
-    judgement = build_judge(train, (range(len(train)),), human).judge(samples)
+    judgement = build_text_quality_evaluator(train, (range(len(train)),), human).judge(samples)
     assert (judgement.samples, judgement.characters) == (2, 30)
     # calm and the boet lay still; the the the the the: all but boet.
     assert judgement.word_validity is not None
@@ -71,7 +76,7 @@ def test_a_judgement_by_hand() -> None:
     # 's calm and the bo' stands at 11 of the training text, and no run of 24 does; of the other
     # sample only ' the ' does.
     assert judgement.copied.mean == 0
-    assert judgement.longest_copy == Copy(sample=0, start=0, length=17, place=11)
+    assert judgement.longest_copy == CopiedSpan(sample=0, start=0, length=17, place=11)
     assert judgement.longest_copy_characters.mean == pytest.approx((17 + 5) / 2)
     expected = np.mean([compressed_bits(sample) for sample in samples])
     assert judgement.compressed_bits_per_char.mean == pytest.approx(expected)
@@ -81,11 +86,11 @@ def test_a_judgement_by_hand() -> None:
 @pytest.mark.parametrize(("length", "runs"), [(24, 1), (23, 0), (30, 7)])
 def test_copied_strings_are_of_24_characters(length: int, runs: int) -> None:
     train = "abcdefghijklmnopqrstuvwxyz0123456789"
-    judge = build_judge(train, (range(36),), ["." * 30] * 4)
+    judge = build_text_quality_evaluator(train, (range(36),), ["." * 30] * 4)
     sample = train[3 : 3 + length] + "." * (30 - length)
     judgement = judge.judge([sample, "." * 30])
     assert judgement.copied.mean == pytest.approx(runs / 14)
-    assert judgement.longest_copy == Copy(0, 0, length, 3)
+    assert judgement.longest_copy == CopiedSpan(0, 0, length, 3)
 
 
 def test_every_interval_holds_its_mean_and_shrinks_with_more_samples() -> None:
@@ -135,25 +140,27 @@ def test_training_text_is_copied_whole() -> None:
     judgement = _judge(5).judge(human_samples(TEXT, TRAIN, samples=5, characters=200))
     assert judgement.copied == Interval(1, 1, 1)
     assert judgement.longest_copy_characters == Interval(200, 200, 200)
-    assert judgement.longest_copy == Copy(sample=0, start=0, length=200, place=4000)
+    assert judgement.longest_copy == CopiedSpan(sample=0, start=0, length=200, place=4000)
 
 
 def test_the_halves_of_the_human_text_lie_one_between_the_other() -> None:
     human = human_samples(TEXT, HELD_OUT, samples=12, characters=200)
-    judge = build_judge(TEXT, TRAIN, human)
+    judge = build_text_quality_evaluator(TEXT, TRAIN, human)
     merged = itertools.chain.from_iterable(zip(judge.reference, judge.others, strict=True))
     assert list(merged) == human
 
 
 def test_one_half_of_the_human_text_is_judged_by_the_other() -> None:
-    judge = build_judge(TEXT, TRAIN, ["x" * 30, "y" * 30] * 4)  # nothing is in both
+    judge = build_text_quality_evaluator(
+        TEXT, TRAIN, ["x" * 30, "y" * 30] * 4
+    )  # nothing is in both
     assert judge.human.divergence_bits.mean == pytest.approx(1)
     assert judge.human.excess_bits == pytest.approx((1, 1, 1))
 
 
 def test_only_words_of_the_training_part_are_known() -> None:
     train = (range(5), range(11, 17))  # not the boat
-    judge = build_judge(" sea  boat  calm ", train, ["." * 30] * 4)
+    judge = build_text_quality_evaluator(" sea  boat  calm ", train, ["." * 30] * 4)
     judgement = judge.judge([" sea boat calm boat ".ljust(30)] * 2)
     assert judgement.word_validity == Interval(0.5, 0.5, 0.5)
 
@@ -161,12 +168,12 @@ def test_only_words_of_the_training_part_are_known() -> None:
 def test_a_judgement_is_plain_data() -> None:
     judge = _judge(3)
     for judgement in (judge.human, judge.judge(["\n" * 200] * 3)):
-        found = plain(judgement)
+        found = to_jsonable(judgement)
         assert json.loads(json.dumps(found, allow_nan=False)) == found
-        assert set(found) == set(Judgement._fields)
+        assert set(found) == set(TextQuality._fields)
     assert found["word_validity"] is None and found["distinct_word_bigrams"] is None
     assert found["longest_copy"] is None
-    assert set(plain(judge.human)["copied"]) == {"mean", "low", "high"}
+    assert set(to_jsonable(judge.human)["copied"]) == {"mean", "low", "high"}
 
 
 def test_words_in_one_sample_alone_say_nothing_of_others() -> None:
@@ -210,7 +217,7 @@ def test_unlike_amounts_are_refused(samples: list[str], said: str) -> None:
 )
 def test_human_text_that_does_not_do_is_refused(human: list[str], said: str) -> None:
     with pytest.raises(CharlmError, match=said):
-        build_judge(TEXT, TRAIN, human)
+        build_text_quality_evaluator(TEXT, TRAIN, human)
 
 
 @given(
@@ -253,7 +260,7 @@ def test_the_book_beside_itself(book: str) -> None:
     cut = len(book) * 9 // 10
     train, held_out = (range(cut),), (range(cut, len(book)),)
     human = human_samples(book, held_out, samples=100, characters=500)
-    judge = build_judge(book, train, human)
+    judge = build_text_quality_evaluator(book, train, human)
     assert judge.human.word_validity is not None
     assert 0.9 < judge.human.word_validity.mean < 1
     assert judge.human.copied.mean < 0.05

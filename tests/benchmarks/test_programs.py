@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from benchmarks import (
-    comparison,
+    charlm_programs,
     flax_peer,
-    ours,
-    roof,
+    harness,
+    roofline,
     sampling,
     sequence_length,
     startup,
@@ -23,7 +23,7 @@ from benchmarks import (
     train_step,
 )
 from benchmarks.data import cut_batches, load_text
-from benchmarks.rounds import Measured, Program, Turn, median_speed, paired_ratio, take_turns
+from benchmarks.interleaved import Measured, Program, Turn, median_speed, paired_ratio, take_turns
 from benchmarks.time_to_loss import Score, follow
 from charlm_jax.sampling.policies import Policy, build_policy
 from charlm_jax.training.trainer import Trainer
@@ -203,7 +203,7 @@ def test_a_ratio_without_its_program_is_told_once(capsys: pytest.CaptureFixture[
         "ours_vs_torch": ("ours", "absent"),
         "ours_vs_unasked": ("ours", "unasked"),
     }
-    assert comparison.compute_ratios(measured, ratios) == {"ours_vs_theirs": 2.0}
+    assert harness.compute_ratios(measured, ratios) == {"ours_vs_theirs": 2.0}
     line = "absent is left out: torch is not installed (so no ours_vs_torch)\n"
     assert capsys.readouterr().err == line
 
@@ -243,7 +243,7 @@ def test_our_training_makes_its_steps_and_keeps_to_epochs(
 
     monkeypatch.setattr(Trainer, "dispatch", spy)
     changes = train_step.our_changes(TINY)
-    turn = ours.train(config="tutorial", changes=changes, corpus=TEXT, steps=16)
+    turn = charlm_programs.train(config="tutorial", changes=changes, corpus=TEXT, steps=16)
     assert turn() == 16 * 4 * 8
     assert turn() == 16 * 4 * 8
     assert made == [(0, 16), (16, 4), (20, 7), (27, 5)]  # an epoch has 27, a dispatch at most 20
@@ -259,10 +259,10 @@ def test_our_sampling_draws_in_every_stream(
         told.append(numbers)
         return build_policy(**numbers)
 
-    monkeypatch.setattr(ours, "build_policy", spy)
+    monkeypatch.setattr(charlm_programs, "build_policy", spy)
     changes = {"model.embedding_size": 5, "model.hidden_size": 6}
     truncations = {} if rule is None else sampling.TRUNCATIONS[rule]
-    turn = ours.sample(
+    turn = charlm_programs.sample(
         config="tutorial",
         changes=changes,
         symbols=7,
@@ -286,7 +286,7 @@ def test_every_truncation_is_set_beside_plain_draws_of_the_same_size() -> None:
 
 
 def test_a_roof_counts_its_operations() -> None:
-    turn = roof.product(precision="bfloat16", rows=2, inner=3, columns=6, repeats=5)
+    turn = roofline.product(precision="bfloat16", rows=2, inner=3, columns=6, repeats=5)
     assert turn() == 2 * 2 * 3 * 6 * 5
 
 

@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from charlm_jax.cli.columns import LEAST_WIDTH, Columns, Plain, column_width, lay_out, wrap
-from charlm_jax.sampling.stop_strings import Piece
+from charlm_jax.sampling.stop_strings import Chunk
 
 usual = settings(deadline=None, max_examples=200)
 PLAIN = "ab   \n"
@@ -51,20 +51,20 @@ def test_a_line_is_as_long_as_it_may_be_and_ends_between_words(text: str, width:
     assert all(len(line.rstrip(" \n")) <= width for line in lines)
 
 
-def _pieces(text: str, cuts: Sequence[int], last: int) -> list[Piece]:
+def _pieces(text: str, cuts: Sequence[int], last: int) -> list[Chunk]:
     """A text in so many pieces and empty ones behind, of which the one numbered `last` is last."""
     bounds = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
     parts = [text[first:end] for first, end in itertools.pairwise(bounds)]
     return [
-        *map(Piece, parts),
-        *[Piece("", has_ended=number >= last) for number in range(len(parts), 9)],
+        *map(Chunk, parts),
+        *[Chunk("", has_ended=number >= last) for number in range(len(parts), 9)],
     ]
 
 
 def _drawn(texts: Sequence[str], cuts: Sequence[Sequence[int]], ends: Sequence[int]) -> list:
     columns = [_pieces(*told) for told in zip(texts, cuts, ends, strict=True)]
     rows = [list(row) for row in zip(*columns, strict=True)]
-    return [*rows, [Piece("", has_ended=True) for _ in texts]]
+    return [*rows, [Chunk("", has_ended=True) for _ in texts]]
 
 
 three = st.tuples(anything, anything, anything)
@@ -83,7 +83,7 @@ def _columns(rows: Sequence[int], width: int = LEAST_WIDTH, prompt: str = "") ->
 def test_columns_do_not_depend_on_the_pieces(
     texts: tuple, cuts: tuple, ends: tuple, width: int
 ) -> None:
-    whole = [[Piece(text, has_ended=True) for text in texts]]
+    whole = [[Chunk(text, has_ended=True) for text in texts]]
     expected = "".join(lay_out(whole, [_columns(range(3), width, "ab ")]))
     found = "".join(lay_out(_drawn(texts, cuts, ends), [_columns(range(3), width, "ab ")]))
     assert found == expected
@@ -92,7 +92,7 @@ def test_columns_do_not_depend_on_the_pieces(
 @given(st.tuples(words, words, words), st.integers(LEAST_WIDTH, 30))
 @usual
 def test_columns_hold_every_line_of_every_text(texts: tuple, width: int) -> None:
-    drawn = [[Piece(text, has_ended=True) for text in texts]]
+    drawn = [[Chunk(text, has_ended=True) for text in texts]]
     title, _, rule, *rows = "".join(lay_out(drawn, [_columns(range(3), width)])).split("\n")
     assert (title, rule) == ("--- seed 0", " | ".join(["-" * width] * 3))
     assert rows[-2:] == ["", ""]  # an empty line below
@@ -107,7 +107,7 @@ def test_columns_hold_every_line_of_every_text(texts: tuple, width: int) -> None
 @given(three)
 @usual
 def test_nothing_moves_the_cursor_and_columns_stay_where_they_are(texts: tuple) -> None:
-    drawn = [[Piece(text, has_ended=True) for text in texts]]
+    drawn = [[Chunk(text, has_ended=True) for text in texts]]
     printed = "".join(lay_out(drawn, [_columns(range(3))]))
     assert all(character == "\n" or character.isprintable() for character in printed)
     for row in printed.split("\n")[3:-2]:
@@ -129,9 +129,9 @@ def _cells(character: str) -> int:
 def test_a_line_appears_when_it_is_full_in_every_column() -> None:
     drawn = iter(
         [
-            [Piece("one line\nand"), Piece("nothing yet")],
-            [Piece(" more\n"), Piece("\nsecond", has_ended=True)],
-            [Piece("last", has_ended=True), Piece("", has_ended=True)],
+            [Chunk("one line\nand"), Chunk("nothing yet")],
+            [Chunk(" more\n"), Chunk("\nsecond", has_ended=True)],
+            [Chunk("last", has_ended=True), Chunk("", has_ended=True)],
         ]
     )
     printed = lay_out(drawn, [_columns(range(2))])
@@ -148,10 +148,10 @@ def test_the_first_text_is_printed_as_it_comes_and_the_others_in_their_turn() ->
     sheets = [Plain(row, above=f"<{row}", below=">") for row in range(3)]
     drawn = iter(
         [
-            [Piece("a"), Piece("x"), Piece("1", has_ended=True)],
-            [Piece("b", has_ended=True), Piece("y"), Piece("", has_ended=True)],
-            [Piece("", has_ended=True), Piece("z"), Piece("", has_ended=True)],
-            [Piece("", has_ended=True), Piece("", has_ended=True), Piece("", has_ended=True)],
+            [Chunk("a"), Chunk("x"), Chunk("1", has_ended=True)],
+            [Chunk("b", has_ended=True), Chunk("y"), Chunk("", has_ended=True)],
+            [Chunk("", has_ended=True), Chunk("z"), Chunk("", has_ended=True)],
+            [Chunk("", has_ended=True), Chunk("", has_ended=True), Chunk("", has_ended=True)],
         ]
     )
     printed = list(lay_out(drawn, sheets))

@@ -13,7 +13,9 @@ import pytest
 from charlm_jax.cli.exit_status import run_program
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.signals import Interrupted
-from experiments import scale_factor, sequence_length, tutorial, variants
+from experiments import tutorial, variants
+from experiments.scale_factor import __main__ as scale_factor
+from experiments.sequence_length import __main__ as sequence_length
 from tests.conftest import ROOT
 
 

@@ -30,7 +30,7 @@ from charlm_jax.core.errors import CharlmError
 from charlm_jax.data.corpora import Corpus, load_corpus
 from charlm_jax.data.dataset import load_dataset
 from charlm_jax.data.vocabulary import Vocabulary
-from charlm_jax.storage.metrics_log import Logbook
+from charlm_jax.storage.metrics_log import MetricsLog
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training.loop import train_and_evaluate
 from tests.conftest import ROOT, make_tiny_config
@@ -412,20 +412,20 @@ def test_metrics_of_any_bytes(folder: Path, data: bytes, ends: bool, step: int) 
     data += b"\n" * ends
     file = folder / "metrics.jsonl"
     file.write_bytes(data)
-    book = Logbook(file)
+    book = MetricsLog(file)
     try:
         rows = book.rows()
     except CharlmError as error:
         assert len(str(error).splitlines()) == 1 and "line" in str(error)
         with pytest.raises(CharlmError):
-            book.keep_up_to(step)
+            book.truncate_after(step)
         assert file.read_bytes() == data
         return
     for fields in rows:
         assert type(fields["step"]) is int and type(fields["loss_nats"]) in (int, float)
         assert type(fields["split"]) is str and type(fields["state_hash"]) is str
     assert len(rows) == data.count(b"\n")
-    book.keep_up_to(step)
+    book.truncate_after(step)
     kept = [fields for fields in rows if fields["step"] <= step]
     assert repr(book.rows()) == repr(kept)  # NaN is not equal to itself
     assert len(file.read_bytes().splitlines()) == len(kept)
@@ -455,12 +455,12 @@ SOUND: Mapping[str, Mapping[str, Any]] = {
 def _read(folder: Path, reader: str, content: bytes) -> None:
     """What a file gives is what the commands take for granted, and the file stays as it is."""
     name, read = READERS[reader]
-    place = Workdir(folder / "run")
-    place.path.mkdir(exist_ok=True)
-    (place.path / "config.json").write_text("{}")  # what makes a folder a run
-    (place.path / name).write_bytes(content)
+    workdir = Workdir(folder / "run")
+    workdir.path.mkdir(exist_ok=True)
+    (workdir.path / "config.json").write_text("{}")  # what makes a folder a run
+    (workdir.path / name).write_bytes(content)
     with _only_errors_of_one_line(content):
-        result = read(place)
+        result = read(workdir)
         if isinstance(result, Config):
             _assert_sound(result)
         elif isinstance(result, Vocabulary):
@@ -469,7 +469,7 @@ def _read(folder: Path, reader: str, content: bytes) -> None:
             assert isinstance(result, str)
         else:
             _assert_facts(result)
-    assert (place.path / name).read_bytes() == content
+    assert (workdir.path / name).read_bytes() == content
 
 
 @pytest.mark.parametrize("reader", READERS)

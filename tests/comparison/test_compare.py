@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from charlm_jax.cli import main
-from charlm_jax.comparison.compare import as_json, compare, find_baselines
+from charlm_jax.comparison.compare import compare, find_baselines, to_json
 from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.data.dataset import Dataset, load_dataset
-from charlm_jax.evaluation.bootstrap import difference, mean_interval, seed_spread
+from charlm_jax.evaluation.bootstrap import difference, mean_interval, std_over_seeds
 from charlm_jax.evaluation.ngram import tuned_ngram
 from charlm_jax.inference.run import Run, load_run
 from charlm_jax.training.loop import train_and_evaluate
@@ -42,7 +42,7 @@ def test_seeds_are_put_together_and_arms_named_by_what_differs(runs: list[Run]) 
     rows = found.rows()
     assert rows[0].loss == mean_interval(first) and rows[0].difference is None
     assert rows[1].difference == difference(second, first)
-    assert rows[1].spread == seed_spread(second)
+    assert rows[1].spread == std_over_seeds(second)
 
 
 def test_blocks_of_sparse_targets_are_blocks_of_text(runs: list[Run]) -> None:
@@ -228,14 +228,14 @@ def test_the_command_prints_a_table(seeded_runs: Path, capsys: pytest.CaptureFix
     (line,) = capsys.readouterr().out.splitlines()
     found = json.loads(line)
     assert found["arms"][1]["name"] == "hidden_size=6" and found["context"] == 5
-    assert found["arms"][1]["difference"].keys() == {"mean", "low", "high", "is_shown"}
+    assert found["arms"][1]["difference"].keys() == {"mean", "low", "high", "is_significant"}
     assert main([*asked, "--csv"]) == 0
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert [row["name"] for row in rows[:2]] == ["hidden_size=12", "hidden_size=6"]
     for row, arm in zip(rows, found["arms"], strict=False):
         assert float(row["loss_nats"]) == arm["loss"]["mean"]
         assert float(row["loss_low"]) == arm["loss"]["low"]
-    assert as_json(compare([load_run(seeded_runs / "size_6_seed_1")]))["arms"][0]["name"] == (
+    assert to_json(compare([load_run(seeded_runs / "size_6_seed_1")]))["arms"][0]["name"] == (
         "size_6_seed_1"
     )
 

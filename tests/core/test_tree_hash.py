@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charlm_jax.core.tree_hash import hash_text, state_hash
+from charlm_jax.core.tree_hash import format_hash, state_hash
 
 TREE = {
     "a": np.linspace(-1, 1, 60, dtype=np.float32).reshape(3, 20),
@@ -19,13 +19,13 @@ HASH = jax.jit(state_hash)
 
 
 def _hash(tree: object) -> str:
-    return hash_text(np.asarray(HASH(tree)))
+    return format_hash(np.asarray(HASH(tree)))
 
 
 @pytest.mark.core
 def test_equal_trees_have_equal_hashes_jitted_or_not() -> None:
     copy = jax.tree.map(np.copy, TREE)
-    assert _hash(TREE) == _hash(copy) == hash_text(np.asarray(state_hash(TREE)))
+    assert _hash(TREE) == _hash(copy) == format_hash(np.asarray(state_hash(TREE)))
     assert len(_hash(TREE)) == 16 and int(_hash(TREE), 16) >= 0
 
 

@@ -58,8 +58,8 @@ _CALLS = [
     ("charlm_jax.storage.checkpoint", "Checkpoints.restore", "restore"),
     ("charlm_jax.storage.checkpoint", "Checkpoints.save", "save"),
     ("charlm_jax.storage.checkpoint", "Checkpoints.prune", "prune"),
-    ("charlm_jax.storage.metrics_log", "Logbook.keep_up_to", "keep_up_to"),
-    ("charlm_jax.storage.metrics_log", "Logbook.append", "append"),
+    ("charlm_jax.storage.metrics_log", "MetricsLog.truncate_after", "truncate_after"),
+    ("charlm_jax.storage.metrics_log", "MetricsLog.append", "append"),
     ("charlm_jax.training.trainer", "Trainer.dispatch", "dispatch"),
     ("charlm_jax.training.loop", "mean_score", "mean_score"),
     ("os", "fsync", "fsync"),  # a file is written, and not yet closed

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from charlm_jax.storage.checkpoint import Checkpoints
-from charlm_jax.storage.metrics_log import Logbook
+from charlm_jax.storage.metrics_log import MetricsLog
 from tests.conftest import TINY
 from tests.crash_recovery.child import BEGAN
 
@@ -179,7 +179,7 @@ def contents(workdir: Path) -> dict[str, Any]:
     facts = json.loads((workdir / "run.json").read_bytes())
     environments = [sitting["environment"] for sitting in facts.pop("sittings")]
     values["run.json"] = facts, [e for n, e in enumerate(environments) if e not in environments[:n]]
-    for number, row in enumerate(Logbook(workdir / "metrics.jsonl").rows(), start=1):
+    for number, row in enumerate(MetricsLog(workdir / "metrics.jsonl").rows(), start=1):
         values[f"row {number}"] = {name: row[name] for name in row if name not in TIMING}
     folder = workdir / "checkpoints"
     values["checkpoints"] = sorted(path.name for path in folder.iterdir())

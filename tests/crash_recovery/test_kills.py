@@ -110,11 +110,11 @@ def test_the_lock_of_a_run_that_was_moved_aside_does_not_hold_the_next(
     """One process opens the lock; before it asks for it, another moves the run and begins anew."""
     uninterrupted("chunks")
     workdir, arguments = scene.prepare("fresh", "moved"), scene.arguments("chunks")
-    place = Workdir(workdir)
+    run_dir = Workdir(workdir)
     with start(workdir, arguments, pause="flock lock") as process:
         wait_for_line(process, PAUSED)
-        place.move_aside()
-        with place.held():
+        run_dir.move_aside()
+        with run_dir.held():
             said, _ = process.communicate("x")
             assert process.returncode == 2, said
             assert [path.name for path in workdir.iterdir()] == ["lock"]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charlm_jax.core.errors import CharlmError
-from charlm_jax.data.splits import Part, SplitRule, size, split_text, targets
+from charlm_jax.data.splits import Part, SplitRule, size, split_text, target_positions
 from charlm_jax.data.synthetic import ALPHABET, SyntheticSource
 from charlm_jax.evaluation.baselines import compressed_bits_per_char, uniform_nll, unigram_nll
 from charlm_jax.evaluation.ngram import NGram, fit_ngram, tuned_ngram
@@ -67,7 +67,7 @@ class _Naive:
 
     def nll(self, ids_N: np.ndarray, part: Part) -> np.ndarray:
         nll = []
-        for stretch in map(targets, part):
+        for stretch in map(target_positions, part):
             for place in stretch:
                 context = tuple(ids_N[stretch.start - 1 : place].tolist())
                 length = min(len(context) + 1, max(self.tables))

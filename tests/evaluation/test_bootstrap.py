@@ -9,7 +9,7 @@ from scipy.optimize import brentq
 from scipy.stats import t
 
 from charlm_jax.core.errors import CharlmError
-from charlm_jax.evaluation.bootstrap import Difference, difference, mean_interval, seed_spread
+from charlm_jax.evaluation.bootstrap import Difference, difference, mean_interval, std_over_seeds
 
 BLOCK, BLOCKS, CORRELATION = 100, 60, 0.8
 
@@ -53,7 +53,7 @@ def false_alarms(runs: int, *, texts: int) -> float:
     for text_N in generator.normal(size=(texts, 600)):
         a_SN, b_SN = text_N + generator.normal(size=(2, runs, 1))
         a_SN += 0.1 * generator.normal(size=a_SN.shape)
-        shown.append(difference(a_SN, b_SN, block=10, draws=400, seed=len(shown)).is_shown)
+        shown.append(difference(a_SN, b_SN, block=10, draws=400, seed=len(shown)).is_significant)
     return float(np.mean(shown))
 
 
@@ -156,7 +156,7 @@ def test_pairing_takes_out_what_is_hard_for_both_arms() -> None:
     paired = difference(a_SN[:1], b_SN[:1], block=100)
     unpaired = difference(a_SN[:1], b_SN[:1], block=100, is_paired=False)
     assert paired.mean == unpaired.mean == pytest.approx(-0.07, abs=1e-3)
-    assert paired.is_shown and not unpaired.is_shown
+    assert paired.is_significant and not unpaired.is_significant
     assert (unpaired.high - unpaired.low) > 20 * (paired.high - paired.low)
     assert unpaired.in_words() == "no difference shown"
 
@@ -170,7 +170,7 @@ def test_runs_of_the_arms_are_drawn_apart() -> None:
 def test_equal_arms_differ_by_exactly_nothing() -> None:
     nll_1N = _losses(1, 500)
     assert difference(nll_1N, nll_1N.copy(), block=50) == (0.0, 0.0, 0.0)
-    assert not difference(nll_1N, nll_1N, block=50).is_shown
+    assert not difference(nll_1N, nll_1N, block=50).is_significant
     assert difference(_losses(4, 500), _losses(4, 500), block=50).mean == 0.0
 
 
@@ -192,7 +192,7 @@ def test_rows_may_be_a_list_and_nothing_outside_the_mask_matters() -> None:
 def test_one_block_says_nothing_of_another() -> None:
     nll_SN = _losses(3, 300)
     assert mean_interval(nll_SN)[1:] == (-math.inf, math.inf)
-    assert not difference(nll_SN, nll_SN + 9).is_shown
+    assert not difference(nll_SN, nll_SN + 9).is_significant
     mask_N = np.arange(300) < 20
     assert mean_interval(nll_SN, mask_N=mask_N, block=20).high == math.inf
 
@@ -200,17 +200,19 @@ def test_one_block_says_nothing_of_another() -> None:
 def test_the_spread_of_seeds() -> None:
     nll_SN = _losses(4, 2300)
     expected = np.std(nll_SN.mean(axis=1, dtype=np.float64), ddof=1)
-    assert seed_spread(nll_SN) == pytest.approx(expected, rel=1e-12)
-    assert seed_spread(nll_SN[:1]) is None
+    assert std_over_seeds(nll_SN) == pytest.approx(expected, rel=1e-12)
+    assert std_over_seeds(nll_SN[:1]) is None
     with pytest.raises(CharlmError, match="a row of losses"):
-        seed_spread(nll_SN[0])
+        std_over_seeds(nll_SN[0])
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "is_shown"), [(1, 2, True), (-2, -1, True), (0, 1, False), (-1, 1, False)]
+    ("low", "high", "is_significant"), [(1, 2, True), (-2, -1, True), (0, 1, False), (-1, 1, False)]
 )
-def test_a_difference_is_shown_where_0_lies_outside(low: int, high: int, is_shown: bool) -> None:
-    assert Difference(0.5, low, high).is_shown == is_shown
+def test_a_difference_is_shown_where_0_lies_outside(
+    low: int, high: int, is_significant: bool
+) -> None:
+    assert Difference(0.5, low, high).is_significant == is_significant
 
 
 GOOD = np.ones((2, 30))

@@ -19,11 +19,11 @@ from charlm_jax.evaluation.text_score import (
     GUESSES,
     LineScore,
     TextScore,
-    by_surprise,
-    difference,
-    likeliest,
     name_guesses,
     score_lines,
+    sort_by_surprisal,
+    surprisal_difference,
+    top_k_predictions,
 )
 from charlm_jax.inference.run import Run
 from charlm_jax.models import build_model
@@ -85,7 +85,7 @@ def test_the_lines_add_up_to_the_whole(text: str, data: st.DataObject) -> None:
 def test_the_most_surprising_lines_come_first() -> None:
     lines = [LineScore(*facts) for facts in ((1, "a", 0, None), (2, "b", 4, 8.0), (3, "c", 1, 3.0))]
     lines += [LineScore(4, "d", 2, 6.0), LineScore(5, "", 0, None)]
-    assert [line.number for line in by_surprise(lines)] == [3, 4, 2, 1, 5]
+    assert [line.number for line in sort_by_surprisal(lines)] == [3, 4, 2, 1, 5]
 
 
 def _rows(run: Run, ids_N: np.ndarray, mode: str) -> dict[int, np.ndarray]:
@@ -122,7 +122,7 @@ def test_guesses_are_the_likeliest_of_the_models_own_probabilities(lstm: Run, mo
 
 def test_a_small_alphabet_has_as_many_guesses() -> None:
     logits_BTV = jnp.log(jnp.array([[[0.2, 0.8], [0.7, 0.3]]]))
-    found = np.asarray(likeliest(logits_BTV, jnp.zeros((1, 2), jnp.int32)))
+    found = np.asarray(top_k_predictions(logits_BTV, jnp.zeros((1, 2), jnp.int32)))
     guesses = name_guesses(found[0], np.array([1, 2]), "ab")
     assert guesses.symbols == ["ba", "ab"] and guesses.places_N.tolist() == [1, 2]
     np.testing.assert_allclose(guesses.probability_NG, [[0.8, 0.2], [0.7, 0.3]], rtol=1e-5)
@@ -150,8 +150,8 @@ def test_unknown_characters_leave_the_others_in_their_lines(lstm: Run) -> None:
 def test_a_difference_is_over_what_both_scored() -> None:
     first, second = _fake_score("abc", [1, 3, 4]), _fake_score("abcd", [0, 3, 4, 7])
     expected = second.nll_N[1:3].astype(np.float64) - first.nll_N[1:]
-    np.testing.assert_array_equal(difference(first, second), expected)
-    np.testing.assert_array_equal(difference(second, first), -expected)
+    np.testing.assert_array_equal(surprisal_difference(first, second), expected)
+    np.testing.assert_array_equal(surprisal_difference(second, first), -expected)
 
 
 def test_numbers_that_are_not_finite_are_refused(lstm: Run) -> None:

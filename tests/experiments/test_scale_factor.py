@@ -13,16 +13,16 @@ from matplotlib.figure import Figure
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
-from charlm_jax.analysis.calibration import Bin, crossing
-from charlm_jax.analysis.memorization import Copy
-from charlm_jax.analysis.text_quality import Judgement
+from charlm_jax.analysis.calibration import Bin, zero_crossing
+from charlm_jax.analysis.memorization import CopiedSpan
+from charlm_jax.analysis.text_quality import TextQuality
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.evaluation.bootstrap import Interval
 from charlm_jax.inference.run import load_run
 from charlm_jax.storage.checkpoint import Checkpoints
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training.loop import train_and_evaluate
-from experiments.scale_factor.__main__ import figures as pictures
+from experiments.scale_factor import figures as pictures
 from experiments.scale_factor.__main__ import main
 from experiments.scale_factor.answer import answer
 from experiments.scale_factor.measures import (
@@ -46,7 +46,7 @@ def _near(mean: float, half: float = 0.01) -> Interval:
     return Interval(mean, mean - half, mean + half)
 
 
-def _judgement(*, valid: float, repeated: float, excess: float, copy: int = 0) -> Judgement:
+def _judgement(*, valid: float, repeated: float, excess: float, copy: int = 0) -> TextQuality:
     shares = {
         "distinct_6grams": 0.9,
         "distinct_word_bigrams": 0.9,
@@ -54,19 +54,19 @@ def _judgement(*, valid: float, repeated: float, excess: float, copy: int = 0) -
         "copied": copy / 1000,
         "longest_copy_characters": float(copy),
     }
-    return Judgement(
+    return TextQuality(
         samples=4,
         characters=60,
         word_validity=_near(valid),
         repeated=_near(repeated),
         divergence_bits=_near(0.9 - excess),
         excess_bits=_near(excess),
-        longest_copy=Copy(0, 3, copy, 1234) if copy else None,
+        longest_copy=CopiedSpan(0, 3, copy, 1234) if copy else None,
         **{name: _near(value) for name, value in shares.items()},
     )
 
 
-def _text(setting: Setting, judgement: Judgement) -> Text:
+def _text(setting: Setting, judgement: TextQuality) -> Text:
     samples = ["and the sea, and the sea was high.\n" * 2] * 4
     nats = 1.5 / max(setting.scale, 0.1)
     entropy_ST = nats + np.linspace(-0.1, 0.1, 240).reshape(4, 60)
@@ -343,7 +343,7 @@ def test_the_numbers_are_those_of_the_logits(trained: Path, settings_file: Path)
     for scale in (0.21, 0.5, 1.0, 1.03, 2.0, 4.9):
         assert held_out.loss_at(scale) == pytest.approx(loss_at(scale), abs=1e-5)
     least_N, _ = _losses_and_entropies(least.x * logits_NV, ids_N)
-    expected = crossing(
+    expected = zero_crossing(
         np.array([0.5, 1.0, 1.5, 2.0]),
         np.array(entropy_AS).T - least.fun,
         block=1,

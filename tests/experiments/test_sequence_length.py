@@ -8,7 +8,8 @@ import pytest
 
 from charlm_jax.analysis.loss_breakdown import CLASSES
 from charlm_jax.evaluation.bootstrap import Difference, Interval, difference, mean_interval
-from experiments.sequence_length.__main__ import PRESETS, runs
+from experiments.sequence_length import runs
+from experiments.sequence_length.__main__ import PRESETS
 from experiments.sequence_length.answer import answer
 from experiments.sequence_length.measures import (
     Arm,
@@ -58,18 +59,18 @@ def test_lengths_are_compared_with_the_best_of_their_group() -> None:
     assert reset.to_best[0] == Difference(*mean_interval(apart))
     assert {*reset.by_class} == {*CLASSES}
     for found in reset.by_class.values():
-        assert found.mean == pytest.approx(0.2, abs=0.01) and found.is_shown
+        assert found.mean == pytest.approx(0.2, abs=0.01) and found.is_significant
     carried = carried_less_reset(losses)
     assert [*carried] == [("lstm", 10), ("lstm", 40)]
     assert carried["lstm", 10].mean == pytest.approx(-0.1, abs=0.01)
-    assert not carried["lstm", 40].is_shown
+    assert not carried["lstm", 40].is_significant
 
 
 def test_the_best_is_chosen_on_other_characters_than_the_figures_are_of() -> None:
     losses = {_arm(10): _losses(1.4, second=1.6), _arm(40): _losses(1.5, seed=1, second=1.5)}
     (group,) = group_arms(losses, text=TEXT, part=PART)
     assert group.best_length == 40 and group.as_good == (10, 40)
-    assert group.to_best[0] is not None and group.to_best[0].is_shown
+    assert group.to_best[0] is not None and group.to_best[0].is_significant
     assert group.to_best[0].mean < 0
 
 
@@ -78,7 +79,7 @@ def test_what_runs_of_a_seed_share_is_no_reason_for_doubt() -> None:
     shared_S1, text_N = rng.normal(0, 0.05, (3, 1)), rng.gamma(1.0, 1.0, 20_000)
     a_SN = text_N + shared_S1 + rng.normal(0, 1e-3, (3, 1)) + 0.02
     b_SN = text_N + shared_S1 + rng.normal(0, 1e-3, (3, 1))
-    assert run_by_run(a_SN, b_SN).is_shown and not difference(a_SN, b_SN).is_shown
+    assert run_by_run(a_SN, b_SN).is_significant and not difference(a_SN, b_SN).is_significant
 
 
 def test_the_figures_of_an_arm() -> None:

@@ -14,8 +14,8 @@ from charlm_jax.sweeps.local import Outcome
 from charlm_jax.sweeps.points import Point
 from charlm_jax.sweeps.progress_bars import SweepView
 from charlm_jax.training.loop import train_and_evaluate
-from experiments import sequence_length
-from experiments.sequence_length.__main__ import runs
+from experiments.sequence_length import __main__ as sequence_length
+from experiments.sequence_length import runs
 from experiments.sequence_length.page import TITLE
 from experiments.sequence_length.runs import Preset, Study
 

@@ -8,8 +8,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.report.figures import attention_maps, gate_maps
 from charlm_jax.report.figures.attention_maps import save_attention_distances, save_attention_maps
-from charlm_jax.report.figures.base import attention_maps, gate_maps, save_figure, shown
+from charlm_jax.report.figures.base import save_figure, shown
 from charlm_jax.report.figures.gate_maps import save_gate_maps
 
 TEXT = "to be,\nor $x$"

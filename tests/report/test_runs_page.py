@@ -333,7 +333,7 @@ def test_averages_and_learned_positions_have_their_page(tmp_path: Path) -> None:
     train_and_evaluate(make_tiny_config(**changes), tmp_path / "run")
     run = load_run(tmp_path / "run")
     page = read(write_report([run], tmp_path / "page.html"))
-    assert run.checkpoint_in_words == "checkpoint 10, averaged weights"
+    assert run.checkpoint_label == "checkpoint 10, averaged weights"
     assert "step 10, averaged weights" in page.text()
     assert "dotted, with empty marks: raw weights" in page.text()
     assert "Read: the 8 characters before it" in page.text()

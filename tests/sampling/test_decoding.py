@@ -12,7 +12,7 @@ import pytest
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.models import LanguageModel, build_model
 from charlm_jax.sampling.categorical import gumbel_noise, sample_keys
-from charlm_jax.sampling.decoding import Rows, make_decoder
+from charlm_jax.sampling.decoding import SampleBatch, make_decoder
 from charlm_jax.sampling.policies import build_policy, probabilities
 from tests.conftest import make_model_config
 
@@ -39,9 +39,11 @@ TRUNCATIONS = {
 }
 
 
-def _rows(scales: list[float], samples: list[int], seed: int = 0, **truncations: object) -> Rows:
+def _rows(
+    scales: list[float], samples: list[int], seed: int = 0, **truncations: object
+) -> SampleBatch:
     keys = sample_keys(seed, max(samples) + 1)[jnp.array(samples)]
-    return Rows(keys, build_policy(scale=scales, **truncations))
+    return SampleBatch(keys, build_policy(scale=scales, **truncations))
 
 
 Decode = Callable[..., np.ndarray]
@@ -61,7 +63,7 @@ def decode(model: LanguageModel, params: dict) -> Decode:
     build = functools.cache(functools.partial(make_decoder, model))
 
     def run(
-        rows: Rows,
+        rows: SampleBatch,
         characters: int,
         mode: str = "carried",
         context: int = 8,
@@ -76,11 +78,11 @@ def decode(model: LanguageModel, params: dict) -> Decode:
 
 
 @pytest.fixture(scope="module")
-def reference(model: LanguageModel, params: dict) -> Callable[[Rows, int, int], np.ndarray]:
+def reference(model: LanguageModel, params: dict) -> Callable[[SampleBatch, int, int], np.ndarray]:
     """The textbook's loop: read the last characters again, one by one, scale, draw, append."""
     read = jax.jit(model.apply)
 
-    def run(rows: Rows, characters: int, window: int) -> np.ndarray:
+    def run(rows: SampleBatch, characters: int, window: int) -> np.ndarray:
         texts = []
         for key, scale in zip(rows.keys_B, rows.policy.scale_B, strict=True):
             text = list(map(int, PROMPT))
@@ -196,7 +198,7 @@ def test_no_key_is_used_twice(
             taken = parents if name == "fold_in" else spent
             monkeypatch.setattr(jax.random, name, spy(function, taken))
     samples, characters = 3, 75  # whole pieces in both modes
-    rows = Rows(
+    rows = SampleBatch(
         jnp.tile(sample_keys(0, samples), 2),
         build_policy(scale=[0.5] * samples + [2.0] * samples, top_k=[0, 1, 2, 3, 4, 5]),
     )

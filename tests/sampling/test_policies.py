@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from charlm_jax.core.errors import CharlmError
-from charlm_jax.sampling.categorical import gumbel_noise, policies, sample_keys, scaled_categorical
+from charlm_jax.sampling import policies
+from charlm_jax.sampling.categorical import gumbel_noise, sample_keys, scaled_categorical
 from charlm_jax.sampling.policies import MinP, Policy, TopK, TopP, build_policy
 
 ROWS = 4  # in a batch, each with its own numbers

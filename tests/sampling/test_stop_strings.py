@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.data.vocabulary import Vocabulary
-from charlm_jax.sampling.stop_strings import Piece, check_stops, cut_texts, parse_stop
+from charlm_jax.sampling.stop_strings import Chunk, apply_stop_strings, check_stops, parse_stop
 
 usual = settings(deadline=None, max_examples=300)
 few = st.text("ab", max_size=12)  # of two symbols, so that beginnings overlap
@@ -31,7 +31,7 @@ def _cut_at(text: str, places: Sequence[int]) -> list[str]:
     return [text[first:last] for first, last in itertools.pairwise(bounds)]
 
 
-def _joined(lists: Sequence[list[Piece]]) -> list[tuple[str, str | None]]:
+def _joined(lists: Sequence[list[Chunk]]) -> list[tuple[str, str | None]]:
     return [
         ("".join(piece.text for piece in row), row[-1].stopped_by)
         for row in zip(*lists, strict=True)
@@ -45,7 +45,7 @@ def _joined(lists: Sequence[list[Piece]]) -> list[tuple[str, str | None]]:
 @example("aaab", ["aab"], [3])
 @usual
 def test_no_cut_of_the_pieces_moves_the_end(text: str, stops: list[str], places: list[int]) -> None:
-    lists = list(cut_texts(([piece] for piece in _cut_at(text, places)), stops, 1))
+    lists = list(apply_stop_strings(([piece] for piece in _cut_at(text, places)), stops, 1))
     assert _joined(lists) == [_reference(text, stops)]
     assert [row[0].has_ended for row in lists] == [False] * (len(lists) - 1) + [True]
 
@@ -57,7 +57,7 @@ def test_a_longer_text_begins_with_what_was_certain_of_the_shorter(
     text: str, stops: list[str]
 ) -> None:
     certain = ""
-    for (piece,) in cut_texts(([character] for character in text), stops, 1):
+    for (piece,) in apply_stop_strings(([character] for character in text), stops, 1):
         if not piece.has_ended:
             certain += piece.text
             for longer in ("", "a", "b", "ab", "bba"):
@@ -69,7 +69,7 @@ def test_a_longer_text_begins_with_what_was_certain_of_the_shorter(
 def test_a_text_does_not_see_its_neighbours(
     halves: list[tuple[str, str]], stops: list[str]
 ) -> None:
-    lists = list(cut_texts(zip(*halves, strict=True), stops, len(halves)))
+    lists = list(apply_stop_strings(zip(*halves, strict=True), stops, len(halves)))
     assert _joined(lists) == [_reference("".join(text), stops) for text in halves]
     ended = [[piece.has_ended for piece in row] for row in zip(*lists, strict=True)]
     assert all(sorted(row) == row for row in ended)  # what has ended stays so, and adds nothing
@@ -88,15 +88,15 @@ def test_nothing_is_drawn_when_every_text_has_ended() -> None:
             taken += 1
             yield ["a" * taken, "b"]
 
-    lists = list(cut_texts(endless(), ["aaa", "bbbb"], 2))
+    lists = list(apply_stop_strings(endless(), ["aaa", "bbbb"], 2))
     assert taken == 4
     assert _joined(lists) == [("", "aaa"), ("", "bbbb")]
 
 
 def test_without_stop_strings_every_piece_is_passed_on_as_it_comes() -> None:
-    lists = list(cut_texts([["ab", "c"], ["d", ""]], [], 2))
+    lists = list(apply_stop_strings([["ab", "c"], ["d", ""]], [], 2))
     assert [[piece.text for piece in row] for row in lists] == [["ab", "c"], ["d", ""], ["", ""]]
-    assert list(cut_texts([], ["a"], 1)) == [[Piece("", has_ended=True)]]
+    assert list(apply_stop_strings([], ["a"], 1)) == [[Chunk("", has_ended=True)]]
 
 
 @given(st.text("abn\n\t\\", min_size=1, max_size=8))

@@ -122,7 +122,7 @@ def test_every_damage_of_every_file_is_noticed(written: Path, tmp_path: Path, da
         DAMAGES[damage](folder / "2" / file)
         with pytest.raises(DamagedCheckpoint, match="checkpoint 2 is damaged: "):
             checkpoints.restore(2, "params", PARAMS)
-        step, damages = checkpoints.latest_sound()
+        step, damages = checkpoints.latest_valid()
         assert step == 1 and [error.step for error in damages] == [2]
         assert str(file) in str(damages[0]) or file.name == "contents.json" or damage == "a link"
 
@@ -153,7 +153,7 @@ def test_a_damaged_checkpoint_is_moved_where_nothing_is_in_the_way(tmp_path: Pat
     checkpoints = Checkpoints(tmp_path / "a")
     for expected in ("2-1", "2-2"):
         _save(checkpoints, 2)
-        assert checkpoints.set_aside(2, tmp_path / "b").name == expected
+        assert checkpoints.quarantine(2, tmp_path / "b").name == expected
     assert checkpoints.steps() == []
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from charlm_jax.core.errors import CharlmError
-from charlm_jax.storage.metrics_log import Logbook, Row, metrics_row
+from charlm_jax.storage.metrics_log import MetricsLog, MetricsRow, metrics_row
 
 
 @pytest.fixture
@@ -14,7 +14,7 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "metrics.jsonl"
 
 
-def _row(step: int) -> Row:
+def _row(step: int) -> MetricsRow:
     return metrics_row(
         step=step,
         epoch=1,
@@ -34,7 +34,7 @@ def _lines(*steps: int) -> str:
 
 
 def test_rows_come_back_in_order(file: Path) -> None:
-    book = Logbook(file)
+    book = MetricsLog(file)
     assert book.rows() == []
     for step in (1, 2, 3):
         book.append(_row(step))
@@ -42,20 +42,20 @@ def test_rows_come_back_in_order(file: Path) -> None:
 
 
 def test_going_on_drops_later_rows_and_a_torn_line(file: Path) -> None:
-    book = Logbook(file)
+    book = MetricsLog(file)
     for step in (1, 2, 3):
         book.append(_row(step))
     with file.open("ab") as stream:
         stream.write(b'{"step": 4, "loss')
     assert len(book.rows()) == 3
-    book.keep_up_to(2)
+    book.truncate_after(2)
     book.append(_row(3))
     assert file.read_text() == _lines(1, 2, 3)
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 200])
 def test_the_latest_rows_are_the_last_ones_that_are_whole(file: Path, count: int) -> None:
-    book = Logbook(file)
+    book = MetricsLog(file)
     assert book.latest() == []
     file.write_text(_lines(*range(1, count + 1)) + '{"step": 4, "lo')
     rows, latest = book.rows(), book.latest()
@@ -84,5 +84,5 @@ def test_a_line_that_is_no_row_is_an_error_and_stays(file: Path, line: str) -> N
     data = (_lines(1) + line + "\n" + _lines(2)).encode(errors="surrogateescape")
     file.write_bytes(data)
     with pytest.raises(CharlmError, match="line 2, is not a row"):
-        Logbook(file).keep_up_to(2)
+        MetricsLog(file).truncate_after(2)
     assert file.read_bytes() == data

@@ -14,12 +14,12 @@ from charlm_jax.inference.export import write_export
 from charlm_jax.inference.run import load_run
 from charlm_jax.storage.run_index import list_runs, run_folders
 from charlm_jax.training.loop import train_and_evaluate
-from charlm_jax.training.progress_bar import Silent
+from charlm_jax.training.progress_bar import NullProgress
 from tests.conftest import make_tiny_config
 from tests.training.test_loop import StopAt
 
 
-class LookAt(Silent):
+class LookAt(NullProgress):
     """Lists the runs while one of them is training."""
 
     def __init__(self, folder: Path) -> None:

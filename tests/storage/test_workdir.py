@@ -31,12 +31,12 @@ def test_a_held_folder_is_refused_and_free_again_afterwards(tmp_path: Path) -> N
 
 def test_a_claim_that_was_cut_short_is_taken_up(tmp_path: Path) -> None:
     config = make_tiny_config(**{"train.max_steps": 1})
-    place = Workdir(tmp_path / "run")
-    with place.held():
-        place.claim(config, load_dataset(config))
-    place.config_file.rename(place.path / "config.json.partial")
-    train_and_evaluate(config, place.path)
-    assert load_run(place.path).checkpoint == 1
+    workdir = Workdir(tmp_path / "run")
+    with workdir.held():
+        workdir.claim(config, load_dataset(config))
+    workdir.config_file.rename(workdir.path / "config.json.partial")
+    train_and_evaluate(config, workdir.path)
+    assert load_run(workdir.path).checkpoint == 1
 
 
 def test_a_run_that_has_nothing_yet_may_become_another(tmp_path: Path) -> None:

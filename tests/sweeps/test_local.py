@@ -15,14 +15,14 @@ from rich.console import Console
 from charlm_jax.cli import main
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.signals import Interrupted
-from charlm_jax.storage.metrics_log import Logbook
+from charlm_jax.storage.metrics_log import MetricsLog
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.sweeps import local, progress_bars
 from charlm_jax.sweeps.local import Outcome, check_points, core_shares, run_points
 from charlm_jax.sweeps.points import Point, claim, load_sweep
 from charlm_jax.sweeps.progress_bars import Bars, PlainSweep, PointRow, SilentSweep
 from charlm_jax.training.loop import train_and_evaluate
-from charlm_jax.training.progress_bar import Silent
+from charlm_jax.training.progress_bar import NullProgress
 from tests.conftest import ROOT
 from tests.crash_recovery.runs import contents, differences
 from tests.sweeps.test_points import SPECS, write_sweep
@@ -84,12 +84,12 @@ def points_of(tmp_path: Path, body: str = SEEDS, **changes: object) -> tuple[Poi
 
 
 def rows_of(workdir: Path) -> list[tuple[int, str, str]]:
-    rows = Logbook(Workdir(workdir).metrics_file).rows()
+    rows = MetricsLog(Workdir(workdir).metrics_file).rows()
     return [(row["step"], row["split"], row["scope"]) for row in rows]
 
 
 def losses_of(workdir: Path) -> list[float]:
-    return [row["loss_nats"] for row in Logbook(Workdir(workdir).metrics_file).rows()]
+    return [row["loss_nats"] for row in MetricsLog(Workdir(workdir).metrics_file).rows()]
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_points_are_trained_and_what_they_say_is_kept(
         name = outcome.point.name
         valid = [
             row["loss_nats"]
-            for row in Logbook(folder / name / "metrics.jsonl").rows()
+            for row in MetricsLog(folder / name / "metrics.jsonl").rows()
             if row["split"] == "valid"
         ]
         assert outcome.best_loss_nats == min(valid) and len(valid) == 10
@@ -313,7 +313,7 @@ def test_only_the_very_run_that_is_over_counts_as_finished(tmp_path: Path) -> No
     assert not point.is_finished(folder)
 
 
-class _Stop(Silent):
+class _Stop(NullProgress):
     def advance(self, step: int, loss_nats: float, chars_per_second: float) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 

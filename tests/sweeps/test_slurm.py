@@ -18,7 +18,7 @@ from charlm_jax.core.signals import Interrupted
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.sweeps import slurm
 from charlm_jax.sweeps.slurm import submit_points
-from charlm_jax.training.progress_bar import Plain
+from charlm_jax.training.progress_bar import LogProgress
 from tests.sweeps.test_local import ENDLESS, SEEDS, points_of, rows_of
 from tests.sweeps.test_points import write_sweep
 
@@ -69,7 +69,7 @@ def test_a_job_that_ended_too_early_is_submitted_again(tmp_path: Path) -> None:
 def test_the_end_of_a_jobs_time_saves_the_run(tmp_path: Path) -> None:
     (point, _) = points_of(tmp_path, **ENDLESS)
 
-    class Announce(Plain):
+    class Announce(LogProgress):
         def advance(self, step: int, loss_nats: float, chars_per_second: float) -> None:
             os.kill(os.getpid(), signal.SIGUSR2)
 

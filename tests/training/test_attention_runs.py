@@ -15,7 +15,7 @@ from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.signals import Interrupted
 from charlm_jax.data.dataset import load_dataset
 from charlm_jax.inference.run import Run, load_run
-from charlm_jax.storage.metrics_log import Logbook
+from charlm_jax.storage.metrics_log import MetricsLog
 from charlm_jax.storage.run_index import list_runs
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training.loop import train_and_evaluate
@@ -82,7 +82,7 @@ def test_a_stopped_run_goes_on_with_its_positions_and_its_average(
 
 
 def test_the_average_is_scored_beside_the_weights_and_is_what_counts(hybrid: Path) -> None:
-    rows = [row for row in Logbook(hybrid / "metrics.jsonl").rows() if row["split"] == "valid"]
+    rows = [row for row in MetricsLog(hybrid / "metrics.jsonl").rows() if row["split"] == "valid"]
     assert [row["weights"] for row in rows] == ["raw", "average"] * 2
     run, raw = load_run(hybrid), load_run(hybrid, weights="raw")
     assert (run.weights, raw.weights) == ("average", "raw")

@@ -6,11 +6,11 @@ import pytest
 
 from charlm_jax.training import environment
 from charlm_jax.training.loop import train_and_evaluate
-from charlm_jax.training.progress_bar import Silent
+from charlm_jax.training.progress_bar import NullProgress
 from tests.conftest import make_tiny_config
 
 
-class Notes(Silent):
+class Notes(NullProgress):
     def __init__(self) -> None:
         self.notes: list[str] = []
 

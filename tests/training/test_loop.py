@@ -18,18 +18,18 @@ from charlm_jax.core.signals import Interrupted
 from charlm_jax.data.dataset import load_dataset
 from charlm_jax.inference.run import load_run
 from charlm_jax.storage.checkpoint import Checkpoints
-from charlm_jax.storage.metrics_log import Logbook, Row
+from charlm_jax.storage.metrics_log import MetricsLog, MetricsRow
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training.loop import train_and_evaluate
-from charlm_jax.training.progress_bar import Plain, Silent
+from charlm_jax.training.progress_bar import LogProgress, NullProgress
 from charlm_jax.training.trainer import build_trainer, fresh_state
 from tests.conftest import make_tiny_config
 
 TIMING = {"seconds", "chars_per_second"}
 
 
-def _rows(workdir: Path, *, timing: bool = False) -> list[Row]:
-    rows = Logbook(workdir / "metrics.jsonl").rows()
+def _rows(workdir: Path, *, timing: bool = False) -> list[MetricsRow]:
+    rows = MetricsLog(workdir / "metrics.jsonl").rows()
     return [{k: v for k, v in row.items() if timing or k not in TIMING} for row in rows]
 
 
@@ -45,7 +45,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return workdir
 
 
-class StopAt(Silent):
+class StopAt(NullProgress):
     """Sends this process a signal when a step is reached, as a person at the keyboard would."""
 
     def __init__(self, step: int, number: int = signal.SIGINT, times: int = 1) -> None:
@@ -325,14 +325,14 @@ def test_no_run_is_a_clear_error(tmp_path: Path, finished: Path) -> None:
         load_run(finished, checkpoint="20")
 
 
-class Gone(Silent):
+class Gone(NullProgress):
     """A terminal that was closed in the third step: it says so, and nothing is printed any more."""
 
     def advance(self, step: int, loss_nats: float, chars_per_second: float) -> None:
         if step >= 3:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    def row(self, row: Row) -> None:
+    def row(self, row: MetricsRow) -> None:
         raise OSError(5, "Input/output error")
 
 
@@ -355,8 +355,8 @@ def test_when_to_look_may_not_change_where_it_decides_when_to_end(tmp_path: Path
 
 def test_plain_lines_show_epochs_and_not_every_step(finished: Path) -> None:
     lines: list[str] = []
-    view = Plain(lines.append)
-    for row in Logbook(finished / "metrics.jsonl").rows():
+    view = LogProgress(lines.append)
+    for row in MetricsLog(finished / "metrics.jsonl").rows():
         view.row(row)
     assert sum("valid" in line for line in lines) == 2
     assert len(lines) == 5  # the first step row, and four of epochs

@@ -19,8 +19,8 @@ from charlm_jax.training.loop import train_and_evaluate
 from charlm_jax.training.nan_replay import replay_fault, write_fault
 from charlm_jax.training.train_step import (
     TrainState,
+    all_finite,
     init_state,
-    is_sound,
     make_train_step,
     make_train_steps,
 )
@@ -71,7 +71,7 @@ def test_a_step_that_is_not_finite_changes_nothing_nor_do_those_behind_it(
         place += count
     assert np.isfinite(losses[:2]).all() and not np.isfinite(losses[2]) and losses[3] == 0.0
     assert int(state.step) == 2 and int(state.opt_state) == 2
-    assert not is_sound(state)
+    assert not all_finite(state)
     if len(cuts) == 4:  # after two, three and four updates
         jax.tree.map(np.testing.assert_array_equal, states[1], states[2])
         jax.tree.map(np.testing.assert_array_equal, states[1], states[3])

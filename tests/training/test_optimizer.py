@@ -7,7 +7,12 @@ import optax
 import pytest
 
 from charlm_jax.models import build_model
-from charlm_jax.training.optimizer import build_optimizer, decays, make_schedule, update_average
+from charlm_jax.training.optimizer import (
+    build_optimizer,
+    make_schedule,
+    update_average,
+    weight_decay_mask,
+)
 from tests.conftest import make_model_config
 
 
@@ -134,7 +139,7 @@ def test_every_model_decays_its_matrices_alone() -> None:
         6,
     )
     params = jax.eval_shape(lambda: model.init(jax.random.key(0)))
-    for path, is_decayed in jax.tree_util.tree_leaves_with_path(decays(params)):
+    for path, is_decayed in jax.tree_util.tree_leaves_with_path(weight_decay_mask(params)):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         assert is_decayed != name.endswith(("embedding", "position", "bias", "scale")), name
 

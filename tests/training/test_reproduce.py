@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from charlm_jax.core.errors import CharlmError
-from charlm_jax.storage.metrics_log import Logbook
+from charlm_jax.storage.metrics_log import MetricsLog
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training.loop import train_and_evaluate
 from charlm_jax.training.reproduce import verify_run
@@ -42,7 +42,7 @@ def test_a_difference_is_found_where_it_begins(workdir: Path, tmp_path: Path) ->
     facts = json.loads((changed / "run.json").read_text())
     facts["sittings"][0]["environment"]["threads"] = 77
     (changed / "run.json").write_text(json.dumps(facts))
-    rows = [dict(row) for row in Logbook(workdir / "metrics.jsonl").rows()]
+    rows = [dict(row) for row in MetricsLog(workdir / "metrics.jsonl").rows()]
     other = "0123456789abcdef"
     rows[2]["state_hash"], real = other, rows[2]["state_hash"]
     (changed / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -67,12 +67,12 @@ def test_there_must_be_something_to_compare(workdir: Path, tmp_path: Path) -> No
         verify_run(workdir, steps=0)
     with pytest.raises(CharlmError, match="no run at"):
         verify_run(tmp_path / "nothing")
-    place = Workdir(tmp_path / "new")
+    run_dir = Workdir(tmp_path / "new")
     config = make_tiny_config()
-    with place.held():
-        place.path.joinpath("config.json").write_text(json.dumps(config.to_dict()))
+    with run_dir.held():
+        run_dir.path.joinpath("config.json").write_text(json.dumps(config.to_dict()))
     with pytest.raises(CharlmError, match="no metrics yet"):
-        verify_run(place.path)
+        verify_run(run_dir.path)
 
 
 IN_A_PROCESS = """
@@ -99,6 +99,6 @@ def test_two_processes_of_so_many_threads_give_equal_hashes(tmp_path: Path, thre
         subprocess.run(command, check=True, timeout=300)
         facts = Workdir(tmp_path / name).read_facts()
         assert facts["sittings"][0]["environment"]["threads"] == threads
-        rows = Logbook(tmp_path / name / "metrics.jsonl").rows()
+        rows = MetricsLog(tmp_path / name / "metrics.jsonl").rows()
         hashes.append([row["state_hash"] for row in rows])
     assert hashes[0] == hashes[1] and len(hashes[0]) >= 1

@@ -11,15 +11,15 @@ import pytest
 
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.inference.run import load_run
-from charlm_jax.models.transfer import carry_over
+from charlm_jax.models.transfer import transfer_params
 from charlm_jax.storage.checkpoint import Checkpoints
 from charlm_jax.training.loop import train_and_evaluate
-from charlm_jax.training.progress_bar import Silent
+from charlm_jax.training.progress_bar import NullProgress
 from tests.conftest import make_tiny_config
 from tests.training.test_loop import StopAt, _params, _rows
 
 
-class Notes(Silent):
+class Notes(NullProgress):
     """Remembers what was noted."""
 
     def __init__(self) -> None:
@@ -205,7 +205,7 @@ def test_weights_of_another_shape_are_refused_by_name() -> None:
     here = {"embedding": np.zeros((5, 2)), "layer_0": np.zeros((3, 4), np.float32)}
     message = r"layer_0 is float32 of shape \(2, 4\) there and float32 of shape \(3, 4\) here"
     with pytest.raises(CharlmError, match=message):
-        carry_over(there, "abc", here, "abcde")
+        transfer_params(there, "abc", here, "abcde")
 
 
 @pytest.mark.core
@@ -222,7 +222,7 @@ def test_symbols_keep_their_weights_wherever_they_stand() -> None:
         }
 
     there, here = params("abxz", 0.0), params("ayz", 100.0)
-    found = jax.tree.map(np.asarray, carry_over(there, "abxz", here, "ayz"))
+    found = jax.tree.map(np.asarray, transfer_params(there, "abxz", here, "ayz"))
     np.testing.assert_array_equal(found["layer_0"]["kernel"], there["layer_0"]["kernel"])
     moves: list[tuple[str, Callable[[dict, int], np.ndarray]]] = [
         ("embedding", lambda tree, n: tree["embedding"][n]),

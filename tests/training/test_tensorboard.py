@@ -8,8 +8,8 @@ import pytest
 
 from charlm_jax.cli import main
 from charlm_jax.core.errors import CharlmError
-from charlm_jax.storage.metrics_log import Logbook
-from charlm_jax.training.progress_bar import Silent
+from charlm_jax.storage.metrics_log import MetricsLog
+from charlm_jax.training.progress_bar import NullProgress
 from charlm_jax.training.tensorboard import EventFiles, scalars
 from tests.conftest import ROOT, TINY
 
@@ -38,7 +38,7 @@ def read_events(workdir: Path) -> dict[str, list[tuple[int, float]]]:
 
 def expected_events(workdir: Path) -> dict[str, list[tuple[int, float]]]:
     found: dict[str, list[tuple[int, float]]] = {}
-    for row in Logbook(workdir / "metrics.jsonl").rows():
+    for row in MetricsLog(workdir / "metrics.jsonl").rows():
         for tag, value in scalars(row).items():
             found.setdefault(tag, []).append((row["step"], pytest.approx(value, rel=1e-6)))
     return found
@@ -66,9 +66,9 @@ def test_a_run_that_goes_on_shows_no_point_twice(tmp_path: Path) -> None:
     assert train(run, "--tensorboard", "--config.train.max_steps=19") == 0
     (first,) = (run / "tensorboard").iterdir()
     # As a run leaves it that was killed after it had written rows that will be written again.
-    events = EventFiles(run, Silent())
+    events = EventFiles(run, NullProgress())
     events.write_anew()
-    events.row({**Logbook(run / "metrics.jsonl").rows()[0], "step": 25, "loss_nats": 9.0})
+    events.row({**MetricsLog(run / "metrics.jsonl").rows()[0], "step": 25, "loss_nats": 9.0})
     (file,) = (run / "tensorboard").iterdir()
     assert file.name > first.name and (25, 9.0) in read_events(run)["train/loss_nats"]
     file.write_bytes(file.read_bytes() + b"torn")
@@ -99,7 +99,7 @@ def test_a_full_disk_ends_the_events_and_not_the_run(
     pytest.importorskip("tensorboard")
     notes: list[str] = []
 
-    class Told(Silent):
+    class Told(NullProgress):
         def note(self, line: str) -> None:
             notes.append(line)
 
@@ -119,7 +119,7 @@ def test_a_link_in_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "tensorboard").mkdir()
     (tmp_path / "tensorboard" / "partial").symlink_to(tmp_path / "metrics.jsonl")
     with pytest.raises(CharlmError, match="is a link"):
-        EventFiles(tmp_path, Silent()).begin(0, 1)
+        EventFiles(tmp_path, NullProgress()).begin(0, 1)
 
 
 def test_every_row_has_its_tag() -> None:

@@ -14,11 +14,11 @@ from charlm_jax.models.losses import negative_log_likelihood
 from charlm_jax.training.optimizer import update_average
 from charlm_jax.training.train_step import (
     TrainState,
+    checkpointed_params,
     init_state,
     make_batch,
     make_train_step,
     make_train_steps,
-    trained_weights,
     with_weights,
 )
 from tests.conftest import make_model_config
@@ -183,7 +183,7 @@ def test_an_average_of_the_weights_follows_them(model: LanguageModel) -> None:
         jax.tree.map(np.testing.assert_array_equal, state.params, plain.params)
         jax.tree.map(np.testing.assert_array_equal, state.average, average)
     assert not np.array_equal(state.average["embedding"], state.params["embedding"])
-    assert set(trained_weights(state)) == {"raw", "average"}
-    assert trained_weights(plain) is plain.params
-    again = with_weights(state._replace(params={}), trained_weights(state))
+    assert set(checkpointed_params(state)) == {"raw", "average"}
+    assert checkpointed_params(plain) is plain.params
+    again = with_weights(state._replace(params={}), checkpointed_params(state))
     assert again.params is state.params and again.average is state.average

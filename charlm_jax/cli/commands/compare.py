@@ -24,7 +24,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Set runs side by side on the same characters, and print the table."""
-    from charlm_jax.comparison.compare import as_json, compare
+    from charlm_jax.comparison.compare import compare, to_json
     from charlm_jax.data.download import DownloadProgress
     from charlm_jax.inference.run import load_run
     from charlm_jax.storage.run_index import run_folders
@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> None:
         progress=DownloadProgress(),
     )
     if options.json:
-        print(json.dumps(as_json(comparison), allow_nan=False))
+        print(json.dumps(to_json(comparison), allow_nan=False))
     elif options.csv:
         _print_csv(comparison)
     else:
@@ -83,7 +83,7 @@ def _print_comparison(comparison: "Comparison") -> None:
 def _print_csv(comparison: "Comparison") -> None:
     import csv
 
-    from charlm_jax.core.json_files import plain
+    from charlm_jax.core.json_files import to_jsonable
 
     names = "name seeds parameters loss_nats loss_low loss_high bits_per_char spread"
     names += " difference difference_low difference_high"
@@ -93,8 +93,8 @@ def _print_csv(comparison: "Comparison") -> None:
         less = (None, None, None) if row.difference is None else row.difference
         seeds = " ".join(map(str, row.seeds))  # a cell is empty where an interval has no end
         facts = (row.name, seeds, row.parameters, *row.loss, row.bits_per_char, row.spread)
-        writer.writerow(plain([*facts, *less]))
+        writer.writerow(to_jsonable([*facts, *less]))
     for baseline in comparison.baselines:
         loss = baseline.loss or (baseline.bits_per_char * math.log(2), None, None)
-        figures = plain([*loss, baseline.bits_per_char])
+        figures = to_jsonable([*loss, baseline.bits_per_char])
         writer.writerow([baseline.name, "", "", *figures, "", "", "", ""])

@@ -35,5 +35,5 @@ def run(options: argparse.Namespace) -> None:
     print(
         f"{evaluation.split}: {evaluation.loss_nats:.4f} nats, "
         f"{evaluation.bits_per_char:.4f} bits per character over {evaluation.characters:,} "
-        f"characters ({evaluation.rule}, {run.checkpoint_in_words})\n{file}"
+        f"characters ({evaluation.rule}, {run.checkpoint_label})\n{file}"
     )

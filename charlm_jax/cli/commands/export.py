@@ -28,4 +28,4 @@ def run(options: argparse.Namespace) -> None:
 
     files = write_export(run, options.out)
     parameters = sum(x.size for x in jax.tree.leaves(run.params))
-    print(f"{parameters:,} parameters, {run.checkpoint_in_words}", *files, sep="\n")
+    print(f"{parameters:,} parameters, {run.checkpoint_label}", *files, sep="\n")

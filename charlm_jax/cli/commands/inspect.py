@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from charlm_jax.cli.commands.common_flags import add_run, add_unknown, load
-from charlm_jax.core.errors import visible
+from charlm_jax.core.errors import escape_control_characters
 
 if TYPE_CHECKING:
-    from charlm_jax.analysis.activations import Inside
+    from charlm_jax.analysis.activations import Activations
     from charlm_jax.inference.run import Run
 
 HELP = "Draw what happens inside a model while it reads a text."
@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> None:
 
     own = Workdir(run.workdir).inspect
     folder = own if options.out is None else Path(os.path.expanduser(options.out))
-    source = f"{visible(run.workdir.resolve().name)[:30]}, {run.checkpoint_in_words}"
+    source = f"{escape_control_characters(run.workdir.resolve().name)[:30]}, {run.checkpoint_label}"
     files = save_inside(inside, folder, tag=_tag(run, inside), source=source)
     if options.json:
         print(json.dumps(_inside_as_json(run, inside, options.text, files)))
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> None:
         print(f"{name:<{width}}" + "".join(f"{distance:>7.2f}" for distance in distance_H))
 
 
-def _tag(run: "Run", inside: "Inside") -> str:
+def _tag(run: "Run", inside: "Activations") -> str:
     """What the names of figures end in: no other run, checkpoint or text has the same."""
     read = f"{run.weights}\n{inside.symbols}".encode("utf-8", "surrogatepass")
     code = hashlib.sha256(os.fsencode(run.workdir.resolve()) + b"\n" + read).hexdigest()[:8]
@@ -66,7 +66,7 @@ def _tag(run: "Run", inside: "Inside") -> str:
 
 
 def _inside_as_json(
-    run: "Run", inside: "Inside", text: str, files: Iterable[Path]
+    run: "Run", inside: "Activations", text: str, files: Iterable[Path]
 ) -> dict[str, Any]:
     layers = []
     for layer in inside.layers:

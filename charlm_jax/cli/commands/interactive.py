@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from charlm_jax.cli.commands.sample_output import describe_source
-from charlm_jax.core.errors import visible
+from charlm_jax.core.errors import escape_control_characters
 
 if TYPE_CHECKING:
     from charlm_jax.inference.run import Run
@@ -84,4 +84,4 @@ def _write(text: str) -> None:
 
 
 def _note(line: str) -> None:
-    print(visible(line), file=sys.stderr, flush=True)
+    print(escape_control_characters(line), file=sys.stderr, flush=True)

@@ -15,7 +15,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """List runs, the latest first."""
-    from charlm_jax.storage.run_index import age, list_runs
+    from charlm_jax.storage.run_index import format_age, list_runs
 
     rows = list_runs(options.folder)
     if options.json:
@@ -36,5 +36,5 @@ def run(options: argparse.Namespace) -> None:
         best = "-" if row.best_loss_nats is None else f"{row.best_loss_nats:.4f}"
         print(
             f"{row.path:<{width}}  {row.state:<13}  {parameters:>10}  {steps:>15}  {best:>9}  "
-            f"{age(row.seconds_ago):<12}  {row.corpus}"
+            f"{format_age(row.seconds_ago):<12}  {row.corpus}"
         )

@@ -20,7 +20,7 @@ from charlm_jax.core.errors import CharlmError
 
 if TYPE_CHECKING:
     from charlm_jax.inference.run import Run
-    from charlm_jax.sampling.stop_strings import Piece
+    from charlm_jax.sampling.stop_strings import Chunk
 
 HELP = "Draw text from a trained model."
 
@@ -191,8 +191,8 @@ def _read_prompt(options: argparse.Namespace) -> str | None:
 
 def _draw(
     run: "Run", options: argparse.Namespace, prompt: str | None
-) -> Iterable[Sequence["Piece"]]:
-    from charlm_jax.sampling.stop_strings import check_stops, cut_texts, parse_stop
+) -> Iterable[Sequence["Chunk"]]:
+    from charlm_jax.sampling.stop_strings import apply_stop_strings, check_stops, parse_stop
 
     stops = [parse_stop(text) for text in options.stop]
     check_stops(stops, run.vocabulary)
@@ -208,4 +208,4 @@ def _draw(
         replacement=options.replacement,
         **truncations(options),
     )
-    return cut_texts(pieces, stops, texts=len(options.scale) * options.num)
+    return apply_stop_strings(pieces, stops, texts=len(options.scale) * options.num)

@@ -12,7 +12,7 @@ from charlm_jax.core.errors import CharlmError
 if TYPE_CHECKING:
     from charlm_jax.cli.columns import Sheet
     from charlm_jax.inference.run import Run
-    from charlm_jax.sampling.stop_strings import Piece
+    from charlm_jax.sampling.stop_strings import Chunk
 
 Row = Mapping[str, Any]
 """All about one text but the text."""
@@ -20,7 +20,7 @@ Row = Mapping[str, Any]
 
 def describe_source(run: "Run", mode: str | None) -> str:
     """Which weights draw, and how, in a line."""
-    return f"{run.workdir}, {run.checkpoint_in_words}, {mode or run.default_mode}"
+    return f"{run.workdir}, {run.checkpoint_label}, {mode or run.default_mode}"
 
 
 def text_rows(options: argparse.Namespace, prompt: str | None) -> list[Row]:
@@ -46,7 +46,7 @@ def truncations(options: argparse.Namespace) -> dict[str, Any]:
     return {"top_k": options.top_k, "top_p": options.top_p, "min_p": options.min_p}
 
 
-def print_json(rows: Sequence[Row], drawn: Iterable[Sequence["Piece"]]) -> None:
+def print_json(rows: Sequence[Row], drawn: Iterable[Sequence["Chunk"]]) -> None:
     """Print an object a text, when all are drawn."""
     texts = [""] * len(rows)
     for pieces in drawn:
@@ -89,7 +89,7 @@ def column_width(options: argparse.Namespace) -> int:
     return 0
 
 
-def print_texts(rows: Sequence[Row], drawn: Iterable[Sequence["Piece"]], width: int) -> None:
+def print_texts(rows: Sequence[Row], drawn: Iterable[Sequence["Chunk"]], width: int) -> None:
     """Print texts while they are drawn; the heading of a single one is no part of the output."""
     from charlm_jax.cli.columns import lay_out
 

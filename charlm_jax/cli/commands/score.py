@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from charlm_jax.cli.commands.common_flags import add_run, add_unknown
-from charlm_jax.core.errors import CharlmError, visible
+from charlm_jax.core.errors import CharlmError, escape_control_characters
 
 if TYPE_CHECKING:
     from charlm_jax.evaluation.text_score import LineScore
@@ -77,7 +77,7 @@ def run(options: argparse.Namespace) -> None:
     for reading in readings:
         print(_summary(reading, text))
     if len(readings) == 2:
-        print(visible(difference_in_words(*readings)))
+        print(escape_control_characters(difference_in_words(*readings)))
     if page is not None:
         print(page)
 
@@ -136,10 +136,10 @@ def _reading(
 
 
 def _lines(reading: "Reading", text: str, sort: str) -> "list[LineScore]":
-    from charlm_jax.evaluation.text_score import by_surprise, score_lines
+    from charlm_jax.evaluation.text_score import score_lines, sort_by_surprisal
 
     lines = score_lines(text, reading.score)
-    return by_surprise(lines) if sort == "surprise" else lines
+    return sort_by_surprisal(lines) if sort == "surprise" else lines
 
 
 def _print_lines(readings: "Sequence[Reading]", text: str, sort: str) -> None:
@@ -150,7 +150,9 @@ def _print_lines(readings: "Sequence[Reading]", text: str, sort: str) -> None:
     print(f"{'line':>8}  {'scored':>8}", *(f"{head:>8}" for head in heads), "text", sep="  ")
     for line in _lines(first, text, sort):
         figures = [line, *(lines[line.number - 1] for lines in beside)]
-        words = visible(line.text[:_WIDTH]) + ("…" if len(line.text) > _WIDTH else "")
+        words = escape_control_characters(line.text[:_WIDTH]) + (
+            "…" if len(line.text) > _WIDTH else ""
+        )
         cells = [f"{line.number:>8}", f"{line.characters:>8}", *map(_bits, figures), words]
         print("  ".join(cells).rstrip())
 
@@ -164,21 +166,22 @@ def _summary(reading: "Reading", text: str) -> str:
     score, run = reading.score, reading.run
     unknown = reading.unknown_in_words(text)
     return (
-        f"{visible(reading.label)}: {score.loss_nats:.4f} nats, {score.bits_per_char:.4f} bits per "
-        f"character over {score.characters:,} characters{unknown and f', {unknown}'} "
-        f"({score.rule}, {run.checkpoint_in_words})"
+        f"{escape_control_characters(reading.label)}: {score.loss_nats:.4f} nats, "
+        f"{score.bits_per_char:.4f} bits per character over {score.characters:,} "
+        f"characters{unknown and f', {unknown}'} "
+        f"({score.rule}, {run.checkpoint_label})"
     )
 
 
 def _all_as_json(
     readings: "Sequence[Reading]", text: str, options: argparse.Namespace
 ) -> dict[str, Any]:
-    from charlm_jax.evaluation.text_score import difference
+    from charlm_jax.evaluation.text_score import surprisal_difference
 
     first, *others = [_as_json(reading, text, options) for reading in readings]
     if not others:
         return first
-    less_N = difference(*(reading.score for reading in readings))
+    less_N = surprisal_difference(*(reading.score for reading in readings))
     mean = float(less_N.mean()) if less_N.size else None
     shared = {"shared_characters": less_N.size, "difference_nats": mean}
     return {**first, "beside": others[0], **shared}

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from charlm_jax.analysis.activations import Inside
+from charlm_jax.analysis.activations import Activations
 from charlm_jax.report.figures.attention_maps import save_attention_distances, save_attention_maps
 from charlm_jax.report.figures.base import shown
 from charlm_jax.report.figures.gate_maps import save_gate_maps
@@ -10,7 +10,7 @@ from charlm_jax.report.figures.gate_maps import save_gate_maps
 _TITLE_CHARACTERS = 40
 
 
-def save_inside(inside: Inside, folder: Path, *, tag: str, source: str) -> list[Path]:
+def save_inside(inside: Activations, folder: Path, *, tag: str, source: str) -> list[Path]:
     """Draw every layer: attention as maps, gates and states as maps, distances in one figure.
 
     Args:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from charlm_jax._version import __version__
-from charlm_jax.core.errors import CharlmError, cannot_write
+from charlm_jax.core.errors import CharlmError, write_error
 from charlm_jax.report.html.markup import Markup, element, markup, table
 from charlm_jax.report.html.stylesheet import style
 
@@ -71,7 +71,7 @@ def write_page(
         partial.write_bytes(words)
         os.replace(partial, path)
     except OSError as error:
-        raise cannot_write(path, error) from error
+        raise write_error(path, error) from error
     return path
 
 
@@ -95,7 +95,7 @@ def check_place(path: Path) -> None:
         _partial(path).open("xb").close()
         _partial(path).unlink()
     except OSError as error:
-        raise cannot_write(path, error) from error
+        raise write_error(path, error) from error
 
 
 def _partial(path: Path) -> Path:

@@ -12,7 +12,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from benchmarks.process import ModuleProcess
+from benchmarks.subprocesses import ModuleProcess
 
 
 class Program(NamedTuple):

@@ -16,7 +16,7 @@ from charlm_jax.data.dataset import Dataset
 from charlm_jax.data.vocabulary import Vocabulary
 from charlm_jax.models import build_model
 from charlm_jax.sampling.categorical import sample_keys
-from charlm_jax.sampling.decoding import Rows, make_decoder
+from charlm_jax.sampling.decoding import SampleBatch, make_decoder
 from charlm_jax.sampling.policies import build_policy
 from charlm_jax.training.trainer import build_trainer, fresh_state
 
@@ -88,7 +88,7 @@ def sample(
     params = jax.jit(model.init)(jax.random.key(loaded.seed))
     decode = make_decoder(model, mode="carried", context=loaded.data.sequence_length)
     policy = build_policy(scale=[1.0] * streams, **truncations)
-    rows = Rows(sample_keys(loaded.seed, streams), policy)
+    rows = SampleBatch(sample_keys(loaded.seed, streams), policy)
     prompt_N = np.arange(prompt) % symbols
 
     def turn() -> float:

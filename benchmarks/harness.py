@@ -8,8 +8,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from benchmarks.interleaved import Measured, Program, Turn, median_speed, paired_ratio, take_turns
 from benchmarks.machine import describe_machine
-from benchmarks.rounds import Measured, Program, Turn, median_speed, paired_ratio, take_turns
 from charlm_jax.cli.parser import USER_ERROR, Parser, say
 from charlm_jax.core.errors import CharlmError
 
