@@ -25,12 +25,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
-
 from charlm_jax.cli.exit_status import run_program
 from charlm_jax.config.loading import load_config
 from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.trees import count_parameters
 from charlm_jax.data.download import DownloadProgress
 from charlm_jax.evaluation.results import Evaluation
 from charlm_jax.inference.run import load_run
@@ -133,8 +132,7 @@ def study(name: str, folder: Path, options: argparse.Namespace) -> Row:
             evaluation, nll_N = run.evaluate(mode=mode)
             run.save_evaluation(evaluation, nll_N)
             figures.append(evaluation)
-    parameters = sum(x.size for x in jax.tree.leaves(run.params))
-    return Row(name, parameters, rate, tried, window, stream)
+    return Row(name, count_parameters(run.params), rate, tried, window, stream)
 
 
 def make_config(name: str, characters: int, rate: float, seed: int) -> Config:

@@ -18,7 +18,7 @@ class CharlmError(ValueError):
 def escape_control_characters(text: str) -> str:
     r"""The same in one line, with whatever a terminal would act upon made visible.
 
-    >>> print(visible("two\nlines, naïve"))
+    >>> print(escape_control_characters("two\nlines, naïve"))
     two\nlines, naïve
     """
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -2,18 +2,19 @@
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from charlm_jax.core.files import atomic_write
+
 
 def to_jsonable(value: Any) -> Any:
     """Named tuples as objects, arrays and tuples as lists, null for a number that is not finite.
 
-    >>> plain({"scales": (0.5, np.float32(2.0), math.inf)})
+    >>> to_jsonable({"scales": (0.5, np.float32(2.0), math.inf)})
     {'scales': [0.5, 2.0, None]}
     """
     if hasattr(value, "_asdict"):
@@ -29,9 +30,7 @@ def to_jsonable(value: Any) -> Any:
 
 def write_json(file: Path, values: Mapping[str, Any]) -> None:
     """Replace a JSON file as a whole."""
-    partial = file.with_name(file.name + ".partial")
-    partial.write_bytes(dump_json(values))
-    os.replace(partial, file)
+    atomic_write(file, dump_json(values))
 
 
 def dump_json(values: Mapping[str, Any]) -> bytes:

@@ -1,10 +1,48 @@
-"""Trees of arrays: their leaves by path, and their sizes."""
+"""Trees of arrays: their leaves by path, what these look like, and their sizes."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 
-from charlm_jax.core.types import Params
+
+def leaves_by_path(tree: Any, *, separator: str = "/") -> dict[str, Any]:
+    """Returns the leaves of a tree in its order, by their paths.
+
+    >>> leaves_by_path({"layer_0": {"kernel": 1.0, "bias": 2.0}, "norm": (3.0,)})
+    {'layer_0/bias': 2.0, 'layer_0/kernel': 1.0, 'norm/0': 3.0}
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator=separator): x for path, x in leaves}
 
 
-def count_parameters(params: Params) -> int:
-    """How many numbers a tree of arrays holds."""
+def describe_leaf(dtype: Any, shape: Sequence[Any]) -> str:
+    """Returns an array's dtype and shape in words.
+
+    >>> describe_leaf("float32", (2, 3)), describe_leaf("float32", ["V"])
+    ('float32 of shape (2, 3)', 'float32 of shape (V,)')
+    """
+    sizes = ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "")
+    return f"{dtype} of shape ({sizes})"
+
+
+def tree_mismatch(there: Mapping[str, str], here: Mapping[str, str]) -> str | None:
+    """Returns the first difference between two trees in words, None if there is none.
+
+    Args:
+      there: the leaves of a saved tree, path -> `describe_leaf`.
+      here: the leaves of the tree that is needed.
+
+    >>> tree_mismatch({"a": "float32 of shape (2,)"}, {})
+    'a is float32 of shape (2,) there and missing here'
+    """
+    for path in sorted(there.keys() | here.keys()):
+        if there.get(path) != here.get(path):
+            found, needed = there.get(path, "missing"), here.get(path, "missing")
+            return f"{path} is {found} there and {needed} here"
+    return None
+
+
+def count_parameters(params: Any) -> int:
+    """Returns the number of values in a tree of arrays."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))

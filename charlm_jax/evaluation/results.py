@@ -4,13 +4,13 @@ import contextlib
 import dataclasses
 import io
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 
 from charlm_jax.core.errors import write_error
-from charlm_jax.core.json_files import dump_json
+from charlm_jax.core.files import atomic_write
+from charlm_jax.core.json_files import write_json
 from charlm_jax.evaluation.bootstrap import BLOCK
 from charlm_jax.evaluation.scoring import rule_in_words
 from charlm_jax.storage.workdir import Workdir
@@ -92,21 +92,11 @@ def save_evaluation(workdir: Workdir, evaluation: Evaluation, nll_N: np.ndarray)
         workdir.evaluation.mkdir(exist_ok=True)
         content = io.BytesIO()
         np.save(content, nll_N)
-        _replace(file, content.getvalue())
-        _replace(file.with_suffix(".json"), dump_json(dataclasses.asdict(evaluation)))
+        atomic_write(file, content.getvalue())
+        write_json(file.with_suffix(".json"), dataclasses.asdict(evaluation))
     except OSError as error:
         raise write_error(workdir.evaluation, error) from error
     return file
-
-
-def _replace(file: Path, content: bytes) -> None:
-    """Replace a file as a whole. Nobody holds the folder: others may be at the same file."""
-    partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(content)
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def read_evaluation(workdir: Workdir, wanted: Evaluation) -> tuple[Evaluation, np.ndarray] | None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from charlm_jax.core.errors import CharlmError, write_error
+from charlm_jax.core.files import atomic_write
 from charlm_jax.core.json_files import dump_json
 from charlm_jax.inference.run import Run
 from charlm_jax.storage.safetensors_format import pack
@@ -37,7 +38,7 @@ def write_export(run: Run, folder: Path | str | None = None) -> list[Path]:
         missing = [file for file, data in contents.items() if not _is_there(file, data)]
         workdir.path.mkdir(parents=True, exist_ok=True)
         for file in missing:
-            _write(file, contents[file])
+            atomic_write(file, contents[file])
     except OSError as error:
         raise write_error(workdir.path, error) from error
     return list(contents)
@@ -71,14 +72,3 @@ def _is_there(file: Path, data: bytes) -> bool:
             f"folder (--out)"
         )
     return True
-
-
-def _write(file: Path, data: bytes) -> None:
-    """Write a file as a whole."""
-    partial = file.with_name(file.name + ".partial")
-    partial.unlink(missing_ok=True)  # it may be a link to anywhere
-    with partial.open("xb") as opened:
-        opened.write(data)
-        opened.flush()
-        os.fsync(opened.fileno())  # some file systems tell only then that they are full
-    os.replace(partial, file)

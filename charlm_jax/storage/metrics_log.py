@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from charlm_jax.core.errors import CharlmError, write_error
+from charlm_jax.core.files import atomic_write
 from charlm_jax.core.types import bits
 
 MetricsRow = Mapping[str, Any]
@@ -109,10 +110,8 @@ class MetricsLog:
         if not self._path.exists():
             return
         kept = [json.dumps(row) + "\n" for row in self.rows() if row["step"] <= step]
-        whole = self._path.with_name(self._path.name + ".partial")
         try:
-            whole.write_text("".join(kept), encoding="utf-8")
-            whole.replace(self._path)
+            atomic_write(self._path, "".join(kept).encode())
         except OSError as error:
             raise write_error(self._path, error) from error
 

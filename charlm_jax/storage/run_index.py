@@ -114,7 +114,7 @@ def _state(workdir: Workdir, finished: str | None, has_rows: bool) -> str:
 def format_age(seconds: float) -> str:
     """How long ago, in the largest unit that fits.
 
-    >>> age(5), age(150), age(7300), age(200_000)
+    >>> format_age(5), format_age(150), format_age(7300), format_age(200_000)
     ('5 s ago', '2 min ago', '2 h ago', '2 days ago')
     """
     for unit, length in (("days", 86_400), ("h", 3_600), ("min", 60)):

@@ -15,6 +15,7 @@ because the library writes several in any order, and the same export should be t
     sha256       of the two other files, and of these facts together with the weights
 """
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -29,6 +30,7 @@ from safetensors.numpy import save
 
 from charlm_jax._version import __version__
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.trees import describe_leaf, leaves_by_path, tree_mismatch
 from charlm_jax.core.types import Params
 from charlm_jax.storage.workdir import Workdir
 
@@ -47,7 +49,7 @@ def pack(params: Params, files: Mapping[str, bytes], **facts: int | str) -> byte
       **facts: checkpoint, weights and fingerprint.
     """
     # The library writes memory as it lies, and that of a transposed array lies otherwise.
-    arrays = {name: np.array(x, order="C") for name, x in _by_name(params).items()}
+    arrays = {name: np.array(x, order="C") for name, x in _leaves_by_name(params).items()}
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     about = {"format": _FORMAT, "version": __version__, **facts, "sha256": hashes}
     hashes["weights"] = _content_hash(about, arrays)
@@ -79,7 +81,7 @@ def read_exported(
         raise CharlmError(
             f"weights={weights!r} is not to be had from {workdir.path}: it has {kind}"
         )
-    leaves = [jnp.asarray(arrays[name]) for name in _by_name(like)]
+    leaves = [jnp.asarray(arrays[name]) for name in _leaves_by_name(like)]
     return jax.tree.unflatten(jax.tree.structure(like), leaves), step, kind
 
 
@@ -128,16 +130,14 @@ def _refuse_other_files(workdir: Workdir, hashes: Mapping[str, str]) -> None:
 
 def _refuse_other_arrays(workdir: Workdir, slices: Mapping[str, Any], like: Params) -> None:
     there = {
-        name: f"{_DTYPES.get(x.get_dtype(), x.get_dtype())} of shape {tuple(x.get_shape())}"
+        name: describe_leaf(_DTYPES.get(x.get_dtype(), x.get_dtype()), x.get_shape())
         for name, x in slices.items()
     }
-    here = {name: f"{x.dtype} of shape {x.shape}" for name, x in _by_name(like).items()}
-    for name in sorted({*there, *here}):
-        if there.get(name) != here.get(name):
-            raise CharlmError(
-                f"{workdir.exported_file} does not fit its {workdir.config_file.name}: {name} is "
-                f"{there.get(name, 'missing')} there and {here.get(name, 'missing')} here"
-            )
+    here = {name: describe_leaf(x.dtype, x.shape) for name, x in _leaves_by_name(like).items()}
+    if mismatch := tree_mismatch(there, here):
+        raise CharlmError(
+            f"{workdir.exported_file} does not fit its {workdir.config_file.name}: {mismatch}"
+        )
 
 
 def _content_hash(facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
@@ -148,7 +148,4 @@ def _content_hash(facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) ->
     return digest.hexdigest()
 
 
-def _by_name(tree: Params) -> dict[str, Any]:
-    """The leaves of a tree in its order, by their paths."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="."): x for path, x in leaves}
+_leaves_by_name = functools.partial(leaves_by_path, separator=".")

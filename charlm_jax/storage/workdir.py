@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError, write_error
+from charlm_jax.core.files import final_name
 from charlm_jax.core.json_files import write_json
 from charlm_jax.data.vocabulary import Vocabulary
 from charlm_jax.storage.compatibility import config_changes
@@ -278,7 +279,7 @@ class Workdir:
                 raise CharlmError(f"{folder} is not a folder: move it out of the run")
         if self.config_file.exists():
             return
-        names = {path.name.removesuffix(".partial") for path in self.path.iterdir()}
+        names = {final_name(path.name) for path in self.path.iterdir()}
         is_begun = self.lock_file.exists() and names <= {*_CLAIM, self.config_file.name}
         if "checkpoints" in names and not is_begun:
             raise CharlmError(

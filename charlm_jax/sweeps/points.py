@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from charlm_jax.config.loading import as_text, load_config, split_override, sweep_points
 from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError, write_error
+from charlm_jax.core.files import final_name
 from charlm_jax.core.json_files import write_json
 from charlm_jax.data.dataset import with_absolute_paths
 from charlm_jax.storage.workdir import Workdir
@@ -231,7 +232,7 @@ def refuse_other(sweep: Sweep, folder: Path) -> None:
             raise CharlmError(f"{folder} is not a folder: choose another --workdir")
         if not file.exists():
             paths = list(folder.iterdir()) if folder.exists() else []
-            if any(path.name != f"{MANIFEST}.partial" for path in paths):
+            if any(final_name(path.name) != MANIFEST for path in paths):
                 raise CharlmError(f"{folder} exists and is not a sweep: choose another --workdir")
             return
         changes = _changes(file, make_manifest(sweep, folder))

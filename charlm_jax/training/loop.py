@@ -19,6 +19,7 @@ from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.signals import Interrupted, deferred_signals
 from charlm_jax.core.tree_hash import format_hash
+from charlm_jax.core.trees import count_parameters
 from charlm_jax.data.dataset import load_dataset, with_absolute_paths
 from charlm_jax.data.download import Progress
 from charlm_jax.evaluation.scoring import mean_score
@@ -120,7 +121,7 @@ def _start(
             view.note(f"not bit for bit what it would have been without the stop: {change}")
     workdir.write_facts(
         corpus=trainer.config.data.corpus,
-        parameters=sum(x.size for x in jax.tree.leaves(state.params)),
+        parameters=count_parameters(state.params),
         steps_per_epoch=trainer.steps_per_epoch,
         total_steps=trainer.total_steps,
         started_from=facts.get("started_from"),

@@ -12,6 +12,7 @@ import optax
 
 from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.trees import leaves_by_path
 from charlm_jax.models import LanguageModel, build_model
 from charlm_jax.models.losses import negative_log_likelihood
 from charlm_jax.storage.checkpoint import Checkpoints
@@ -191,9 +192,8 @@ def _stages(
 
 def _look(stage: str, tree: Any) -> list[ArrayStats]:
     if not stage.startswith(_FORWARD):
-        leaves = jax.tree_util.tree_leaves_with_path(tree)
-        named = {jax.tree_util.keystr(path, simple=True, separator="/"): x for path, x in leaves}
-        return [_measure(f"{stage}/{name}".rstrip("/"), x) for name, x in named.items()]
+        leaves = leaves_by_path(tree)
+        return [_measure(f"{stage}/{name}".rstrip("/"), x) for name, x in leaves.items()]
     arrays = tree if isinstance(tree, Mapping) else {"": tree}  # in the order of computation
     seen = [_measure(f"{stage}/{n}".rstrip("/"), x, by_position=True) for n, x in arrays.items()]
     # A scan makes all arrays of a layer position by position.

@@ -4,6 +4,7 @@ import csv
 import errno
 import io
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,7 @@ def test_a_figure_that_cannot_be_kept_is_given_all_the_same(
     def is_full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "replace", is_full)
+    monkeypatch.setattr(os, "replace", is_full)
     with pytest.warns(UserWarning, match="No space left on device: the losses are not kept"):
         run.evaluate_once(context=7)
     assert not [*(folder / "evaluation").iterdir()]
@@ -109,16 +110,15 @@ def test_processes_that_keep_the_same_figure_do_not_meet(
 ) -> None:
     """The second one writes all of it between the first one's writing and renaming."""
     evaluation, nll_N = runs[0].evaluate(context=11)
-    replace = Path.replace
+    replace = os.replace
 
-    def late(partial: Path, target: Path) -> Path:
+    def late(partial: Path, target: Path) -> None:
         with monkeypatch.context() as other:
-            other.setattr(Path, "replace", replace)
-            other.setattr("os.getpid", lambda: -1)
+            other.setattr(os, "replace", replace)
             runs[0].save_evaluation(evaluation, nll_N)
-        return replace(partial, target)
+        replace(partial, target)
 
-    monkeypatch.setattr(Path, "replace", late)
+    monkeypatch.setattr(os, "replace", late)
     file = runs[0].save_evaluation(evaluation, nll_N)
     np.testing.assert_array_equal(np.load(file), nll_N)
     assert not [*file.parent.glob("*.partial")]

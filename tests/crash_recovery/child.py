@@ -20,6 +20,7 @@ import functools
 import importlib
 import itertools
 import os
+import re
 import signal
 import sys
 import threading
@@ -47,6 +48,9 @@ _PATHS: Mapping[str, Sequence[tuple[int, int | None]]] = {
     "shutil.rmtree": [(0, 1)],
     "fcntl.flock": [(0, None)],
 }
+
+# What makes the name of a temporary file unique; a moment's text is the same in every process.
+_TOKEN = re.compile(r"\.[0-9a-f]{8}\.partial")
 
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
@@ -100,6 +104,7 @@ class Moments:
         ]
         if any(f"{path}/".startswith(f"{self._workdir}/") for path in paths):
             names = " -> ".join(os.path.relpath(path, self._workdir) for path in paths)
+            names = _TOKEN.sub(".partial", names)
             self.come(f"{event.rpartition('.')[2]} {names}")
 
     def tell_calls(self) -> None:

@@ -22,10 +22,8 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Write a model at one of its checkpoints, and print the files."""
     run = load(options)
-    import jax
-
+    from charlm_jax.core.trees import count_parameters
     from charlm_jax.inference.export import write_export
 
     files = write_export(run, options.out)
-    parameters = sum(x.size for x in jax.tree.leaves(run.params))
-    print(f"{parameters:,} parameters, {run.checkpoint_label}", *files, sep="\n")
+    print(f"{count_parameters(run.params):,} parameters, {run.checkpoint_label}", *files, sep="\n")

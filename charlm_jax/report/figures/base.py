@@ -1,5 +1,6 @@
 """What the figures share: how they are written, laid out, and labelled with characters."""
 
+import io
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from matplotlib.ft2font import FT2Font
 from matplotlib.ticker import MaxNLocator
 
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.files import atomic_write
 
 DOTS_PER_INCH = 150
 
@@ -36,11 +38,11 @@ def save_figure(figure: Figure, path: Path | str) -> None:
       CharlmError: the file cannot be written, or its ending is not a known format.
     """
     path = Path(path)
-    partial = path.with_name(path.name + ".partial")
+    image = io.BytesIO()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(partial, format=path.suffix.removeprefix(".") or "png")
-        partial.replace(path)
+        figure.savefig(image, format=path.suffix.removeprefix(".") or "png")
+        atomic_write(path, image.getvalue())
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise CharlmError(f"cannot write the figure {path}: {reason}") from error

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from charlm_jax._version import __version__
 from charlm_jax.core.errors import CharlmError, write_error
+from charlm_jax.core.files import atomic_write, check_writable
 from charlm_jax.report.html.markup import Markup, element, markup, table
 from charlm_jax.report.html.stylesheet import style
 
@@ -66,10 +67,8 @@ def write_page(
     path = Path(path)
     words = _page(title, lead, sections).encode("utf-8")
     check_place(path)
-    partial = _partial(path)
     try:
-        partial.write_bytes(words)
-        os.replace(partial, path)
+        atomic_write(path, words)
     except OSError as error:
         raise write_error(path, error) from error
     return path
@@ -91,15 +90,9 @@ def check_place(path: Path) -> None:
                 f"{path} is not a page that charlm wrote: move it away, or name another file"
             )
         path.parent.mkdir(parents=True, exist_ok=True)
-        _partial(path).unlink(missing_ok=True)  # it may be a link to anywhere
-        _partial(path).open("xb").close()
-        _partial(path).unlink()
+        check_writable(path)
     except OSError as error:
         raise write_error(path, error) from error
-
-
-def _partial(path: Path) -> Path:
-    return path.with_name(path.name + ".partial")
 
 
 def _is_page(path: Path) -> bool:
