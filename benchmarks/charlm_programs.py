@@ -18,7 +18,7 @@ from charlm_jax.models import build_model
 from charlm_jax.sampling.categorical import sample_keys
 from charlm_jax.sampling.decoding import SampleBatch, make_decoder
 from charlm_jax.sampling.policies import build_policy
-from charlm_jax.training.trainer import build_trainer, fresh_state
+from charlm_jax.training.trainer import build_trainer
 
 # No end in sight, whatever the config says.
 ENDLESS = {"train.epochs": 10_000, "train.max_steps": 0}
@@ -40,7 +40,7 @@ def train(*, config: str, changes: Mapping[str, Any], corpus: str, steps: int) -
     text = load_text(corpus, batch_size=data.batch_size, sequence_length=data.sequence_length)
     trainer = build_trainer(loaded, as_dataset(text))
     ids_N = jnp.asarray(trainer.dataset.ids_N)
-    state, step = fresh_state(trainer), 0
+    state, step = trainer.init_state(), 0
 
     def turn() -> float:
         nonlocal state, step

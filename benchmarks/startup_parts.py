@@ -39,13 +39,13 @@ def train(corpus: str) -> Mapping[str, float]:
         loop,  # noqa: F401, as the command imports them
         progress_bar,  # noqa: F401, as the command imports them
     )
-    from charlm_jax.training.trainer import build_trainer, fresh_state
+    from charlm_jax.training.trainer import build_trainer
 
     watch.lap("import")
     config = load_config("tutorial", {"data.corpus": corpus})
     trainer = build_trainer(config, load_dataset(config))
     watch.lap("config_and_text")
-    state = jax.block_until_ready(fresh_state(trainer))
+    state = jax.block_until_ready(trainer.init_state())
     watch.lap("initial_state")
     ids_N, plan = jnp.asarray(trainer.dataset.ids_N), jax.block_until_ready(trainer.plan(0))
     watch.lap("first_epochs_order")

@@ -165,6 +165,7 @@ def load_run(
       CharlmError: no run there, no such checkpoint, or one that is damaged.
     """
     run_dir = Workdir(workdir)
+    run_dir.check_readable()
     config, vocabulary = run_dir.read_config(), run_dir.read_vocabulary()
     try:
         model = _shared_model(config.model, len(vocabulary))

@@ -1,5 +1,10 @@
 """Checkpoints of a run: written whole or not at all, and read back only where every byte is right.
 
+Why not orbax-checkpoint: it casts arrays to the dtypes of the tree that they are restored into
+without a word, and it does not notice a flipped bit. A run that resumes bit for bit needs neither.
+These files cover one process on one host. Arrays that are sharded over many hosts, or a version 1.0
+of orbax that compares dtypes and checksums, would be reasons to weigh that again.
+
 A checkpoint is a folder named by its step:
 
     meta.json      whatever the run wants to know before it touches the arrays
@@ -8,10 +13,12 @@ A checkpoint is a folder named by its step:
     contents.json  size and sha256 of every other file
 
 It is put together under another name and then renamed, so a process that dies leaves a whole
-checkpoint or none. Every file is compared with `contents.json` before anything is made of it.
+checkpoint or none. To open one is to read every file once and to compare it with `contents.json`;
+arrays are made of the bytes that were compared.
 """
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -19,12 +26,14 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from types import NoneType
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 
 from charlm_jax.core.errors import CharlmError, write_error
+from charlm_jax.core.files import synced_file
+from charlm_jax.core.trees import describe_leaf, leaves_by_path, tree_mismatch
 
 Tree = TypeVar("Tree")
 
@@ -43,6 +52,49 @@ class DamagedCheckpoint(CharlmError):
     def __init__(self, step: int, what: str) -> None:
         super().__init__(f"checkpoint {step} is damaged: {what}")
         self.step = step
+
+
+class Checkpoint:
+    """One checkpoint, read from disk and verified.
+
+    Attributes:
+      step: updates made before it was saved.
+      meta: the JSON values that were saved with it.
+    """
+
+    def __init__(self, step: int, meta: dict[str, Any], files: Mapping[str, bytes]) -> None:
+        self.step = step
+        self.meta = meta
+        self._files = files
+
+    def params(self, like: Tree) -> Tree:
+        """Returns the model's arrays, on the host, in a tree of the structure of `like`.
+
+        Args:
+          like: a tree whose leaves have the shapes and dtypes that are needed.
+
+        Raises:
+          CharlmError: the checkpoint has other arrays; the message names the first difference.
+        """
+        return self._restore("params", like)
+
+    def training(self, like: Tree) -> Tree:
+        """Returns the other arrays of an update; arguments and errors as in `params`."""
+        return self._restore("training", like)
+
+    def _restore(self, item: str, like: Tree) -> Tree:
+        needed = leaves_by_path(like)
+        there = {
+            path: describe_leaf(dtype, shape)
+            for path, (shape, dtype) in self.meta["arrays"][item].items()
+        }
+        here = {path: describe_leaf(x.dtype, x.shape) for path, x in needed.items()}
+        if mismatch := tree_mismatch(there, here):
+            raise CharlmError(f"checkpoint {self.step} does not fit this model: {mismatch}")
+        with np.load(io.BytesIO(self._files[f"{item}.npz"]), allow_pickle=False) as arrays:
+            # NumPy's files know no bfloat16: it comes back as bytes without a type.
+            leaves = [arrays[path].view(x.dtype) for path, x in needed.items()]
+        return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
 class Checkpoints:
@@ -89,10 +141,10 @@ class Checkpoints:
         """
         if step in self.steps():
             return
-        items = {"params": _by_name(params), "training": _by_name(training)}
+        items = {"params": leaves_by_path(params), "training": leaves_by_path(training)}
         items = {name: jax.tree.map(np.array, arrays) for name, arrays in items.items()}
         schema = {
-            name: {path: _fit(array) for path, array in arrays.items()}
+            name: {path: [list(x.shape), str(x.dtype)] for path, x in arrays.items()}
             for name, arrays in items.items()
         }
         self.clear_partial()
@@ -100,13 +152,14 @@ class Checkpoints:
         try:
             partial.mkdir(parents=True)
             for name, arrays in items.items():
-                with (partial / f"{name}.npz").open("wb") as file:
+                with synced_file(partial / f"{name}.npz") as file:
                     np.savez(file, **arrays)
-                    _flush(file)
             values = {**meta, "step": step, "loss_nats": loss_nats, "arrays": schema}
-            _write_json(partial / "meta.json", values)
-            contents = {file: _facts(partial / file) for file in _FILES}
-            _write_json(partial / "contents.json", contents)
+            with synced_file(partial / "meta.json") as file:
+                file.write(json.dumps(values).encode())
+            contents = {name: _size_and_hash((partial / name).read_bytes()) for name in _FILES}
+            with synced_file(partial / "contents.json") as file:
+                file.write(json.dumps(contents).encode())
             partial.rename(self._path(step))
         except OSError as error:
             shutil.rmtree(partial, ignore_errors=True)
@@ -135,15 +188,19 @@ class Checkpoints:
                 path.unlink()
 
     def quarantine(self, step: int, folder: Path) -> Path:
-        """Move a checkpoint into another folder, under a name that is free there."""
+        """Move a checkpoint into another folder, under a name that is free there.
+
+        The checkpoints may be on another disk than that folder.
+        """
         number = 1
         try:
             folder.mkdir(exist_ok=True)
             while (target := folder / f"{step}-{number}").exists():
                 number += 1
-            return self._path(step).rename(target)
+            shutil.move(self._path(step), target)
         except OSError as error:
             raise write_error(folder, error) from error
+        return target
 
     def choose(self, which: str) -> int:
         """The step of `latest`, of `best` (the latest, if nothing was validated), or of a number.
@@ -169,13 +226,33 @@ class Checkpoints:
             f"{', '.join(map(str, steps))}"
         )
 
+    def open(self, step: int) -> Checkpoint:
+        """Read a checkpoint and compare every file with what was written; others do not count.
+
+        Raises:
+          DamagedCheckpoint: a file is missing, of another size or of other content.
+        """
+        contents = self._read_contents(step)
+        files = {name: self._read_file(step, name, contents) for name in _FILES}
+        return Checkpoint(step, _parse_meta(step, files.pop("meta.json")), files)
+
+    def latest_valid(self) -> tuple[Checkpoint | None, list[DamagedCheckpoint]]:
+        """Returns the latest checkpoint that is not damaged, and the damages of those after it."""
+        damages: list[DamagedCheckpoint] = []
+        for step in reversed(self.steps()):
+            try:
+                return self.open(step), damages
+            except DamagedCheckpoint as error:
+                damages.append(error)
+        return None, damages
+
     def _losses(self) -> tuple[list[int], list[DamagedCheckpoint]]:
         """Steps by held-out loss, the lowest and earliest first; and whose loss is not known."""
         losses, damages = [], []
         for step in self.steps():
             try:
-                self._verify_file(step, "meta.json", self._read_json(step, "contents.json"))
-                loss_nats = self._read_sound_meta(step)["loss_nats"]
+                meta = self._read_file(step, "meta.json", self._read_contents(step))
+                loss_nats = _parse_meta(step, meta)["loss_nats"]
             except DamagedCheckpoint as error:
                 damages.append(error)
             else:
@@ -183,126 +260,54 @@ class Checkpoints:
                     losses.append((loss_nats, step))
         return [step for _, step in sorted(losses)], damages
 
-    def verify(self, step: int) -> None:
-        """Compare every file of a checkpoint with what was written; others do not count.
+    def _read_contents(self, step: int) -> dict[str, Any]:
+        path = self._path(step) / "contents.json"
+        try:
+            data = b"" if path.is_symlink() else path.read_bytes()
+        except OSError as error:
+            raise DamagedCheckpoint(step, "it has no sound contents.json") from error
+        return _parse_json(step, "contents.json", data)
 
-        Raises:
-          DamagedCheckpoint: a file is missing, of another size or of other content.
-        """
-        contents = self._read_json(step, "contents.json")
-        for file in _FILES:
-            self._verify_file(step, file, contents)
-        self._read_sound_meta(step)
-
-    def _verify_file(self, step: int, file: str, contents: Mapping[str, Any]) -> None:
-        path = self._path(step) / file
+    def _read_file(self, step: int, name: str, contents: Mapping[str, Any]) -> bytes:
+        """Returns what a file holds, if that is what was written; a link is not followed."""
+        path = self._path(step) / name
         if not os.path.lexists(path):
-            raise DamagedCheckpoint(step, f"it lacks {file}")
-        if file not in contents:
+            raise DamagedCheckpoint(step, f"it lacks {name}")
+        if name not in contents:
             raise DamagedCheckpoint(step, "it has no sound contents.json")
-        if _facts(path) != contents[file]:
-            raise DamagedCheckpoint(step, f"{file} has changed")
-
-    def latest_valid(self) -> tuple[int | None, list[DamagedCheckpoint]]:
-        """The step of the latest checkpoint that is sound, and what is wrong with those after."""
-        damages = []
-        for step in reversed(self.steps()):
-            try:
-                self.verify(step)
-            except DamagedCheckpoint as error:
-                damages.append(error)
-            else:
-                return step, damages
-        return None, damages
-
-    def read_meta(self, step: int) -> dict[str, Any]:
-        """The JSON part of a sound checkpoint."""
-        self.verify(step)
-        return self._read_sound_meta(step)
-
-    def restore(self, step: int, item: str, like: Tree) -> Tree:
-        """The item `params` or `training`, as NumPy arrays in a tree like `like`.
-
-        Args:
-          step: the checkpoint.
-          item: which of its trees.
-          like: a tree whose leaves have shape and dtype.
-
-        Raises:
-          DamagedCheckpoint: it is not what was written.
-          CharlmError: the checkpoint holds other arrays; the message names the first.
-        """
-        there, here = self.read_meta(step)["arrays"][item], _by_name(like)
-        for name in sorted({*there, *here}):
-            fit_there, fit_here = there.get(name), _fit(here[name]) if name in here else None
-            if fit_there != fit_here:
-                raise CharlmError(
-                    f"checkpoint {step} does not fit this model: {name} is "
-                    f"{_describe(fit_there)} there and {_describe(fit_here)} here"
-                )
-        with np.load(self._path(step) / f"{item}.npz", allow_pickle=False) as arrays:
-            # NumPy's files know no bfloat16: it comes back as bytes without a type.
-            leaves = [arrays[name].view(x.dtype) for name, x in here.items()]
-        return jax.tree.unflatten(jax.tree.structure(like), leaves)
+        data = None if path.is_symlink() or not path.is_file() else path.read_bytes()
+        if data is None or _size_and_hash(data) != contents[name]:
+            raise DamagedCheckpoint(step, f"{name} has changed")
+        return data
 
     def _path(self, step: int) -> Path:
         return self._folder / str(step)
 
-    def _read_sound_meta(self, step: int) -> dict[str, Any]:
-        meta = self._read_json(step, "meta.json")
-        try:
-            is_sound = isinstance(meta["loss_nats"], (float, NoneType)) and all(
-                isinstance(shape, list) and isinstance(dtype, str)
-                for item in _ITEMS
-                for shape, dtype in meta["arrays"][item].values()
-            )
-        except (KeyError, TypeError, ValueError, AttributeError):
-            is_sound = False
-        if not is_sound:
-            raise DamagedCheckpoint(step, "it has no sound meta.json")
-        return meta
 
-    def _read_json(self, step: int, file: str) -> dict[str, Any]:
-        path = self._path(step) / file
-        try:
-            values = None if path.is_symlink() else json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise DamagedCheckpoint(step, f"it has no sound {file}") from error
-        if not isinstance(values, dict):
-            raise DamagedCheckpoint(step, f"it has no sound {file}")
-        return values
+def _size_and_hash(data: bytes) -> list[Any]:
+    return [len(data), hashlib.sha256(data).hexdigest()]
 
 
-def _write_json(path: Path, values: Mapping[str, Any]) -> None:
-    with path.open("wb") as file:
-        file.write(json.dumps(values).encode())
-        _flush(file)
+def _parse_meta(step: int, data: bytes) -> dict[str, Any]:
+    meta = _parse_json(step, "meta.json", data)
+    try:
+        is_sound = isinstance(meta["loss_nats"], (float, NoneType)) and all(
+            isinstance(shape, list) and isinstance(dtype, str)
+            for item in _ITEMS
+            for shape, dtype in meta["arrays"][item].values()
+        )
+    except (KeyError, TypeError, ValueError, AttributeError):
+        is_sound = False
+    if not is_sound:
+        raise DamagedCheckpoint(step, "it has no sound meta.json")
+    return meta
 
 
-def _flush(file: IO[bytes]) -> None:
-    """Wait until a file is on the disk: some file systems tell only then that they are full."""
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _facts(file: Path) -> list[Any]:
-    """Size and sha256 of a file; nothing that a link leads to is read."""
-    if file.is_symlink() or not file.is_file():
-        return []
-    with file.open("rb") as opened:
-        return [file.stat().st_size, hashlib.file_digest(opened, "sha256").hexdigest()]
-
-
-def _by_name(tree: Any) -> dict[str, Any]:
-    """The leaves of a tree in its order, by their paths."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): x for path, x in leaves}
-
-
-def _fit(x: Any) -> list[Any]:
-    """Shape and dtype of an array, as JSON would give them back."""
-    return [list(x.shape), str(x.dtype)]
-
-
-def _describe(fit: list[Any] | None) -> str:
-    return "missing" if fit is None else f"{fit[1]} of shape {tuple(fit[0])}"
+def _parse_json(step: int, name: str, data: bytes) -> dict[str, Any]:
+    try:
+        values = json.loads(data.decode())
+    except (ValueError, RecursionError) as error:
+        raise DamagedCheckpoint(step, f"it has no sound {name}") from error
+    if not isinstance(values, dict):
+        raise DamagedCheckpoint(step, f"it has no sound {name}")
+    return values

@@ -3,15 +3,48 @@
 from typing import TYPE_CHECKING, Any
 
 from charlm_jax.config.schema import Config
+from charlm_jax.core.errors import CharlmError
+from charlm_jax.storage.workdir import Workdir
 
 if TYPE_CHECKING:
-    pass
+    from charlm_jax.data.dataset import Dataset
 
 _LIMITS = ("train.max_steps", "train.patience")
 
 
+def check_same_run(workdir: Workdir, config: Config, dataset: "Dataset") -> Config | None:
+    """Refuse a directory that holds a run of another config or on another text.
+
+    Args:
+      workdir: the directory, which need not exist.
+      config: the requested config.
+      dataset: the requested text.
+
+    Returns:
+      The config that the run recorded; None where no run has started.
+
+    Raises:
+      CharlmError: they differ in more than what may change on resume.
+    """
+    if not workdir.config_file.exists() or not workdir.has_started():
+        return None
+    recorded = workdir.read_config()
+    changes = config_changes(recorded, config)
+    if changes:
+        raise CharlmError(
+            f"{workdir.path} holds another run: {'; '.join(changes)}: choose another --workdir, or "
+            f"move that run aside with --fresh"
+        )
+    if workdir.read_fingerprint() != dataset.fingerprint:
+        raise CharlmError(
+            f"the text of {dataset.corpus.name} is not the one that {workdir.path} was started on: "
+            f"restore the text, choose another --workdir, or begin again with --fresh"
+        )
+    return recorded
+
+
 def config_changes(there: Config, here: Config) -> list[str]:
-    """What keeps one config from going on with the run of another, in words."""
+    """List the config differences that prevent resuming a run, in words."""
     before = there.flatten()
     return [
         f"config.{field} is {before[field]!r} there and {value!r} here"

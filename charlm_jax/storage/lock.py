@@ -1,28 +1,91 @@
-"""The lock of a run's folder: one process writes at a time."""
+"""The lock of a run's directory: one process writes at a time.
+
+It is a `flock` of the operating system, which ends with the process, however that ends.
+"""
 
 import fcntl
+import os
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
 
-if TYPE_CHECKING:
-    pass
+from charlm_jax.core.errors import CharlmError, write_error
 
-_LOCK_TRIES = 10
+_TRIES = 10
 
 
-def _locked(descriptor: int) -> bool:
-    """Try to take the lock of an open file, and say whether that worked."""
+@contextmanager
+def held(file: Path) -> Iterator[TextIO]:
+    """Hold a lock file, which is made together with its directory if necessary, and yield it open.
+
+    Raises:
+      CharlmError: another process holds it, or it cannot be written.
+    """
+    with _open(file) as opened:
+        if not _try_for_a_while(opened.fileno()):
+            opened.seek(0)
+            raise CharlmError(
+                f"{file.parent} is in use by process {opened.read().strip() or '?'}: wait for it, "
+                f"stop it, or choose another --workdir"
+            )
+        if not _is_still(file, opened):
+            raise CharlmError(f"{file.parent} was moved aside just now: try again")
+        yield opened
+
+
+def record_owner(opened: TextIO) -> None:
+    """Write the number of this process into the lock file that it holds.
+
+    Raises:
+      CharlmError: it cannot be written.
+    """
+    try:
+        opened.truncate(0)
+        opened.write(f"{os.getpid()}\n")
+        opened.flush()
+    except OSError as error:
+        raise write_error(opened.name, error) from error
+
+
+def is_held(file: Path) -> bool:
+    """Returns whether a process holds a lock file."""
+    try:
+        with file.open(encoding="utf-8") as opened:
+            return not _try(opened.fileno())
+    except OSError:
+        return False
+
+
+def _open(file: Path) -> TextIO:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        return file.open("a+", encoding="utf-8")
+    except OSError as error:
+        raise write_error(file.parent, error) from error
+
+
+def _is_still(file: Path, opened: TextIO) -> bool:
+    """Returns whether an open file is still the one of that name; a run may have been moved."""
+    try:
+        return os.path.samestat(os.fstat(opened.fileno()), file.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _try_for_a_while(descriptor: int) -> bool:
+    """`is_held` takes the lock for a moment, which is no reason to give up."""
+    for _ in range(_TRIES):
+        if _try(descriptor):
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def _try(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
-
-
-def _locked_soon(descriptor: int) -> bool:
-    """The same, with a little patience: `is_held` takes the lock for a moment."""
-    for _ in range(_LOCK_TRIES):
-        if _locked(descriptor):
-            return True
-        time.sleep(0.02)
-    return False

@@ -82,6 +82,7 @@ def read_status(workdir: Workdir) -> RunStatus:
     changed = next((file.stat().st_mtime for file in files if file.exists()), 0.0)
     seconds_ago = max(0.0, time.time() - changed)
     try:
+        workdir.check_readable()
         config, facts = workdir.read_config(), workdir.read_facts()
         rows = MetricsLog(workdir.metrics_file).rows()
     except CharlmError:

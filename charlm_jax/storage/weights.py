@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.types import Params
-from charlm_jax.storage.checkpoint import Checkpoints, DamagedCheckpoint
+from charlm_jax.storage.checkpoint import Checkpoint, Checkpoints, DamagedCheckpoint
 from charlm_jax.storage.safetensors_format import read_exported
 from charlm_jax.storage.workdir import Workdir
 
@@ -72,36 +72,29 @@ def read_weights(
     if not checkpoints.steps():
         raise CharlmError(f"the run at {workdir.path} has no checkpoint yet: train it first")
     try:
-        step = _choose(checkpoints, checkpoint)
-        _refuse_other_text(workdir, checkpoints, step)
-        kept = checkpoints.restore(
-            step, "params", {"raw": like, "average": like} if averages else like
-        )
+        opened = _open(checkpoints, checkpoint)
     except DamagedCheckpoint as error:
         raise CharlmError(f"{error}; {_others(checkpoints)}") from error
-    params = kept[kind] if averages else kept
-    return Weights(jax.tree.map(jnp.asarray, params), step, kind)
+    if opened.meta.get("fingerprint") != workdir.read_fingerprint():
+        raise CharlmError(
+            f"checkpoint {opened.step} of {workdir.path} was trained on another text or other "
+            f"symbols than {workdir.vocabulary_file.name} says: put the right file back"
+        )
+    saved = opened.params({"raw": like, "average": like} if averages else like)
+    params = saved[kind] if averages else saved
+    return Weights(jax.tree.map(jnp.asarray, params), opened.step, kind)
 
 
-def _choose(checkpoints: Checkpoints, which: str) -> int:
-    step = checkpoints.choose(which)
+def _open(checkpoints: Checkpoints, which: str) -> Checkpoint:
     if which != "latest":
-        return step
-    sound, damages = checkpoints.latest_valid()
-    if sound is None:
-        return step
+        return checkpoints.open(checkpoints.choose(which))
+    latest, damages = checkpoints.latest_valid()
+    if latest is None:
+        raise damages[0]
     for damage in damages:
         # Four frames up: whoever called `load_run`.
-        warnings.warn(f"{damage}: checkpoint {sound} is used", stacklevel=4)
-    return sound
-
-
-def _refuse_other_text(workdir: Workdir, checkpoints: Checkpoints, step: int) -> None:
-    if checkpoints.read_meta(step).get("fingerprint") != workdir.read_fingerprint():
-        raise CharlmError(
-            f"checkpoint {step} of {workdir.path} was trained on another text or other symbols "
-            f"than {workdir.vocabulary_file.name} says: put the right file back"
-        )
+        warnings.warn(f"{damage}: checkpoint {latest.step} is used", stacklevel=4)
+    return latest
 
 
 def _others(checkpoints: Checkpoints) -> str:
@@ -109,7 +102,7 @@ def _others(checkpoints: Checkpoints) -> str:
     sound = []
     for step in checkpoints.steps():
         with contextlib.suppress(DamagedCheckpoint):
-            checkpoints.verify(step)
+            checkpoints.open(step)
             sound.append(str(step))
     if not sound:
         return "no other is sound"

@@ -2,18 +2,18 @@
 
 import json
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError, write_error
-from charlm_jax.core.files import final_name
+from charlm_jax.core.files import final_name, remove_temporary_files
 from charlm_jax.core.json_files import write_json
 from charlm_jax.data.vocabulary import Vocabulary
-from charlm_jax.storage.compatibility import config_changes
-from charlm_jax.storage.lock import _locked, _locked_soon
+from charlm_jax.storage import lock
 
 if TYPE_CHECKING:
     from charlm_jax.data.dataset import Dataset
@@ -70,7 +70,7 @@ class Workdir:
     @property
     def is_exported(self) -> bool:
         """Whether it is an exported model, and not a run."""
-        return os.path.lexists(self.exported_file) and not self.checkpoints.exists()
+        return os.path.lexists(self.exported_file) and not os.path.lexists(self.checkpoints)
 
     def refuse_exported(self) -> None:
         """An exported model has a run's config and symbols, and nothing of its training.
@@ -83,53 +83,23 @@ class Workdir:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Make the folder if need be, and keep every other process from writing to it.
-
-        The lock is the system's: it goes with the process, however that ends.
+        """Make the directory if necessary, and keep every other process from writing to it.
 
         Raises:
-          CharlmError: another process holds it; the folder is not a run, or cannot be written.
+          CharlmError: another process holds it; it is not a run's, or cannot be written.
         """
         self._refuse_foreign()
-        with self._open_lock() as file:
-            if not _locked_soon(file.fileno()):
-                file.seek(0)
-                raise CharlmError(
-                    f"{self.path} is in use by process {file.read().strip() or '?'}: wait for it, "
-                    f"stop it, or choose another --workdir"
-                )
-            if not self._is_lock(file):
-                raise CharlmError(f"{self.path} was moved aside just now: try again")
+        with lock.held(self.lock_file) as opened:
             self._refuse_foreign()  # again, now that nobody else writes
-            try:
-                file.truncate(0)
-                file.write(f"{os.getpid()}\n")
-                file.flush()
-            except OSError as error:
-                raise write_error(self.lock_file, error) from error
+            lock.record_owner(opened)
+            for file in (self.config_file, self.vocabulary_file, self.facts_file):
+                remove_temporary_files(file)
+            remove_temporary_files(self.metrics_file)
             yield
 
-    def _open_lock(self) -> TextIO:
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            return self.lock_file.open("a+", encoding="utf-8")
-        except OSError as error:
-            raise write_error(self.path, error) from error
-
-    def _is_lock(self, file: TextIO) -> bool:
-        """Whether an open file is still the one that lies in the folder."""
-        try:
-            return os.path.samestat(os.fstat(file.fileno()), self.lock_file.stat())
-        except FileNotFoundError:
-            return False
-
     def is_held(self) -> bool:
-        """Whether a process is writing to the folder."""
-        try:
-            with self.lock_file.open(encoding="utf-8") as file:
-                return not _locked(file.fileno())
-        except OSError:
-            return False
+        """Returns whether a process is writing to the directory."""
+        return lock.is_held(self.lock_file)
 
     def move_aside(self) -> Path | None:
         """Rename a run that is there, to a name that is free; None where there is nothing.
@@ -155,16 +125,6 @@ class Workdir:
                 raise write_error(self.path, error) from error
         return self.path.parent / target.name if self.path.name else target
 
-    def refuse_other(self, config: Config, dataset: "Dataset") -> None:
-        """See that the folder does not hold another run.
-
-        Raises:
-          CharlmError: it does, and that has written more than what it is to be.
-        """
-        if self.config_file.exists() and self.has_something_to_lose():
-            self._refuse_other_config(config)
-            self._refuse_other_text(dataset)
-
     def claim(self, config: Config, dataset: "Dataset") -> None:
         """Make a folder that is held this run's.
 
@@ -180,10 +140,27 @@ class Workdir:
         except OSError as error:
             raise write_error(self.path, error) from error
 
-    def has_something_to_lose(self) -> bool:
-        """Whether the run has written more than what it is to be."""
+    def has_started(self) -> bool:
+        """Returns whether the run has written more than its config and vocabulary."""
         has_rows = self.metrics_file.exists() and self.metrics_file.stat().st_size > 0
         return has_rows or self.fault.exists() or any(self.checkpoints.glob("*"))
+
+    def check_readable(self) -> None:
+        """See that a run, or an exported model, can be read here.
+
+        Raises:
+          CharlmError: there is no directory; it is a run's, and has links in it.
+        """
+        try:
+            is_there = self.path.exists()
+        except OSError as error:
+            raise CharlmError(f"no run at {self.path}: {error.strerror}") from error
+        if not is_there:
+            raise CharlmError(f"no run at {self.path}: there is no such folder")
+        if not self.path.is_dir():
+            raise CharlmError(f"no run at {self.path}: it is a file, not the folder of a run")
+        if self.config_file.exists():
+            self.refuse_links()
 
     def read_config(self) -> Config:
         """The run's config."""
@@ -223,10 +200,14 @@ class Workdir:
             raise self._damaged(self.facts_file, "a value has a wrong type")
         return facts
 
-    def write_facts(self, **changes: Any) -> None:
-        """Add to what is written down about the run."""
+    def write_facts(self, facts: Mapping[str, Any]) -> None:
+        """Replace run.json.
+
+        Raises:
+          CharlmError: it cannot be written.
+        """
         try:
-            write_json(self.facts_file, {**self.read_facts(), **changes})
+            write_json(self.facts_file, facts)
         except OSError as error:
             raise write_error(self.path, error) from error
 
@@ -241,16 +222,6 @@ class Workdir:
         return word
 
     def _read_json(self, file: Path) -> dict[str, Any]:
-        try:
-            is_there = self.path.exists()
-        except OSError as error:
-            raise CharlmError(f"no run at {self.path}: {error.strerror}") from error
-        if not is_there:
-            raise CharlmError(f"no run at {self.path}: there is no such folder")
-        if not self.path.is_dir():
-            raise CharlmError(f"no run at {self.path}: it is a file, not the folder of a run")
-        if self.config_file.exists():
-            self.refuse_links()
         try:
             values = json.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
@@ -277,11 +248,15 @@ class Workdir:
         for folder in self.folders:
             if folder.exists() and not folder.is_dir():
                 raise CharlmError(f"{folder} is not a folder: move it out of the run")
+        if self.checkpoints.is_symlink():
+            self._refuse_foreign_checkpoints()
         if self.config_file.exists():
             return
         names = {final_name(path.name) for path in self.path.iterdir()}
         is_begun = self.lock_file.exists() and names <= {*_CLAIM, self.config_file.name}
-        if "checkpoints" in names and not is_begun:
+        if names == {self.checkpoints.name} and not any(self.checkpoints.iterdir()):
+            return  # a folder, or a link to one, that was made for the run
+        if self.checkpoints.name in names and not is_begun:
             raise CharlmError(
                 f"{self.path} has checkpoints but no config.json: restore it from a copy, or "
                 f"choose another --workdir"
@@ -289,24 +264,29 @@ class Workdir:
         if names and not is_begun:
             raise CharlmError(f"{self.path} exists and is not a run: choose another --workdir")
 
+    def _refuse_foreign_checkpoints(self) -> None:
+        """Refuse a link to a folder of something else: checkpoints come and go there."""
+        for path in self.checkpoints.iterdir():
+            if not re.fullmatch(r"(partial-)?[0-9]+|\..*", path.name):
+                raise CharlmError(
+                    f"{self.checkpoints} is a link to a folder that holds {path.name}: link it to "
+                    f"one that has nothing but this run's checkpoints"
+                )
+
     def refuse_links(self) -> None:
-        """What lies in the folder of a run must not make it write anywhere else."""
+        """Refuse links in the directory: a run must not write anywhere else.
+
+        `checkpoints` itself may be a link to a folder, such as one on a larger disk.
+
+        Raises:
+          CharlmError: there is another link, or that one leads nowhere.
+        """
         for folder in (self.path, *self.folders):
             for path in folder.iterdir() if folder.is_dir() else ():
-                if path.is_symlink():
+                if path.is_symlink() and path != self.checkpoints:
                     raise CharlmError(f"{path} is a link: a run keeps its files in its own folder")
-
-    def _refuse_other_config(self, config: Config) -> None:
-        changes = config_changes(self.read_config(), config)
-        if changes:
+        if self.checkpoints.is_symlink() and not self.checkpoints.exists():
             raise CharlmError(
-                f"{self.path} holds another run: {'; '.join(changes)}: choose another --workdir, "
-                f"or move that run aside with --fresh"
-            )
-
-    def _refuse_other_text(self, dataset: "Dataset") -> None:
-        if self.read_fingerprint() != dataset.fingerprint:
-            raise CharlmError(
-                f"the text of {dataset.corpus.name} is not the one that {self.path} was started "
-                f"on: restore the text, choose another --workdir, or begin again with --fresh"
+                f"{self.checkpoints} is a link to {os.readlink(self.checkpoints)}, which does not "
+                f"exist: bring that folder back, or remove the link"
             )

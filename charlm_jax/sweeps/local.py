@@ -22,6 +22,7 @@ from charlm_jax.core.errors import CharlmError, write_error
 from charlm_jax.core.signals import Interrupted, deferred_signals
 from charlm_jax.data.dataset import load_dataset
 from charlm_jax.data.download import Progress
+from charlm_jax.storage.compatibility import check_same_run
 from charlm_jax.storage.metrics_log import MetricsLog
 from charlm_jax.storage.run_index import read_status
 from charlm_jax.storage.workdir import Workdir
@@ -67,7 +68,9 @@ def check_points(
         try:
             config = point.load()
             trainer = build(dataclasses.replace(config, seed=0))
-            point.workdir(Path(workdir)).refuse_other(config, trainer.dataset)
+            point_dir = point.workdir(Path(workdir))
+            point_dir.refuse_links()
+            check_same_run(point_dir, config, trainer.dataset)
         except CharlmError as error:
             raise CharlmError(f"point {point.name}: {error}") from error
 

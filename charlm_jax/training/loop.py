@@ -23,14 +23,14 @@ from charlm_jax.core.trees import count_parameters
 from charlm_jax.data.dataset import load_dataset, with_absolute_paths
 from charlm_jax.data.download import Progress
 from charlm_jax.evaluation.scoring import mean_score
-from charlm_jax.storage.checkpoint import Checkpoints
-from charlm_jax.storage.metrics_log import MetricsLog, metrics_row
+from charlm_jax.storage.metrics_log import metrics_row
+from charlm_jax.storage.open_run import OpenRun, open_run
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training.environment import differences, environment, lacks_bfloat16_units
 from charlm_jax.training.loop_state import NOTHING, LoopState, RunningMean
 from charlm_jax.training.nan_replay import write_fault
 from charlm_jax.training.progress_bar import IgnoreBrokenPipe, NullProgress, ProgressListener
-from charlm_jax.training.restore import init_or_transfer, restore_latest, validate_init_from
+from charlm_jax.training.restore import InitialParams, restore_or_init, validate_init_from
 from charlm_jax.training.train_step import Dispatch, TrainState, all_finite, checkpointed_params
 from charlm_jax.training.trainer import Trainer, build_trainer
 
@@ -75,79 +75,63 @@ def train_and_evaluate(
     view = IgnoreBrokenPipe(view or NullProgress())
     config = with_absolute_paths(config)
     trainer = build_trainer(config, load_dataset(config, progress=progress))
-    run_dir = Workdir(workdir)
-    validate_init_from(trainer, run_dir, fresh=fresh)
-    if fresh and (moved := run_dir.move_aside()):
-        view.note(f"moved the run at {run_dir.path} to {moved}")
-    with run_dir.held():
-        run_dir.refuse_other(config, trainer.dataset)
-        state, tally = _start(trainer, run_dir, view)
-        was_done = _is_over(trainer, tally)
+    place = Workdir(workdir)
+    initial = validate_init_from(trainer, place, fresh=fresh)
+    if fresh and (moved := place.move_aside()):
+        view.note(f"moved the run at {place.path} to {moved}")
+    with open_run(place, config, trainer.dataset) as run:
+        state, loop_state = _start(trainer, run, initial, view)
+        was_done = _is_over(trainer, loop_state)
         if not was_done:
             with deferred_signals() as signal_received:
                 again = "the same command" + (" without --fresh" if fresh else "")
-                _Loop(trainer, run_dir, view, tally, again).train(state, signal_received)
-        stopped_early = tally.step < trainer.total_steps
-        run_dir.write_facts(finished="stopped early" if stopped_early else "done")
-    return Result(tally.step, tally.best_loss_nats, tally.best_step, stopped_early, was_done)
+                _Loop(trainer, run, view, loop_state, again).train(state, signal_received)
+        stopped_early = loop_state.step < trainer.total_steps
+        run.write_facts(finished="stopped early" if stopped_early else "done")
+    return Result(
+        step=loop_state.step,
+        best_loss_nats=loop_state.best_loss_nats,
+        best_step=loop_state.best_step,
+        stopped_early=stopped_early,
+        was_done=was_done,
+    )
 
 
 def _start(
-    trainer: Trainer, workdir: Workdir, view: ProgressListener
+    trainer: Trainer, run: OpenRun, initial: InitialParams | None, view: ProgressListener
 ) -> tuple[TrainState, LoopState]:
-    """Where the run stands, and what it writes down about itself before it goes on from there."""
-    facts = workdir.read_facts() if workdir.has_something_to_lose() else {}
-    resumed = restore_latest(trainer, workdir, view.note)
-    if resumed is None:
-        _refuse_to_lose_rows(trainer, workdir)
-        state, started_from = init_or_transfer(trainer, facts.get("started_from"))
-        tally = LoopState()
-        facts["started_from"] = started_from
-    else:
-        state, tally = resumed
-    is_over = _is_over(trainer, tally)
+    """Restore or begin a run, and record what it is before it goes on from there."""
+    state, loop_state, started_from = restore_or_init(trainer, run, initial, view.note)
+    is_over = _is_over(trainer, loop_state)
     if not is_over:
-        MetricsLog(workdir.metrics_file).truncate_after(tally.step)
-    workdir.claim(trainer.config, trainer.dataset)
+        run.metrics.truncate_after(loop_state.step, rows=run.rows)
+    run.claim(trainer.config, trainer.dataset)
     if is_over:
-        return state, tally
-    sittings = facts.get("sittings", [])
+        return state, loop_state
+    sittings = run.facts.get("sittings", [])
     if trainer.config.model.precision == "bfloat16" and lacks_bfloat16_units():
         view.note("this processor has no bfloat16 units: config.model.precision=float32 is faster")
-    if tally.step:
-        view.note(f"going on from step {tally.step} of {trainer.total_steps}")
+    if loop_state.step:
+        view.note(f"going on from step {loop_state.step} of {trainer.total_steps}")
         before = sittings[-1]["environment"] if sittings else {}
         for change in differences(before, environment()):
             view.note(f"not bit for bit what it would have been without the stop: {change}")
-    workdir.write_facts(
+    run.write_facts(
         corpus=trainer.config.data.corpus,
         parameters=count_parameters(state.params),
         steps_per_epoch=trainer.steps_per_epoch,
         total_steps=trainer.total_steps,
-        started_from=facts.get("started_from"),
+        started_from=started_from,
         finished=None,
-        sittings=[*sittings, {"from_step": tally.step, "environment": environment()}],
+        sittings=[*sittings, {"from_step": loop_state.step, "environment": environment()}],
     )
-    return state, tally
+    return state, loop_state
 
 
-def _refuse_to_lose_rows(trainer: Trainer, workdir: Workdir) -> None:
-    """A run without a checkpoint begins again; its rows do not reach beyond the first save."""
-    rows = MetricsLog(workdir.metrics_file).rows()
-    if not rows:
-        return
-    first_save = workdir.read_config().train.evaluate_every_steps or trainer.steps_per_epoch
-    if rows[-1]["step"] > first_save or workdir.read_facts().get("finished"):
-        raise CharlmError(
-            f"{workdir.path} has metrics up to step {rows[-1]['step']} but no checkpoint: restore "
-            f"{workdir.checkpoints}, or begin again with --fresh"
-        )
-
-
-def _is_over(trainer: Trainer, tally: LoopState) -> bool:
+def _is_over(trainer: Trainer, loop_state: LoopState) -> bool:
     patience = trainer.config.train.patience
-    is_stale = patience > 0 and tally.scores_since_best >= patience
-    return is_stale or tally.step >= trainer.total_steps
+    is_stale = patience > 0 and loop_state.scores_since_best >= patience
+    return is_stale or loop_state.step >= trainer.total_steps
 
 
 class _Loop:
@@ -156,17 +140,16 @@ class _Loop:
     def __init__(
         self,
         trainer: Trainer,
-        workdir: Workdir,
+        run: OpenRun,
         view: ProgressListener,
-        tally: LoopState,
+        loop_state: LoopState,
         again: str,
     ) -> None:
+        self.trainer = trainer
+        self.run = run
+        self.view = view
+        self.loop_state = loop_state
         self.again = again  # what to type to go on
-        self.trainer, self.workdir, self.view, self.tally = trainer, workdir, view, tally
-        self.checkpoints, self.logbook = (
-            Checkpoints(workdir.checkpoints),
-            MetricsLog(workdir.metrics_file),
-        )
         self.ids_N = jnp.asarray(trainer.dataset.ids_N)
         self.pending: tuple[int, Dispatch] | None = None
         self.state_hash = ""
@@ -174,9 +157,9 @@ class _Loop:
 
     def train(self, state: TrainState, signal_received: Callable[[], int]) -> None:
         """Run to the end, or raise `Interrupted` after saving."""
-        trainer, step = self.trainer, self.tally.step
+        trainer, step = self.trainer, self.loop_state.step
         self.view.begin(step, trainer.total_steps)
-        while not _is_over(trainer, self.tally):
+        while not _is_over(trainer, self.loop_state):
             count = trainer.steps_to_next_stop(step)
             state, dispatch = trainer.dispatch(state, self.ids_N, step, count)
             step += count
@@ -189,7 +172,7 @@ class _Loop:
                     self.fail(f"step {step}: the parameters or their norm are not finite", state)
                 loss_nats = self.evaluate(state) if trainer.stops_at(step) else None
                 self.save(state, loss_nats)
-            if number and not _is_over(trainer, self.tally):
+            if number and not _is_over(trainer, self.loop_state):
                 raise Interrupted(
                     f"stopped at step {step} of {trainer.total_steps} and saved: "
                     f"{self.again} goes on from there",
@@ -208,37 +191,39 @@ class _Loop:
         self.refuse_non_finite(losses, np.asarray(dispatch.steps.gradient_norm)[:count], state)
         self.state_hash = format_hash(np.asarray(dispatch.state_hash))
         seen = RunningMean(float(losses @ characters), int(characters.sum()), self.lap())
-        tally = self.tally
-        tally.step += count
-        tally.window, tally.epoch = tally.window.plus(seen), tally.epoch.plus(seen)
-        self.view.advance(tally.step, seen.mean_nats, seen.chars_per_second)
-        if tally.step % self.trainer.config.train.log_every_steps == 0:
-            self.write_row("train", "step", tally.window)
-            tally.window = NOTHING
-        if self.trainer.ends_epoch(tally.step):
-            self.write_row("train", "epoch", tally.epoch)
-            tally.epoch = NOTHING
+        loop_state = self.loop_state
+        loop_state.step += count
+        loop_state.window = loop_state.window.plus(seen)
+        loop_state.epoch = loop_state.epoch.plus(seen)
+        self.view.advance(loop_state.step, seen.mean_nats, seen.chars_per_second)
+        if loop_state.step % self.trainer.config.train.log_every_steps == 0:
+            self.write_row("train", "step", loop_state.window)
+            loop_state.window = NOTHING
+        if self.trainer.ends_epoch(loop_state.step):
+            self.write_row("train", "epoch", loop_state.epoch)
+            loop_state.epoch = NOTHING
 
     def refuse_non_finite(self, losses: np.ndarray, norms: np.ndarray, state: TrainState) -> None:
         """Stop at the first step whose loss or gradient is not finite; `state` is that before."""
         bad = np.flatnonzero(~(np.isfinite(losses) & np.isfinite(norms)))
         if bad.size:
-            step, loss, norm = self.tally.step + int(bad[0]) + 1, losses[bad[0]], norms[bad[0]]
+            step, loss, norm = self.loop_state.step + int(bad[0]) + 1, losses[bad[0]], norms[bad[0]]
             self.fail(f"step {step}: the loss is {loss:g}, the gradient's norm {norm:g}", state)
 
     def fail(self, what: str, state: TrainState) -> NoReturn:
         """Give up; keep the state and the batch of the update that it was to make next."""
         batch = self.trainer.batch(self.ids_N, int(state.step))
-        replay = f"charlm replay --workdir={self.workdir.path} names the array that went bad first"
+        workdir = self.run.workdir
+        replay = f"charlm replay --workdir={workdir.path} names the array that went bad first"
         try:
-            write_fault(self.workdir, self.trainer, state, batch)
+            write_fault(workdir, self.trainer, state, batch)
         except CharlmError as error:
             replay = f"the state before it could not be kept ({error})"
         raise self.diverged(f"{what}; {replay}")
 
     def diverged(self, what: str) -> CharlmError:
         """The error of a run that cannot go on, with what is left of it."""
-        steps = self.checkpoints.steps()
+        steps = self.run.checkpoints.steps()
         last = f"checkpoint {steps[-1]} is the last good one" if steps else "nothing was saved yet"
         return CharlmError(
             f"{what}; {last}: lower config.optimizer.learning_rate or set "
@@ -250,7 +235,7 @@ class _Loop:
 
         Where an average of the weights is kept, its score is the one that counts.
         """
-        dataset, tally = self.trainer.dataset, self.tally
+        dataset, loop_state = self.trainer.dataset, self.loop_state
         if "valid" not in dataset.parts:
             return None
         kinds = {"raw": state.params}
@@ -260,27 +245,28 @@ class _Loop:
             score = mean_score(self.trainer.score(params, self.ids_N, dataset.part("valid")))
             seen = RunningMean(score.loss_nats * score.characters, score.characters, self.lap())
             if not np.isfinite(score.loss_nats):
-                raise self.diverged(f"step {tally.step}: the held-out loss is {score.loss_nats:g}")
-            scope = "epoch" if self.trainer.ends_epoch(tally.step) else "step"
+                what = f"step {loop_state.step}: the held-out loss is {score.loss_nats:g}"
+                raise self.diverged(what)
+            scope = "epoch" if self.trainer.ends_epoch(loop_state.step) else "step"
             self.write_row("valid", scope, seen, weights)
-        tally.add_score(score.loss_nats)
+        loop_state.add_score(score.loss_nats)
         return score.loss_nats
 
     def write_row(self, split: str, scope: str, seen: RunningMean, weights: str = "raw") -> None:
         """Append a row to the metrics, and show it."""
         row = metrics_row(
-            step=self.tally.step,
-            epoch=(self.tally.step - 1) // self.trainer.steps_per_epoch + 1,
+            step=self.loop_state.step,
+            epoch=(self.loop_state.step - 1) // self.trainer.steps_per_epoch + 1,
             split=split,
             scope=scope,
             weights=weights,
             loss_nats=seen.mean_nats,
-            learning_rate=float(self.trainer.schedule(self.tally.step - 1)),
+            learning_rate=float(self.trainer.schedule(self.loop_state.step - 1)),
             state_hash=self.state_hash,
             chars_per_second=seen.chars_per_second,
-            seconds=self.tally.seconds,
+            seconds=self.loop_state.seconds,
         )
-        self.logbook.append(row)
+        self.run.metrics.append(row)
         self.view.row(row)
 
     def save(self, state: TrainState, loss_nats: float | None) -> None:
@@ -290,10 +276,10 @@ class _Loop:
             "jax": jax.__version__,
             "config": self.trainer.config.to_dict(),
             "fingerprint": self.trainer.dataset.fingerprint,
-            "tally": self.tally.to_json(),
+            "tally": self.loop_state.to_json(),
         }
-        self.checkpoints.save(
-            self.tally.step,
+        self.run.checkpoints.save(
+            self.loop_state.step,
             params=checkpointed_params(state),
             training=(state.step, state.opt_state, state.carried),
             meta=meta,
@@ -305,5 +291,5 @@ class _Loop:
         """Seconds since the last call; every second of the run is counted once."""
         now = time.monotonic()
         seconds, self.clock = now - self.clock, now
-        self.tally.seconds += seconds
+        self.loop_state.seconds += seconds
         return seconds

@@ -65,7 +65,9 @@ class LoopState:
     def add_score(self, loss_nats: float) -> None:
         """Remember a held-out loss if it is the best; the first of two that are equal is."""
         if self.best_loss_nats is None or loss_nats < self.best_loss_nats:
-            self.best_loss_nats, self.best_step, self.scores_since_best = loss_nats, self.step, 0
+            self.best_loss_nats = loss_nats
+            self.best_step = self.step
+            self.scores_since_best = 0
         else:
             self.scores_since_best += 1
 
@@ -75,7 +77,6 @@ class LoopState:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "LoopState":
-        """What `to_json` gave."""
-        tally = cls(**values)
-        tally.epoch, tally.window = RunningMean(*values["epoch"]), RunningMean(*values["window"])
-        return tally
+        """Returns the state from the values that `to_json` returned."""
+        means = {name: RunningMean(*values[name]) for name in ("epoch", "window")}
+        return cls(**{**values, **means})

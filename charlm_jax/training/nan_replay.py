@@ -15,12 +15,11 @@ from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.trees import leaves_by_path
 from charlm_jax.models import LanguageModel, build_model
 from charlm_jax.models.losses import negative_log_likelihood
-from charlm_jax.storage.checkpoint import Checkpoints
+from charlm_jax.storage.checkpoint import Checkpoint, Checkpoints
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training.train_step import (
     Batch,
     TrainState,
-    init_state,
     initial_batch_state,
     loss_of_batch,
     make_train_step,
@@ -105,17 +104,19 @@ def replay_fault(workdir: Path | str) -> Replay:
     """
     run_dir = Workdir(workdir)
     run_dir.refuse_exported()
+    run_dir.check_readable()
     config, vocabulary = run_dir.read_config(), run_dir.read_vocabulary()
     kept = Checkpoints(run_dir.fault)
     if not kept.steps():
         raise CharlmError(f"the run at {run_dir.path} has met no fault: there is nothing to replay")
     number = kept.steps()[-1]
     model = build_model(config.model, len(vocabulary))
-    total_steps = kept.read_meta(number).get("total_steps")
+    checkpoint = kept.open(number)
+    total_steps = checkpoint.meta.get("total_steps")
     if not isinstance(total_steps, int):
         raise CharlmError(f"{run_dir.fault}/{number} is not a step that failed")
     _, optimizer = build_update_rule(config, total_steps)
-    state, batch = _restore(kept, number, _like(config, model, optimizer))
+    state, batch = _restore(checkpoint, _like(config, model, optimizer))
     context = config.carried_context
     _, metrics = jax.jit(make_train_step(model, optimizer, context=context))(state, batch)
     stages = _stages(model, optimizer, state, batch, context=context)
@@ -139,18 +140,16 @@ def _like(
         carried = model.initial_state(rows, config.carried_context) if carries else ()
         ids_BT, flags_B = jnp.zeros((rows, length), jnp.int32), jnp.zeros(rows, bool)
         batch = Batch(ids_BT, ids_BT, flags_B, flags_B, jax.random.key_data(key))
-        return init_state(model.init(key), optimizer, carried), batch
+        return TrainState.create(model.init(key), optimizer, carried), batch
 
     return jax.eval_shape(make, jax.random.key(0))
 
 
-def _restore(
-    kept: Checkpoints, number: int, like: tuple[TrainState, Batch]
-) -> tuple[TrainState, Batch]:
+def _restore(checkpoint: Checkpoint, like: tuple[TrainState, Batch]) -> tuple[TrainState, Batch]:
     state, batch = like
-    params = kept.restore(number, "params", state.params)
+    params = checkpoint.params(state.params)
     wanted = {"step": state.step, "opt_state": state.opt_state, "carried": state.carried}
-    training = kept.restore(number, "training", {**wanted, "batch": batch._asdict()})
+    training = checkpoint.training({**wanted, "batch": batch._asdict()})
     found = jax.tree.map(jnp.asarray, {"params": params, **training})
     batch = Batch(**found.pop("batch"))
     return TrainState(**found), batch._replace(key=jax.random.wrap_key_data(batch.key))

@@ -13,7 +13,7 @@ from charlm_jax.data.download import Progress
 from charlm_jax.storage.metrics_log import MetricsLog
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training.environment import differences, environment
-from charlm_jax.training.restore import init_or_transfer
+from charlm_jax.training.restore import load_init_from
 from charlm_jax.training.trainer import build_trainer
 
 
@@ -54,6 +54,7 @@ def verify_run(
         raise CharlmError(f"steps={steps} is not allowed: it must be at least 1")
     run_dir = Workdir(workdir)
     run_dir.refuse_exported()
+    run_dir.check_readable()
     config, facts = run_dir.read_config(), run_dir.read_facts()
     recorded = {row["step"]: row["state_hash"] for row in MetricsLog(run_dir.metrics_file).rows()}
     if not recorded:
@@ -62,7 +63,8 @@ def verify_run(
     if dataset.fingerprint != run_dir.read_fingerprint():
         raise CharlmError(f"the text of {config.data.corpus} has changed since the run was made")
     trainer = build_trainer(config, dataset)
-    state, _ = init_or_transfer(trainer, facts.get("started_from"))
+    initial = load_init_from(trainer, facts.get("started_from"))
+    state = trainer.init_state(initial.params)
     ids_N = jnp.asarray(dataset.ids_N)
     last = min(max(steps, min(recorded)), trainer.total_steps)
     wanted = [step for step in sorted(recorded) if step <= last]

@@ -1,9 +1,9 @@
-"""Where a run starts: afresh, from another run's weights, or from its own last sound checkpoint."""
+"""Where a run starts: from new weights, another run's, or its latest valid checkpoint."""
 
 import dataclasses
 import os
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,35 +11,44 @@ import jax.numpy as jnp
 from charlm_jax.config.schema import Config, ModelConfig
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.tree_hash import format_hash, state_hash
+from charlm_jax.core.types import Params
 from charlm_jax.inference.run import load_run
 from charlm_jax.models.transfer import transfer_params
-from charlm_jax.storage.checkpoint import Checkpoints
+from charlm_jax.storage.checkpoint import Checkpoint, Checkpoints
 from charlm_jax.storage.compatibility import config_changes
+from charlm_jax.storage.open_run import OpenRun
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training.loop_state import LoopState
 from charlm_jax.training.train_step import TrainState, checkpointed_params, with_weights
-from charlm_jax.training.trainer import Trainer, fresh_state
+from charlm_jax.training.trainer import Trainer
 
 
-def init_or_transfer(
-    trainer: Trainer, started_from: Mapping[str, Any] | None
-) -> tuple[TrainState, Mapping[str, Any] | None]:
-    """The state at step 0.
+class InitialParams(NamedTuple):
+    """The weights of step 0, and where they come from.
+
+    Attributes:
+      params: weights of another run, transferred to the run's symbols; None to draw new ones.
+      started_from: which run, checkpoint and weights, for run.json; None for new ones.
+    """
+
+    params: Params | None
+    started_from: Mapping[str, Any] | None
+
+
+def load_init_from(trainer: Trainer, started_from: Mapping[str, Any] | None) -> InitialParams:
+    """Load the weights that `config.train.init_from` names, if it names any.
 
     Args:
       trainer: the run.
-      started_from: which weights of another run it started from, if it has started before.
-
-    Returns:
-      The state, and which weights of another run they are; None if they are of none. That run may
-      train on, so its checkpoint is pinned when ours starts.
+      started_from: what run.json recorded, if the run has started before. The other run may train
+        on, so its checkpoint is pinned when ours starts.
 
     Raises:
       CharlmError: there is no such run, it is another model, or not what it was.
     """
     source = trainer.config.train.init_from
     if not source:
-        return fresh_state(trainer), None
+        return InitialParams(None, None)
     pinned = started_from and str(started_from["checkpoint"])
     try:
         run = load_run(source, checkpoint=pinned or "best")
@@ -47,7 +56,7 @@ def init_or_transfer(
         params = transfer_params(
             run.params,
             run.vocabulary.symbols,
-            fresh_state(trainer).params,
+            trainer.init_state().params,
             trainer.dataset.vocabulary.symbols,
         )
     except CharlmError as error:
@@ -60,7 +69,7 @@ def init_or_transfer(
     }
     if started_from is not None and facts != started_from:
         raise CharlmError(f"cannot start from {source}: it has changed since this run began")
-    return fresh_state(trainer, params), facts
+    return InitialParams(params, facts)
 
 
 # What does not change the function that a model computes from its weights, but for rounding.
@@ -77,52 +86,80 @@ def _refuse_other_model(there: ModelConfig, here: ModelConfig) -> None:
             raise CharlmError(f"config.model.{field} is {value_there!r} there, {value_here!r} here")
 
 
-def validate_init_from(trainer: Trainer, workdir: Workdir, *, fresh: bool) -> None:
-    """Refuse to start from weights that will not do, before the workdir is touched.
+def validate_init_from(trainer: Trainer, workdir: Workdir, *, fresh: bool) -> InitialParams | None:
+    """Load the weights to start from before the workdir is touched, and refuse those that differ.
+
+    Returns:
+      The weights of step 0; None if the run has a checkpoint to resume from.
 
     Raises:
-      CharlmError: as `init_or_transfer`; or the weights are to come from the workdir itself.
+      CharlmError: as `load_init_from`; or the weights are to come from the workdir itself.
     """
     source = trainer.config.train.init_from
     if not source:
-        return
+        return InitialParams(None, None)
     if os.path.realpath(source) == os.path.realpath(workdir.path):
         raise CharlmError(
             f"--init_from and --workdir are the same run ({source}): name another --workdir"
         )
     if fresh:
-        init_or_transfer(trainer, None)
-    elif not Checkpoints(workdir.checkpoints).steps():
-        facts = workdir.read_facts() if workdir.has_something_to_lose() else {}
-        init_or_transfer(trainer, facts.get("started_from"))
+        return load_init_from(trainer, None)
+    if Checkpoints(workdir.checkpoints).steps():
+        return None
+    facts = workdir.read_facts() if workdir.has_started() else {}
+    return load_init_from(trainer, facts.get("started_from"))
 
 
-def restore_latest(
-    trainer: Trainer, workdir: Workdir, note: Callable[[str], None]
-) -> tuple[TrainState, LoopState] | None:
-    """State and tally of the last sound checkpoint; None where nothing was saved yet.
+def restore_or_init(
+    trainer: Trainer, run: OpenRun, initial: InitialParams | None, note: Callable[[str], None]
+) -> tuple[TrainState, LoopState, Mapping[str, Any] | None]:
+    """Restore the latest valid checkpoint, or begin at step 0 if nothing was saved yet.
 
     Damaged checkpoints after it are moved aside, and each is noted.
 
+    Args:
+      trainer: the run's parts.
+      run: the run's directory.
+      initial: what `validate_init_from` returned.
+      note: callback for a line about every damaged checkpoint.
+
+    Returns:
+      The state, the loop state, and which weights of another run the run started from (None if it
+      started from none).
+
     Raises:
-      CharlmError: there are checkpoints, and none is sound; they are of another text or model.
+      CharlmError: there are checkpoints, and none is valid; they are of another text or model.
     """
-    checkpoints = Checkpoints(workdir.checkpoints)
-    step, damages = checkpoints.latest_valid()
-    if step is None:
-        if not damages:
-            return None
-        raise CharlmError(
-            f"no checkpoint of {workdir.path} can be used ({'; '.join(map(str, damages))}): "
-            f"restore one, or begin again with --fresh"
-        )
+    checkpoint, damages = run.checkpoints.latest_valid()
+    path = run.workdir.path
+    if checkpoint is None:
+        if damages:
+            raise CharlmError(
+                f"no checkpoint of {path} can be used ({'; '.join(map(str, damages))}): "
+                f"restore one, or begin again with --fresh"
+            )
+        _refuse_to_lose_rows(trainer, run)
+        pinned = run.facts.get("started_from")
+        if initial is None or pinned not in (None, initial.started_from):
+            initial = load_init_from(trainer, pinned)  # the workdir has changed since
+        return trainer.init_state(initial.params), LoopState(), initial.started_from
+    loop_state = _check_meta(checkpoint, trainer, run)
     for damage in damages:
-        moved = checkpoints.quarantine(damage.step, workdir.damaged)
-        note(f"{damage}: moved to {moved}, going on from checkpoint {step}")
-    checkpoints.prune()
-    meta = checkpoints.read_meta(step)
+        moved = run.checkpoints.quarantine(damage.step, run.workdir.damaged)
+        note(f"{damage}: moved to {moved}, going on from checkpoint {checkpoint.step}")
+    run.checkpoints.prune()
+    like = jax.eval_shape(trainer.init_state)
+    weights = checkpoint.params(checkpointed_params(like))
+    step, opt_state, carried = checkpoint.training((like.step, like.opt_state, like.carried))
+    state = with_weights(TrainState(step, {}, opt_state, carried, like.average), weights)
+    return jax.tree.map(jnp.array, state), loop_state, run.facts.get("started_from")
+
+
+def _check_meta(checkpoint: Checkpoint, trainer: Trainer, run: OpenRun) -> LoopState:
+    """See that a checkpoint is this run's, and return the loop state that was saved with it."""
+    meta, step = checkpoint.meta, checkpoint.step
     try:
-        fingerprint, tally = meta["fingerprint"], LoopState.from_json(meta["tally"])
+        fingerprint, loop_state = meta["fingerprint"], LoopState.from_json(meta["tally"])
         changes = config_changes(Config.from_dict(meta["config"]), trainer.config)
     except (KeyError, TypeError, CharlmError) as error:
         raise CharlmError(
@@ -133,12 +170,20 @@ def restore_latest(
         changes.insert(0, "its text is another")
     if changes:
         raise CharlmError(
-            f"checkpoint {step} of {workdir.path} is of another run: {'; '.join(changes)}: put the "
-            f"right one back, or begin again with --fresh"
+            f"checkpoint {step} of {run.workdir.path} is of another run: {'; '.join(changes)}: put "
+            f"the right one back, or begin again with --fresh"
         )
-    like = jax.eval_shape(lambda: fresh_state(trainer))
-    weights = checkpoints.restore(step, "params", checkpointed_params(like))
-    rest = checkpoints.restore(step, "training", (like.step, like.opt_state, like.carried))
-    count, opt_state, carried = rest
-    state = with_weights(TrainState(count, {}, opt_state, carried, like.average), weights)
-    return jax.tree.map(jnp.array, state), tally
+    return loop_state
+
+
+def _refuse_to_lose_rows(trainer: Trainer, run: OpenRun) -> None:
+    """A run without a checkpoint begins again; its rows do not reach beyond the first save."""
+    if not run.rows or run.recorded_config is None:
+        return
+    last = run.rows[-1]["step"]
+    first_save = run.recorded_config.train.evaluate_every_steps or trainer.steps_per_epoch
+    if last > first_save or run.facts.get("finished"):
+        raise CharlmError(
+            f"{run.workdir.path} has metrics up to step {last} but no checkpoint: restore "
+            f"{run.workdir.checkpoints}, or begin again with --fresh"
+        )

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from charlm_jax.config.schema import Config
 from charlm_jax.data.dataset import load_dataset
-from charlm_jax.training.trainer import build_trainer, fresh_state
+from charlm_jax.training.trainer import build_trainer
 
 Name = TypeVar("Name")
 
@@ -30,7 +30,7 @@ def measure_speeds(
     trainers = {
         name: build_trainer(config, load_dataset(config)) for name, config in configs.items()
     }
-    states = {name: fresh_state(trainer) for name, trainer in trainers.items()}
+    states = {name: trainer.init_state() for name, trainer in trainers.items()}
     ids = {name: jnp.asarray(trainer.dataset.ids_N) for name, trainer in trainers.items()}
     speeds: dict[Name, list[float]] = {name: [] for name in trainers}
     for _ in range(1 + rounds):

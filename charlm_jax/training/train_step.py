@@ -35,6 +35,31 @@ class TrainState(NamedTuple):
     carried: ModelState
     average: Params = NO_AVERAGE
 
+    @classmethod
+    def create(
+        cls,
+        params: Params,
+        optimizer: optax.GradientTransformation,
+        carried: ModelState = (),
+        *,
+        averages: bool = False,
+    ) -> "TrainState":
+        """Returns the state at step 0.
+
+        Args:
+          params: the model's weights.
+          optimizer: the optimizer, which makes its own state.
+          carried: the state that the rows of the first batch start from; () if none is carried.
+          averages: whether a moving average of the weights is kept.
+        """
+        return cls(
+            step=jnp.zeros((), jnp.int32),
+            params=params,
+            opt_state=optimizer.init(params),
+            carried=carried,
+            average=jax.tree.map(jnp.copy, params) if averages else NO_AVERAGE,
+        )
+
 
 class Batch(NamedTuple):
     """What one update learns from.
@@ -84,19 +109,6 @@ TrainStep = Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]
 TrainSteps = Callable[
     [TrainState, jax.Array, EpochPlan, int, int, int], tuple[TrainState, Dispatch]
 ]
-
-
-def init_state(
-    params: Params,
-    optimizer: optax.GradientTransformation,
-    carried: ModelState = (),
-    *,
-    averages: bool = False,
-) -> TrainState:
-    """A state at step 0, with an average of the weights if it is to be kept."""
-    average = jax.tree.map(jnp.copy, params) if averages else NO_AVERAGE
-    step = jnp.zeros((), jnp.int32)
-    return TrainState(step, params, optimizer.init(params), carried, average)
 
 
 def checkpointed_params(state: TrainState) -> Params:

@@ -22,7 +22,6 @@ from charlm_jax.training.train_step import (
     Dispatch,
     TrainState,
     TrainSteps,
-    init_state,
     make_batch,
     make_train_step,
     make_train_steps,
@@ -84,6 +83,19 @@ class Trainer(NamedTuple):
         ]
         ahead = min(n - step % n for n in every if n)
         return min(ahead, self.total_steps - step)
+
+    def init_state(self, params: Params | None = None) -> TrainState:
+        """Returns the state at step 0, with the given parameters or newly drawn ones."""
+        rows, context = self.config.data.batch_size, self.config.carried_context
+
+        def state(key: jax.Array, params: Params | None) -> TrainState:
+            params = self.model.init(key) if params is None else params
+            carries = self.loader.carries_state
+            carried = self.model.initial_state(rows, context) if carries else ()
+            averages = self.config.optimizer.average_decay > 0
+            return TrainState.create(params, self.optimizer, carried, averages=averages)
+
+        return jax.jit(state)(stream_key(self.config.seed, Stream.PARAMETERS), params)
 
     def dispatch(
         self, state: TrainState, ids_N: jax.Array, step: int, count: int
@@ -218,17 +230,3 @@ def build_update_rule(
         weight_decay=adam.weight_decay,
     )
     return schedule, optimizer
-
-
-def fresh_state(trainer: Trainer, params: Params | None = None) -> TrainState:
-    """The state at step 0, with the given parameters or newly drawn ones."""
-    rows, context = trainer.config.data.batch_size, trainer.config.carried_context
-
-    def state(key: jax.Array, params: Params | None) -> TrainState:
-        params = trainer.model.init(key) if params is None else params
-        carries = trainer.loader.carries_state
-        carried = trainer.model.initial_state(rows, context) if carries else ()
-        averages = trainer.config.optimizer.average_decay > 0
-        return init_state(params, trainer.optimizer, carried, averages=averages)
-
-    return jax.jit(state)(stream_key(trainer.config.seed, Stream.PARAMETERS), params)

@@ -117,7 +117,7 @@ CHANGED: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 LINKED: Mapping[str, str] = {
     "config_linked": "config.json",
     "metrics_linked": "metrics.jsonl",
-    "checkpoints_linked": "checkpoints",
+    "checkpoint_linked": "checkpoints/19",
     "evaluation_linked": "evaluation",
     "inspect_linked": "inspect",
 }

@@ -58,8 +58,8 @@ _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _CALLS = [
     ("charlm_jax.storage.workdir", "Workdir.move_aside", "move_aside"),
     ("charlm_jax.storage.workdir", "Workdir.claim", "claim"),
-    ("charlm_jax.storage.workdir", "Workdir.write_facts", "write_facts"),
-    ("charlm_jax.storage.checkpoint", "Checkpoints.restore", "restore"),
+    ("charlm_jax.storage.open_run", "OpenRun.write_facts", "write_facts"),
+    ("charlm_jax.storage.checkpoint", "Checkpoints.open", "open_checkpoint"),
     ("charlm_jax.storage.checkpoint", "Checkpoints.save", "save"),
     ("charlm_jax.storage.checkpoint", "Checkpoints.prune", "prune"),
     ("charlm_jax.storage.metrics_log", "MetricsLog.truncate_after", "truncate_after"),

@@ -189,13 +189,14 @@ def contents(workdir: Path) -> dict[str, Any]:
 
 
 def _parts(checkpoints: Checkpoints, step: int) -> Iterator[tuple[str, Any]]:
-    meta = checkpoints.read_meta(step)
+    checkpoint = checkpoints.open(step)
+    meta, restore = checkpoint.meta, {"params": checkpoint.params, "training": checkpoint.training}
     for item, arrays in meta["arrays"].items():
         like = {
             name: jax.ShapeDtypeStruct(shape, jnp.dtype(dtype))
             for name, (shape, dtype) in arrays.items()
         }
-        for name, array in checkpoints.restore(step, item, like).items():
+        for name, array in restore[item](like).items():
             x = np.asarray(array)
             yield f"{item}/{name}", (str(x.dtype), x.shape, x.tobytes())
     tally = {name: value for name, value in meta["tally"].items() if name != "seconds"}

@@ -33,7 +33,7 @@ from charlm_jax.storage.run_index import list_runs, run_folders
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training.loop import train_and_evaluate
 from charlm_jax.training.reproduce import verify_run
-from charlm_jax.training.restore import init_or_transfer
+from charlm_jax.training.restore import load_init_from
 from charlm_jax.training.trainer import build_trainer
 from tests.conftest import ROOT, make_model_config, make_tiny_config
 from tests.models.test_contract import CASES
@@ -317,8 +317,8 @@ def test_an_exported_model_is_not_trained_on_in_its_folder(exported: Path) -> No
 
 def test_a_run_starts_from_an_exported_model(run: Run, exported: Path) -> None:
     config = make_tiny_config(**{"train.init_from": str(exported)})
-    started, facts = init_or_transfer(build_trainer(config, load_dataset(config)), None)
-    assert same_bits(started.params, run.params)
+    params, facts = load_init_from(build_trainer(config, load_dataset(config)), None)
+    assert same_bits(params, run.params)
     assert facts is not None and facts["checkpoint"] == STEP
 
 

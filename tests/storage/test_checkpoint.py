@@ -33,9 +33,9 @@ def _save(checkpoints: Checkpoints, step: int, loss_nats: float | None = None) -
 def test_arrays_and_json_come_back_exactly(tmp_path: Path) -> None:
     _save(Checkpoints(tmp_path), 3)
     checkpoints = Checkpoints(tmp_path)
-    assert checkpoints.read_meta(3)["tally"] == {"nats": 0.1 + 0.2}
-    for item, tree in (("params", PARAMS), ("training", TRAINING)):
-        found = checkpoints.restore(3, item, tree)
+    opened = checkpoints.open(3)
+    assert opened.step == 3 and opened.meta["tally"] == {"nats": 0.1 + 0.2}
+    for found, tree in ((opened.params(PARAMS), PARAMS), (opened.training(TRAINING), TRAINING)):
         assert jax.tree.structure(found) == jax.tree.structure(tree)
         for array, expected in zip(jax.tree.leaves(found), jax.tree.leaves(tree), strict=True):
             assert array.dtype == expected.dtype
@@ -77,7 +77,7 @@ def test_other_arrays_are_refused(tmp_path: Path, change: dict, message: str) ->
     checkpoints = Checkpoints(tmp_path)
     _save(checkpoints, 3)
     with pytest.raises(CharlmError, match=message):
-        checkpoints.restore(3, "params", PARAMS | change)
+        checkpoints.open(3).params(PARAMS | change)
 
 
 @pytest.fixture(scope="module")
@@ -121,9 +121,9 @@ def test_every_damage_of_every_file_is_noticed(written: Path, tmp_path: Path, da
         checkpoints = Checkpoints(folder)
         DAMAGES[damage](folder / "2" / file)
         with pytest.raises(DamagedCheckpoint, match="checkpoint 2 is damaged: "):
-            checkpoints.restore(2, "params", PARAMS)
-        step, damages = checkpoints.latest_valid()
-        assert step == 1 and [error.step for error in damages] == [2]
+            checkpoints.open(2)
+        latest, damages = checkpoints.latest_valid()
+        assert latest is not None and latest.step == 1 and [error.step for error in damages] == [2]
         assert str(file) in str(damages[0]) or file.name == "contents.json" or damage == "a link"
 
 
@@ -131,7 +131,7 @@ def test_a_file_that_is_nobodys_does_no_harm(written: Path, tmp_path: Path) -> N
     """A file manager leaves such things."""
     shutil.copytree(written, tmp_path / "a")
     (tmp_path / "a/2/.DS_Store").write_text("icons")
-    Checkpoints(tmp_path / "a").verify(2)
+    Checkpoints(tmp_path / "a").open(2)
 
 
 def test_a_damaged_note_does_not_cost_the_best_checkpoint(tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ try:
 except CharlmError as error:
     print(error)
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-checkpoints.verify(1)
+checkpoints.open(1)
 print(checkpoints.steps(), sorted(path.name for path in Path(sys.argv[1]).iterdir()))
 """
 

@@ -1,16 +1,20 @@
 """A run's folder: one process at a time, and nothing in it reaches outside."""
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.signals import Interrupted
 from charlm_jax.data.dataset import load_dataset
 from charlm_jax.inference.run import load_run
+from charlm_jax.storage.run_index import list_runs
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training.loop import train_and_evaluate
 from tests.conftest import make_tiny_config
+from tests.training.test_loop import StopAt, _rows
 
 
 @pytest.mark.core
@@ -44,7 +48,7 @@ def test_a_run_that_has_nothing_yet_may_become_another(tmp_path: Path) -> None:
     place, config = Workdir(tmp_path / "run"), make_tiny_config(**{"train.max_steps": 1})
     with place.held():
         place.claim(make_tiny_config(seed=5), load_dataset(config))
-        place.write_facts(started_from={"run": "elsewhere"})
+        place.write_facts({"started_from": {"run": "elsewhere"}})
     train_and_evaluate(config, place.path)
     assert load_run(place.path).config.seed == 1
     assert place.read_facts()["started_from"] is None
@@ -53,7 +57,8 @@ def test_a_run_that_has_nothing_yet_may_become_another(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["checkpoints", "evaluation", "evaluation/x.npy", "metrics.jsonl", "lock", "fault"]
+    "name",
+    ["checkpoints/1", "evaluation", "evaluation/x.npy", "metrics.jsonl", "lock", "fault"],
 )
 def test_a_link_in_a_run_is_refused(tmp_path: Path, name: str) -> None:
     outside, place = tmp_path / "outside", Workdir(tmp_path / "run")
@@ -72,6 +77,117 @@ def test_a_link_in_a_run_is_refused(tmp_path: Path, name: str) -> None:
         with pytest.raises(CharlmError, match="is a link: a run keeps its files in its own folder"):
             attempt()
     assert [path.name for path in outside.iterdir()] == ["precious"]
+
+
+# `checkpoints` may lie on another disk.
+
+LONG = {"train.evaluate_every_steps": 10}
+
+
+def _link_checkpoints(run: Path, outside: Path) -> None:
+    """Move a run's checkpoints to a folder elsewhere, which may be empty, and link them there."""
+    run.mkdir(exist_ok=True)
+    if (run / "checkpoints").exists():
+        (run / "checkpoints").rename(outside)
+    outside.mkdir(exist_ok=True)
+    (run / "checkpoints").symlink_to(outside)
+
+
+@pytest.mark.parametrize("when", ["before the start", "before a resume"])
+def test_checkpoints_may_be_a_link(tmp_path: Path, when: str) -> None:
+    """Training, resuming, pruning, sampling and --fresh work as without it."""
+    run, outside = tmp_path / "run", tmp_path / "scratch"
+    train_and_evaluate(make_tiny_config(**LONG), tmp_path / "plain")
+    if when == "before the start":
+        _link_checkpoints(run, outside)
+    with pytest.raises(Interrupted):
+        train_and_evaluate(make_tiny_config(**LONG), run, view=StopAt(14))
+    if when == "before a resume":
+        _link_checkpoints(run, outside)
+    assert train_and_evaluate(make_tiny_config(**LONG), run).step == 38
+    assert _rows(run) == _rows(tmp_path / "plain")
+    kept = [sorted(path.name for path in folder.iterdir()) for folder in _checkpoint_folders(run)]
+    assert kept[0] == kept[1] == ["30", "38"] and (run / "checkpoints").is_symlink()
+    texts = [load_run(folder).generate("a", characters=20) for folder in (run, tmp_path / "plain")]
+    assert texts[0] == texts[1] and len(texts[0]) == 20
+    assert list_runs(tmp_path)[0].state == "done"
+    train_and_evaluate(make_tiny_config(**{"train.max_steps": 1}), run, fresh=True)
+    assert not (run / "checkpoints").is_symlink() and load_run(run).checkpoint == 1
+    assert load_run(tmp_path / "run.1").checkpoint == 38
+
+
+def _checkpoint_folders(run: Path) -> list[Path]:
+    return [run / "checkpoints", run.with_name("scratch")]
+
+
+def test_a_damaged_checkpoint_on_another_disk_is_moved_into_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, outside = tmp_path / "run", tmp_path / "scratch"
+    _link_checkpoints(run, outside)
+    train_and_evaluate(make_tiny_config(), run)
+    before = {path.name: path.read_bytes() for path in (outside / "38").iterdir()}
+    os.truncate(outside / "38" / "params.npz", 100)
+    before["params.npz"] = before["params.npz"][:100]
+    rename = os.rename
+
+    def refuse_other_disk(source: Path, target: Path, **options: int) -> None:
+        if "scratch" in os.path.realpath(source) and "scratch" not in os.path.realpath(target):
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        rename(source, target, **options)
+
+    monkeypatch.setattr(os, "rename", refuse_other_disk)
+    train_and_evaluate(make_tiny_config(), run)
+    moved = run / "damaged" / "38-1"
+    assert {path.name: path.read_bytes() for path in moved.iterdir()} == before
+    assert sorted(path.name for path in outside.iterdir()) == ["19", "38"]
+
+
+def test_a_link_to_what_is_no_folder_of_checkpoints_is_refused(tmp_path: Path) -> None:
+    run, outside, config = tmp_path / "run", tmp_path / "scratch", make_tiny_config()
+    _link_checkpoints(run, outside)
+    (outside / "7").mkdir()
+    with pytest.raises(CharlmError, match="has checkpoints but no config"):
+        train_and_evaluate(config, run)
+    (outside / "7").rmdir()
+    train_and_evaluate(config, run)
+    (outside / "partial-notes").mkdir()
+    with pytest.raises(CharlmError, match=r"is a link to a folder that holds partial-notes: link"):
+        train_and_evaluate(config, run)
+    (outside / "partial-notes").rmdir()
+    outside.rename(tmp_path / "gone")
+    for attempt in (lambda: train_and_evaluate(config, run), lambda: load_run(run)):
+        with pytest.raises(CharlmError, match=r"is a link to .*scratch, which does not exist"):
+            attempt()
+    (tmp_path / "gone" / "19").rename(tmp_path / "19")
+    (tmp_path / "gone" / "19").symlink_to(tmp_path / "19")
+    (tmp_path / "gone").rename(outside)
+    for attempt in (lambda: train_and_evaluate(config, run), lambda: load_run(run)):
+        with pytest.raises(CharlmError, match=r"checkpoints/19 is a link: a run keeps its files"):
+            attempt()
+
+
+def test_what_a_killed_process_left_is_removed_under_the_lock(tmp_path: Path) -> None:
+    config, run = make_tiny_config(**{"train.max_steps": 1}), tmp_path / "run"
+    run.mkdir()
+    for name in ("lock", "config.json.01234567.partial", "vocabulary.json.partial"):
+        (run / name).write_text("{")
+    train_and_evaluate(config, run)
+    mine = {"thesis.tex.01234567.partial", "film.partial"}
+    theirs = {f"{name}.89abcdef.partial" for name in ("run.json", "config.json", "metrics.jsonl")}
+    names = {path.name for path in run.iterdir()}
+    assert names == {
+        "lock",
+        "checkpoints",
+        "config.json",
+        "vocabulary.json",
+        "run.json",
+        "metrics.jsonl",
+    }
+    for name in (*mine, *theirs):
+        (run / name).write_text("{")
+    train_and_evaluate(config, run)
+    assert {path.name for path in run.iterdir()} == names | mine
 
 
 def test_a_folder_that_is_only_called_a_run_is_left_alone(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from charlm_jax.storage.metrics_log import MetricsLog, MetricsRow
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training.loop import train_and_evaluate
 from charlm_jax.training.progress_bar import LogProgress, NullProgress
-from charlm_jax.training.trainer import build_trainer, fresh_state
+from charlm_jax.training.trainer import build_trainer
 from tests.conftest import make_tiny_config
 
 TIMING = {"seconds", "chars_per_second"}
@@ -186,8 +186,8 @@ def test_parameters_ruined_by_the_last_update_are_not_saved(tmp_path: Path) -> N
 
 def make_wild(checkpoints: Checkpoints, config: Config) -> dict:
     """The latest checkpoint one step on, with weights so large that the next loss is not finite."""
-    state = fresh_state(build_trainer(config, load_dataset(config)))
-    meta = checkpoints.read_meta(19)
+    state = build_trainer(config, load_dataset(config)).init_state()
+    meta = checkpoints.open(19).meta
     tally = meta["tally"] | {"step": 20, "epoch": [1.0, 1, 1.0]}
     params = jax.tree.map(lambda w: np.full_like(w, 1e38), state.params)
     training = (np.int32(20), state.opt_state, state.carried)

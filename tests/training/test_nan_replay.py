@@ -20,11 +20,10 @@ from charlm_jax.training.nan_replay import replay_fault, write_fault
 from charlm_jax.training.train_step import (
     TrainState,
     all_finite,
-    init_state,
     make_train_step,
     make_train_steps,
 )
-from charlm_jax.training.trainer import Trainer, build_trainer, fresh_state
+from charlm_jax.training.trainer import Trainer, build_trainer
 from tests.conftest import make_model_config, make_tiny_config
 
 T = 5
@@ -62,7 +61,7 @@ def test_a_step_that_is_not_finite_changes_nothing_nor_do_those_behind_it(
         most_steps=4,
         dropout_key=jax.random.key(0),
     )
-    state = init_state(model.init(jax.random.key(0)), optimizer)
+    state = TrainState.create(model.init(jax.random.key(0)), optimizer)
     place, losses, states = 0, [], []
     for count in cuts:
         state, dispatch = steps(state, IDS, PLAN, place, place, count)
@@ -102,7 +101,7 @@ def _spoil(params: dict) -> dict:
 
 
 def test_a_replay_names_the_array_that_went_bad_first(tmp_path: Path, trainer: Trainer) -> None:
-    place, state = Workdir(tmp_path / "run"), fresh_state(trainer)
+    place, state = Workdir(tmp_path / "run"), trainer.init_state()
     ids_N = jnp.asarray(trainer.dataset.ids_N)
     with place.held():
         place.claim(trainer.config, trainer.dataset)
@@ -127,7 +126,7 @@ def test_a_replay_names_the_array_that_went_bad_first(tmp_path: Path, trainer: T
 
 
 def test_weights_that_are_not_finite_are_named_as_such(tmp_path: Path, trainer: Trainer) -> None:
-    place, state = Workdir(tmp_path / "run"), fresh_state(trainer)
+    place, state = Workdir(tmp_path / "run"), trainer.init_state()
     kernel = jnp.asarray(state.params["output"]["kernel"]).at[1, 2].set(jnp.nan)
     params = dict(state.params) | {"output": dict(state.params["output"]) | {"kernel": kernel}}
     with place.held():
@@ -165,7 +164,7 @@ def test_weights_that_are_ruined_at_an_evaluation_are_a_fault_as_well(tmp_path: 
 
 def test_the_stages_are_those_of_the_update(trainer: Trainer) -> None:
     """What a replay looks at last is what the jitted update makes."""
-    state = fresh_state(trainer)
+    state = trainer.init_state()
     batch = trainer.batch(jnp.asarray(trainer.dataset.ids_N), 0)
     context = trainer.config.carried_context
     stages = nan_replay._stages(trainer.model, trainer.optimizer, state, batch, context=context)

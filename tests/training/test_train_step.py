@@ -15,7 +15,6 @@ from charlm_jax.training.optimizer import update_average
 from charlm_jax.training.train_step import (
     TrainState,
     checkpointed_params,
-    init_state,
     make_batch,
     make_train_step,
     make_train_steps,
@@ -45,7 +44,7 @@ def optimizer() -> optax.GradientTransformation:
 
 @pytest.fixture
 def state(model: LanguageModel, optimizer: optax.GradientTransformation) -> TrainState:
-    return init_state(model.init(jax.random.key(0)), optimizer)
+    return TrainState.create(model.init(jax.random.key(0)), optimizer)
 
 
 def _run(
@@ -111,7 +110,7 @@ def test_where_dispatches_are_cut_does_not_show(
 def test_dropout_depends_on_the_key_and_the_step(state: TrainState) -> None:
     model = build_model(dataclasses.replace(CONFIG, dropout=0.5), V)
     still = optax.sgd(0.0)
-    frozen = init_state(model.init(jax.random.key(0)), still)
+    frozen = TrainState.create(model.init(jax.random.key(0)), still)
     twice = [(0, 1), (0, 1)]  # the same batch, at steps 0 and 1
     _, first = _run(model, still, frozen, twice)
     _, again = _run(model, still, frozen, twice)
@@ -133,7 +132,7 @@ def test_rows_of_streams_read_on_as_if_they_had_never_stopped(layers: tuple[str,
     model = build_model(dataclasses.replace(CONFIG, layers=layers), V)
     params = jax.tree.map(lambda w: 3.0 * w, model.init(jax.random.key(0)))
     still = optax.sgd(0.0)
-    state = jax.tree.map(jnp.copy, init_state(params, still, model.initial_state(2, 0)))
+    state = jax.tree.map(jnp.copy, TrainState.create(params, still, model.initial_state(2, 0)))
     steps = make_train_steps(
         make_train_step(model, still),
         sequence_length=T,
@@ -157,7 +156,7 @@ def test_rows_of_streams_read_on_as_if_they_had_never_stopped(layers: tuple[str,
 
 def test_training_learns_a_text_by_heart(model: LanguageModel, state: TrainState) -> None:
     optimizer = optax.adam(3e-2)
-    start = init_state(model.init(jax.random.key(0)), optimizer)
+    start = TrainState.create(model.init(jax.random.key(0)), optimizer)
     _, losses = _run(model, optimizer, start, [(0, 4)] * 60)
     assert losses[0] > 1.5 and losses[-1] < 0.5 * losses[0]
 
@@ -165,8 +164,8 @@ def test_training_learns_a_text_by_heart(model: LanguageModel, state: TrainState
 def test_an_average_of_the_weights_follows_them(model: LanguageModel) -> None:
     optimizer, params = optax.adam(1e-2), model.init(jax.random.key(0))
     step = make_train_step(model, optimizer, average_decay=0.9)
-    state = init_state(params, optimizer, averages=True)
-    plain, average = init_state(params, optimizer), params
+    state = TrainState.create(params, optimizer, averages=True)
+    plain, average = TrainState.create(params, optimizer), params
     for number in range(4):
         batch = make_batch(
             IDS,

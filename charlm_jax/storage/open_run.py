@@ -1,0 +1,75 @@
+"""A run opened for training: locked, checked and read once."""
+
+import dataclasses
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from charlm_jax.config.schema import Config
+from charlm_jax.storage.checkpoint import Checkpoints
+from charlm_jax.storage.compatibility import check_same_run
+from charlm_jax.storage.metrics_log import MetricsLog, MetricsRow
+from charlm_jax.storage.workdir import Workdir
+
+if TYPE_CHECKING:
+    from charlm_jax.data.dataset import Dataset
+
+
+@dataclasses.dataclass
+class OpenRun:
+    """A run whose lock this process holds, and what its directory said when it was opened.
+
+    The checkpoint to resume from is not among it: whoever resumes opens it, by
+    `checkpoints.latest_valid`, and lets go of its bytes before training begins.
+
+    Attributes:
+      workdir: its paths.
+      recorded_config: its config so far; None for a run that has not started.
+      facts: the content of run.json; {} for a run that has not started.
+      checkpoints: its checkpoints.
+      metrics: its metrics.jsonl.
+    """
+
+    workdir: Workdir
+    recorded_config: Config | None
+    facts: dict[str, Any]
+    checkpoints: Checkpoints
+    metrics: MetricsLog
+
+    @functools.cached_property
+    def rows(self) -> list[MetricsRow]:
+        """The metrics as they were when they were first asked for."""
+        return self.metrics.rows()
+
+    def claim(self, config: Config, dataset: "Dataset") -> None:
+        """Record the config and the vocabulary, which make the directory this run's."""
+        self.workdir.claim(config, dataset)
+
+    def write_facts(self, **changes: Any) -> None:
+        """Change some of what run.json says."""
+        self.facts |= changes
+        self.workdir.write_facts(self.facts)
+
+
+@contextmanager
+def open_run(workdir: Workdir, config: Config, dataset: "Dataset") -> Iterator[OpenRun]:
+    """Lock a run's directory, made if necessary, and read what it says.
+
+    Args:
+      workdir: the directory.
+      config: the requested config.
+      dataset: the requested text.
+
+    Raises:
+      CharlmError: another process holds it; it is not a run's, or another run's; a file is damaged.
+    """
+    with workdir.held():
+        recorded_config = check_same_run(workdir, config, dataset)
+        yield OpenRun(
+            workdir=workdir,
+            recorded_config=recorded_config,
+            facts=workdir.read_facts() if workdir.has_started() else {},
+            checkpoints=Checkpoints(workdir.checkpoints),
+            metrics=MetricsLog(workdir.metrics_file),
+        )
