@@ -1,9 +1,9 @@
 """Checkpoints of a run: written whole or not at all, and read back only where every byte is right.
 
-Why not orbax-checkpoint: it casts arrays to the dtypes of the tree that they are restored into
-without a word, and it does not notice a flipped bit. A run that resumes bit for bit needs neither.
-These files cover one process on one host. Arrays that are sharded over many hosts, or a version 1.0
-of orbax that compares dtypes and checksums, would be reasons to weigh that again.
+Why not orbax-checkpoint: it silently casts arrays to the dtypes of the tree that they are restored
+into, and it does not notice a flipped bit. Runs here resume bit for bit, and can afford neither.
+What is written here serves one process on one host; for runs on many hosts, and when orbax reaches
+version 1.0, the question is worth asking again.
 
 A checkpoint is a folder named by its step:
 

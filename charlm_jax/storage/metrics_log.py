@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from inspect import get_annotations
 from pathlib import Path
 from typing import Any
@@ -105,17 +105,11 @@ class MetricsLog:
         whole = [first, *lines][:-1] if start == 0 else lines[:-1]
         return [self._parse(number, line) for number, line in enumerate(whole, start=-len(whole))]
 
-    def truncate_after(self, step: int, *, rows: Sequence[MetricsRow] | None = None) -> None:
-        """Drop rows past `step` and a torn last line: they will be written again.
-
-        Args:
-          step: the last step whose rows stay.
-          rows: all rows, if they have been read already.
-        """
+    def truncate_after(self, step: int) -> None:
+        """Drop rows past `step` and a torn last line: they will be written again."""
         if not self._path.exists():
             return
-        rows = self.rows() if rows is None else rows
-        kept = [json.dumps(row) + "\n" for row in rows if row["step"] <= step]
+        kept = [json.dumps(row) + "\n" for row in self.rows() if row["step"] <= step]
         try:
             atomic_write(self._path, "".join(kept).encode())
         except OSError as error:

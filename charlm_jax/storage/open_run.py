@@ -1,7 +1,6 @@
 """A run opened for training: locked, checked and read once."""
 
 import dataclasses
-import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from charlm_jax.config.schema import Config
 from charlm_jax.storage.checkpoint import Checkpoints
 from charlm_jax.storage.compatibility import check_same_run
-from charlm_jax.storage.metrics_log import MetricsLog, MetricsRow
+from charlm_jax.storage.metrics_log import MetricsLog
 from charlm_jax.storage.workdir import Workdir
 
 if TYPE_CHECKING:
@@ -18,17 +17,17 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass
 class OpenRun:
-    """A run whose lock this process holds, and what its directory said when it was opened.
+    """A run whose lock this process holds, and what its directory says.
 
-    The checkpoint to resume from is not among it: whoever resumes opens it, by
-    `checkpoints.latest_valid`, and lets go of its bytes before training begins.
+    Neither a checkpoint nor the metrics are read here: `restore_or_init` opens the one that it
+    resumes from, and nothing of that size stays in memory while the run trains.
 
     Attributes:
-      workdir: its paths.
-      recorded_config: its config so far; None for a run that has not started.
-      facts: the content of run.json; {} for a run that has not started.
-      checkpoints: its checkpoints.
-      metrics: its metrics.jsonl.
+      workdir: paths in the directory.
+      recorded_config: config of the run so far; None for one that has not started.
+      facts: content of run.json; {} for a run that has not started.
+      checkpoints: the run's checkpoints.
+      metrics: the run's metrics.jsonl.
     """
 
     workdir: Workdir
@@ -37,17 +36,12 @@ class OpenRun:
     checkpoints: Checkpoints
     metrics: MetricsLog
 
-    @functools.cached_property
-    def rows(self) -> list[MetricsRow]:
-        """The metrics as they were when they were first asked for."""
-        return self.metrics.rows()
-
     def claim(self, config: Config, dataset: "Dataset") -> None:
         """Record the config and the vocabulary, which make the directory this run's."""
         self.workdir.claim(config, dataset)
 
     def write_facts(self, **changes: Any) -> None:
-        """Change some of what run.json says."""
+        """Change values of run.json; the others stay."""
         self.facts |= changes
         self.workdir.write_facts(self.facts)
 

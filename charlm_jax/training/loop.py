@@ -75,11 +75,11 @@ def train_and_evaluate(
     view = IgnoreBrokenPipe(view or NullProgress())
     config = with_absolute_paths(config)
     trainer = build_trainer(config, load_dataset(config, progress=progress))
-    place = Workdir(workdir)
-    initial = validate_init_from(trainer, place, fresh=fresh)
-    if fresh and (moved := place.move_aside()):
-        view.note(f"moved the run at {place.path} to {moved}")
-    with open_run(place, config, trainer.dataset) as run:
+    run_dir = Workdir(workdir)
+    initial = validate_init_from(trainer, run_dir, fresh=fresh)
+    if fresh and (moved := run_dir.move_aside()):
+        view.note(f"moved the run at {run_dir.path} to {moved}")
+    with open_run(run_dir, config, trainer.dataset) as run:
         state, loop_state = _start(trainer, run, initial, view)
         was_done = _is_over(trainer, loop_state)
         if not was_done:
@@ -104,7 +104,7 @@ def _start(
     state, loop_state, started_from = restore_or_init(trainer, run, initial, view.note)
     is_over = _is_over(trainer, loop_state)
     if not is_over:
-        run.metrics.truncate_after(loop_state.step, rows=run.rows)
+        run.metrics.truncate_after(loop_state.step)
     run.claim(trainer.config, trainer.dataset)
     if is_over:
         return state, loop_state

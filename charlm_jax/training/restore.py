@@ -178,9 +178,10 @@ def _check_meta(checkpoint: Checkpoint, trainer: Trainer, run: OpenRun) -> LoopS
 
 def _refuse_to_lose_rows(trainer: Trainer, run: OpenRun) -> None:
     """A run without a checkpoint begins again; its rows do not reach beyond the first save."""
-    if not run.rows or run.recorded_config is None:
+    rows = run.metrics.rows()
+    if not rows or run.recorded_config is None:
         return
-    last = run.rows[-1]["step"]
+    last = rows[-1]["step"]
     first_save = run.recorded_config.train.evaluate_every_steps or trainer.steps_per_epoch
     if last > first_save or run.facts.get("finished"):
         raise CharlmError(

@@ -135,7 +135,7 @@ def test_an_open_run_says_what_its_folder_says(finished: Path, tmp_path: Path) -
     facts = json.loads(workdir.facts_file.read_text())
     with open_run(workdir, config, dataset) as run:
         assert run.recorded_config == config and run.facts == facts
-        assert run.rows == run.metrics.rows() and run.checkpoints.steps() == [19, 38]
+        assert run.metrics.rows() and run.checkpoints.steps() == [19, 38]
         with (
             pytest.raises(CharlmError, match="is in use by process"),
             open_run(Workdir(workdir.path), config, dataset),
@@ -152,4 +152,4 @@ def test_an_open_run_says_what_its_folder_says(finished: Path, tmp_path: Path) -
     ):
         pass
     with open_run(Workdir(tmp_path / "new"), config, dataset) as run:
-        assert (run.recorded_config, run.facts, run.rows) == (None, {}, [])
+        assert (run.recorded_config, run.facts, run.metrics.rows()) == (None, {}, [])
