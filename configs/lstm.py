@@ -5,7 +5,7 @@
 
 The baseline that other models are set beside: gru, mingru, attention, transformer and hybrid read
 the same sequences, have about as many parameters, and their own learning rate, chosen in the same
-way (experiments/variants.py has the table with three seeds).
+way (sweeps/variants trains them with three seeds).
 
 Cost: one to two minutes on a 2-core AMD EPYC with AVX2.
 

@@ -1,49 +1,36 @@
-"""Pages in Markdown: their tables, and whether one may be replaced."""
+"""Markdown tables, and intervals as their cells show them."""
 
-import os
-from collections.abc import Sequence
-from pathlib import Path
+import math
+from collections.abc import Iterable, Sequence
 
-from charlm_jax.core.errors import CharlmError
-
-
-def head(*cells: object) -> tuple[str, str]:
-    """A table's first two lines."""
-    return row(*cells), "|" + "---|" * len(cells)
+from charlm_jax.evaluation.bootstrap import Difference
 
 
-def row(*cells: object) -> str:
-    """Any further line."""
-    return f"| {' | '.join(map(str, cells))} |"
+def table(columns: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
+    """Returns a Markdown table.
 
-
-def refuse_other_page(
-    folder: Path, title: str, command: str, *, beside: Sequence[str] = ()
-) -> None:
-    """Refuse a folder whose README.md is another's, before anything is computed for it.
-
-    Args:
-      folder: where a page is to be written.
-      title: the first line of the study's pages.
-      command: that makes this page; it stands on every page, indented.
-      beside: files that are written after the page: without it, they are somebody else's.
-
-    Raises:
-      CharlmError: the folder has a page of something else, or one that another command made; or it
-        is a file.
+    >>> print(table(["model", "T"], [["lstm", 40]]))
+    | model | T |
+    |---|---|
+    | lstm | 40 |
     """
-    if folder.exists() and not folder.is_dir():
-        raise CharlmError(f"{folder} is not a folder: choose another")
-    file = folder / "README.md"
-    if not file.exists():
-        for name in beside:
-            if os.path.lexists(folder / name):
-                raise CharlmError(f"{folder / name} is not of this study: choose another folder")
-        return
-    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
-    if lines[:1] != [title]:
-        raise CharlmError(f"{file} is not of this study: choose another folder")
-    if f"    {command}" not in lines:
-        raise CharlmError(
-            f"{file} is of another command, and stays: choose another folder, or move it away"
-        )
+    lines = [_line(columns), "|" + "---|" * len(columns), *map(_line, rows)]
+    return "\n".join(lines)
+
+
+def _line(cells: Sequence[object]) -> str:
+    return f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def signed(difference: Difference) -> str:
+    """Returns a difference and its 95 % interval, both with their signs.
+
+    >>> signed(Difference(0.0112, 0.0007, 0.0218))
+    '+0.0112 [+0.0007, +0.0218]'
+    >>> signed(Difference(0.0112, -math.inf, math.inf))
+    '+0.0112'
+    """
+    mean = f"{difference.mean:+.4f}"
+    if not math.isfinite(difference.low):
+        return mean
+    return f"{mean} [{difference.low:+.4f}, {difference.high:+.4f}]"

@@ -1,10 +1,22 @@
 """What changes when the LSTM becomes self-attention, a transformer, or something between?
 
     charlm sweep --config=sweeps/variants --jobs=2
+    charlm compare runs/variants
+    charlm compare runs/variants --mode=stream
 
-Six models of about 0.8 million parameters read the same 749,568 characters, three seeds each, every
-one with the learning rate that its own config names. experiments/variants.py chooses these rates as
-well, and scores the runs under both rules.
+Six models of about 0.8 million parameters read the same 749,568 characters of The Mysterious
+Island, with three seeds each and the learning rate of the model's own config. The last tenth of the
+book is held out. Each rate is the best of the seven in sweeps/learning_rate, in runs of a third of
+the length; for the LSTM
+
+    charlm sweep --config=sweeps/learning_rate:lstm --config.train.max_steps=122
+    charlm runs runs/learning_rate-lstm
+
+Cost: one to two minutes a run on a 2-core AMD EPYC with AVX2; about 50 minutes with the choice of
+the rates.
+
+Expected: held-out loss in windows of 64, in nats per character, mean of three seeds: hybrid 1.428,
+GRU 1.476, LSTM 1.526, transformer 1.581, minGRU 1.626, one layer of attention 1.859.
 """
 
 from collections.abc import Iterator

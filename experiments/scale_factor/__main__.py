@@ -1,27 +1,29 @@
-"""What does the scale factor do to the text that a model draws?
+"""What does the scale factor do to sampled text?
 
-A trained run draws 50 samples of 500 characters at each of eleven scale factors, with the same
-noise at all of them. They are set beside as much held-out human text, and the held-out loss under
-every scale says how sure the model should have been. Several runs are measured alike, such as a run
-at its best step and at its last.
+A trained run generates 50 samples of 500 characters at each of eleven scale factors, with the same
+noise at all of them. They are compared with as much held-out human text, and the held-out loss at
+every scale shows how well the model is calibrated. Several runs are measured in the same way, such
+as a run at its best step and at its last.
 
     python -m experiments.scale_factor --workdir=runs/lstm
     python -m experiments.scale_factor --workdir=runs/lstm --workdir=runs/lstm@latest
-    python -m experiments.scale_factor --workdir=runs/lstm --config=sweeps/scale_factor:policies
+    python -m experiments.scale_factor --workdir=runs/lstm --settings=policies
+
+`--settings=policies` adds eleven settings each of top-k, top-p and min-p, at scale 1.
 
 Cost: 30 s for the textbook's LSTM, alone on a 2-core AMD EPYC with AVX2; 9 minutes of CPU time for
-the three runs of docs/scale_factor/README.md under all policies.
+the three runs of docs/studies/scale_factor/index.md under all policies.
 
-Expected, for `tutorial_heldout` at its best epoch: the held-out loss is least at scale 0.882
-[0.869, 0.895], what is drawn is as uncertain as that text at 0.896 [0.877, 0.916], and text drawn
-at scale 1 is most like it (an excess of 0.045 bits), that drawn at 0.85 or 1.2 not clearly less.
+Expected, for `tutorial_heldout` at its best epoch: the held-out loss is smallest at scale 0.882
+[0.869, 0.895], the entropy of samples equals that loss at 0.896 [0.877, 0.916], and samples at
+scale 1 are most like the text (an excess of 0.045 bits); those at 0.85 and 1.2 are not clearly less
+so.
 
-It writes README.md, results.json, samples.json and three figures into RUN/scale_factor, or, for
+It writes results.json, samples.json, tables.md and three figures into RUN/scale_factor, or, for
 several runs, into runs/scale_factor.
 """
 
 import argparse
-import json
 import shlex
 import sys
 from collections.abc import Sequence
@@ -33,7 +35,7 @@ from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.json_files import to_jsonable, write_json
 from charlm_jax.inference.run import Run, load_run
 from charlm_jax.storage.workdir import Workdir
-from experiments.markdown import refuse_other_page
+from experiments.results_folder import RESULTS, TABLES, refuse_other_results
 from experiments.scale_factor.figures import (
     PLACES,
     save_entropy_by_place,
@@ -42,59 +44,69 @@ from experiments.scale_factor.figures import (
 )
 from experiments.scale_factor.measures import (
     GRID_A,
-    Findings,
-    Human,
-    Text,
-    build_human,
+    HumanText,
+    MeasuredText,
+    RunResults,
+    build_human_text,
     choose_prompt,
     measure_run,
     name_runs,
 )
-from experiments.scale_factor.page import TITLE, page
-from experiments.scale_factor.settings import Draws, Setting, load_settings
-
-FILES = (
-    *("results.json", "samples.json"),
-    *("scale_factor.png", "reliability.png", "entropy_by_place.png"),
+from experiments.scale_factor.settings import (
+    SETTINGS,
+    SamplePlan,
+    Setting,
+    check_plan,
+    truncated,
 )
+from experiments.scale_factor.tables import TITLE, tables
+
+STUDY = "scale_factor"
+SAMPLES = "samples.json"
+FIGURES = ("scale_factor.png", "reliability.png", "entropy_by_place.png")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Draw, measure, and write the results."""
+    """Sample, measure, and write the results."""
     typed = sys.argv[1:] if arguments is None else list(arguments)
     parser = _parser()
-    options, rest = parser.parse_known_args(typed)
-    odd = [text for text in rest if not text.startswith("--config.")]
-    if odd:
-        parser.error(f"unknown argument {odd[0]}")
-    changes = [text.removeprefix("--config.") for text in rest]
-    command = shlex.join(["python", "-m experiments.scale_factor", *typed])
-    return run_program(parser.prog, lambda: study(options, changes, command))
+    options = parser.parse_args(typed)
+    command = shlex.join(["python", "-m", f"experiments.{STUDY}", *typed])
+    return run_program(parser.prog, lambda: study(options, command))
 
 
-def study(options: argparse.Namespace, changes: Sequence[str], command: str) -> None:
-    """Draw from every run that is named, measure, and write the results."""
+def study(options: argparse.Namespace, command: str) -> None:
+    """Sample from every named run, measure, and write the results."""
     runs = [_load(text) for text in options.workdir]
     if len({(run.workdir.resolve(), run.checkpoint) for run in runs}) < len(runs):
         raise CharlmError("a run is named twice: name each once")
     if options.out == "":
         raise CharlmError("--out is an empty text: name a folder")
-    draws, settings = load_settings(options.config, changes)
+    plan = SamplePlan(options.prompt, options.samples, options.characters, options.seed)
+    check_plan(plan)
+    settings = truncated(
+        SETTINGS[options.settings],
+        top_k=options.top_k,
+        top_p=options.top_p,
+        min_p=options.min_p,
+    )
     own = runs[0].workdir / "scale_factor" if len(runs) == 1 else "runs/scale_factor"
     folder = Workdir(options.out or own).path
-    refuse_other_page(folder, TITLE, command, beside=FILES)
-    draws = draws._replace(prompt=choose_prompt(runs, draws.prompt, options.split))
-    findings = measure_runs(runs, draws, settings, split=options.split)
-    report(findings, draws, folder, command)
+    files = [RESULTS, SAMPLES, TABLES, *FIGURES]
+    refuse_other_results(folder, study=STUDY, title=TITLE, command=command, files=files)
+    plan = plan._replace(prompt=choose_prompt(runs, plan.prompt, options.split))
+    results = measure_runs(runs, plan, settings, split=options.split)
+    write_results(results, plan, folder, command)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
+        prog=f"experiments.{STUDY}",
         description="What does the scale factor do?",
-        usage=argparse.SUPPRESS,  # so that a mistake is told in one line
+        usage=argparse.SUPPRESS,  # errors take one line
         allow_abbrev=False,
     )
-    add = parser.add_argument
+    add, plan = parser.add_argument, SamplePlan()
     add(
         "--workdir",
         action="append",
@@ -103,12 +115,23 @@ def _parser() -> argparse.ArgumentParser:
         help="a run, at best, latest or a step (default: best); may be given more than once",
     )
     add(
-        "--config",
-        default="sweeps/scale_factor",
-        metavar="NAME|FILE[:ARG]",
-        help="the settings (default: %(default)s); --config.FIELD=VALUE changes a field",
+        "--settings",
+        choices=tuple(SETTINGS),
+        default="scales",
+        help="eleven scales, or truncations as well (default: %(default)s)",
     )
-    add("--split", default="valid", help="the held-out part: valid or test (default: valid)")
+    add(
+        "--prompt",
+        default=plan.prompt,
+        help="text that all samples continue (default: %(default)r)",
+    )
+    add("--samples", type=int, default=plan.samples, help="per setting (default: %(default)s)")
+    add("--characters", type=int, default=plan.characters, help="per sample (default: %(default)s)")
+    add("--seed", type=int, default=plan.seed, help="root of the noise (default: %(default)s)")
+    add("--top_k", type=int, help="truncation at every scale")
+    add("--top_p", type=float, help="truncation at every scale")
+    add("--min_p", type=float, help="truncation at every scale")
+    add("--split", default="valid", help="held-out part: valid or test (default: %(default)s)")
     add("--out", metavar="DIR", help="default: RUN/scale_factor; runs/scale_factor for several")
     return parser
 
@@ -121,56 +144,57 @@ def _load(text: str) -> Run:
 
 
 def measure_runs(
-    runs: Sequence[Run], draws: Draws, settings: Sequence[Setting], *, split: str
-) -> list[Findings]:
-    """Every run; those of one text are judged by the same human text."""
-    human: dict[str, Human] = {}
-    findings = []
+    runs: Sequence[Run], plan: SamplePlan, settings: Sequence[Setting], *, split: str
+) -> list[RunResults]:
+    """Measure every run; runs of one text are compared with the same human text."""
+    human: dict[str, HumanText] = {}
+    results = []
     for name, run in zip(name_runs(runs), runs, strict=True):
-        fingerprint = json.dumps(run.dataset().fingerprint, sort_keys=True, default=str)
+        fingerprint = run.dataset().fingerprint
         if fingerprint not in human:
-            human[fingerprint] = build_human(run, draws, split)
-        findings.append(measure_run(name, run, draws, settings, human[fingerprint], split=split))
-    return findings
+            human[fingerprint] = build_human_text(run, plan, split)
+        results.append(measure_run(name, run, plan, settings, human[fingerprint], split=split))
+    return results
 
 
-def report(findings: Sequence[Findings], draws: Draws, folder: Path, command: str) -> None:
-    """Write numbers, samples, figures and the page, and print the latter."""
+def write_results(
+    results: Sequence[RunResults], plan: SamplePlan, folder: Path, command: str
+) -> None:
+    """Write results.json, the samples, the figures and tables.md, and print the tables."""
     folder.mkdir(parents=True, exist_ok=True)
-    results, texts, *pictures = (folder / name for name in FILES)
-    words = page(findings, pictures, draws=draws, command=command)
-    (folder / "README.md").write_text(words, encoding="utf-8")  # first: it says whose the rest is
-    write_json(results, as_json(findings, draws, command))
-    write_json(texts, samples(findings))
-    about = f"{draws.samples} samples of {draws.characters} characters at each setting"
-    picture, by_probability, by_place = pictures
-    save_picture(findings, picture, about=about)
-    save_reliability(findings, by_probability)
-    save_entropy_by_place(findings, by_place, about=about)
-    print(f"{words}\n{folder / 'README.md'}")
+    write_json(folder / RESULTS, to_json(results, plan, command))  # first: it marks the folder
+    write_json(folder / SAMPLES, samples_of(results))
+    about = f"{plan.samples} samples of {plan.characters} characters at each setting"
+    picture, by_probability, by_place = (folder / name for name in FIGURES)
+    save_picture(results, picture, about=about)
+    save_reliability(results, by_probability)
+    save_entropy_by_place(results, by_place, about=about)
+    text = tables(results, plan=plan, command=command)
+    (folder / TABLES).write_text(text, encoding="utf-8")
+    print(f"{text}\n{folder / TABLES}")
 
 
-def as_json(findings: Sequence[Findings], draws: Draws, command: str) -> dict[str, Any]:
-    """The numbers, in JSON's terms."""
+def to_json(results: Sequence[RunResults], plan: SamplePlan, command: str) -> dict[str, Any]:
+    """Returns the content of results.json."""
     runs = [
         {
-            "name": found.name,
-            "held_out": _without(found.held_out, "least_loss_N"),
-            "human": _text_as_json(found.human),
-            "even": to_jsonable(found.even),
-            "settings": [_text_as_json(text) for text in found.texts],
+            "name": run.name,
+            "held_out": _without(run.held_out, "least_loss_N"),
+            "human": _text_to_json(run.human),
+            "even": to_jsonable(run.even),
+            "settings": [_text_to_json(text) for text in run.texts],
         }
-        for found in findings
+        for run in results
     ]
     return {
         "command": command,
-        "draws": to_jsonable(draws),
+        "draws": to_jsonable(plan),
         "scales": GRID_A.tolist(),
         "runs": runs,
     }
 
 
-def _text_as_json(text: Text) -> dict[str, Any]:
+def _text_to_json(text: MeasuredText) -> dict[str, Any]:
     by_place = to_jsonable(text.entropy_by_place(PLACES))
     return _without(text, "samples", "entropy_ST") | {"entropy_by_place": by_place}
 
@@ -179,11 +203,10 @@ def _without(values: NamedTuple, *names: str) -> dict[str, Any]:
     return {name: to_jsonable(x) for name, x in values._asdict().items() if name not in names}
 
 
-def samples(findings: Sequence[Findings]) -> dict[str, dict[str, list[str]]]:
-    """All texts, by run and setting."""
+def samples_of(results: Sequence[RunResults]) -> dict[str, dict[str, list[str]]]:
+    """Returns all samples, by run and setting."""
     return {
-        found.name: {text.setting.name: list(text.samples) for text in found.texts}
-        for found in findings
+        run.name: {text.setting.name: list(text.samples) for text in run.texts} for run in results
     }
 
 

@@ -1,4 +1,4 @@
-"""The figures of the study of scale factors."""
+"""Figures of the study of scale factors."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,8 +10,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from charlm_jax.evaluation.bootstrap import Interval
 from charlm_jax.report.figures.base import DOTS_PER_INCH, save_figure
-from experiments.scale_factor.answer import TEXTBOOK_SCALES
-from experiments.scale_factor.measures import GRID_A, Findings, Text
+from experiments.scale_factor.measures import GRID_A, MeasuredText, RunResults
+from experiments.scale_factor.settings import TEXTBOOK_SCALES
 
 # Okabe and Ito 2008.
 _LOOKS: Mapping[str, Mapping[str, Any]] = {
@@ -21,51 +21,51 @@ _LOOKS: Mapping[str, Mapping[str, Any]] = {
     "min_p": {"color": "#cc79a7", "marker": "D"},
 }
 _BLUE, _RED, _GREEN, _GREY = "#0072b2", "#d55e00", "#009e73", "#666666"
-_NEAR = 0.1  # shares on all sides of human text, in the inset
-_LINEAR = 0.001  # below it shares are drawn on a linear axis, which has a 0
-PLACES = 25  # characters of a sample whose entropy is averaged
+_NEAR = 0.1  # half the width of the inset around human text
+_LINEAR = 0.001  # the axis of shares is linear below it, and so has a 0
+PLACES = 25  # characters averaged over for the entropy by position
 _TICKS = (0.25, 0.5, 1, 2, 4)
 _RATIOS = (0.1, 0.25, 0.5, 0.7, 1, 1.4, 2, 4, 10)
 
 
-def save_picture(findings: Sequence[Findings], path: Path, *, about: str) -> Path:
-    """Validity against diversity, and what the scale does to text and loss: a row for each run.
+def save_picture(results: Sequence[RunResults], path: Path, *, about: str) -> Path:
+    """Draw validity over diversity, and text measures and loss over the scale: a row for each run.
 
     Args:
-      findings: of the runs.
-      path: where to; its ending names the format.
-      about: samples and characters, under the title.
+      results: results of the runs.
+      path: file to write; its suffix sets the format.
+      about: number and length of the samples, shown under the title.
 
     Raises:
       CharlmError: the file cannot be written.
     """
-    figure = _figure(15.0, 4.8 * len(findings))
-    grid = figure.subplots(len(findings), 3, squeeze=False, width_ratios=(1.5, 1.0, 1.0))
-    for (left, middle, right), found in zip(grid, findings, strict=True):
+    figure = _figure(15.0, 4.8 * len(results))
+    grid = figure.subplots(len(results), 3, squeeze=False, width_ratios=(1.5, 1.0, 1.0))
+    for (left, middle, right), found in zip(grid, results, strict=True):
         _validity_by_diversity(left, found)
         _nats_by_scale(middle, found)
         _copied_by_scale(right, found)
         left.set_title(found.name, fontsize=10, loc="left", parse_math=False)
-    figure.suptitle(f"What the scale factor does to drawn text\n{about}", fontsize=11)
+    figure.suptitle(f"What the scale factor does to sampled text\n{about}", fontsize=11)
     save_figure(figure, path)
     return path
 
 
-def save_reliability(findings: Sequence[Findings], path: Path) -> Path:
-    """How often symbols that were given some probability came, beside that probability.
+def save_reliability(results: Sequence[RunResults], path: Path) -> Path:
+    """Draw reliability diagrams: how often symbols occur, over their predicted probability.
 
     Args:
-      findings: of the runs.
-      path: where to; its ending names the format.
+      results: results of the runs.
+      path: file to write; its suffix sets the format.
 
     Raises:
       CharlmError: the file cannot be written.
     """
-    figure = _figure(4.6 * len(findings) + 0.4, 7.0)
+    figure = _figure(4.6 * len(results) + 0.4, 7.0)
     grid = figure.subplots(
-        2, len(findings), squeeze=False, sharex=True, sharey="row", height_ratios=(1.6, 1.0)
+        2, len(results), squeeze=False, sharex=True, sharey="row", height_ratios=(1.6, 1.0)
     )
-    for (upper, lower), found in zip(grid.T, findings, strict=True):
+    for (upper, lower), found in zip(grid.T, results, strict=True):
         bins = [b for b in found.held_out.bins if b.observed.mean > 0]
         predicted = [b.predicted for b in bins]
         _curve(upper, predicted, [b.observed for b in bins], label="observed", color=_BLUE)
@@ -74,7 +74,7 @@ def save_reliability(findings: Sequence[Findings], path: Path) -> Path:
         ratios = [Interval(*(end / b.predicted for end in b.observed)) for b in bins]
         _curve(lower, predicted, ratios, label="observed", color=_BLUE)
         lower.axhline(1.0, color=_GREY, linestyle=":")
-        lower.set(xlabel="probability given at scale 1", yscale="log")
+        lower.set(xlabel="predicted probability at scale 1", yscale="log")
         lower.yaxis.set_major_locator(FixedLocator(_RATIOS))
         lower.yaxis.set_minor_locator(NullLocator())
         lower.yaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
@@ -82,53 +82,53 @@ def save_reliability(findings: Sequence[Findings], path: Path) -> Path:
         upper.set_title(title, fontsize=9.5, parse_math=False)
         _tidy(upper)
         _tidy(lower)
-    grid[0, 0].set_ylabel("share of symbols that came")
-    grid[1, 0].set_ylabel("that share over what was given")
+    grid[0, 0].set_ylabel("share of symbols that occurred")
+    grid[1, 0].set_ylabel("that share over the prediction")
     grid[0, 0].legend(frameon=False, fontsize=9)
     save_figure(figure, path)
     return path
 
 
-def save_entropy_by_place(findings: Sequence[Findings], path: Path, *, about: str) -> Path:
-    """Entropy of what is drawn, by characters drawn before, beside human text: whether text drifts.
+def save_entropy_by_place(results: Sequence[RunResults], path: Path, *, about: str) -> Path:
+    """Draw the entropy of the samples by position, next to human text; it shows drift.
 
     Args:
-      findings: of the runs.
-      path: where to; its ending names the format.
-      about: samples and characters, under the title.
+      results: results of the runs.
+      path: file to write; its suffix sets the format.
+      about: number and length of the samples, shown under the title.
 
     Raises:
       CharlmError: the file cannot be written.
     """
-    figure = _figure(4.6 * len(findings) + 2.2, 4.4)
-    grid = figure.subplots(1, len(findings), squeeze=False, sharey=True)
-    for axes, found in zip(grid.flat, findings, strict=True):
+    figure = _figure(4.6 * len(results) + 2.2, 4.4)
+    grid = figure.subplots(1, len(results), squeeze=False, sharey=True)
+    for axes, found in zip(grid.flat, results, strict=True):
         texts = [text for text in found.of("scale") if text.setting.scale in TEXTBOOK_SCALES]
         looks = ((_RED, "--"), (_BLUE, "-"), (_GREEN, "-."))
         for text, (color, style) in zip(texts, looks, strict=False):
             _by_place(axes, text, f"scale {text.setting.scale:g}", color=color, style=style)
         _by_place(axes, found.human, "held-out text, scale 1", color=_GREY, style=":")
-        axes.set_xlabel(f"characters before, in steps of {PLACES}")
+        axes.set_xlabel(f"position in the sample, averaged over {PLACES}")
         axes.set_title(found.name, fontsize=9.5, parse_math=False)
         _tidy(axes)
     grid[0, 0].set_ylabel("entropy, nats per character")
     handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center", frameon=False, fontsize=9)
-    figure.suptitle(f"Entropy of what is drawn, by place in the sample\n{about}", fontsize=10.5)
+    figure.suptitle(f"Entropy of the samples, by position\n{about}", fontsize=10.5)
     save_figure(figure, path)
     return path
 
 
-def _by_place(axes: Axes, text: Text, label: str, *, color: str, style: str) -> None:
+def _by_place(axes: Axes, text: MeasuredText, label: str, *, color: str, style: str) -> None:
     found = text.entropy_by_place(PLACES)
     places = [PLACES * (step + 0.5) for step in range(len(found))]
     _curve(axes, places, found, label=label, color=color, marker="", linestyle=style)
 
 
-def _validity_by_diversity(axes: Axes, found: Findings) -> None:
+def _validity_by_diversity(axes: Axes, found: RunResults) -> None:
     _curves_to_human(axes, found)
-    axes.set_xlabel("diversity: distinct 6-grams, share")
-    axes.set_ylabel("validity: words that the training text has, share")
+    axes.set_xlabel("diversity: share of distinct 6-grams")
+    axes.set_ylabel("validity: share of words in the training text")
     axes.legend(frameon=False, fontsize=9, loc="lower left")
     _tidy(axes)
     human = found.human.judgement
@@ -143,8 +143,8 @@ def _validity_by_diversity(axes: Axes, found: Findings) -> None:
     axes.indicate_inset_zoom(near, edgecolor=_GREY)
 
 
-def _curves_to_human(axes: Axes, found: Findings) -> None:
-    """A curve for what is varied, with the textbook's scales, and human text as a star."""
+def _curves_to_human(axes: Axes, found: RunResults) -> None:
+    """Draw a curve per varied field, with the textbook's scales, and human text as a star."""
     for varied in dict.fromkeys(text.setting.varied for text in found.texts):
         texts = [text for text in found.of(varied) if text.judgement.word_validity is not None]
         xs = [text.judgement.distinct_6grams.mean for text in texts]
@@ -159,11 +159,11 @@ def _curves_to_human(axes: Axes, found: Findings) -> None:
         axes.plot(*star, "*", color="black", markersize=15, label="held-out human text", zorder=6)
 
 
-def _mark_scale(axes: Axes, scale: float, place: tuple[float, float]) -> None:
-    axes.plot(*place, "o", color=_BLUE, markersize=10, markeredgecolor="white", zorder=5)
+def _mark_scale(axes: Axes, scale: float, point: tuple[float, float]) -> None:
+    axes.plot(*point, "o", color=_BLUE, markersize=10, markeredgecolor="white", zorder=5)
     axes.annotate(
         f"{scale:g}",
-        place,
+        point,
         xytext=(-8, -9),
         textcoords="offset points",
         horizontalalignment="right",
@@ -174,12 +174,12 @@ def _mark_scale(axes: Axes, scale: float, place: tuple[float, float]) -> None:
     )
 
 
-def _valid(text: Text) -> Interval:
+def _valid(text: MeasuredText) -> Interval:
     assert text.judgement.word_validity is not None
     return text.judgement.word_validity
 
 
-def _nats_by_scale(axes: Axes, found: Findings) -> None:
+def _nats_by_scale(axes: Axes, found: RunResults) -> None:
     texts = _on_axis(found)
     scales = [text.setting.scale for text in texts]
     _curve(axes, scales, [text.surprisal for text in texts], label="surprisal", color=_RED)
@@ -187,11 +187,14 @@ def _nats_by_scale(axes: Axes, found: Findings) -> None:
     axes.plot(GRID_A, found.held_out.loss_A, color=_GREEN, label="held-out loss", linewidth=1.8)
     best = found.held_out
     axes.plot(
-        *(best.calibrated.mean, best.least_loss.mean, "*"),
+        best.calibrated.mean,
+        best.least_loss.mean,
+        marker="*",
+        linestyle="none",
         color=_GREEN,
         markersize=13,
         zorder=6,
-        label="least held-out loss",
+        label="smallest held-out loss",
     )
     axes.axhline(best.least_loss.mean, color=_GREEN, linestyle=":", linewidth=1.0)
     axes.set_ylim(0, min(axes.get_ylim()[1], 3 * best.loss.mean))
@@ -200,7 +203,7 @@ def _nats_by_scale(axes: Axes, found: Findings) -> None:
     _over_scale(axes)
 
 
-def _copied_by_scale(axes: Axes, found: Findings) -> None:
+def _copied_by_scale(axes: Axes, found: RunResults) -> None:
     texts = _on_axis(found)
     scales = [text.setting.scale for text in texts]
     copied = [text.judgement.copied for text in texts]
@@ -215,13 +218,13 @@ def _copied_by_scale(axes: Axes, found: Findings) -> None:
     )
     axes.set_yscale("symlog", linthresh=_LINEAR)
     axes.set_ylim(0, 1)
-    axes.set_ylabel(f"share (logarithmic from {_LINEAR:g} on)")
+    axes.set_ylabel(f"share (logarithmic above {_LINEAR:g})")
     axes.legend(frameon=False, fontsize=9, loc="upper left")
     _over_scale(axes)
 
 
-def _on_axis(found: Findings) -> list[Text]:
-    """Scales that a logarithmic axis has."""
+def _on_axis(found: RunResults) -> list[MeasuredText]:
+    """Returns the settings whose scale has a place on a logarithmic axis."""
     return [text for text in found.of("scale") if 0 < text.setting.scale < float("inf")]
 
 
@@ -250,7 +253,9 @@ def _curve(
     axes.fill_between(xs, lows, highs, color=color, alpha=0.16, linewidth=0)
     means = [p.mean for p in points]
     axes.plot(
-        *(xs, means, linestyle),
+        xs,
+        means,
+        linestyle=linestyle,
         marker=marker,
         color=color,
         label=label,

@@ -1,4 +1,4 @@
-"""What a run's text is like under every setting, and how sure the run is of held-out text.
+"""Measurements of a run: its sampled text under every setting, and its calibration.
 
 Letters of this module: N held-out characters, S samples, T characters of each, A scale factors,
 B rows of a batch.
@@ -34,24 +34,23 @@ from charlm_jax.inference.run import Run
 from charlm_jax.sampling.categorical import sample_keys
 from charlm_jax.sampling.decoding import SampleBatch, make_decoder
 from charlm_jax.sampling.policies import Policy, build_policy
-from experiments.scale_factor.settings import AS_IT_IS, Draws, Setting
+from experiments.scale_factor.settings import UNCHANGED, SamplePlan, Setting
 
-# From 1/5 to 5, with 1 in the middle.
-GRID_A = scale_grid(0.2, 5.0, 61)
+GRID_A = scale_grid(0.2, 5.0, 61)  # 1 is in the middle
 
-_PROMPT = 40  # characters of held-out text, where the wanted prompt does not do
+_PROMPT = 40  # characters of held-out text that replace a prompt which cannot be used
 
 
-class Text(NamedTuple):
-    """What was drawn under one setting, or human text as if it had been, at scale 1.
+class MeasuredText(NamedTuple):
+    """Samples of one setting with their measurements, or human text measured in the same way.
 
     Attributes:
-      setting: of the policy.
-      samples: the texts, without the prompt.
-      judgement: measures of text.
-      surprisal: nats per character, of the model at scale 1 at the text.
-      entropy: nats per character, of what each was drawn from.
-      entropy_ST: nats, of what every character was drawn from.
+      setting: sampling setting; scale 1 without truncation for human text.
+      samples: texts without the prompt.
+      judgement: text quality.
+      surprisal: surprisal of the text under the model at scale 1, in nats per character.
+      entropy: entropy of the distributions sampled from, in nats per character.
+      entropy_ST: entropy of the distribution that each character was sampled from, in nats.
     """
 
     setting: Setting
@@ -61,24 +60,30 @@ class Text(NamedTuple):
     entropy: Interval
     entropy_ST: np.ndarray
 
+    @property
+    def excess(self) -> Interval:
+        """Excess divergence from human text over the divergence within either, in bits."""
+        assert self.judgement.excess_bits is not None  # a study has 4 samples or more
+        return self.judgement.excess_bits
+
     def entropy_by_place(self, step: int) -> list[Interval]:
-        """Entropy, nats per character, of the first so many places, the next, ..."""
+        """Entropy in nats per character, averaged over successive spans of `step` characters."""
         starts = range(0, self.entropy_ST.shape[1], step)
         return [_over_samples(self.entropy_ST[:, start : start + step]) for start in starts]
 
 
 class HeldOut(NamedTuple):
-    """How sure a run is of held-out text.
+    """Predictions of a run on held-out text.
 
     Attributes:
-      characters: of it.
-      loss: nats per character at scale 1.
-      least_loss: nats per character at the calibrated scale.
-      calibrated: the scale at which the loss is least.
-      loss_A: at the scales of `GRID_A`.
-      entropy_A: of what would be drawn in the place of this text, at these scales.
-      bins: of the reliability diagram.
-      least_loss_N: nats, at the calibrated scale.
+      characters: number of scored characters.
+      loss: loss at scale 1, in nats per character.
+      least_loss: loss at the calibrated scale, in nats per character.
+      calibrated: scale with the smallest loss.
+      loss_A: mean loss at each scale of `GRID_A`.
+      entropy_A: mean entropy of the predictions at each scale of `GRID_A`.
+      bins: bins of the reliability diagram.
+      least_loss_N: per-character losses at the calibrated scale, in nats.
     """
 
     characters: int
@@ -91,46 +96,52 @@ class HeldOut(NamedTuple):
     least_loss_N: np.ndarray
 
     def loss_at(self, scale: float) -> float:
-        """The loss at a scale of the grid's range, in nats per character."""
+        """Returns the loss at a scale within the grid, in nats per character."""
         return float(loss_between(scale, GRID_A, self.loss_A, self.entropy_A))
 
 
-class Findings(NamedTuple):
-    """All of a run.
+class RunResults(NamedTuple):
+    """All measurements of one run.
 
     Attributes:
-      name: of the run and its checkpoint.
-      held_out: how sure the run is of it.
-      human: held-out text, measured as if it had been drawn.
-      texts: what was drawn, by setting.
-      even: the scale at which what is drawn has as much entropy as the human text; None if that
+      name: name of the run and its checkpoint.
+      held_out: predictions on held-out text.
+      human: held-out text, measured like the samples.
+      texts: samples of each setting.
+      even: scale at which the entropy of the samples equals the smallest held-out loss; None if it
         lies outside the settings.
     """
 
     name: str
     held_out: HeldOut
-    human: Text
-    texts: Sequence[Text]
+    human: MeasuredText
+    texts: Sequence[MeasuredText]
     even: Interval | None
 
-    def of(self, varied: str) -> list[Text]:
-        """What was drawn where this was varied, the smallest value first."""
-        found = [text for text in self.texts if text.setting.varied == varied]
-        return sorted(found, key=lambda text: text.setting.value)
+    def of(self, varied: str) -> list[MeasuredText]:
+        """Returns the settings that vary this field, in ascending order."""
+        texts = [text for text in self.texts if text.setting.varied == varied]
+        return sorted(texts, key=lambda text: text.setting.value)
+
+    def nearest(self, varied: str) -> MeasuredText:
+        """Returns the one of these settings with the smallest excess."""
+        return min(self.of(varied), key=lambda text: text.excess.mean)
 
 
 def choose_prompt(runs: Sequence[Run], wanted: str, split: str) -> str:
-    """The wanted prompt, or the first characters of held-out text where that does not do.
+    """Returns the wanted prompt, or the start of held-out text if it cannot be used.
+
+    A prompt can be used if it is not empty and every run's vocabulary has its characters.
 
     Raises:
-      CharlmError: a run has no such part, or cannot carry its state; or it does not know the
-        characters of the prompt.
+      CharlmError: a run has no such part, cannot carry its state, or lacks characters of the
+        held-out text.
     """
     for run in runs:
         if run.model.max_length is not None:
             raise CharlmError(
-                f"{run.workdir} has learned positions: it cannot carry its state on, and this "
-                f"study draws and scores so"
+                f"{run.workdir} has learned positions: it cannot carry its state through a text, "
+                f"as this study does"
             )
     known = set.intersection(*(set(run.vocabulary.symbols) for run in runs))
     if wanted and set(wanted) <= known:
@@ -144,7 +155,7 @@ def choose_prompt(runs: Sequence[Run], wanted: str, split: str) -> str:
 
 
 def name_runs(runs: Sequence[Run]) -> list[str]:
-    """By folder and checkpoint; by the whole path where two folders have one name."""
+    """Returns names of folder and checkpoint, with the whole path if two folders share a name."""
     folders = {run.workdir.resolve() for run in runs}
     names = [folder.name for folder in folders]
     return [
@@ -154,82 +165,82 @@ def name_runs(runs: Sequence[Run]) -> list[str]:
     ]
 
 
-class Human(NamedTuple):
-    """Held-out text for drawn text to be set beside.
+class HumanText(NamedTuple):
+    """Held-out text that samples are compared with.
 
     Attributes:
-      judge: of as much text as is drawn under a setting.
-      before: what stands before each of `judge.others`, as many characters as the prompt has.
+      judge: evaluator for as much text as is sampled under one setting.
+      before: characters before each of `judge.others`, as many as the prompt has.
     """
 
     judge: TextQualityEvaluator
     before: Sequence[str]
 
 
-def build_human(run: Run, draws: Draws, split: str) -> Human:
-    """Cut held-out text into samples, half of them to judge by and half to be judged.
+def build_human_text(run: Run, plan: SamplePlan, split: str) -> HumanText:
+    """Cut held-out text into pieces; half are the reference, half are measured like samples.
 
-    Which is which is drawn by chance. Were it every other one, each would have a neighbour on the
-    other side, and two halves of the book would be more alike than two draws from it.
+    The halves are chosen at random. Alternating pieces would all have a neighbour in the other
+    half, and the halves would be more alike than two random pieces of the book.
 
     Raises:
-      CharlmError: not so much is held out.
+      CharlmError: too little text is held out.
     """
-    dataset, before = run.dataset(), len(draws.prompt)
+    dataset, before = run.dataset(), len(plan.prompt)
     text = dataset.corpus.text
     human = human_samples(
         text,
         dataset.part(split),
-        samples=2 * draws.samples,
-        characters=before + draws.characters,
+        samples=2 * plan.samples,
+        characters=before + plan.characters,
     )
     order = np.random.default_rng(0).permutation(len(human))
-    human = [human[place] for place in order]
+    human = [human[index] for index in order]
     judge = build_text_quality_evaluator(
         text, dataset.part("train"), [sample[before:] for sample in human]
     )
-    return Human(judge, [sample[:before] for sample in human[1::2]])
+    return HumanText(judge, [sample[:before] for sample in human[1::2]])
 
 
 def measure_run(
     name: str,
     run: Run,
-    draws: Draws,
+    plan: SamplePlan,
     settings: Sequence[Setting],
-    human: Human,
+    human: HumanText,
     *,
     split: str,
-) -> Findings:
-    """Draw under every setting, and judge what was drawn.
+) -> RunResults:
+    """Sample under every setting, and measure the samples.
 
     Args:
-      name: of the run, see `name_runs`.
-      run: that draws, its state carried.
-      draws: how much.
-      settings: to draw under.
-      human: text of the same amount; see `build_human`.
-      split: the held-out part.
+      name: name of the run, see `name_runs`.
+      run: run to sample from, decoding with carried state.
+      plan: prompt, number and length of the samples.
+      settings: sampling settings to evaluate.
+      human: human text of the same amount; see `build_human_text`.
+      split: held-out part.
 
     Raises:
-      CharlmError: bad numbers, nothing held out.
+      CharlmError: a sampling setting out of range, or nothing held out.
     """
     held_out = measure_held_out(run, split)
     by_varied: dict[str, list[Setting]] = {}
     for setting in settings:
         by_varied.setdefault(setting.varied, []).append(setting)
-    prompt_N = run.vocabulary.encode(draws.prompt)
+    prompt_N = run.vocabulary.encode(plan.prompt)
     texts = [
         text
         for alike in by_varied.values()
-        for text in _draw(run, prompt_N, draws, alike, human.judge)
+        for text in _sample(run, prompt_N, plan, alike, human.judge)
     ]
     scales = [text for text in texts if text.setting.varied == "scale"]
     even = _even_scale(scales, held_out)
-    return Findings(name, held_out, _read_human(run, human), texts, even)
+    return RunResults(name, held_out, _read_human(run, human), texts, even)
 
 
 def measure_held_out(run: Run, split: str) -> HeldOut:
-    """One pass over held-out text, the state carried through it."""
+    """Score held-out text once, with the state carried through it."""
     dataset = run.dataset()
     part = dataset.part(split)
     score = build_scorer(
@@ -256,15 +267,15 @@ def measure_held_out(run: Run, split: str) -> HeldOut:
     )
 
 
-def _draw(
+def _sample(
     run: Run,
     prompt_N: np.ndarray,
-    draws: Draws,
+    plan: SamplePlan,
     settings: Sequence[Setting],
     judge: TextQualityEvaluator,
-) -> list[Text]:
-    """Draw under settings that vary the same, all at once."""
-    samples = draws.samples
+) -> list[MeasuredText]:
+    """Sample under settings that vary the same field, in one batch."""
+    samples = plan.samples
     each = [setting for setting in settings for _ in range(samples)]
     policy = build_policy(
         scale=[setting.scale for setting in each],
@@ -272,7 +283,7 @@ def _draw(
         top_p=[setting.top_p for setting in each],
         min_p=[setting.min_p for setting in each],
     )
-    ids_BT, scores = _draw_rows(run, prompt_N, draws, policy)
+    ids_BT, scores = _sample_rows(run, prompt_N, plan, policy)
     texts = []
     for number, setting in enumerate(settings):
         own = slice(number * samples, (number + 1) * samples)
@@ -282,8 +293,8 @@ def _draw(
     return texts
 
 
-def _read_human(run: Run, human: Human) -> Text:
-    """What the run makes of human text, each sample read from what stands before it on."""
+def _read_human(run: Run, human: HumanText) -> MeasuredText:
+    """Measure human text, each piece read after the characters before it."""
     samples = human.judge.others
     before_BN, ids_BT = (
         np.stack([run.vocabulary.encode(text) for text in texts])
@@ -292,38 +303,38 @@ def _read_human(run: Run, human: Human) -> Text:
     policy = build_policy(scale=[1.0] * len(samples))
     score = make_sample_scorer(run.model, context=run.config.data.sequence_length)
     scores = score(run.params, before_BN, ids_BT, policy)
-    return _measured(AS_IT_IS, samples, human.judge.human, scores)
+    return _measured(UNCHANGED, samples, human.judge.human, scores)
 
 
 def _measured(
     setting: Setting, samples: Sequence[str], judgement: TextQuality, scores: SampleSurprisal
-) -> Text:
+) -> MeasuredText:
     surprisal, entropy = (_over_samples(x_ST) for x_ST in scores)
-    return Text(setting, samples, judgement, surprisal, entropy, scores.entropy_BT)
+    return MeasuredText(setting, samples, judgement, surprisal, entropy, scores.entropy_BT)
 
 
 def _over_samples(x_ST: np.ndarray) -> Interval:
     return mean_interval([x_ST.mean(axis=1, dtype=np.float64)], block=1)
 
 
-def _draw_rows(
-    run: Run, prompt_N: np.ndarray, draws: Draws, policy: Policy
+def _sample_rows(
+    run: Run, prompt_N: np.ndarray, plan: SamplePlan, policy: Policy
 ) -> tuple[np.ndarray, SampleSurprisal]:
-    """ids_BT, the same noise under every setting, and what the model makes of them."""
+    """Returns ids_BT, sampled with the same noise under every setting, and their surprisal."""
     context = run.config.data.sequence_length
-    settings = len(policy.scale_B) // draws.samples
-    keys_B = jnp.tile(sample_keys(draws.seed, draws.samples), settings)
+    settings = len(policy.scale_B) // plan.samples
+    keys_B = jnp.tile(sample_keys(plan.seed, plan.samples), settings)
     decode = make_decoder(run.model, mode="carried", context=context)
-    pieces = decode(run.params, prompt_N, SampleBatch(keys_B, policy), draws.characters)
+    pieces = decode(run.params, prompt_N, SampleBatch(keys_B, policy), plan.characters)
     ids_BT = np.concatenate(list(pieces), axis=1)
     score = make_sample_scorer(run.model, context=context)
     return ids_BT, score(run.params, prompt_N, ids_BT, policy)
 
 
-def _even_scale(texts: Sequence[Text], held_out: HeldOut) -> Interval | None:
-    """The scale at which drawn text has the entropy of the human text, from both's spread.
+def _even_scale(texts: Sequence[MeasuredText], held_out: HeldOut) -> Interval | None:
+    """Scale at which the samples' entropy equals the smallest held-out loss.
 
-    Of the human text's entropy the best that the run can say is its least held-out loss.
+    That loss is the run's best estimate of the entropy of human text.
     """
     ordered = sorted(texts, key=lambda text: text.setting.scale)
     scales_A = np.array([text.setting.scale for text in ordered])

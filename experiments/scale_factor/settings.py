@@ -1,103 +1,108 @@
-"""What is drawn, and under which settings: a sweep's file, read."""
+"""Sampling settings that the study compares, and the size of its samples."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from charlm_jax.config.loading import load_fields, split_override, sweep_points
 from charlm_jax.core.errors import CharlmError, require_within
 from charlm_jax.sampling.categorical import temperature
 
-POLICY = ("scale", "top_k", "top_p", "min_p")
+TRUNCATIONS = ("top_k", "top_p", "min_p")
+TEXTBOOK_SCALES = (0.5, 1.0, 2.0)
 
 
 class Setting(NamedTuple):
-    """How text is drawn.
+    """One way to sample text.
 
     Attributes:
-      varied: the one of the others that this setting stands for.
-      scale: the scale factor, 1 / temperature.
-      top_k: as in `charlm_jax.sampling.policies`.
-      top_p: as in `charlm_jax.sampling.policies`.
-      min_p: as in `charlm_jax.sampling.policies`.
+      varied: field that distinguishes this setting from others of its kind.
+      scale: scale factor, 1 / temperature.
+      top_k: number of most probable symbols kept; 0 keeps all.
+      top_p: probability mass kept, in (0, 1].
+      min_p: smallest probability kept, relative to the largest.
     """
 
     varied: str
-    scale: float
-    top_k: int
-    top_p: float
-    min_p: float
+    scale: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
 
     @property
     def value(self) -> float:
-        """Of what is varied."""
+        """Value of the varied field."""
         return float(getattr(self, self.varied))
 
     @property
     def name(self) -> str:
-        """In words: what is varied, and what else is not as it is."""
+        """The varied field with its value, and all others that are not the default."""
         own = f"{self.varied} {self.value:g}"
         if self.varied == "scale":
             own += f" (temperature {temperature(self.scale):.3g})"
         rest = [
             f"{name} {getattr(self, name):g}"
-            for name in POLICY
-            if name != self.varied and getattr(self, name) != getattr(AS_IT_IS, name)
+            for name in ("scale", *TRUNCATIONS)
+            if name != self.varied and getattr(self, name) != getattr(UNCHANGED, name)
         ]
         return ", ".join([own, *rest])
 
 
-AS_IT_IS = Setting("scale", scale=1.0, top_k=0, top_p=1.0, min_p=0.0)
+UNCHANGED = Setting("scale")
 """The model's own distribution."""
 
+# A truncation acts before the scale, which is 1 where it is not varied.
+_SCALES = [
+    Setting("scale", scale=scale)
+    for scale in (0.25, 0.35, 0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0, 3.0, 5.0)
+]
+_TOP_K = [Setting("top_k", top_k=k) for k in (1, 2, 3, 4, 5, 7, 10, 15, 20, 30, 50)]
+_TOP_P = [
+    Setting("top_p", top_p=p) for p in (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.995)
+]
+_MIN_P = [
+    Setting("min_p", min_p=p)
+    for p in (0.7, 0.5, 0.3, 0.2, 0.15, 0.1, 0.07, 0.05, 0.03, 0.01, 0.003)
+]
+SETTINGS = {"scales": _SCALES, "policies": [*_SCALES, *_TOP_K, *_TOP_P, *_MIN_P]}
 
-class Draws(NamedTuple):
-    """What is common to all settings.
+
+class SamplePlan(NamedTuple):
+    """Prompt, number, length and seed of the samples, the same under all settings.
 
     Attributes:
-      prompt: what every sample goes on from.
-      samples: under each setting.
-      characters: drawn in each sample.
-      seed: root of the noise.
+      prompt: text that every sample continues.
+      samples: number of samples under each setting.
+      characters: length of a sample.
+      seed: root of the sampling noise, which is the same under all settings.
     """
 
-    prompt: str
-    samples: int
-    characters: int
-    seed: int
+    prompt: str = "The island"
+    samples: int = 50
+    characters: int = 500
+    seed: int = 0
 
 
-def load_settings(spec: str, overrides: Sequence[str] = ()) -> tuple[Draws, list[Setting]]:
-    """Read a sweep of settings.
-
-    Args:
-      spec: `sweeps/scale_factor`, or a file like it.
-      overrides: texts such as `samples=10`.
+def check_plan(plan: SamplePlan) -> None:
+    """Refuse numbers out of range.
 
     Raises:
-      CharlmError: no such file, a field that is missing, unknown or out of range, a point that
-        varies something else than one of `POLICY`, an override of what the points vary.
+      CharlmError: fewer than 4 samples, no characters, or a seed outside [0, 2**32).
     """
-    fields = load_fields(spec, overrides)
-    wanted = {*Draws._fields, *POLICY}
-    if set(fields) != wanted:
-        odd = ", ".join(sorted(set(fields) ^ wanted))
-        raise CharlmError(f"{spec} is no sweep of drawing: missing or not known in it: {odd}")
-    draws = Draws(**{name: fields.pop(name) for name in Draws._fields})
-    require_within("seed", draws.seed, 0, 2**32 - 1)
-    require_within("samples", draws.samples, 4, 2**31 - 1)  # halves of which are compared
-    settings = []
-    points = sweep_points(spec)
-    of_points = {name for point in points for name in point}
-    for name, _ in map(split_override, overrides):
-        if name in of_points:
-            raise CharlmError(f"{spec} varies config.{name}: leave it out")
-    for number, point in enumerate(points, start=1):
-        if len(point) != 1 or not set(point) <= set(POLICY):
-            raise CharlmError(
-                f"point {number} of {spec} is {dict(point)!r}: it must vary one of "
-                f"{', '.join(POLICY)}"
-            )
-        (varied,) = point
-        policy = load_fields(spec, overrides, point=point)
-        settings.append(Setting(varied, *(policy[name] for name in POLICY)))
-    return draws, settings
+    require_within("samples", plan.samples, 4, 2**31 - 1)  # halves of which are compared
+    require_within("characters", plan.characters, 1, 2**31 - 1)
+    require_within("seed", plan.seed, 0, 2**32 - 1)
+
+
+def truncated(settings: list[Setting], **truncation: Any) -> list[Setting]:
+    """Returns the settings with top_k, top_p or min_p set in all of them.
+
+    Args:
+      settings: settings to change.
+      **truncation: values by field; None leaves the field as it is.
+
+    Raises:
+      CharlmError: the settings vary one of these fields.
+    """
+    values = {name: value for name, value in truncation.items() if value is not None}
+    for setting in settings:
+        if setting.varied in values:
+            raise CharlmError(f"--{setting.varied} is varied by these settings: leave it out")
+    return [setting._replace(**values) for setting in settings]

@@ -1,28 +1,30 @@
 """How long should training sequences be?
 
-Models learn The Mysterious Island at lengths T from 5 to 640 characters, with the state reset
-before every sequence or carried from batch to batch. A batch has 2,560 characters at every length,
-so that all make equally many updates over equally many characters; a second budget gives all
-equally many seconds. Text is cut 80/10/10: on the second part learning rates are chosen among
-three, for each model, length and way with the state, in one seed, and then the best lengths; every
-figure is of the third. Losses of unlike lengths are compared on the same characters, by the same
-rules.
+Models learn The Mysterious Island at sequence lengths T from 5 to 640 characters, with the state
+reset before every sequence or carried from batch to batch. A batch has 2,560 characters at every
+length, so that all runs make the same number of updates on the same number of characters; a second
+budget gives all lengths the same training time. The text is split 80/10/10. The second part chooses
+the learning rate, among three and with one seed, for each model, length and state, and then the
+best lengths; all figures are of the third part. Losses at different lengths are compared on the
+same characters under the same evaluation protocols.
 
     python -m experiments.sequence_length --preset=minutes --jobs=2
     python -m experiments.sequence_length --preset=book --jobs=2
     python -m experiments.sequence_length --preset=full --jobs=2
 
 Cost: `minutes` 9 min 37 s alone on a 2-core AMD EPYC with AVX2; `book` 242 minutes of CPU time on
-the same, which other work shared.
+the same machine, shared with other work.
 
-Expected: `minutes` chooses T = 10, with 1.841 nats per character where the state is reset and 1.782
-where it is carried, and shows none of 40, 160 and 640 to be worse; `book` as in
-docs/sequence_length/README.md: for an LSTM whose state is reset T = 320 is chosen, with 1.587 nats
-per character; 80 and more are not shown to be worse, 40 pays 0.011 more and 5 pays 0.090 more.
+Expected: `minutes` chooses T = 10, with 1.841 nats per character with reset state and 1.782 with
+carried state, and none of 40, 160 and 640 is significantly worse. `book` is published in
+docs/studies/sequence_length/index.md: for an LSTM with reset state T = 320 is chosen, with 1.587
+nats per character; 80 and more are not significantly worse, 40 has a loss 0.011 higher and 5 one
+0.090 higher.
 
-It writes README.md, results.json and figures into runs/sequence_length-PRESET. What is finished
-there is not done again: the same command goes on where it was stopped. Speeds are measured once, at
-the beginning, when nothing else should run.
+The command writes results.json, tables.md and figures into runs/sequence_length-PRESET;
+`--tables_only` writes tables.md again from results.json. Finished runs are reused, so the same
+command resumes an interrupted study. Speeds are measured once, at the beginning, when nothing else
+should run.
 """
 
 import argparse
@@ -37,21 +39,28 @@ import jax
 from charlm_jax.analysis.effective_context import effective_context
 from charlm_jax.cli.exit_status import run_program
 from charlm_jax.comparison.compare import find_baselines
-from charlm_jax.core.json_files import to_jsonable, write_json
+from charlm_jax.core.json_files import write_json
 from charlm_jax.storage.workdir import Workdir
-from experiments.markdown import refuse_other_page
-from experiments.sequence_length.figures import save_effective_context, save_figures
+from experiments.results_folder import RESULTS, TABLES, refuse_other_results
+from experiments.sequence_length.figures import (
+    EFFECTIVE_CONTEXT,
+    figure_names,
+    save_effective_context,
+    save_figures,
+)
 from experiments.sequence_length.measures import (
     carried_less_reset,
-    group_arms,
-    measure_arm,
+    compare_lengths,
+    measure_condition,
 )
-from experiments.sequence_length.page import TITLE, Results, page
+from experiments.sequence_length.results import Results, read_results, to_json
 from experiments.sequence_length.runs import WINDOW, Preset, Study
+from experiments.sequence_length.tables import TITLE, tables
 
+STUDY = "sequence_length"
 RATE_FACTORS = (0.5, 1.0, 2.0)
 LENGTHS = (5, 10, 20, 40, 80, 160, 320, 640)
-# About 300,000 parameters: the most that learns enough from what the book preset can read.
+# About 300,000 parameters: larger models would not learn enough from the book preset's budget.
 SMALL: Mapping[str, Mapping[str, Any]] = {
     "lstm": {
         "model.embedding_size": 64,
@@ -99,120 +108,116 @@ PRESETS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train what is missing, score, and write the results."""
+    """Train what is missing, score it, and write the results."""
     parser = argparse.ArgumentParser(
+        prog=f"experiments.{STUDY}",
         description="How long should training sequences be?",
-        usage=argparse.SUPPRESS,  # so that a mistake is told in one line
+        usage=argparse.SUPPRESS,  # errors take one line
         allow_abbrev=False,
     )
     add = parser.add_argument
     add("--preset", choices=tuple(PRESETS), default="minutes", help="default: %(default)s")
     add("--workdir", help="default: runs/sequence_length-PRESET")
     add("--corpus", default="mysterious-island", help="default: %(default)s")
-    add("--jobs", type=int, default=1, help="runs at a time (default: %(default)s)")
+    add("--jobs", type=int, default=1, help="runs that train at once (default: %(default)s)")
+    add("--tables_only", action="store_true", help="write tables.md again from results.json")
     options = parser.parse_args(arguments)
-    command = f"python -m experiments.sequence_length --preset={options.preset}"
-    command += f" --corpus={options.corpus}"
+    command = f"python -m experiments.{STUDY} --preset={options.preset} --corpus={options.corpus}"
 
     def work() -> None:
+        preset = PRESETS[options.preset]
         folder = Workdir(options.workdir or f"runs/sequence_length-{options.preset}").path
-        refuse_other_page(folder, TITLE, command, beside=["results.json"])
+        files = [RESULTS, TABLES, *figure_names(preset.models)]
+        refuse_other_results(folder, study=STUDY, title=TITLE, command=command, files=files)
+        if options.tables_only:
+            write_tables(folder, read_results(folder / RESULTS), command)
+            return
         keep_programs(folder / "compiled")
-        study = Study(PRESETS[options.preset], options.corpus, folder, options.jobs)
-        report(study, run_study(study), command)
+        study = Study(preset, options.corpus, folder, options.jobs)
+        write_results(study, run_study(study), command)
 
     return run_program(parser.prog, work, goes_on=True)
 
 
 def keep_programs(folder: Path) -> None:
-    """Compile what differs in its seed alone once, in this process and in those that train."""
+    """Share compiled programs between this process and those that train."""
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder.resolve())
         jax.config.update("jax_compilation_cache_dir", str(folder.resolve()))
 
 
 def run_study(study: Study) -> Results:
-    """All stages, one after the other."""
-    speeds = study.speeds()  # first of all, before anything else runs
+    """Run all stages: speeds, learning rates, training, scores, effective contexts."""
+    speeds = study.speeds()  # before anything else runs
     dataset = study.dataset
     text, part = dataset.corpus.text, dataset.part("test")
     tried = study.tune()
     rates = {key: min(losses, key=losses.__getitem__) for key, losses in tried.items()}
     plan = study.plan(rates, speeds)
     study.train([point for points in plan.values() for point in points])
-    losses = {arm: study.score(arm, points) for arm, points in plan.items()}
-    groups = group_arms(losses, text=text, part=part)
-    bests = {
-        group.model: next(points[0] for arm, points in plan.items() if group.is_best(arm))
-        for group in groups
-        if (group.state, group.budget) == ("reset", "characters")
+    losses = {condition: study.score(condition, points) for condition, points in plan.items()}
+    comparisons = compare_lengths(losses, text=text, part=part)
+    best_points = {
+        comparison.model: next(points[0] for x, points in plan.items() if comparison.is_best(x))
+        for comparison in comparisons
+        if (comparison.state, comparison.budget) == ("reset", "characters")
     }
-    looks = {model: study.look_back(point) for model, point in bests.items()}
+    by_context = {model: study.losses_by_context(point) for model, point in best_points.items()}
     first, (point, *_) = next(iter(plan.items()))
     stream, _ = study.read_on(first, study.run(point), split="test")
+    reach = study.preset.reach
     return Results(
         tried=tried,
-        figures={
-            arm: measure_arm(found, text=text, part=part, window=WINDOW, reach=study.preset.reach)
-            for arm, found in losses.items()
+        measurements={
+            condition: measure_condition(x, text=text, part=part, window=WINDOW, reach=reach)
+            for condition, x in losses.items()
         },
-        groups=groups,
+        comparisons=comparisons,
         carried=carried_less_reset(losses),
-        looks=looks,
+        by_context=by_context,
         effective={
             model: {
-                change: effective_context({n: found.mean for n, found in by_n.items()})
+                change: effective_context({n: loss.mean for n, loss in by_n.items()})
                 for change, by_n in by_change.items()
             }
-            for model, by_change in looks.items()
+            for model, by_change in by_context.items()
         },
         baselines=find_baselines(dataset, stream),
         characters=stream.characters,
     )
 
 
-def report(study: Study, results: Results, command: str) -> None:
-    """Write the numbers, the figures and the page, and print the latter."""
+def write_results(study: Study, results: Results, command: str) -> None:
+    """Write results.json, the figures and tables.md, and print the tables."""
+    write_json(study.folder / RESULTS, to_json(results, command))  # first: it marks the folder
     about = (
         f"{study.corpus}, {study.preset.characters:,} characters read in training, "
         f"{len(study.preset.seeds)} seeds; 95 % intervals over {results.characters:,} held-out "
         f"characters and seeds"
     )
-    name, loss = results.counted
-    pictures = save_figures(
-        results.figures,
+    name, loss = results.best_baseline
+    save_figures(
+        results.measurements,
         study.folder,
         reach=study.preset.reach,
         window=WINDOW,
         about=about,
         baseline=(name, loss.mean),
     )
-    last = study.folder / "effective_context.png"
-    looked = (
+    targets = (
         f"{study.corpus}, one run of each; 95 % intervals over {study.preset.context_targets:,} "
         f"targets, evenly spread over {results.characters:,} held-out characters"
     )
-    save_effective_context(results.looks, results.effective, last, about=looked)
-    words = page(results, [*pictures, last], about=about, command=command)
-    file = study.folder / "README.md"
-    file.write_text(words, encoding="utf-8")
-    write_json(study.folder / "results.json", as_json(results, command))
-    print(f"\n{words}\n{file}")
+    file = study.folder / EFFECTIVE_CONTEXT
+    save_effective_context(results.by_context, results.effective, file, about=targets)
+    write_tables(study.folder, results, command)
 
 
-def as_json(results: Results, command: str) -> dict[str, Any]:
-    """The results, whose keys are named tuples, in JSON's terms."""
-    found: dict[str, Any] = {"command": command, **to_jsonable(results)}
-    found["tried"] = [
-        {"model": model, "length": length, "state": state, "loss_by_rate": to_jsonable(losses)}
-        for (model, length, state), losses in results.tried.items()
-    ]
-    found["figures"] = [{**arm._asdict(), **to_jsonable(x)} for arm, x in results.figures.items()]
-    found["carried"] = [
-        {"model": model, "length": length, **to_jsonable(x)}
-        for (model, length), x in results.carried.items()
-    ]
-    return found
+def write_tables(folder: Path, results: Results, command: str) -> None:
+    """Write tables.md, and print it."""
+    text = tables(results, command=command)
+    (folder / TABLES).write_text(text, encoding="utf-8")
+    print(f"\n{text}\n{folder / TABLES}")
 
 
 if __name__ == "__main__":

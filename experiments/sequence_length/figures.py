@@ -1,7 +1,7 @@
-"""The figures of the study of sequence lengths."""
+"""Figures of the study of sequence lengths."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +9,15 @@ import numpy as np
 from charlm_jax.analysis.loss_breakdown import CLASSES, geometric_bins
 from charlm_jax.evaluation.bootstrap import Interval
 from charlm_jax.report.figures.panels import Curve, Panel, save_heat_map, save_panels
-from experiments.sequence_length.measures import BUDGETS, STATES, Arm, Figures
+from experiments.sequence_length.measures import BUDGETS, STATES, Condition, Measurements
 
 LOSS = "loss, nats per character"
 LENGTH = "training sequence length T, characters"
+EFFECTIVE_CONTEXT = "effective_context.png"
 
 
 def save_figures(
-    figures: Mapping[Arm, Figures],
+    figures: Mapping[Condition, Measurements],
     folder: Path,
     *,
     reach: int,
@@ -24,27 +25,33 @@ def save_figures(
     about: str,
     baseline: tuple[str, float],
 ) -> list[Path]:
-    """Draw what the arms measured, a file for each question.
+    """Draw the measurements, one file per question.
 
     Args:
-      figures: of every arm.
-      folder: where to.
-      reach: of the windows behind the losses by place.
-      window: of the validation.
-      about: budget and seeds, under every title.
+      figures: measurements of every condition.
+      folder: folder to write into.
+      reach: longest context of the losses by position, in characters.
+      window: validation context, in characters.
+      about: budget and seeds, shown under every title.
       baseline: name and loss of the best simple predictor.
 
     Returns:
       The files.
     """
-    files = [
+    return [
         _by_place(figures, folder / "loss_by_position.png", reach=reach, about=about),
         *_heat_maps(figures, folder, reach=reach, about=about),
         _by_length(figures, folder / "loss_by_length.png", about, baseline),
         _cold_start(figures, folder / "cold_start.png", window, about),
         _by_class(figures, folder / "loss_by_class.png", about),
     ]
-    return files
+
+
+def figure_names(models: Iterable[str]) -> list[str]:
+    """Returns the names of all figures of a study of these models."""
+    heat_maps = [f"length_by_context_{model}.png" for model in models]
+    questions = ("loss_by_position", "loss_by_length", "cold_start", "loss_by_class")
+    return [*heat_maps, *(f"{name}.png" for name in questions), EFFECTIVE_CONTEXT]
 
 
 def save_effective_context(
@@ -54,13 +61,13 @@ def save_effective_context(
     *,
     about: str,
 ) -> Path:
-    """Draw what models lose when the characters beyond n are changed.
+    """Draw the loss with the characters before the nearest n changed.
 
     Args:
       losses: model -> change -> n -> loss.
-      effective: model -> change -> effective context.
-      path: where to; its ending names the format.
-      about: under the title.
+      effective: model -> change -> effective context, in characters.
+      path: file to write; its suffix sets the format.
+      about: text shown under the title.
     """
     panels = []
     for model, by_change in losses.items():
@@ -84,30 +91,36 @@ def save_effective_context(
     return path
 
 
-def _models(figures: Mapping[Arm, Figures]) -> list[str]:
-    return list(dict.fromkeys(arm.model for arm in figures))
+def _models(figures: Mapping[Condition, Measurements]) -> list[str]:
+    return list(dict.fromkeys(condition.model for condition in figures))
 
 
-def _arms(figures: Mapping[Arm, Figures], **wanted: str) -> list[Arm]:
-    """Those that have all of these, the shortest first."""
-    found = [arm for arm in figures if all(getattr(arm, k) == v for k, v in wanted.items())]
-    return sorted(found, key=lambda arm: arm.length)
+def _conditions(figures: Mapping[Condition, Measurements], **wanted: str) -> list[Condition]:
+    """Returns the conditions with these field values, the shortest first."""
+    found = [
+        condition
+        for condition in figures
+        if all(getattr(condition, k) == v for k, v in wanted.items())
+    ]
+    return sorted(found, key=lambda condition: condition.length)
 
 
-def _by_place(figures: Mapping[Arm, Figures], path: Path, *, reach: int, about: str) -> Path:
+def _by_place(
+    figures: Mapping[Condition, Measurements], path: Path, *, reach: int, about: str
+) -> Path:
     panels = []
     for state in STATES:
         for model in _models(figures):
-            arms = _arms(figures, model=model, state=state, budget="characters")
+            conditions = _conditions(figures, model=model, state=state, budget="characters")
             curves = [
                 Curve(
-                    f"T = {arm.length}",
+                    f"T = {condition.length}",
                     [(first * last) ** 0.5 for first, last in geometric_bins(reach)],
-                    [cell.interval for cell in figures[arm].by_place],
-                    marks=(_bin_of(arm.length, reach),),
+                    [cell.interval for cell in figures[condition].by_place],
+                    marks=(_bin_of(condition.length, reach),),
                 )
-                for arm in arms
-                if figures[arm].by_place
+                for condition in conditions
+                if figures[condition].by_place
             ]
             if curves:
                 panels.append(Panel(f"{model}, state {state}", curves))
@@ -119,32 +132,32 @@ def _by_place(figures: Mapping[Arm, Figures], path: Path, *, reach: int, about: 
         x_label="characters read before the target (p), from an empty state",
         y_label=LOSS,
         ordered=True,
-        y_range=_shown(panels, most=0.6),
+        y_range=_y_range(panels, most=0.6),
         columns=len(_models(figures)),
     )
     return path
 
 
 def _bin_of(length: int, reach: int) -> float:
-    """Where the curve has the point of a position."""
+    """Returns the x of the bin that a position falls into."""
     first, last = next(ends for ends in geometric_bins(reach) if length <= ends[1])
     return float((first * last) ** 0.5)
 
 
 def _heat_maps(
-    figures: Mapping[Arm, Figures], folder: Path, *, reach: int, about: str
+    figures: Mapping[Condition, Measurements], folder: Path, *, reach: int, about: str
 ) -> list[Path]:
     files = []
     for model in _models(figures):
-        arms = _arms(figures, model=model, state="reset", budget="characters")
-        cells = [figures[arm].by_place for arm in arms]
-        if not arms or not all(cells):
+        conditions = _conditions(figures, model=model, state="reset", budget="characters")
+        cells = [figures[condition].by_place for condition in conditions]
+        if not conditions or not all(cells):
             continue
         path = folder / f"length_by_context_{model}.png"
         save_heat_map(
             np.array([[cell.interval.mean for cell in row] for row in cells]),
             path,
-            rows=[str(arm.length) for arm in arms],
+            rows=[str(condition.length) for condition in conditions],
             columns=[cell.label for cell in cells[0]],
             title=f"{model}, state reset: loss by training length and context\n{about}",
             x_label="characters read before the target (p)",
@@ -156,7 +169,7 @@ def _heat_maps(
 
 
 def _by_length(
-    figures: Mapping[Arm, Figures],
+    figures: Mapping[Condition, Measurements],
     path: Path,
     about: str,
     baseline: tuple[str, float],
@@ -166,43 +179,45 @@ def _by_length(
         curves = []
         for budget in BUDGETS:
             for state in STATES:
-                arms = _arms(figures, model=model, state=state, budget=budget)
-                if arms:
-                    points = [figures[arm].stream for arm in arms]
+                conditions = _conditions(figures, model=model, state=state, budget=budget)
+                if conditions:
+                    points = [figures[condition].stream for condition in conditions]
                     label = f"state {state}, equal {budget}"
-                    lengths = [arm.length for arm in arms]
+                    lengths = [condition.length for condition in conditions]
                     curves.append(Curve(label, lengths, points, is_dashed=budget == "seconds"))
         panels.append(Panel(model, curves, lines=(baseline,)))
     title = f"Held-out loss by training length, state carried through the text\n{about}"
-    return _save_by_length(panels, path, title, y_range=_shown(panels))
+    return _save_by_length(panels, path, title, y_range=_y_range(panels))
 
 
-def _cold_start(figures: Mapping[Arm, Figures], path: Path, window: int, about: str) -> Path:
+def _cold_start(
+    figures: Mapping[Condition, Measurements], path: Path, window: int, about: str
+) -> Path:
     panels = []
     for model in _models(figures):
         curves = []
         for state in STATES:
-            arms = _arms(figures, model=model, state=state, budget="characters")
-            lengths = [arm.length for arm in arms]
-            if not arms:
+            conditions = _conditions(figures, model=model, state=state, budget="characters")
+            lengths = [condition.length for condition in conditions]
+            if not conditions:
                 continue
-            costs = [figures[arm].cold_start for arm in arms]
+            costs = [figures[condition].cold_start for condition in conditions]
             curves.append(Curve(f"state {state}", lengths, costs))
         panels.append(Panel(model, curves, lines=(("", 0.0),)))
     title = f"Cost of a cold start: windows of {window} less the state carried on\n{about}"
     return _save_by_length(panels, path, title, y_label="nats per character")
 
 
-def _by_class(figures: Mapping[Arm, Figures], path: Path, about: str) -> Path:
+def _by_class(figures: Mapping[Condition, Measurements], path: Path, about: str) -> Path:
     panels = []
     for model in _models(figures):
-        arms = _arms(figures, model=model, state="reset", budget="characters")
+        conditions = _conditions(figures, model=model, state="reset", budget="characters")
         curves = []
         for name in CLASSES:
             found = [
-                (arm.length, cell.interval)
-                for arm in arms
-                for cell in figures[arm].by_class
+                (condition.length, cell.interval)
+                for condition in conditions
+                for cell in figures[condition].by_class
                 if cell.label == name
             ]
             if found:
@@ -213,8 +228,8 @@ def _by_class(figures: Mapping[Arm, Figures], path: Path, about: str) -> Path:
     return _save_by_length(panels, path, title)
 
 
-def _shown(panels: Sequence[Panel], most: float = math.inf) -> tuple[float, float]:
-    """The range of the means and lines, of which an interval may run out; at most so many nats."""
+def _y_range(panels: Sequence[Panel], most: float = math.inf) -> tuple[float, float]:
+    """Returns the y range of all means and lines, at most `most` nats high."""
     found = [point.mean for panel in panels for curve in panel.curves for point in curve.points]
     found += [y for panel in panels for _, y in panel.lines]
     low, high = min(found), min(max(found), min(found) + most)

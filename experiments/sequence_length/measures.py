@@ -1,8 +1,10 @@
-"""How long should training sequences be? What the runs of the study say, in numbers.
+"""Measurements of the study: losses of each condition, and comparisons between lengths.
 
-An arm is a model trained at one length, with its state reset or carried from batch to batch, within
-one budget, once for each seed. All arms are scored on the same characters by the same rules; the
-training losses of unlike lengths are never compared.
+A condition is a model trained at one length, with its state reset or carried from batch to batch,
+within one budget, once per seed. All conditions are scored on the same characters under the same
+evaluation protocols; training losses at different lengths are never compared.
+
+Letters of this module: S seeds, N scored characters.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,23 +24,23 @@ from charlm_jax.data.splits import Part
 from charlm_jax.evaluation.bootstrap import Difference, Interval, mean_interval, std_over_seeds
 
 STATES = ("reset", "carried")
-RateKey = tuple[str, int, str]  # model, length, state
 BUDGETS = ("characters", "seconds")
+RateKey = tuple[str, int, str]  # model, length, state
 
 
-class Arm(NamedTuple):
-    """Runs that differ by their seed alone.
+class Condition(NamedTuple):
+    """Training settings of runs that differ only in their seed.
 
     Attributes:
-      model: its name.
+      model: config name.
       length: T, characters in a training sequence.
       state: `reset` before every sequence, or `carried` from batch to batch.
-      budget: what all arms of a group have the same of: `characters` or `seconds`.
-      rate: the learning rate that was chosen for it.
-      characters: read in training.
-      seconds: that this takes on an idle machine.
-      flops: floating-point operations of the matrix products of one run's training.
-      seeds: of its runs.
+      budget: quantity that all lengths are given the same amount of: `characters` or `seconds`.
+      rate: learning rate, chosen for this model, length and state.
+      characters: characters read in training.
+      seconds: training time on an idle machine.
+      flops: floating-point operations in the matrix products of one run's training.
+      seeds: one per run.
     """
 
     model: str
@@ -52,15 +54,15 @@ class Arm(NamedTuple):
     seeds: tuple[int, ...]
 
 
-class Losses(NamedTuple):
-    """What the runs of an arm pay for every held-out character, in nats, a row for each run.
+class ConditionLosses(NamedTuple):
+    """Per-character losses of a condition's runs on held-out text, in nats.
 
     Attributes:
-      window_SN: in windows of the validation's length.
-      stream_SN: with the state carried through the whole held-out text.
-      far_SN: in windows that go far beyond the training length; None where that was not asked.
-      second: their mean on another part of the text, read as for `stream_SN`: what the best length
-        is chosen by, so that it is not chosen on the characters that the figures are of.
+      window_SN: losses in windows of the validation context.
+      stream_SN: losses with the state carried through the whole held-out text.
+      far_SN: losses in windows far longer than the training length; None if not measured.
+      second: mean loss on a second held-out part, scored as `stream_SN`. The best length is chosen
+        by it, and so on other characters than those that the figures are of.
     """
 
     window_SN: np.ndarray
@@ -69,17 +71,17 @@ class Losses(NamedTuple):
     second: float
 
 
-class Figures(NamedTuple):
-    """What is measured of an arm, in nats per character.
+class Measurements(NamedTuple):
+    """Measurements of one condition, in nats per character.
 
     Attributes:
-      window: mean loss in windows of the validation's length.
-      stream: mean loss with the state carried on.
-      spread: of the stream's mean over seeds; None for one run.
-      cold_start: what beginning anew costs: window less stream, of the same runs and characters.
-      by_place: loss by characters read before the target, in geometric bins; empty without far_SN.
-        See `losses_by_place`.
-      by_class: loss by kind of character, with the state carried on.
+      window: mean loss in windows of the validation context.
+      stream: mean loss with the state carried through the text.
+      spread: standard deviation over seeds of the mean `stream` loss; None for one run.
+      cold_start: window loss less stream loss, of the same runs and characters.
+      by_place: loss by number of characters read before the target, in geometric bins; empty
+        without `far_SN`. See `losses_by_place`.
+      by_class: stream loss by kind of character.
     """
 
     window: Interval
@@ -90,17 +92,17 @@ class Figures(NamedTuple):
     by_class: Sequence[GroupLoss]
 
 
-class Group(NamedTuple):
-    """Arms that differ by their length alone, the shortest first.
+class LengthComparison(NamedTuple):
+    """Conditions that differ only in length, each compared with the best of them.
 
     Attributes:
-      model: of all.
-      state: of all.
-      budget: of all.
-      lengths: T of each.
-      best: place of the one with the lowest `Losses.second`.
-      to_best: for each, its loss under `stream` less that of the best; None for the best.
-      by_class: the same for each kind of character, of the shortest less the best; empty where
+      model: config name of all conditions.
+      state: `reset` or `carried`.
+      budget: `characters` or `seconds`.
+      lengths: T of each condition, ascending.
+      best: index of the condition with the lowest `ConditionLosses.second`.
+      to_best: stream loss of each condition less that of the best; None for the best.
+      by_class: stream loss of the shortest length less the best, by kind of character; empty if
         the shortest is the best.
     """
 
@@ -114,35 +116,37 @@ class Group(NamedTuple):
 
     @property
     def best_length(self) -> int:
-        """T of the best."""
+        """T of the best condition."""
         return self.lengths[self.best]
 
-    def is_best(self, arm: Arm) -> bool:
-        """Whether that arm is the best of this group."""
-        here = (self.model, self.state, self.budget, self.best_length)
-        return (arm.model, arm.state, arm.budget, arm.length) == here
+    def is_best(self, condition: Condition) -> bool:
+        """Returns whether a condition is the best of this comparison."""
+        best = (self.model, self.state, self.budget, self.best_length)
+        return (condition.model, condition.state, condition.budget, condition.length) == best
 
     @property
     def as_good(self) -> tuple[int, ...]:
-        """Lengths that are not shown to be worse than the best, and the best itself."""
+        """Lengths not significantly worse than the best, and the best itself."""
         return tuple(
             length
-            for length, found in zip(self.lengths, self.to_best, strict=True)
-            if found is None or not found.is_significant or found.mean < 0
+            for length, difference in zip(self.lengths, self.to_best, strict=True)
+            if difference is None or not difference.is_significant or difference.mean < 0
         )
 
 
-def measure_arm(losses: Losses, *, text: str, part: Part, window: int, reach: int) -> Figures:
-    """The figures of one arm.
+def measure_condition(
+    losses: ConditionLosses, *, text: str, part: Part, window: int, reach: int
+) -> Measurements:
+    """Measure one condition.
 
     Args:
-      losses: of its runs.
-      text: the whole text, for the kinds of characters.
-      part: what was scored.
-      window: of `losses.window_SN`.
-      reach: of `losses.far_SN`.
+      losses: losses of its runs.
+      text: the whole text, from which the kinds of characters are read.
+      part: scored part of the text.
+      window: context of `losses.window_SN`, in characters.
+      reach: context of `losses.far_SN`, in characters.
     """
-    return Figures(
+    return Measurements(
         window=mean_interval(losses.window_SN),
         stream=mean_interval(losses.stream_SN),
         spread=std_over_seeds(losses.stream_SN),
@@ -152,28 +156,30 @@ def measure_arm(losses: Losses, *, text: str, part: Part, window: int, reach: in
     )
 
 
-def losses_by_place(losses: Losses, part: Part, *, window: int, reach: int) -> list[GroupLoss]:
-    """Loss by characters read before the target, free of which characters happen to stand there.
+def losses_by_place(
+    losses: ConditionLosses, part: Part, *, window: int, reach: int
+) -> list[GroupLoss]:
+    """Loss by number of characters read before the target, adjusted for hard characters.
 
-    Every loss is taken less what the same run pays for the same character when it reads on, and the
-    run's mean of the latter is added: a control variate, whose mean over all characters is what was
-    taken away. Places within the shorter windows are read off these, since they come more often.
+    The stream loss of the same run at the same character is a control variate: it is subtracted,
+    and the run's mean stream loss is added. Positions inside the shorter windows are taken from
+    these, where they occur more often.
 
     Args:
-      losses: of an arm's runs.
-      part: what was scored.
-      window: of `losses.window_SN`.
-      reach: of `losses.far_SN`.
+      losses: losses of a condition's runs.
+      part: scored part of the text.
+      window: context of `losses.window_SN`, in characters.
+      reach: context of `losses.far_SN`, in characters.
 
     Returns:
-      A cell for each of the geometric bins to `reach`; nothing without `losses.far_SN`.
+      One entry per geometric bin up to `reach`; none without `losses.far_SN`.
     """
     if losses.far_SN is None:
         return []
     mean_S1 = losses.stream_SN.mean(axis=1, keepdims=True, dtype=np.float64)
     usual_SN = losses.stream_SN - mean_S1
     bins = geometric_bins(reach)
-    names = [in_words(*ends) for ends in bins]
+    names = [bin_name(*ends) for ends in bins]
 
     def cells(nll_SN: np.ndarray, context: int) -> list[GroupLoss]:
         group_N = np.searchsorted([last for _, last in bins], positions_in_window(part, context))
@@ -183,74 +189,84 @@ def losses_by_place(losses: Losses, part: Part, *, window: int, reach: int) -> l
     return cells(losses.window_SN, window)[:near] + cells(losses.far_SN, reach)[near:]
 
 
-def in_words(first: int, last: int) -> str:
-    """A bin's name.
+def bin_name(first: int, last: int) -> str:
+    """Returns the label of a bin of positions.
 
-    >>> in_words(4, 4), in_words(5, 6)
+    >>> bin_name(4, 4), bin_name(5, 6)
     ('4', '5-6')
     """
     return f"{first}" if first == last else f"{first}-{last}"
 
 
-def group_arms(losses: Mapping[Arm, Losses], *, text: str, part: Part) -> list[Group]:
-    """Arms that differ by their length alone, compared with the best among them.
+def compare_lengths(
+    losses: Mapping[Condition, ConditionLosses], *, text: str, part: Part
+) -> list[LengthComparison]:
+    """Compare conditions that differ only in length with the best of them.
 
     Args:
-      losses: of arms in any order.
+      losses: losses of each condition.
       text: the whole text.
-      part: what was scored.
+      part: scored part of the text.
     """
-    groups: dict[tuple[str, str, str], list[Arm]] = {}
-    for arm in losses:
-        groups.setdefault((arm.model, arm.state, arm.budget), []).append(arm)
+    groups: dict[tuple[str, str, str], list[Condition]] = {}
+    for condition in losses:
+        key = (condition.model, condition.state, condition.budget)
+        groups.setdefault(key, []).append(condition)
     class_N = character_classes(text, part)
     return [
-        _group({arm: losses[arm] for arm in sorted(arms, key=lambda arm: arm.length)}, class_N)
-        for arms in groups.values()
+        _compare({x: losses[x] for x in sorted(group, key=lambda x: x.length)}, class_N)
+        for group in groups.values()
     ]
 
 
-def _group(losses: Mapping[Arm, Losses], class_N: np.ndarray) -> Group:
-    arms = list(losses)
-    shortest = arms[0]
-    best = min(arms, key=lambda arm: losses[arm].second)
+def _compare(losses: Mapping[Condition, ConditionLosses], class_N: np.ndarray) -> LengthComparison:
+    conditions = list(losses)
+    shortest = conditions[0]
+    best = min(conditions, key=lambda condition: losses[condition].second)
+    best_SN = losses[best].stream_SN
     by_class = {}
     for index, name in enumerate(CLASSES) if shortest != best else ():
         mask_N = class_N == index
         if mask_N.any():
-            streams = (losses[arm].stream_SN for arm in (shortest, best))
-            by_class[name] = run_by_run(*streams, mask_N=mask_N)
-    return Group(
-        *(best.model, best.state, best.budget),
-        lengths=tuple(arm.length for arm in arms),
-        best=arms.index(best),
+            by_class[name] = run_by_run(losses[shortest].stream_SN, best_SN, mask_N=mask_N)
+    return LengthComparison(
+        model=best.model,
+        state=best.state,
+        budget=best.budget,
+        lengths=tuple(condition.length for condition in conditions),
+        best=conditions.index(best),
         to_best=[
-            None if arm == best else run_by_run(losses[arm].stream_SN, losses[best].stream_SN)
-            for arm in arms
+            None if condition == best else run_by_run(losses[condition].stream_SN, best_SN)
+            for condition in conditions
         ],
         by_class=by_class,
     )
 
 
-def carried_less_reset(losses: Mapping[Arm, Losses]) -> dict[tuple[str, int], Difference]:
-    """By model and length, what carrying the state changes within the budget of characters."""
-    found = {
-        (arm.model, arm.length, arm.state): rows
-        for arm, rows in losses.items()
-        if arm.budget == "characters"
+def carried_less_reset(
+    losses: Mapping[Condition, ConditionLosses],
+) -> dict[tuple[str, int], Difference]:
+    """Returns, by model and length, the stream loss with carried state less that with reset state.
+
+    Only conditions with the budget of characters are compared.
+    """
+    streams = {
+        (condition.model, condition.length, condition.state): rows.stream_SN
+        for condition, rows in losses.items()
+        if condition.budget == "characters"
     }
     return {
-        (model, length): run_by_run(rows.stream_SN, found[model, length, "reset"].stream_SN)
-        for (model, length, state), rows in found.items()
-        if state == "carried" and (model, length, "reset") in found
+        (model, length): run_by_run(stream_SN, streams[model, length, "reset"])
+        for (model, length, state), stream_SN in streams.items()
+        if state == "carried" and (model, length, "reset") in streams
     }
 
 
 def run_by_run(
     a_SN: np.ndarray, b_SN: np.ndarray, *, mask_N: np.ndarray | None = None
 ) -> Difference:
-    """The mean of a - b, where run s of both arms begins with the same weights.
+    """Mean of a - b, where run s of both conditions starts from the same weights.
 
-    Seeds that are lucky at one length are lucky at others: what such runs share falls out.
+    A seed that is lucky at one length is lucky at others; pairing the runs removes that share.
     """
     return Difference(*mean_interval(a_SN - b_SN, mask_N=mask_N))

@@ -1,4 +1,4 @@
-"""The stages of the study of sequence lengths, each of which takes what is finished as it is."""
+"""Training runs of the study and their scores. Finished runs are reused."""
 
 import functools
 import itertools
@@ -25,27 +25,27 @@ from charlm_jax.sweeps.local import run_points
 from charlm_jax.sweeps.points import Point, make_point
 from charlm_jax.sweeps.progress_bars import sweep_view
 from charlm_jax.training.throughput import measure_speeds
-from experiments.sequence_length.measures import Arm, Losses, RateKey
+from experiments.sequence_length.measures import Condition, ConditionLosses, RateKey
 
 BATCH_CHARACTERS = 2_560
 WINDOW = 64
 LOADERS = {"reset": "chunks", "carried": "streams"}
-ARMS = (("reset", "characters"), ("carried", "characters"), ("reset", "seconds"))
+STATES_AND_BUDGETS = (("reset", "characters"), ("carried", "characters"), ("reset", "seconds"))
 
 
 class Preset(NamedTuple):
-    """How much is done.
+    """Size of the study.
 
     Attributes:
-      models: config names, and what is changed in each.
-      timed: those models that are also given equal seconds.
-      lengths: T.
-      seeds: of every arm.
-      characters: that an arm reads.
-      rate_factors: the rates that are tried in the first seed, over the one that the model has.
-      reach: of the windows for the loss by position, in characters.
-      context_reach: characters before a target where those beyond n are changed.
-      context_targets: how many targets for that.
+      models: config names, and the fields changed in each.
+      timed: models that are also compared at equal seconds.
+      lengths: T, in characters.
+      seeds: one run of every condition for each.
+      characters: characters read by one run.
+      rate_factors: learning rates tried with the first seed, as factors of the config's own.
+      reach: context of the windows for the loss by position, in characters.
+      context_reach: longest context for the effective context, in characters.
+      context_targets: number of targets for the effective context.
     """
 
     models: Mapping[str, Mapping[str, Any]]
@@ -60,20 +60,23 @@ class Preset(NamedTuple):
 
 
 class Study:
-    """The study's runs.
+    """The study's runs in a folder.
 
     Args:
-      preset: how much is done.
-      corpus: what `config.data.corpus` says.
-      folder: where everything is kept.
-      jobs: runs at a time.
+      preset: size of the study.
+      corpus: value of `config.data.corpus`.
+      folder: folder of the runs and results.
+      jobs: number of runs that train at once.
     """
 
     def __init__(self, preset: Preset, corpus: str, folder: Path, jobs: int = 1) -> None:
-        self.preset, self.corpus, self.folder, self.jobs = preset, corpus, folder, jobs
+        self.preset = preset
+        self.corpus = corpus
+        self.folder = folder
+        self.jobs = jobs
 
     def fields(self, model: str, length: int, state: str = "reset") -> dict[str, Any]:
-        """What a model's config is told beside its own."""
+        """Returns the config fields that the study changes."""
         return {
             **self.preset.models[model],
             "data.corpus": self.corpus,
@@ -82,23 +85,23 @@ class Study:
             "data.loader": LOADERS[state],
             "split.test_fraction": 0.1,
             "evaluation.context": WINDOW,
-            "train.epochs": 1_000,  # of which `max_steps` makes its own number
+            "train.epochs": 1_000,  # never reached: `max_steps` ends the run
         }
 
     def config(self, model: str, length: int) -> Config:
-        """Of a model at one length."""
+        """Returns the config of a model at one length."""
         return load_config(model, self.fields(model, length))
 
     @functools.cached_property
     def dataset(self) -> Dataset:
-        """The text, cut in three; every arm has the same."""
+        """The text, split in three parts, the same for every condition."""
         first = self.config(next(iter(self.preset.models)), max(self.preset.lengths))
         return load_dataset(first, progress=DownloadProgress())
 
     def speeds(self) -> dict[tuple[str, int], float]:
-        """Characters per second of training, by model and length.
+        """Training speed in characters per second, by model and length.
 
-        They are measured once, and again where the study's models are not those that were measured.
+        The speeds are read from speeds.json if they were measured for the same models and lengths.
         """
         file = self.folder / "speeds.json"
         keys = {
@@ -117,14 +120,19 @@ class Study:
         return {key: found["characters_per_second"][name] for name, key in keys.items()}
 
     def tune(self) -> dict[RateKey, dict[float, float]]:
-        """By model, length and state, the loss on the second part for every rate that is tried."""
+        """Train with every learning rate; return the losses on the second part by rate.
+
+        Returns:
+          (model, length, state) -> learning rate -> loss in nats per character.
+        """
         named = {}
         for key in itertools.product(self.preset.models, self.preset.lengths, LOADERS):
             model, length, _ = key
             own = self.config(model, length).optimizer.learning_rate
             for rate in (own * factor for factor in self.preset.rate_factors):
                 (point,) = self._points(
-                    *(*key, rate),
+                    *key,
+                    rate=rate,
                     characters=_whole_batches(self.preset.characters),
                     seeds=self.preset.seeds[:1],
                 )
@@ -137,14 +145,14 @@ class Study:
 
     def plan(
         self, rates: Mapping[RateKey, float], speeds: Mapping[tuple[str, int], float]
-    ) -> dict[Arm, list[Point]]:
-        """The arms, and the runs of each.
+    ) -> dict[Condition, list[Point]]:
+        """Returns the conditions and the runs of each.
 
-        The seconds of that budget are those in which an arm of median speed reads the characters of
-        the other.
+        The budget of seconds is the time that a condition of median speed takes to read the budget
+        of characters.
 
         Args:
-          rates: the chosen one, by model, length and state.
+          rates: learning rate by model, length and state.
           speeds: characters per second by model and length.
         """
         plan = {}
@@ -152,31 +160,41 @@ class Study:
             median = float(np.median([speeds[model, length] for length in self.preset.lengths]))
             for length in self.preset.lengths:
                 speed, operations = speeds[model, length], self._operations(model, length)
-                for state, budget in ARMS:
+                for state, budget in STATES_AND_BUDGETS:
                     if budget == "seconds" and model not in self.preset.timed:
                         continue
                     share = 1.0 if budget == "characters" else speed / median
                     characters = _whole_batches(int(self.preset.characters * share))
                     rate = rates[model, length, state]
-                    arm = Arm(
-                        *(model, length, state, budget, rate, characters),
+                    condition = Condition(
+                        model=model,
+                        length=length,
+                        state=state,
+                        budget=budget,
+                        rate=rate,
+                        characters=characters,
                         seconds=characters / speed,
                         flops=float(operations * characters),
                         seeds=self.preset.seeds,
                     )
-                    plan[arm] = self._points(
-                        *(model, length, state, rate), characters=characters, seeds=arm.seeds
+                    plan[condition] = self._points(
+                        model,
+                        length,
+                        state,
+                        rate=rate,
+                        characters=characters,
+                        seeds=condition.seeds,
                     )
         return plan
 
     def train(self, points: Sequence[Point]) -> dict[str, float]:
-        """Train what is not trained yet.
+        """Train the points that are not finished yet.
 
         Returns:
-          By the name of a point, its loss on the second part.
+          Loss on the second part by the point's name, in nats per character.
 
         Raises:
-          CharlmError: a run failed; all others are done first.
+          CharlmError: a run failed; the others were finished first.
         """
         with sweep_view() as view:
             each = list(dict.fromkeys(points))
@@ -184,41 +202,44 @@ class Study:
         losses = {}
         for point, state, loss_nats, says in outcomes:
             if loss_nats is None:
-                raise CharlmError(
-                    f"{point.name}: {says or state}; the same command tries again what is not done"
-                )
+                raise CharlmError(f"{point.name}: {says or state}; the same command resumes")
             losses[point.name] = loss_nats
         return losses
 
     def run(self, point: Point) -> Run:
-        """What a point trained, at its end."""
+        """Returns the run of a point, at its last checkpoint."""
         return load_run(self.folder / point.name, checkpoint="latest")
 
-    def score(self, arm: Arm, points: Sequence[Point]) -> Losses:
-        """What an arm's runs pay for every character of the third part, and for the second."""
+    def score(self, condition: Condition, points: Sequence[Point]) -> ConditionLosses:
+        """Score a condition's runs on the third part, and on the second."""
         runs = [self.run(point) for point in points]
         windows = [run.evaluate_once(split="test", context=WINDOW)[1] for run in runs]
-        streams = [self.read_on(arm, run, split="test")[1] for run in runs]
-        second = [self.read_on(arm, run, split="valid")[0].loss_nats for run in runs]
+        streams = [self.read_on(condition, run, split="test")[1] for run in runs]
+        second = [self.read_on(condition, run, split="valid")[0].loss_nats for run in runs]
         far_SN = None
-        if arm.budget == "characters":
+        if condition.budget == "characters":
             reach = self.preset.reach
             far = [run.evaluate_once(split="test", context=reach)[1] for run in runs]
             far_SN = np.stack(far)
-        return Losses(np.stack(windows), np.stack(streams), far_SN, float(np.mean(second)))
+        return ConditionLosses(np.stack(windows), np.stack(streams), far_SN, float(np.mean(second)))
 
-    def read_on(self, arm: Arm, run: Run, *, split: str) -> tuple[Evaluation, np.ndarray]:
-        """The losses of a run that reads a part in one go.
+    def read_on(
+        self, condition: Condition, run: Run, *, split: str
+    ) -> tuple[Evaluation, np.ndarray]:
+        """Score a run with its state carried through a part of the text.
 
-        A model that keeps what it has read keeps as much as it was trained with.
+        Attention keeps as many positions as in training.
         """
-        context = arm.length if run.model.keeps_positions else None
+        context = condition.length if run.model.keeps_positions else None
         return run.evaluate_once(split=split, mode="stream", context=context)
 
-    def look_back(self, point: Point) -> dict[str, dict[int, Interval]]:
-        """By change and n, the loss of a run that reads only the nearest n as they are.
+    def losses_by_context(self, point: Point) -> dict[str, dict[int, Interval]]:
+        """Score a run with the characters before the nearest n changed.
 
-        A model that keeps what it has read looks no farther back than in training.
+        The longest context of attention is the training length.
+
+        Returns:
+          change -> n -> loss.
         """
         run, reach = self.run(point), self.preset.context_reach
         if run.model.keeps_positions:
@@ -244,12 +265,12 @@ class Study:
         }
 
     def _block_of_targets(self) -> int:
-        """How many of the even choice of targets stand for a block of characters."""
+        """Number of evenly spread targets per bootstrap block of characters."""
         characters = sum(map(len, self.dataset.part("test")))
         return max(1, round(BLOCK * self.preset.context_targets / characters))
 
     def _operations(self, model: str, length: int) -> int:
-        """Of the matrix products of training, for a character."""
+        """Floating-point operations of training in matrix products, per character."""
         symbols = len(self.dataset.vocabulary)
         return train_flops(
             self.config(model, length).model, symbols=symbols, sequence_length=length
@@ -260,12 +281,12 @@ class Study:
         model: str,
         length: int,
         state: str,
-        rate: float,
         *,
+        rate: float,
         characters: int,
         seeds: Sequence[int],
     ) -> list[Point]:
-        """Runs under names that say all in which any two of the study's differ."""
+        """Returns one run per seed; the names contain every field in which runs differ."""
         name = f"{model}-T{length}-{state}-rate{rate:g}-characters{characters}"
         steps = characters // BATCH_CHARACTERS
         fields = {

@@ -13,9 +13,9 @@ import pytest
 from charlm_jax.cli.exit_status import run_program
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.signals import Interrupted
-from experiments import tutorial, variants
 from experiments.scale_factor import __main__ as scale_factor
 from experiments.sequence_length import __main__ as sequence_length
+from experiments.tutorial import __main__ as tutorial
 from tests.conftest import ROOT
 
 
@@ -65,7 +65,7 @@ def test_a_reader_that_goes_away_changes_nothing_else(then: str, status: int, sa
     script = f"""
 import sys
 from charlm_jax.cli.exit_status import run_program
-from charlm_jax.core.types import CharlmError
+from charlm_jax.core.errors import CharlmError
 def work():
     print("x")
     {then}
@@ -89,7 +89,6 @@ sys.exit(run_program("prog", work))
 # The experiments: what each begins with is put aside, and raises.
 FIRST = {
     "tutorial": (tutorial, "read_book", [], ""),
-    "variants": (variants, "study", [], ": the same command goes on from there"),
     "scale_factor": (scale_factor, "_load", ["--workdir=a"], ""),
     "sequence_length": (sequence_length, "Study", [], ": the same command goes on from there"),
 }
@@ -118,33 +117,7 @@ def test_experiments_end_alike(
     module, first, typed, goes_on = FIRST[name]
     monkeypatch.setattr(module, first, _raising(error))
     monkeypatch.setattr(sequence_length, "keep_programs", lambda folder: None)
-    monkeypatch.setattr(sys, "argv", [f"{name}.py"])
     monkeypatch.chdir(tmp_path)
     assert module.main(typed) == status
     expected = says + (goes_on if says == "interrupted" else "")
-    assert capsys.readouterr().err == f"{name}.py: {expected}\n"
-
-
-@pytest.mark.parametrize(
-    ("flag", "says"),
-    [
-        ("--characters=2047", "--characters=2047 is not allowed: it must be at least 2048, one "),
-        ("--tuning_characters=1000", "--tuning_characters=1000 is not allowed: it must be at"),
-        ("--characters=-1", "--characters=-1 is not allowed"),
-        ("--only=lstm,lstn", "no model 'lstn'"),
-    ],
-)
-def test_variants_refuses_before_it_trains(
-    flag: str, says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(variants, "study", _raising(AssertionError("it trains")))
-    assert variants.main([flag]) == 2
-    err = capsys.readouterr().err
-    assert says in err and len(err.splitlines()) == 1
-
-
-@pytest.mark.parametrize("name", variants.MODELS)
-def test_one_batch_is_one_step(name: str) -> None:
-    least = variants.batch_characters(name)
-    assert variants.make_config(name, least, 1e-3, 1).train.max_steps == 1
-    assert variants.make_config(name, 3 * least - 1, 1e-3, 1).train.max_steps == 2
+    assert capsys.readouterr().err == f"experiments.{name}: {expected}\n"

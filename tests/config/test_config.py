@@ -12,12 +12,11 @@ from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError
 from tests.conftest import ROOT, make_model_config
 
-DRAWING = "sweeps/scale_factor"  # says how text is drawn, and is no config of a run
 BASE = str(ROOT / "configs" / "base.py")
 
 
 @pytest.mark.core
-@pytest.mark.parametrize("name", [name for name in shipped_names() if name != DRAWING])
+@pytest.mark.parametrize("name", shipped_names())
 def test_every_shipped_config_resolves(name: str) -> None:
     config = load_config(f"{name}:a/book.txt" if name == "my_text" else name)
     assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config

@@ -1,4 +1,4 @@
-"""The study of scale factors: its settings, its answer, and the whole of it on tiny runs."""
+"""The study of scale factors: its settings, its tables, and the whole of it on tiny runs."""
 
 import functools
 import itertools
@@ -22,24 +22,31 @@ from charlm_jax.inference.run import load_run
 from charlm_jax.storage.checkpoint import Checkpoints
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training.loop import train_and_evaluate
+from experiments.scale_factor import __main__ as study
 from experiments.scale_factor import figures as pictures
-from experiments.scale_factor.__main__ import main
-from experiments.scale_factor.answer import answer
+from experiments.scale_factor.__main__ import FIGURES, main
 from experiments.scale_factor.measures import (
     GRID_A,
-    Findings,
     HeldOut,
-    Text,
-    build_human,
+    MeasuredText,
+    RunResults,
+    build_human_text,
     measure_run,
     name_runs,
 )
-from experiments.scale_factor.page import page, snippets
-from experiments.scale_factor.settings import AS_IT_IS, Draws, Setting, load_settings
-from tests.conftest import make_tiny_config
+from experiments.scale_factor.settings import (
+    SETTINGS,
+    UNCHANGED,
+    SamplePlan,
+    Setting,
+    check_plan,
+    truncated,
+)
+from experiments.scale_factor.tables import TITLE, snippets, tables
+from tests.conftest import ROOT, make_tiny_config
 
 SCALES = (0.5, 1.0, 1.5, 2.0)
-DRAWS = Draws("the isle", 4, 60, 0)
+PLAN = SamplePlan("the isle", 4, 60, 0)
 
 
 def _near(mean: float, half: float = 0.01) -> Interval:
@@ -66,14 +73,14 @@ def _judgement(*, valid: float, repeated: float, excess: float, copy: int = 0) -
     )
 
 
-def _text(setting: Setting, judgement: TextQuality) -> Text:
+def _text(setting: Setting, judgement: TextQuality) -> MeasuredText:
     samples = ["and the sea, and the sea was high.\n" * 2] * 4
     nats = 1.5 / max(setting.scale, 0.1)
     entropy_ST = nats + np.linspace(-0.1, 0.1, 240).reshape(4, 60)
-    return Text(setting, samples, judgement, _near(nats), _near(nats + 0.01), entropy_ST)
+    return MeasuredText(setting, samples, judgement, _near(nats), _near(nats + 0.01), entropy_ST)
 
 
-def _findings(calibrated: float = 0.8, even: Interval | None = None) -> Findings:
+def _run_results(calibrated: float = 0.8, even: Interval | None = None) -> RunResults:
     judgements = [
         _judgement(valid=0.3, repeated=0.0, excess=0.7),
         _judgement(valid=0.8, repeated=0.01, excess=0.31),
@@ -95,66 +102,54 @@ def _findings(calibrated: float = 0.8, even: Interval | None = None) -> Findings
         bins=[Bin(p, _near(p, p / 10), 10.0) for p in (0.01, 0.1, 0.9)],
         least_loss_N=np.full(5_000, 1.35),
     )
-    human = _text(AS_IT_IS, _judgement(valid=0.96, repeated=0.02, excess=0.0, copy=20))
-    return Findings("isle, checkpoint 7", held_out, human, texts, even)
+    human = _text(UNCHANGED, _judgement(valid=0.96, repeated=0.02, excess=0.0, copy=20))
+    return RunResults("isle, checkpoint 7", held_out, human, texts, even)
 
 
-def test_the_answer_says_what_the_numbers_say() -> None:
-    words = "\n".join(answer(_findings(even=Interval(1.1, 1.0, 1.2))))
-    assert "least at scale 0.800 [0.790, 0.810]: the model is too sure of itself" in words
-    assert "1.3500 nats per character there, and 1.4000 at scale 1" in words
-    assert "1.3500 nats per character, at scale 1.100 [1.000, 1.200]" in words
-    assert "drawn at scale 1.5 (temperature 0.667): its" in words
-    assert "diverge by 0.300 [0.290, 0.310] bits more than the two do among themselves" in words
-    assert "on average; not clearly farther: 1." in words
-    assert "a human's (0.960 [0.950, 0.970]) from scale 1.5 on" in words
-    assert "repeats itself more than a human's (0.020 [0.010, 0.030]) from scale 2 on" in words
-    assert "Recommended for text like the book's: scale 1.5 (temperature 0.667), with 95%" in words
-    assert "At scale 1 (temperature 1) it is 80% of the words" in words
-    assert "At scale 2 (temperature 0.5) it is 96% of the words" in words
-    assert "top_k 5, 0.310 [0.300, 0.320] bits" in words
-    assert "The longest copy, 30 characters at scale 1.5 (temperature 0.667), stands" in words
-    assert "character 1,234: ' the sea, and the sea was high.'"[:40] in words
+def _lines(*runs: RunResults) -> list[str]:
+    return tables(runs, plan=PLAN, command="python x").splitlines()
 
 
-@pytest.mark.parametrize(
-    ("calibrated", "says"),
-    [(0.8, ": the model is too sure"), (1.005, "is not shown to be"), (1.3, "is not as sure")],
-)
-def test_the_verdict_on_how_sure_a_model_is(calibrated: float, says: str) -> None:
-    words = "\n".join(answer(_findings(calibrated)))
-    assert says in words
-    assert "At none of the scales between those that were tried" in words
+def test_the_summaries_have_the_numbers_of_the_run() -> None:
+    lines = _lines(_run_results(even=Interval(1.1, 1.0, 1.2)))
+    assert lines[0] == TITLE and "    python x" in lines
+    for line in (
+        "| isle, checkpoint 7 | 1.4000 [1.3900, 1.4100] | 1.3500 [1.3400, 1.3600] | "
+        "0.800 [0.790, 0.810] | 1.100 [1.000, 1.200] | 1.5 | 0.300 [0.290, 0.310] |",
+        "| isle, checkpoint 7 | scale 1.5 (temperature 0.667) | 0.300 [0.290, 0.310] | "
+        "0.950 [0.940, 0.960] | 0.900 [0.890, 0.910] |",
+        "| isle, checkpoint 7 | top_k 5 | 0.310 [0.300, 0.320] | 0.800 [0.790, 0.810] | "
+        "0.900 [0.890, 0.910] |",
+        "| isle, checkpoint 7 | scale 1.5 (temperature 0.667) | 30 | 1,234 | "
+        "' the sea, and the sea was high' |",
+        "Smallest excess of the scales: scale 1.5 (temperature 0.667), 0.300 [0.290, 0.310] bits. "
+        "Overlapping intervals: 1.",
+    ):
+        assert line in lines
 
 
-def test_what_little_text_does_not_say() -> None:
-    found = _findings()
-    is_open = Interval(0.8, -np.inf, np.inf)
-    words = "\n".join(answer(found._replace(held_out=found.held_out._replace(calibrated=is_open))))
-    assert "least at scale 0.800: so little text does not say how far that is from 1." in words
-    texts = [
-        text._replace(judgement=text.judgement._replace(excess_bits=_near(place / 100, 0.5)))
-        for place, text in enumerate(found.texts)
-    ]
-    words = "\n".join(answer(found._replace(texts=texts)))
-    assert (
-        "at scale 0.5 (temperature 2): its" in words and "not clearly farther: 1, 1.5, 2." in words
-    )
-    assert "Nothing is recommended: so little text does not tell these scales apart." in words
-    words = "\n".join(answer(found._replace(texts=found.texts[2:3])))
-    assert "Nothing is recommended: there is no other scale to set this one beside." in words
-
-
-def test_what_holds_at_some_scales_is_said_of_these_alone() -> None:
-    found = _findings()
+def test_what_is_not_known_leaves_its_cell_empty() -> None:
+    run = _run_results()
     valid = (0.97, None, 0.97, 0.3)
     texts = [
-        text._replace(judgement=text.judgement._replace(word_validity=share and _near(share)))
-        for text, share in zip(found.texts, valid, strict=False)
+        text._replace(
+            judgement=text.judgement._replace(
+                word_validity=share and _near(share), longest_copy=None
+            )
+        )
+        for text, share in zip(run.texts, valid, strict=False)
     ]
-    words = "\n".join(answer(found._replace(texts=texts)))
-    assert "a human's (0.960 [0.950, 0.970]) at scale 0.5, 1.5;" in words
-    assert "At scale 1 (temperature 1) it is no whole word and 90% of the 6-grams distinct" in words
+    is_open = Interval(0.8, -np.inf, np.inf)
+    held_out = run.held_out._replace(calibrated=is_open)
+    lines = _lines(run._replace(held_out=held_out, texts=texts))
+    (of_run,) = (line for line in lines if line.startswith("| isle, checkpoint 7 | 1.4"))
+    assert "| 0.800 |  | 1.5 |" in of_run  # no interval, and no scale of equal entropy
+    (row,) = (line for line in lines if line.startswith("| scale 1 "))
+    assert row.startswith("| scale 1 (temperature 1) |  | 0.900")
+    copies = lines.index("## Longest copy from the training text")
+    assert lines[copies + 3].startswith("|---") and lines[copies + 4] == ""
+    (alone,) = (x for x in _lines(run._replace(texts=texts[2:3])) if x.startswith("Smallest"))
+    assert alone.endswith("Overlapping intervals: none.")
 
 
 def test_runs_of_one_name_are_told_apart(trained: Path, tmp_path: Path) -> None:
@@ -166,14 +161,14 @@ def test_runs_of_one_name_are_told_apart(trained: Path, tmp_path: Path) -> None:
     assert name_runs(runs[:1]) == [f"tiny, checkpoint {runs[0].checkpoint}"]
 
 
-def test_the_page_and_its_figures(tmp_path: Path) -> None:
-    findings = [_findings(), _findings(1.3, Interval(1.1, 1.0, 1.2))]
+def test_the_tables_and_the_figures(tmp_path: Path) -> None:
+    results = [_run_results(), _run_results(1.3, Interval(1.1, 1.0, 1.2))]
     files = [
-        pictures.save_picture(findings, tmp_path / "scale_factor.png", about="4 samples"),
-        pictures.save_reliability(findings, tmp_path / "reliability.png"),
+        pictures.save_picture(results, tmp_path / "scale_factor.png", about="4 samples"),
+        pictures.save_reliability(results, tmp_path / "reliability.png"),
     ]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in files)
-    written = page(findings, files, draws=DRAWS, command="python x")
+    written = tables(results, plan=PLAN, command="python x")
     rows = [line for line in written.splitlines() if line.startswith("| scale ")]
     assert len(rows) == 2 * len(SCALES)
     assert all(row.count("|") == 14 for row in rows)
@@ -181,60 +176,57 @@ def test_the_page_and_its_figures(tmp_path: Path) -> None:
         assert row.startswith(f"| scale {scale:g} (temperature {1 / scale:.3g})")
     human = next(line for line in written.splitlines() if line.startswith("| human "))
     assert human.endswith("| 1.500 [1.490, 1.510] | 1.510 [1.500, 1.520] | 1.4000 |")
-    assert "![scale factor](scale_factor.png)" in written
-    columns = snippets(findings[0], DRAWS.prompt).splitlines()
+    columns = snippets(results[0], PLAN.prompt).splitlines()
     assert columns[0].split("  ")[0] == "scale 0.5" and "scale 1.5" in columns[0]
     assert columns[2].startswith("the isleand the sea, and the sea was")
 
 
-def test_the_shipped_sweep_has_the_textbooks_scales_and_as_many_of_each_policy() -> None:
-    draws, settings = load_settings("sweeps/scale_factor", ["samples=7"])
-    assert draws == Draws("The island", 7, 500, 0)
-    assert [setting.varied for setting in settings] == ["scale"] * 11
-    assert {0.5, 1.0, 2.0} < {setting.scale for setting in settings}
-    _, settings = load_settings("sweeps/scale_factor:policies")
-    names = [setting.varied for setting in settings]
+def test_the_settings_have_the_textbooks_scales_and_as_many_of_each_truncation() -> None:
+    scales = SETTINGS["scales"]
+    assert [setting.varied for setting in scales] == ["scale"] * 11
+    assert {0.5, 1.0, 2.0} < {setting.scale for setting in scales}
+    policies = SETTINGS["policies"]
+    assert policies[:11] == scales
+    names = [setting.varied for setting in policies]
     assert {name: names.count(name) for name in names} == dict.fromkeys(Setting._fields[1:], 11)
-    assert all(setting.scale == 1.0 for setting in settings if setting.varied != "scale")
+    assert len({setting.name for setting in policies}) == len(policies)
+    for setting in policies:
+        changed = {
+            name
+            for name in Setting._fields[1:]
+            if getattr(setting, name) != getattr(UNCHANGED, name)
+        }
+        assert changed <= {setting.varied}
 
 
 @pytest.mark.parametrize(
-    ("spec", "overrides", "says"),
+    ("changes", "says"),
     [
-        ("quickstart", [], "no sweep of drawing"),
-        ("sweeps/scale_factor:x", [], "name one of scales, policies"),
-        ("sweeps/scale_factor", ["sampels=3"], "config.sampels"),
-        ("sweeps/scale_factor", ["samples=3"], "samples=3 is not allowed: it must lie in .4, "),
-        ("sweeps/scale_factor", ["seed=-1"], "seed=-1 is not allowed"),
-        ("sweeps/scale_factor", ["scale=2"], "varies config.scale: leave it out"),
+        ({"samples": 3}, "samples=3 is not allowed: it must lie in .4, "),
+        ({"characters": 0}, "characters=0 is not allowed"),
+        ({"seed": -1}, "seed=-1 is not allowed"),
     ],
-    ids=["training", "argument", "misspelt", "samples", "seed", "varied"],
 )
-def test_settings_that_cannot_be_read(spec: str, overrides: list[str], says: str) -> None:
+def test_plans_out_of_range(changes: dict[str, int], says: str) -> None:
+    check_plan(SamplePlan())
     with pytest.raises(CharlmError, match=says):
-        load_settings(spec, overrides)
+        check_plan(SamplePlan()._replace(**changes))
 
 
 def test_what_is_set_for_all_settings_is_named() -> None:
-    _, settings = load_settings("sweeps/scale_factor", ["top_k=3", "min_p=0.1"])
+    settings = truncated(SETTINGS["scales"], top_k=3, top_p=None, min_p=0.1)
     assert settings[5].name == "scale 1 (temperature 1), top_k 3, min_p 0.1"
-    found = _findings()
-    texts = [text._replace(setting=text.setting._replace(top_k=3)) for text in found.texts[:4]]
-    truncated = page([found._replace(texts=texts)], [], draws=DRAWS, command="python x")
-    assert "drawn at scale 1.5 (temperature 0.667), top_k 3: its" in truncated
-    (row,) = (line for line in truncated.splitlines() if line.startswith("| scale 1 "))
+    with pytest.raises(CharlmError, match="--top_k is varied by these settings: leave it out"):
+        truncated(SETTINGS["policies"], top_k=3)
+    run = _run_results()
+    texts = [text._replace(setting=text.setting._replace(top_k=3)) for text in run.texts[:4]]
+    lines = _lines(run._replace(texts=texts))
+    assert any("scales: scale 1.5 (temperature 0.667), top_k 3, 0.300" in line for line in lines)
+    (row,) = (line for line in lines if line.startswith("| scale 1 "))
     assert row.endswith("|  |")  # the held-out loss is that without a truncation
 
 
-def test_a_point_that_varies_something_else(tmp_path: Path) -> None:
-    file = tmp_path / "mine.py"
-    shipped = Path("configs/sweeps/scale_factor.py").read_text(encoding="utf-8")
-    file.write_text(shipped.replace('{"scale": scale}', '{"seed": scale}'), encoding="utf-8")
-    with pytest.raises(CharlmError, match="must vary one of scale, top_k, top_p, min_p"):
-        load_settings(str(file))
-
-
-FLAGS = ["--config.samples=4", "--config.characters=40", "--config.prompt=abca"]
+FLAGS = ["--samples=4", "--characters=40", "--prompt=abca", "--settings=policies"]
 
 
 @pytest.fixture(scope="module")
@@ -251,28 +243,25 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-POINTS = """def sweep():
-    scales = [{"scale": scale} for scale in (0.5, 1.0, 1.5, 2.0)]
-    return [*scales, {"top_k": 1}, {"top_p": 0.9}, {"min_p": 0.3}]
-"""
-
-
-@pytest.fixture(scope="module")
-def settings_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The shipped sweep with other points."""
-    file = tmp_path_factory.mktemp("settings") / "mine.py"
-    shipped = Path("configs/sweeps/scale_factor.py").read_text(encoding="utf-8")
-    file.write_text(shipped.partition("def sweep")[0] + POINTS, encoding="utf-8")
-    return file
+FEW = [
+    *(Setting("scale", scale=scale) for scale in SCALES),
+    Setting("top_k", top_k=1),
+    Setting("top_p", top_p=0.9),
+    Setting("min_p", min_p=0.3),
+]
 
 
 def test_the_whole_study_of_two_checkpoints(
-    trained: Path, settings_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setitem(SETTINGS, "policies", FEW)
     steps = Checkpoints(Workdir(trained).checkpoints).steps()
     workdirs = [f"--workdir={trained}@{step}" for step in steps]
-    command = [*workdirs, f"--config={settings_file}", *FLAGS]
-    assert main([*command, f"--out={tmp_path / 'out'}"]) == 0
+    command = [*workdirs, *FLAGS, f"--out={tmp_path / 'out'}"]
+    assert main(command) == 0
     assert f"## tiny, checkpoint {steps[-1]}" in capsys.readouterr().out
     results = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
     drawn = json.loads((tmp_path / "out" / "samples.json").read_text(encoding="utf-8"))
@@ -291,9 +280,48 @@ def test_the_whole_study_of_two_checkpoints(
             assert texts[name] == ["".join(pieces) for pieces in zip(*want, strict=True)]
         assert len({*map(tuple, texts.values())}) == len(texts)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        *("README.md", "results.json", "samples.json"),
+        *("tables.md", "results.json", "samples.json"),
         *("scale_factor.png", "reliability.png", "entropy_by_place.png"),
     }
+
+
+def _written(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_the_same_command_may_write_again_and_another_may_not(
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def write(results: object, path: Path, **about: str) -> None:
+        path.write_text("a figure")
+
+    monkeypatch.setattr(study, "measure_runs", lambda *_, **__: [_run_results()])
+    for save in ("save_picture", "save_reliability", "save_entropy_by_place"):
+        monkeypatch.setattr(study, save, write)
+    out = tmp_path / "out"
+    command = [f"--workdir={trained}", *FLAGS[:3], f"--out={out}"]
+    assert main(command) == 0
+    (out / "index.md").write_text("# My page\n")
+    before = _written(out)
+    capsys.readouterr()
+    assert main([*command, "--seed=1"]) == 2
+    says = capsys.readouterr().err
+    assert says.count("\n") == 1 and "results.json is from another command (python -m" in says
+    assert _written(out) == before
+    old = json.loads(before["results.json"])
+    old["command"] = old["command"].replace(
+        "python -m experiments.scale_factor", "python experiments/scale_factor.py"
+    )
+    (out / "results.json").write_text(json.dumps(old))
+    assert main(command) == 0
+    assert _written(out) == before
+    (out / "tables.md").write_text("# My tables\n")
+    assert main(command) == 2
+    assert "tables.md is not from this study" in capsys.readouterr().err
+    assert (out / "tables.md").read_text() == "# My tables\n"
 
 
 def _losses_and_entropies(logits_NV: np.ndarray, ids_N: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -301,12 +329,11 @@ def _losses_and_entropies(logits_NV: np.ndarray, ids_N: np.ndarray) -> tuple[np.
     return -log_p_NV[np.arange(len(ids_N)), ids_N], -(np.exp(log_p_NV) * log_p_NV).sum(axis=1)
 
 
-def test_the_numbers_are_those_of_the_logits(trained: Path, settings_file: Path) -> None:
+def test_the_numbers_are_those_of_the_logits(trained: Path) -> None:
     run = load_run(trained)
-    draws, settings = load_settings(str(settings_file), ["samples=4", "characters=40"])
-    draws = draws._replace(prompt="abca")
-    human = build_human(run, draws, "valid")
-    found = measure_run("tiny", run, draws, settings, human, split="valid")
+    plan = SamplePlan("abca", 4, 40, 0)
+    human = build_human_text(run, plan, "valid")
+    found = measure_run("tiny", run, plan, FEW, human, split="valid")
 
     def logits_of(text: str) -> tuple[np.ndarray, np.ndarray]:
         """Of all characters but the first."""
@@ -361,7 +388,7 @@ def test_human_text_is_held_out_and_what_stands_before_it_too(
     changes = {"data.corpus": str(text_file), "split.valid_fraction": 0.5, "train.max_steps": 1}
     train_and_evaluate(make_tiny_config(**changes), tmp_path / "run")
     run = load_run(tmp_path / "run")
-    human = build_human(run, Draws("tab", 6, 50, 0), "valid")
+    human = build_human_text(run, SamplePlan("tab", 6, 50, 0), "valid")
     (part,) = run.dataset().part("valid")
     held_out = text[part.start : part.stop]
     for before, sample in zip(human.before, human.judge.others, strict=True):
@@ -375,7 +402,7 @@ def test_human_text_is_held_out_and_what_stands_before_it_too(
 def test_the_star_is_where_human_text_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     figures: list[Figure] = []
     monkeypatch.setattr(pictures, "save_figure", lambda figure, path: figures.append(figure))
-    found = _findings()
+    found = _run_results()
     pictures.save_picture([found], tmp_path / "x.png", about="")
     left = figures[0].axes[0]
     stars = [line for line in left.lines if line.get_marker() == "*"]
@@ -391,19 +418,21 @@ def test_the_star_is_where_human_text_is(tmp_path: Path, monkeypatch: pytest.Mon
     ("flags", "says"),
     [
         (["--workdir=nowhere"], "nowhere"),
-        (["--workdir=RUN", "--temperature=2"], "unknown argument --temperature"),
+        (["--workdir=RUN", "--temperature=2"], "--temperature=2"),
         (["--workdir=RUN", "--split=test"], "test"),
-        (["--workdir=RUN", "--config.samples=1000"], "has room for"),
-        (["--workdir=RUN", "--config.samples=3"], "samples=3 is not allowed"),
+        (["--workdir=RUN", "--samples=1000"], "has room for"),
+        (["--workdir=RUN", "--samples=3"], "samples=3 is not allowed"),
         (["--workdir=RUN@7"], "7"),
-        (["--workdir=RUN", "--out=docs/sequence_length"], "is not of this study"),
-        (["--workdir=RUN", "--out=OTHERS"], "OTHERS/results.json is not of this study"),
+        (["--workdir=RUN", "--settings=x"], "--settings"),
+        (["--workdir=RUN", "--settings=policies", "--top_p=0.5"], "--top_p is varied by these"),
+        (["--workdir=RUN", "--out=docs/studies/sequence_length"], "is not from this study"),
+        (["--workdir=RUN", "--out=OTHERS"], "OTHERS/results.json is not from this study"),
         (["--workdir=RUN", "--out=OTHERS/results.json"], "is not a folder: choose another"),
         (["--workdir=RUN", "--out="], "--out is an empty text"),
         (["--workdir=RUN", "--workdir=RUN@best"], "a run is named twice"),
     ],
     ids=[
-        *("run", "flag", "split", "much", "little", "checkpoint", "page"),
+        *("run", "flag", "split", "much", "little", "checkpoint", "settings", "varied", "page"),
         *("results", "file", "empty", "twice"),
     ],
 )
@@ -426,3 +455,16 @@ def test_mistakes_are_told_in_a_line(
     assert status == 2 and says in printed.splitlines()[-1]
     assert len(printed.splitlines()) == 1
     assert (tmp_path / "OTHERS" / "results.json").read_text() == "mine"
+
+
+def test_the_published_page_shows_all_figures_and_links_to_the_tables() -> None:
+    folder = ROOT / "docs" / "studies" / "scale_factor"
+    assert {path.name for path in folder.iterdir()} == {"index.md", "tables.md", *FIGURES}
+    page = (folder / "index.md").read_text(encoding="utf-8")
+    assert all(f"({name})" in page for name in ["tables.md", *FIGURES])
+    published = (folder / "tables.md").read_text(encoding="utf-8")
+    (command,) = (line for line in published.splitlines() if line.startswith("    python"))
+    assert published.startswith(f"{TITLE}\n\n{command}\n") and f"\n{command}\n" in page
+    written = tables([_run_results()], plan=PLAN, command="python x").splitlines()
+    heads = {line for line in written if line.startswith(("| run ", "| setting "))}
+    assert len(heads) == 4 and heads < {*published.splitlines()}

@@ -1,61 +1,71 @@
-"""The study of sequence lengths says what its numbers say, and finds a reach that is known."""
+"""The study of sequence lengths: its comparisons, its tables and results.json."""
 
 import itertools
+import json
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from charlm_jax.analysis.loss_breakdown import CLASSES
+from charlm_jax.comparison.compare import Baseline
+from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.json_files import write_json
 from charlm_jax.evaluation.bootstrap import Difference, Interval, difference, mean_interval
+from experiments.results_folder import saved_command
 from experiments.sequence_length import runs
 from experiments.sequence_length.__main__ import PRESETS
-from experiments.sequence_length.answer import answer
+from experiments.sequence_length.figures import figure_names
 from experiments.sequence_length.measures import (
-    Arm,
-    Figures,
-    Group,
-    Losses,
+    Condition,
+    ConditionLosses,
+    LengthComparison,
     carried_less_reset,
-    group_arms,
-    measure_arm,
+    compare_lengths,
+    measure_condition,
     run_by_run,
 )
+from experiments.sequence_length.results import Results, read_results, to_json
 from experiments.sequence_length.runs import BATCH_CHARACTERS, LOADERS, Study
+from experiments.sequence_length.tables import TITLE, tables
+from tests.conftest import ROOT
 
 TEXT = "The isle, said he.\nIt is an old one; " * 800
 PART = (range(9_000, 29_000),)
 
 
-def _arm(length: int, *, state: str = "reset", budget: str = "characters") -> Arm:
+def _condition(length: int, *, state: str = "reset", budget: str = "characters") -> Condition:
     facts = {"rate": 0.01, "characters": 9_000, "seconds": 5.0, "flops": 1e9, "seeds": (1, 2)}
-    return Arm("lstm", length, state, budget, **facts)
+    return Condition("lstm", length, state, budget, **facts)
 
 
 def _losses(
     mean: float, *, seed: int = 0, window: float = 0.1, second: float | None = None
-) -> Losses:
+) -> ConditionLosses:
     noise_N = np.random.default_rng(0).gamma(1.0, 1.0, len(PART[0]))  # what all find hard
     runs_S1 = mean - 1.0 + np.random.default_rng(seed).normal(0, 1e-3, (2, 1))
     stream_SN = runs_S1 + noise_N
     far_SN = stream_SN + 2 * window
-    return Losses(stream_SN + window, stream_SN, far_SN, mean if second is None else second)
+    return ConditionLosses(
+        stream_SN + window, stream_SN, far_SN, mean if second is None else second
+    )
 
 
 def test_lengths_are_compared_with_the_best_of_their_group() -> None:
     losses = {
-        _arm(40): _losses(1.5, seed=1),
-        _arm(10): _losses(1.7, seed=2),
-        _arm(160): _losses(1.5002, seed=3),
-        _arm(10, state="carried"): _losses(1.6, seed=4),
-        _arm(40, state="carried"): _losses(1.5, seed=1),
+        _condition(40): _losses(1.5, seed=1),
+        _condition(10): _losses(1.7, seed=2),
+        _condition(160): _losses(1.5002, seed=3),
+        _condition(10, state="carried"): _losses(1.6, seed=4),
+        _condition(40, state="carried"): _losses(1.5, seed=1),
     }
-    groups = group_arms(losses, text=TEXT, part=PART)
+    groups = compare_lengths(losses, text=TEXT, part=PART)
     (reset,) = (group for group in groups if group.state == "reset")
     assert reset.lengths == (10, 40, 160) and set(reset.as_good) == {40, 160}
     assert reset.to_best[reset.best] is None
-    best = losses[next(arm for arm in losses if reset.is_best(arm))]
-    apart = losses[_arm(10)].stream_SN - best.stream_SN
+    best = losses[next(condition for condition in losses if reset.is_best(condition))]
+    apart = losses[_condition(10)].stream_SN - best.stream_SN
     assert reset.to_best[0] == Difference(*mean_interval(apart))
     assert {*reset.by_class} == {*CLASSES}
     for found in reset.by_class.values():
@@ -67,8 +77,11 @@ def test_lengths_are_compared_with_the_best_of_their_group() -> None:
 
 
 def test_the_best_is_chosen_on_other_characters_than_the_figures_are_of() -> None:
-    losses = {_arm(10): _losses(1.4, second=1.6), _arm(40): _losses(1.5, seed=1, second=1.5)}
-    (group,) = group_arms(losses, text=TEXT, part=PART)
+    losses = {
+        _condition(10): _losses(1.4, second=1.6),
+        _condition(40): _losses(1.5, seed=1, second=1.5),
+    }
+    (group,) = compare_lengths(losses, text=TEXT, part=PART)
     assert group.best_length == 40 and group.as_good == (10, 40)
     assert group.to_best[0] is not None and group.to_best[0].is_significant
     assert group.to_best[0].mean < 0
@@ -82,8 +95,8 @@ def test_what_runs_of_a_seed_share_is_no_reason_for_doubt() -> None:
     assert run_by_run(a_SN, b_SN).is_significant and not difference(a_SN, b_SN).is_significant
 
 
-def test_the_figures_of_an_arm() -> None:
-    found = measure_arm(_losses(1.5, window=0.25), text=TEXT, part=PART, window=7, reach=32)
+def test_the_figures_of_an_condition() -> None:
+    found = measure_condition(_losses(1.5, window=0.25), text=TEXT, part=PART, window=7, reach=32)
     assert found.cold_start.mean == pytest.approx(0.25)
     assert found.cold_start.low == pytest.approx(found.cold_start.high)  # on the same characters
     assert [cell.label for cell in found.by_place][:6] == ["1", "2", "3", "4", "5-6", "7-8"]
@@ -93,72 +106,93 @@ def test_the_figures_of_an_arm() -> None:
     assert [cell.label for cell in found.by_class] == list(CLASSES)
 
 
-def _figures() -> Figures:
-    return measure_arm(_losses(1.5), text=TEXT, part=PART, window=4, reach=8)
+PUBLISHED = ROOT / "docs" / "studies" / "sequence_length"
+COMMAND = "python -m experiments.sequence_length --preset=book --corpus=mysterious-island"
+MORE = Difference(0.2, 0.1, 0.3)
+SOME = Difference(0.05, -0.03, 0.08)
 
 
-def _group(first: Difference, later: Difference) -> Group:
-    by_class = {"first letter": first, "later letter": later}
-    return Group(
-        "lstm", "reset", "characters", (5, 40), 1, (Difference(0.1, 0.05, 0.2), None), by_class
+def _results() -> Results:
+    measured = measure_condition(_losses(1.5), text=TEXT, part=PART, window=4, reach=8)
+    rates = {0.01: 1.7, 0.02: 1.6, 0.04: 1.65}
+    one_block = Interval(1.2, -math.inf, math.inf)
+    return Results(
+        tried={
+            ("lstm", 5, "reset"): {0.01: 1.7, 0.02: 1.6},
+            ("lstm", 40, "reset"): rates,
+            ("lstm", 160, "reset"): {**rates, 0.08: 1.5},
+        },
+        measurements={_condition(length): measured for length in (5, 40, 160)},
+        comparisons=[
+            LengthComparison(
+                model="lstm",
+                state="reset",
+                budget="characters",
+                lengths=(5, 40, 160),
+                best=2,
+                to_best=[MORE, SOME, None],
+                by_class={"first letter": MORE, "space": SOME},
+            )
+        ],
+        carried={("lstm", 5): MORE, ("lstm", 40): Difference(0.1, -math.inf, math.inf)},
+        by_context={"lstm": {"truncated": {1: one_block, 2: one_block}}},
+        effective={"lstm": {"truncated": 64, "shuffled": 16, "replaced": 8}},
+        baselines=[
+            Baseline("3-gram", Interval(1.55, 1.5, 1.6), 2.2),
+            Baseline("gzip", None, 2.0),
+        ],
+        characters=20_000,
     )
 
 
-NONE = Difference(0.001, -0.01, 0.012)
-MORE = Difference(0.2, 0.1, 0.3)
-SOME = Difference(0.05, 0.03, 0.08)
+def test_the_tables_have_every_number_with_its_interval() -> None:
+    lines = tables(_results(), command=COMMAND).splitlines()
+    assert lines[0] == TITLE and f"    {COMMAND}" in lines
+    stream = _results().measurements[_condition(160)].stream.in_words()
+    assert (
+        f"- lstm, state reset, equal characters: T = 160, loss {stream}. Not significantly worse: "
+        "40." in lines
+    )
+    more, some = "+0.2000 [+0.1000, +0.3000]", "+0.0500 [-0.0300, +0.0800]"
+    for row in (
+        f"| lstm | reset | characters | {more} | {some} | best |",
+        f"| lstm | {more} | +0.1000 |",
+        f"| lstm | reset | characters | 5 less 160 | {more} |  | {some} |  |  |  |",
+        "| lstm | 64 | 16 | 8 |",
+        "| 3-gram |  |  |  |  |  |  |  |  | 1.5500 [1.5000, 1.6000] |  |",
+        "| gzip |  |  |  |  |  |  |  |  | 1.3863 |  |",
+        "| lstm | 40 | reset | 1.7000 at 0.01 | **1.6000 at 0.02** | 1.6500 at 0.04 |",
+    ):
+        assert row in lines
+    assert any("In 2 of 3 rows it is the lowest or the highest tried." in line for line in lines)
 
 
-@pytest.mark.parametrize(
-    ("first", "later", "says"),
-    [
-        (MORE, NONE, "as the chapter says"),
-        (MORE, SOME, "loses more than the rest of it: the claim holds in part"),
-        (MORE, MORE, "loses not clearly more"),
-        (NONE, SOME, "the claim is not seen"),
-        (MORE, Difference(-0.05, -0.08, -0.03), "spelt better"),
-    ],
-    ids=["as_said", "in_part", "alike", "not", "better"],
-)
-def test_the_verdict_on_the_chapters_claim(first: Difference, later: Difference, says: str) -> None:
-    figures = {_arm(length): _figures() for length in (5, 40)}
-    counted = ("3-gram", Interval(1.55, 1.5, 1.6))
-    words = "\n".join(answer([_group(first, later)], figures, {}, {}, counted, {}))
-    assert says in words
-    assert "a 3-gram fitted to the same training text, pays 1.5500 nats; 2 of the 2 arms" in words
+def test_results_are_read_as_they_were_written(tmp_path: Path) -> None:
+    results = _results()
+    write_json(tmp_path / "results.json", to_json(results, COMMAND))
+    read = read_results(tmp_path / "results.json")
+    assert json.dumps(to_json(read, COMMAND)) == json.dumps(to_json(results, COMMAND))
+    assert tables(read, command=COMMAND) == tables(results, command=COMMAND)
+    assert read == results
 
 
-COUNTED = ("3-gram", Interval(1, 1, 1))
-TRIED = {
-    ("lstm", 5, "reset"): {0.01: 1.7, 0.02: 1.6},
-    ("lstm", 40, "reset"): {0.01: 1.7, 0.02: 1.65, 0.04: 1.6},
-    ("lstm", 160, "reset"): {0.01: 1.7, 0.02: 1.6, 0.04: 1.65},
-}
+@pytest.mark.parametrize("content", ["{torn", "[]", "{}", '{"tried": [], "figures": [1]}'])
+def test_damaged_results_are_refused(content: str, tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text(content)
+    with pytest.raises(CharlmError, match="is damaged: run the study again"):
+        read_results(tmp_path / "results.json")
 
 
-def test_the_answer_names_what_is_as_good_and_what_carrying_changes() -> None:
-    figures = {_arm(length): _figures() for length in (5, 40, 160)}
-    to_best = (MORE, SOME, None)
-    group = Group("lstm", "reset", "characters", (5, 40, 160), 2, to_best, {})
-    carried = {("lstm", 5): Difference(-0.1, -0.2, -0.05), ("lstm", 40): NONE}
-    effective = {"lstm": {"truncated": 64, "shuffled": 16}}
-    words = "\n".join(answer([group], figures, carried, effective, COUNTED, TRIED))
-    assert "the best on the second part is T = 160" in words
-    assert "Not shown to be worse" not in words
-    assert "For 2 of 3 choices of a learning rate" in words
-    assert words.count("state reset, at T = 5 and 40 (the highest)") == 1
-    assert "The textbook's T = 40 pays +0.0500 [+0.0300, +0.0800] more." in words
-    assert "lowers the loss at T = 5 by 0.1000; changes nothing that is shown at T = 40." in words
-    assert "beyond 64 characters nothing is gained by reading more; beyond 16 their order" in words
-    assert "none of the arms pay less" in words
-
-
-@pytest.mark.parametrize(("seeds", "says"), [(1, "One run"), (2, "Two runs"), (3, None)])
-def test_few_seeds_are_said_to_be_few(seeds: int, says: str | None) -> None:
-    figures = {_arm(length)._replace(seeds=tuple(range(seeds))): _figures() for length in (5, 40)}
-    words = answer([_group(MORE, NONE)], figures, {}, {}, COUNTED, {})
-    found = [line for line in words if line.startswith(("One run of each", "Two runs of each"))]
-    assert [line.split(" of ")[0] for line in found] == ([says] if says else [])
+def test_the_published_tables_are_of_the_published_results() -> None:
+    published = (PUBLISHED / "tables.md").read_text(encoding="utf-8")
+    results = read_results(PUBLISHED / "results.json")
+    assert tables(results, command=COMMAND) == published
+    assert saved_command(PUBLISHED / "results.json", "sequence_length") == COMMAND
+    names = {path.name for path in PUBLISHED.iterdir()}
+    figures = figure_names(PRESETS["book"].models)
+    assert names == {"index.md", "tables.md", "results.json", *figures}
+    page = (PUBLISHED / "index.md").read_text(encoding="utf-8")
+    assert all(f"({name})" in page for name in [*figures, "tables.md"])
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -177,18 +211,20 @@ def test_arms_have_equal_characters_or_equal_seconds(
     plan = study.plan(rates, speeds)
     points = {point for points in plan.values() for point in points}
     assert len({point.name for point in points}) == len(points)
-    by_budget: dict[tuple[str, str], list[Arm]] = {}
-    for arm, points in plan.items():
-        by_budget.setdefault((arm.model, arm.budget), []).append(arm)
+    by_budget: dict[tuple[str, str], list[Condition]] = {}
+    for condition, points in plan.items():
+        by_budget.setdefault((condition.model, condition.budget), []).append(condition)
         config = points[0].load()
-        assert config.data.batch_size * arm.length == BATCH_CHARACTERS
-        assert config.train.max_steps * BATCH_CHARACTERS == arm.characters
-        assert config.data.loader == LOADERS[arm.state]
-        assert config.optimizer.learning_rate == arm.rate
-        assert arm.rate == rates[arm.model, arm.length, arm.state]
+        assert config.data.batch_size * condition.length == BATCH_CHARACTERS
+        assert config.train.max_steps * BATCH_CHARACTERS == condition.characters
+        assert config.data.loader == LOADERS[condition.state]
+        assert config.optimizer.learning_rate == condition.rate
+        assert condition.rate == rates[condition.model, condition.length, condition.state]
     assert {model for model, budget in by_budget if budget == "seconds"} == {*preset.timed}
-    for (model, budget), arms in by_budget.items():
-        assert [arm.length for arm in arms if arm.state == "reset"] == [*preset.lengths]
-        spent = [getattr(arm, budget) for arm in arms]
+    for (model, budget), conditions in by_budget.items():
+        assert [condition.length for condition in conditions if condition.state == "reset"] == [
+            *preset.lengths
+        ]
+        spent = [getattr(condition, budget) for condition in conditions]
         within = 0 if budget == "characters" else BATCH_CHARACTERS / 10_000
         assert max(spent) - min(spent) <= within, model

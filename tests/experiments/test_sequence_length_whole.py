@@ -16,8 +16,8 @@ from charlm_jax.sweeps.progress_bars import SweepView
 from charlm_jax.training.loop import train_and_evaluate
 from experiments.sequence_length import __main__ as sequence_length
 from experiments.sequence_length import runs
-from experiments.sequence_length.page import TITLE
 from experiments.sequence_length.runs import Preset, Study
+from experiments.sequence_length.tables import TITLE
 
 REACH = 4
 CORPUS = f"synthetic:reach={REACH},symbols=3,copy=0.7,characters=60000"
@@ -69,9 +69,9 @@ def test_the_reach_is_found_and_no_loss_is_below_the_entropy_rate(
     assert len(trained) == len(LENGTHS) * 2  # whose rate is the only one that is tried
 
     rate_nats = parse_source(CORPUS).entropy_rate_nats
-    for arm in found["figures"]:
-        assert arm["stream"]["high"] > rate_nats - 0.02  # the luck of one text
-        assert (arm["stream"]["mean"] < rate_nats + 0.05) == (arm["length"] > REACH)
+    for condition in found["figures"]:
+        assert condition["stream"]["high"] > rate_nats - 0.02  # the luck of one text
+        assert (condition["stream"]["mean"] < rate_nats + 0.05) == (condition["length"] > REACH)
     assert found["effective"]["lstm"]["truncated"] == REACH
     for by_n in found["looks"]["lstm"].values():
         assert all(look["low"] < look["mean"] < look["high"] for look in by_n.values())
@@ -79,10 +79,14 @@ def test_the_reach_is_found_and_no_loss_is_below_the_entropy_rate(
 
     files = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
     out = capsys.readouterr().out
+    assert {path for path in files if path.endswith((".md", ".json"))} == {
+        *("results.json", "tables.md", "speeds.json")
+    }
     trained.clear()
-    assert sequence_length.main(command) == 0
-    assert trained == []
-    assert capsys.readouterr().out == out
+    for again in (command, [*command, "--tables_only"]):
+        assert sequence_length.main(again) == 0
+        assert trained == []
+        assert capsys.readouterr().out == out
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()} == files
 
 
@@ -127,7 +131,8 @@ def test_speeds_are_measured_again_where_they_are_of_something_else(
     ("name", "words"),
     [
         ("README.md", "# Mine\n"),
-        ("README.md", f"{TITLE}\n\n    python other.py\n"),
+        ("tables.md", f"{TITLE}\n\n    python other.py\n"),
+        ("loss_by_length.png", "mine"),
         ("results.json", "{}"),
     ],
 )

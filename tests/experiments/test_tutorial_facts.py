@@ -1,12 +1,11 @@
-"""The figures of the textbook's chapter, one test each, and the script that prints them all.
+"""The figures of the textbook's chapter, one test each, and the command that prints them all.
 
 Source: Raschka and Mirjalili, Python Machine Learning, 3rd edition (2019), chapter 16, part 2.
 """
 
 import dataclasses
 import math
-import runpy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -35,9 +34,9 @@ from charlm_jax.sampling.categorical import (
 )
 from charlm_jax.training.loop import train_and_evaluate
 from charlm_jax.training.optimizer import build_optimizer, make_schedule
-from tests.conftest import ROOT, make_model_config
+from experiments.tutorial import __main__ as tutorial
+from tests.conftest import make_model_config
 
-SCRIPT = ROOT / "experiments" / "tutorial.py"
 CHARACTERS, SYMBOLS = 1_112_350, 80
 FIRST_CHUNK = "THE MYSTERIOUS ISLAND ***\n\n\n\n\nProduced by"
 SECOND_CHUNK = " Anthony Matonak, and Trevor Carlson\n\n\n\n\n"
@@ -182,7 +181,7 @@ def test_the_loss_is_softmax_cross_entropy_on_logits() -> None:
 
 
 def test_the_books_training_losses() -> None:
-    losses = runpy.run_path(str(SCRIPT))["BOOK_LOSS_NATS"]
+    losses = tutorial.BOOK_LOSS_NATS
     assert len(losses) == 20 and (losses[0], losses[-1]) == (2.3011, 1.0337)
     assert list(losses) == sorted(losses, reverse=True)
     assert sum(losses) == pytest.approx(25.4478)
@@ -256,16 +255,10 @@ def test_text_may_start_from_one_character(small: TrainedModel) -> None:
     assert len(drawn(small, "T", 50, 1.0)) == 50
 
 
-# The script. What it shows of self-attention is tested in test_equations.py.
-
-
-@pytest.fixture
-def main() -> Callable[[list[str]], int]:
-    return runpy.run_path(str(SCRIPT))["main"]
+# The script. What it shows of self-attention is tested in test_tutorial_attention.py.
 
 
 def test_the_script_without_book_and_model_shows_the_rest(
-    main: Callable[[list[str]], int],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -276,7 +269,7 @@ def test_the_script_without_book_and_model_shows_the_rest(
     monkeypatch.delenv("CHARLM_CORPORA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(download, "open_https", offline)
-    assert main([f"--workdir={tmp_path / 'none'}"]) == 1
+    assert tutorial.main([f"--workdir={tmp_path / 'none'}"]) == 1
     shown = capsys.readouterr().out
     for figure in ("cannot download 1268-0.txt", "no run at", "27,130", "424 steps", "1,636,432"):
         assert figure in shown
@@ -286,7 +279,6 @@ def test_the_script_without_book_and_model_shows_the_rest(
 
 
 def test_the_script_shows_what_a_trained_model_draws(
-    main: Callable[[list[str]], int],
     tiny_config: Config,
     book: str,
     tmp_path: Path,
@@ -299,7 +291,7 @@ def test_the_script_shows_what_a_trained_model_draws(
     train_and_evaluate(dataclasses.replace(tiny_config, data=data), workdir)
     figure = tmp_path / "curve.png"
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert main(["--skip_training", f"--workdir={workdir}", "--figure=~/curve.png"]) == 0
+    assert tutorial.main(["--skip_training", f"--workdir={workdir}", "--figure=~/curve.png"]) == 0
     shown = capsys.readouterr().out
     for expected in ("567", "1112917", "1,112,350", "symbols 80", "2.3011", "-> 'ISLAND'"):
         assert expected in shown
@@ -307,13 +299,11 @@ def test_the_script_shows_what_a_trained_model_draws(
     assert figure.read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_mistake_is_told_in_one_line(
-    main: Callable[[list[str]], int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["--epochs=0", f"--workdir={tmp_path}"]) == 2
+def test_a_mistake_is_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert tutorial.main(["--epochs=0", f"--workdir={tmp_path}"]) == 2
     err = capsys.readouterr().err
     assert "config.train.epochs=0 is not allowed" in err and err.count("\n") == 1
     with pytest.raises(SystemExit) as stop:
-        main(["--epochs=many"])
+        tutorial.main(["--epochs=many"])
     assert stop.value.code == 2
     assert capsys.readouterr().err.count("\n") == 1

@@ -16,7 +16,7 @@ from flax import linen as nn
 from charlm_jax.models.attention import Attention, AttentionState, SelfAttention
 from charlm_jax.models.initializers import init_scheme
 from charlm_jax.models.positions import POSITIONS
-from charlm_jax.models.textbook_attention import basic_self_attention, self_attention
+from experiments.tutorial.attention import basic_self_attention, self_attention
 from tests.conftest import draw, quick_jit
 
 GOLDENS = Path(__file__).parent.parent / "goldens" / "attention.npz"

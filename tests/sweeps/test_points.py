@@ -30,8 +30,7 @@ from charlm_jax.sweeps.points import (
 )
 from tests.conftest import ROOT, TINY
 
-DRAWING = "sweeps/scale_factor"  # draws from runs that are there
-SWEEPS = [name for name in shipped_names() if name.startswith("sweeps/") and name != DRAWING]
+SWEEPS = [name for name in shipped_names() if name.startswith("sweeps/")]
 ARGUMENTS = {
     "sweeps/learning_rate": ["", ":lstm", ":gru", ":attention", ":transformer", ":hybrid"],
     "sweeps/model_scale": ["", ":lstm", ":transformer", ":mingru"],

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from charlm_jax.models.textbook_attention import basic_self_attention, self_attention
+from experiments.tutorial.attention import basic_self_attention, self_attention
 
 T, D, K = 6, 5, 3
 

@@ -3,7 +3,7 @@
 Raschka and Mirjalili, Python Machine Learning (3rd edition, 2019), chapter 16, second part: a
 character-level LSTM on The Mysterious Island, text drawn from it, and self-attention.
 
-    python experiments/tutorial.py
+    python -m experiments.tutorial
 
 A finished run in the workdir is used and not trained again. `--skip_training` takes what is there.
 
@@ -36,7 +36,6 @@ from charlm_jax.data.loaders import build_loader, gather_batch
 from charlm_jax.data.vocabulary import Vocabulary
 from charlm_jax.inference.run import Run, load_run
 from charlm_jax.models.summary import summarize
-from charlm_jax.models.textbook_attention import basic_self_attention, self_attention
 from charlm_jax.report.figures.loss_curve import save_learning_curves
 from charlm_jax.sampling.categorical import (
     gumbel_noise,
@@ -49,6 +48,7 @@ from charlm_jax.storage.metrics_log import MetricsLog
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training.loop import train_and_evaluate
 from charlm_jax.training.progress_bar import training_view
+from experiments.tutorial.attention import basic_self_attention, self_attention
 
 # Training loss by epoch, in nats per character, as the authors' own run of the chapter printed it:
 # ch16/ch16_part2.ipynb of github.com/rasbt/python-machine-learning-book-3rd-edition.
@@ -77,8 +77,9 @@ class Book(NamedTuple):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Walk through the chapter; the exit status is 1 if its text could not be had."""
     parser = argparse.ArgumentParser(
+        prog="experiments.tutorial",
         description="The textbook's chapter, figure by figure.",
-        usage=argparse.SUPPRESS,  # so that a mistake is told in one line
+        usage=argparse.SUPPRESS,  # errors take one line
         allow_abbrev=False,
     )
     parser.add_argument("--workdir", default="runs/tutorial", help="default: %(default)s")

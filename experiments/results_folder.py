@@ -1,0 +1,83 @@
+"""Guard for the folder that a study writes its results into."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from charlm_jax.core.errors import CharlmError
+
+RESULTS = "results.json"
+TABLES = "tables.md"
+PAGES = ("index.md", "README.md")  # written by people, and never before there are results
+
+
+def refuse_other_results(
+    folder: Path, *, study: str, title: str, command: str, files: Sequence[str]
+) -> None:
+    """Refuse a folder in which the study would overwrite something else.
+
+    The folder is accepted if the same command wrote its `results.json`, or if it holds none of the
+    files that the study writes. Results written as `python experiments/STUDY.py` count as those of
+    `python -m experiments.STUDY`.
+
+    Args:
+      folder: folder that the study is about to write into; it need not exist.
+      study: name of the study's package in experiments/.
+      title: first line of the study's `tables.md`.
+      command: command line of this study; `results.json` and `tables.md` contain it.
+      files: names of all files that the study writes.
+
+    Raises:
+      CharlmError: the path is a file, or the folder holds files of something else or results of
+        another command.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise CharlmError(f"{folder} is not a folder: choose another")
+    results, tables = folder / RESULTS, folder / TABLES
+    if not os.path.lexists(results):
+        for name in (*files, *PAGES):
+            if os.path.lexists(folder / name):
+                raise _not_ours(folder / name)
+        return
+    _refuse_other_command(results, study, saved_command(results, study), command)
+    if os.path.lexists(tables):
+        first, *lines = _read(tables).splitlines() or [""]
+        commands = (_current_spelling(line.strip(), study) for line in lines if line[:4] == "    ")
+        saved = next(commands, None) if first == title else None
+        _refuse_other_command(tables, study, saved, command)
+
+
+def saved_command(results: Path, study: str) -> str | None:
+    """Returns the command that a `results.json` names; None if it is not of the study."""
+    try:
+        values = json.loads(_read(results))
+    except (ValueError, RecursionError):
+        return None
+    command = values.get("command") if isinstance(values, dict) else None
+    return _current_spelling(command, study) if isinstance(command, str) else None
+
+
+def _refuse_other_command(file: Path, study: str, saved: str | None, command: str) -> None:
+    if saved is None or not f"{saved} ".startswith(f"python -m experiments.{study} "):
+        raise _not_ours(file)
+    if saved != command:
+        raise CharlmError(
+            f"{file} is from another command ({saved}): choose another folder, or move it away"
+        )
+
+
+def _not_ours(file: Path) -> CharlmError:
+    return CharlmError(f"{file} is not from this study: choose another folder")
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise _not_ours(file) from error
+
+
+def _current_spelling(command: str, study: str) -> str:
+    old, new = f"python experiments/{study}.py", f"python -m experiments.{study}"
+    return new + command.removeprefix(old) if f"{command} ".startswith(f"{old} ") else command
