@@ -32,6 +32,7 @@ from typing import Any, NamedTuple
 
 from charlm_jax.cli.exit_status import run_program
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.files import atomic_write
 from charlm_jax.core.json_files import to_jsonable, write_json
 from charlm_jax.inference.run import Run, load_run
 from charlm_jax.storage.workdir import Workdir
@@ -170,7 +171,7 @@ def write_results(
     save_reliability(results, by_probability)
     save_entropy_by_place(results, by_place, about=about)
     text = tables(results, plan=plan, command=command)
-    (folder / TABLES).write_text(text, encoding="utf-8")
+    atomic_write(folder / TABLES, text.encode())
     print(f"{text}\n{folder / TABLES}")
 
 

@@ -39,6 +39,7 @@ import jax
 from charlm_jax.analysis.effective_context import effective_context
 from charlm_jax.cli.exit_status import run_program
 from charlm_jax.comparison.compare import find_baselines
+from charlm_jax.core.files import atomic_write
 from charlm_jax.core.json_files import write_json
 from charlm_jax.storage.workdir import Workdir
 from experiments.results_folder import RESULTS, TABLES, refuse_other_results
@@ -216,7 +217,7 @@ def write_results(study: Study, results: Results, command: str) -> None:
 def write_tables(folder: Path, results: Results, command: str) -> None:
     """Write tables.md, and print it."""
     text = tables(results, command=command)
-    (folder / TABLES).write_text(text, encoding="utf-8")
+    atomic_write(folder / TABLES, text.encode())
     print(f"\n{text}\n{folder / TABLES}")
 
 
