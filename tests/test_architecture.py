@@ -38,6 +38,8 @@ ROOT_FILES = {"__init__.py", "__main__.py", "_version.py", "py.typed"}
 OWNERS = {
     "argparse": {"cli"},
     "flax": {"models"},
+    "jinja2": {"report"},
+    "markupsafe": {"report"},
     "matplotlib": {"report"},
     "ml_collections": {"config"},
     "rich": {"training", "sweeps"},

@@ -1,7 +1,9 @@
-"""What a page says of held-out figures: the table, and what the figures are made of."""
+"""Sections of held-out figures: the table of runs and baselines, and losses by group."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+
+from markupsafe import Markup
 
 from charlm_jax.analysis.loss_breakdown import GroupLoss
 from charlm_jax.comparison.compare import Row, baselines_in_words
@@ -9,53 +11,61 @@ from charlm_jax.comparison.findings import ArmFacts
 from charlm_jax.comparison.scores import Scores
 from charlm_jax.core.types import bits
 from charlm_jax.evaluation.bootstrap import Interval
-from charlm_jax.report.html.markup import Markup, details, element, markup, table
-from charlm_jax.report.html.svg_charts import Line, Point, Span, line_chart, span_chart
+from charlm_jax.report.html.page import PageBlock, Table, details, figure
+from charlm_jax.report.html.svg_charts import (
+    DataPoint,
+    Line,
+    Span,
+    line_chart,
+    series_class,
+    span_chart,
+)
+from charlm_jax.report.html.templates import render
 from charlm_jax.report.html.ticks import doubling_axis, linear_axis
 from charlm_jax.report.learning_curves import legend
 
-# What a reader has to know of `charlm_jax.evaluation.scoring`, where they are defined.
-_RULES: Mapping[str, str] = {
-    "window": "The text is cut into windows, each of which a model begins to read from nothing; "
-    "every character is scored once.",
-    "sliding": "Exactly so many characters are read before each of an even choice of characters.",
+# Summaries of the modes that `charlm_jax.evaluation.scoring` defines.
+_MODES: Mapping[str, str] = {
+    "window": "The text is cut into windows, each read from an empty state; every character is "
+    "scored once.",
+    "sliding": "A fixed number of characters is read before each scored one; the scored ones are "
+    "evenly spread.",
     "stream": "The text is read through, and every character is scored once.",
 }
 
 
-def comparison_blocks(scores: Scores, arms: Sequence[ArmFacts]) -> list[str]:
-    """The table of arms and baselines, the same as a drawing, and every run's own figure."""
-    more = _columns_of_arms(scores)
-    figures = table(
-        ["arm", "nats", "95 % interval", "bits", "95 % interval", *more],
-        [
+def comparison_blocks(scores: Scores, arms: Sequence[ArmFacts]) -> list[PageBlock]:
+    """Returns the table of run groups and baselines, its chart, and every run's own figure."""
+    columns = _group_columns(scores)
+    figures = Table(
+        columns=["arm", "nats", "95 % interval", "bits", "95 % interval", *columns],
+        rows=[
             [
                 row.name,
                 *_loss_cells(row.loss, row.bits_per_char),
-                *(say(row) for say in more.values()),
+                *(cell(row) for cell in columns.values()),
             ]
             for row in scores.rows
         ],
-        [
-            [found.name, *_loss_cells(found.loss, found.bits_per_char), *("" for _ in more)]
-            for found in scores.baselines
+        more_rows=[
+            [b.name, *_loss_cells(b.loss, b.bits_per_char), *("" for _ in columns)]
+            for b in scores.baselines
         ],
         caption=f"Loss per character: {scored(scores)}",
     )
-    drawn = element(
-        "figure",
-        _spans(scores),
-        element(
-            "figcaption",
-            "Means with their intervals, and below them single runs as small circles; the dashed "
-            "line is what counting strings of characters gives.",
-        ),
+    caption = (
+        "Means with their intervals; small circles are single runs, the dashed line is the n-gram."
     )
-    return [figures, _about_figures(scores), drawn, details("Every run", _runs(scores, arms))]
+    return [
+        figures,
+        _about_figures(scores),
+        figure(caption, _span_chart(scores)),
+        details("Every run", _run_table(scores, arms)),
+    ]
 
 
 def scored(scores: Scores) -> str:
-    """What was scored, and how, in words."""
+    """Describe what was scored, and how."""
     return f"{_text_of(scores)}, {scores.characters:,} characters, {'; '.join(scores.rules)}"
 
 
@@ -65,18 +75,25 @@ def _text_of(scores: Scores) -> str:
 
 def _about_figures(scores: Scores) -> str:
     counts = {len(row.seeds) for row in scores.rows}
-    words = _RULES[scores.mode] + " Intervals are over blocks of 1,000 characters"
-    words += ", and over seeds where there are several" if counts != {1} else ""
-    words += "; of a single run they say nothing about other seeds" if 1 in counts else ""
-    words += ". Spread is the standard deviation over seeds." if counts != {1} else "."
+    sentences = [_MODES[scores.mode]]
+    if counts == {1}:
+        sentences.append("Intervals are over blocks of 1,000 characters, not over seeds.")
+    else:
+        sentences.append(
+            "Intervals are over blocks of 1,000 characters, and over seeds where there are several."
+        )
+        sentences.append("Spread is the standard deviation over seeds.")
     if len(scores.rows) > 1:
-        words += " A difference is shown where its interval, over the same blocks of both, leaves "
-        words += "0 out."
-    return f"{words} {baselines_in_words(scores.split, scores.mode)}"
+        sentences.append(
+            "A difference is significant where its interval, over the same blocks of both, "
+            "excludes 0."
+        )
+    sentences.append(baselines_in_words(scores.split, scores.mode))
+    return " ".join(sentences)
 
 
-def _columns_of_arms(scores: Scores) -> Mapping[str, Callable[[Row], str]]:
-    """What is said of an arm beside its loss."""
+def _group_columns(scores: Scores) -> Mapping[str, Callable[[Row], str]]:
+    """Returns the columns after the loss: heading -> cell of a row."""
     columns: dict[str, Callable[[Row], str]] = {}
     if any(row.spread is not None for row in scores.rows):
         columns["spread"] = lambda row: "" if row.spread is None else f"{row.spread:.4f}"
@@ -90,17 +107,22 @@ def _columns_of_arms(scores: Scores) -> Mapping[str, Callable[[Row], str]]:
 
 
 def _loss_cells(loss: Interval | None, bits_per_char: float) -> list[str]:
-    """Nats and bits, each with its interval if there is one."""
+    """Returns nats and bits, each followed by its interval if there is one."""
     if loss is None:
         return [f"{bits_per_char * math.log(2.0):.4f}", "", f"{bits_per_char:.4f}", ""]
-    ends = [found.ends_in_words() for found in (loss, Interval(*map(bits, loss)))]
-    return [f"{loss.mean:.4f}", ends[0], f"{bits_per_char:.4f}", ends[1]]
+    in_bits = Interval(*map(bits, loss))
+    return [
+        f"{loss.mean:.4f}",
+        loss.ends_in_words(),
+        f"{bits_per_char:.4f}",
+        in_bits.ends_in_words(),
+    ]
 
 
-def _spans(scores: Scores) -> Markup:
+def _span_chart(scores: Scores) -> Markup:
     spans = [
-        Span(row.name, look, *row.loss, values=means)
-        for look, (row, means) in enumerate(zip(scores.rows, scores.means, strict=True))
+        Span(row.name, style_index, *row.loss, values=means)
+        for style_index, (row, means) in enumerate(zip(scores.rows, scores.means, strict=True))
     ]
     ngrams = [(b.name, b.loss.mean) for b in scores.baselines if b.loss and "gram (" in b.name]
     values = [x for span in spans for x in (span.mean, span.low, span.high, *span.values)]
@@ -108,7 +130,7 @@ def _spans(scores: Scores) -> Markup:
     return span_chart(spans, ngrams, title="Loss of every arm, with its interval", x=axis)
 
 
-def _runs(scores: Scores, arms: Sequence[ArmFacts]) -> Markup:
+def _run_table(scores: Scores, arms: Sequence[ArmFacts]) -> Table:
     rows = []
     for arm, means in zip(arms, scores.means, strict=True):
         for run, loss_nats in zip(arm.runs, means, strict=True):
@@ -127,53 +149,53 @@ def _runs(scores: Scores, arms: Sequence[ArmFacts]) -> Markup:
                 ]
             )
     columns = ["run", "arm", "seed", "steps made", "checkpoint", "weights", "nats", "bits"]
-    return table(columns, rows, caption=f"Every run: {scored(scores)}", text_columns=2)
+    return Table(columns, rows, f"Every run: {scored(scores)}", text_columns=2)
 
 
-def place_blocks(scores: Scores) -> list[str]:
-    """The loss by how much was read before a character."""
+def position_blocks(scores: Scores) -> list[PageBlock]:
+    """Returns the loss by the number of characters read before, as a chart and a table."""
     lines = [
         Line(
             row.name,
-            look,
-            [Point(math.sqrt(place.first * place.last), *place.cell.interval) for place in places],
+            style_index,
+            [DataPoint(math.sqrt(bin.first * bin.last), *bin.cell.interval) for bin in bins],
         )
-        for look, (row, places) in enumerate(zip(scores.rows, scores.places, strict=True))
+        for style_index, (row, bins) in enumerate(zip(scores.rows, scores.places, strict=True))
     ]
-    everything = [point for line in lines for point in line.points]
+    points = [point for line in lines for point in line.points]
     windows = " and ".join(dict.fromkeys(f"{window:,}" for window in scores.windows))
-    count = sum(place.cell.characters for place in scores.places[0])
+    count = sum(bin.cell.characters for bin in scores.places[0])
     caption = (
-        f"Separate windows of {windows} characters, each begun from nothing, over "
-        f"{_text_of(scores)}, {count:,} characters: a point is the mean over a range of places, "
-        f"with its 95 % interval as a band."
+        f"Separate windows of {windows} characters, each read from an empty state, over "
+        f"{_text_of(scores)}, {count:,} characters: a point is the mean over a range of positions, "
+        f"the band its 95 % interval."
     )
-    drawn = line_chart(
+    drawing = line_chart(
         lines,
         title="Loss by the number of characters read before, in nats",
         x=doubling_axis("characters read before", 1.0, max(scores.windows)),
-        y=linear_axis("nats per character", [y for point in everything for y in point[1:]]),
-        upright=[(f"trained on {n:,}", n) for n in dict.fromkeys(scores.trained)],
+        y=linear_axis("nats per character", [y for point in points for y in point[1:]]),
+        verticals=[(f"trained on {n:,}", n) for n in dict.fromkeys(scores.trained)],
     )
-    names = [row.name for row in scores.rows]
     return [
-        markup(element("figure", element("figcaption", caption), drawn), legend(names)),
-        details("As a table", _place_table(scores)),
+        figure(caption, drawing),
+        legend([row.name for row in scores.rows]),
+        details("As a table", _position_table(scores)),
     ]
 
 
-def _place_table(scores: Scores) -> Markup:
-    by_label = [{place.cell.label: place.cell for place in places} for places in scores.places]
+def _position_table(scores: Scores) -> Table:
+    by_label = [{bin.cell.label: bin.cell for bin in bins} for bins in scores.places]
     longest = max(by_label, key=len)
     rows = [
-        [label, f"{cell.characters:,}", *(_figure(found.get(label)) for found in by_label)]
+        [label, f"{cell.characters:,}", *(_loss_cell(cells.get(label)) for cells in by_label)]
         for label, cell in longest.items()
     ]
     columns = ["read before", "characters", *(row.name for row in scores.rows)]
-    return table(columns, rows, caption="Nats per character, 95 % interval")
+    return Table(columns, rows, "Nats per character, 95 % interval")
 
 
-def _figure(cell: GroupLoss | None) -> str:
+def _loss_cell(cell: GroupLoss | None) -> str:
     return "" if cell is None else f"{cell.interval.mean:.4f} {_short_ends(cell.interval)}"
 
 
@@ -182,29 +204,35 @@ def _short_ends(interval: Interval) -> str:
     return f"[{interval.low:.3f}, {interval.high:.3f}]" if is_finite else ""
 
 
-def class_table(scores: Scores) -> Markup:
-    """The loss by the class of a character, each figure over a bar."""
-    largest = max(cell.interval.mean for cells in scores.classes for cell in cells)
+def class_table(scores: Scores) -> Table:
+    """Returns the loss by the class of a character, each figure with a bar below it."""
+    maximum = max(cell.interval.mean for cells in scores.classes for cell in cells)
     by_label = [{cell.label: cell for cell in cells} for cells in scores.classes]
     rows = [
         [
             label,
             f"{cell.characters:,}",
             f"{100 * cell.characters / scores.characters:.1f} %",
-            *(_bar(found[label].interval, look, largest) for look, found in enumerate(by_label)),
+            *(
+                _bar(cells[label], style_index, maximum)
+                for style_index, cells in enumerate(by_label)
+            ),
         ]
         for label, cell in by_label[0].items()
     ]
-    names = [row.name for row in scores.rows]
-    return table(
-        ["class", "characters", "share", *names],
+    return Table(
+        ["class", "characters", "share", *(row.name for row in scores.rows)],
         rows,
-        caption=f"Nats per character by its class, 95 % interval: {scored(scores)}",
+        f"Nats per character by its class, 95 % interval: {scored(scores)}",
     )
 
 
-def _bar(interval: Interval, look: int, largest: float) -> Markup:
-    share = 100 * interval.mean / largest if largest > 0 else 0.0
-    filled = element("i", class_=f"f{look % 7}", style=f"width:{share:.1f}%")
-    words = f"{interval.mean:.4f} {_short_ends(interval)}"
-    return markup(words, element("span", filled, class_="bar"))
+def _bar(cell: GroupLoss, style_index: int, maximum: float) -> Markup:
+    percent = 100 * cell.interval.mean / maximum if maximum > 0 else 0.0
+    return render(
+        "blocks.html.j2",
+        "bar",
+        text=_loss_cell(cell),
+        percent=f"{percent:.1f}",
+        css_class=series_class(style_index),
+    )

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from charlm_jax.report.html.colours import LEVELS, contrast, difference, heat, on
+from charlm_jax.report.html.markup import Markup, element, escape
 
 from charlm_jax.cli import main
 from charlm_jax.comparison.compare import compare
@@ -20,8 +22,6 @@ from charlm_jax.config.loading import load_config
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.data.dataset import load_dataset
 from charlm_jax.inference.run import Run, load_run
-from charlm_jax.report.html.colours import LEVELS, contrast, difference, heat, on
-from charlm_jax.report.html.markup import Markup, element, escape
 from charlm_jax.report.html.page import Picture, Section, Table, write_page
 from charlm_jax.report.html.ticks import doubling_axis, linear_axis
 from charlm_jax.report.runs_page import describe, write_report

@@ -24,14 +24,14 @@ def run(options: argparse.Namespace) -> None:
     """Write a page about runs."""
     from charlm_jax.data.download import DownloadProgress
     from charlm_jax.inference.run import load_run
-    from charlm_jax.report.html.page import check_place
+    from charlm_jax.report.html.page import check_page_path
     from charlm_jax.report.runs_page import write_report
     from charlm_jax.storage.run_index import run_folders
 
     paths = [path for folder in options.folders for path in run_folders(folder)]
     folder = options.folders[0] if len(options.folders) == 1 else "."
     file = Path(os.path.expanduser(options.out or os.path.join(folder, "report.html")))
-    check_place(file)
+    check_page_path(file)
     rule = {name: getattr(options, name) for name in ("split", "mode", "context", "targets")}
     flags = {**rule, "checkpoint": options.checkpoint, "out": options.out}
     changed = [

@@ -12,9 +12,9 @@ from charlm_jax.cli.commands.common_flags import add_run, add_unknown
 from charlm_jax.core.errors import CharlmError, escape_control_characters
 
 if TYPE_CHECKING:
+    from charlm_jax.comparison.readings import Reading
     from charlm_jax.evaluation.text_score import LineScore
     from charlm_jax.inference.run import Run
-    from charlm_jax.report.text_page import Reading
 
 HELP = "Say how surprising a text is to a model, line by line, and draw it."
 
@@ -58,14 +58,15 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Score a text, print its lines, and draw the page."""
-    from charlm_jax.report.html.page import check_place
-    from charlm_jax.report.text_page import difference_in_words, write_text_page
+    from charlm_jax.comparison.readings import difference_in_words
+    from charlm_jax.report.html.page import check_page_path
+    from charlm_jax.report.text_page import write_text_page
 
     text = _read(options.file, options.encoding)
     runs = _load(options)
     page = None if options.html is None else Path(os.path.expanduser(options.html))
     if page is not None:
-        check_place(page)
+        check_page_path(page)
     readings = [_reading(run, text, options, runs) for run in runs]
     if page is not None:
         name = "standard input" if options.file == "-" else Path(options.file).name
@@ -116,8 +117,8 @@ def _load(options: argparse.Namespace) -> "list[Run]":
 def _reading(
     run: "Run", text: str, options: argparse.Namespace, runs: "Sequence[Run]"
 ) -> "Reading":
+    from charlm_jax.comparison.readings import Reading
     from charlm_jax.evaluation.text_score import default_scoring_mode
-    from charlm_jax.report.text_page import Reading
 
     names = [other.workdir.resolve().name for other in runs]
     name = run.workdir.resolve().name

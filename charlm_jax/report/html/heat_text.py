@@ -1,4 +1,4 @@
-"""A text whose every character has a colour: how surprising it was, or to whom the less."""
+"""Text whose every character is coloured by its loss, or by the difference of two losses."""
 
 import math
 import unicodedata
@@ -6,27 +6,31 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from markupsafe import Markup
 
 from charlm_jax.core.types import bits
-from charlm_jax.report.html.colours import LEVELS
-from charlm_jax.report.html.markup import Markup, details, element, markup
+from charlm_jax.report.html.page import block_html, details, figure
+from charlm_jax.report.html.templates import render
+
+LEVELS = 12
+"""Highest level of heat; 0 is the lowest loss. A difference has half as many on either side."""
 
 STEP_NATS = 0.5
-"""From one colour to the next; the last is for all beyond."""
+"""Nats from one level to the next; the last level has no upper end."""
 
-_SEEN_NATS = 2.0  # from which on white space is shown by a sign
+_VISIBLE_NATS = 2.0  # from which on white space is shown by a sign
 _SIGNS = {" ": "␣", "\n": "↵", "\t": "⇥"}
 _HALF = LEVELS // 2
 
 
 class HeatMap(NamedTuple):
-    """How surprising a text was to one reader.
+    """The losses of a text's characters under one model.
 
     Attributes:
-      label: the reader's name.
-      nll_N: nats of every character; NaN where there is no figure.
-      rule: what was read before a character, in words.
-      notes: what else is said of each character, a line or none.
+      label: name of the model's run.
+      nll_N: losses in nats; NaN where a character was not scored.
+      rule: description of what was read before each character.
+      notes: lines added to each character's title; empty for none.
     """
 
     label: str
@@ -35,108 +39,111 @@ class HeatMap(NamedTuple):
     notes: Sequence[str] = ()
 
 
+class _Cell(NamedTuple):
+    """One character.
+
+    Attributes:
+      text: the character, or a sign for it.
+      css_class: class of its colour.
+      title: lines that a pointer on it shows.
+      is_faint: whether the text is a sign that should not stand out.
+      line_break: what follows it, where a line may or must break.
+    """
+
+    text: str
+    css_class: str
+    title: str
+    is_faint: bool = False
+    line_break: str = ""
+
+
 def heat_blocks(text: str, maps: Sequence[HeatMap]) -> list[Markup]:
-    """A text as one reader sees it, or as two do with the difference; then the text alone.
+    """Render a text in the colours of one model, or of two and their difference, and as it is.
 
     Args:
       text: N characters.
       maps: one or two.
     """
-    drawn = []
+    drawings = []
     for label, nll_N, rule, notes in maps:
         scored_N = nll_N[~np.isnan(nll_N)]
-        mean = f"{scored_N.mean():.4f} nats on average" if scored_N.size else "nothing scored"
-        caption = f"{label}: {mean}. Read: {rule}."
-        name = f"Surprise of {label} at every character of the passage"
-        drawn.append(_figure(caption, heat_text(text, nll_N, label=name, notes=notes)))
-    blocks = [heat_legend(), element("div", *drawn, class_="maps")]
+        mean = f"mean {scored_N.mean():.4f} nats" if scored_N.size else "nothing scored"
+        name = f"Loss of {label} at every character of the passage"
+        drawing = heat_text(text, nll_N, label=name, notes=notes)
+        drawings.append(figure(f"{label}: {mean}. Read: {rule}.", drawing))
+    blocks = [heat_legend(), render("blocks.html.j2", "grid", css_class="maps", blocks=drawings)]
     if len(maps) == 2:
         blocks += _difference_blocks(text, *maps)
-    plain = element("div", text, class_="text")
-    return [*blocks, details("The passage as plain text", plain)]
+    return [*blocks, details("The passage as plain text", plain_text(text))]
+
+
+def plain_text(text: str) -> Markup:
+    """Render a text with its white space."""
+    return render("blocks.html.j2", "plain_text", text=text)
 
 
 def _difference_blocks(text: str, first: HeatMap, second: HeatMap) -> list[Markup]:
-    one, other = first.label, second.label
-    less_N = second.nll_N - first.nll_N
-    if np.isnan(less_N).all():
-        return [element("p", f"{one} and {other} scored no character in common.")]
-    name = f"Surprise of {other} less that of {one}, at every character of the passage"
-    caption = f"{other} less {one}: {np.nanmean(less_N):+.4f} nats on average."
-    drawn = _figure(caption, difference_text(text, less_N, label=name))
-    return [difference_legend(one, other), drawn]
-
-
-def _figure(caption: str, drawn: Markup) -> Markup:
-    return element("figure", element("figcaption", caption), drawn)
+    difference_N = second.nll_N - first.nll_N
+    if np.isnan(difference_N).all():
+        return [block_html(f"{first.label} and {second.label} scored no character in common.")]
+    name = f"Loss of {second.label} less {first.label} at every character of the passage"
+    caption = f"{second.label} less {first.label}: mean {np.nanmean(difference_N):+.4f} nats."
+    drawing = difference_text(text, difference_N, label=name)
+    return [*difference_legend(first.label, second.label), figure(caption, drawing)]
 
 
 def heat_text(text: str, nll_N: np.ndarray, *, label: str, notes: Sequence[str] = ()) -> Markup:
-    """A text, coloured by how surprising each character was.
+    """Render a text coloured by the losses of its characters.
 
     Args:
       text: N characters.
-      nll_N: nats; NaN where there is no figure.
-      label: what it is, for those who cannot see it.
-      notes: what else is said of each character, a line or none.
+      nll_N: losses in nats; NaN where a character was not scored.
+      label: description for those who cannot see it.
+      notes: lines added to each character's title; empty for none.
     """
     rows = zip(text, nll_N.tolist(), notes or [""] * len(text), strict=True)
-    cells = [_heat_cell(symbol, nats, note) for symbol, nats, note in rows]
-    return element("div", *cells, class_="heat", role="img", aria_label=label)
+    return _coloured_text(label, [_heat_cell(symbol, nats, note) for symbol, nats, note in rows])
 
 
-def difference_text(text: str, less_N: np.ndarray, *, label: str) -> Markup:
-    """A text, coloured by how much more surprising each character was to one run than to another.
+def difference_text(text: str, difference_N: np.ndarray, *, label: str) -> Markup:
+    """Render a text coloured by the difference of two models' losses.
 
     Args:
       text: N characters.
-      less_N: nats of the second run less those of the first; above 0 the first was the better. NaN
-        where one of them has no figure.
-      label: what it is, for those who cannot see it.
+      difference_N: the second model's losses minus the first's, in nats; NaN where one of them did
+        not score a character.
+      label: description for those who cannot see it.
     """
-    rows = zip(text, less_N.tolist(), strict=True)
-    cells = [_difference_cell(symbol, nats) for symbol, nats in rows]
-    return element("div", *cells, class_="heat", role="img", aria_label=label)
+    rows = zip(text, difference_N.tolist(), strict=True)
+    return _coloured_text(label, [_difference_cell(symbol, nats) for symbol, nats in rows])
+
+
+def _coloured_text(label: str, cells: Sequence[_Cell]) -> Markup:
+    return render("blocks.html.j2", "coloured_text", label=label, cells=cells)
 
 
 def heat_legend() -> Markup:
-    """What the colours of `heat_text` mean."""
-    lows = [level * STEP_NATS for level in range(LEVELS)]
-    words = [f"{low:g}" for low in lows] + [f"{LEVELS * STEP_NATS:g} and more"]
-    return _legend("h", words, "Nats, from")
+    """Render the legend of `heat_text`."""
+    labels = [f"{level * STEP_NATS:g}" for level in range(LEVELS)]
+    labels.append(f"{LEVELS * STEP_NATS:g} and more")
+    return render("blocks.html.j2", "scale", unit="Nats, from", labels=labels, letter="h")
 
 
-def difference_legend(first: str, second: str) -> Markup:
-    """What the colours of `difference_text` mean."""
+def difference_legend(first: str, second: str) -> list[Markup]:
+    """Render the legend of `difference_text`."""
     values = [STEP_NATS * (level - _HALF) for level in range(LEVELS + 1)]
-    words = [f"{value:+g}" if value else "0" for value in values]
-    return markup(
-        _legend("d", words, "Nats, about"),
-        element(
-            "p",
-            f"Below 0 {second} was less surprised, above 0 {first} was.",
-            class_="note",
-        ),
+    labels = [f"{value:+g}" if value else "0" for value in values]
+    note = Markup('<p class="note">{}</p>').format(
+        f"Below 0 {second} has the lower loss, above 0 {first}."
     )
-
-
-def _legend(letter: str, words: Sequence[str], unit: str) -> Markup:
-    swatches = [
-        element("span", word, class_=f"{letter}{level}") for level, word in enumerate(words)
+    return [
+        render("blocks.html.j2", "scale", unit="Nats, about", labels=labels, letter="d"),
+        note,
     ]
-    return element("p", element("span", unit), *swatches, class_="scale")
-
-
-def _level(nats: float) -> int:
-    return min(max(int(nats / STEP_NATS), 0), LEVELS)
-
-
-def _signed_level(nats: float) -> int:
-    return min(max(round(nats / STEP_NATS) + _HALF, 0), LEVELS)
 
 
 def sign(symbol: str) -> str:
-    """A character by itself, as one that can be seen.
+    """Returns a visible sign for white space, a carrier for a combining mark, else the symbol.
 
     >>> [sign(symbol) for symbol in ("a", " ", "\u0301")]
     ['a', '␣', '◌\u0301']
@@ -144,27 +151,26 @@ def sign(symbol: str) -> str:
     return f"◌{symbol}" if unicodedata.category(symbol)[0] == "M" else _SIGNS.get(symbol, symbol)
 
 
-def _heat_cell(symbol: str, nats: float, note: str) -> Markup:
+def _heat_cell(symbol: str, nats: float, note: str) -> _Cell:
     if math.isnan(nats):
         return _cell(symbol, 0.0, "none", note)
-    return _cell(symbol, nats, f"h{_level(nats)}", f"{nats:.3f} nats, {bits(nats):.3f} bits", note)
+    level = min(max(int(nats / STEP_NATS), 0), LEVELS)
+    return _cell(symbol, nats, f"h{level}", f"{nats:.3f} nats, {bits(nats):.3f} bits", note)
 
 
-def _difference_cell(symbol: str, nats: float) -> Markup:
+def _difference_cell(symbol: str, nats: float) -> _Cell:
     if math.isnan(nats):
         return _cell(symbol, 0.0, "none", "not scored by both")
-    return _cell(symbol, abs(nats), f"d{_signed_level(nats)}", f"{nats:+.3f} nats")
+    level = min(max(round(nats / STEP_NATS) + _HALF, 0), LEVELS)
+    return _cell(symbol, abs(nats), f"d{level}", f"{nats:+.3f} nats")
 
 
-def _cell(symbol: str, strength: float, look: str, *lines: str) -> Markup:
-    """A character in its colour, and behind it what a line may break at."""
-    shown: str = sign(symbol)
-    looks = {"class_": look, "title": "\n".join(filter(None, lines)) or None}
-    if symbol not in _SIGNS:
-        return element("span", shown, **looks)
-    is_seen = strength >= _SEEN_NATS
+def _cell(symbol: str, strength: float, css_class: str, *lines: str) -> _Cell:
+    """Show white space by its sign where `strength`, in nats, is high."""
+    title = "\n".join(filter(None, lines))
+    is_visible = strength >= _VISIBLE_NATS
     if symbol == "\n":
-        return markup(element("span", shown if is_seen else element("i", shown), **looks), "\n")
-    if is_seen:
-        return markup(element("span", shown, **looks), element("wbr"))
-    return element("span", symbol, **looks)
+        return _Cell(sign(symbol), css_class, title, is_faint=not is_visible, line_break="\n")
+    if symbol in _SIGNS and is_visible:
+        return _Cell(sign(symbol), css_class, title, line_break=Markup("<wbr>"))
+    return _Cell(symbol if symbol in _SIGNS else sign(symbol), css_class, title)

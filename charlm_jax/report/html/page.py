@@ -1,4 +1,4 @@
-"""A page of results in one file, which asks nothing of the network."""
+"""Pages of results: one HTML file each, which asks nothing of the network."""
 
 import base64
 import os
@@ -6,32 +6,44 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from markupsafe import Markup
+
 from charlm_jax._version import __version__
 from charlm_jax.core.errors import CharlmError, write_error
 from charlm_jax.core.files import atomic_write, check_writable
-from charlm_jax.report.html.markup import Markup, element, markup, table
-from charlm_jax.report.html.stylesheet import style
+from charlm_jax.report.html.templates import render, show_invisible
+from charlm_jax.report.palette import PAGE_SERIES
 
-_MARKER = "<!-- A page of charlm_jax:"
+_MARKER = "A page of charlm_jax:"
 _MARKER_BYTES = 200  # of a file, in which it stands
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
 class Table(NamedTuple):
-    """Rows of words; the first cell of each heads it."""
+    """Rows of words.
+
+    Attributes:
+      columns: headings.
+      rows: cells of each row; the first is the row's heading.
+      caption: text above the table.
+      more_rows: rows of a second kind, in a softer colour.
+      text_columns: number of leading columns that hold words, aligned to the left.
+    """
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     caption: str
+    more_rows: Sequence[Sequence[str]] = ()
+    text_columns: int = 1
 
 
 class Picture(NamedTuple):
     """A figure.
 
     Attributes:
-      png: the bytes of a PNG file.
-      alt: what it shows, for those who cannot see it.
-      caption: below it.
+      png: bytes of a PNG file.
+      alt: description for those who cannot see it.
+      caption: text below it.
     """
 
     png: bytes
@@ -39,46 +51,94 @@ class Picture(NamedTuple):
     caption: str = ""
 
 
-Block = str | Table | Picture
-"""What a section is made of; a `str` is a paragraph, and `Markup` is HTML already."""
+PageBlock = str | Table | Picture
+"""A part of a section; a `str` is a paragraph, except `Markup`, which is HTML."""
 
 
 class Section(NamedTuple):
     """A part of a page under a heading."""
 
     heading: str
-    blocks: Sequence[Block]
+    blocks: Sequence[PageBlock]
+
+
+def block_html(block: PageBlock) -> Markup:
+    """Render a block.
+
+    Raises:
+      CharlmError: a table's rows and columns differ in number, or a picture is not a PNG.
+    """
+    match block:
+        case Markup():
+            return block
+        case str():
+            return Markup("<p>{}</p>").format(block)
+        case Table():
+            for row in (*block.rows, *block.more_rows):
+                if len(row) != len(block.columns):
+                    raise CharlmError(
+                        f"a table of {len(block.columns)} columns has a row of {len(row)} cells"
+                    )
+            return render("blocks.html.j2", "table", table=block)
+    if not block.png.startswith(_PNG):
+        raise CharlmError("a picture of a page must be the bytes of a PNG file")
+    png = base64.b64encode(block.png).decode()
+    return render("blocks.html.j2", "picture", png=png, alt=block.alt, caption=block.caption)
+
+
+def details(summary: str, *blocks: PageBlock, is_open: bool = False) -> Markup:
+    """Render blocks that the reader can fold."""
+    body = [block_html(block) for block in blocks]
+    return render("blocks.html.j2", "details", summary=summary, blocks=body, is_open=is_open)
+
+
+def figure(caption: str, drawing: Markup) -> Markup:
+    """Render a drawing with its caption above it."""
+    return render("blocks.html.j2", "figure", caption=caption, drawing=drawing)
 
 
 def write_page(
-    path: Path | str, *, title: str, lead: Sequence[Block] = (), sections: Sequence[Section]
+    path: Path | str,
+    *,
+    title: str,
+    lead: Sequence[PageBlock] = (),
+    sections: Sequence[Section],
 ) -> Path:
     """Write a page as a whole.
 
     Args:
-      path: where to. A page that this function wrote is replaced, nothing else is.
-      title: of the page.
-      lead: what comes before the first section.
-      sections: one after another.
+      path: file to write. A page that this function wrote is replaced, nothing else is.
+      title: title of the page.
+      lead: blocks before the first section.
+      sections: sections in order.
 
     Raises:
-      CharlmError: a file that is something else or cannot be written; a picture that is no PNG.
+      CharlmError: a file that is something else or cannot be written; a block that cannot be
+        rendered.
     """
     path = Path(path)
-    words = _page(title, lead, sections).encode("utf-8")
-    check_place(path)
+    html = render(
+        "page.html.j2",
+        marker=_MARKER,
+        version=__version__,
+        series=PAGE_SERIES,
+        title=title,
+        lead=map(block_html, lead),
+        sections=[(heading, map(block_html, blocks)) for heading, blocks in sections],
+    )
+    check_page_path(path)
     try:
-        atomic_write(path, words)
+        atomic_write(path, show_invisible(html).encode("utf-8"))
     except OSError as error:
         raise write_error(path, error) from error
     return path
 
 
-def check_place(path: Path) -> None:
-    """See that a page can be written, or replaced, before anything is computed for it.
+def check_page_path(path: Path) -> None:
+    """Check that a page can be written or replaced, before anything is computed for it.
 
     Raises:
-      CharlmError: it cannot, or there is something else than a page of `write_page`.
+      CharlmError: it cannot, or the file is not a page of `write_page`.
     """
     if "\0" in str(path):
         raise CharlmError(f"{str(path)!r} is not a path: it has a NUL byte")
@@ -99,43 +159,4 @@ def _is_page(path: Path) -> bool:
     if not path.is_file() or path.is_symlink():
         return False
     with path.open("rb") as file:
-        return _MARKER.encode() in file.read(_MARKER_BYTES)
-
-
-def _page(title: str, lead: Sequence[Block], sections: Sequence[Section]) -> Markup:
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", name="generator", content=f"charlm_jax {__version__}"),
-        element("title", title),
-        element("style", Markup(style())),
-    )
-    body = element(
-        "body",
-        element("header", element("h1", title), *map(_block, lead)),
-        element("main", *map(_section, sections)),
-    )
-    marker = Markup(f"<!DOCTYPE html>\n{_MARKER} charlm may replace it. -->\n")
-    return markup(marker, element("html", head, "\n", body, lang="en"), "\n")
-
-
-def _section(section: Section) -> Markup:
-    heading = element("h2", section.heading)
-    return markup("\n", element("section", heading, *map(_block, section.blocks)))
-
-
-def _block(block: Block) -> Markup:
-    match block:
-        case Markup():
-            return block
-        case str():
-            return element("p", block)
-        case Table(columns, rows, caption):
-            return table(columns, rows, caption=caption)
-    if not block.png.startswith(_PNG):
-        raise CharlmError("a picture of a page must be the bytes of a PNG file")
-    source = Markup("data:image/png;base64," + base64.b64encode(block.png).decode())
-    image = element("img", src=source, alt=block.alt)
-    caption = element("figcaption", block.caption) if block.caption else Markup("")
-    return element("figure", image, caption)
+        return f"<!-- {_MARKER}".encode() in file.read(_MARKER_BYTES)

@@ -1,0 +1,97 @@
+"""A text as one run, or two, read it: scores and top predictions, as plain data."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from charlm_jax.evaluation.text_score import TextScore, surprisal_difference
+from charlm_jax.inference.run import Run
+
+
+class Reading(NamedTuple):
+    """A run, and its score of a text.
+
+    Attributes:
+      label: name of the run.
+      run: run whose model read.
+      score: score of the whole text.
+      how: keyword arguments of `TrainedModel.score` that gave it.
+    """
+
+    label: str
+    run: Run
+    score: TextScore
+    how: Mapping[str, Any]
+
+    def unknown_in_words(self, text: str) -> str:
+        """Count the characters that the model does not know; "" if there are none."""
+        count = int(np.sum(~self.run.vocabulary.knows(text)))
+        noun = "character" if count == 1 else "characters"
+        treatment = "left out" if self.how["unknown"] == "drop" else "replaced"
+        return f"{count:,} unknown {noun} {treatment}" if count else ""
+
+
+def difference_in_words(first: Reading, second: Reading) -> str:
+    """Describe the mean difference of two losses, over the characters that both scored."""
+    difference_N = surprisal_difference(first.score, second.score)
+    if not difference_N.size:
+        return f"{first.label} and {second.label} scored no character in common"
+    return (
+        f"{second.label} less {first.label}: {difference_N.mean():+.4f} nats per character over "
+        f"{difference_N.size:,} that both scored"
+    )
+
+
+class CharacterReading(NamedTuple):
+    """The characters of a text, as one run read them.
+
+    Attributes:
+      label: name of the run.
+      nll_N: losses in nats; NaN where a character was not scored.
+      predictions: position -> most probable symbols with their probabilities, for each scored
+        character.
+      unknown: positions of characters that the model does not know.
+      replacement: symbol that was read in their place; None if they were left out.
+      rule: description of what was read before each character.
+    """
+
+    label: str
+    nll_N: np.ndarray
+    predictions: Mapping[int, Sequence[tuple[str, float]]]
+    unknown: frozenset[int]
+    replacement: str | None
+    rule: str
+
+
+def read_characters(reading: Reading, text: str) -> CharacterReading:
+    """Look up the losses of a text's first characters, and compute the top predictions.
+
+    Args:
+      reading: score of the whole text.
+      text: its first N characters.
+    """
+    score, how = reading.score, reading.how
+    return CharacterReading(
+        label=reading.label,
+        nll_N=score.along(len(text)),
+        predictions=_top_predictions(reading, text),
+        unknown=frozenset(np.flatnonzero(~reading.run.vocabulary.knows(text)).tolist()),
+        replacement=how["replacement"] if how["unknown"] == "replace" else None,
+        rule=score.rule,
+    )
+
+
+def _top_predictions(reading: Reading, text: str) -> dict[int, list[tuple[str, float]]]:
+    positions_N = reading.score.places_N
+    positions_N = positions_N[positions_N < len(text)]
+    if not positions_N.size:
+        return {}
+    result = reading.run.guesses(text[: positions_N[-1] + 1], **reading.how)
+    rows = zip(
+        result.places_N.tolist(), result.symbols, result.probability_NG.tolist(), strict=True
+    )
+    return {
+        position: list(zip(symbols, probabilities, strict=True))
+        for position, symbols, probabilities in rows
+    }
