@@ -13,6 +13,7 @@ PURPLE = "#cc79a7"
 ORANGE = "#e69f00"
 SKY_BLUE = "#56b4e9"
 YELLOW = "#f0e442"
+GREY = "#666666"
 DARK_GREY = "#333333"  # in place of their black, which is the colour of text
 
 FIGURE_SERIES: Sequence[str] = (BLUE, VERMILION, GREEN, PURPLE, DARK_GREY, ORANGE, SKY_BLUE)

@@ -19,7 +19,7 @@ from charlm_jax.report.html.page import PageBlock, Section, Table, write_page
 from charlm_jax.report.html.templates import render
 from charlm_jax.storage.weights import averaged_in_words
 
-MAX_CHARACTERS = 10_000
+COLOURED_CHARACTERS = 10_000
 """Number of a text's first characters that a page colours, each with its top predictions."""
 
 _ROWS = 20  # of a table
@@ -51,7 +51,7 @@ def write_text_page(readings: Sequence[Reading], text: str, path: Path | str, *,
     Raises:
       CharlmError: a file that is something else or cannot be written.
     """
-    shown = [read_characters(reading, text[:MAX_CHARACTERS]) for reading in readings]
+    shown = [read_characters(reading, text[:COLOURED_CHARACTERS]) for reading in readings]
     sections = [
         Section("Surprise, character by character", _maps(readings, shown, text)),
         Section("The most surprising characters", [_character_table(x, text) for x in shown]),
@@ -97,13 +97,13 @@ def _maps(
         blocks += set(modes.values())
     else:
         blocks += [f"{label}: {mode}" for label, mode in modes.items()]
-    if len(text) > MAX_CHARACTERS:
+    if len(text) > COLOURED_CHARACTERS:
         blocks.append(
-            f"Coloured are the first {MAX_CHARACTERS:,} of {len(text):,} characters, to keep the "
-            f"page small. The means above the colours are over these."
+            f"Coloured are the first {COLOURED_CHARACTERS:,} of {len(text):,} characters, to keep "
+            f"the page small. The means above the colours are over these."
         )
     maps = [HeatMap(x.label, x.nll_N, x.rule, _notes(x)) for x in shown]
-    return [*blocks, *heat_blocks(text[:MAX_CHARACTERS], maps)]
+    return [*blocks, *heat_blocks(text[:COLOURED_CHARACTERS], maps)]
 
 
 def _notes(shown: CharacterReading) -> list[str]:
@@ -142,7 +142,7 @@ def _character_table(shown: CharacterReading, text: str) -> Table:
                 f"{text.count(chr(10), 0, position) + 1:,}",
             ]
         )
-    among = f", among the first {MAX_CHARACTERS:,}" if len(text) > MAX_CHARACTERS else ""
+    among = f", among the first {COLOURED_CHARACTERS:,}" if len(text) > COLOURED_CHARACTERS else ""
     return Table(
         ["text before", "character", "most probable", "bits", "line"],
         rows,

@@ -10,17 +10,18 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from charlm_jax.evaluation.bootstrap import Interval
 from charlm_jax.report.figures.base import DOTS_PER_INCH, save_figure
+from charlm_jax.report.palette import BLUE, GREEN, GREY, PURPLE, VERMILION
 from experiments.scale_factor.measures import GRID_A, MeasuredText, RunResults
 from experiments.scale_factor.settings import TEXTBOOK_SCALES
 
-# Okabe and Ito 2008.
+
 _LOOKS: Mapping[str, Mapping[str, Any]] = {
-    "scale": {"color": "#0072b2", "marker": "o"},
-    "top_k": {"color": "#d55e00", "marker": "s"},
-    "top_p": {"color": "#009e73", "marker": "^"},
-    "min_p": {"color": "#cc79a7", "marker": "D"},
+    "scale": {"color": BLUE, "marker": "o"},
+    "top_k": {"color": VERMILION, "marker": "s"},
+    "top_p": {"color": GREEN, "marker": "^"},
+    "min_p": {"color": PURPLE, "marker": "D"},
 }
-_BLUE, _RED, _GREEN, _GREY = "#0072b2", "#d55e00", "#009e73", "#666666"
+
 _NEAR = 0.1  # half the width of the inset around human text
 _LINEAR = 0.001  # the axis of shares is linear below it, and so has a 0
 PLACES = 25  # characters averaged over for the entropy by position
@@ -68,12 +69,12 @@ def save_reliability(results: Sequence[RunResults], path: Path) -> Path:
     for (upper, lower), found in zip(grid.T, results, strict=True):
         bins = [b for b in found.held_out.bins if b.observed.mean > 0]
         predicted = [b.predicted for b in bins]
-        _curve(upper, predicted, [b.observed for b in bins], label="observed", color=_BLUE)
-        upper.plot(predicted, predicted, color=_GREY, linestyle=":", label="as predicted")
+        _curve(upper, predicted, [b.observed for b in bins], label="observed", color=BLUE)
+        upper.plot(predicted, predicted, color=GREY, linestyle=":", label="as predicted")
         upper.set(xscale="log", yscale="log")
         ratios = [Interval(*(end / b.predicted for end in b.observed)) for b in bins]
-        _curve(lower, predicted, ratios, label="observed", color=_BLUE)
-        lower.axhline(1.0, color=_GREY, linestyle=":")
+        _curve(lower, predicted, ratios, label="observed", color=BLUE)
+        lower.axhline(1.0, color=GREY, linestyle=":")
         lower.set(xlabel="predicted probability at scale 1", yscale="log")
         lower.yaxis.set_major_locator(FixedLocator(_RATIOS))
         lower.yaxis.set_minor_locator(NullLocator())
@@ -104,10 +105,10 @@ def save_entropy_by_place(results: Sequence[RunResults], path: Path, *, about: s
     grid = figure.subplots(1, len(results), squeeze=False, sharey=True)
     for axes, found in zip(grid.flat, results, strict=True):
         texts = [text for text in found.of("scale") if text.setting.scale in TEXTBOOK_SCALES]
-        looks = ((_RED, "--"), (_BLUE, "-"), (_GREEN, "-."))
+        looks = ((VERMILION, "--"), (BLUE, "-"), (GREEN, "-."))
         for text, (color, style) in zip(texts, looks, strict=False):
             _by_place(axes, text, f"scale {text.setting.scale:g}", color=color, style=style)
-        _by_place(axes, found.human, "held-out text, scale 1", color=_GREY, style=":")
+        _by_place(axes, found.human, "held-out text, scale 1", color=GREY, style=":")
         axes.set_xlabel(f"position in the sample, averaged over {PLACES}")
         axes.set_title(found.name, fontsize=9.5, parse_math=False)
         _tidy(axes)
@@ -140,7 +141,7 @@ def _validity_by_diversity(axes: Axes, found: RunResults) -> None:
     near.set(xlim=(x - _NEAR, min(x + _NEAR, 1.005)), ylim=(y - _NEAR, min(y + _NEAR, 1.005)))
     near.tick_params(labelsize=8)
     _tidy(near)
-    axes.indicate_inset_zoom(near, edgecolor=_GREY)
+    axes.indicate_inset_zoom(near, edgecolor=GREY)
 
 
 def _curves_to_human(axes: Axes, found: RunResults) -> None:
@@ -160,7 +161,7 @@ def _curves_to_human(axes: Axes, found: RunResults) -> None:
 
 
 def _mark_scale(axes: Axes, scale: float, point: tuple[float, float]) -> None:
-    axes.plot(*point, "o", color=_BLUE, markersize=10, markeredgecolor="white", zorder=5)
+    axes.plot(*point, "o", color=BLUE, markersize=10, markeredgecolor="white", zorder=5)
     axes.annotate(
         f"{scale:g}",
         point,
@@ -169,7 +170,7 @@ def _mark_scale(axes: Axes, scale: float, point: tuple[float, float]) -> None:
         horizontalalignment="right",
         fontsize=10,
         weight="bold",
-        color=_BLUE,
+        color=BLUE,
         annotation_clip=True,
     )
 
@@ -182,21 +183,21 @@ def _valid(text: MeasuredText) -> Interval:
 def _nats_by_scale(axes: Axes, found: RunResults) -> None:
     texts = _on_axis(found)
     scales = [text.setting.scale for text in texts]
-    _curve(axes, scales, [text.surprisal for text in texts], label="surprisal", color=_RED)
-    _curve(axes, scales, [text.entropy for text in texts], label="entropy", color=_BLUE, marker="s")
-    axes.plot(GRID_A, found.held_out.loss_A, color=_GREEN, label="held-out loss", linewidth=1.8)
+    _curve(axes, scales, [text.surprisal for text in texts], label="surprisal", color=VERMILION)
+    _curve(axes, scales, [text.entropy for text in texts], label="entropy", color=BLUE, marker="s")
+    axes.plot(GRID_A, found.held_out.loss_A, color=GREEN, label="held-out loss", linewidth=1.8)
     best = found.held_out
     axes.plot(
         best.calibrated.mean,
         best.least_loss.mean,
         marker="*",
         linestyle="none",
-        color=_GREEN,
+        color=GREEN,
         markersize=13,
         zorder=6,
         label="smallest held-out loss",
     )
-    axes.axhline(best.least_loss.mean, color=_GREEN, linestyle=":", linewidth=1.0)
+    axes.axhline(best.least_loss.mean, color=GREEN, linestyle=":", linewidth=1.0)
     axes.set_ylim(0, min(axes.get_ylim()[1], 3 * best.loss.mean))
     axes.set_ylabel("nats per character")
     axes.legend(frameon=False, fontsize=9)
@@ -208,13 +209,16 @@ def _copied_by_scale(axes: Axes, found: RunResults) -> None:
     scales = [text.setting.scale for text in texts]
     copied = [text.judgement.copied for text in texts]
     repeated = [text.judgement.repeated for text in texts]
-    _curve(axes, scales, copied, label="24-grams copied from training", color=_RED)
-    _curve(axes, scales, repeated, label="repeated within the sample", color=_BLUE, marker="s")
+    _curve(axes, scales, copied, label="24-grams copied from training", color=VERMILION)
+    _curve(axes, scales, repeated, label="repeated within the sample", color=BLUE, marker="s")
     axes.axhline(
-        found.human.judgement.copied.mean, color=_RED, linestyle=":", label="copied, human text"
+        found.human.judgement.copied.mean,
+        color=VERMILION,
+        linestyle=":",
+        label="copied, human text",
     )
     axes.axhline(
-        found.human.judgement.repeated.mean, color=_BLUE, linestyle="--", label="repeated, human"
+        found.human.judgement.repeated.mean, color=BLUE, linestyle="--", label="repeated, human"
     )
     axes.set_yscale("symlog", linthresh=_LINEAR)
     axes.set_ylim(0, 1)

@@ -8,7 +8,7 @@ import numpy as np
 
 from charlm_jax.analysis.loss_breakdown import CLASSES, geometric_bins
 from charlm_jax.evaluation.bootstrap import Interval
-from charlm_jax.report.figures.panels import Curve, Panel, save_heat_map, save_panels
+from charlm_jax.report.figures.panels import IntervalCurve, Panel, save_heat_map, save_panels
 from experiments.sequence_length.measures import BUDGETS, STATES, Condition, Measurements
 
 LOSS = "loss, nats per character"
@@ -72,7 +72,7 @@ def save_effective_context(
     panels = []
     for model, by_change in losses.items():
         curves = [
-            Curve(
+            IntervalCurve(
                 f"{change} beyond n",
                 list(by_context),
                 list(by_context.values()),
@@ -113,7 +113,7 @@ def _by_place(
         for model in _models(figures):
             conditions = _conditions(figures, model=model, state=state, budget="characters")
             curves = [
-                Curve(
+                IntervalCurve(
                     f"T = {condition.length}",
                     [(first * last) ** 0.5 for first, last in geometric_bins(reach)],
                     [cell.interval for cell in figures[condition].by_place],
@@ -184,7 +184,9 @@ def _by_length(
                     points = [figures[condition].stream for condition in conditions]
                     label = f"state {state}, equal {budget}"
                     lengths = [condition.length for condition in conditions]
-                    curves.append(Curve(label, lengths, points, is_dashed=budget == "seconds"))
+                    curves.append(
+                        IntervalCurve(label, lengths, points, is_dashed=budget == "seconds")
+                    )
         panels.append(Panel(model, curves, lines=(baseline,)))
     title = f"Held-out loss by training length, state carried through the text\n{about}"
     return _save_by_length(panels, path, title, y_range=_y_range(panels))
@@ -202,7 +204,7 @@ def _cold_start(
             if not conditions:
                 continue
             costs = [figures[condition].cold_start for condition in conditions]
-            curves.append(Curve(f"state {state}", lengths, costs))
+            curves.append(IntervalCurve(f"state {state}", lengths, costs))
         panels.append(Panel(model, curves, lines=(("", 0.0),)))
     title = f"Cost of a cold start: windows of {window} less the state carried on\n{about}"
     return _save_by_length(panels, path, title, y_label="nats per character")
@@ -222,7 +224,7 @@ def _by_class(figures: Mapping[Condition, Measurements], path: Path, about: str)
             ]
             if found:
                 lengths, points = zip(*found, strict=True)
-                curves.append(Curve(name, lengths, points))
+                curves.append(IntervalCurve(name, lengths, points))
         panels.append(Panel(f"{model}, state reset", curves))
     title = f"Loss by kind of character, state carried through the text\n{about}"
     return _save_by_length(panels, path, title)

@@ -197,7 +197,7 @@ def test_the_page_has_a_cell_for_every_character(
     text = page.text()
     assert f"{score.bits_per_char:.4f} bits" in text and "read: stream" in text
     assert TEXT in [words for _, words in page.words]  # as it is, escaped
-    assert "&lt;b&gt;" in data and "&quot;tea&quot;" in data and "water &amp;" in data
+    assert "&lt;b&gt;" in data and "&#34;tea&#34;" in data and "water &amp;" in data
     rows = [node for node in page.all("tr") if "tbody" in node.path]
     assert len(rows) == 20 + 5  # characters, and lines
     assert json.loads(charlm("--workdir=lstm", file, f"--html={path}", "--json"))["page"] == str(
@@ -277,7 +277,7 @@ def test_the_page_of_a_long_text_shows_its_beginning(
 ) -> None:
     path = tmp_path / "page.html"
     for limit in (1, 7):
-        monkeypatch.setattr("charlm_jax.report.text_page.SHOWN", limit)
+        monkeypatch.setattr("charlm_jax.report.text_page.COLOURED_CHARACTERS", limit)
         charlm("--workdir=lstm", file, f"--html={path}")
         page = read(path)
         assert [len(cells) for cells in _cells(page)] == [limit]

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from charlm_jax.analysis.activations import mean_attention_distance
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.report.figures import attention_maps, gate_maps
 from charlm_jax.report.figures.attention_maps import save_attention_distances, save_attention_maps
-from charlm_jax.report.figures.base import save_figure, shown
+from charlm_jax.report.figures.base import save_figure, visible_symbol
 from charlm_jax.report.figures.gate_maps import save_gate_maps
 
 TEXT = "to be,\nor $x$"
@@ -49,16 +50,17 @@ def texts(path: Path) -> str:
 def test_attention_maps_are_labelled(tmp_path: Path) -> None:
     file = tmp_path / "new" / "map.svg"
     weights_THS = draw_weights(len(TEXT), 3)
-    save_attention_maps(weights_THS, TEXT, file, layer="layer 1", title="it reads “$x$”")
-    distance_H = attention_maps.mean_attention_distance(weights_THS)
+    distance_H = mean_attention_distance(weights_THS)
+    title = "it reads “$x$”"
+    save_attention_maps(weights_THS, distance_H, TEXT, file, layer="layer 1", title=title)
     for head, distance in enumerate(distance_H):
         words = f"layer 1, head {head}: mean distance {distance:.1f} characters"
         assert f"<!-- {words} -->" in texts(file)
     for words in (
         "it reads “$x$”",
         "attention weight",
-        "character that is looked at",
-        "character that looks, read downwards",
+        "character attended to (key)",
+        "character that attends (query), read downwards",
         "␣",
         "⏎",
     ):
@@ -67,9 +69,9 @@ def test_attention_maps_are_labelled(tmp_path: Path) -> None:
 
 def test_rows_look_and_columns_are_looked_at(drawn: list[Figure]) -> None:
     weights_THS = draw_weights(len(TEXT), 2)
-    save_attention_maps(weights_THS, TEXT, "", layer="layer 0", title="")
+    save_attention_maps(weights_THS, np.zeros(2), TEXT, "", layer="layer 0", title="")
     maps = [axes for axes in drawn[0].axes if axes.images and axes.get_title()]
-    marks = [shown(symbol) for symbol in TEXT]
+    marks = [visible_symbol(symbol) for symbol in TEXT]
     for head, axes in enumerate(maps):
         (image,) = axes.images
         ahead_TS = np.triu(np.ones((len(TEXT), len(TEXT)), bool), k=1)
@@ -84,9 +86,10 @@ def test_rows_look_and_columns_are_looked_at(drawn: list[Figure]) -> None:
 def test_attention_maps_of_any_size_are_bounded(
     length: int, heads: int, maps: int, drawn: list[Figure], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attention_maps, "_MOST_HEADS", 6)
+    monkeypatch.setattr(attention_maps, "_MAX_HEADS", 6)
     weights_THS = draw_weights(length, heads)
-    save_attention_maps(weights_THS, LONG[:length], "", layer="layer 0", title="")
+    distance_H = np.zeros(heads)
+    save_attention_maps(weights_THS, distance_H, LONG[:length], "", layer="layer 0", title="")
     assert max(drawn[0].get_size_inches()) < 25
     assert len([axes for axes in drawn[0].axes if axes.get_title()]) == maps
     words = " ".join(text.get_text() for text in drawn[0].texts)
@@ -94,7 +97,8 @@ def test_attention_maps_of_any_size_are_bounded(
 
 
 def test_characters_that_would_be_too_small_are_positions(drawn: list[Figure]) -> None:
-    save_attention_maps(draw_weights(300, 1), LONG[:300], "", layer="layer 0", title="")
+    weights_THS, distance_H = draw_weights(300, 1), np.zeros(1)
+    save_attention_maps(weights_THS, distance_H, LONG[:300], "", layer="layer 0", title="")
     save_gate_maps({}, {"hidden": np.ones((2000, 2))}, LONG, "", title="")
     for figure, length in zip(drawn, (300, 2000), strict=True):
         marks = ticks(figure.axes[0].xaxis)
@@ -133,7 +137,7 @@ def test_a_unit_is_the_same_row_in_every_panel(drawn: list[Figure]) -> None:
     order_H = np.argsort(-cell_TH.mean(axis=0))
     for axes, x_TH in ((gate_axes, gate_TH), (cell_axes, cell_TH)):
         np.testing.assert_array_equal(axes.images[0].get_array(), x_TH.T[order_H])
-        assert ticks(axes.xaxis) == [shown(symbol) for symbol in TEXT]
+        assert ticks(axes.xaxis) == [visible_symbol(symbol) for symbol in TEXT]
         assert axes.get_ylabel() == "9 units, greatest\nmean cell on top"
     assert gate_axes.images[0].get_clim() == (0.0, 1.0)
     low, high = cell_axes.images[0].get_clim()
@@ -163,7 +167,7 @@ def test_gate_maps_are_labelled(tmp_path: Path) -> None:
 
 
 def test_what_the_font_lacks_is_its_code_point(tmp_path: Path) -> None:
-    assert [shown(symbol) for symbol in "é\t\x01中🐍"] == ["é", "⇥", "1", "4e2d", "1f40d"]
+    assert [visible_symbol(symbol) for symbol in "é\t\x01中🐍"] == ["é", "⇥", "1", "4e2d", "1f40d"]
     text = "中🐍é\x01"
     save_gate_maps({}, {"hidden": np.ones((len(text), 1))}, text, tmp_path / "a.png", title="")
     assert (tmp_path / "a.png").stat().st_size > 1000  # and no warning, which would be an error

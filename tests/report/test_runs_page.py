@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import unicodedata
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
@@ -9,8 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from charlm_jax.report.html.colours import LEVELS, contrast, difference, heat, on
-from charlm_jax.report.html.markup import Markup, element, escape
+from hypothesis import given
+from hypothesis import strategies as st
+from markupsafe import Markup
 
 from charlm_jax.cli import main
 from charlm_jax.comparison.compare import compare
@@ -22,8 +24,13 @@ from charlm_jax.config.loading import load_config
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.data.dataset import load_dataset
 from charlm_jax.inference.run import Run, load_run
-from charlm_jax.report.html.page import Picture, Section, Table, write_page
+from charlm_jax.report import Picture, Section, Table, write_page
+from charlm_jax.report.html import templates
+from charlm_jax.report.html.heat_text import LEVELS
+from charlm_jax.report.html.page import details
+from charlm_jax.report.html.templates import show_invisible
 from charlm_jax.report.html.ticks import doubling_axis, linear_axis
+from charlm_jax.report.palette import FIGURE_SERIES, PAGE_SERIES
 from charlm_jax.report.runs_page import describe, write_report
 from charlm_jax.training.loop import train_and_evaluate
 from tests.conftest import make_tiny_config
@@ -206,7 +213,7 @@ def test_the_page_can_be_read_by_all(file: Path) -> None:
     drawings = [node for node in page.all("svg") if node.attributes.get("role") == "img"]
     assert len(drawings) == 4 and all(node.attributes["aria-label"] for node in drawings)
     assert all("div" in node.path for node in page.all("table"))  # a box that scrolls
-    assert "prefers-color-scheme:dark" in page.text("style")
+    assert "prefers-color-scheme: dark" in page.text("style")
 
 
 def test_the_same_runs_give_the_same_bytes(file: Path, runs: list[Run], tmp_path: Path) -> None:
@@ -335,7 +342,7 @@ def test_averages_and_learned_positions_have_their_page(tmp_path: Path) -> None:
     page = read(write_report([run], tmp_path / "page.html"))
     assert run.checkpoint_label == "checkpoint 10, averaged weights"
     assert "step 10, averaged weights" in page.text()
-    assert "dotted, with empty marks: raw weights" in page.text()
+    assert "dotted, with hollow marks: raw weights" in page.text()
     assert "Read: the 8 characters before it" in page.text()
     dataset = load_dataset(run.config)
     (valid,) = dataset.part("valid")
@@ -375,11 +382,52 @@ def test_many_runs_stay_small(runs: list[Run], tmp_path: Path) -> None:
 
 
 @pytest.mark.core
-def test_what_is_text_is_escaped_and_what_is_markup_is_not() -> None:
-    bold = element("b", "<&>", title='"')
-    assert bold == '<b title="&quot;">&lt;&amp;&gt;</b>' and isinstance(bold, Markup)
-    assert element("p", bold, "<", hidden=True, id=None) == f"<p hidden>{bold}&lt;</p>"
-    assert escape("\ud800\x00\u2067a\u200db\u00a0") == "\\ud800\\x00\\u2067a\u200db\u00a0"
+def test_what_is_text_is_escaped_and_what_is_markup_is_not(tmp_path: Path) -> None:
+    hostile = "<&>\"'\ud800\x00\r\u2067a\u200db\u00a0"
+    escaped = "&lt;&amp;&gt;&#34;&#39;\\ud800\\x00\\r\\u2067a\u200db\u00a0"
+    bold = Markup("<b>{}</b>").format(hostile)
+    table = Table([hostile, bold], [[hostile, bold]], hostile, more_rows=[[bold, hostile]])
+    picture = Picture(b"\x89PNG\r\n\x1a\n", alt=hostile, caption=hostile)
+    folded = details(hostile, hostile, bold, table, picture)
+    blocks = [hostile, bold, table, picture, folded]
+    section = Section(hostile, blocks)
+    path = write_page(tmp_path / "a.html", title=hostile, lead=blocks, sections=[section])
+    data = path.read_bytes().decode("utf-8")
+    Page(data)
+    assert not {"\x00", "\r", "\u2067"} & set(data) and "&amp;lt;" not in data
+    # Twice the title, and the heading; in each of four lists a paragraph, the bold one, a table of
+    # six cells with its caption and label, alt and caption of a picture; two summaries.
+    assert data.count(escaped) == 3 + 4 * (1 + 1 + 8 + 2) + 2
+    assert data.count(f"<b>{escaped}</b>") == 4 * (1 + 3)
+
+
+def test_every_value_of_a_template_is_escaped() -> None:
+    environment = templates._ENVIRONMENT
+    assert environment.autoescape is True and environment.loader is not None
+    names = environment.list_templates()
+    assert {"page.html.j2", "blocks.html.j2", "charts.svg.j2", "page.css"} <= set(names)
+    for name in names:
+        source, *_ = environment.loader.get_source(environment, name)
+        assert not re.search(r"\|\s*safe\b|autoescape", source), name
+
+
+@given(st.text())
+def test_only_invisible_characters_are_replaced(text: str) -> None:
+    shown = show_invisible(text)
+    assert show_invisible(shown) == shown
+    shown.encode("utf-8")
+    categories = {unicodedata.category(c) for c in shown if c not in "\n\t\u200c\u200d"}
+    assert not categories & {"Cc", "Cf", "Cs", "Zl", "Zp"}
+    letters = iter(shown)
+    assert all(c in letters for c in text if c.isprintable() or c in "\n\t")  # in their order
+
+
+def test_a_row_has_a_cell_for_every_column(tmp_path: Path) -> None:
+    for rows, more in (([["a"]], ()), ([["a", "b"]], [["a", "b", "c"]])):
+        blocks = [Table(["x", "y"], rows, "c", more_rows=more)]
+        with pytest.raises(CharlmError, match="of 2 columns has a row of"):
+            write_page(tmp_path / "a.html", title="", sections=[Section("", blocks)])
+    assert not (tmp_path / "a.html").exists()
 
 
 def test_the_passage_is_the_middle_from_a_lines_start() -> None:
@@ -417,23 +465,61 @@ def test_the_command_trains_the_same_run(spec: str) -> None:
         assert words[2] == f"--config={spec}" and len(overrides) == 3
 
 
+def luminance(colour: str) -> float:
+    """WCAG 2.2, "relative luminance", of `#rrggbb`."""
+    channels = [int(colour[n : n + 2], 16) / 255 for n in (1, 3, 5)]
+    linear = [x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in channels]
+    return sum(w * x for w, x in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def contrast(a: str, b: str) -> float:
+    """WCAG 2.2, "contrast ratio"."""
+    low, high = sorted((luminance(a), luminance(b)))
+    return (high + 0.05) / (low + 0.05)
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_every_colour_can_be_read(theme: str) -> None:
-    grounds = [heat(theme, level) for level in range(LEVELS + 1)]
-    grounds += [difference(theme, level) for level in range(-LEVELS // 2, LEVELS // 2 + 1)]
-    assert min(contrast(on(ground), ground) for ground in grounds) >= 4.5
-    page = heat(theme, 0)
-    steps = [contrast(heat(theme, level), page) for level in range(LEVELS + 1)]
-    assert steps == sorted(steps) and len(set(steps)) == len(steps)
+def test_every_colour_can_be_read(theme: str, tmp_path: Path) -> None:
+    rules = read(write_page(tmp_path / "a.html", title="", sections=[])).text("style")
+    if theme == "dark":
+        media = r"@media \(prefers-color-scheme: dark\) \{(.*?)\n\}"
+        rules = "".join(re.findall(media, rules, re.DOTALL))
+
+    def one(pattern: str) -> tuple[str, ...]:
+        match = re.search(pattern, rules)
+        assert match is not None, pattern
+        return match.groups()
+
+    (page,), (ink,), (soft,) = (one(rf"--{name}: (#\w{{6}});") for name in ("page", "ink", "soft"))
+    assert min(contrast(ink, page), contrast(soft, page)) >= 4.5
+    inks = {"black": "#000000", "white": "#ffffff"}
+    to_page = {}
+    for name in (f"{letter}{level}" for letter in "hd" for level in range(LEVELS + 1)):
+        ground, text = one(rf"\.{name} {{ background: (#\w{{6}}); color: (\w+); }}")
+        assert contrast(inks[text], ground) >= 4.5, name
+        to_page[name] = contrast(ground, page)
+    middle = LEVELS // 2
+    for steps in (
+        [f"h{level}" for level in range(LEVELS + 1)],
+        [f"d{level}" for level in range(middle, LEVELS + 1)],
+        [f"d{level}" for level in range(middle, -1, -1)],
+    ):
+        values = [to_page[name] for name in steps]
+        assert values[0] == 1.0
+        assert values == sorted(values) and len(set(values)) == len(values)
+    for number, colour in enumerate(PAGE_SERIES[theme]):
+        assert one(rf"\.s{number} {{ --series: (#\w{{6}}); }}") == (colour,)
+        assert contrast(colour, page) >= 3.0, colour
+    assert len({len(series) for series in (*PAGE_SERIES.values(), FIGURE_SERIES)}) == 1
 
 
 def test_axes_show_all_their_values() -> None:
     for values in ([1.0, 2.2], [-3, 7], [2.5, 2.5], [0, 0], [1e-7, 2e-7], [1, 1e9]):
         axis = linear_axis("", values)
-        assert all(-1e-9 <= axis.share(v) <= 1 + 1e-9 for v in values)
+        assert all(-1e-9 <= axis.fraction(v) <= 1 + 1e-9 for v in values)
         assert 2 <= len(axis.ticks) <= 8
-        assert axis.share(axis.low) == 0 and axis.share(axis.high) == 1
+        assert axis.fraction(axis.low) == 0 and axis.fraction(axis.high) == 1
     for high in (1, 2, 40, 100_000):
         axis = doubling_axis("", 1, high)
-        assert axis.share(1) == 0 and 0 < axis.share(max(high, 2)) <= 1
-        assert axis.ticks and all(0 <= axis.share(tick) <= 1 for tick in axis.ticks)
+        assert axis.fraction(1) == 0 and 0 < axis.fraction(max(high, 2)) <= 1
+        assert axis.ticks and all(0 <= axis.fraction(tick) <= 1 for tick in axis.ticks)

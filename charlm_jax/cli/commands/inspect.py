@@ -37,13 +37,13 @@ def run(options: argparse.Namespace) -> None:
     """Have a model read a text, and draw what happens inside it."""
     run = load(options)
     inside = run.inspect(options.text, unknown=options.unknown, replacement=options.replacement)
-    from charlm_jax.report.figures.activation_maps import save_inside
+    from charlm_jax.report.figures.activation_maps import save_activations
     from charlm_jax.storage.workdir import Workdir
 
     own = Workdir(run.workdir).inspect
     folder = own if options.out is None else Path(os.path.expanduser(options.out))
     source = f"{escape_control_characters(run.workdir.resolve().name)[:30]}, {run.checkpoint_label}"
-    files = save_inside(inside, folder, tag=_tag(run, inside), source=source)
+    files = save_activations(inside, folder, tag=_tag(run, inside), source=source)
     if options.json:
         print(json.dumps(_inside_as_json(run, inside, options.text, files)))
         return

@@ -1,4 +1,4 @@
-"""What the figures share: how they are written, laid out, and labelled with characters."""
+"""Writing and layout of figures, and axes labelled with characters."""
 
 import io
 from functools import cache
@@ -19,20 +19,20 @@ from charlm_jax.core.files import atomic_write
 
 DOTS_PER_INCH = 150
 
-# Every glyph is as narrow as the next, so that neighbours do not touch; matplotlib brings it along.
+# A monospaced font, so that neighbours do not touch; matplotlib includes it.
 _FONT = "DejaVu Sans Mono"
-_MARKS = {" ": "␣", "\n": "⏎", "\t": "⇥"}
+_SIGNS = {" ": "␣", "\n": "⏎", "\t": "⇥"}
 
-_LARGEST, _SMALLEST = 9.0, 4.0  # points
+_MAX_SIZE, _MIN_SIZE = 9.0, 4.0  # points
 _POINTS = 72.0  # in an inch
 
 
 def save_figure(figure: Figure, path: Path | str) -> None:
-    """Write a figure as a whole, in place of an older one.
+    """Write a figure as a whole; an older file is replaced.
 
     Args:
-      figure: what is drawn.
-      path: where to; its ending names the format, such as .png or .svg.
+      figure: figure to write.
+      path: file to write; its ending names the format, such as .png or .svg.
 
     Raises:
       CharlmError: the file cannot be written, or its ending is not a known format.
@@ -49,15 +49,15 @@ def save_figure(figure: Figure, path: Path | str) -> None:
 
 
 def blank_figure(width: float, height: float) -> Figure:
-    """A white figure of so many inches, on which `add_axes` puts things."""
+    """Returns a white figure of a size in inches, for `add_axes`."""
     return Figure(figsize=(width, height), dpi=DOTS_PER_INCH, facecolor="white")
 
 
 def add_axes(figure: Figure, *, left: float, top: float, width: float, height: float) -> Axes:
-    """Axes at a place in inches from the left and upper edges.
+    """Add axes at a position in inches from the left and upper edges.
 
-    With hundreds of characters as labels, a layout that asks each of them for its size takes
-    seconds.
+    matplotlib's automatic layouts measure every label, which takes seconds for hundreds of
+    characters.
     """
     whole_width, whole_height = figure.get_size_inches()
     bottom = 1.0 - (top + height) / whole_height
@@ -65,19 +65,19 @@ def add_axes(figure: Figure, *, left: float, top: float, width: float, height: f
 
 
 def add_title(figure: Figure, title: str, *, size: float = 10.0) -> None:
-    """A title of one or two lines above everything; dollars in it are dollars."""
+    """Add a title of one or two lines at the top, without parsing dollars as mathematics."""
     y = 1.0 - 0.12 / figure.get_size_inches()[1]
     figure.text(0.5, y, title, ha="center", va="top", fontsize=size, parse_math=False)
 
 
-def shown(symbol: str) -> str:
-    """A character as a mark that can be seen; its code point in hex, where the font has no glyph.
+def visible_symbol(symbol: str) -> str:
+    """Returns a sign for white space, the code point in hex if the font has no glyph, else itself.
 
-    >>> [shown(symbol) for symbol in ("a", " ", "中")]
+    >>> [visible_symbol(symbol) for symbol in ("a", " ", "中")]
     ['a', '␣', '4e2d']
     """
-    mark = _MARKS.get(symbol, symbol)
-    return mark if mark.isprintable() and ord(mark) in _glyphs() else f"{ord(symbol):x}"
+    sign = _SIGNS.get(symbol, symbol)
+    return sign if sign.isprintable() and ord(sign) in _glyphs() else f"{ord(symbol):x}"
 
 
 @cache
@@ -88,25 +88,25 @@ def _glyphs() -> frozenset[int]:
 def label_characters(axis: Axis, symbols: str, *, inches: float) -> bool:
     """Label the ticks of an axis with the characters of a text, one at each position from 0.
 
-    Where they would be too small to read, the ticks are positions instead, counted from 0.
+    If they would be too small to read, label positions instead.
 
     Args:
-      axis: of x or y.
+      axis: x or y axis.
       symbols: the text.
       inches: length of the axis.
 
     Returns:
       Whether there was room for the characters.
     """
-    size = min(_LARGEST, 0.95 * _POINTS * inches / len(symbols))
-    if size < _SMALLEST:
+    size = min(_MAX_SIZE, 0.95 * _POINTS * inches / len(symbols))
+    if size < _MIN_SIZE:
         axis.set_major_locator(MaxNLocator(nbins="auto", integer=True, steps=[1, 2, 5, 10]))
         axis.set_tick_params(labelsize=8)
         return False
-    labels = [shown(symbol) for symbol in symbols]
-    look: dict[str, Any] = {"fontfamily": _FONT, "fontsize": size, "parse_math": False}
+    labels = [visible_symbol(symbol) for symbol in symbols]
+    style: dict[str, Any] = {"fontfamily": _FONT, "fontsize": size, "parse_math": False}
     if isinstance(axis, XAxis) and any(len(label) > 1 for label in labels):
-        look["rotation"] = 90.0
-    axis.set_ticks(range(len(symbols)), labels, **look)
+        style["rotation"] = 90.0
+    axis.set_ticks(range(len(symbols)), labels, **style)
     axis.set_tick_params(length=0, pad=2)
     return True

@@ -1,4 +1,4 @@
-"""What the gates and the state of a recurrent layer do while it reads."""
+"""Gates and states of a recurrent layer over a text."""
 
 import math
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from charlm_jax.report.figures.base import (
     save_figure,
 )
 
-_LEAST_DOTS, _MOST_DOTS = 200, 600  # height of a panel
+_MIN_DOTS, _MAX_DOTS = 200, 600  # height of a panel
 
 
 def save_gate_maps(
@@ -29,17 +29,16 @@ def save_gate_maps(
 ) -> None:
     """Draw every unit of a recurrent layer over the text, a panel for each gate and state.
 
-    A unit is the same row in every panel. Rows are in the order of the unit's mean in the last of
-    the states, the greatest on top: what holds a value for long is then at the edges, what comes
-    and goes in the middle. States that exceed 1 have a scale of colours that is logarithmic beyond
-    +-1.
+    A unit is the same row in every panel. Rows are sorted by the unit's mean in the last state, the
+    greatest on top: units that hold a value for long are at the edges, units that change often in
+    the middle. States that exceed 1 have a colour scale that is logarithmic beyond +-1.
 
     Args:
       gates: name -> gate (T, H), in [0, 1].
       states: name -> candidate, cell or hidden (T, H), of either sign; at least one.
       symbols: the T characters.
-      path: where to; its ending names the format.
-      title: stands above all.
+      path: file to write; its ending names the format.
+      title: title of the figure.
 
     Raises:
       CharlmError: the file cannot be written.
@@ -47,17 +46,17 @@ def save_gate_maps(
     last, last_TH = list(states.items())[-1]
     order_H = np.argsort(-last_TH.mean(axis=0), kind="stable")
     units = len(order_H)
-    # Whole dots for a unit, so that every row is as high as the next.
-    dots = min(units * math.ceil(_LEAST_DOTS / units), _MOST_DOTS)
+    # Whole dots for a unit, so that all rows have one height.
+    dots = min(units * math.ceil(_MIN_DOTS / units), _MAX_DOTS)
     across, down = min(max(0.13 * len(symbols), 6.5), 14.0), dots / DOTS_PER_INCH
     left, top, between = 0.7, 0.8, 0.55
     panels = [*gates.items(), *states.items()]
     width, height = left + across + 1.0, top + len(panels) * (down + between) + 0.1
     figure = blank_figure(width, height)
-    for place, (name, values_TH) in enumerate(panels):
-        upper = top + place * (down + between)
+    for row, (name, values_TH) in enumerate(panels):
+        upper = top + row * (down + between)
         axes = add_axes(figure, left=left, top=upper, width=across, height=down)
-        is_gate, words = name in gates, name.replace("_", " ")
+        is_gate, label = name in gates, name.replace("_", " ")
         image = axes.imshow(
             values_TH.T[order_H],
             aspect="auto",
@@ -67,19 +66,19 @@ def save_gate_maps(
             interpolation_stage="data",
         )
         mean = f", {values_TH.mean():.2f} on average" if is_gate else ""
-        axes.set_title(words + mean, fontsize=9, loc="left", pad=4)
+        axes.set_title(label + mean, fontsize=9, loc="left", pad=4)
         axes.set_yticks([])
         axes.set_ylabel(f"{units} units, greatest\nmean {last} on top", fontsize=9)
         fits = label_characters(axes.xaxis, symbols, inches=across)
         bar_axes = add_axes(figure, left=left + across + 0.12, top=upper, width=0.12, height=down)
-        figure.colorbar(image, cax=bar_axes, label=words, format="%g")
+        figure.colorbar(image, cax=bar_axes, label=label, format="%g")
     axes.set_xlabel("character read" if fits else "position of the character read")
     add_title(figure, title)
     save_figure(figure, path)
 
 
 def _state_norm(values_TH: np.ndarray) -> Normalize:
-    """Symmetric about 0, and at least from -1 to 1, so that figures can be compared."""
+    """Returns a symmetric norm, at least from -1 to 1, so that figures can be compared."""
     limit = float(np.abs(values_TH).max())
     if limit <= 1.0:
         return Normalize(-1.0, 1.0)

@@ -1,4 +1,4 @@
-"""Training loss over the epochs."""
+"""Training loss by epoch."""
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
@@ -9,23 +9,23 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from charlm_jax.report.figures.base import save_figure
+from charlm_jax.report.palette import BLUE, DARK_GREY, VERMILION
 
-# Blue and vermilion stay apart in all common kinds of colour blindness (Okabe and Ito 2008), and
-# marks and lines differ for a print in grey.
-_LOOKS: Sequence[Mapping[str, Any]] = (
-    {"color": "#0072b2", "marker": "o", "markersize": 5, "linestyle": "-", "linewidth": 2},
-    {"color": "#d55e00", "marker": "s", "markersize": 7, "linestyle": ":", "fillstyle": "none"},
-    {"color": "#333333", "marker": "^", "markersize": 6, "linestyle": "--", "fillstyle": "none"},
+# Marks and lines differ, for a print in grey.
+_STYLES: Sequence[Mapping[str, Any]] = (
+    {"color": BLUE, "marker": "o", "markersize": 5, "linestyle": "-", "linewidth": 2},
+    {"color": VERMILION, "marker": "s", "markersize": 7, "linestyle": ":", "fillstyle": "none"},
+    {"color": DARK_GREY, "marker": "^", "markersize": 6, "linestyle": "--", "fillstyle": "none"},
 )
 
 
 def save_learning_curves(curves: Mapping[str, Sequence[float]], path: Path | str) -> None:
-    """Draw training losses by epoch, one curve over the other.
+    """Draw training losses by epoch in one set of axes.
 
     Args:
-      curves: label -> loss of epochs 1, 2, ... in nats per character; three can be
-        told apart.
-      path: where to; its ending names the format, such as .png or .svg.
+      curves: label -> loss of epochs 1, 2, ... in nats per character; three curves can be
+        distinguished.
+      path: file to write; its ending names the format, such as .png or .svg.
 
     Raises:
       CharlmError: the file cannot be written, or its ending is not a known format.
@@ -34,8 +34,8 @@ def save_learning_curves(curves: Mapping[str, Sequence[float]], path: Path | str
     axes = figure.add_subplot(
         xlabel="epoch", ylabel="training loss, nats per character", facecolor="white"
     )
-    for (label, loss_nats), look in zip(curves.items(), cycle(_LOOKS), strict=False):
-        axes.plot(range(1, len(loss_nats) + 1), loss_nats, label=label, **look)
+    for (label, loss_nats), style in zip(curves.items(), cycle(_STYLES), strict=False):
+        axes.plot(range(1, len(loss_nats) + 1), loss_nats, label=label, **style)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes.grid(color="#dddddd", linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)

@@ -1,4 +1,4 @@
-"""Curves with their intervals, in panels side by side, and tables of numbers as colours."""
+"""Curves with intervals in panels side by side, and heat maps of tables."""
 
 import math
 import textwrap
@@ -15,20 +15,19 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from charlm_jax.evaluation.bootstrap import Interval
 from charlm_jax.report.figures.base import DOTS_PER_INCH, save_figure
+from charlm_jax.report.palette import FIGURE_SERIES, GREY
 
-# Okabe and Ito 2008: apart in all common kinds of colour blindness. Marks tell them apart in grey.
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#333333", "#e69f00", "#56b4e9")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # tell series apart in grey
 
 
-class Curve(NamedTuple):
+class IntervalCurve(NamedTuple):
     """One curve.
 
     Attributes:
-      label: for the legend.
-      x: where the points are, above 0.
-      points: a mean with its interval at each of them.
-      is_dashed: drawn so.
+      label: name in the legend.
+      x: positions of the points, above 0.
+      points: mean and interval at each x.
+      is_dashed: whether the line is dashed.
       marks: x of points that are drawn larger.
     """
 
@@ -43,14 +42,14 @@ class Panel(NamedTuple):
     """One set of axes.
 
     Attributes:
-      title: above it.
-      curves: in it.
-      lines: horizontal lines by label, such as baselines.
-      x_marks: vertical lines.
+      title: text above the axes.
+      curves: curves in the order of the legend.
+      lines: labels and y of horizontal lines, such as baselines.
+      x_marks: x of vertical lines.
     """
 
     title: str
-    curves: Sequence[Curve]
+    curves: Sequence[IntervalCurve]
     lines: Sequence[tuple[str, float]] = ()
     x_marks: Sequence[float] = ()
 
@@ -70,15 +69,15 @@ def save_panels(
     """Draw curves over a logarithmic x, in panels that share both axes and one legend.
 
     Args:
-      panels: from left to right, row by row.
-      path: where to; its ending names the format.
-      title: above all.
-      x_label: with its unit.
-      y_label: with its unit.
-      ordered: the curves are steps of one quantity, and take colours from dark to light.
-      ticks: of x; powers of 2 if None.
-      y_range: shown; what the curves need if None.
-      columns: panels in a row; all if None.
+      panels: panels from left to right, row by row.
+      path: file to write; its ending names the format.
+      title: title of the figure.
+      x_label: quantity and unit of x.
+      y_label: quantity and unit of y.
+      ordered: whether the curves are steps of one quantity, coloured from dark to light.
+      ticks: ticks of x; powers of 2 if None.
+      y_range: range of y; what the curves need if None.
+      columns: number of panels in a row; all if None.
 
     Raises:
       CharlmError: the file cannot be written.
@@ -91,11 +90,11 @@ def save_panels(
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
     for axes, panel in zip(grid.flat, panels, strict=False):
-        looks = _ordered_looks(len(panel.curves)) if ordered else _looks()
-        for curve, look in zip(panel.curves, looks, strict=False):
-            _draw(axes, curve, look)
-        for (label, y), style in zip(panel.lines, cycle((":", "--", "-.")), strict=False):
-            axes.axhline(y, color="#666666", linestyle=style, linewidth=1.2, label=label or None)
+        styles = _ordered_styles(len(panel.curves)) if ordered else _styles()
+        for curve, style in zip(panel.curves, styles, strict=False):
+            _draw(axes, curve, style)
+        for (label, y), linestyle in zip(panel.lines, cycle((":", "--", "-.")), strict=False):
+            axes.axhline(y, color=GREY, linestyle=linestyle, linewidth=1.2, label=label or None)
         for x in panel.x_marks:
             axes.axvline(x, color="#bbbbbb", linewidth=1.0, zorder=0)
         axes.set_title(panel.title, fontsize=10, parse_math=False)
@@ -129,14 +128,14 @@ def save_heat_map(
     """Draw a table of numbers, each written on its colour; dark is low.
 
     Args:
-      values_RC: the numbers; NaN is left empty.
-      path: where to; its ending names the format.
-      rows: labels from the top down.
-      columns: labels from the left.
-      title: above all.
-      x_label: of the columns.
-      y_label: of the rows.
-      unit: of the numbers.
+      values_RC: numbers; the cell of a NaN stays empty.
+      path: file to write; its ending names the format.
+      rows: labels of the rows from the top down.
+      columns: labels of the columns from the left.
+      title: title of the figure.
+      x_label: quantity that the columns are steps of.
+      y_label: quantity that the rows are steps of.
+      unit: quantity and unit of the numbers.
 
     Raises:
       CharlmError: the file cannot be written.
@@ -164,26 +163,26 @@ def save_heat_map(
 
 
 def _wrapped(title: str, inches: float) -> str:
-    """In lines that fit a figure of that width."""
+    """Break a title into lines that fit a figure's width."""
     letters = int(12.5 * inches)
     return "\n".join(textwrap.fill(line, letters) for line in title.splitlines())
 
 
-def _looks() -> Any:
+def _styles() -> Any:
     return (
         {"color": colour, "marker": marker}
-        for colour, marker in cycle(zip(_COLOURS, _MARKERS, strict=True))
+        for colour, marker in cycle(zip(FIGURE_SERIES, _MARKERS, strict=True))
     )
 
 
-def _ordered_looks(count: int) -> Any:
+def _ordered_styles(count: int) -> Any:
     shades = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.9, count))
     return ({"color": tuple(c), "marker": m} for c, m in zip(shades, cycle(_MARKERS), strict=False))
 
 
-def _draw(axes: Axes, curve: Curve, look: dict[str, Any]) -> None:
+def _draw(axes: Axes, curve: IntervalCurve, style: dict[str, Any]) -> None:
     low, high = ([getattr(point, end) for point in curve.points] for end in ("low", "high"))
-    axes.fill_between(curve.x, low, high, color=look["color"], alpha=0.16, linewidth=0)
+    axes.fill_between(curve.x, low, high, color=style["color"], alpha=0.16, linewidth=0)
     axes.plot(
         curve.x,
         [point.mean for point in curve.points],
@@ -192,19 +191,19 @@ def _draw(axes: Axes, curve: Curve, look: dict[str, Any]) -> None:
         markersize=4.5,
         label=curve.label,
         fillstyle="none" if curve.is_dashed else "full",
-        **look,
+        **style,
     )
 
     marked = [(x, p.mean) for x, p in zip(curve.x, curve.points, strict=True) if x in curve.marks]
     for x, y in marked:
-        axes.plot([x], [y], **look, markersize=9, markeredgecolor="white", zorder=5)
+        axes.plot([x], [y], **style, markersize=9, markeredgecolor="white", zorder=5)
 
 
 def _scale_x(axes: Axes, panels: Sequence[Panel], ticks: Sequence[float] | None) -> None:
-    everything = [x for panel in panels for curve in panel.curves for x in curve.x]
+    xs = [x for panel in panels for curve in panel.curves for x in curve.x]
     axes.set_xscale("log", base=2)
     if ticks is None:
-        first, last = math.floor(math.log2(min(everything))), math.ceil(math.log2(max(everything)))
+        first, last = math.floor(math.log2(min(xs))), math.ceil(math.log2(max(xs)))
         ticks = [2.0**power for power in range(first, last + 1, 1 + (last - first) // 9)]
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_minor_locator(NullLocator())
