@@ -8,8 +8,8 @@ from markupsafe import Markup
 from charlm_jax.comparison.findings import ArmFacts
 from charlm_jax.comparison.run_facts import Curve, RunFacts
 from charlm_jax.report.html.page import figure
+from charlm_jax.report.html.rendering import render
 from charlm_jax.report.html.svg_charts import DataPoint, Line, line_chart, swatch
-from charlm_jax.report.html.templates import render
 from charlm_jax.report.html.ticks import Axis, linear_axis
 from charlm_jax.storage.weights import averaged_in_words
 

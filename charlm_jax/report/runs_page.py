@@ -20,7 +20,7 @@ from charlm_jax.report.html.page import (
     details,
     write_page,
 )
-from charlm_jax.report.html.templates import render
+from charlm_jax.report.html.rendering import render
 from charlm_jax.report.learning_curves import learning_curves
 from charlm_jax.report.score_sections import (
     class_table,

@@ -12,6 +12,7 @@ from charlm_jax.comparison.scores import Scores
 from charlm_jax.core.types import bits
 from charlm_jax.evaluation.bootstrap import Interval
 from charlm_jax.report.html.page import PageBlock, Table, details, figure
+from charlm_jax.report.html.rendering import render
 from charlm_jax.report.html.svg_charts import (
     DataPoint,
     Line,
@@ -20,7 +21,6 @@ from charlm_jax.report.html.svg_charts import (
     series_class,
     span_chart,
 )
-from charlm_jax.report.html.templates import render
 from charlm_jax.report.html.ticks import doubling_axis, linear_axis
 from charlm_jax.report.learning_curves import legend
 
@@ -158,13 +158,16 @@ def position_blocks(scores: Scores) -> list[PageBlock]:
         Line(
             row.name,
             style_index,
-            [DataPoint(math.sqrt(bin.first * bin.last), *bin.cell.interval) for bin in bins],
+            [
+                DataPoint(math.sqrt(group.first * group.last), *group.cell.interval)
+                for group in groups
+            ],
         )
-        for style_index, (row, bins) in enumerate(zip(scores.rows, scores.places, strict=True))
+        for style_index, (row, groups) in enumerate(zip(scores.rows, scores.places, strict=True))
     ]
     points = [point for line in lines for point in line.points]
     windows = " and ".join(dict.fromkeys(f"{window:,}" for window in scores.windows))
-    count = sum(bin.cell.characters for bin in scores.places[0])
+    count = sum(group.cell.characters for group in scores.places[0])
     caption = (
         f"Separate windows of {windows} characters, each read from an empty state, over "
         f"{_text_of(scores)}, {count:,} characters: a point is the mean over a range of positions, "
@@ -185,7 +188,7 @@ def position_blocks(scores: Scores) -> list[PageBlock]:
 
 
 def _position_table(scores: Scores) -> Table:
-    by_label = [{bin.cell.label: bin.cell for bin in bins} for bins in scores.places]
+    by_label = [{group.cell.label: group.cell for group in groups} for groups in scores.places]
     longest = max(by_label, key=len)
     rows = [
         [label, f"{cell.characters:,}", *(_loss_cell(cells.get(label)) for cells in by_label)]

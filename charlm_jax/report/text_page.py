@@ -16,7 +16,7 @@ from charlm_jax.core.types import bits
 from charlm_jax.evaluation.text_score import GUESSES, score_lines, sort_by_surprisal
 from charlm_jax.report.html.heat_text import HeatMap, heat_blocks, sign
 from charlm_jax.report.html.page import PageBlock, Section, Table, write_page
-from charlm_jax.report.html.templates import render
+from charlm_jax.report.html.rendering import render
 from charlm_jax.storage.weights import averaged_in_words
 
 COLOURED_CHARACTERS = 10_000

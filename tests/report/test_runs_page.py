@@ -25,10 +25,10 @@ from charlm_jax.core.errors import CharlmError
 from charlm_jax.data.dataset import load_dataset
 from charlm_jax.inference.run import Run, load_run
 from charlm_jax.report import Picture, Section, Table, write_page
-from charlm_jax.report.html import templates
+from charlm_jax.report.html import rendering
 from charlm_jax.report.html.heat_text import LEVELS
 from charlm_jax.report.html.page import details
-from charlm_jax.report.html.templates import show_invisible
+from charlm_jax.report.html.rendering import show_invisible
 from charlm_jax.report.html.ticks import doubling_axis, linear_axis
 from charlm_jax.report.palette import FIGURE_SERIES, PAGE_SERIES
 from charlm_jax.report.runs_page import describe, write_report
@@ -402,7 +402,7 @@ def test_what_is_text_is_escaped_and_what_is_markup_is_not(tmp_path: Path) -> No
 
 
 def test_every_value_of_a_template_is_escaped() -> None:
-    environment = templates._ENVIRONMENT
+    environment = rendering._ENVIRONMENT
     assert environment.autoescape is True and environment.loader is not None
     names = environment.list_templates()
     assert {"page.html.j2", "blocks.html.j2", "charts.svg.j2", "page.css"} <= set(names)

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from charlm_jax.core.types import bits
 from charlm_jax.report.html.page import block_html, details, figure
-from charlm_jax.report.html.templates import render
+from charlm_jax.report.html.rendering import render
 
 LEVELS = 12
 """Highest level of heat; 0 is the lowest loss. A difference has half as many on either side."""

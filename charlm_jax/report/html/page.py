@@ -11,7 +11,7 @@ from markupsafe import Markup
 from charlm_jax._version import __version__
 from charlm_jax.core.errors import CharlmError, write_error
 from charlm_jax.core.files import atomic_write, check_writable
-from charlm_jax.report.html.templates import render, show_invisible
+from charlm_jax.report.html.rendering import render, show_invisible
 from charlm_jax.report.palette import PAGE_SERIES
 
 _MARKER = "A page of charlm_jax:"

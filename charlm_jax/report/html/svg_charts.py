@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-from charlm_jax.report.html.templates import format_coordinate, render
+from charlm_jax.report.html.rendering import format_coordinate, render
 from charlm_jax.report.html.ticks import Axis, format_tick
 from charlm_jax.report.palette import PAGE_SERIES
 
@@ -131,7 +131,7 @@ def line_chart(
     """
     plot = _Plot()
 
-    def place(value_x: float, value_y: float) -> tuple[float, float]:
+    def to_xy(value_x: float, value_y: float) -> tuple[float, float]:
         return (
             plot.left + x.fraction(value_x) * (plot.right - plot.left),
             plot.bottom - y.fraction(value_y) * (plot.bottom - plot.top),
@@ -146,14 +146,14 @@ def line_chart(
         plot=plot,
         edge=_EDGE,
         x_label=x.label,
-        x_ticks=[(format_tick(tick), place(tick, y.low)[0]) for tick in x.ticks],
+        x_ticks=[(format_tick(tick), to_xy(tick, y.low)[0]) for tick in x.ticks],
         y_label=y.label,
-        y_ticks=[(format_tick(tick), place(x.low, tick)[1]) for tick in y.ticks],
+        y_ticks=[(format_tick(tick), to_xy(x.low, tick)[1]) for tick in y.ticks],
         verticals=[
-            _vertical(label, place(value, y.low)[0], plot.top + 12 + _LABEL_HEIGHT * row)
+            _vertical(label, to_xy(value, y.low)[0], plot.top + 12 + _LABEL_HEIGHT * row)
             for row, (label, value) in enumerate(verticals)
         ],
-        lines=[_drawn_line(line, place) for line in lines],
+        lines=[_drawn_line(line, to_xy) for line in lines],
     )
 
 
@@ -171,11 +171,11 @@ def span_chart(
     top = 8 + _LABEL_HEIGHT * len(verticals)
     bottom = top + _SPAN_HEIGHT * len(spans) + 4
 
-    def place(value: float) -> float:
+    def to_x(value: float) -> float:
         return _SIDE + x.fraction(value) * (_WIDTH - 2 * _SIDE)
 
     # Labels stand on the left, unless a vertical line crosses them there.
-    is_left = not verticals or max(place(value) for _, value in verticals) > _WIDTH / 2
+    is_left = not verticals or max(to_x(value) for _, value in verticals) > _WIDTH / 2
     return render(
         "charts.svg.j2",
         "span_chart",
@@ -185,13 +185,13 @@ def span_chart(
         top=top,
         bottom=bottom,
         x_label=x.label,
-        x_ticks=[(format_tick(tick), place(tick)) for tick in x.ticks],
+        x_ticks=[(format_tick(tick), to_x(tick)) for tick in x.ticks],
         verticals=[
-            _vertical(label, place(value), 12 + _LABEL_HEIGHT * row)
+            _vertical(label, to_x(value), 12 + _LABEL_HEIGHT * row)
             for row, (label, value) in enumerate(verticals)
         ],
         spans=[
-            _drawn_span(span, top + _SPAN_HEIGHT * row, place, is_left=is_left)
+            _drawn_span(span, top + _SPAN_HEIGHT * row, to_x, is_left=is_left)
             for row, span in enumerate(spans)
         ],
     )
@@ -220,19 +220,19 @@ def _vertical(label: str, x: float, label_y: float) -> tuple[float, _Label]:
     return x, (label, x - 4, label_y, "end")
 
 
-def _drawn_line(line: Line, place: Callable[[float, float], tuple[float, float]]) -> _DrawnLine:
+def _drawn_line(line: Line, to_xy: Callable[[float, float], tuple[float, float]]) -> _DrawnLine:
     every = math.ceil(len(line.points) / _MAX_MARKS)
     banded = [p for p in line.points if math.isfinite(p.low) and math.isfinite(p.high)]
-    corners = [place(p.x, p.low) for p in banded] + [place(p.x, p.high) for p in reversed(banded)]
+    corners = [to_xy(p.x, p.low) for p in banded] + [to_xy(p.x, p.high) for p in reversed(banded)]
     return _DrawnLine(
         label=line.label,
         css_class=series_class(line.style_index),
-        path=_path(place(p.x, p.y) for p in line.points),
+        path=_path(to_xy(p.x, p.y) for p in line.points),
         dashes=_DOTS if line.is_dotted else _dashes(line.style_index),
         band=_path(corners) + "Z" if len(banded) > 1 else "",
         marks=[
             (
-                _mark_outline(line.style_index, *place(p.x, p.y)),
+                _mark_outline(line.style_index, *to_xy(p.x, p.y)),
                 f"{line.label}: {p.y:.4f} at {format_tick(p.x)}",
                 line.is_dotted,
             )
@@ -242,7 +242,7 @@ def _drawn_line(line: Line, place: Callable[[float, float], tuple[float, float]]
 
 
 def _drawn_span(
-    span: Span, top: float, place: Callable[[float], float], *, is_left: bool
+    span: Span, top: float, to_x: Callable[[float], float], *, is_left: bool
 ) -> _DrawnSpan:
     is_long = len(span.label) > _MAX_LETTERS
     label = span.label[: _MAX_LETTERS - 1] + "…" if is_long else span.label
@@ -252,13 +252,13 @@ def _drawn_span(
         label=(label, x, top + 13, anchor),
         css_class=series_class(span.style_index),
         y=y,
-        ends=(place(span.low), place(span.high)) if math.isfinite(span.low) else None,
+        ends=(to_x(span.low), to_x(span.high)) if math.isfinite(span.low) else None,
         values=[
-            (f"one run: {value:.4f}", place(value))
+            (f"one run: {value:.4f}", to_x(value))
             for value in (span.values if len(span.values) > 1 else ())
         ],
         mark=(
-            _mark_outline(span.style_index, place(span.mean), y),
+            _mark_outline(span.style_index, to_x(span.mean), y),
             f"{span.label}: {span.mean:.4f}",
             False,
         ),
