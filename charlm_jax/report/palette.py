@@ -23,6 +23,6 @@ FIGURE_SERIES: Sequence[str] = (BLUE, VERMILION, GREEN, PURPLE, DARK_GREY, ORANG
 # page. Orange and sky blue have less on white; two purples (our choice) replace them.
 PAGE_SERIES: Mapping[str, Sequence[str]] = {
     "light": (BLUE, VERMILION, GREEN, PURPLE, DARK_GREY, "#4a00bb", "#9167ff"),
-    "dark": (SKY_BLUE, VERMILION, GREEN, PURPLE, "#f0f0f0", ORANGE, YELLOW),
+    "dark": (SKY_BLUE, ORANGE, GREEN, PURPLE, "#f0f0f0", VERMILION, YELLOW),
 }
 """Series of a page by theme, in order; both themes have equally many."""
