@@ -36,8 +36,8 @@ def show_invisible(text: str) -> str:
     `core.errors.escape_control_characters` also replaces newlines, joiners and spaces other than
     " ", which a page shows as they are.
 
-    >>> print(show_invisible("a\x07\u202e\u00a0b"))
-    a\x07\u202e b
+    >>> print(show_invisible("a\x07\u202eb"))
+    a\x07\u202eb
     """
     return re.sub(r"[^\n\t -~]", lambda match: _visible(match[0]), text)
 
