@@ -7,11 +7,10 @@ then.
 """
 
 import dataclasses
-import difflib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from charlm_jax.core.errors import MAX_CHARACTERS, CharlmError, require_within
+from charlm_jax.core.errors import MAX_CHARACTERS, CharlmError, closest, require_within
 from charlm_jax.inference.trained_model import TrainedModel
 from charlm_jax.sampling.categorical import temperature
 from charlm_jax.sampling.policies import Policy, build_policy
@@ -164,8 +163,8 @@ class Session:
             return True
         actions = {"more": self._more, "again": self._again, "help": self._help}
         if name not in (*actions, "quit"):
-            close = difflib.get_close_matches(name, [*_MEANINGS, *actions, "quit"], n=1)
-            hint = f"did you mean /{close[0]}?" if close else "/help lists the commands"
+            close = closest(name, [*_MEANINGS, *actions, "quit"])
+            hint = f"did you mean /{close}?" if close else "/help lists the commands"
             raise CharlmError(f"no command /{name}, {hint}")
         if value.strip():
             raise CharlmError(f"/{name} takes no value")

@@ -4,13 +4,12 @@ What reads a field can trust it. `config_files.py` makes them from a file and ov
 """
 
 import dataclasses
-import difflib
 import math
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.errors import CharlmError, closest
 
 _MOST = 2**31  # what a step or a position is counted with
 _SMALLEST, _LARGEST = 2.0**-126, 2.0**127  # what float32 holds with full precision
@@ -318,6 +317,6 @@ def as_float(value: float) -> float:
 
 def unknown_field(field: str, known: Sequence[str]) -> CharlmError:
     """The error for a field that does not exist, with the nearest that does."""
-    close = difflib.get_close_matches(field, known, n=1, cutoff=0.4)
-    hint = f"did you mean config.{close[0]}?" if close else f"known: {', '.join(known)}"
+    close = closest(field, known)
+    hint = f"did you mean config.{close}?" if close else f"known: {', '.join(known)}"
     return CharlmError(f"config.{field} is not a field; {hint}")

@@ -1,6 +1,7 @@
 """The one error that a user can fix, and helpers that raise it."""
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 
@@ -44,6 +45,23 @@ def lookup(table: Mapping[str, Entry], name: str, source: str) -> Entry:
         known = ", ".join(table)
         raise CharlmError(f"{source}={name!r} is not known: it must be one of {known}")
     return table[name]
+
+
+def closest(word: str, known: Iterable[str]) -> str | None:
+    """Returns the known name that was probably meant, to suggest it in an error message.
+
+    >>> closest("model.laers", ["model.layers", "optimizer.learning_rate"])
+    'model.layers'
+    >>> closest("model.learning_rate", ["model.layers", "optimizer.learning_rate"])
+    'optimizer.learning_rate'
+    >>> closest("--json", ["--to", "--out"]) is None
+    True
+    """
+    names = list(known)
+    last = word.rpartition(".")[2]
+    same = [name for name in names if name.rpartition(".")[2] == last]
+    close = same or difflib.get_close_matches(word, names, n=1, cutoff=0.75)
+    return close[0] if close else None
 
 
 MAX_CHARACTERS = 2**31 - 1

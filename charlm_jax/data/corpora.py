@@ -13,9 +13,10 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.errors import CharlmError, closest
 from charlm_jax.data import download
 from charlm_jax.data.download import PinnedFile, Progress, read_bytes, sha256_of
+from charlm_jax.data.shakespeare import play_text
 from charlm_jax.data.synthetic import SyntheticSource, parse_source
 
 if TYPE_CHECKING:
@@ -194,41 +195,16 @@ def _joined(texts: Iterable[str]) -> str:
 
 
 def _unknown(spec: str) -> str:
-    from difflib import get_close_matches
-
-    close = get_close_matches(spec.lower(), REGISTRY, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
+    close = closest(spec.lower(), REGISTRY)
+    hint = f"; did you mean {close!r}?" if close else ""
     known = ", ".join(REGISTRY)
     return f"{spec!r} is no registered corpus ({known}), and no such file or folder exists{hint}"
-
-
-def play_text(markdown: str) -> str:
-    """Returns a play without its Markdown: what a reader of plain text would want to see.
-
-    Headings stand by themselves, a speaker is `NAME:` on a line of its own, and stage directions
-    stand in square brackets, so that they cannot be taken for speech.
-    """
-    text = "\n".join(map(str.rstrip, markdown.split("\n")))
-    for pattern, replacement in _PLAIN:
-        text = pattern.sub(replacement, text)
-    return text.strip("\n").replace("&amp;", "&") + "\n"
-
-
-_PLAIN: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
-    (re.compile(r"^#+ ", re.MULTILINE), ""),
-    (re.compile(r"^\*\*(.+)\*\*$", re.MULTILINE), r"\1:"),
-    (re.compile(r"\\([^\w\s])"), r"\1"),
-    # Emphasis around brackets is often unpaired there, and says nothing that they do not.
-    (re.compile(r"[_*]+(?=\[)|(?<=\])[_*]+"), ""),
-    (re.compile(r"([_*])([^_*]+)\1"), lambda match: "[" + match[2].replace("[", "") + "]"),
-    (re.compile(r"\n{3,}"), "\n\n"),
-)
 
 
 def _load_download(
     file: PinnedFile, markers: tuple[str, str] | None, name: str, progress: Progress | None
 ) -> Corpus:
-    data, source = download.obtain(file, progress=progress)
+    data, source = download.fetch(file, progress=progress)
     text = decode(data, encoding="utf-8", source=source)
     if markers:
         start, end = map(text.index, markers)

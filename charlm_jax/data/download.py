@@ -1,6 +1,6 @@
-"""Files known by their sha256: looked for in the user's folder, in the cache, then on the network.
+"""Pinned files: the user's folder first, then the cache, then a download with pooch.
 
-No byte of another edition is ever handed out under a file's name, wherever it was found.
+A file whose sha256 differs is never returned, wherever it was found.
 """
 
 import hashlib
@@ -11,14 +11,14 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.errors import CharlmError, write_error
 
 if TYPE_CHECKING:
-    from urllib.request import OpenerDirector
+    from requests import Session
 
 Progress = Callable[[int, int], None]
 """Called with the bytes received so far and the bytes in all."""
@@ -36,9 +36,9 @@ class PinnedFile:
     """One exact edition of a file.
 
     Args:
-      name: of the file, in the user's folder and in the cache.
-      size: in bytes.
-      sha256: of its bytes, in hexadecimal.
+      name: file name in the user's folder and in the cache.
+      size: number of bytes.
+      sha256: hash of the bytes, in hexadecimal.
       urls: https addresses, tried in order.
     """
 
@@ -74,15 +74,15 @@ TINY_SHAKESPEARE = PinnedFile(
 )
 
 
-def obtain(file: PinnedFile, *, progress: Progress | None = None) -> tuple[bytes, str]:
+def fetch(file: PinnedFile, *, progress: Progress | None = None) -> tuple[bytes, str]:
     """Returns a file's bytes and where they came from.
 
     Args:
-      file: which file.
-      progress: told about a download as it goes.
+      file: file to look for.
+      progress: called during a download.
 
     Raises:
-      CharlmError: another edition lies in the user's folder, or no address gave this one.
+      CharlmError: another edition lies in the user's folder, or no address served this one.
     """
     if own := in_user_folder(file):
         data = read_bytes(own)
@@ -98,12 +98,22 @@ def obtain(file: PinnedFile, *, progress: Progress | None = None) -> tuple[bytes
         if sha256_of(data) == file.sha256:
             return data, str(cached)
         _move_aside(cached)
-    data, url = _download(file, progress)
-    return data, f"{url}, kept in {cached}" if _keep(cached, data) else url
+    try:
+        data, url = _download(file, cached.parent, progress)
+        return data, f"{url}, kept in {cached}"
+    except OSError as error:
+        _log.warning("%s was not kept in the cache: %s", cached, error.strerror or error)
+    import tempfile
+
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            return _download(file, Path(folder), progress)
+    except OSError as error:
+        raise write_error(tempfile.gettempdir(), error) from None
 
 
 def state_of(file: PinnedFile) -> str:
-    """Returns where `obtain` would find the file, judged by its size and not by its hash."""
+    """Returns where `fetch` would find the file, judged by its size and not by its hash."""
     if in_user_folder(file):
         return f"in {FOLDER_VARIABLE}"
     try:
@@ -163,46 +173,48 @@ def sha256_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def https_opener(*handlers: Any) -> "OpenerDirector":
-    """Returns an opener that follows redirects to https addresses only."""
-    from urllib.request import HTTPRedirectHandler, Request, build_opener
+def https_session() -> "Session":
+    """Returns a session for https addresses, and redirects to https addresses, only."""
+    import ssl
 
-    class HttpsRedirects(HTTPRedirectHandler):
-        def redirect_request(self, *args: Any) -> Request | None:
-            _require_https(args[-1])
-            return super().redirect_request(*args)
+    from requests import Session
 
-    opener = build_opener(HttpsRedirects, *handlers)
-    opener.addheaders = [("User-Agent", "charlm_jax")]
-    return opener
-
-
-def open_https(url: str) -> Any:
-    """Returns the open response of an https address."""
-    _require_https(url)
-    return https_opener().open(url, timeout=STALL_SECONDS)
+    session = Session()
+    del session.adapters["http://"]
+    system = ssl.get_default_verify_paths()
+    session.verify = system.cafile or system.capath or True  # True: the package certifi's
+    session.headers["Accept-Encoding"] = "identity"  # bytes received are bytes of the file
+    return session
 
 
-def _require_https(url: str) -> None:
-    if not url.lower().startswith("https://"):
-        raise OSError(f"refused, not https: {url}")
+def _download(file: PinnedFile, folder: Path, progress: Progress | None) -> tuple[bytes, str]:
+    """Downloads a file into a folder; returns its bytes and the first address that served it.
 
+    Raises:
+      CharlmError: no address served this edition.
+      OSError: the folder cannot be written to.
+    """
+    import pooch
+    from requests import RequestException
+    from urllib3.exceptions import HTTPError
 
-def _download(file: PinnedFile, progress: Progress | None) -> tuple[bytes, str]:
-    """Returns the bytes of the first address that serves this edition, and the address."""
-    from http.client import HTTPException
-
+    pooch.get_logger().setLevel(logging.WARNING)
     failures: dict[str, None] = {}
     for url in file.urls:
-        host = url.split("/")[2]
         try:
-            data = _receive(url, file, progress)
-        except (OSError, HTTPException) as error:
-            failures[f"{host}: {_reason(error)}"] = None
-            continue
-        if sha256_of(data) == file.sha256:
-            return data, url
-        failures[f"{host}: serves another edition, sha256 {sha256_of(data)}"] = None
+            path = pooch.retrieve(
+                url,
+                known_hash=file.sha256,
+                fname=file.name,
+                path=folder,
+                downloader=partial(_receive, size=file.size, progress=progress),
+            )
+            return Path(path).read_bytes(), url
+        except (RequestException, HTTPError) as error:
+            reason = _reason(error)
+        except ValueError as error:  # pooch's, which has both hashes in its first sentence
+            reason = f"serves another edition: {str(error).partition('. ')[0]}"
+        failures[f"{url.split('/')[2]}: {reason}"] = None
     advice = f"put it into a folder named by {FOLDER_VARIABLE}"
     advice += ", or pass a local file's path to --config.data.corpus"
     if any("another edition" in failure for failure in failures):
@@ -210,67 +222,52 @@ def _download(file: PinnedFile, progress: Progress | None) -> tuple[bytes, str]:
     raise CharlmError(f"cannot download {file.name} ({'; '.join(failures)}); {advice}")
 
 
-def _receive(url: str, file: PinnedFile, progress: Progress | None) -> bytes:
-    """Returns what an address serves, in memory: an interrupted download leaves nothing behind.
+def _receive(url: str, output: str, _: object, *, size: int, progress: Progress | None) -> None:
+    """Writes what an address serves; pooch's own downloader has no deadline for slow servers."""
+    from requests import RequestException
 
-    Raises:
-      OSError: it is longer than the file, was cut off, or took too long.
-    """
-    deadline = monotonic() + LIMIT_SECONDS
-    data = bytearray()
-    with open_https(url) as response:
-        length = response.headers.get("Content-Length")
-        while piece := response.read1(CHUNK_BYTES):
-            data += piece
-            if len(data) > file.size:
-                raise OSError(f"serves another edition, longer than {file.size:,} bytes")
-            if monotonic() > deadline:
-                raise OSError(f"gave {len(data):,} bytes in {LIMIT_SECONDS} seconds")
+    deadline = time.monotonic() + LIMIT_SECONDS
+    received = 0
+    with (
+        https_session() as session,
+        session.get(url, stream=True, timeout=STALL_SECONDS) as response,
+        open(output, "wb") as file,
+    ):
+        response.raise_for_status()
+        while chunk := response.raw.read1(CHUNK_BYTES):  # waits for no more than the next bytes
+            received += file.write(chunk)
+            if received > size:
+                raise RequestException(f"serves another edition, longer than {size:,} bytes")
+            if time.monotonic() > deadline:
+                raise RequestException(f"gave {received:,} bytes in {LIMIT_SECONDS} seconds")
             if progress:
-                progress(len(data), file.size)
-    if length is not None and length.isdecimal() and len(data) < int(length):
-        raise OSError(f"cut off after {len(data):,} of {int(length):,} bytes")
-    return bytes(data)
+                progress(received, size)
 
 
-def _reason(error: Exception) -> str:
-    """Returns an error's cause in few words, on one line."""
-    if code := getattr(error, "code", None):
-        return f"HTTP {code}"
-    cause = getattr(error, "reason", error)
-    return " ".join(str(getattr(cause, "strerror", None) or cause or type(cause).__name__).split())
+def _reason(error: BaseException) -> str:
+    """Returns the first cause of a failed download, on one line."""
+    from requests.exceptions import InvalidSchema
+
+    response = getattr(error, "response", None)
+    if response is not None:
+        return f"HTTP {response.status_code}"
+    prefix = "refused, not https: " if isinstance(error, InvalidSchema) else ""
+    while cause := error.__cause__ or error.__context__:
+        error = cause
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return prefix + " ".join(text.split())
 
 
 def _move_aside(damaged: Path) -> None:
     aside = damaged.with_name(f"{damaged.name}.damaged")
-    # Another process may have been first; and where nothing can be moved, `_keep` will say so.
+    # Another process may have been first; and where nothing can be moved, pooch replaces it.
     with suppress(OSError):
         os.replace(damaged, aside)
     _log.warning("%s was damaged: set aside as %s, downloading it again", damaged, aside.name)
 
 
-def _keep(path: Path, data: bytes) -> bool:
-    """Puts checked bytes into the cache in one step; returns whether it could be written."""
-    from tempfile import mkstemp
-
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-    except OSError as error:
-        _log.warning("%s was not kept in the cache: %s", path, error.strerror or error)
-        return False
-    return True
-
-
 class DownloadProgress:
-    """Says on standard error how much of a download has arrived, once a second at most."""
+    """Prints the progress of a download on standard error, at most once a second."""
 
     def __init__(self) -> None:
         self._last = 0.0

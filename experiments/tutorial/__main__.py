@@ -31,7 +31,7 @@ from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.data.corpora import BOOK_MARKERS, REGISTRY, decode
 from charlm_jax.data.dataset import Dataset, load_dataset
-from charlm_jax.data.download import MYSTERIOUS_ISLAND, DownloadProgress, obtain
+from charlm_jax.data.download import MYSTERIOUS_ISLAND, DownloadProgress, fetch
 from charlm_jax.data.loaders import build_loader, gather_batch
 from charlm_jax.data.vocabulary import Vocabulary
 from charlm_jax.inference.run import Run, load_run
@@ -123,7 +123,7 @@ def heading(title: str) -> None:
 def read_book(config: Config) -> Book | None:
     heading("The text")
     try:
-        data, source = obtain(MYSTERIOUS_ISLAND, progress=DownloadProgress())
+        data, source = fetch(MYSTERIOUS_ISLAND, progress=DownloadProgress())
         dataset = load_dataset(config)
     except CharlmError as error:
         print(f"{error}\n(passed over: the text, its encoding, its chunks, and training)")

