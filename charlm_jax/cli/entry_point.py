@@ -1,6 +1,5 @@
 """`charlm <command>`: the parser, messages and exit codes; a command is a module of `commands`."""
 
-import argparse
 import io
 import sys
 import warnings
@@ -10,7 +9,8 @@ from contextlib import contextmanager
 from charlm_jax._version import __version__
 from charlm_jax.cli.commands import COMMANDS
 from charlm_jax.cli.exit_status import open_closed_streams, run_program
-from charlm_jax.cli.parser import Parser, nearest, say
+from charlm_jax.cli.parser import Parser, say
+from charlm_jax.core.errors import closest
 
 
 def _build_parser() -> Parser:
@@ -44,7 +44,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if "=" not in text:
             known.parser.error(f"--config.{text} has no value: write --config.{text}=VALUE")
     known.parser.refuse_unknown(unknown)
-    _refuse_empty_names(known)
     known.overrides = overrides
     if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may not have every character
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -67,22 +66,9 @@ def _warnings_of_one_line(program: str) -> Iterator[None]:
 def _refuse_unknown_command(parser: Parser, arguments: Sequence[str]) -> None:
     name = arguments[0] if arguments else ""
     if name and not name.startswith("-") and name not in COMMANDS:
-        meant = nearest(name, COMMANDS)
+        meant = closest(name, COMMANDS)
         hint = f"did you mean {meant}?" if meant else f"name one of {', '.join(COMMANDS)}"
         parser.error(f"no command {name!r}, {hint}")
-
-
-def _refuse_empty_names(known: argparse.Namespace) -> None:
-    """An empty name would be taken for the current folder."""
-    is_page = known.command == "report"
-    places = ("workdir", "init_from", "folder", "folders", "out", "beside")
-    kinds = dict.fromkeys(places, "folder") | dict.fromkeys(("html", "file", "prompt_file"), "file")
-    for flag, kind in kinds.items():
-        value = getattr(known, flag, None)
-        if value == "" or (isinstance(value, list) and "" in value):
-            name = {"folder": "DIR", "folders": "DIR", "file": "FILE"}.get(flag, f"--{flag}")
-            kind = "file" if is_page and flag == "out" else kind
-            known.parser.error(f"{name} is an empty text: name a {kind}")
 
 
 def _split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

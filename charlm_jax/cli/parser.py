@@ -1,47 +1,21 @@
-"""A parser of flags that says what is wrong in one line, and what would be right."""
+"""An argument parser whose errors are one line, with suggestions for unknown flags."""
 
 import argparse
 import contextlib
 import dataclasses
-import difflib
-import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NoReturn, get_type_hints
 
-from charlm_jax.core.errors import escape_control_characters
+from charlm_jax.core.errors import closest, escape_control_characters
 
 USER_ERROR = 2
 
-# argparse's own words, and ours: {flag} and {value} are what it names.
-_REWORDED = (
-    (r"argument (?P<flag>\S+): ignored explicit argument '.*'", "{flag} takes no value"),
-    (r"argument (?P<flag>\S+): expected one argument", "{flag} has no value: write {flag}=..."),
-    (
-        r"argument (?P<flag>\S+): invalid int value: (?P<value>.*)",
-        "{flag}={value} is not an integer",
-    ),
-    (
-        r"argument (?P<flag>\S+): invalid float value: (?P<value>.*)",
-        "{flag}={value} is not a number",
-    ),
-    (
-        r"argument (?P<flag>\S+): invalid choice: (?P<value>'.*?') \(choose from (?P<known>.*)\)",
-        "{flag}={value} is not known: it must be one of {known}",
-    ),
-    (r"argument (?P<flag>\S+): (?P<value>'.*' is not .*)", "{flag}={value}"),
-    (r"the following arguments are required: (?P<flag>.*)", "missing: {flag}"),
-)
-
 
 class Parser(argparse.ArgumentParser):
-    """An `ArgumentParser` for whom every mistake is worth a sentence."""
+    """An `ArgumentParser` whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
-        for pattern, words in _REWORDED:
-            if found := re.fullmatch(pattern, message, flags=re.DOTALL):
-                message = words.format(**found.groupdict())
-                break
         say(self.prog, f"{message}; see {self.prog} --help")
         raise SystemExit(USER_ERROR)
 
@@ -58,19 +32,20 @@ class Parser(argparse.ArgumentParser):
         known = [name for name in self._option_string_actions if name not in ("-h", "--help")]
         if "--config" in known:
             head, dot, field = flag.partition(".")
-            if dot and nearest(head, ["--config"]):
+            if dot and closest(head, ["--config"]):
                 return f"--config.{field}"
             name = flag.lstrip("-")
             for field in _fields():
                 if field.rpartition(".")[2] == name:
                     return f"--config.{field}"
-        return nearest(flag, known)
+        return closest(flag, known)
 
 
-def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word that was probably meant."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.75)
-    return close[0] if close else None
+def nonempty_path(text: str) -> str:
+    """Returns a path as it was typed; an empty one would be taken for the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty")
+    return text
 
 
 def say(program: str, message: object) -> None:

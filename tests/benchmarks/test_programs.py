@@ -430,7 +430,7 @@ def test_nothing_to_measure_is_a_failure(
         (train_step, "--corpus=nowhere", "'nowhere' is no registered corpus"),
         (train_step, "--batch_size=9999999", "a batch takes 409,999,959"),
         (sampling, "--charcters=5", "unknown argument --charcters, did you mean --char"),
-        (sampling, "--rounds=few", "--rounds='few' is not an integer"),
+        (sampling, "--rounds=few", "argument --rounds: invalid int value: 'few'"),
         (sequence_length, "--lengths=40,40", "must be different whole numbers"),
         (sequence_length, "--lengths=40,", "must be different whole numbers"),
         (startup, "--rounds=1", "--rounds=1 must be 2 or more"),

@@ -3,6 +3,8 @@
 import argparse
 from typing import TYPE_CHECKING
 
+from charlm_jax.cli.parser import nonempty_path
+
 if TYPE_CHECKING:
     from charlm_jax.inference.run import Run
 
@@ -20,7 +22,9 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 def add_run(parser: argparse.ArgumentParser) -> None:
     """The run that is meant, and which of its weights."""
-    parser.add_argument("--workdir", required=True, metavar="DIR", help="the run's folder")
+    parser.add_argument(
+        "--workdir", required=True, type=nonempty_path, metavar="DIR", help="the run's folder"
+    )
     parser.add_argument(
         "--checkpoint",
         default="best",
@@ -77,7 +81,13 @@ def add_rule(command: argparse.ArgumentParser) -> None:
 def add_several(command: argparse.ArgumentParser) -> None:
     """Runs that are looked at together, and how they are scored."""
     add = command.add_argument
-    add("folders", nargs="+", metavar="DIR", help="runs, or folders with runs in them")
+    add(
+        "folders",
+        nargs="+",
+        type=nonempty_path,
+        metavar="DIR",
+        help="runs, or folders with runs in them",
+    )
     add(
         "--checkpoint",
         default="best",

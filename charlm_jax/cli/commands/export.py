@@ -3,6 +3,7 @@
 import argparse
 
 from charlm_jax.cli.commands.common_flags import add_run, load
+from charlm_jax.cli.parser import nonempty_path
 
 HELP = "Write a model for other programs: weights as safetensors, the rest as JSON."
 
@@ -14,6 +15,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     add("--to", choices=("safetensors",), default="safetensors", help="the format of the weights")
     add(
         "--out",
+        type=nonempty_path,
         metavar="DIR",
         help="where the files go (default: export/ in the run's folder); none is overwritten",
     )

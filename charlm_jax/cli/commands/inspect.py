@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from charlm_jax.cli.commands.common_flags import add_run, add_unknown, load
+from charlm_jax.cli.parser import nonempty_path
 from charlm_jax.core.errors import escape_control_characters
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     add("--text", required=True, help="what the model reads")
     add(
         "--out",
+        type=nonempty_path,
         metavar="DIR",
         help="where the figures go (default: inspect/ in the run's folder); their names end in the "
         "step and a code of run and text, so that only the same command replaces them",

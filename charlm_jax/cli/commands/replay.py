@@ -2,13 +2,15 @@
 
 import argparse
 
+from charlm_jax.cli.parser import nonempty_path
+
 HELP = "Repeat the step at which a run failed, array by array."
 
 
 def add_flags(command: argparse.ArgumentParser) -> None:
     """What it takes."""
     add = command.add_argument
-    add("--workdir", required=True, metavar="DIR", help="the run's folder")
+    add("--workdir", required=True, type=nonempty_path, metavar="DIR", help="the run's folder")
 
 
 def run(options: argparse.Namespace) -> None:

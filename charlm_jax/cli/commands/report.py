@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 
 from charlm_jax.cli.commands.common_flags import add_several
+from charlm_jax.cli.parser import nonempty_path
 
 HELP = "Write a page about runs, in one file to send on."
 
@@ -15,6 +16,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     add_several(command)
     command.add_argument(
         "--out",
+        type=nonempty_path,
         metavar="FILE",
         help="the page (default: report.html in DIR; here, if there are several)",
     )

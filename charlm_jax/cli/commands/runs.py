@@ -3,13 +3,22 @@
 import argparse
 import json
 
+from charlm_jax.cli.parser import nonempty_path
+
 HELP = "List the runs in a folder."
 
 
 def add_flags(command: argparse.ArgumentParser) -> None:
     """What it takes."""
     add = command.add_argument
-    add("folder", nargs="?", default="runs", metavar="DIR", help="where to look (default: runs)")
+    add(
+        "folder",
+        nargs="?",
+        type=nonempty_path,
+        default="runs",
+        metavar="DIR",
+        help="where to look (default: runs)",
+    )
     add("--json", action="store_true", help="one JSON object a run")
 
 

@@ -16,6 +16,7 @@ from charlm_jax.cli.commands.sample_output import (
     text_rows,
     truncations,
 )
+from charlm_jax.cli.parser import nonempty_path
 from charlm_jax.core.errors import CharlmError
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ def _add_prompt(command: argparse.ArgumentParser) -> None:
     add("--prompt", metavar="TEXT", help="what the text goes on from")
     add(
         "--prompt_file",
+        type=nonempty_path,
         metavar="FILE",
         help="the same from a file in UTF-8, or - for standard input; a newline at its end is "
         "part of it",

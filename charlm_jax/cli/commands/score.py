@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from charlm_jax.cli.commands.common_flags import add_run, add_unknown
+from charlm_jax.cli.parser import nonempty_path
 from charlm_jax.core.errors import CharlmError, escape_control_characters
 
 if TYPE_CHECKING:
@@ -25,8 +26,10 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     """What it takes."""
     add_run(command)
     add = command.add_argument
-    add("file", metavar="FILE", help="the text; - reads standard input")
-    add("--beside", metavar="DIR", help="another run, which reads the same text")
+    add("file", type=nonempty_path, metavar="FILE", help="the text; - reads standard input")
+    add(
+        "--beside", type=nonempty_path, metavar="DIR", help="another run, which reads the same text"
+    )
     add("--encoding", default="utf-8", help="of the text (default: utf-8)")
     add(
         "--mode",
@@ -50,6 +53,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     )
     add(
         "--html",
+        type=nonempty_path,
         metavar="FILE",
         help="a page of its own, with the surprise of every character, up to 10,000",
     )

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from charlm_jax.cli.commands.common_flags import add_config
+from charlm_jax.cli.parser import nonempty_path
 from charlm_jax.core.errors import CharlmError
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add(
         "--workdir",
+        type=nonempty_path,
         metavar="DIR",
         help="holds a folder for every point (default: runs/NAME-OF-THE-CONFIG)",
     )

@@ -3,6 +3,7 @@
 import argparse
 
 from charlm_jax.cli.commands.common_flags import add_config
+from charlm_jax.cli.parser import nonempty_path
 
 HELP = "Train a model, or go on with a run."
 
@@ -11,9 +12,14 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     """What it takes."""
     add_config(command)
     add = command.add_argument
-    add("--workdir", metavar="DIR", help="default: runs/NAME-OF-THE-CONFIG")
+    add("--workdir", type=nonempty_path, metavar="DIR", help="default: runs/NAME-OF-THE-CONFIG")
     add("--fresh", action="store_true", help="move a run that is there aside, and begin again")
-    add("--init_from", metavar="RUN", help="start from the best weights of another run")
+    add(
+        "--init_from",
+        type=nonempty_path,
+        metavar="RUN",
+        help="start from the best weights of another run",
+    )
     add("--tensorboard", action="store_true", help="also write events to DIR/tensorboard")
 
 
