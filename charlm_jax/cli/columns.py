@@ -1,46 +1,47 @@
-"""How drawn texts are laid out for a reader: one below the other, or side by side in columns.
+"""Layout of samples while they are generated: one below the other, or side by side in columns.
 
-Either way they appear while they are drawn: a text as it comes, columns line by line, each as soon
-as it is full in all of them. What is printed does not depend on the pieces in which it was drawn.
+A single text appears as it comes, columns line by line, each line as soon as it is complete in all
+of them. The output does not depend on the chunks in which the texts arrive.
 """
 
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
+
+from rich.cells import cell_len
 
 from charlm_jax.core.errors import escape_control_characters
 from charlm_jax.sampling.stop_strings import Chunk
 
-LEAST_WIDTH = 24  # of a column, in cells of the terminal: three fit beside one another in 80
+LEAST_WIDTH = 24  # of a column, in cells of the terminal: three columns fit in 80
 _GAP = " | "
 _TAB = "    "
 
 
 class Sheet(Protocol):
-    """What is printed of some texts that grow at the same time."""
+    """Output of some of the texts, which grow at the same time."""
 
     rows: Sequence[int]
-    """Which of all texts they are."""
+    """Indices of the texts."""
 
     def begin(self) -> str:
-        """What stands above them."""
+        """Returns the lines above the texts."""
 
     def add(self, pieces: Sequence[Chunk]) -> str:
-        """What can be printed now that they have grown, and not before."""
+        """Returns what can be printed now that the texts have grown."""
 
     def end(self) -> str:
-        """What stands below them."""
+        """Returns the lines below the texts."""
 
 
 def lay_out(drawn: Iterable[Sequence[Chunk]], sheets: Sequence[Sheet]) -> Iterator[str]:
-    """Lay out texts sheet after sheet; what belongs to a later one waits for its turn.
+    """Lays out texts sheet after sheet; the text of later sheets waits for its turn.
 
     Args:
-      drawn: each item is the next piece of every text, as from `cut_texts`.
-      sheets: every text has its place in one of them.
+      drawn: the next piece of every text, item by item, as from `apply_stop_strings`.
+      sheets: partition of the texts.
 
     Yields:
-      What is printed next.
+      The next text to print.
     """
     waiting = [Chunk("")] * sum(len(sheet.rows) for sheet in sheets)
     turn = 0
@@ -61,7 +62,7 @@ def lay_out(drawn: Iterable[Sequence[Chunk]], sheets: Sequence[Sheet]) -> Iterat
 
 
 class Plain:
-    """A text as it is, below its heading and its prompt."""
+    """One text as it is, below its heading and its prompt."""
 
     def __init__(self, row: int, *, above: str, below: str) -> None:
         self.rows: Sequence[int] = [row]
@@ -81,11 +82,11 @@ class Columns:
     """Texts side by side, wrapped between words to columns of equal width.
 
     Args:
-      rows: which texts, from the left.
-      title: a line above all of them.
-      headings: of the columns.
-      prompt: what every text begins with.
-      width: of a column, in cells of the terminal; at least `LEAST_WIDTH`.
+      rows: indices of the texts, from the left.
+      title: line above all columns.
+      headings: column headings.
+      prompt: beginning of every text.
+      width: column width in cells of the terminal, at least `LEAST_WIDTH`.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class Columns:
     ) -> None:
         self.rows = rows
         self._title, self._headings, self._width = title, headings, width
-        self._lines: list[list[str]] = [[] for _ in rows]  # complete, and not yet printed
+        self._lines: list[list[str]] = [[] for _ in rows]  # complete, not yet printed
         self._rests = [prompt] * len(rows)
 
     def begin(self) -> str:
@@ -136,22 +137,22 @@ class Columns:
 
 
 def column_width(columns: int, terminal_width: int) -> int:
-    """The width of each of so many columns; below `LEAST_WIDTH` they are too many."""
+    """Returns the width of each column; below `LEAST_WIDTH` there are too many."""
     return (terminal_width - len(_GAP) * (columns - 1)) // columns
 
 
 def wrap(text: str, width: int) -> Iterator[str]:
-    r"""The lines of a text in a column. Joined they are the text: nothing is left out or added.
+    r"""Yields the lines of a text in a column; joined, they are the text.
 
-    A line ends behind a newline, or behind spaces, which may stick out, or where a word is longer
-    than a line, within it.
+    A line ends after a newline, after spaces, which may stick out, or inside a word that is longer
+    than a line.
 
     >>> list(wrap("to be, or not\nto be", 6))
     ['to be, ', 'or not\n', 'to be']
 
     Args:
-      text: any.
-      width: in cells of the terminal, at least that of the widest character.
+      text: any text.
+      width: cells of the terminal, at least those of the widest character.
     """
     while end := _line_end(text, width):
         yield text[:end]
@@ -161,29 +162,27 @@ def wrap(text: str, width: int) -> Iterator[str]:
 
 
 def _line_end(text: str, width: int) -> int:
-    """How many characters the first line has; 0 where more text could still lengthen it."""
+    """Returns the length of the first line in characters; 0 if more text could lengthen it."""
     cells, words = 0, 0
-    for place, character in enumerate(text):
+    for index, character in enumerate(text):
         if character == "\n":
-            return place + 1
+            return index + 1
         if character == " ":
-            cells, words = cells + 1, place + 1
+            cells, words = cells + 1, index + 1
             continue
         cells += _cells(_shown(character))
         if cells > width:
-            return words or max(place, 1)
+            return words or max(index, 1)
     return 0
 
 
 def _shown(text: str) -> str:
-    """A text as a terminal can show it: a tab is spaces, and nothing moves the cursor."""
+    """Returns a text as a terminal can show it: tabs as spaces, nothing that moves the cursor."""
     return "".join(
         _TAB if character == "\t" else escape_control_characters(character) for character in text
     )
 
 
 def _cells(text: str) -> int:
-    """How many cells of a terminal a text takes: East Asian characters two, accents none."""
-    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
-    marks = sum(unicodedata.category(character) in ("Mn", "Me") for character in text)
-    return len(text) + wide - marks
+    """Returns the width in cells, a sum over characters, as `_line_end` counts them."""
+    return sum(map(cell_len, text))

@@ -1,12 +1,12 @@
 """Texts on a terminal: no character is lost, whatever the width and however they arrive."""
 
 import itertools
-import unicodedata
 from collections.abc import Sequence
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from rich.cells import cell_len
 
 from charlm_jax.cli.columns import LEAST_WIDTH, Columns, Plain, column_width, lay_out, wrap
 from charlm_jax.sampling.stop_strings import Chunk
@@ -115,15 +115,16 @@ def test_nothing_moves_the_cursor_and_columns_stay_where_they_are(texts: tuple) 
         for character in row:
             if character == "|" and cells in (LEAST_WIDTH + 1, 2 * LEAST_WIDTH + 4):
                 marks += 1
-            cells += _cells(character)
+            cells += cell_len(character)
         assert marks == 2 or cells <= 2 * LEAST_WIDTH + 4
         assert cells <= 3 * LEAST_WIDTH + 6
 
 
-def _cells(character: str) -> int:
-    if unicodedata.category(character) in ("Mn", "Me"):
-        return 0
-    return 2 if unicodedata.east_asian_width(character) in ("W", "F") else 1
+@pytest.mark.parametrize(("text", "cells"), [("abc", 3), ("中🐍", 4), ("e\u0301", 1)])
+def test_wide_characters_and_accents_are_padded_by_their_width(text: str, cells: int) -> None:
+    drawn = [[Chunk(text, has_ended=True), Chunk("|", has_ended=True)]]
+    row = "".join(lay_out(drawn, [_columns(range(2))])).split("\n")[3]
+    assert row == f"{text}{' ' * (LEAST_WIDTH - cells)} | |"
 
 
 def test_a_line_appears_when_it_is_full_in_every_column() -> None:
