@@ -1,20 +1,22 @@
 """Progress of a sweep: bars on a terminal, plain lines elsewhere."""
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple, Protocol
+
+from charlm_jax.training.progress_bar import displayed
 
 
 class PointRow(NamedTuple):
-    """How a point of a sweep stands.
+    """Progress of one point of a sweep.
 
     Attributes:
-      name: the point's.
+      name: name of the point.
       state: `waiting`, `running`, `done`, `failed`, or `elsewhere` (another process trains it).
       step: updates made.
-      total_steps: where its run ends; None before that is known.
-      chars_per_second: trained on; 0 before that is known.
+      total_steps: last step of the run; None before it is known.
+      chars_per_second: training speed; 0 before it is known.
     """
 
     name: str
@@ -25,54 +27,19 @@ class PointRow(NamedTuple):
 
 
 class SweepView(Protocol):
-    """What the runner of several runs tells of itself."""
+    """Callbacks of a sweep."""
 
     def note(self, line: str) -> None:
-        """Something worth a line."""
+        """Called with a message of one line."""
 
     def start(self, name: str) -> None:
-        """A point begins to train."""
+        """Called when a point begins to train."""
 
     def show(self, rows: Sequence[PointRow]) -> None:
-        """How all points stand; told several times a second."""
+        """Called with the progress of all points several times a second."""
 
 
-class SilentSweep:
-    """Shows nothing."""
-
-    def note(self, line: str) -> None:
-        pass
-
-    def start(self, name: str) -> None:
-        pass
-
-    def show(self, rows: Sequence[PointRow]) -> None:
-        pass
-
-
-class UnfailingSweep:
-    """Passes everything on to a view until that can no longer print; then it falls silent."""
-
-    def __init__(self, view: SweepView) -> None:
-        self._view = view
-
-    def note(self, line: str) -> None:
-        self._pass_on(lambda: self._view.note(line))
-
-    def start(self, name: str) -> None:
-        self._pass_on(lambda: self._view.start(name))
-
-    def show(self, rows: Sequence[PointRow]) -> None:
-        self._pass_on(lambda: self._view.show(rows))
-
-    def _pass_on(self, tell: Callable[[], None]) -> None:
-        try:
-            tell()
-        except OSError:
-            self._view = SilentSweep()
-
-
-class PlainSweep(SilentSweep):
+class PlainSweep:
     """A line for every event, for logs, pipes and CI."""
 
     def note(self, line: str) -> None:
@@ -80,6 +47,9 @@ class PlainSweep(SilentSweep):
 
     def start(self, name: str) -> None:
         print(f"{name}: started", flush=True)
+
+    def show(self, rows: Sequence[PointRow]) -> None:
+        pass
 
 
 class Bars:
@@ -122,16 +92,6 @@ class Bars:
                 )
 
 
-@contextmanager
-def sweep_view() -> Iterator[SweepView]:
-    """The view of a sweep that fits standard output."""
-    if not sys.stdout.isatty():
-        yield PlainSweep()
-        return
-    bars = Bars()
-    bars.display.start()
-    try:
-        yield bars
-    finally:
-        with suppress(OSError):  # the terminal may be gone
-            bars.display.stop()
+def sweep_view() -> AbstractContextManager[SweepView]:
+    """Returns the view of a sweep that fits standard output."""
+    return displayed(Bars()) if sys.stdout.isatty() else nullcontext(PlainSweep())

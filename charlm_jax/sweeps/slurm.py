@@ -1,4 +1,4 @@
-"""Hands the points of a sweep to a SLURM cluster, by way of submitit (the extra `slurm`)."""
+"""Submits the points of a sweep to a SLURM cluster with submitit (the extra `slurm`)."""
 
 import contextlib
 import json
@@ -24,15 +24,15 @@ _NO_SUBMITIT = "--launcher=slurm needs submitit: pip install 'charlm_jax[slurm]'
 
 
 class Placed(NamedTuple):
-    """Where a point stands.
+    """State of a point on the cluster.
 
     Attributes:
-      point: which.
+      point: the point.
       state: `done`, `running` (a process is writing to its folder), `queued` (its job is not over),
         or `submitted` just now.
-      job_id: of its latest job; empty where it has none.
-      failed: where it is submitted again, why the latest job that ran has failed; empty where that
-        was only interrupted.
+      job_id: id of its latest job; empty if it has none.
+      failed: reason for which the latest job failed, if the point was submitted again; empty if
+        the job was only interrupted.
     """
 
     point: Point
@@ -42,10 +42,10 @@ class Placed(NamedTuple):
 
 
 def train_point(config: str, workdir: str, *overrides: str) -> None:
-    """Train a point, or go on with it: what a job runs.
+    """Trains or resumes a point: the work of one job.
 
     SIGUSR2, by which submitit has SLURM announce the end of a job's time, saves and stops as
-    SIGTERM does. A failure is written down where `submit_points` finds it.
+    SIGTERM does. A failure is recorded for `submit_points`.
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -53,20 +53,20 @@ def train_point(config: str, workdir: str, *overrides: str) -> None:
 
     before = signal.signal(signal.SIGUSR2, stop)
     try:
-        with _last_words(_words_file(Path(workdir))):
+        with _recorded_failure(_failure_file(Path(workdir))):
             train_and_evaluate(load_config(config, overrides), workdir, view=LogProgress())
     finally:
         signal.signal(signal.SIGUSR2, before)
 
 
-def _words_file(workdir: Path) -> Path:
-    """Where it stands why the job of a run failed; no file where it did not."""
+def _failure_file(workdir: Path) -> Path:
+    """Path of the file that records why a run's job failed; absent on success."""
     return workdir.parent / SLURM / f"{workdir.name}.failed"
 
 
 @contextlib.contextmanager
-def _last_words(file: Path) -> Iterator[None]:
-    """Write down why a job failed; the file of one that is killed stays empty."""
+def _recorded_failure(file: Path) -> Iterator[None]:
+    """Records why a job failed; the file of one that is killed stays empty."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("", encoding="utf-8")
     try:
@@ -88,19 +88,19 @@ def submit_points(
     *,
     is_active: Callable[[str], bool] = lambda job_id: False,
 ) -> list[Placed]:
-    """Submit one job for every point that is not finished, not at work, and not in the queue.
+    """Submits one job for every point that is not finished, not running and not in the queue.
 
     Args:
-      points: what to train.
-      workdir: where a folder for every point is made; all machines of the cluster see it.
-      executor: of submitit.
-      is_active: whether a job, submitted by an earlier call, may still train its point.
+      points: points to train.
+      workdir: folder of the sweep, which all machines of the cluster see.
+      executor: submitit's executor.
+      is_active: returns whether a job of an earlier call may still train its point.
 
     Returns:
-      Where every point stands, in their order.
+      The state of every point, in their order.
 
     Raises:
-      CharlmError: the cluster does not take the jobs.
+      CharlmError: the cluster refused the jobs.
     """
     folder = Workdir(workdir).path.absolute()
     file = folder / SLURM / "jobs.json"
@@ -114,15 +114,15 @@ def submit_points(
             write_json(file, ids)
         except OSError as error:
             raise write_error(file, error) from error
+        states |= {point.name: "submitted" for point in waiting}
     return [
         Placed(
-            point,
-            state if state != "waiting" else "submitted",
-            ids.get(point.name, ""),
-            failed.get(point.name, ""),
+            point=point,
+            state=states[point.name],
+            job_id=ids.get(point.name, ""),
+            failed=failed.get(point.name, ""),
         )
         for point in points
-        for state in [states[point.name]]
     ]
 
 
@@ -137,23 +137,23 @@ def _state(
 
 
 def _why_failed(point: Point, folder: Path, ids: Mapping[str, str]) -> str:
-    """What the job of a point, which is over, said at last; empty where it did not fail."""
-    file = _words_file(folder / point.name)
+    """Returns why the job of a point, which is over, failed; empty if it did not."""
+    file = _failure_file(folder / point.name)
     if point.name not in ids or not file.exists():
         return ""
     log = file.with_name(f"{ids[point.name]}_0_log.err")
     try:
-        words = file.read_text(encoding="utf-8", errors="replace")
+        reason = file.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         raise CharlmError(f"cannot read {file}: {error.strerror or error}") from error
     return (
-        escape_control_characters(words)
+        escape_control_characters(reason)
         or f"killed before it could save, or out of memory: {log} may say more"
     )
 
 
 def _submit(points: Sequence[Point], folder: Path, executor: "Executor") -> dict[str, str]:
-    """Submit an array of jobs, one a point; their ids by the points' names."""
+    """Submits an array of jobs, one for each point; returns their ids by the points' names."""
     try:
         with executor.batch():
             jobs = [
@@ -168,7 +168,7 @@ def _submit(points: Sequence[Point], folder: Path, executor: "Executor") -> dict
 
 
 def _read_ids(file: Path) -> dict[str, str]:
-    """The ids of the jobs of earlier calls, by the points' names."""
+    """Returns the ids of the jobs of earlier calls, by the points' names."""
     if not file.exists():
         return {}
     try:
@@ -183,10 +183,10 @@ def _read_ids(file: Path) -> dict[str, str]:
 def slurm_executor(
     folder: Path, parameters: Mapping[str, str | int]
 ) -> tuple["Executor", Callable[[str], bool]]:
-    """What submits jobs to SLURM, and what tells whether a job may still be at work.
+    """Returns an executor for SLURM, and a function that tells whether a job may be running.
 
     Args:
-      folder: the sweep's.
+      folder: folder of the sweep.
       parameters: sbatch's long options, with underscores: `time` (in minutes), `partition`, ...
 
     Raises:
@@ -198,9 +198,9 @@ def slurm_executor(
         import submitit
     except ImportError as error:
         raise CharlmError(_NO_SUBMITIT) from error
-    place = folder.absolute() / SLURM
+    job_folder = folder.absolute() / SLURM
     try:
-        executor = submitit.SlurmExecutor(place)
+        executor = submitit.SlurmExecutor(job_folder)
     except RuntimeError as error:
         raise CharlmError("no SLURM on this machine: there is no command srun") from error
     try:
@@ -210,7 +210,7 @@ def slurm_executor(
         raise CharlmError(
             f"--slurm: {first}: write sbatch's long options, such as time=60,partition=NAME,mem=4GB"
         ) from error
-    return executor, lambda job_id: not submitit.SlurmJob(place, job_id).done(force_check=True)
+    return executor, lambda job_id: not submitit.SlurmJob(job_folder, job_id).done(force_check=True)
 
 
 def _last_line(error: Exception) -> str:

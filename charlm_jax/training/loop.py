@@ -29,7 +29,7 @@ from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training.environment import differences, environment, lacks_bfloat16_units
 from charlm_jax.training.loop_state import NOTHING, LoopState, RunningMean
 from charlm_jax.training.nan_replay import write_fault
-from charlm_jax.training.progress_bar import IgnoreBrokenPipe, NullProgress, ProgressListener
+from charlm_jax.training.progress_bar import ProgressListener, ignore_broken_pipe
 from charlm_jax.training.restore import InitialParams, restore_or_init, validate_init_from
 from charlm_jax.training.train_step import Dispatch, TrainState, all_finite, checkpointed_params
 from charlm_jax.training.trainer import Trainer, build_trainer
@@ -72,7 +72,7 @@ def train_and_evaluate(
       CharlmError: a text, config or workdir that cannot be used; a loss that is not finite.
       Interrupted: SIGINT, SIGTERM or SIGHUP came; the run was saved first.
     """
-    view = IgnoreBrokenPipe(view or NullProgress())
+    view = ignore_broken_pipe(view)
     config = with_absolute_paths(config)
     trainer = build_trainer(config, load_dataset(config, progress=progress))
     run_dir = Workdir(workdir)

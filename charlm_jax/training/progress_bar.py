@@ -1,33 +1,36 @@
-"""What a person sees of a training run: a progress bar on a terminal, plain lines elsewhere."""
+"""Progress of a training run: a bar on a terminal, plain lines elsewhere."""
 
 import math
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from typing import Protocol
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
 from charlm_jax.storage.metrics_log import MetricsRow
 
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
 
 class ProgressListener(Protocol):
-    """What the loop tells of itself, as it happens."""
+    """Callbacks of the training loop."""
 
     def note(self, line: str) -> None:
-        """Something worth a line."""
+        """Called with a message of one line."""
 
     def begin(self, step: int, total_steps: int) -> None:
-        """Training starts, at `step` of `total_steps`."""
+        """Called when training starts, at `step` of `total_steps`."""
 
     def advance(self, step: int, loss_nats: float, chars_per_second: float) -> None:
-        """A dispatch is done, with the mean loss of its steps."""
+        """Called after a dispatch, with the mean loss of its steps."""
 
     def row(self, row: MetricsRow) -> None:
-        """A row was written to the metrics."""
+        """Called after a row was written to the metrics."""
 
 
 class NullProgress:
-    """Shows nothing: what a notebook and a test use."""
+    """Shows nothing: for notebooks and tests."""
 
     def note(self, line: str) -> None:
         pass
@@ -42,36 +45,37 @@ class NullProgress:
         pass
 
 
-class IgnoreBrokenPipe:
-    """Passes everything on to a view until that can no longer print; then it falls silent.
+Listener = TypeVar("Listener")
+
+
+def ignore_broken_pipe(listener: Listener | None) -> Listener:
+    """Returns a listener that passes calls on until one raises `OSError`, and is silent after it.
 
     A terminal that was closed, or a reader that went away, must not end a run.
+
+    Args:
+      listener: object whose methods return nothing; None for one that is silent.
     """
+    return cast(Listener, _IgnoreBrokenPipe(listener))
 
-    def __init__(self, view: ProgressListener) -> None:
-        self._view = view
 
-    def note(self, line: str) -> None:
-        self._pass_on(lambda: self._view.note(line))
+class _IgnoreBrokenPipe:
+    def __init__(self, listener: object) -> None:
+        self._listener = listener
 
-    def begin(self, step: int, total_steps: int) -> None:
-        self._pass_on(lambda: self._view.begin(step, total_steps))
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        def call(*arguments: object) -> None:
+            if self._listener is not None:
+                try:
+                    getattr(self._listener, name)(*arguments)
+                except OSError:
+                    self._listener = None
 
-    def advance(self, step: int, loss_nats: float, chars_per_second: float) -> None:
-        self._pass_on(lambda: self._view.advance(step, loss_nats, chars_per_second))
-
-    def row(self, row: MetricsRow) -> None:
-        self._pass_on(lambda: self._view.row(row))
-
-    def _pass_on(self, tell: Callable[[], None]) -> None:
-        try:
-            tell()
-        except OSError:
-            self._view = NullProgress()
+        return call
 
 
 def describe_row(row: MetricsRow) -> str:
-    """A metrics row in words: `epoch 3  step 1272  valid 1.612 nats  2.326 bits`."""
+    """Returns a metrics row in words: `epoch 3  step 1272  valid 1.612 nats  2.326 bits`."""
     split = "avg'd" if row["weights"] == "average" else row["split"]
     return (
         f"epoch {row['epoch']:>2}  step {row['step']:>6}  {split:<5} "
@@ -80,8 +84,8 @@ def describe_row(row: MetricsRow) -> str:
     )
 
 
-class LogProgress:
-    """Lines, for logs, pipes and CI: every epoch and evaluation, and a step row now and then."""
+class LogProgress(NullProgress):
+    """Lines for logs, pipes and CI: every epoch and evaluation, and a step row now and then."""
 
     def __init__(self, write: Callable[[str], None] = print, every_seconds: float = 10.0) -> None:
         self._write = write
@@ -89,24 +93,15 @@ class LogProgress:
         self._last = -math.inf
 
     def note(self, line: str) -> None:
-        self._say(line)
-
-    def begin(self, step: int, total_steps: int) -> None:
-        pass
-
-    def advance(self, step: int, loss_nats: float, chars_per_second: float) -> None:
-        pass
+        self._write(line)
+        sys.stdout.flush()
 
     def row(self, row: MetricsRow) -> None:
         is_passing = row["scope"] == "step" and row["split"] == "train"
         if is_passing and time.monotonic() - self._last < self._every_seconds:
             return
         self._last = time.monotonic()
-        self._say(describe_row(row))
-
-    def _say(self, line: str) -> None:
-        self._write(line)
-        sys.stdout.flush()
+        self.note(describe_row(row))
 
 
 class Bar:
@@ -147,16 +142,26 @@ class Bar:
             self.note(describe_row(row))
 
 
+BarType = TypeVar("BarType", bound="HasDisplay")
+
+
+class HasDisplay(Protocol):
+    """A view that draws on a terminal."""
+
+    display: "Progress"
+
+
 @contextmanager
-def training_view() -> Iterator[ProgressListener]:
-    """The view that fits standard output."""
-    if not sys.stdout.isatty():
-        yield LogProgress()
-        return
-    bar = Bar()
+def displayed(bar: BarType) -> Iterator[BarType]:
+    """Shows a progress bar until the block ends."""
     bar.display.start()
     try:
         yield bar
     finally:
         with suppress(OSError):  # the terminal may be gone
             bar.display.stop()
+
+
+def training_view() -> AbstractContextManager[ProgressListener]:
+    """Returns the view that fits standard output."""
+    return displayed(Bar()) if sys.stdout.isatty() else nullcontext(LogProgress())

@@ -1,8 +1,9 @@
-"""Rows of metrics as events, for TensorBoard: the extra `tensorboard`.
+"""Metrics rows as TensorBoard events: the extra `tensorboard`.
 
-`metrics.jsonl` stays the source: the events are written anew from it whenever training begins, and
-follow it row by row from there. What no row tells is in no event, so an event's time is the row's
-`seconds` since the run began.
+`metrics.jsonl` stays the source: its rows are written to a new file of events whenever training
+begins, and every further row is appended. An event's time is the row's `seconds` since the run
+began. The writer is tensorboard's own, without a thread: tensorboardX's `SummaryWriter` blocks the
+training for ever once its thread has met a full disk.
 """
 
 from collections.abc import Iterator
@@ -12,17 +13,17 @@ from typing import Any
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.storage.metrics_log import MetricsLog, MetricsRow
 from charlm_jax.storage.workdir import Workdir
-from charlm_jax.training.progress_bar import IgnoreBrokenPipe, ProgressListener
+from charlm_jax.training.progress_bar import ProgressListener, ignore_broken_pipe
 
 _FILE_VERSION = "brain.Event:2"
 
 
 class EventFiles:
-    """A view that writes events and passes everything on to another view.
+    """A listener that writes events and passes everything on to another listener.
 
     Args:
-      workdir: the run's folder; the events go to `tensorboard/` in it.
-      view: what else is told.
+      workdir: folder of the run; the events go to `tensorboard/` in it.
+      view: the other listener.
 
     Raises:
       CharlmError: the package tensorboard is not installed.
@@ -30,7 +31,7 @@ class EventFiles:
 
     def __init__(self, workdir: Path | str, view: ProgressListener) -> None:
         _refuse_missing()
-        self._place, self._view = Workdir(workdir), IgnoreBrokenPipe(view)
+        self._workdir, self._view = Workdir(workdir), ignore_broken_pipe(view)
         self._file: Path | None = None
 
     def note(self, line: str) -> None:
@@ -52,34 +53,34 @@ class EventFiles:
                 self._give_up(error)
 
     def write_anew(self) -> None:
-        """Replace all events by those of the rows that there are."""
-        place = self._place
-        rows = MetricsLog(place.metrics_file).rows()
-        place.refuse_links()
+        """Replaces all events by those of the rows that have been written so far."""
+        rows = MetricsLog(self._workdir.metrics_file).rows()
+        self._workdir.refuse_links()
+        folder = self._workdir.tensorboard
         try:
-            place.tensorboard.mkdir(exist_ok=True)
-            partial = place.tensorboard / "partial"
+            folder.mkdir(exist_ok=True)
+            partial = folder / "partial"
             partial.unlink(missing_ok=True)
             _append(partial, [*_beginning(), *(event for row in rows for event in _events(row))])
-            # A name that is new and the last tells a TensorBoard that is open to read on there.
-            before = sorted(place.tensorboard.glob("events.out.tfevents.*.charlm_jax"))
+            # A TensorBoard that is open reads on in the file whose name sorts last.
+            before = sorted(folder.glob("events.out.tfevents.*.charlm_jax"))
             number = int(before[-1].name.split(".")[3]) + 1 if before else 0
             for file in before:
                 file.unlink()
-            self._file = place.tensorboard / f"events.out.tfevents.{number:010d}.charlm_jax"
+            self._file = folder / f"events.out.tfevents.{number:010d}.charlm_jax"
             partial.rename(self._file)
         except OSError as error:
             self._give_up(error)
 
     def _give_up(self, error: OSError) -> None:
-        """Events are for looking at: a run does not end for them."""
+        """Stops writing events; the run does not end for them."""
         self._file = None
         reason = error.strerror or error
-        self._view.note(f"no more events: cannot write to {self._place.tensorboard}: {reason}")
+        self._view.note(f"no more events: cannot write to {self._workdir.tensorboard}: {reason}")
 
 
 def scalars(row: MetricsRow) -> dict[str, float]:
-    """What a row tells, by tag; no two rows of a step have the same tag.
+    """Returns a row's values by tag; no two rows of a step have the same tag.
 
     Losses of steps are under `train`, of whole epochs under `train_epoch`, of held-out text under
     `valid`, and under `valid_average` where the weights are a moving average.
@@ -90,9 +91,9 @@ def scalars(row: MetricsRow) -> dict[str, float]:
         name = "train_epoch"
     elif row["weights"] == "average":
         name += "_average"
-    found = {f"{name}/{unit}": float(row[unit]) for unit in ("loss_nats", "bits_per_char")}
+    values = {f"{name}/{unit}": float(row[unit]) for unit in ("loss_nats", "bits_per_char")}
     own = ("learning_rate", "chars_per_second") if is_passing else ()
-    return found | {unit: float(row[unit]) for unit in own}
+    return values | {unit: float(row[unit]) for unit in own}
 
 
 def _refuse_missing() -> None:
@@ -107,7 +108,7 @@ def _refuse_missing() -> None:
 
 
 def _beginning() -> Iterator[Any]:
-    """What a file of events starts with; the second has an open TensorBoard forget older files."""
+    """Yields the first events of a file; at the second, TensorBoard forgets earlier files."""
     from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
     yield Event(file_version=_FILE_VERSION)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -17,12 +18,12 @@ from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.signals import Interrupted
 from charlm_jax.storage.metrics_log import MetricsLog
 from charlm_jax.storage.workdir import Workdir
-from charlm_jax.sweeps import local, progress_bars
+from charlm_jax.sweeps import local
 from charlm_jax.sweeps.local import Outcome, check_points, core_shares, run_points
 from charlm_jax.sweeps.points import Point, claim, load_sweep
-from charlm_jax.sweeps.progress_bars import Bars, PlainSweep, PointRow, SilentSweep
+from charlm_jax.sweeps.progress_bars import Bars, PlainSweep, PointRow
 from charlm_jax.training.loop import train_and_evaluate
-from charlm_jax.training.progress_bar import NullProgress
+from charlm_jax.training.progress_bar import NullProgress, ignore_broken_pipe
 from tests.conftest import ROOT
 from tests.crash_recovery.runs import contents, differences
 from tests.sweeps.test_points import SPECS, write_sweep
@@ -42,7 +43,7 @@ def _impatient() -> Iterator[None]:
         yield
 
 
-class Log(SilentSweep):
+class Log:
     """Remembers what it was told."""
 
     def __init__(self) -> None:
@@ -272,18 +273,13 @@ def test_a_point_that_is_killed_says_by_what(tmp_path: Path) -> None:
 
 
 def test_the_last_line_of_a_log_is_one_of_this_time(tmp_path: Path) -> None:
-    (point, _) = points_of(tmp_path)
-    pool = local._Pool([point], tmp_path, 1, Log())
-    file = point.log_file(tmp_path)
-    file.parent.mkdir()
+    file = tmp_path / "a.log"
     file.write_text("of another time\n")
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    job = local._Job(point, process, log_start=file.stat().st_size)
-    assert pool.last_line(job) == ""
+    start = file.stat().st_size
+    assert local._last_line(file, start) == ""
     with file.open("ab") as log:
         log.write(b"first\n last \xff\n \n")
-    assert pool.last_line(job) == "last \ufffd"
+    assert local._last_line(file, start) == "last \ufffd"
 
 
 # What is started, and where
@@ -295,6 +291,14 @@ def test_a_point_that_another_process_trains_is_left_to_it(tmp_path: Path) -> No
         (outcome,) = run_points(points, folder, view=log)
     assert outcome.state == "elsewhere" and not log.started
     assert log.notes == ["seed=1: another process trains it"]
+
+
+def test_a_log_that_cannot_be_written_is_one_line_and_stops_the_sweep(tmp_path: Path) -> None:
+    log = Log()
+    (tmp_path / "logs").write_text("in the way")
+    with pytest.raises(CharlmError, match=r"^cannot write to .*seed=1\.log: File exists$"):
+        run_points(points_of(tmp_path), tmp_path, view=log)
+    assert not log.started and not (tmp_path / "seed=2").exists()
 
 
 def test_only_the_very_run_that_is_over_counts_as_finished(tmp_path: Path) -> None:
@@ -356,9 +360,9 @@ def test_a_child_has_its_share_and_this_process_what_it_had() -> None:
     before = os.sched_getaffinity(0)
     script = "import os; print(*os.sched_getaffinity(0))"
     for share in core_shares(2):
-        with local._on_cores(share):
-            said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-        assert set(map(int, said.stdout.split())) == share
+        with ThreadPoolExecutor(1, initializer=local._run_on, initargs=(share,)) as pool:
+            child = pool.submit(subprocess.check_output, [sys.executable, "-c", script], text=True)
+        assert set(map(int, child.result().split())) == share
     assert os.sched_getaffinity(0) == before
 
 
@@ -429,6 +433,6 @@ class Closed(PlainSweep):
 
 
 def test_a_terminal_that_is_gone_does_not_end_a_sweep(tmp_path: Path) -> None:
-    view = progress_bars.UnfailingSweep(Closed())
+    view = ignore_broken_pipe(Closed())
     view.start("a")
     view.note("b")  # and nothing is printed

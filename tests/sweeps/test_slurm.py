@@ -74,7 +74,7 @@ def test_the_end_of_a_jobs_time_saves_the_run(tmp_path: Path) -> None:
             os.kill(os.getpid(), signal.SIGUSR2)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(slurm, "Plain", Announce)
+        patch.setattr(slurm, "LogProgress", Announce)
         before = signal.getsignal(signal.SIGUSR2)
         with pytest.raises(Interrupted, match="and saved"):
             slurm.train_point(point.config, str(tmp_path / "run"), *point.overrides)
