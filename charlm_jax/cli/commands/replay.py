@@ -15,6 +15,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Repeat the step at which a run failed, and print what its arrays hold."""
+    from charlm_jax.cli.tables import print_table
     from charlm_jax.training.nan_replay import replay_fault
 
     result = replay_fault(options.workdir)
@@ -23,11 +24,17 @@ def run(options: argparse.Namespace) -> None:
     )
     first = result.first_bad
     shown = result.arrays[: result.arrays.index(first) + 1] if first else result.arrays
-    width = max(len(seen.name) for seen in shown)
-    print(f"{'array, in the order of the step':<{width}}  {'largest':>9}  not finite")
-    for seen in shown:
-        bad = f"{seen.bad:,} of {seen.size:,}" if seen.bad else "-"
-        print(f"{seen.name:<{width}}  {seen.largest:>9.3g}  {bad}")
+    print_table(
+        {"array, in the order of the step": "left", "largest": "right", "not finite": "left"},
+        [
+            (
+                array.name,
+                f"{array.largest:.3g}",
+                f"{array.bad:,} of {array.size:,}" if array.bad else "-",
+            )
+            for array in shown
+        ],
+    )
     if first is None:
         print("\nevery array is finite: the fault does not repeat here")
         return

@@ -24,6 +24,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """List runs, the latest first."""
+    from charlm_jax.cli.tables import print_table
     from charlm_jax.storage.run_index import format_age, list_runs
 
     rows = list_runs(options.folder)
@@ -34,16 +35,25 @@ def run(options: argparse.Namespace) -> None:
     if not rows:
         print(f"no run in {options.folder}")
         return
-    width = max(len(row.path) for row in rows)
-    print(
-        f"{'run':<{width}}  {'state':<13}  {'parameters':>10}  {'steps':>15}  {'best nats':>9}  "
-        f"{'written':<12}  corpus"
-    )
-    for row in rows:
-        parameters = "?" if row.parameters is None else f"{row.parameters:,}"
-        steps = f"{row.step}/{'?' if row.total_steps is None else row.total_steps}"
-        best = "-" if row.best_loss_nats is None else f"{row.best_loss_nats:.4f}"
-        print(
-            f"{row.path:<{width}}  {row.state:<13}  {parameters:>10}  {steps:>15}  {best:>9}  "
-            f"{format_age(row.seconds_ago):<12}  {row.corpus}"
+    columns = {
+        "run": "left",
+        "state": "left",
+        "parameters": "right",
+        "steps": "right",
+        "best nats": "right",
+        "written": "left",
+        "corpus": "left",
+    }
+    cells = [
+        (
+            row.path,
+            row.state,
+            "?" if row.parameters is None else f"{row.parameters:,}",
+            f"{row.step}/{'?' if row.total_steps is None else row.total_steps}",
+            "-" if row.best_loss_nats is None else f"{row.best_loss_nats:.4f}",
+            format_age(row.seconds_ago),
+            row.corpus,
         )
+        for row in rows
+    ]
+    print_table(columns, cells)

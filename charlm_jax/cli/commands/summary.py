@@ -22,6 +22,7 @@ def run(options: argparse.Namespace) -> None:
     from charlm_jax.config.loading import load_config
 
     config = load_config(options.config, options.overrides)
+    from charlm_jax.cli.tables import print_table
     from charlm_jax.data.dataset import load_dataset
     from charlm_jax.data.download import DownloadProgress
     from charlm_jax.models.flops import forward_flops
@@ -41,9 +42,10 @@ def run(options: argparse.Namespace) -> None:
         facts = {"parameters": parameters, "forward_flops": flops, "sequence_length": length}
         print(json.dumps({**facts, "modules": listed}))
         return
-    print(f"{'module':<12} {'layer':<14} {'output':<16} {'parameters':>12}")
-    for module in modules:
-        shape = "(" + ", ".join(map(str, module.output_shape)) + ")"
-        print(f"{module.name:<12} {module.kind:<14} {shape:<16} {module.parameters:>12,}")
-    print(f"{'in all':<44} {parameters:>12,}")
-    print(f"{'FLOPs a character, forwards, at length ' + str(length):<44} {flops:>12,}")
+    rows = [
+        (m.name, m.kind, f"({', '.join(map(str, m.output_shape))})", f"{m.parameters:,}")
+        for m in modules
+    ]
+    rows.append(("in all", "", "", f"{parameters:,}"))
+    print_table({"module": "left", "layer": "left", "output": "left", "parameters": "right"}, rows)
+    print(f"\nFLOPs a character, forwards, at length {length}: {flops:,}")
