@@ -14,7 +14,6 @@ from charlm_jax.report.palette import BLUE, GREEN, GREY, PURPLE, VERMILION
 from experiments.scale_factor.measures import GRID_A, MeasuredText, RunResults
 from experiments.scale_factor.settings import TEXTBOOK_SCALES
 
-
 _LOOKS: Mapping[str, Mapping[str, Any]] = {
     "scale": {"color": BLUE, "marker": "o"},
     "top_k": {"color": VERMILION, "marker": "s"},
