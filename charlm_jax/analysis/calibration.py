@@ -20,7 +20,7 @@ language models).
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,19 +35,19 @@ from charlm_jax.models.losses import negative_log_likelihood
 BIN_ENDS = (*(2.0**-power for power in range(12, 1, -1)), 0.35, 0.5, 0.65, 0.8, 0.9, 0.95, 1.0)
 
 
-def scale_grid(least: float = 0.25, most: float = 5.0, count: int = 61) -> np.ndarray:
+def scale_grid(minimum: float = 0.25, maximum: float = 5.0, count: int = 61) -> np.ndarray:
     """scales_A, geometric: each the same multiple of the one before."""
-    return np.geomspace(least, most, count)
+    return np.geomspace(minimum, maximum, count)
 
 
 class Predictions(NamedTuple):
-    """What a model predicts along a text, at every scale.
+    """Predictions along a text, at every scale.
 
     Attributes:
-      loss_NA: nats for the character that follows.
-      entropy_NA: nats, of what would be drawn in its place.
-      symbols_NK: how many symbols have a probability, at scale 1, in each of the bins.
-      probability_NK: what these have together.
+      loss_NA: loss of the character that follows, in nats.
+      entropy_NA: entropy of the predicted distribution, in nats.
+      symbols_NK: number of symbols whose probability, at scale 1, lies in each of the bins.
+      probability_NK: total probability of these symbols.
       hits_NK: 1 where the character that follows is one of them, else 0.
     """
 
@@ -59,9 +59,9 @@ class Predictions(NamedTuple):
 
 
 def measure_predictions(scales_A: np.ndarray) -> Measure:
-    """Return a measure for `build_scorer`; `split_predictions` takes its values apart."""
+    """Return a measure for `build_scorer`, whose scorer then returns `Predictions`."""
 
-    def measure(logits_BTV: jax.Array, targets_BT: jax.Array) -> jax.Array:
+    def measure(logits_BTV: jax.Array, targets_BT: jax.Array) -> Predictions:
         logits_BTV = logits_BTV.astype(jnp.float32)
 
         def at(scale: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -70,9 +70,10 @@ def measure_predictions(scales_A: np.ndarray) -> Measure:
             return negative_log_likelihood(scale * logits_BTV, targets_BT), entropy_BT
 
         loss_ABT, entropy_ABT = jax.lax.map(at, jnp.asarray(scales_A, jnp.float32))
-        by_scale_BTA = (jnp.moveaxis(x_ABT, 0, -1) for x_ABT in (loss_ABT, entropy_ABT))
+        by_scale_BTA = [jnp.moveaxis(x_ABT, 0, -1) for x_ABT in (loss_ABT, entropy_ABT)]
         by_bin_BTK = _by_bin(jax.nn.softmax(logits_BTV), targets_BT.astype(jnp.int32))
-        return jnp.concatenate([*by_scale_BTA, *by_bin_BTK], axis=-1)
+        values: list[Any] = by_scale_BTA + by_bin_BTK  # the scorer makes NumPy arrays of them
+        return Predictions(*values)
 
     return measure
 
@@ -92,12 +93,6 @@ def _by_bin(p_BTV: jax.Array, targets_BT: jax.Array) -> list[jax.Array]:
     return [jnp.moveaxis(x_KBT, 0, -1) for x_KBT in by_bin_KBT]
 
 
-def split_predictions(found_NX: np.ndarray, scales: int) -> Predictions:
-    """The parts of what `measure_predictions` notes, for so many scales."""
-    ends = np.cumsum([scales, scales, len(BIN_ENDS), len(BIN_ENDS)])
-    return Predictions(*np.split(found_NX, ends, axis=1))
-
-
 def calibrated_scale(scales_A: np.ndarray, predictions: Predictions) -> Interval:
     """The scale with the least held-out loss, which is also where loss and entropy are equal.
 
@@ -108,13 +103,13 @@ def calibrated_scale(scales_A: np.ndarray, predictions: Predictions) -> Interval
     Raises:
       CharlmError: the scale lies outside `scales_A`.
     """
-    found = zero_crossing(scales_A, predictions.loss_NA - predictions.entropy_NA)
-    if found is None:
+    scale = zero_crossing(scales_A, predictions.loss_NA - predictions.entropy_NA)
+    if scale is None:
         raise CharlmError(
             f"the scale with the least held-out loss lies outside [{scales_A[0]:g}, "
             f"{scales_A[-1]:g}]: the model has not learned to predict this text"
         )
-    return found
+    return scale
 
 
 def zero_crossing(
@@ -155,11 +150,11 @@ def zero_crossing(
     half = _half(values_N, block)
     if others_M is not None:
         half = float(np.hypot(half, _half(others_M, others_block)))
-    place = log_low + weight * (log_high - log_low)
+    log_scale = log_low + weight * (log_high - log_low)
     if not np.isfinite(half):
-        return Interval(float(np.exp(place)), -np.inf, np.inf)
-    ends = (place - half / abs(slope), place + half / abs(slope))
-    return Interval(float(np.exp(place)), *map(float, np.exp(ends)))
+        return Interval(float(np.exp(log_scale)), -np.inf, np.inf)
+    ends = (log_scale - half / abs(slope), log_scale + half / abs(slope))
+    return Interval(float(np.exp(log_scale)), *map(float, np.exp(ends)))
 
 
 def loss_between(
@@ -183,7 +178,7 @@ def loss_between(
     way = (math.log(scale) - logs_A[left]) / width
     low_X, high_X = loss_XA[..., left], loss_XA[..., left + 1]
     low_slope_X, high_slope_X = (
-        width * (loss_XA[..., place] - entropy_XA[..., place]) for place in (left, left + 1)
+        width * (loss_XA[..., index] - entropy_XA[..., index]) for index in (left, left + 1)
     )
     return np.asarray(
         (1 + 2 * way) * (1 - way) ** 2 * low_X
@@ -195,8 +190,8 @@ def loss_between(
 
 def _half(values_N: np.ndarray, block: int) -> float:
     """Half the width of the interval of a mean."""
-    found = mean_interval([values_N], block=block)
-    return (found.high - found.low) / 2
+    interval = mean_interval([values_N], block=block)
+    return (interval.high - interval.low) / 2
 
 
 def _ratio(parts_N: np.ndarray, wholes_N: np.ndarray) -> Interval:

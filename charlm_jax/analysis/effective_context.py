@@ -22,7 +22,8 @@ import numpy as np
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.types import Params
 from charlm_jax.data.splits import Part
-from charlm_jax.evaluation.scoring import make_position_scorer, sliding_targets
+from charlm_jax.evaluation.protocol import Sliding
+from charlm_jax.evaluation.scoring import make_position_scorer
 from charlm_jax.models import LanguageModel
 
 # A length is compiled once for a model, whatever is changed, and however often.
@@ -67,8 +68,8 @@ def losses_by_context(
     for context in contexts:
         if not 1 <= context <= reach:
             raise CharlmError(f"context={context} is not allowed: it must lie in [1, {reach}]")
-    places_P = sliding_targets(part, context=reach, most=targets)
-    rows_PT = _rows(ids_N, places_P, reach)
+    positions_P = Sliding(reach, targets).positions(part)
+    rows_PT = _rows(ids_N, positions_P, reach)
     changed = _CHANGES[change]
     losses = {}
     for context in sorted({*contexts, reach}):
@@ -82,9 +83,9 @@ def losses_by_context(
     return losses
 
 
-def _rows(ids_N: np.ndarray, places_P: np.ndarray, reach: int) -> np.ndarray:
-    """The characters before each place, and the one there: rows_PT, T = reach + 1."""
-    return np.lib.stride_tricks.sliding_window_view(ids_N, reach + 1)[places_P - reach]
+def _rows(ids_N: np.ndarray, positions_P: np.ndarray, reach: int) -> np.ndarray:
+    """The characters before each position, and the one there: rows_PT, T = reach + 1."""
+    return np.lib.stride_tricks.sliding_window_view(ids_N, reach + 1)[positions_P - reach]
 
 
 def _truncated(
@@ -104,8 +105,8 @@ def _replaced(
     noise: np.random.Generator, rows_PT: np.ndarray, far: int, ids_N: np.ndarray, part: Part
 ) -> np.ndarray:
     reach = rows_PT.shape[1] - 1
-    places_N = sliding_targets(part, context=reach, most=0)
-    return _rows(ids_N, noise.choice(places_N, len(rows_PT)), reach)[:, :far]
+    positions_N = Sliding(reach, targets=0).positions(part)
+    return _rows(ids_N, noise.choice(positions_N, len(rows_PT)), reach)[:, :far]
 
 
 _CHANGES: Mapping[str, Callable[..., np.ndarray]] = {

@@ -5,14 +5,13 @@ K ways to halve.
 """
 
 import itertools
-import math
 import unicodedata
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from scipy.special import entr
+from scipy.spatial.distance import jensenshannon
 
 _APOSTROPHES = "'’"
 _HALVINGS = 4
@@ -59,8 +58,8 @@ def compressed_bits(text: str) -> float:
       text: at least one character.
     """
     compressor = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL)
-    found = compressor.compress(text.encode("utf-8", "surrogatepass")) + compressor.flush()
-    return 8 * len(found) / len(text)
+    compressed = compressor.compress(text.encode("utf-8", "surrogatepass")) + compressor.flush()
+    return 8 * len(compressed) / len(text)
 
 
 def grams(text: str, length: int) -> list[str]:
@@ -78,11 +77,11 @@ def first_occurrence_mask(items: Sequence[object]) -> list[bool]:
     The share of those that are is distinct-n (Li et al. 2016, A Diversity-Promoting Objective
     Function for Neural Conversation Models; they divide by the number of words).
 
-    >>> is_new("abbac")
+    >>> first_occurrence_mask("abbac")
     [True, True, False, False, True]
     """
     first: dict[object, int] = {}
-    return [first.setdefault(item, place) == place for place, item in enumerate(items)]
+    return [first.setdefault(item, index) == index for index, item in enumerate(items)]
 
 
 def repetition_mask(text: str, length: int) -> np.ndarray:
@@ -90,7 +89,7 @@ def repetition_mask(text: str, length: int) -> np.ndarray:
 
     The two may overlap: of one character alone, all but the first are repeated.
 
-    >>> is_repeated("to be or not to be", length=5).astype(int)
+    >>> repetition_mask("to be or not to be", length=5).astype(int)
     array([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1])
     """
     is_again = ~np.array(first_occurrence_mask(grams(text, length)), bool)
@@ -112,9 +111,7 @@ def jensen_shannon_bits(counts_G: np.ndarray, other_G: np.ndarray) -> np.ndarray
     >>> float(jensen_shannon_bits(np.array([2, 2, 0]), np.array([0, 1, 1])))
     0.5
     """
-    p_G, q_G = (x_G / x_G.sum(axis=-1, keepdims=True) for x_G in (counts_G, other_G))
-    nats_G = entr((p_G + q_G) / 2) - (entr(p_G) + entr(q_G)) / 2
-    return np.asarray(nats_G.sum(axis=-1) / math.log(2))
+    return np.square(jensenshannon(counts_G, other_G, base=2, axis=-1))
 
 
 def divergence_pseudovalues(
@@ -187,20 +184,20 @@ def excess_pseudovalues(
     noise = np.random.default_rng(0)
     excesses_K, without_KS = [], []
     for _ in range(_HALVINGS):
-        places_2P = _halve(len(samples), noise)
-        ours_2G = counts_SG[places_2P].sum(axis=1)
+        indices_2P = _halve(len(samples), noise)
+        ours_2G = counts_SG[indices_2P].sum(axis=1)
         theirs_2G = others_SG[_halve(len(others), noise)].sum(axis=1)
         whole = _excess(ours_2G[0], ours_2G[1], theirs_2G)
         without_S = np.full(len(samples), whole)  # of an odd number one is in neither half
-        for places_P, half_G, other_G in zip(places_2P, ours_2G, ours_2G[::-1], strict=True):
-            without_S[places_P] = _excess(half_G - counts_SG[places_P], other_G, theirs_2G)
+        for indices_P, half_G, other_G in zip(indices_2P, ours_2G, ours_2G[::-1], strict=True):
+            without_S[indices_P] = _excess(half_G - counts_SG[indices_P], other_G, theirs_2G)
         excesses_K.append(whole)
         without_KS.append(without_S)
     return _shares(np.mean(excesses_K), np.mean(without_KS, axis=0))
 
 
 def _halve(size: int, noise: np.random.Generator) -> np.ndarray:
-    """places_2P of two halves, drawn by chance."""
+    """indices_2P of two halves, drawn by chance."""
     return noise.permutation(size)[: size // 2 * 2].reshape(2, -1)
 
 
@@ -219,13 +216,13 @@ def _shares(whole: float | np.ndarray, without_S: np.ndarray) -> np.ndarray:
 
 def _counts(samples: Sequence[str], others: Sequence[str], length: int) -> Iterator[np.ndarray]:
     """counts_SG of both sets, whose columns are the same grams."""
-    places: dict[str, int] = {}
+    columns: dict[str, int] = {}
     counted = [[Counter(grams(text, length)) for text in texts] for texts in (samples, others)]
     for counts in itertools.chain(*counted):
         for gram in counts:
-            places.setdefault(gram, len(places))
+            columns.setdefault(gram, len(columns))
     for rows in counted:
-        counts_SG = np.zeros((len(rows), len(places)))
+        counts_SG = np.zeros((len(rows), len(columns)))
         for row_G, counts in zip(counts_SG, rows, strict=True):
-            row_G[[places[gram] for gram in counts]] = list(counts.values())
+            row_G[[columns[gram] for gram in counts]] = list(counts.values())
         yield counts_SG

@@ -110,9 +110,9 @@ class TextQualityEvaluator:
         0.27 bits, for they are of other chapters. Text that is surer than the book's may come below
         either. Its excess is 0, but for chance.
         """
-        return self.judge(self.others)
+        return self.evaluate(self.others)
 
-    def judge(self, samples: Sequence[str]) -> TextQuality:
+    def evaluate(self, samples: Sequence[str]) -> TextQuality:
         """Measure drawn text.
 
         Args:

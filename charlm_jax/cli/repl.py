@@ -1,9 +1,9 @@
-r"""A talk with a model: prompts, and commands that change how it goes on from them.
+r"""Interactive sampling session: prompts, and slash commands that change the sampling settings.
 
 A line is a prompt, or, where it begins with a slash, a command. A prompt is sample 0 of its seed,
-so that its text is the one that `TrainedModel.draw` draws with the same numbers; `/again` is the
-next sample, and `/more` goes on as a longer text would have done, under the settings as they are
-then.
+so that its text is the one that `TrainedModel.sample` samples with the same numbers; `/again` is
+the next sample, and `/more` continues as a longer text would have done, under the settings as they
+are then.
 """
 
 import dataclasses
@@ -13,66 +13,15 @@ from typing import Any, NamedTuple
 from charlm_jax.core.errors import MAX_CHARACTERS, CharlmError, closest, require_within
 from charlm_jax.inference.trained_model import TrainedModel
 from charlm_jax.sampling.categorical import temperature
-from charlm_jax.sampling.policies import Policy, build_policy
-from charlm_jax.sampling.stop_strings import apply_stop_strings, check_stops, parse_stop
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """What a command can change.
-
-    Attributes:
-      scale: the scale factor of the logits, 1 / temperature.
-      top_k: as in `TrainedModel.draw`, as are the next two.
-      top_p: see there.
-      min_p: see there.
-      chars: characters to draw.
-      seed: root of the noise.
-      stop: strings that end a text.
-
-    Raises:
-      CharlmError: a number that is not allowed.
-    """
-
-    scale: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    chars: int = 500
-    seed: int = 0
-    stop: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        require_within("chars", self.chars, 0, MAX_CHARACTERS)
-        require_within("seed", self.seed, 0, 2**32 - 1)
-        _ = self.policy  # which refuses a wrong number
-
-    @property
-    def policy(self) -> Policy:
-        """Of one row, and with every truncation: other numbers compile nothing new."""
-        return build_policy(
-            scale=[self.scale],
-            top_k=self.top_k,
-            top_p=self.top_p,
-            min_p=self.min_p,
-            keep_idle=True,
-        )
-
-    def describe(self, name: str) -> str:
-        """One of them by name and value."""
-        value = getattr(self, name)
-        if name == "scale":
-            return f"scale {value:g} (temperature {temperature(value):g})"
-        if name == "stop":
-            return "stop " + (" or ".join(map(repr, value)) or "nowhere")
-        return f"{name} {value}"
+from charlm_jax.sampling.params import SamplingParams
+from charlm_jax.sampling.stop_strings import check_stops, parse_stop
 
 
 class _Text(NamedTuple):
-    """What was printed last: where `/more` goes on, and what `/again` repeats."""
+    """The text that was printed last, which `/more` continues and `/again` repeats."""
 
     prompt: str
-    drawn: str
+    sampled: str
     sample: int
     stopped_by: str | None = None
 
@@ -106,36 +55,40 @@ _MEANINGS = {
 
 
 class Session:
-    """A talk about one run.
+    """Interactive session with one run.
 
     Args:
-      run: what draws.
-      settings: at the beginning.
-      write: takes what is drawn, as it is drawn.
-      note: takes every other line that is for the person to read.
-      told: further arguments of `TrainedModel.go_on`, the same for every text.
+      run: model to sample from.
+      sampling: sampling parameters at the beginning.
+      characters: number of characters to sample at the beginning.
+      write: callback for the text, as it is sampled.
+      note: callback for every other line that is for the person to read.
+
+    Raises:
+      CharlmError: a number of characters that is not allowed, a stop string that no text can reach.
     """
 
     def __init__(
         self,
         run: TrainedModel,
-        settings: Settings,
+        sampling: SamplingParams,
         *,
+        characters: int = 500,
         write: Callable[[str], None],
         note: Callable[[str], None],
-        **told: Any,
     ) -> None:
-        check_stops(settings.stop, run.vocabulary)
-        self._run, self._settings, self._told = run, settings, told
+        require_within("chars", characters, 0, MAX_CHARACTERS)
+        check_stops(sampling.stop, run.vocabulary)
+        self._run, self._sampling, self._characters = run, sampling, characters
         self._write, self._note = write, note
         self._text: _Text | None = None
         self._next_sample = 0
 
-    def obey(self, line: str) -> bool:
-        """Do what a line says. A mistake, and Ctrl-C, end what it began and nothing else.
+    def handle_line(self, line: str) -> bool:
+        """Handle one line of input. A mistake, or Ctrl-C, ends what it began and nothing else.
 
         Returns:
-          Whether the talk goes on.
+          Whether the session continues.
         """
         try:
             if not line.startswith("/"):
@@ -154,8 +107,8 @@ class Session:
         return True
 
     def begin(self, prompt: str) -> None:
-        """Draw a text that goes on from a prompt, and print both."""
-        self._draw(_Text(prompt, "", 0), above=prompt)
+        """Sample a text that continues a prompt, and print both."""
+        self._sample(_Text(prompt, "", 0), above=prompt)
 
     def _command(self, name: str, value: str) -> bool:
         if name in _MEANINGS:
@@ -180,51 +133,61 @@ class Session:
             check_stops(new, self._run.vocabulary)
         else:
             new = _number(name, value)
-        self._settings = dataclasses.replace(self._settings, **{name: new})
+        if name == "chars":
+            require_within("chars", new, 0, MAX_CHARACTERS)
+            self._characters = new
+        else:
+            self._sampling = dataclasses.replace(self._sampling, **{name: new})
         if name == "seed":
             self._next_sample = 0
-        self._note(self._settings.describe(name))
+        self._note(self._describe(name))
+
+    def _describe(self, name: str) -> str:
+        """Return a setting by name and value."""
+        if name == "chars":
+            return f"chars {self._characters}"
+        value = getattr(self._sampling, name)
+        if name == "scale":
+            return f"scale {value:g} (temperature {temperature(value):g})"
+        if name == "stop":
+            return "stop " + (" or ".join(map(repr, value)) or "nowhere")
+        return f"{name} {value}"
 
     def _more(self) -> None:
         text = self._last_text()
         stop = text.stopped_by or ""
-        self._draw(_Text(text.prompt, text.drawn + stop, text.sample), above=stop)
+        self._sample(_Text(text.prompt, text.sampled + stop, text.sample), above=stop)
 
     def _again(self) -> None:
         text = self._last_text()
-        self._draw(_Text(text.prompt, "", self._next_sample), above=text.prompt)
+        self._sample(_Text(text.prompt, "", self._next_sample), above=text.prompt)
 
     def _last_text(self) -> _Text:
         if self._text is None:
             raise CharlmError("there is no text yet: type a prompt first")
         return self._text
 
-    def _draw(self, text: _Text, *, above: str) -> None:
-        settings = self._settings
-        pieces = self._run.go_on(
-            text.prompt + text.drawn,
-            characters=settings.chars,
-            policy=settings.policy,
-            seed=settings.seed,
+    def _sample(self, text: _Text, *, above: str) -> None:
+        chunks = self._run.continue_text(
+            text.prompt + text.sampled,
+            self._sampling,
+            characters=self._characters,
             sample=text.sample,
-            drawn=len(text.drawn),
-            **self._told,
+            sampled=len(text.sampled),
         )
         self._text, self._next_sample = text, text.sample + 1
         self._write(above)
         try:
-            for (piece,) in apply_stop_strings(
-                ([piece] for piece in pieces), settings.stop, texts=1
-            ):
+            for chunk in chunks:
                 self._text = self._text._replace(
-                    drawn=self._text.drawn + piece.text, stopped_by=piece.stopped_by
+                    sampled=self._text.sampled + chunk.text, stopped_by=chunk.stopped_by
                 )
-                self._write(piece.text)
+                self._write(chunk.text)
         finally:
             self._write("\n")
 
     def _help(self) -> None:
-        settings = {f"/{self._settings.describe(name)}": text for name, text in _MEANINGS.items()}
+        settings = {f"/{self._describe(name)}": text for name, text in _MEANINGS.items()}
         rows = settings | _HELP
         width = max(map(len, rows))
         for command, text in rows.items():

@@ -1,13 +1,12 @@
-"""Runs side by side: on the same characters, under the same rule, beside simple predictors.
+"""Runs side by side: on the same characters, under one protocol, compared with simple predictors.
 
-Runs that differ by their seed alone are one arm. Everything is computed from the losses of single
-characters, which every run keeps in its folder once they were needed.
+Runs that differ by their seed alone are one group. Everything is computed from the losses of single
+characters, which are saved in the folder of every run.
 """
 
-import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -18,8 +17,6 @@ from charlm_jax.core.trees import count_parameters
 from charlm_jax.core.types import bits
 from charlm_jax.data.dataset import Dataset, load_dataset
 from charlm_jax.data.download import Progress
-from charlm_jax.data.splits import Part
-from charlm_jax.data.splits import target_positions as scored
 from charlm_jax.evaluation.baselines import compressed_bits_per_char, uniform_nll, unigram_nll
 from charlm_jax.evaluation.bootstrap import (
     Difference,
@@ -29,8 +26,8 @@ from charlm_jax.evaluation.bootstrap import (
     std_over_seeds,
 )
 from charlm_jax.evaluation.ngram import tuned_ngram
+from charlm_jax.evaluation.protocol import EvalProtocol, Sliding, Stream, Window, all_positions
 from charlm_jax.evaluation.results import Evaluation
-from charlm_jax.evaluation.scoring import SLIDING_TARGETS, sliding_targets
 from charlm_jax.inference.run import Run
 from charlm_jax.storage.workdir import Workdir
 
@@ -41,9 +38,9 @@ class RunGroup(NamedTuple):
     """Runs that differ by their seed alone.
 
     Attributes:
-      name: in what it differs from the others.
-      runs: one for each seed.
-      evaluations: a figure of each.
+      name: what it differs in from the others.
+      runs: one run for each seed.
+      evaluations: the evaluation of each run.
       nll_SN: their losses in nats, a row for each run.
     """
 
@@ -54,21 +51,21 @@ class RunGroup(NamedTuple):
 
     @property
     def parameters(self) -> int:
-        """Of the model."""
+        """Number of parameters of the model."""
         return count_parameters(self.runs[0].params)
 
 
-class Row(NamedTuple):
-    """What is said of an arm.
+class GroupResult(NamedTuple):
+    """Figures of a run group.
 
     Attributes:
-      name: of the arm.
-      seeds: of its runs.
-      parameters: of its model.
-      loss: its mean, in nats per character, over runs and blocks of text.
+      name: name of the group.
+      seeds: seeds of its runs.
+      parameters: number of parameters of its model.
+      loss: mean loss in nats per character, over runs and blocks of text.
       bits_per_char: the mean in bits.
-      spread: standard deviation over the runs' means, None for one run.
-      difference: its loss less that of the first arm; None for that.
+      spread: standard deviation over the runs' means; None for one run.
+      difference: loss less that of the first group; None for the first.
     """
 
     name: str
@@ -80,34 +77,43 @@ class Row(NamedTuple):
     difference: Difference | None
 
 
-class Baseline(NamedTuple):
-    """What a simple predictor pays for the same characters.
+BaselineKind = Literal["uniform", "unigram", "ngram", "compressor"]
 
-    `loss` has no ends for a compressor, which does not say what a single character costs.
+
+class Baseline(NamedTuple):
+    """Loss of a simple predictor on the same characters.
+
+    Attributes:
+      name: name of the predictor.
+      kind: what it is.
+      loss: mean loss in nats per character; None for a compressor, which has no loss of a single
+        character.
+      bits_per_char: the mean in bits.
     """
 
     name: str
+    kind: BaselineKind
     loss: Interval | None
     bits_per_char: float
 
 
 class Comparison(NamedTuple):
-    """Arms under one rule.
+    """Run groups under one protocol.
 
     Attributes:
-      arms: in the order in which their first runs were named.
-      baselines: on the same characters.
+      arms: the groups, in the order in which their first runs were named.
+      baselines: simple predictors on the same characters.
     """
 
     arms: Sequence[RunGroup]
     baselines: Sequence[Baseline]
 
-    def rows(self) -> list[Row]:
-        """One for each arm."""
+    def rows(self) -> list[GroupResult]:
+        """Return the figures of each group."""
         first = self.arms[0]
         block = first.evaluations[0].block
         return [
-            Row(
+            GroupResult(
                 name=arm.name,
                 seeds=tuple(run.config.seed for run in arm.runs),
                 parameters=arm.parameters,
@@ -124,80 +130,70 @@ class Comparison(NamedTuple):
 
 def compare(
     runs: Sequence[Run],
+    protocol: EvalProtocol | None = None,
     *,
     split: str = "valid",
-    mode: str = "window",
-    context: int | None = None,
-    targets: int = SLIDING_TARGETS,
     progress: Progress | None = None,
 ) -> Comparison:
-    """Score runs on the same characters, or read what they have kept of such a score.
+    """Score runs on the same characters, or read the losses that they saved before.
 
     Args:
-      runs: of one text, vocabulary and split.
+      runs: runs of one text, vocabulary and split.
+      protocol: evaluation protocol; if None, windows of the length that all runs validate with. A
+        stream's context is that of the attention among the runs.
       split: `valid`, `test` or `train`.
-      mode: as in `Run.evaluate`.
-      context: as in `Run.evaluate`; None where all runs validate with the same.
-      targets: as in `Run.evaluate`.
-      progress: told how a download of the text goes.
+      progress: callback for the progress of a download of the text.
 
     Raises:
-      CharlmError: no run, the same run twice, runs of unlike texts or splits, unlike contexts.
+      CharlmError: no run, the same run twice, runs of different texts, splits or contexts.
     """
     if not runs:
         raise CharlmError("nothing to compare: name the folders of runs")
-    refuse_unlike_texts(runs)
-    _refuse_unlike_contexts(runs, mode, context)
+    check_same_text(runs)
+    if protocol is None:
+        protocol = Window(shared_context(runs))
+    if protocol == Stream():
+        shared_context([run for run in runs if run.model.keeps_positions])
     arms = []
     for name, group in group_runs(runs).items():
-        found = []
+        scored = []
         for run in group:
-            reads_on = mode == "stream" and not run.model.keeps_positions
-            found.append(
-                run.evaluate_once(
-                    split=split,
-                    mode=mode,
-                    context=None if reads_on else context,
-                    targets=targets,
-                    progress=progress,
-                )
-            )
-        evaluations, losses = zip(*found, strict=True)
+            ignores_context = isinstance(protocol, Stream) and not run.model.keeps_positions
+            own = Stream() if ignores_context else protocol
+            scored.append(run.evaluate(own, split=split, cache=True, progress=progress))
+        evaluations, losses = zip(*scored, strict=True)
         arms.append(RunGroup(name, group, evaluations, np.stack(losses)))
     dataset = load_dataset(runs[0].config, progress=progress)
     return Comparison(arms, find_baselines(dataset, arms[0].evaluations[0]))
 
 
 def find_baselines(dataset: Dataset, evaluation: Evaluation) -> list[Baseline]:
-    """What simple predictors pay for the characters of an evaluation, read by the same rule.
+    """Return the losses of simple predictors on the characters of an evaluation.
 
     All are fitted to the training part, which is also what they are scored on where the evaluation
-    is of that. An n-gram sees no further back than the rule lets a model see. Compressors have read
-    the training part and pay for the whole part, even where `sliding` scores some of it: they do
-    not say what a single character costs.
+    is of that. An n-gram reads no further back than the protocol lets a model read. Compressors
+    have read the training part and compress the whole part, even where `Sliding` scores some of
+    it: they have no loss of a single character.
     """
-    train, part = dataset.part("train"), _by_rule(dataset.part(evaluation.split), evaluation)
+    protocol, part = evaluation.key.protocol, dataset.part(evaluation.key.split)
+    train, read = dataset.part("train"), protocol.read_stretches(part)
     symbols, ids_N = len(dataset.vocabulary), dataset.ids_N
-    ngram = tuned_ngram(ids_N, train, symbols=symbols, orders=_orders(evaluation))
-    losses = {
-        "uniform": uniform_nll(ids_N, part, symbols),
-        "unigram": unigram_nll(ids_N, train, part, symbols),
-        f"{ngram.order}-gram (Kneser-Ney)": ngram.nll(ids_N, part),
-    }
-    if evaluation.mode == "sliding":
-        assert evaluation.context is not None and evaluation.targets is not None
-        places_P = sliding_targets(part, context=evaluation.context, most=evaluation.targets)
-        everything = np.concatenate([np.arange(x.start, x.stop) for x in map(scored, part)])
-        losses = {name: x[np.searchsorted(everything, places_P)] for name, x in losses.items()}
-    found = [
-        Baseline(
-            name, mean_interval(nll_N[None], block=evaluation.block), bits(float(nll_N.mean()))
-        )
-        for name, nll_N in losses.items()
+    ngram = tuned_ngram(ids_N, train, symbols=symbols, orders=_ngram_orders(protocol))
+    chosen_N = np.searchsorted(all_positions(part), protocol.positions(part))
+
+    def baseline(name: str, kind: BaselineKind, all_nll_N: np.ndarray) -> Baseline:
+        nll_N = all_nll_N[chosen_N]
+        loss = mean_interval(nll_N[None], block=evaluation.block)
+        return Baseline(name, kind, loss, bits(float(nll_N.mean())))
+
+    baselines = [
+        baseline("uniform", "uniform", uniform_nll(ids_N, read, symbols)),
+        baseline("unigram", "unigram", unigram_nll(ids_N, train, read, symbols)),
+        baseline(f"{ngram.order}-gram (Kneser-Ney)", "ngram", ngram.nll(ids_N, read)),
     ]
-    texts = ("".join(dataset.corpus.text[x.start : x.stop] for x in p) for p in (train, part))
+    texts = ("".join(dataset.corpus.text[x.start : x.stop] for x in p) for p in (train, read))
     compressed = compressed_bits_per_char(*texts)
-    return found + [Baseline(name, None, size) for name, size in compressed.items()]
+    return baselines + [Baseline(name, "compressor", None, x) for name, x in compressed.items()]
 
 
 def baselines_in_words(split: str, mode: str) -> str:
@@ -210,31 +206,19 @@ def baselines_in_words(split: str, mode: str) -> str:
     return words
 
 
-def _by_rule(part: Part, evaluation: Evaluation) -> Part:
-    """The stretches over which the rule reads on: under `window` they are the windows."""
-    if evaluation.mode != "window":
-        return part
-    assert evaluation.context is not None
-    return tuple(
-        range(start, min(start + evaluation.context, stretch.stop))
-        for stretch in map(scored, part)
-        for start in range(stretch.start, stretch.stop, evaluation.context)
-    )
-
-
-def _orders(evaluation: Evaluation) -> range:
-    """Of an n-gram that looks no further back than the rule allows."""
+def _ngram_orders(protocol: EvalProtocol) -> range:
+    """Return the n-gram orders that a protocol's context length allows."""
     longest = _LONGEST_ORDER
-    if evaluation.mode != "stream" and evaluation.context is not None:
-        longest = min(longest, evaluation.context + 1)
+    if isinstance(protocol, Window | Sliding):
+        longest = min(longest, protocol.context + 1)
     return range(1, longest + 1)
 
 
-def refuse_unlike_texts(runs: Sequence[Run]) -> None:
-    """See that runs are of one text, vocabulary and split.
+def check_same_text(runs: Sequence[Run]) -> None:
+    """Check that runs have one text, vocabulary and split.
 
     Raises:
-      CharlmError: two are not.
+      CharlmError: two do not.
     """
     prints = [Workdir(run.workdir).read_fingerprint() for run in runs]
     for run, fingerprint in zip(runs, prints, strict=True):
@@ -245,28 +229,34 @@ def refuse_unlike_texts(runs: Sequence[Run]) -> None:
             )
 
 
-def _refuse_unlike_contexts(runs: Sequence[Run], mode: str, context: int | None) -> None:
-    readers = [run for run in runs if mode != "stream" or run.model.keeps_positions]
-    own = sorted({run.config.evaluation_context for run in readers})
-    if context is None and len(own) > 1:
-        contexts = ", ".join(map(str, own))
+def shared_context(runs: Sequence[Run]) -> int:
+    """Return the context that all runs validate with; 0 of no runs.
+
+    Raises:
+      CharlmError: two validate with different contexts.
+    """
+    contexts = sorted({run.config.evaluation_context for run in runs})
+    if len(contexts) > 1:
         raise CharlmError(
-            f"these runs validate with unlike contexts ({contexts}): name one with --context"
+            f"these runs validate with unlike contexts ({', '.join(map(str, contexts))}): name one "
+            f"with --context"
         )
+    return contexts[0] if contexts else 0
 
 
-def to_json(comparison: Comparison) -> dict[str, Any]:
-    """In JSON's terms: the rule, the arms and the baselines; null where an interval has no end."""
-    evaluation = comparison.arms[0].evaluations[0]
-    rule = {
-        name: value
-        for name, value in dataclasses.asdict(evaluation).items()
-        if name in ("mode", "context", "split", "fingerprint", "targets", "characters")
-    }
-    arms = [{**row._asdict(), "difference": _judged(row.difference)} for row in comparison.rows()]
-    for arm, found in zip(arms, comparison.arms, strict=True):
-        arm["workdirs"] = [str(run.workdir) for run in found.runs]
-        arm["checkpoints"] = [run.checkpoint for run in found.runs]
+def comparison_to_json(comparison: Comparison) -> dict[str, Any]:
+    """Return a comparison in JSON's terms; null where an interval has no end."""
+    note = comparison.arms[0].evaluations[0].to_json()
+    names = ("characters", "mode", "context", "split", "fingerprint", "targets")
+    arms = [
+        {
+            **result._asdict(),
+            "difference": _difference_to_json(result.difference),
+            "workdirs": [str(run.workdir) for run in arm.runs],
+            "checkpoints": [run.checkpoint for run in arm.runs],
+        }
+        for result, arm in zip(comparison.rows(), comparison.arms, strict=True)
+    ]
     baselines = [
         {
             "name": b.name,
@@ -275,9 +265,13 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
         }
         for b in comparison.baselines
     ]
-    values: dict[str, Any] = to_jsonable({**rule, "arms": arms, "baselines": baselines})
+    values: dict[str, Any] = to_jsonable(
+        {**{name: note[name] for name in names}, "arms": arms, "baselines": baselines}
+    )
     return values
 
 
-def _judged(found: Difference | None) -> dict[str, Any] | None:
-    return None if found is None else {**found._asdict(), "is_significant": found.is_significant}
+def _difference_to_json(difference: Difference | None) -> dict[str, Any] | None:
+    if difference is None:
+        return None
+    return {**difference._asdict(), "is_significant": difference.is_significant}

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from charlm_jax.comparison.compare import compare, refuse_unlike_texts
+from charlm_jax.comparison.compare import check_same_text, compare
 from charlm_jax.comparison.grouping import group_runs
-from charlm_jax.comparison.passages import choose_passage, choose_prompt, passage_nll, reads_before
+from charlm_jax.comparison.passages import choose_passage, first_words, passage_nll, reads_before
 from charlm_jax.comparison.run_facts import (
     RunFacts,
     differing_fields,
@@ -21,7 +21,7 @@ from charlm_jax.core.errors import CharlmError
 from charlm_jax.data.dataset import Dataset
 from charlm_jax.data.download import Progress
 from charlm_jax.data.splits import size
-from charlm_jax.evaluation.scoring import SLIDING_TARGETS
+from charlm_jax.evaluation.protocol import EvalProtocol
 from charlm_jax.inference.run import Run
 from charlm_jax.sampling.categorical import temperature
 
@@ -65,8 +65,8 @@ class Heat(NamedTuple):
     rules: Sequence[str]
 
 
-class Findings(NamedTuple):
-    """All that a page says.
+class ReportData(NamedTuple):
+    """Everything that a report states.
 
     Attributes:
       arms: in the order in which their first runs were named.
@@ -99,42 +99,36 @@ class Findings(NamedTuple):
 
 def gather(
     runs: Sequence[Run],
+    protocol: EvalProtocol | None = None,
     *,
     split: str = "valid",
-    mode: str = "window",
-    context: int | None = None,
-    targets: int = SLIDING_TARGETS,
     progress: Progress | None = None,
-) -> Findings:
-    """Read, score and sample what a page says about runs.
+) -> ReportData:
+    """Read, score and sample everything that a report states.
 
     Args:
-      runs: at least one, of one text, vocabulary and split.
-      split: as in `compare`; `valid` is passed over where nothing is held out.
-      mode: as in `compare`.
-      context: as in `compare`.
-      targets: as in `compare`.
-      progress: told how a download of the text goes.
+      runs: at least one run; all of one text, vocabulary and split.
+      protocol: evaluation protocol, see `compare`.
+      split: `valid`, `test` or `train`; `valid` is skipped where nothing is held out.
+      progress: callback for the progress of a download of the text.
 
     Raises:
-      CharlmError: as in `compare`.
+      CharlmError: the errors of `compare`.
     """
     if not runs:
         raise CharlmError("nothing to report: name the folders of runs")
     dataset = runs[0].dataset(progress)
     scores = None
     if split != "valid" or split in dataset.parts:
-        comparison = compare(
-            runs, split=split, mode=mode, context=context, targets=targets, progress=progress
-        )
+        comparison = compare(runs, protocol, split=split, progress=progress)
         scores = find_scores(comparison, dataset)
         groups = {arm.name: arm.runs for arm in comparison.arms}
     else:
-        refuse_unlike_texts(runs)
+        check_same_text(runs)
         split, groups = "train", dict(group_runs(runs))
     text = dataset.corpus.text
-    prompt = choose_prompt(text, dataset.part(split))
-    return Findings(
+    prompt = first_words(text, dataset.part(split))
+    return ReportData(
         arms=[ArmFacts(name, [*map(read_run_facts, arm)]) for name, arm in groups.items()],
         corpus=dataset.corpus.name,
         characters=dataset.corpus.characters,
@@ -151,10 +145,8 @@ def gather(
 
 
 def _samples(run: Run, prompt: str) -> list[Sample]:
-    pieces = run.draw(
-        prompt, characters=SAMPLE_CHARACTERS, scales=SCALES, samples=1, seed=SAMPLE_SEED
-    )
-    texts = map("".join, zip(*pieces, strict=True))
+    chunks = run.sample(prompt, characters=SAMPLE_CHARACTERS, scales=SCALES, seed=SAMPLE_SEED)
+    texts = ("".join(chunk.text for chunk in text) for text in zip(*chunks, strict=True))
     return [
         Sample(scale, temperature(scale), text) for scale, text in zip(SCALES, texts, strict=True)
     ]

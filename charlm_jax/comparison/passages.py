@@ -3,6 +3,7 @@
 import numpy as np
 
 from charlm_jax.data.splits import Part, size, target_positions
+from charlm_jax.evaluation.protocol import Sliding
 from charlm_jax.inference.run import Run
 
 PASSAGE = 1500
@@ -37,8 +38,8 @@ def choose_passage(text: str, part: Part) -> range:
     return range(start, min(start + PASSAGE, stretch.stop))
 
 
-def choose_prompt(text: str, part: Part) -> str:
-    """The first words of a part, some 40 characters; a word that has begun before is left out."""
+def first_words(text: str, part: Part) -> str:
+    """Return the first words of a part, about 40 characters, without a word begun before it."""
     start, stop = part[0].start, part[0].stop
     if start > 0 and text[start - 1].isalnum():
         near = range(start, min(start + _PROMPT, stop - 1))
@@ -64,7 +65,7 @@ def passage_nll(run: Run, text: str, passage: range) -> np.ndarray:
     read = text[passage.start - before : passage.stop]
     if run.model.max_length is None:
         return run.score(read).nll_N[before - 1 :]
-    return run.score(read, mode="sliding", context=before).nll_N
+    return run.score(read, Sliding(before, targets=0)).nll_N
 
 
 def reads_before(run: Run, passage: range) -> str:
@@ -72,13 +73,13 @@ def reads_before(run: Run, passage: range) -> str:
     before = _read_before(run, passage)
     if run.model.max_length is not None:
         return f"the {before:,} characters before it"
-    rule = f"all before it, from {before:,} characters before the passage on"
+    description = f"all before it, from {before:,} characters before the passage on"
     if run.model.keeps_positions:
-        rule += f", attention keeping the last {run.config.evaluation_context:,}"
-    return rule
+        description += f", attention keeping the last {run.config.evaluation_context:,}"
+    return description
 
 
 def _read_before(run: Run, passage: range) -> int:
     """Characters before the passage that are read; where places run out, before each character."""
-    most = READ_BEFORE if run.model.max_length is None else run.config.evaluation_context
-    return min(most, passage.start)
+    own = run.config.evaluation_context
+    return min(READ_BEFORE if run.model.max_length is None else own, passage.start)

@@ -78,18 +78,18 @@ def read_characters(reading: Reading, text: str) -> CharacterReading:
         predictions=_top_predictions(reading, text),
         unknown=frozenset(np.flatnonzero(~reading.run.vocabulary.knows(text)).tolist()),
         replacement=how["replacement"] if how["unknown"] == "replace" else None,
-        rule=score.rule,
+        rule=str(score.protocol),
     )
 
 
 def _top_predictions(reading: Reading, text: str) -> dict[int, list[tuple[str, float]]]:
-    positions_N = reading.score.places_N
+    positions_N = reading.score.positions_N
     positions_N = positions_N[positions_N < len(text)]
     if not positions_N.size:
         return {}
-    result = reading.run.guesses(text[: positions_N[-1] + 1], **reading.how)
+    result = reading.run.top_predictions(text[: positions_N[-1] + 1], **reading.how)
     rows = zip(
-        result.places_N.tolist(), result.symbols, result.probability_NG.tolist(), strict=True
+        result.positions_N.tolist(), result.symbols, result.probability_NG.tolist(), strict=True
     )
     return {
         position: list(zip(symbols, probabilities, strict=True))

@@ -13,18 +13,16 @@ from charlm_jax.analysis.loss_breakdown import (
     geometric_bins,
     positions_in_window,
 )
-from charlm_jax.comparison.compare import Baseline, Comparison, Row, RunGroup
+from charlm_jax.comparison.compare import Baseline, Comparison, GroupResult, RunGroup
 from charlm_jax.data.dataset import Dataset
-from charlm_jax.data.splits import Part
-from charlm_jax.data.splits import target_positions as scored
-from charlm_jax.evaluation.results import Evaluation
-from charlm_jax.evaluation.scoring import sliding_targets
+from charlm_jax.data.splits import Part, target_positions
+from charlm_jax.evaluation.protocol import Window, all_positions
 
 # Windows by place go on for so many times the training length, but for that no further than this.
 _LONGER, _MOST_PLACES = 4, 1024
 
 
-class Place(NamedTuple):
+class PositionLoss(NamedTuple):
     """The loss of characters before which `first` to `last` were read."""
 
     first: int
@@ -53,34 +51,36 @@ class Scores(NamedTuple):
     mode: str
     rules: Sequence[str]
     characters: int
-    rows: Sequence[Row]
+    rows: Sequence[GroupResult]
     means: Sequence[Sequence[float]]
     baselines: Sequence[Baseline]
     trained: Sequence[int]
     windows: Sequence[int]
-    places: Sequence[Sequence[Place]]
+    places: Sequence[Sequence[PositionLoss]]
     classes: Sequence[Sequence[GroupLoss]]
 
 
 def find_scores(comparison: Comparison, dataset: Dataset) -> Scores:
-    """Everything that a page says of a comparison.
+    """Compute the figures of a comparison.
 
     Args:
-      comparison: of arms.
+      comparison: run groups.
       dataset: their text.
     """
     arms = comparison.arms
     first = arms[0].evaluations[0]
-    part = dataset.part(first.split)
-    class_N = character_classes(dataset.corpus.text, part)[_scored_targets(part, first)]
+    protocol, part = first.key.protocol, dataset.part(first.key.split)
+    scored_N = np.searchsorted(all_positions(part), protocol.positions(part))
+    class_N = character_classes(dataset.corpus.text, part)[scored_N]
     windows = _window_lengths(arms, part)
+    evaluations = [evaluation for arm in arms for evaluation in arm.evaluations]
     return Scores(
-        split=first.split,
-        mode=first.mode,
-        rules=[*dict.fromkeys(found.rule for arm in arms for found in arm.evaluations)],
+        split=first.key.split,
+        mode=protocol.mode,
+        rules=[*dict.fromkeys(evaluation.protocol_description for evaluation in evaluations)],
         characters=first.characters,
         rows=comparison.rows(),
-        means=[[found.loss_nats for found in arm.evaluations] for arm in arms],
+        means=[[evaluation.loss_nats for evaluation in arm.evaluations] for arm in arms],
         baselines=comparison.baselines,
         trained=[arm.runs[0].config.data.sequence_length for arm in arms],
         windows=windows,
@@ -89,35 +89,25 @@ def find_scores(comparison: Comparison, dataset: Dataset) -> Scores:
     )
 
 
-def _scored_targets(part: Part, evaluation: Evaluation) -> np.ndarray:
-    """Which of a part's targets were scored, counted from its first."""
-    everything = np.concatenate([np.arange(x.start, x.stop) for x in map(scored, part)])
-    if evaluation.mode != "sliding":
-        return np.arange(len(everything))
-    assert evaluation.context is not None and evaluation.targets is not None
-    places_P = sliding_targets(part, context=evaluation.context, most=evaluation.targets)
-    return np.searchsorted(everything, places_P)
-
-
 def _window_lengths(arms: Sequence[RunGroup], part: Part) -> list[int]:
     """Of windows that go on beyond what was trained, and are as long as they can be for all."""
     trained = max(run.config.data.sequence_length for arm in arms for run in arm.runs)
     longest = max(trained, min(_LONGER * trained, _MOST_PLACES))
-    rule = arms[0].evaluations[0]
-    if rule.mode == "window" and rule.context is not None:
-        longest = max(longest, rule.context)
-    longest = min(longest, max(len(scored(stretch)) for stretch in part))
+    protocol = arms[0].evaluations[0].key.protocol
+    if isinstance(protocol, Window):
+        longest = max(longest, protocol.context)
+    longest = min(longest, max(len(target_positions(stretch)) for stretch in part))
     return [min(longest, arm.runs[0].model.max_length or longest) for arm in arms]
 
 
-def _by_place(arm: RunGroup, part: Part, length: int) -> list[Place]:
+def _by_place(arm: RunGroup, part: Part, length: int) -> list[PositionLoss]:
     """The loss in windows of so many characters, by what was read of them before."""
-    split = arm.evaluations[0].split
+    split = arm.evaluations[0].key.split
     nll_SN = np.stack(
-        [run.evaluate_once(split=split, mode="window", context=length)[1] for run in arm.runs]
+        [run.evaluate(Window(length), split=split, cache=True)[1] for run in arm.runs]
     )
     p_N = positions_in_window(part, length)
     bins = geometric_bins(int(p_N.max()))
     group_N = np.searchsorted([last for _, last in bins], p_N)
     named = {f"{a}-{b}" if a < b else f"{a}": (a, b) for a, b in bins}
-    return [Place(*named[cell.label], cell) for cell in breakdown(nll_SN, group_N, [*named])]
+    return [PositionLoss(*named[cell.label], cell) for cell in breakdown(nll_SN, group_N, [*named])]

@@ -1,1 +1,5 @@
 """How good a model is: loss under a named protocol, bootstrap intervals, baselines."""
+
+from charlm_jax.evaluation.protocol import EvalProtocol, Sliding, Stream, Window
+
+__all__ = ["EvalProtocol", "Sliding", "Stream", "Window"]

@@ -18,7 +18,7 @@ import numpy as np
 
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.data.splits import Part, target_positions
-from charlm_jax.evaluation.ngram import _joined
+from charlm_jax.evaluation.ngram import join_stretches
 
 
 def uniform_nll(ids_N: np.ndarray, part: Part, symbols: int) -> np.ndarray:
@@ -32,7 +32,7 @@ def uniform_nll(ids_N: np.ndarray, part: Part, symbols: int) -> np.ndarray:
     Returns:
       nll_N in nats, float64, one entry a target in the text's order.
     """
-    target_N, _ = _joined(ids_N, map(target_positions, part), symbols)
+    target_N, _ = join_stretches(ids_N, map(target_positions, part), symbols)
     return np.full(len(target_N), math.log(symbols))
 
 
@@ -52,9 +52,9 @@ def unigram_nll(ids_N: np.ndarray, train: Part, part: Part, symbols: int) -> np.
     Returns:
       nll_N in nats, float64, one entry a target in the text's order.
     """
-    train_N, _ = _joined(ids_N, train, symbols)
+    train_N, _ = join_stretches(ids_N, train, symbols)
     counts_V = np.bincount(train_N, minlength=symbols) + 1
-    target_N, _ = _joined(ids_N, map(target_positions, part), symbols)
+    target_N, _ = join_stretches(ids_N, map(target_positions, part), symbols)
     return -np.log(counts_V / counts_V.sum())[target_N]
 
 

@@ -54,17 +54,17 @@ class NGram:
           nll_N in nats, float64, one entry a target in the text's order.
         """
         read = (range(x.start - 1, x.stop) for x in map(target_positions, part))
-        symbol_N, place_N = _joined(ids_N, read, self.symbols)
+        symbol_N, position_N = join_stretches(ids_N, read, self.symbols)
         gram_N = np.zeros_like(symbol_N)
         p_N = np.full(len(symbol_N), 1 / self.symbols)
         for length, level in enumerate(self.levels, start=1):
-            context_N = _contexts(gram_N, place_N, length)
+            context_N = _contexts(gram_N, position_N, length)
             code_N = context_N * self.symbols + symbol_N
             gram_N = np.searchsorted(level.codes_G, code_N)
             gram_N[level.codes_G.take(gram_N, mode="clip") != code_N] = -1
             p_N *= np.where(context_N < 0, 1, level.backoff_C[context_N])
             p_N += np.where(gram_N < 0, 0, level.own_G[gram_N])
-        return -np.log(p_N[place_N > 0])
+        return -np.log(p_N[position_N > 0])
 
 
 def fit_ngram(ids_N: np.ndarray, train: Part, *, symbols: int, order: int) -> NGram:
@@ -141,11 +141,11 @@ def _count(ids_N: np.ndarray, train: Part, symbols: int, order: int) -> list[_Gr
     longest = max(map(len, train), default=0)
     if not 1 <= order <= longest:
         raise CharlmError(f"order={order}: it must be from 1 to {longest}, the longest stretch")
-    symbol_N, place_N = _joined(ids_N, train, symbols)
+    symbol_N, position_N = join_stretches(ids_N, train, symbols)
     gram_N, grams = np.zeros_like(symbol_N), []  # the empty string stands everywhere
     for length in range(1, order + 1):
-        whole = np.flatnonzero(place_N >= length - 1)
-        code_N = _contexts(gram_N, place_N, length) * symbols + symbol_N
+        whole = np.flatnonzero(position_N >= length - 1)
+        code_N = _contexts(gram_N, position_N, length) * symbols + symbol_N
         codes_G, first_G, gram_of_whole, counts_G = np.unique(
             code_N[whole], return_index=True, return_inverse=True, return_counts=True
         )
@@ -153,7 +153,7 @@ def _count(ids_N: np.ndarray, train: Part, symbols: int, order: int) -> list[_Gr
         gram_N = np.full_like(symbol_N, -1)
         gram_N[whole] = gram_of_whole
         opens_G = np.zeros(len(codes_G), bool)
-        opens_G[gram_N[place_N == length - 1]] = True
+        opens_G[gram_N[position_N == length - 1]] = True
         grams.append(_Grams(codes_G, counts_G, suffix_G, opens_G))
     return grams
 
@@ -187,15 +187,27 @@ def _discounts(count_G: np.ndarray) -> np.ndarray:
     return np.array([0.5, 1.0, 1.5])
 
 
-def _contexts(gram_N: np.ndarray, place_N: np.ndarray, length: int) -> np.ndarray:
+def _contexts(gram_N: np.ndarray, position_N: np.ndarray, length: int) -> np.ndarray:
     """The string of `length` - 1 symbols before each character; -1 where it is none or unknown."""
-    return np.where(place_N >= length - 1, np.roll(gram_N, 1), -1)
+    return np.where(position_N >= length - 1, np.roll(gram_N, 1), -1)
 
 
-def _joined(
+def join_stretches(
     ids_N: np.ndarray, stretches: Iterable[range], symbols: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The symbols of stretches one behind the other, and their places in their own, from 0."""
+    """Concatenate the symbols of stretches.
+
+    Args:
+      ids_N: the whole text, ids in [0, V).
+      stretches: positions to read.
+      symbols: V.
+
+    Returns:
+      The symbols, int64, and the position of each within its own stretch, from 0.
+
+    Raises:
+      CharlmError: an id out of range.
+    """
     stretches = list(stretches)
     symbol_N = np.concatenate([np.asarray(ids_N[x.start : x.stop], np.int64) for x in stretches])
     if symbol_N.size and not 0 <= symbol_N.min() <= symbol_N.max() < symbols:

@@ -1,10 +1,12 @@
-"""A held-out figure: what it depends on, and the losses of which it is the mean, kept on disk."""
+"""Held-out figures, with everything that they depend on, and their losses on disk."""
 
 import contextlib
 import dataclasses
 import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,109 +14,148 @@ from charlm_jax.core.errors import write_error
 from charlm_jax.core.files import atomic_write
 from charlm_jax.core.json_files import write_json
 from charlm_jax.evaluation.bootstrap import BLOCK
-from charlm_jax.evaluation.scoring import rule_in_words
+from charlm_jax.evaluation.protocol import EvalProtocol, Sliding, build_protocol
 from charlm_jax.storage.workdir import Workdir
 
 
 @dataclasses.dataclass(frozen=True)
-class Evaluation:
-    """A held-out figure with everything that it depends on.
+class EvaluationKey:
+    """Everything that a held-out figure depends on.
 
     Attributes:
-      loss_nats: mean over the characters that were scored.
-      bits_per_char: the same in bits.
-      characters: how many were scored.
-      mode: the rule, which `charlm_jax.evaluation.scoring` defines.
-      context: the window's length; under `sliding` the characters before each target; under
-        `stream` how many positions before a character attention saw, None where there is only a
-        recurrent state, which has read all.
-      split: the part of the text.
-      fingerprint: of text, vocabulary and split.
-      checkpoint: the step that the weights are from.
+      protocol: evaluation protocol. The context of a stream is None where the model has only a
+        recurrent state, which has read everything.
+      split: name of the part of the text.
+      fingerprint: hash of text, vocabulary and split.
+      checkpoint: step of the weights.
       weights: `raw` or `average`.
-      targets: how many were asked for under `sliding`, 0 for all; None under other rules.
-      split_characters: how many the part has.
+      split_characters: number of characters of the part that have a predictor.
     """
 
-    loss_nats: float
-    bits_per_char: float
-    characters: int
-    mode: str
-    context: int | None
+    protocol: EvalProtocol
     split: str
     fingerprint: str
     checkpoint: int
     weights: str
-    targets: int | None
     split_characters: int
 
     @property
-    def rule(self) -> str:
-        """The rule in words.
+    def file_name(self) -> str:
+        """Name of the array in the run's folder; no other key of the run has the same."""
+        average = "_average" if self.weights == "average" else ""
+        return f"{self.split}_{self.protocol.file_part}{average}_step_{self.checkpoint}.npy"
 
-        >>> Evaluation(2.0, 2.9, 9, "sliding", 40, "valid", "f", 1, "raw", 9, 90).rule
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """A held-out figure.
+
+    Attributes:
+      key: what the figure depends on.
+      loss_nats: mean negative log-likelihood over the characters that were scored.
+      bits_per_char: the mean in bits.
+      characters: number of characters that were scored.
+    """
+
+    key: EvaluationKey
+    loss_nats: float
+    bits_per_char: float
+    characters: int
+
+    @property
+    def protocol_description(self) -> str:
+        """The protocol, with the number of characters that it scored where that is a choice.
+
+        >>> key = EvaluationKey(Sliding(40, 9), "valid", "f", 1, "raw", split_characters=90)
+        >>> Evaluation(key, 2.0, 2.9, 9).protocol_description
         'sliding, 40 read before each of 9 among 90'
         """
-        rule = rule_in_words(self.mode, self.context)
-        if self.mode != "sliding":
-            return rule
-        is_all = self.characters == self.split_characters
-        among = "" if is_all else f" among {self.split_characters:,}"
-        return f"{rule} of {self.characters:,}{among}"
+        protocol, all_characters = self.key.protocol, self.key.split_characters
+        if not isinstance(protocol, Sliding):
+            return str(protocol)
+        among = "" if self.characters == all_characters else f" among {all_characters:,}"
+        return f"{protocol} of {self.characters:,}{among}"
 
     @property
     def block(self) -> int:
-        """How many of the scored characters stand for a block of `charlm_jax.evaluation.bootstrap`.
+        """Number of scored characters that make a block of `charlm_jax.evaluation.bootstrap`.
 
-        >>> Evaluation(2.0, 2.9, 9, "sliding", 40, "valid", "f", 1, "raw", 9, 3_000).block
+        >>> key = EvaluationKey(Sliding(40, 9), "valid", "f", 1, "raw", split_characters=3_000)
+        >>> Evaluation(key, 2.0, 2.9, 9).block
         3
         """
-        return max(1, round(BLOCK * self.characters / self.split_characters))
+        return max(1, round(BLOCK * self.characters / self.key.split_characters))
 
-    @property
-    def file_name(self) -> str:
-        """Of the array in the run's folder: no other rule or checkpoint has the same."""
-        rule = self.mode + (f"_{self.context}" if self.context else "")
-        rule += f"_at_{self.targets or 'all'}" if self.mode == "sliding" else ""
-        rule += "_average" if self.weights == "average" else ""
-        return f"{self.split}_{rule}_step_{self.checkpoint}.npy"
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields of the note that is kept beside the losses."""
+        return {
+            "loss_nats": self.loss_nats,
+            "bits_per_char": self.bits_per_char,
+            "characters": self.characters,
+            "mode": self.key.protocol.mode,
+            "context": self.key.protocol.context,
+            "split": self.key.split,
+            "fingerprint": self.key.fingerprint,
+            "checkpoint": self.key.checkpoint,
+            "weights": self.key.weights,
+            "targets": self.key.protocol.targets,
+            "split_characters": self.key.split_characters,
+        }
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> "Evaluation":
+        """Return the evaluation that `to_json` described.
+
+        Raises:
+          CharlmError: a protocol that does not exist.
+          TypeError: a field that is missing or unknown.
+        """
+        values = dict(fields)
+        protocol = build_protocol(
+            values.pop("mode", ""),
+            context=values.pop("context", None),
+            targets=values.pop("targets", None),
+        )
+        figures = {name: values.pop(name) for name in _FIGURES if name in values}
+        return cls(EvaluationKey(protocol, **values), **figures)
+
+
+_FIGURES = ("loss_nats", "bits_per_char", "characters")
 
 
 def save_evaluation(workdir: Workdir, evaluation: Evaluation, nll_N: np.ndarray) -> Path:
-    """Keep the per-character losses in a run's folder, with a JSON note beside them.
+    """Save the per-character losses in a run's folder, with a JSON note beside them.
 
     Raises:
       CharlmError: the folder cannot be written.
     """
-    file = workdir.evaluation / evaluation.file_name
+    file = workdir.evaluation / evaluation.key.file_name
     try:
         workdir.refuse_links()
         workdir.evaluation.mkdir(exist_ok=True)
         content = io.BytesIO()
         np.save(content, nll_N)
         atomic_write(file, content.getvalue())
-        write_json(file.with_suffix(".json"), dataclasses.asdict(evaluation))
+        write_json(file.with_suffix(".json"), evaluation.to_json())
     except OSError as error:
         raise write_error(workdir.evaluation, error) from error
     return file
 
 
-def read_evaluation(workdir: Workdir, wanted: Evaluation) -> tuple[Evaluation, np.ndarray] | None:
-    """What `save_evaluation` kept of the same rule and checkpoint.
+def read_evaluation(workdir: Workdir, key: EvaluationKey) -> tuple[Evaluation, np.ndarray] | None:
+    """Read what `save_evaluation` saved under a key.
 
     Args:
       workdir: the run's folder.
-      wanted: its figures need not be known: the rest says what is looked for.
+      key: what the figure must depend on.
 
     Returns:
-      The figure and nll_N; None where none was kept, or where its files do not agree.
+      The evaluation and nll_N; None where none was saved, or where its files do not agree.
     """
-    file = workdir.evaluation / wanted.file_name
+    file = workdir.evaluation / key.file_name
     with contextlib.suppress(OSError, ValueError, TypeError):
-        found = Evaluation(**json.loads(file.with_suffix(".json").read_text(encoding="utf-8")))
-        nll_N = np.load(file, allow_pickle=False)
-        figures = ("loss_nats", "bits_per_char", "characters")
-        same = {name: getattr(found, name) for name in figures}
-        if dataclasses.replace(wanted, **same) == found and nll_N.shape == (found.characters,):
-            return found, nll_N
+        note = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
+        evaluation, nll_N = Evaluation.from_json(note), np.load(file, allow_pickle=False)
+        if evaluation.key == key and nll_N.shape == (evaluation.characters,):
+            return evaluation, nll_N
     return None

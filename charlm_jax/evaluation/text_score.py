@@ -13,42 +13,32 @@ import numpy as np
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.types import bits
 from charlm_jax.data.vocabulary import Vocabulary
-from charlm_jax.evaluation.scoring import rule_in_words
+from charlm_jax.evaluation.protocol import EvalProtocol
 from charlm_jax.models import LanguageModel
 
 GUESSES = 5
-"""Likeliest characters that are kept for every place."""
+"""Number of most probable characters that are kept for every position."""
 
 
 class TextScore(NamedTuple):
-    """How surprising a text is to a model.
+    """Surprisal of a text under a model.
 
     Attributes:
-      nll_N: -log p of every character that has a predictor, in nats, float32.
-      loss_nats: their mean.
-      bits_per_char: the same in bits.
-      characters: how many they are.
-      places_N: where in the text they stand, from 0, ascending. The first character is not
-        predicted; under `sliding` none is that fewer than `context` precede; one that was dropped
-        was not read.
-      mode: the rule, which `charlm_jax.evaluation.scoring` defines.
-      context: the window's length; under `sliding` the characters before each; under `stream` how
-        many positions before a character attention saw, None where there is only a recurrent
-        state, which has read all.
+      nll_N: -log p of every scored character, in nats, float32.
+      loss_nats: mean of nll_N.
+      bits_per_char: the mean in bits.
+      characters: number of scored characters.
+      positions_N: their positions in the text, from 0, ascending. Characters that were dropped were
+        not read; `protocol` says which of the others are scored.
+      protocol: evaluation protocol.
     """
 
     nll_N: np.ndarray
     loss_nats: float
     bits_per_char: float
     characters: int
-    places_N: np.ndarray
-    mode: str
-    context: int | None
-
-    @property
-    def rule(self) -> str:
-        """The rule in words."""
-        return rule_in_words(self.mode, self.context)
+    positions_N: np.ndarray
+    protocol: EvalProtocol
 
     @property
     def nats(self) -> float:
@@ -58,8 +48,8 @@ class TextScore(NamedTuple):
     def along(self, characters: int) -> np.ndarray:
         """Nats of each of the first so many characters of the text; NaN where there is no score."""
         nll_N = np.full(characters, np.nan, np.float32)
-        count = int(np.searchsorted(self.places_N, characters))
-        nll_N[self.places_N[:count]] = self.nll_N[:count]
+        count = int(np.searchsorted(self.positions_N, characters))
+        nll_N[self.positions_N[:count]] = self.nll_N[:count]
         return nll_N
 
 
@@ -70,7 +60,7 @@ def surprisal_difference(first: TextScore, second: TextScore) -> np.ndarray:
       less_N in nats, float64: the second's less the first's, of every character that both have.
     """
     _, one, other = np.intersect1d(
-        first.places_N, second.places_N, assume_unique=True, return_indices=True
+        first.positions_N, second.positions_N, assume_unique=True, return_indices=True
     )
     return second.nll_N[other].astype(np.float64) - first.nll_N[one]
 
@@ -87,7 +77,7 @@ def known_characters(
       replacement: likewise.
 
     Returns:
-      ids_N, and places_N: where in the text they stand.
+      ids_N, and positions_N: where in the text they stand.
 
     Raises:
       CharlmError: as `Vocabulary.encode`, and where there are fewer than two.
@@ -138,7 +128,7 @@ def score_lines(text: str, score: TextScore) -> list[LineScore]:
     if not lines[-1]:
         lines.pop()
     ends_R = np.cumsum([len(line) + 1 for line in lines])
-    line_N = np.searchsorted(ends_R, score.places_N, side="right")
+    line_N = np.searchsorted(ends_R, score.positions_N, side="right")
     counts_R = np.bincount(line_N, minlength=len(lines)).tolist()
     nats_R = np.bincount(line_N, weights=score.nll_N, minlength=len(lines)).tolist()
     return [
@@ -156,44 +146,44 @@ def sort_by_surprisal(lines: Sequence[LineScore]) -> list[LineScore]:
 
 
 class TopPredictions(NamedTuple):
-    """What a model expected at the places of a text.
+    """Most probable characters at the positions of a text.
 
     Attributes:
-      places_N: where in the text, as those of `TextScore`.
-      symbols: for each place the likeliest characters, the likeliest first.
-      probability_NG: of them, float32.
+      positions_N: positions in the text, as those of `TextScore`.
+      symbols: the characters at each position, the most probable first.
+      probability_NG: their probabilities, float32.
     """
 
-    places_N: np.ndarray
+    positions_N: np.ndarray
     symbols: Sequence[str]
     probability_NG: np.ndarray
 
 
-def top_k_predictions(logits_BTV: jax.Array, targets_BT: jax.Array) -> jax.Array:
-    """Return the `GUESSES` most probable symbols, the most probable first (a measure).
+class TopIds(NamedTuple):
+    """Most probable symbols, the most probable first: ids (..., G) int32, and probabilities."""
 
-    Returns:
-      Two numbers for each guess (B, T, G, 2), float32: id and probability. A vocabulary of fewer
-      symbols has as many guesses.
-    """
+    ids: jax.Array
+    probability: jax.Array
+
+
+def top_k_predictions(logits_BTV: jax.Array, targets_BT: jax.Array) -> TopIds:
+    """Return the `GUESSES` most probable symbols (a measure); all of a smaller vocabulary."""
     probability_BTV = jax.nn.softmax(logits_BTV.astype(jnp.float32))
-    most = min(GUESSES, logits_BTV.shape[-1])
-    probability_BTG, ids_BTG = jax.lax.top_k(probability_BTV, most)
-    # Ids are below 2**21, as code points are, so that float32 holds them exactly.
-    return jnp.stack((ids_BTG.astype(jnp.float32), probability_BTG), axis=-1)
+    count = min(GUESSES, logits_BTV.shape[-1])
+    probability_BTG, ids_BTG = jax.lax.top_k(probability_BTV, count)
+    return TopIds(ids_BTG, probability_BTG)
 
 
-def name_guesses(found: np.ndarray, places_N: np.ndarray, symbols: str) -> TopPredictions:
-    """What `top_k_predictions` found, with characters in place of their ids.
+def name_predictions(top: TopIds, positions_N: np.ndarray, symbols: str) -> TopPredictions:
+    """Return predictions with characters in place of their ids.
 
     Args:
-      found: ids and probabilities (N, G, 2).
-      places_N: where in the text.
+      top: ids and probabilities (N, G).
+      positions_N: positions in the text.
       symbols: of the vocabulary, in the order of their ids.
     """
-    ids_NG = found[..., 0].astype(np.int32)
-    names = ["".join(symbols[index] for index in ids_G) for ids_G in ids_NG.tolist()]
-    return TopPredictions(places_N, names, found[..., 1])
+    names = ["".join(symbols[index] for index in ids_G) for ids_G in np.asarray(top.ids).tolist()]
+    return TopPredictions(positions_N, names, np.asarray(top.probability))
 
 
 def default_scoring_mode(model: LanguageModel) -> str:

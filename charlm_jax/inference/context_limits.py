@@ -1,12 +1,39 @@
-"""What a model cannot read, refused in one line before anything is computed."""
+"""Checks of what a model can read, made before anything is computed."""
 
 from charlm_jax.core.errors import CharlmError
-from charlm_jax.data.splits import Part, target_positions
+from charlm_jax.data.splits import Part
+from charlm_jax.evaluation.protocol import EvalProtocol, Stream, Window
 from charlm_jax.models import LanguageModel
 
 
+def resolve_protocol(
+    requested: EvalProtocol | None, model: LanguageModel, *, context: int
+) -> EvalProtocol:
+    """Fill in what a protocol leaves to the run.
+
+    Args:
+      requested: evaluation protocol; a window of the default context if None.
+      model: model to score.
+      context: default context, that of the run's validation.
+
+    Returns:
+      The protocol. The context of a stream is None where nothing depends on one.
+
+    Raises:
+      CharlmError: a context for the stream of a model that has none.
+    """
+    if requested is None:
+        return Window(context)
+    if not isinstance(requested, Stream):
+        return requested
+    check_context_is_used(model, requested.mode, requested.context)
+    if requested.context is None and model.keeps_positions:
+        return Stream(context)
+    return requested
+
+
 def check_context_is_used(model: LanguageModel, mode: str, context: int | None) -> None:
-    """Refuse a context that nothing would use: a recurrent state has read all that came before."""
+    """Refuse a context that has no effect: a recurrent state depends on everything before it."""
     if context is not None and not model.keeps_positions:
         raise CharlmError(
             f"mode={mode} has no context to set, it reads all that came before; mode=window has one"
@@ -14,19 +41,16 @@ def check_context_is_used(model: LanguageModel, mode: str, context: int | None) 
 
 
 def check_length(model: LanguageModel, what: str, characters: int) -> None:
-    """Refuse more characters than the model has places for, where every place has a vector."""
-    most = model.max_length
-    if most is not None and characters > most:
+    """Refuse more characters than a model with learned positions has vectors for."""
+    maximum = model.max_length
+    if maximum is not None and characters > maximum:
         raise CharlmError(
-            f"{what} takes {characters} places and the model has {most} "
-            f"(config.model.max_length): mode=window with a context of at most {most} can do it"
+            f"{what} takes {characters} places and the model has {maximum} "
+            f"(config.model.max_length): mode=window with a context of at most {maximum} can do it"
         )
 
 
-def check_part(model: LanguageModel, part: Part, *, mode: str, context: int) -> None:
-    """Refuse to score a part by a rule under which the model would read too much at once."""
-    longest = max(len(target_positions(stretch)) for stretch in part)
-    if mode == "stream":
-        check_length(model, "the text", longest)
-    else:
-        check_length(model, "the window", min(longest, context) if mode == "window" else context)
+def check_part(model: LanguageModel, part: Part, protocol: EvalProtocol) -> None:
+    """Refuse a part that a protocol has the model read further than it can."""
+    what = "the text" if isinstance(protocol, Stream) else "the window"
+    check_length(model, what, protocol.longest_read(part))

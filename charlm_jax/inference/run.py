@@ -1,8 +1,7 @@
-"""A trained run, picked up again: its model, and what it pays for the text it was trained on."""
+"""A trained run, loaded again: its model, and its losses on the text that it was trained on."""
 
 import dataclasses
 import functools
-import math
 import warnings
 from pathlib import Path
 
@@ -13,9 +12,15 @@ import numpy as np
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.data.dataset import Dataset, load_dataset
 from charlm_jax.data.download import Progress
-from charlm_jax.data.splits import target_positions as scored
-from charlm_jax.evaluation.results import Evaluation, read_evaluation, save_evaluation
-from charlm_jax.evaluation.scoring import SLIDING_TARGETS, Scorer, mean_score
+from charlm_jax.data.splits import target_positions
+from charlm_jax.evaluation.protocol import EvalProtocol
+from charlm_jax.evaluation.results import (
+    Evaluation,
+    EvaluationKey,
+    read_evaluation,
+    save_evaluation,
+)
+from charlm_jax.evaluation.scoring import mean_score
 from charlm_jax.inference.context_limits import check_part
 from charlm_jax.inference.trained_model import TrainedModel
 from charlm_jax.models import build_model
@@ -51,62 +56,54 @@ class Run(TrainedModel):
 
     def evaluate(
         self,
+        protocol: EvalProtocol | None = None,
         *,
         split: str = "valid",
-        mode: str = "window",
-        context: int | None = None,
-        targets: int = SLIDING_TARGETS,
+        cache: bool = False,
         progress: Progress | None = None,
     ) -> tuple[Evaluation, np.ndarray]:
-        """Score the characters of a part of the run's own text, under a named rule.
+        """Score the characters of a part of the run's own text.
 
         Args:
+          protocol: evaluation protocol, such as `Stream()`; windows of validation's length if None.
           split: `valid`, `test` or `train`.
-          mode: `window`, `sliding` or `stream`; `charlm_jax.evaluation.scoring` defines them.
-          context: the window's length, the characters read before each target, or the past
-            positions that attention keeps; that of the run's own validation if None.
-          targets: how many are scored under `sliding`, evenly spread; 0 is all of them.
-          progress: told how a download of the text goes.
+          cache: whether to read the losses from the run's folder, where they were saved before, and
+            to save them there otherwise; a warning says where that is not possible.
+          progress: callback for the progress of a download of the text.
 
         Returns:
-          The figure, and nll_N in nats, one float32 for each character in the text's order.
+          The evaluation, and nll_N in nats, one float32 for each scored character in the text's
+          order.
 
         Raises:
-          CharlmError: no such part, a text that has changed since, a context that makes no sense.
+          CharlmError: no such part, a text that has changed since, a context that does not fit.
         """
-        score = self._scorer(mode, context, targets)
+        protocol = self._resolve(protocol)
         dataset = self.dataset(progress)
-        wanted = self._evaluation(dataset, split, mode, context, targets)
-        return self._figure(dataset, wanted, score)
-
-    def evaluate_once(
-        self,
-        *,
-        split: str = "valid",
-        mode: str = "window",
-        context: int | None = None,
-        targets: int = SLIDING_TARGETS,
-        progress: Progress | None = None,
-    ) -> tuple[Evaluation, np.ndarray]:
-        """What `evaluate` gives: read from the run's folder, or else computed and kept there.
-
-        Where it cannot be kept there is a warning.
-        """
-        score = self._scorer(mode, context, targets)
-        dataset = self.dataset(progress)
-        wanted = self._evaluation(dataset, split, mode, context, targets)
-        workdir = Workdir(self.workdir)
-        found = read_evaluation(workdir, wanted)
-        if found is None:
-            found = self._figure(dataset, wanted, score)
+        part = dataset.part(split)
+        key = EvaluationKey(
+            protocol,
+            split=split,
+            fingerprint=dataset.fingerprint,
+            checkpoint=self.checkpoint,
+            weights=self.weights,
+            split_characters=sum(len(target_positions(stretch)) for stretch in part),
+        )
+        saved = read_evaluation(Workdir(self.workdir), key) if cache else None
+        if saved is not None:
+            return saved
+        check_part(self.model, part, protocol)
+        nll_N = self._scorer(protocol)(self.params, jnp.asarray(dataset.ids_N), part)
+        evaluation = Evaluation(key, **mean_score(nll_N)._asdict())
+        if cache:
             try:
-                save_evaluation(workdir, *found)
+                self.save_evaluation(evaluation, nll_N)
             except CharlmError as error:
                 warnings.warn(f"{error}: the losses are not kept", stacklevel=2)
-        return found
+        return evaluation, nll_N
 
     def save_evaluation(self, evaluation: Evaluation, nll_N: np.ndarray) -> Path:
-        """Keep the per-character losses in the run's folder, with a JSON note beside them."""
+        """Save the per-character losses in the run's folder, with a JSON note beside them."""
         return save_evaluation(Workdir(self.workdir), evaluation, nll_N)
 
     def dataset(self, progress: Progress | None = None) -> Dataset:
@@ -122,32 +119,6 @@ class Run(TrainedModel):
                 f"trained: a figure on it would not be comparable"
             )
         return dataset
-
-    def _figure(
-        self, dataset: Dataset, wanted: Evaluation, score: Scorer
-    ) -> tuple[Evaluation, np.ndarray]:
-        """What is wanted, with the figure, and the losses of which that is the mean."""
-        part, context = dataset.part(wanted.split), self._context(wanted.context)
-        check_part(self.model, part, mode=wanted.mode, context=context)
-        nll_N = score(self.params, jnp.asarray(dataset.ids_N), part)
-        return dataclasses.replace(wanted, **mean_score(nll_N)._asdict()), nll_N
-
-    def _evaluation(
-        self, dataset: Dataset, split: str, mode: str, context: int | None, targets: int
-    ) -> Evaluation:
-        """Everything about a figure but the figure."""
-        return Evaluation(
-            loss_nats=math.nan,
-            bits_per_char=math.nan,
-            characters=0,
-            **self._rule(mode, context),
-            split=split,
-            fingerprint=dataset.fingerprint,
-            checkpoint=self.checkpoint,
-            weights=self.weights,
-            targets=targets if mode == "sliding" else None,
-            split_characters=sum(len(scored(stretch)) for stretch in dataset.part(split)),
-        )
 
 
 def load_run(

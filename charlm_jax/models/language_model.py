@@ -59,8 +59,15 @@ class Inspect(Protocol):
 class LanguageModel(NamedTuple):
     """Everything that training, evaluation and generation know of a model.
 
-    `max_length` is how many characters a row may read from its initial state on; None where there
-    is no limit.
+    Attributes:
+      init: makes the parameters.
+      apply: reads characters.
+      initial_state: makes the state before the first character.
+      inspect: reads characters, and returns what happens inside.
+      max_length: number of characters that a row may read from its initial state; None where there
+        is no limit.
+      keeps_positions: whether the state holds past positions, as attention's does, so that the
+        context of `initial_state` matters.
     """
 
     init: Init
@@ -68,12 +75,7 @@ class LanguageModel(NamedTuple):
     initial_state: InitialState
     inspect: Inspect
     max_length: int | None
-
-    @property
-    def keeps_positions(self) -> bool:
-        """Whether the state holds past positions, as attention's does: then a context matters."""
-        one, two = (jax.eval_shape(partial(self.initial_state, 1, context)) for context in (1, 2))
-        return bool(one != two)
+    keeps_positions: bool
 
 
 class StackState(NamedTuple):
@@ -116,7 +118,15 @@ def build_model(model: ModelConfig, vocab_size: int) -> LanguageModel:
         operand_dtype=operand_dtype(model.precision),
     )
     max_length = model.max_length if stack.position.learns else None
-    return LanguageModel(stack.init, stack.apply, stack.initial_state, stack.inspect, max_length)
+    one, two = (jax.eval_shape(partial(stack.initial_state, 1, context)) for context in (1, 2))
+    return LanguageModel(
+        init=stack.init,
+        apply=stack.apply,
+        initial_state=stack.initial_state,
+        inspect=stack.inspect,
+        max_length=max_length,
+        keeps_positions=bool(one != two),
+    )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

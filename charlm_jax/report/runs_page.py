@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from markupsafe import Markup
 
 from charlm_jax._version import __version__
-from charlm_jax.comparison.findings import SAMPLE_SEED, ArmFacts, Findings, Heat, Sample, gather
+from charlm_jax.comparison.findings import SAMPLE_SEED, ArmFacts, Heat, ReportData, Sample, gather
 from charlm_jax.data.download import Progress
-from charlm_jax.evaluation.scoring import SLIDING_TARGETS
+from charlm_jax.evaluation.protocol import EvalProtocol
 from charlm_jax.inference.run import Run
 from charlm_jax.report.html.heat_text import HeatMap, heat_blocks
 from charlm_jax.report.html.page import (
@@ -45,11 +45,9 @@ class Description(NamedTuple):
 def write_report(
     runs: Sequence[Run],
     path: Path | str,
+    protocol: EvalProtocol | None = None,
     *,
     split: str = "valid",
-    mode: str = "window",
-    context: int | None = None,
-    targets: int = SLIDING_TARGETS,
     title: str | None = None,
     sections: Sequence[Section] = (),
     command: str | None = None,
@@ -60,10 +58,8 @@ def write_report(
     Args:
       runs: runs of one text, vocabulary and split; `charlm_jax.load_run` opens them.
       path: file to write. A page that this function wrote is replaced, nothing else is.
-      split: the `split` of `charlm_jax.comparison.compare.compare`.
-      mode: its `mode`.
-      context: its `context`.
-      targets: its `targets`.
+      protocol: evaluation protocol; if None, windows of the length that all runs validate with.
+      split: `valid`, `test` or `train`.
       title: title of the page; what is compared if None.
       sections: further sections, after the figures.
       command: command that writes this page, if there is one.
@@ -76,13 +72,13 @@ def write_report(
       CharlmError: runs that cannot be compared, a file that is something else or cannot be written.
     """
     check_page_path(Path(path))
-    rule: dict[str, Any] = {"split": split, "mode": mode, "context": context, "targets": targets}
-    page = describe(gather(runs, **rule, progress=progress), command=command, more=sections)
+    data = gather(runs, protocol, split=split, progress=progress)
+    page = describe(data, command=command, more=sections)
     return write_page(path, title=title or page.title, lead=page.lead, sections=page.sections)
 
 
 def describe(
-    findings: Findings, *, command: str | None = None, more: Sequence[Section] = ()
+    findings: ReportData, *, command: str | None = None, more: Sequence[Section] = ()
 ) -> Description:
     """Returns the content of a page.
 
@@ -119,7 +115,7 @@ def describe(
     return Description(_title(findings), _lead(findings, command), sections)
 
 
-def _title(findings: Findings) -> str:
+def _title(findings: ReportData) -> str:
     *names, last = (arm.name for arm in findings.arms)
     title = (f"{', '.join(names)} and " if names else "") + last
     if len(title) > _MAX_TITLE:
@@ -127,12 +123,12 @@ def _title(findings: Findings) -> str:
     return f"{title} on {_text_name(findings)}"
 
 
-def _text_name(findings: Findings) -> str:
+def _text_name(findings: ReportData) -> str:
     """Returns the last part of a path, or the name of a corpus."""
     return Path(findings.corpus).name or findings.corpus
 
 
-def _lead(findings: Findings, command: str | None) -> list[PageBlock]:
+def _lead(findings: ReportData, command: str | None) -> list[PageBlock]:
     runs = [run for arm in findings.arms for run in arm.runs]
     scores, newest = findings.scores, findings.newest
     steps = dict.fromkeys(
@@ -162,7 +158,7 @@ def _group_label(arm: ArmFacts) -> str:
     return f"{arm.name} ({'seed' if len(arm.runs) == 1 else 'seeds'} {seeds})"
 
 
-def _configuration(findings: Findings) -> list[PageBlock]:
+def _configuration(findings: ReportData) -> list[PageBlock]:
     shared = Table(
         ["config.", "value"],
         [[field, value] for field, value in findings.shared.items()],
@@ -179,7 +175,7 @@ def _configuration(findings: Findings) -> list[PageBlock]:
     return [differing, details("Fields that all runs share", shared)]
 
 
-def _samples(findings: Findings) -> list[PageBlock]:
+def _samples(findings: ReportData) -> list[PageBlock]:
     blocks: list[PageBlock] = [
         "The first run of each arm continues one prompt, with the same noise at every scale and "
         "for every arm: only the scale and the model differ. The scale factor multiplies the "

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from markupsafe import Markup
 
 from charlm_jax.analysis.loss_breakdown import GroupLoss
-from charlm_jax.comparison.compare import Row, baselines_in_words
+from charlm_jax.comparison.compare import GroupResult, baselines_in_words
 from charlm_jax.comparison.findings import ArmFacts
 from charlm_jax.comparison.scores import Scores
 from charlm_jax.core.types import bits
@@ -92,9 +92,9 @@ def _about_figures(scores: Scores) -> str:
     return " ".join(sentences)
 
 
-def _group_columns(scores: Scores) -> Mapping[str, Callable[[Row], str]]:
+def _group_columns(scores: Scores) -> Mapping[str, Callable[[GroupResult], str]]:
     """Returns the columns after the loss: heading -> cell of a row."""
-    columns: dict[str, Callable[[Row], str]] = {}
+    columns: dict[str, Callable[[GroupResult], str]] = {}
     if any(row.spread is not None for row in scores.rows):
         columns["spread"] = lambda row: "" if row.spread is None else f"{row.spread:.4f}"
     if len(scores.rows) > 1:
@@ -124,7 +124,7 @@ def _span_chart(scores: Scores) -> Markup:
         Span(row.name, style_index, *row.loss, values=means)
         for style_index, (row, means) in enumerate(zip(scores.rows, scores.means, strict=True))
     ]
-    ngrams = [(b.name, b.loss.mean) for b in scores.baselines if b.loss and "gram (" in b.name]
+    ngrams = [(b.name, b.loss.mean) for b in scores.baselines if b.loss and b.kind == "ngram"]
     values = [x for span in spans for x in (span.mean, span.low, span.high, *span.values)]
     axis = linear_axis("nats per character", [*values, *(value for _, value in ngrams)])
     return span_chart(spans, ngrams, title="Loss of every arm, with its interval", x=axis)

@@ -78,7 +78,7 @@ def _summary(reading: Reading, text: str) -> str:
         f"{score.bits_per_char:.4f} bits ({score.loss_nats:.4f} nats) per character over "
         f"{score.characters:,} characters",
         reading.unknown_in_words(text),
-        f"read: {score.rule}",
+        f"read: {score.protocol}",
         f"checkpoint {run.checkpoint:,}{averaged_in_words(run.weights)}",
     ]
     return "; ".join(filter(None, facts))
@@ -87,7 +87,7 @@ def _summary(reading: Reading, text: str) -> str:
 def _maps(
     readings: Sequence[Reading], shown: Sequence[CharacterReading], text: str
 ) -> list[PageBlock]:
-    modes = {reading.label: _MODES[reading.score.mode] for reading in readings}
+    modes = {reading.label: _MODES[reading.score.protocol.mode] for reading in readings}
     blocks: list[PageBlock] = [
         "The more a colour stands out from the page, the higher is the character's loss. Point at "
         f"a character, or touch it, for its figure and the {GUESSES} most probable characters, in "

@@ -8,17 +8,8 @@ import math
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.prng import Stream, stream_key
-
-
-def check_scale(scale: float) -> float:
-    """A scale factor in [0, inf] that float32 holds, or a `CharlmError`."""
-    if math.isnan(scale) or scale < 0:
-        raise CharlmError(f"scale={scale:g} is not allowed: it must lie in [0, inf]; inf is greedy")
-    return math.inf if scale > float(np.finfo(np.float32).max) else abs(scale)  # -0 is 0
 
 
 def temperature(scale: float) -> float:

@@ -102,7 +102,7 @@ def make_carried_decoder(model: LanguageModel, *, context: int) -> Decoder:
         def step(index: jax.Array, carry: Carry) -> Carry:
             ids_TB, logits_BV, state = carry
             noise_BV = gumbel_noise(rows.keys_B, first + index, logits_BV.shape[-1])
-            ids_B = rows.policy.draw(logits_BV, noise_BV)
+            ids_B = rows.policy.sample(logits_BV, noise_BV)
             logits_BTV, state = model.apply(params, ids_B[:, None], state)
             return ids_TB.at[index].set(ids_B), logits_BTV[:, 0], state
 
@@ -150,7 +150,7 @@ def make_window_decoder(model: LanguageModel, *, context: int) -> Decoder:
             logits_BTV, _ = model.apply(params, window_BT, state)
             logits_BV = jnp.take(logits_BTV, length - 1, axis=1)
             noise_BV = gumbel_noise(rows.keys_B, number, logits_BV.shape[-1])
-            ids_B = rows.policy.draw(logits_BV, noise_BV)
+            ids_B = rows.policy.sample(logits_BV, noise_BV)
             is_full = length == context
             window_BT = jnp.where(is_full, jnp.roll(window_BT, -1, axis=1), window_BT)
             length = jnp.where(is_full, length, length + 1)

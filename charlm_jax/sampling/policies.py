@@ -1,4 +1,4 @@
-"""Sampling policies: which symbols may be drawn, and how boldly one of them is.
+"""Sampling policies: top-k, top-p and min-p truncation, then a scale factor (1 / temperature).
 
 A policy first truncates the model's own distribution, that of scale 1. Each truncation sees what
 the one before it left, renormalised, and the scale factor comes last:
@@ -27,9 +27,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from charlm_jax.core.errors import CharlmError
-from charlm_jax.sampling.categorical import check_scale, scaled_categorical, scaled_probabilities
-
-_MOST_SYMBOLS = 2**31 - 1
+from charlm_jax.sampling.categorical import scaled_categorical, scaled_probabilities
+from charlm_jax.sampling.params import check_scale, check_share, check_top_k
 
 
 class Truncation(Protocol):
@@ -114,8 +113,8 @@ class Policy:
     scale_B: jax.Array
     truncations: tuple[Truncation, ...] = ()
 
-    def draw(self, logits_BV: jax.Array, gumbel_BV: jax.Array) -> jax.Array:
-        """One symbol a row: what `scaled_categorical` draws from the same noise, if it may be.
+    def sample(self, logits_BV: jax.Array, gumbel_BV: jax.Array) -> jax.Array:
+        """Sample one symbol for each row, as `scaled_categorical` does from what is left.
 
         Args:
           logits_BV: scores, float32. Of -inf, a symbol is not drawn; a row of nothing else draws
@@ -129,7 +128,7 @@ class Policy:
 
 
 def probabilities(logits_BV: jax.Array, policy: Policy) -> jax.Array:
-    """What `policy.draw` follows: probs_BV, float32, exactly 0 where nothing may be drawn."""
+    """What `policy.sample` follows: probs_BV, float32, exactly 0 where nothing may be drawn."""
     return scaled_probabilities(truncate(logits_BV, policy.truncations), policy.scale_B)
 
 
@@ -170,9 +169,9 @@ def build_policy(
       CharlmError: a number that is not allowed, or not as many of them as there are rows.
     """
     rows = len(scale)
-    k_B = [_check_k(k) for k in _each_row("top_k", top_k, rows)]
-    p_B = [_check_share("top_p", p) for p in _each_row("top_p", top_p, rows)]
-    ratio_B = [_check_share("min_p", ratio) for ratio in _each_row("min_p", min_p, rows)]
+    k_B = [check_top_k(k) for k in _each_row("top_k", top_k, rows)]
+    p_B = [check_share("top_p", p) for p in _each_row("top_p", top_p, rows)]
+    ratio_B = [check_share("min_p", ratio) for ratio in _each_row("min_p", min_p, rows)]
     truncations: list[Truncation] = []
     if keep_idle or any(k > 0 for k in k_B):
         truncations.append(TopK(jnp.array(k_B, jnp.int32)))
@@ -193,19 +192,6 @@ def _each_row(name: str, value: Any, rows: int) -> list[Any]:
     return values
 
 
-def _check_k(k: int) -> int:
-    if not k >= 0 or k % 1:
-        raise CharlmError(f"top_k={k} is not allowed: it must be a whole number from 0; 0 is all")
-    return min(int(k), _MOST_SYMBOLS)
-
-
-def _check_share(name: str, share: float) -> float:
-    if not 0 <= share <= 1:
-        every = {"top_p": 1, "min_p": 0}[name]
-        raise CharlmError(f"{name}={share} is not allowed: it must lie in [0, 1]; {every} is all")
-    return share
-
-
 def _descending(logits_BV: jax.Array) -> jax.Array:
     """Each row, largest first.
 
@@ -222,6 +208,6 @@ def _descending(logits_BV: jax.Array) -> jax.Array:
     return jax.lax.bitcast_convert_type(flip(keys_BV), jnp.float32)
 
 
-def _pick(x_BV: jax.Array, place_B: jax.Array) -> jax.Array:
-    """The entry at a place of its own in each row."""
-    return jnp.take_along_axis(x_BV, place_B[:, None], axis=-1)[:, 0]
+def _pick(x_BV: jax.Array, index_B: jax.Array) -> jax.Array:
+    """Return one entry of each row, at an index of its own."""
+    return jnp.take_along_axis(x_BV, index_B[:, None], axis=-1)[:, 0]

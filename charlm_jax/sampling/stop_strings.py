@@ -39,7 +39,7 @@ def apply_stop_strings(
     What may turn out to be the beginning of a stop string is held back until that is known.
 
     Args:
-      drawn: each item is the next characters of every text, as from `TrainedModel.draw`. Nothing
+      drawn: each item is the next characters of every text, as from a decoder. Nothing
         more is taken from it when every text has ended.
       stops: strings of at least one character.
       texts: how many there are.
@@ -65,10 +65,12 @@ def apply_stop_strings(
 
 def _cut(text: str, stops: Sequence[str]) -> tuple[Chunk, str]:
     """The piece that is certain, and the rest, which may be the beginning of a stop string."""
-    found = [(place + len(stop), place, stop) for stop in stops if (place := text.find(stop)) >= 0]
-    if found:
-        _, place, stop = min(found)
-        return Chunk(text[:place], has_ended=True, stopped_by=stop), ""
+    complete = [
+        (start + len(stop), start, stop) for stop in stops if (start := text.find(stop)) >= 0
+    ]
+    if complete:
+        _, start, stop = min(complete)
+        return Chunk(text[:start], has_ended=True, stopped_by=stop), ""
     begun = [
         length
         for stop in stops
@@ -89,27 +91,22 @@ def parse_stop(text: str) -> str:
       CharlmError: another character behind a backslash.
     """
 
-    def character(found: re.Match[str]) -> str:
-        if found[0] not in _ESCAPES:
+    def character(escape: re.Match[str]) -> str:
+        if escape[0] not in _ESCAPES:
             raise CharlmError(
-                f"stop={text!r} has {found[0]}: behind a backslash stands n (newline), t (tab) or "
+                f"stop={text!r} has {escape[0]}: behind a backslash stands n (newline), t (tab) or "
                 f"another backslash"
             )
-        return _ESCAPES[found[0]]
+        return _ESCAPES[escape[0]]
 
     return re.sub(r"\\.?", character, text, flags=re.DOTALL)
 
 
 def check_stops(stops: Sequence[str], vocabulary: Vocabulary) -> None:
-    """Refuse stop strings that would end every text at once, or none ever.
+    """Refuse stop strings that no text can reach.
 
     Raises:
-      CharlmError: one string in place of several, an empty string, or a character that the model
-        does not know.
+      CharlmError: a character that the model does not know.
     """
-    if isinstance(stops, str):
-        raise CharlmError(f"stop={stops!r} is one string, not several: write stop=[{stops!r}]")
     for stop in stops:
-        if not stop:
-            raise CharlmError("stop='' is not allowed: it must have at least one character")
         vocabulary.encode(stop, what=f"stop={stop!r}", advice="leave it out: it is never drawn")

@@ -17,7 +17,6 @@ from charlm_jax.analysis.calibration import (
     measure_predictions,
     reliability,
     scale_grid,
-    split_predictions,
     zero_crossing,
 )
 from charlm_jax.analysis.sample_surprisal import SampleSurprisal, make_sample_scorer
@@ -29,6 +28,7 @@ from charlm_jax.analysis.text_quality import (
 )
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.evaluation.bootstrap import Interval, mean_interval
+from charlm_jax.evaluation.protocol import Stream
 from charlm_jax.evaluation.scoring import build_scorer
 from charlm_jax.inference.run import Run
 from charlm_jax.sampling.categorical import sample_keys
@@ -245,18 +245,16 @@ def measure_held_out(run: Run, split: str) -> HeldOut:
     part = dataset.part(split)
     score = build_scorer(
         run.model,
-        mode="stream",
-        context=run.config.data.sequence_length,
+        Stream(run.config.data.sequence_length),
         batch_size=1,
         measure=measure_predictions(GRID_A),
     )
-    found_NX = score(run.params, jnp.asarray(dataset.ids_N), part)
-    predictions = split_predictions(found_NX, len(GRID_A))
+    predictions = score(run.params, jnp.asarray(dataset.ids_N), part)
     calibrated = calibrated_scale(GRID_A, predictions)
     by_scale = GRID_A, predictions.loss_NA, predictions.entropy_NA
     least_loss_N = loss_between(calibrated.mean, *by_scale)
     return HeldOut(
-        characters=len(found_NX),
+        characters=len(predictions.loss_NA),
         loss=mean_interval([loss_between(1.0, *by_scale)]),
         least_loss=mean_interval([least_loss_N]),
         calibrated=calibrated,
@@ -289,7 +287,7 @@ def _sample(
         own = slice(number * samples, (number + 1) * samples)
         drawn = [run.vocabulary.decode(ids_T) for ids_T in ids_BT[own]]
         own_scores = SampleSurprisal(*(x_BT[own] for x_BT in scores))
-        texts.append(_measured(setting, drawn, judge.judge(drawn), own_scores))
+        texts.append(_measured(setting, drawn, judge.evaluate(drawn), own_scores))
     return texts
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from charlm_jax.analysis.loss_breakdown import GroupLoss
-from charlm_jax.comparison.compare import Baseline
+from charlm_jax.comparison.compare import Baseline, BaselineKind
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.json_files import to_jsonable
 from charlm_jax.evaluation.bootstrap import Difference, Interval
@@ -119,12 +119,18 @@ def _from_json(values: Mapping[str, Any]) -> Results:
             for model, by_change in values["looks"].items()
         },
         effective=values["effective"],
-        baselines=[
-            Baseline(x["name"], x["loss"] and _interval(x["loss"]), x["bits_per_char"])
-            for x in values["baselines"]
-        ],
+        baselines=[_baseline(x) for x in values["baselines"]],
         characters=values["characters"],
     )
+
+
+def _baseline(values: Mapping[str, Any]) -> Baseline:
+    """Read a baseline; the published results are older than its `kind`."""
+    name, loss = values["name"], values["loss"] and _interval(values["loss"])
+    kinds: Mapping[str, BaselineKind] = {"uniform": "uniform", "unigram": "unigram"}
+    guess: BaselineKind = kinds.get(name, "ngram" if loss else "compressor")
+    kind = values.get("kind", guess)
+    return Baseline(name, kind, loss, values["bits_per_char"])
 
 
 def _condition(values: Mapping[str, Any]) -> Condition:

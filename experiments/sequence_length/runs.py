@@ -18,6 +18,7 @@ from charlm_jax.core.json_files import to_jsonable, write_json
 from charlm_jax.data.dataset import Dataset, load_dataset
 from charlm_jax.data.download import DownloadProgress
 from charlm_jax.evaluation.bootstrap import BLOCK, Interval, mean_interval
+from charlm_jax.evaluation.protocol import Stream, Window
 from charlm_jax.evaluation.results import Evaluation
 from charlm_jax.inference.run import Run, load_run
 from charlm_jax.models.flops import train_flops
@@ -213,13 +214,13 @@ class Study:
     def score(self, condition: Condition, points: Sequence[Point]) -> ConditionLosses:
         """Score a condition's runs on the third part, and on the second."""
         runs = [self.run(point) for point in points]
-        windows = [run.evaluate_once(split="test", context=WINDOW)[1] for run in runs]
+        windows = [run.evaluate(Window(WINDOW), split="test", cache=True)[1] for run in runs]
         streams = [self.read_on(condition, run, split="test")[1] for run in runs]
         second = [self.read_on(condition, run, split="valid")[0].loss_nats for run in runs]
         far_SN = None
         if condition.budget == "characters":
             reach = self.preset.reach
-            far = [run.evaluate_once(split="test", context=reach)[1] for run in runs]
+            far = [run.evaluate(Window(reach), split="test", cache=True)[1] for run in runs]
             far_SN = np.stack(far)
         return ConditionLosses(np.stack(windows), np.stack(streams), far_SN, float(np.mean(second)))
 
@@ -230,8 +231,8 @@ class Study:
 
         Attention keeps as many positions as in training.
         """
-        context = condition.length if run.model.keeps_positions else None
-        return run.evaluate_once(split=split, mode="stream", context=context)
+        protocol = Stream(condition.length if run.model.keeps_positions else None)
+        return run.evaluate(protocol, split=split, cache=True)
 
     def losses_by_context(self, point: Point) -> dict[str, dict[int, Interval]]:
         """Score a run with the characters before the nearest n changed.

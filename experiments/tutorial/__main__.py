@@ -258,10 +258,10 @@ def show_next_character(run: Run) -> None:
 
 def show_samples(run: Run) -> None:
     scales = (1.0, 2.0, 0.5)
-    pieces = run.draw(PROMPT, characters=500, scales=scales, samples=1, seed=SEED, mode="window")
-    for scale, text in zip(scales, map("".join, zip(*pieces, strict=True)), strict=True):
+    chunks = run.sample(PROMPT, characters=500, scales=scales, seed=SEED, mode="window")
+    for scale, text in zip(scales, zip(*chunks, strict=True), strict=True):
         heading(f"Text at scale {scale:g} (temperature {temperature(scale):g})")
-        print(PROMPT + text)
+        print(PROMPT + "".join(chunk.text for chunk in text))
 
 
 def show_greedy(run: Run) -> None:

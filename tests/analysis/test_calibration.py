@@ -15,10 +15,10 @@ from charlm_jax.analysis.calibration import (
     measure_predictions,
     reliability,
     scale_grid,
-    split_predictions,
     zero_crossing,
 )
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.evaluation.protocol import build_protocol
 from charlm_jax.evaluation.scoring import build_scorer
 from charlm_jax.models import LanguageModel
 
@@ -45,11 +45,12 @@ def _predict(ids_N: np.ndarray, sureness: float, *, mode: str = "stream") -> Pre
     def apply(params: dict, ids_BT: jax.Array, state: tuple, *, key: object = None) -> tuple:
         return table_VV[ids_BT], state
 
-    model = LanguageModel(lambda key: {}, apply, lambda batch, context: (), apply, None)
+    model = LanguageModel(lambda key: {}, apply, lambda batch, context: (), apply, None, False)
     measure = measure_predictions(SCALES)
-    score = build_scorer(model, mode=mode, context=7, batch_size=64, measure=measure)
-    found_NX = score({}, jnp.asarray(ids_N), (range(N),))
-    return split_predictions(found_NX, len(SCALES))
+    score = build_scorer(
+        model, build_protocol(mode, context=7, targets=0), batch_size=64, measure=measure
+    )
+    return score({}, jnp.asarray(ids_N), (range(N),))
 
 
 @pytest.mark.parametrize("sureness", [0.5, 1.0, 2.5])

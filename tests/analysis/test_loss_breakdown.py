@@ -41,6 +41,7 @@ def _counting_model() -> LanguageModel:
         initial_state=lambda batch_size, context: jnp.zeros(batch_size),
         inspect=lambda *_: (),
         max_length=None,
+        keeps_positions=False,
     )
 
 

@@ -60,7 +60,7 @@ def test_a_judgement_by_hand() -> None:
     train = " The sea was calm and the boat lay still on the beach. "
     human = ["x" * 30, "y" * 30] * 2
     samples = ["s calm and the boet lay still,", " the the the the the; 012345 t"]
-    judgement = build_text_quality_evaluator(train, (range(len(train)),), human).judge(samples)
+    judgement = build_text_quality_evaluator(train, (range(len(train)),), human).evaluate(samples)
     assert (judgement.samples, judgement.characters) == (2, 30)
     # calm and the boet lay still; the the the the the: all but boet.
     assert judgement.word_validity is not None
@@ -88,7 +88,7 @@ def test_copied_strings_are_of_24_characters(length: int, runs: int) -> None:
     train = "abcdefghijklmnopqrstuvwxyz0123456789"
     judge = build_text_quality_evaluator(train, (range(36),), ["." * 30] * 4)
     sample = train[3 : 3 + length] + "." * (30 - length)
-    judgement = judge.judge([sample, "." * 30])
+    judgement = judge.evaluate([sample, "." * 30])
     assert judgement.copied.mean == pytest.approx(runs / 14)
     assert judgement.longest_copy == CopiedSpan(0, 0, length, 3)
 
@@ -96,7 +96,7 @@ def test_copied_strings_are_of_24_characters(length: int, runs: int) -> None:
 def test_every_interval_holds_its_mean_and_shrinks_with_more_samples() -> None:
     mixed = human_samples(TEXT, TRAIN, samples=3, characters=200)
     mixed += [sample[:20] * 10 for sample in mixed[:1]] + _shuffled(mixed[1:])
-    few, many = (_judge(6 * times).judge(mixed * times) for times in (1, 8))
+    few, many = (_judge(6 * times).evaluate(mixed * times) for times in (1, 8))
     for name in MEASURES:
         found = [getattr(judgement, name) for judgement in (few, many)]
         assert all(x.low < x.mean < x.high for x in found), name
@@ -109,12 +109,12 @@ def test_every_interval_holds_its_mean_and_shrinks_with_more_samples() -> None:
 
 def test_intervals_are_over_samples() -> None:
     judge = _judge(10)
-    same = judge.judge([judge.others[0]] * 10)
+    same = judge.evaluate([judge.others[0]] * 10)
     for name in MEASURES:
         found = getattr(same, name)
         assert found.low == pytest.approx(found.mean) == pytest.approx(found.high)
     train = human_samples(TEXT, TRAIN, samples=10, characters=200)
-    mixed = judge.judge([*train[:5], *_shuffled(train[5:])])
+    mixed = judge.evaluate([*train[:5], *_shuffled(train[5:])])
     assert mixed.copied.mean == pytest.approx(0.5)
     half = stdtrit(9, 0.975) / 6  # five of ten are 1, the others 0: their mean's error is 1/6
     assert mixed.copied.low == pytest.approx(0.5 - half, rel=0.1)
@@ -124,20 +124,20 @@ def test_intervals_are_over_samples() -> None:
 @pytest.mark.core
 def test_human_text_lies_nearer_to_human_text_than_shuffled_text_does() -> None:
     judge = _judge(20)
-    human, shuffled = judge.human, judge.judge(_shuffled(list(judge.others)))
+    human, shuffled = judge.human, judge.evaluate(_shuffled(list(judge.others)))
     assert human.divergence_bits.high < shuffled.divergence_bits.low
     assert human.word_validity is not None and human.word_validity.low > 0.98
     assert shuffled.word_validity is not None and shuffled.word_validity.high < 0.5
     assert human.compressed_bits_per_char.high < shuffled.compressed_bits_per_char.low
     assert shuffled.copied == Interval(0, 0, 0)
-    looped = judge.judge([sample[:25] * 8 for sample in judge.others])
+    looped = judge.evaluate([sample[:25] * 8 for sample in judge.others])
     assert looped.distinct_6grams.high < human.distinct_6grams.low
     assert looped.repeated.low > human.repeated.high
     assert looped.compressed_bits_per_char.high < human.compressed_bits_per_char.low
 
 
 def test_training_text_is_copied_whole() -> None:
-    judgement = _judge(5).judge(human_samples(TEXT, TRAIN, samples=5, characters=200))
+    judgement = _judge(5).evaluate(human_samples(TEXT, TRAIN, samples=5, characters=200))
     assert judgement.copied == Interval(1, 1, 1)
     assert judgement.longest_copy_characters == Interval(200, 200, 200)
     assert judgement.longest_copy == CopiedSpan(sample=0, start=0, length=200, place=4000)
@@ -161,13 +161,13 @@ def test_one_half_of_the_human_text_is_judged_by_the_other() -> None:
 def test_only_words_of_the_training_part_are_known() -> None:
     train = (range(5), range(11, 17))  # not the boat
     judge = build_text_quality_evaluator(" sea  boat  calm ", train, ["." * 30] * 4)
-    judgement = judge.judge([" sea boat calm boat ".ljust(30)] * 2)
+    judgement = judge.evaluate([" sea boat calm boat ".ljust(30)] * 2)
     assert judgement.word_validity == Interval(0.5, 0.5, 0.5)
 
 
 def test_a_judgement_is_plain_data() -> None:
     judge = _judge(3)
-    for judgement in (judge.human, judge.judge(["\n" * 200] * 3)):
+    for judgement in (judge.human, judge.evaluate(["\n" * 200] * 3)):
         found = to_jsonable(judgement)
         assert json.loads(json.dumps(found, allow_nan=False)) == found
         assert set(found) == set(TextQuality._fields)
@@ -178,7 +178,7 @@ def test_a_judgement_is_plain_data() -> None:
 
 def test_words_in_one_sample_alone_say_nothing_of_others() -> None:
     judge = _judge(3, characters=30)
-    judgement = judge.judge(["\n" * 30, ". zzz" + "\n" * 25, "\n" * 30])
+    judgement = judge.evaluate(["\n" * 30, ". zzz" + "\n" * 25, "\n" * 30])
     assert judgement.word_validity == Interval(0, 0, 1)
     assert judgement.distinct_word_bigrams is None
 
@@ -186,7 +186,7 @@ def test_words_in_one_sample_alone_say_nothing_of_others() -> None:
 def test_samples_without_words_do_not_count() -> None:
     judge = _judge(4, characters=30)
     known = f"\n{TEXT.split()[1]}\n".ljust(30, ".")
-    judgement = judge.judge(["\n" * 30, known, "..zzz.. zzz z".ljust(30, "."), "\n" * 30])
+    judgement = judge.evaluate(["\n" * 30, known, "..zzz.. zzz z".ljust(30, "."), "\n" * 30])
     assert judgement.word_validity == Interval(1 / 4, 0, 1)
 
 
@@ -202,7 +202,7 @@ def test_samples_without_words_do_not_count() -> None:
 )
 def test_unlike_amounts_are_refused(samples: list[str], said: str) -> None:
     with pytest.raises(CharlmError, match=said):
-        _judge(3).judge(samples)
+        _judge(3).evaluate(samples)
 
 
 @pytest.mark.parametrize(
@@ -265,5 +265,5 @@ def test_the_book_beside_itself(book: str) -> None:
     assert 0.9 < judge.human.word_validity.mean < 1
     assert judge.human.copied.mean < 0.05
     assert 0.2 < judge.human.divergence_bits.mean < 0.27
-    assert judge.judge(_shuffled(list(judge.others))).divergence_bits.low > 0.8
-    assert judge.judge(human_samples(book, train, samples=50, characters=500)).copied.mean == 1
+    assert judge.evaluate(_shuffled(list(judge.others))).divergence_bits.low > 0.8
+    assert judge.evaluate(human_samples(book, train, samples=50, characters=500)).copied.mean == 1

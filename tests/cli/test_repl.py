@@ -1,4 +1,4 @@
-"""A talk with a model prints what `TrainedModel.draw` draws, however it is asked for."""
+"""A talk with a model prints what `TrainedModel.sample` samples, however it is asked for."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -8,11 +8,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from charlm_jax.cli.repl import Session, Settings
+from charlm_jax.cli.repl import Session
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.data.vocabulary import Vocabulary
 from charlm_jax.inference.trained_model import TrainedModel
 from charlm_jax.models import build_model
+from charlm_jax.sampling.params import SamplingParams
+from charlm_jax.sampling.stop_strings import Chunk, apply_stop_strings
 from tests.conftest import compiled_programs, make_tiny_config
 
 usual = settings(deadline=None, max_examples=100)
@@ -30,10 +32,14 @@ def run() -> TrainedModel:
 class Talk:
     """A session, and what it has printed."""
 
-    def __init__(self, run: TrainedModel, **settings: object) -> None:
+    def __init__(self, run: TrainedModel, *, chars: int = 500, **fields: object) -> None:
         self.out, self.notes = "", list[str]()
         self._session = Session(
-            run, Settings(**settings), write=self._write, note=self.notes.append
+            run,
+            SamplingParams(**fields),
+            characters=chars,
+            write=self._write,
+            note=self.notes.append,
         )
 
     def _write(self, text: str) -> None:
@@ -43,16 +49,17 @@ class Talk:
         """Obey some lines, and return what was printed meanwhile."""
         before = len(self.out)
         for line in lines:
-            assert self._session.obey(line)
+            assert self._session.handle_line(line)
         return self.out[before:]
 
     def ends_at(self, line: str) -> bool:
-        return not self._session.obey(line)
+        return not self._session.handle_line(line)
 
 
 def _text(run: TrainedModel, prompt: str, index: int = 0, **told: object) -> str:
-    told = {"characters": 30, "scales": [1.0], "samples": index + 1, "seed": 0} | told
-    return prompt + [*map("".join, zip(*run.draw(prompt, **told), strict=True))][index]
+    told = {"characters": 30, "samples": index + 1} | told
+    chunks = run.sample(prompt, **told)
+    return prompt + "".join(row[index].text for row in chunks)
 
 
 @pytest.mark.core
@@ -199,12 +206,23 @@ class Pattern:
     def character(sample: int, place: int) -> str:
         return "abc"[(place * place + sample + place // 5) % 3]
 
-    def go_on(
-        self, text: str, *, characters: int, sample: int, drawn: int, **_: object
-    ) -> Iterator[str]:
-        assert text[len(text) - drawn :] == "".join(self.character(sample, n) for n in range(drawn))
+    def continue_text(
+        self,
+        text: str,
+        sampling: SamplingParams,
+        *,
+        characters: int,
+        sample: int,
+        sampled: int,
+    ) -> Iterator[Chunk]:
+        tail = text[len(text) - sampled :]
+        assert tail == "".join(self.character(sample, n) for n in range(sampled))
+        pieces = ([piece] for piece in self._pieces(sample, sampled, characters))
+        return (chunk for (chunk,) in apply_stop_strings(pieces, sampling.stop, texts=1))
+
+    def _pieces(self, sample: int, start: int, characters: int) -> Iterator[str]:
         piece = ""
-        for place in range(drawn, drawn + characters):
+        for place in range(start, start + characters):
             if self._until(place):
                 raise KeyboardInterrupt
             piece += self.character(sample, place)

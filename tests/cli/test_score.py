@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from charlm_jax.cli import main
+from charlm_jax.evaluation import Window
 from charlm_jax.evaluation.text_score import score_lines
 from charlm_jax.inference.run import Run
 from tests.evaluation.test_text_score import CONTEXT, SYMBOLS, TEXT, random_run
@@ -155,7 +156,7 @@ def test_a_model_with_learned_positions_reads_in_windows(
 ) -> None:
     row = json.loads(charlm("--workdir=learned", file, "--json"))
     assert (row["mode"], row["context"]) == ("window", CONTEXT)
-    assert row["nats"] == pytest.approx(learned.score(TEXT, mode="window").nats)
+    assert row["nats"] == pytest.approx(learned.score(TEXT, Window(CONTEXT)).nats)
     row = json.loads(charlm("--workdir=learned", file, "--json", "--mode=sliding", "--context=5"))
     assert (row["mode"], row["context"]) == ("sliding", 5)
     assert row["characters"] == len(TEXT) - 5
@@ -183,7 +184,7 @@ def test_the_page_has_a_cell_for_every_character(
     assert printed.endswith(f"\n{path}\n")
     data, page = path.read_text(encoding="utf-8"), read(path)
     assert "http" not in data and "<script" not in data
-    score, guesses = lstm.score(TEXT), lstm.guesses(TEXT)
+    score, guesses = lstm.score(TEXT), lstm.top_predictions(TEXT)
     (cells,) = _cells(page)
     assert len(cells) == len(TEXT)
     assert cells[0] == ("none", "not scored: too little before it")

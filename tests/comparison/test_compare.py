@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 from charlm_jax.cli import main
-from charlm_jax.comparison.compare import compare, find_baselines, to_json
+from charlm_jax.comparison.compare import compare, comparison_to_json, find_baselines
 from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.data.dataset import Dataset, load_dataset
+from charlm_jax.evaluation import Sliding, Stream, Window
 from charlm_jax.evaluation.bootstrap import difference, mean_interval, std_over_seeds
 from charlm_jax.evaluation.ngram import tuned_ngram
 from charlm_jax.inference.run import Run, load_run
@@ -32,13 +33,13 @@ def runs(seeded_runs: Path) -> list[Run]:
 
 
 def test_seeds_are_put_together_and_arms_named_by_what_differs(runs: list[Run]) -> None:
-    found = compare(runs, context=5)
+    found = compare(runs, Window(5))
     assert [arm.name for arm in found.arms] == ["hidden_size=6", "hidden_size=12"]
     for arm, row, size in zip(found.arms, found.rows(), SIZES, strict=True):
         assert [run.config.model.hidden_size for run in arm.runs] == [size, size]
         assert row.seeds == SEEDS
         for run, nll_N in zip(arm.runs, arm.nll_SN, strict=True):
-            np.testing.assert_array_equal(nll_N, run.evaluate(context=5)[1])
+            np.testing.assert_array_equal(nll_N, run.evaluate(Window(5))[1])
     first, second = (arm.nll_SN for arm in found.arms)
     rows = found.rows()
     assert rows[0].loss == mean_interval(first) and rows[0].difference is None
@@ -47,7 +48,7 @@ def test_seeds_are_put_together_and_arms_named_by_what_differs(runs: list[Run]) 
 
 
 def test_blocks_of_sparse_targets_are_blocks_of_text(runs: list[Run]) -> None:
-    found = compare([runs[0], runs[1]], mode="sliding", context=3, targets=210)
+    found = compare([runs[0], runs[1]], Sliding(3, 210))
     block = 100  # of 2,100 characters one in ten is scored
     first, second = (arm.nll_SN for arm in found.arms)
     rows = found.rows()
@@ -58,12 +59,11 @@ def test_blocks_of_sparse_targets_are_blocks_of_text(runs: list[Run]) -> None:
 
 
 def test_losses_are_computed_once(runs: list[Run], monkeypatch: pytest.MonkeyPatch) -> None:
-    rule = {"mode": "sliding", "context": 3, "targets": 40}
-    before = compare(runs[:1], **rule)
+    before = compare(runs[:1], Sliding(3, 40))
     monkeypatch.setattr(
         "charlm_jax.inference.trained_model._shared_scorer", lambda *_, **__: pytest.fail
     )
-    after = compare(runs[:1], **rule)
+    after = compare(runs[:1], Sliding(3, 40))
     np.testing.assert_array_equal(before.arms[0].nll_SN, after.arms[0].nll_SN)
     assert after.arms[0].evaluations == before.arms[0].evaluations
 
@@ -78,7 +78,7 @@ def test_a_text_is_loaded_once_for_a_figure(
         return load_dataset(config, **how)
 
     monkeypatch.setattr("charlm_jax.inference.run.load_dataset", load)
-    runs[0].evaluate_once(context=9)
+    runs[0].evaluate(Window(9), cache=True)
     assert len(loaded) == 1
 
 
@@ -90,8 +90,8 @@ def test_a_figure_that_cannot_be_kept_is_given_all_the_same(
     shutil.rmtree(folder / "evaluation", ignore_errors=True)
     (folder / "evaluation").write_text("in the way")
     with pytest.warns(UserWarning, match="cannot write to .*evaluation.*: the losses are not kept"):
-        evaluation, nll_N = run.evaluate_once(context=7)
-    np.testing.assert_array_equal(nll_N, run.evaluate(context=7)[1])
+        evaluation, nll_N = run.evaluate(Window(7), cache=True)
+    np.testing.assert_array_equal(nll_N, run.evaluate(Window(7))[1])
     assert evaluation.characters == len(nll_N)
 
     (folder / "evaluation").unlink()
@@ -101,7 +101,7 @@ def test_a_figure_that_cannot_be_kept_is_given_all_the_same(
 
     monkeypatch.setattr(os, "replace", is_full)
     with pytest.warns(UserWarning, match="No space left on device: the losses are not kept"):
-        run.evaluate_once(context=7)
+        run.evaluate(Window(7), cache=True)
     assert not [*(folder / "evaluation").iterdir()]
 
 
@@ -109,7 +109,7 @@ def test_processes_that_keep_the_same_figure_do_not_meet(
     runs: list[Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second one writes all of it between the first one's writing and renaming."""
-    evaluation, nll_N = runs[0].evaluate(context=11)
+    evaluation, nll_N = runs[0].evaluate(Window(11))
     replace = os.replace
 
     def late(partial: Path, target: Path) -> None:
@@ -126,30 +126,30 @@ def test_processes_that_keep_the_same_figure_do_not_meet(
 
 def test_what_was_kept_is_not_taken_for_another(runs: list[Run]) -> None:
     run = runs[0]
-    evaluation, nll_N = run.evaluate_once(context=7)
+    evaluation, nll_N = run.evaluate(Window(7), cache=True)
     file = run.save_evaluation(evaluation, nll_N)
     np.save(file, nll_N[:-1])  # torn
-    np.testing.assert_array_equal(run.evaluate_once(context=7)[1], nll_N)
+    np.testing.assert_array_equal(run.evaluate(Window(7), cache=True)[1], nll_N)
     note = file.with_suffix(".json")
     for field, value in (("fingerprint", "other"), ("checkpoint", 1), ("mode", "stream")):
         note.write_text(json.dumps({**json.loads(note.read_text()), field: value}))
         np.save(file, nll_N + 1.0)
-        np.testing.assert_array_equal(run.evaluate_once(context=7)[1], nll_N)
+        np.testing.assert_array_equal(run.evaluate(Window(7), cache=True)[1], nll_N)
     file.write_bytes(b"not an array")
-    np.testing.assert_array_equal(run.evaluate_once(context=7)[1], nll_N)
+    np.testing.assert_array_equal(run.evaluate(Window(7), cache=True)[1], nll_N)
 
 
 def test_what_cannot_be_compared_is_refused(runs: list[Run], tmp_path: Path) -> None:
-    changes: list[tuple[dict, dict, str]] = [
-        ({"split.valid_fraction": 0.2}, {}, "their text, vocabulary or split is not the same"),
-        ({"evaluation.context": 4}, {}, r"unlike contexts \(4, 8\): name one with --context"),
+    changes: list[tuple[dict, str]] = [
+        ({"split.valid_fraction": 0.2}, "their text, vocabulary or split is not the same"),
+        ({"evaluation.context": 4}, r"unlike contexts \(4, 8\): name one with --context"),
     ]
-    for number, (fields, rule, message) in enumerate(changes):
+    for number, (fields, message) in enumerate(changes):
         place = tmp_path / str(number)
         train_and_evaluate(make_tiny_config(**{**SEEDED, "train.max_steps": 2, **fields}), place)
         with pytest.raises(CharlmError, match=message):
-            compare([runs[0], load_run(place)], **rule)
-    compare([runs[0], load_run(tmp_path / "1")], mode="stream")  # has no context
+            compare([runs[0], load_run(place)])
+    compare([runs[0], load_run(tmp_path / "1")], Stream())  # has no context
     with pytest.raises(CharlmError, match="the same run: same config, same seed"):
         compare([runs[0], runs[1], runs[0]])
     with pytest.raises(CharlmError, match="nothing to compare"):
@@ -158,21 +158,21 @@ def test_what_cannot_be_compared_is_refused(runs: list[Run], tmp_path: Path) -> 
 
 def test_baselines_pay_for_the_same_characters(runs: list[Run]) -> None:
     dataset = load_dataset(runs[0].config)
-    for rule in ({"mode": "window"}, {"mode": "sliding", "context": 4, "targets": 60}):
-        evaluation, _ = runs[0].evaluate(**rule)
+    for protocol in (None, Sliding(4, 60)):
+        evaluation, _ = runs[0].evaluate(protocol)
         found = {baseline.name: baseline for baseline in find_baselines(dataset, evaluation)}
         (ngram,) = (name for name in found if name.endswith("-gram (Kneser-Ney)"))
         assert [*found] == ["uniform", "unigram", ngram, "gzip", "bz2", "xz"]
         assert found["uniform"].loss.mean == pytest.approx(np.log(len(dataset.vocabulary)))
     # Under `window` an n-gram begins anew with every window, as a model does.
-    evaluation, _ = runs[0].evaluate(context=5)
+    evaluation, _ = runs[0].evaluate(Window(5))
     (valid,) = dataset.part("valid")
     windows = tuple(range(x, min(x + 5, valid.stop)) for x in range(valid.start, valid.stop, 5))
     counted = tuned_ngram(
         dataset.ids_N, dataset.part("train"), symbols=len(dataset.vocabulary), orders=range(1, 7)
     )
     expected = counted.nll(dataset.ids_N, windows).mean()
-    (found_here,) = (b for b in find_baselines(dataset, evaluation) if "gram (K" in b.name)
+    (found_here,) = (b for b in find_baselines(dataset, evaluation) if b.kind == "ngram")
     assert found_here.loss.mean == pytest.approx(expected)
     # By hand: the unigram on the characters that sliding chose.
     train = dataset.ids_N[dataset.part("train")[0].start : dataset.part("train")[0].stop]
@@ -235,9 +235,9 @@ def test_the_command_prints_a_table(seeded_runs: Path, capsys: pytest.CaptureFix
     for row, arm in zip(rows, found["arms"], strict=False):
         assert float(row["loss_nats"]) == arm["loss"]["mean"]
         assert float(row["loss_low"]) == arm["loss"]["low"]
-    assert to_json(compare([load_run(seeded_runs / "size_6_seed_1")]))["arms"][0]["name"] == (
-        "size_6_seed_1"
-    )
+    assert comparison_to_json(compare([load_run(seeded_runs / "size_6_seed_1")]))["arms"][0][
+        "name"
+    ] == ("size_6_seed_1")
 
 
 def test_a_part_of_one_block_has_no_interval(

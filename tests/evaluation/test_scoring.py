@@ -1,6 +1,5 @@
 """Every held-out character is scored exactly once, by the rule and by nothing else."""
 
-import functools
 import itertools
 import math
 
@@ -12,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.evaluation import Sliding, Stream, Window
 from charlm_jax.evaluation.scoring import (
+    build_scorer,
     make_sliding_scorer,
     make_stream_scorer,
     make_window_scorer,
     mean_score,
-    sliding_targets,
 )
 from charlm_jax.models import LanguageModel, build_model
 from charlm_jax.models.losses import masked_mean, negative_log_likelihood
@@ -121,8 +121,9 @@ def test_one_character_read_is_a_table_of_what_follows_it(
     logits_VV = model.apply(params, jnp.arange(V)[:, None], state)[0][:, 0]
     table_VV = -jax.nn.log_softmax(logits_VV)
     expected = table_VV[IDS[19:59], IDS[20:60]]
-    for make in (make_window_scorer, functools.partial(make_sliding_scorer, most=0)):
-        nll_N = make(model, context=1, batch_size=7)(params, jnp.asarray(IDS), (range(20, 60),))
+    for protocol in (Window(1), Sliding(1, targets=0)):
+        score = build_scorer(model, protocol, batch_size=7)
+        nll_N = score(params, jnp.asarray(IDS), (range(20, 60),))
         np.testing.assert_allclose(nll_N, expected, atol=1e-6)
 
 
@@ -131,13 +132,13 @@ def test_one_character_read_is_a_table_of_what_follows_it(
 def test_sliding_reads_exactly_so_many_characters(
     model: LanguageModel, params: dict, context: int, batch_size: int, most: int
 ) -> None:
-    part = (range(20, 41), range(44, 60))
-    places_P = sliding_targets(part, context=context, most=most)
-    assert len(places_P) == (most or 37)
-    score = make_sliding_scorer(model, context=context, batch_size=batch_size, most=most)
+    part, protocol = (range(20, 41), range(44, 60)), Sliding(context, most)
+    positions_P = protocol.positions(part)
+    assert len(positions_P) == (most or 37)
+    score = make_sliding_scorer(model, protocol, batch_size=batch_size)
     nll_P = score(params, jnp.asarray(IDS), part)
-    assert nll_P.dtype == np.float32 and len(nll_P) == len(places_P)
-    for nll, place in zip(nll_P, places_P, strict=True):
+    assert nll_P.dtype == np.float32 and len(nll_P) == len(positions_P)
+    for nll, place in zip(nll_P, positions_P, strict=True):
         row_T = jnp.asarray(IDS[place - context : place], jnp.int32)
         logits, _ = model.apply(params, row_T[None], model.initial_state(1, 0))
         expected = -jax.nn.log_softmax(logits[0, -1])[IDS[place]]
@@ -151,8 +152,8 @@ def test_sliding_targets_are_spread_evenly(shape: list[tuple[int, int]], most: i
         part.append(range(place, place + length))
         place += length + gap
     everything = np.concatenate(part)
-    chosen = sliding_targets(tuple(part), context=7, most=most)
-    np.testing.assert_array_equal(chosen, sliding_targets(tuple(part), context=1, most=most))
+    chosen = Sliding(7, most).positions(tuple(part))
+    np.testing.assert_array_equal(chosen, Sliding(1, most).positions(tuple(part)))
     assert len(chosen) == len(set(chosen)) == min(most or len(everything), len(everything))
     gaps = np.diff(np.searchsorted(everything, chosen))
     assert not gaps.size or gaps.max() - gaps.min() <= 1
@@ -161,9 +162,9 @@ def test_sliding_targets_are_spread_evenly(shape: list[tuple[int, int]], most: i
 
 
 def test_sliding_leaves_out_what_too_little_precedes() -> None:
-    np.testing.assert_array_equal(sliding_targets((range(0, 9),), context=6, most=0), [6, 7, 8])
+    np.testing.assert_array_equal(Sliding(6, targets=0).positions((range(0, 9),)), [6, 7, 8])
     with pytest.raises(CharlmError, match="context=9 is too long"):
-        sliding_targets((range(0, 9),), context=9, most=0)
+        Sliding(9, targets=0).positions((range(0, 9),))
 
 
 def test_a_model_that_knows_nothing_scores_the_log_of_the_alphabet(
@@ -193,3 +194,28 @@ def test_a_masked_mean_leaves_out_what_does_not_count() -> None:
     mask = jnp.array([[True, True], [False, True]])
     assert float(masked_mean(values, mask)) == pytest.approx(8 / 3)
     assert float(masked_mean(values, jnp.zeros_like(mask))) == 0.0
+
+
+@pytest.mark.parametrize("protocol", [Window(5), Sliding(4, 9), Stream()], ids=str)
+def test_a_measure_may_be_a_tree(
+    model: LanguageModel, params: dict, protocol: Window | Sliding | Stream
+) -> None:
+    """Every leaf keeps its dtype and has one entry per scored character."""
+
+    def measure(logits_BTV: jax.Array, targets_BT: jax.Array) -> dict:
+        loss_BT = negative_log_likelihood(logits_BTV, targets_BT)
+        return {"loss": loss_BT, "target": targets_BT, "logits": [logits_BTV]}
+
+    part, ids_N = (range(0, 23), range(30, 41)), jnp.asarray(IDS)
+    expected = build_scorer(model, protocol, batch_size=3)(params, ids_N, part)
+    values = build_scorer(model, protocol, batch_size=3, measure=measure)(params, ids_N, part)
+    np.testing.assert_allclose(values["loss"], expected, atol=1e-6)
+    np.testing.assert_array_equal(values["target"], IDS[protocol.positions(part)])
+    assert values["target"].dtype == np.int32
+    assert values["logits"][0].shape == (len(expected), V)
+
+
+def test_a_stream_through_attention_names_its_context() -> None:
+    attention = build_model(make_model_config("attention", hidden_size=4, embedding_size=4), V)
+    with pytest.raises(CharlmError, match="give the positions it keeps"):
+        build_scorer(attention, Stream(), batch_size=1)

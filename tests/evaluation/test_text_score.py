@@ -15,11 +15,14 @@ from hypothesis import strategies as st
 
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.data.vocabulary import Vocabulary
+from charlm_jax.evaluation import Sliding, Stream
+from charlm_jax.evaluation.protocol import build_protocol
 from charlm_jax.evaluation.text_score import (
     GUESSES,
     LineScore,
     TextScore,
-    name_guesses,
+    TopIds,
+    name_predictions,
     score_lines,
     sort_by_surprisal,
     surprisal_difference,
@@ -53,7 +56,7 @@ def lstm() -> Run:
 def _fake_score(text: str, places: Sequence[int]) -> TextScore:
     nll_N = np.random.default_rng(len(text)).exponential(2.0, len(places)).astype(np.float32)
     where_N = np.array(places, np.int64)
-    return TextScore(nll_N, 0.0, 0.0, len(places), where_N, "stream", None)
+    return TextScore(nll_N, 0.0, 0.0, len(places), where_N, Stream())
 
 
 @given(st.text("ab\n\u2028\x0b", min_size=1), st.data())
@@ -107,9 +110,10 @@ def _rows(run: Run, ids_N: np.ndarray, mode: str) -> dict[int, np.ndarray]:
 def test_guesses_are_the_likeliest_of_the_models_own_probabilities(lstm: Run, mode: str) -> None:
     text = (TEXT * 20)[: 700 if mode == "stream" else 60]  # more than one piece of a stream
     ids_N = lstm.vocabulary.encode(text)
-    score, guesses = lstm.score(text, mode=mode), lstm.guesses(text, mode=mode)
+    protocol = build_protocol(mode, context=CONTEXT if mode != "stream" else None, targets=0)
+    score, guesses = lstm.score(text, protocol), lstm.top_predictions(text, protocol)
     logits = _rows(lstm, ids_N, mode)
-    assert guesses.places_N.tolist() == score.places_N.tolist() == [*logits]
+    assert guesses.positions_N.tolist() == score.positions_N.tolist() == [*logits]
     assert guesses.probability_NG.shape == (len(logits), GUESSES) == (len(guesses.symbols), 5)
     for n, (place, logits_V) in enumerate(logits.items()):
         shares_V = np.asarray(jax.nn.softmax(jnp.asarray(logits_V)))
@@ -122,9 +126,9 @@ def test_guesses_are_the_likeliest_of_the_models_own_probabilities(lstm: Run, mo
 
 def test_a_small_alphabet_has_as_many_guesses() -> None:
     logits_BTV = jnp.log(jnp.array([[[0.2, 0.8], [0.7, 0.3]]]))
-    found = np.asarray(top_k_predictions(logits_BTV, jnp.zeros((1, 2), jnp.int32)))
-    guesses = name_guesses(found[0], np.array([1, 2]), "ab")
-    assert guesses.symbols == ["ba", "ab"] and guesses.places_N.tolist() == [1, 2]
+    top = top_k_predictions(logits_BTV, jnp.zeros((1, 2), jnp.int32))
+    guesses = name_predictions(TopIds(top.ids[0], top.probability[0]), np.array([1, 2]), "ab")
+    assert guesses.symbols == ["ba", "ab"] and guesses.positions_N.tolist() == [1, 2]
     np.testing.assert_allclose(guesses.probability_NG, [[0.8, 0.2], [0.7, 0.3]], rtol=1e-5)
 
 
@@ -136,13 +140,13 @@ def test_unknown_characters_leave_the_others_in_their_lines(lstm: Run) -> None:
     np.testing.assert_array_equal(dropped.nll_N, lstm.score(without).nll_N)
     np.testing.assert_array_equal(replaced.nll_N, lstm.score(spaces).nll_N)
     known = [place for place, symbol in enumerate(text) if symbol in SYMBOLS]
-    assert dropped.places_N.tolist() == known[1:]  # the first that is read predicts the second
-    assert replaced.places_N.tolist() == [*range(1, len(text))]
+    assert dropped.positions_N.tolist() == known[1:]  # the first that is read predicts the second
+    assert replaced.positions_N.tolist() == [*range(1, len(text))]
     assert np.flatnonzero(lstm.vocabulary.knows(text)).tolist() == known
     assert [line.characters for line in score_lines(text, dropped)] == [5, 1, 6]
     assert [line.characters for line in score_lines(text, replaced)] == [7, 3, 9]
-    sliding = lstm.score(text, unknown="drop", mode="sliding", context=4)
-    assert sliding.places_N.tolist() == known[4:]
+    sliding = lstm.score(text, unknown="drop", protocol=Sliding(4, targets=0))
+    assert sliding.positions_N.tolist() == known[4:]
     for score in (dropped, replaced, sliding):
         assert sum(line.characters for line in score_lines(text, score)) == score.characters
 

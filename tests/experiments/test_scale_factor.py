@@ -17,6 +17,7 @@ from charlm_jax.analysis.calibration import Bin, zero_crossing
 from charlm_jax.analysis.memorization import CopiedSpan
 from charlm_jax.analysis.text_quality import TextQuality
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.evaluation import Stream
 from charlm_jax.evaluation.bootstrap import Interval
 from charlm_jax.inference.run import load_run
 from charlm_jax.storage.checkpoint import Checkpoints
@@ -268,7 +269,7 @@ def test_the_whole_study_of_two_checkpoints(
     assert len(steps) > 1
     for step, found, texts in zip(steps, results["runs"], drawn.values(), strict=True):
         own = load_run(trained, checkpoint=step)
-        evaluation, _ = own.evaluate(mode="stream")
+        evaluation, _ = own.evaluate(Stream())
         assert found["held_out"]["loss"]["mean"] == pytest.approx(evaluation.loss_nats, abs=1e-5)
         draw = functools.partial(own.draw, "abca", characters=40, samples=4, seed=0)
         for name, want in {

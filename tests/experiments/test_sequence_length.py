@@ -138,8 +138,8 @@ def _results() -> Results:
         by_context={"lstm": {"truncated": {1: one_block, 2: one_block}}},
         effective={"lstm": {"truncated": 64, "shuffled": 16, "replaced": 8}},
         baselines=[
-            Baseline("3-gram", Interval(1.55, 1.5, 1.6), 2.2),
-            Baseline("gzip", None, 2.0),
+            Baseline("3-gram", "ngram", Interval(1.55, 1.5, 1.6), 2.2),
+            Baseline("gzip", "compressor", None, 2.0),
         ],
         characters=20_000,
     )

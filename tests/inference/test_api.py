@@ -13,7 +13,8 @@ import pytest
 import charlm_jax
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.data.corpora import list_corpora
-from charlm_jax.sampling.policies import build_policy
+from charlm_jax.evaluation import EvalProtocol, Stream, Window
+from charlm_jax.sampling.params import SamplingParams
 from tests.conftest import ROOT, compiled_programs, make_tiny_config
 
 README = ROOT / "README.md"
@@ -50,8 +51,8 @@ def test_text_is_generated_as_it_is_drawn(run: charlm_jax.Run) -> None:
     text = run.generate("ab", characters=40, scale=2.0, seed=3)
     assert len(text) == 40 and set(text) <= set(run.vocabulary.symbols)
     assert run.generate("ab", characters=12, scale=2.0, seed=3) == text[:12]
-    drawn = run.draw("ab", characters=40, scales=[0.5, 2.0], samples=1, seed=3)
-    assert "".join(piece[1] for piece in drawn) == text
+    chunks = run.sample("ab", characters=40, scales=[0.5, 2.0], seed=3)
+    assert "".join(chunk.text for _, chunk in chunks) == text
     greedy = run.generate("ab", characters=40, scale=math.inf)
     for told in ({"top_k": 1}, {"top_p": 0.0}, {"min_p": 1.0}):
         assert run.generate("ab", characters=40, **told) == greedy
@@ -59,9 +60,9 @@ def test_text_is_generated_as_it_is_drawn(run: charlm_jax.Run) -> None:
     with pytest.raises(CharlmError, match="the prompt is empty"):
         run.generate("")
     with pytest.raises(CharlmError, match="scales is empty: name at least one"):
-        run.draw("ab", characters=1, scales=[], samples=1, seed=0)
+        run.sample("ab", characters=1, scales=[])
     with pytest.raises(CharlmError, match="num=0 is not allowed"):
-        run.draw("ab", characters=1, scales=[1.0], samples=0, seed=0)
+        run.sample("ab", characters=1, samples=0)
 
 
 def test_a_text_ends_before_the_first_stop_string(run: charlm_jax.Run) -> None:
@@ -82,19 +83,30 @@ def test_a_text_ends_before_the_first_stop_string(run: charlm_jax.Run) -> None:
 @pytest.mark.core
 @pytest.mark.parametrize("mode", ["carried", "window"])
 def test_a_text_that_goes_on_is_the_longer_one(run: charlm_jax.Run, mode: str) -> None:
-    told = {"mode": mode, "seed": 3}
-    drawn = run.draw("ab", characters=30, scales=[2.0], samples=2, **told)
-    _, whole = map("".join, zip(*drawn, strict=True))
-    policy = build_policy(scale=[2.0], keep_idle=True)
+    sampling = SamplingParams(scale=2.0, mode=mode, seed=3)
+    chunks = run.sample("ab", sampling, characters=30, samples=2)
+    whole = "".join(chunk.text for _, chunk in chunks)
     text = ""
     for characters in (13, 0, 17):
-        pieces = run.go_on(
-            "ab" + text, characters=characters, policy=policy, sample=1, drawn=len(text), **told
+        more = run.continue_text(
+            "ab" + text, sampling, characters=characters, sample=1, sampled=len(text)
         )
-        text += "".join(pieces)
+        text += "".join(chunk.text for chunk in more)
     assert text == whole
     with pytest.raises(CharlmError, match="the prompt is empty"):
-        run.go_on("", characters=3, policy=policy, **told)
+        run.continue_text("", sampling, characters=3)
+
+
+def test_sampling_params_and_their_fields_are_the_same_settings(run: charlm_jax.Run) -> None:
+    sampling = SamplingParams(scale=0.7, top_k=3, seed=5)
+    text = run.generate("ab", sampling, characters=30)
+    assert text == run.generate("ab", characters=30, scale=0.7, top_k=3, seed=5)
+    changed = run.generate("ab", sampling, characters=30, seed=6)
+    assert changed == run.generate("ab", characters=30, scale=0.7, top_k=3, seed=6) != text
+    ended = run.sample("ab", sampling, characters=30, samples=2, stop=[text[4:7]])
+    assert "".join(chunk.text for chunk, _ in ended) == text[: text.index(text[4:7])]
+    with pytest.raises(TypeError, match="temperature"):
+        run.generate("ab", temperature=0.5)
 
 
 def test_texts_are_drawn_by_the_programs_that_are_there(run: charlm_jax.Run) -> None:
@@ -111,15 +123,17 @@ def test_texts_are_drawn_by_the_programs_that_are_there(run: charlm_jax.Run) -> 
 
 
 @pytest.mark.core
-@pytest.mark.parametrize("rule", [{"mode": "stream"}, {"mode": "window", "context": 3}])
-def test_a_text_is_scored_character_by_character(run: charlm_jax.Run, rule: dict) -> None:
+@pytest.mark.parametrize("protocol", [Stream(), Window(3)], ids=str)
+def test_a_text_is_scored_character_by_character(
+    run: charlm_jax.Run, protocol: EvalProtocol
+) -> None:
     text = "abcdabcd" * 3
-    score = run.score(text, **rule)
+    score = run.score(text, protocol)
     assert score.characters == len(score.nll_N) == len(text) - 1
     assert score.loss_nats == pytest.approx(score.nll_N.mean(), rel=1e-5)
     assert score.bits_per_char == pytest.approx(score.loss_nats / math.log(2))
     for end in (2, 7):  # what comes later does not count
-        np.testing.assert_allclose(run.score(text[:end], **rule).nll_N, score.nll_N[: end - 1])
+        np.testing.assert_allclose(run.score(text[:end], protocol).nll_N, score.nll_N[: end - 1])
     assert run.score("ab@cd", unknown="drop").characters == 3
     for wrong in ("", "a", "ab@"):
         with pytest.raises(CharlmError):
@@ -127,7 +141,7 @@ def test_a_text_is_scored_character_by_character(run: charlm_jax.Run, rule: dict
 
 
 def test_the_score_of_the_held_out_text_is_that_of_the_evaluation(run: charlm_jax.Run) -> None:
-    evaluation, nll_N = run.evaluate(mode="stream")
+    evaluation, nll_N = run.evaluate(Stream())
     from charlm_jax.data.dataset import load_dataset
 
     text = load_dataset(run.config).corpus.text

@@ -25,6 +25,7 @@ from charlm_jax.cli import main
 from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.data.dataset import load_dataset
+from charlm_jax.evaluation import Stream, Window
 from charlm_jax.inference.export import write_export
 from charlm_jax.inference.run import Run, load_run
 from charlm_jax.models import build_model
@@ -168,8 +169,8 @@ def test_an_exported_model_draws_and_scores_as_the_run_does(run: Run, exported: 
     for told in ({"scale": 0.7, "seed": 3}, {"scale": math.inf}):
         text = run.generate("ab", characters=40, **told)
         assert again.generate("ab", characters=40, **told) == text and len(set(text)) > 1
-    for rule in ({"mode": "stream"}, {"mode": "window", "context": 3}):
-        first, second = (one.score("abcdabcdbbcd", **rule) for one in (run, again))
+    for protocol in (Stream(), Window(3)):
+        first, second = (one.score("abcdabcdbbcd", protocol) for one in (run, again))
         np.testing.assert_array_equal(first.nll_N, second.nll_N)
 
 

@@ -17,12 +17,13 @@ from markupsafe import Markup
 from charlm_jax.cli import main
 from charlm_jax.comparison.compare import compare
 from charlm_jax.comparison.findings import gather
-from charlm_jax.comparison.passages import PASSAGE, READ_BEFORE, choose_passage, choose_prompt
+from charlm_jax.comparison.passages import PASSAGE, READ_BEFORE, choose_passage, first_words
 from charlm_jax.comparison.run_facts import train_command
 from charlm_jax.comparison.scores import find_scores
 from charlm_jax.config.loading import load_config
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.data.dataset import load_dataset
+from charlm_jax.evaluation import Sliding, Window
 from charlm_jax.inference.run import Run, load_run
 from charlm_jax.report import Picture, Section, Table, write_page
 from charlm_jax.report.html import rendering
@@ -124,7 +125,7 @@ def runs(seeded_runs: Path) -> list[Run]:
 
 @pytest.fixture(scope="module")
 def file(runs: list[Run], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_report(runs, tmp_path_factory.mktemp("pages") / "page.html", context=5)
+    return write_report(runs, tmp_path_factory.mktemp("pages") / "page.html", Window(5))
 
 
 def heat_maps(page: Page) -> list[list[tuple[str, float]]]:
@@ -142,7 +143,7 @@ def heat_maps(page: Page) -> list[list[tuple[str, float]]]:
 @pytest.mark.core
 def test_every_figure_is_that_of_the_comparison(file: Path, runs: list[Run]) -> None:
     text = read(file).text()
-    found = compare(runs, context=5)
+    found = compare(runs, Window(5))
     for row in found.rows():
         assert f"{row.loss.mean:.4f}[{row.loss.low:.4f}, {row.loss.high:.4f}]" in text
         assert f"{row.bits_per_char:.4f}" in text and f"{row.spread:.4f}" in text
@@ -160,7 +161,7 @@ def test_the_loss_by_place_goes_on_beyond_what_was_trained(file: Path, runs: lis
     row = r'<th scope="row" class="t">(\d+)(?:-(\d+))?</th><td>([\d,]+)</td>(.*?)</tr>'
     rows = re.findall(row, file.read_text(encoding="utf-8"))
     assert rows[0][:2] == ("1", "") and rows[-1][:2] == ("25", "32")
-    scored = [run.evaluate(context=32)[1] for run in runs]
+    scored = [run.evaluate(Window(32))[1] for run in runs]
     place_N = np.arange(len(scored[0])) % 32 + 1
     for first, last, count, cells in rows:
         is_there = (place_N >= int(first)) & (place_N <= int(last or first))
@@ -193,7 +194,7 @@ def test_the_maps_have_one_cell_for_every_character(file: Path, runs: list[Run])
 
 def test_samples_are_what_the_first_run_of_each_arm_draws(file: Path, runs: list[Run]) -> None:
     page, dataset = read(file), load_dataset(runs[0].config)
-    prompt = choose_prompt(dataset.corpus.text, dataset.part("valid"))
+    prompt = first_words(dataset.corpus.text, dataset.part("valid"))
     text = page.text()
     for run in (runs[0], runs[2]):
         for scale in (0.5, 1.0, 2.0):
@@ -217,7 +218,7 @@ def test_the_page_can_be_read_by_all(file: Path) -> None:
 
 
 def test_the_same_runs_give_the_same_bytes(file: Path, runs: list[Run], tmp_path: Path) -> None:
-    again = write_report([load_run(run.workdir) for run in runs], tmp_path / "b.html", context=5)
+    again = write_report([load_run(run.workdir) for run in runs], tmp_path / "b.html", Window(5))
     assert again.read_bytes() == file.read_bytes()
     before = again.stat().st_ino
     write_report(runs[:1], again)  # ours is replaced, as a whole
@@ -305,7 +306,7 @@ def test_a_text_cannot_act_upon_the_page(hostile: tuple[Run, Run], tmp_path: Pat
 
 def test_classes_of_sparse_targets_have_intervals_over_blocks_of_text(runs: list[Run]) -> None:
     dataset = load_dataset(runs[0].config)
-    scores = find_scores(compare(runs[:1], mode="sliding", context=3, targets=210), dataset)
+    scores = find_scores(compare(runs[:1], Sliding(3, 210)), dataset)
     (cells,) = scores.classes
     assert np.isfinite(max(cells, key=lambda cell: cell.characters).interval.low)
 
@@ -346,7 +347,7 @@ def test_averages_and_learned_positions_have_their_page(tmp_path: Path) -> None:
     assert "Read: the 8 characters before it" in page.text()
     dataset = load_dataset(run.config)
     (valid,) = dataset.part("valid")
-    score = run.score(dataset.corpus.text[valid.start - 8 :], mode="sliding", context=8)
+    score = run.score(dataset.corpus.text[valid.start - 8 :], Sliding(8, targets=0))
     nats = [nats for _, nats in heat_maps(page)[0]]
     np.testing.assert_allclose(nats, score.nll_N, atol=6e-4)
 
@@ -446,11 +447,11 @@ def test_the_passage_is_the_middle_from_a_lines_start() -> None:
 
 def test_a_prompt_is_whole_words() -> None:
     text = "one two three, " * 20
-    assert choose_prompt(text, (range(0, 300),)) == "one two three, one two three, one two three"
-    assert choose_prompt(text, (range(1, 300),)) == "two three, one two three, one two three,"
-    assert choose_prompt("x" * 99, (range(9, 99),)) == "x" * 40
-    assert choose_prompt("x" * 99, (range(98, 99),)) == "x"
-    assert choose_prompt("ab", (range(1, 2),)) == "b"
+    assert first_words(text, (range(0, 300),)) == "one two three, one two three, one two three"
+    assert first_words(text, (range(1, 300),)) == "two three, one two three, one two three,"
+    assert first_words("x" * 99, (range(9, 99),)) == "x" * 40
+    assert first_words("x" * 99, (range(98, 99),)) == "x"
+    assert first_words("ab", (range(1, 2),)) == "b"
 
 
 @pytest.mark.parametrize("spec", ["quickstart", "tutorial", "transformer", "base"])

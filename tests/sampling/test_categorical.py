@@ -9,13 +9,13 @@ from scipy import stats
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.prng import Stream, stream_key
 from charlm_jax.sampling.categorical import (
-    check_scale,
     gumbel_noise,
     sample_keys,
     scaled_categorical,
     scaled_probabilities,
     temperature,
 )
+from charlm_jax.sampling.params import check_scale
 
 LOGITS = jnp.array([1.0, 1.0, 3.0, -2.0])
 

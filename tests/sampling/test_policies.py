@@ -225,7 +225,7 @@ def test_draws_are_as_frequent_as_the_probabilities_say(scale: float) -> None:
     logits_BV = jnp.tile(jnp.array([LOGITS]), (samples, 1))
     for told in POLICIES:
         policy = build_policy(scale=[scale] * samples, **told)
-        drawn_B = np.asarray(policy.draw(logits_BV, gumbel_BV))
+        drawn_B = np.asarray(policy.sample(logits_BV, gumbel_BV))
         expected_V = samples * np.asarray(probabilities(logits_BV, policy)[0], np.float64)
         counts_V = np.bincount(drawn_B, minlength=len(LOGITS))
         assert (counts_V[expected_V == 0] == 0).all() and expected_V.sum() == pytest.approx(samples)
@@ -329,7 +329,7 @@ def test_the_types_are_kept_under_strict_promotion() -> None:
     with jax.numpy_dtype_promotion("strict"):
         policy = build_policy(scale=[0.5, 2.0], top_k=2, top_p=0.9, min_p=0.1)
         logits_BV = jnp.array([[0.0, 1.0, 2.0]] * 2)
-        assert policy.draw(logits_BV, jnp.zeros((2, 3))).dtype == jnp.int32
+        assert policy.sample(logits_BV, jnp.zeros((2, 3))).dtype == jnp.int32
         assert probabilities(logits_BV, policy).dtype == jnp.float32
 
 

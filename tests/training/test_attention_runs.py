@@ -14,6 +14,7 @@ from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.signals import Interrupted
 from charlm_jax.data.dataset import load_dataset
+from charlm_jax.evaluation import Stream, Window
 from charlm_jax.inference.run import Run, load_run
 from charlm_jax.storage.metrics_log import MetricsLog
 from charlm_jax.storage.run_index import list_runs
@@ -110,12 +111,12 @@ def test_a_run_without_an_average_has_none(tmp_path: Path) -> None:
 
 def test_a_stream_says_how_many_positions_attention_kept(hybrid: Path) -> None:
     run = load_run(hybrid)
-    assert run.evaluate(mode="stream")[0].context == run.config.evaluation_context
-    evaluation, nll_N = run.evaluate(mode="stream", context=3)
+    assert run.evaluate(Stream())[0].key.protocol.context == run.config.evaluation_context
+    evaluation, nll_N = run.evaluate(Stream(3))
     assert evaluation.context == 3
     # By hand: character after character, with three positions kept.
     text = run.vocabulary.symbols * 4
-    nll_N = run.score(text, mode="stream", context=3).nll_N
+    nll_N = run.score(text, Stream(3)).nll_N
     ids_N, state = run.vocabulary.encode(text).astype(np.int32), run.model.initial_state(1, 3)
     for place, target in enumerate(ids_N[1:]):
         logits_BTV, state = run.model.apply(run.params, ids_N[None, place : place + 1], state)
@@ -158,8 +159,8 @@ def test_learned_positions_end_where_they_end(learned: Run) -> None:
     for refused in (
         lambda: learned.generate(prompt, characters=12, mode="carried"),
         lambda: learned.generate(prompt, characters=50, mode="window", context=13),
-        lambda: learned.evaluate(mode="stream"),
-        lambda: learned.evaluate(context=13),
+        lambda: learned.evaluate(Stream()),
+        lambda: learned.evaluate(Window(13)),
         lambda: learned.score(long + symbols[0]),
     ):
         with pytest.raises(CharlmError, match=r"the model has 12 .*a context of at most 12 can"):
@@ -175,11 +176,11 @@ def test_a_part_that_begins_inside_the_text_has_a_target_for_every_character(
     monkeypatch.setattr("charlm_jax.inference.run.load_dataset", lambda *_, **__: dataset)
     monkeypatch.setattr(Workdir, "read_fingerprint", lambda _: dataset.fingerprint)
     if fits:
-        _, nll_N = learned.evaluate(mode="stream")
+        _, nll_N = learned.evaluate(Stream())
         assert nll_N.shape == (characters,) and np.isfinite(nll_N).all()
     else:
         with pytest.raises(CharlmError, match="the text takes 13 places and the model has 12"):
-            learned.evaluate(mode="stream")
+            learned.evaluate(Stream())
 
 
 @pytest.mark.parametrize(

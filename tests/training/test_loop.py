@@ -16,6 +16,7 @@ from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.signals import Interrupted
 from charlm_jax.data.dataset import load_dataset
+from charlm_jax.evaluation import Sliding, Stream, Window
 from charlm_jax.inference.run import load_run
 from charlm_jax.storage.checkpoint import Checkpoints
 from charlm_jax.storage.metrics_log import MetricsLog, MetricsRow
@@ -269,23 +270,21 @@ def test_without_a_held_out_part_there_is_no_held_out_figure(tmp_path: Path) -> 
 
 def test_a_run_is_picked_up_for_scoring(finished: Path) -> None:
     run = load_run(finished)
-    evaluation, nll_N = run.evaluate(context=5)
-    assert (evaluation.mode, evaluation.context, evaluation.split) == ("window", 5, "valid")
+    evaluation, nll_N = run.evaluate(Window(5))
+    assert (evaluation.key.protocol, evaluation.key.split) == (Window(5), "valid")
     assert evaluation.characters == len(nll_N) == 300
     file = run.save_evaluation(evaluation, nll_N)
     np.testing.assert_array_equal(np.load(file, allow_pickle=False), nll_N)
     assert json.loads(file.with_suffix(".json").read_text())["fingerprint"] == (
         Workdir(finished).read_fingerprint()
     )
-    sliding, nll_P = run.evaluate(mode="sliding", context=4, targets=50)
-    assert sliding.rule == "sliding, 4 read before each of 50 among 300"
-    assert (len(nll_P), sliding.characters, sliding.targets) == (50, 50, 50)
-    stream, _ = run.evaluate(mode="stream")
-    assert stream.context is None and stream.characters == 300
-    with pytest.raises(CharlmError, match="window, sliding or stream"):
-        run.evaluate(mode="slide")
-    with pytest.raises(CharlmError, match="context=0"):
-        run.evaluate(context=0)
+    sliding, nll_P = run.evaluate(Sliding(4, 50))
+    assert sliding.protocol_description == "sliding, 4 read before each of 50 among 300"
+    assert (len(nll_P), sliding.characters) == (50, 50)
+    stream, _ = run.evaluate(Stream())
+    assert stream.key.protocol == Stream() and stream.characters == 300
+    with pytest.raises(CharlmError, match="mode=stream has no context to set"):
+        run.evaluate(Stream(5))
 
 
 def test_a_run_is_picked_up_for_drawing(finished: Path) -> None:
@@ -293,8 +292,8 @@ def test_a_run_is_picked_up_for_drawing(finished: Path) -> None:
     prompt = run.vocabulary.symbols[:2]
 
     def text(scales: list[float], samples: int, characters: int = 30) -> list[str]:
-        pieces = run.draw(prompt, characters=characters, scales=scales, samples=samples, seed=3)
-        return ["".join(parts) for parts in zip(*pieces, strict=True)]
+        pieces = run.sample(prompt, characters=characters, scales=scales, samples=samples, seed=3)
+        return ["".join(x.text for x in chunks) for chunks in zip(*pieces, strict=True)]
 
     four = text([0.5, 2.0], 2)
     assert len(four) == 4 and all(len(t) == 30 for t in four)
@@ -313,7 +312,7 @@ def test_a_run_is_picked_up_for_drawing(finished: Path) -> None:
     right = {"prompt": prompt, "characters": 1, "scales": [1.0], "samples": 1, "seed": 0}
     for change, message in wrong:
         with pytest.raises(CharlmError, match=message):
-            run.draw(**(right | change))
+            run.sample(**(right | change))
 
 
 def test_no_run_is_a_clear_error(tmp_path: Path, finished: Path) -> None:

@@ -1,11 +1,13 @@
 """What several commands have in common: their flags, and the run that they name."""
 
 import argparse
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from charlm_jax.cli.parser import nonempty_path
 
 if TYPE_CHECKING:
+    from charlm_jax.evaluation import EvalProtocol
     from charlm_jax.inference.run import Run
 
 
@@ -53,8 +55,8 @@ def add_unknown(parser: argparse.ArgumentParser, what: str) -> None:
     )
 
 
-def add_rule(command: argparse.ArgumentParser) -> None:
-    """Which characters are scored, and from what each is predicted."""
+def add_protocol(command: argparse.ArgumentParser) -> None:
+    """Add the flags of an evaluation: the part of the text, and the protocol."""
     add = command.add_argument
     add("--split", default="valid", help="valid, test or train (default: valid)")
     add(
@@ -94,7 +96,7 @@ def add_several(command: argparse.ArgumentParser) -> None:
         metavar="best|latest|STEP",
         help="which weights; best is the latest where nothing was validated (default: best)",
     )
-    add_rule(command)
+    add_protocol(command)
 
 
 def load(options: argparse.Namespace) -> "Run":
@@ -102,3 +104,26 @@ def load(options: argparse.Namespace) -> "Run":
     from charlm_jax.inference.run import load_run
 
     return load_run(options.workdir, checkpoint=options.checkpoint, weights=options.weights)
+
+
+def read_protocol(options: argparse.Namespace, runs: "Sequence[Run]") -> "EvalProtocol | None":
+    """Return the protocol that the flags of `add_protocol` name.
+
+    Args:
+      options: parsed flags.
+      runs: runs whose validation gives the context where none is named.
+
+    Returns:
+      The protocol; None for windows of validation's length.
+    """
+    from charlm_jax.comparison.compare import shared_context
+    from charlm_jax.core.errors import MAX_CHARACTERS, require_within
+    from charlm_jax.evaluation.protocol import build_protocol
+
+    require_within("targets", options.targets, 0, MAX_CHARACTERS)
+    mode, context = options.mode, options.context
+    if context is None and mode == "window":
+        return None
+    if context is None and mode == "sliding":
+        context = shared_context(runs)
+    return build_protocol(mode, context=context, targets=options.targets)

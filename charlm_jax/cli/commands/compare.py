@@ -6,7 +6,7 @@ import math
 import sys
 from typing import TYPE_CHECKING
 
-from charlm_jax.cli.commands.common_flags import add_several
+from charlm_jax.cli.commands.common_flags import add_several, read_protocol
 
 if TYPE_CHECKING:
     from charlm_jax.comparison.compare import Comparison
@@ -24,22 +24,18 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Set runs side by side on the same characters, and print the table."""
-    from charlm_jax.comparison.compare import compare, to_json
+    from charlm_jax.comparison.compare import compare, comparison_to_json
     from charlm_jax.data.download import DownloadProgress
     from charlm_jax.inference.run import load_run
     from charlm_jax.storage.run_index import run_folders
 
     paths = [path for folder in options.folders for path in run_folders(folder)]
+    runs = [load_run(path, checkpoint=options.checkpoint) for path in paths]
     comparison = compare(
-        [load_run(path, checkpoint=options.checkpoint) for path in paths],
-        split=options.split,
-        mode=options.mode,
-        context=options.context,
-        targets=options.targets,
-        progress=DownloadProgress(),
+        runs, read_protocol(options, runs), split=options.split, progress=DownloadProgress()
     )
     if options.json:
-        print(json.dumps(to_json(comparison), allow_nan=False))
+        print(json.dumps(comparison_to_json(comparison), allow_nan=False))
     elif options.csv:
         _print_csv(comparison)
     else:
@@ -51,6 +47,7 @@ def _print_comparison(comparison: "Comparison") -> None:
 
     rows = comparison.rows()
     evaluation = comparison.arms[0].evaluations[0]
+    key = evaluation.key
     names = [row.name for row in rows] + [baseline.name for baseline in comparison.baselines]
     width = max(map(len, names))
     print(
@@ -73,10 +70,10 @@ def _print_comparison(comparison: "Comparison") -> None:
             f"{baseline.bits_per_char:>6.4f}"
         )
     print(
-        f"\n{evaluation.split}, {evaluation.characters:,} characters, {evaluation.rule}. "
+        f"\n{key.split}, {evaluation.characters:,} characters, {evaluation.protocol_description}. "
         f"Intervals are over blocks of 1,000 characters and over seeds where there are several; "
         f"spread is the standard deviation over seeds. "
-        f"{baselines_in_words(evaluation.split, evaluation.mode)}"
+        f"{baselines_in_words(key.split, key.protocol.mode)}"
     )
 
 

@@ -1,10 +1,9 @@
 """`charlm evaluate`."""
 
 import argparse
-import dataclasses
 import json
 
-from charlm_jax.cli.commands.common_flags import add_rule, add_run, load
+from charlm_jax.cli.commands.common_flags import add_protocol, add_run, load, read_protocol
 
 HELP = "Score every character of a held-out text once."
 
@@ -12,7 +11,7 @@ HELP = "Score every character of a held-out text once."
 def add_flags(command: argparse.ArgumentParser) -> None:
     """What it takes."""
     add_run(command)
-    add_rule(command)
+    add_protocol(command)
     command.add_argument("--json", action="store_true", help="one JSON object")
 
 
@@ -22,18 +21,14 @@ def run(options: argparse.Namespace) -> None:
 
     run = load(options)
     evaluation, nll_N = run.evaluate(
-        split=options.split,
-        mode=options.mode,
-        context=options.context,
-        targets=options.targets,
-        progress=DownloadProgress(),
+        read_protocol(options, [run]), split=options.split, progress=DownloadProgress()
     )
     file = run.save_evaluation(evaluation, nll_N)
     if options.json:
-        print(json.dumps(dataclasses.asdict(evaluation)))
+        print(json.dumps(evaluation.to_json()))
         return
     print(
-        f"{evaluation.split}: {evaluation.loss_nats:.4f} nats, "
+        f"{evaluation.key.split}: {evaluation.loss_nats:.4f} nats, "
         f"{evaluation.bits_per_char:.4f} bits per character over {evaluation.characters:,} "
-        f"characters ({evaluation.rule}, {run.checkpoint_label})\n{file}"
+        f"characters ({evaluation.protocol_description}, {run.checkpoint_label})\n{file}"
     )

@@ -1,6 +1,5 @@
 """`charlm sample --interactive`: a session at the terminal, or one whose lines come from a pipe."""
 
-import argparse
 import contextlib
 import io
 import sys
@@ -11,44 +10,32 @@ from charlm_jax.core.errors import escape_control_characters
 
 if TYPE_CHECKING:
     from charlm_jax.inference.run import Run
+    from charlm_jax.sampling.params import SamplingParams
 
 _SIGN = "> "
 
 
-def interact(run: "Run", options: argparse.Namespace, prompt: str | None) -> None:
-    """Carry on a session until /quit, the end of the input, or Ctrl-C where a line is awaited.
+def interact(
+    run: "Run", sampling: "SamplingParams", prompt: str | None, *, characters: int
+) -> None:
+    """Run a session until /quit, the end of the input, or Ctrl-C where a line is awaited.
 
-    Standard output has the texts and nothing else; whatever else is said goes to standard error.
+    Standard output has the texts and nothing else; everything else goes to standard error.
     """
-    from charlm_jax.cli.repl import Session, Settings
-    from charlm_jax.sampling.stop_strings import parse_stop
+    from charlm_jax.cli.repl import Session
 
-    settings = Settings(
-        scale=options.scale[0],
-        top_k=options.top_k,
-        top_p=options.top_p,
-        min_p=options.min_p,
-        chars=options.chars,
-        seed=options.seed,
-        stop=tuple(map(parse_stop, options.stop)),
-    )
-    told = {name: getattr(options, name) for name in ("mode", "context", "unknown", "replacement")}
-    session = Session(run, settings, write=_write, note=_note, **told)
-    run.go_on(  # draws nothing yet: a mistake among the flags is found before anything is said
-        run.vocabulary.symbols[0] if prompt is None else prompt,
-        characters=settings.chars,
-        policy=settings.policy,
-        seed=settings.seed,
-        **told,
+    session = Session(run, sampling, characters=characters, write=_write, note=_note)
+    run.continue_text(  # samples nothing yet: finds a mistake among the flags at the start
+        run.vocabulary.symbols[0] if prompt is None else prompt, sampling, characters=characters
     )
     if isinstance(sys.stdin, io.TextIOWrapper):  # what is not text is an unknown character
         sys.stdin.reconfigure(errors="surrogateescape")
-    _note(f"{describe_source(run, options.mode)}; /help lists the commands")
+    _note(f"{describe_source(run, sampling.mode)}; /help lists the commands")
     if prompt is not None:
         with contextlib.suppress(KeyboardInterrupt):  # it ends the text
             session.begin(prompt)
     with contextlib.suppress(EOFError, KeyboardInterrupt):
-        while session.obey(_read_line()):
+        while session.handle_line(_read_line()):
             pass
 
 

@@ -5,7 +5,7 @@ import os
 import shlex
 from pathlib import Path
 
-from charlm_jax.cli.commands.common_flags import add_several
+from charlm_jax.cli.commands.common_flags import add_several, read_protocol
 from charlm_jax.cli.parser import nonempty_path
 
 HELP = "Write a page about runs, in one file to send on."
@@ -34,17 +34,18 @@ def run(options: argparse.Namespace) -> None:
     folder = options.folders[0] if len(options.folders) == 1 else "."
     file = Path(os.path.expanduser(options.out or os.path.join(folder, "report.html")))
     check_page_path(file)
-    rule = {name: getattr(options, name) for name in ("split", "mode", "context", "targets")}
-    flags = {**rule, "checkpoint": options.checkpoint, "out": options.out}
+    flags = ("split", "mode", "context", "targets", "checkpoint", "out")
     changed = [
-        f"--{name}={value}"
-        for name, value in flags.items()
-        if value != options.parser.get_default(name)
+        f"--{name}={getattr(options, name)}"
+        for name in flags
+        if getattr(options, name) != options.parser.get_default(name)
     ]
+    runs = [load_run(path, checkpoint=options.checkpoint) for path in paths]
     write_report(
-        [load_run(path, checkpoint=options.checkpoint) for path in paths],
+        runs,
         file,
-        **rule,
+        read_protocol(options, runs),
+        split=options.split,
         command=shlex.join(["charlm", "report", *options.folders, *changed]),
         progress=DownloadProgress(),
     )

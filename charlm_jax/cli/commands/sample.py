@@ -3,7 +3,6 @@
 import argparse
 import os
 import sys
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,15 +12,13 @@ from charlm_jax.cli.commands.sample_output import (
     describe_source,
     print_json,
     print_texts,
-    text_rows,
-    truncations,
+    sample_infos,
 )
 from charlm_jax.cli.parser import nonempty_path
 from charlm_jax.core.errors import CharlmError
 
 if TYPE_CHECKING:
-    from charlm_jax.inference.run import Run
-    from charlm_jax.sampling.stop_strings import Chunk
+    from charlm_jax.sampling.params import SamplingParams
 
 HELP = "Draw text from a trained model."
 
@@ -128,15 +125,17 @@ def run(options: argparse.Namespace) -> None:
     _refuse_misfits(options)
     prompt = _read_prompt(options)
     run = load(options)
+    sampling = _read_sampling(options)
     if options.interactive:
         from charlm_jax.cli.commands.interactive import interact
 
-        interact(run, options, prompt)
+        interact(run, sampling, prompt, characters=options.chars)
         return
-    drawn = _draw(run, options, prompt)
-    rows = text_rows(options, prompt)
+    texts = {"scales": options.scale, "samples": options.num}
+    chunks = run.sample(prompt or "", sampling, characters=options.chars, **texts)
+    infos = sample_infos(sampling, prompt or "", **texts)
     if options.json:
-        print_json(rows, drawn)
+        print_json(infos, chunks)
         return
     width = column_width(options)
     print(describe_source(run, options.mode), file=sys.stderr)
@@ -144,7 +143,7 @@ def run(options: argparse.Namespace) -> None:
     if unknown:
         became = "left out" if options.unknown == "drop" else "replaced"
         print(f"{unknown} unknown characters of the prompt were {became}", file=sys.stderr)
-    print_texts(rows, drawn, width)
+    print_texts(infos, chunks, width)
 
 
 def _refuse_misfits(options: argparse.Namespace) -> None:
@@ -191,23 +190,20 @@ def _read_prompt(options: argparse.Namespace) -> str | None:
     return text.removeprefix(BYTE_ORDER_MARK)
 
 
-def _draw(
-    run: "Run", options: argparse.Namespace, prompt: str | None
-) -> Iterable[Sequence["Chunk"]]:
-    from charlm_jax.sampling.stop_strings import apply_stop_strings, check_stops, parse_stop
+def _read_sampling(options: argparse.Namespace) -> "SamplingParams":
+    """Return the sampling parameters that the flags name, with the first of the scales."""
+    from charlm_jax.sampling.params import SamplingParams
+    from charlm_jax.sampling.stop_strings import parse_stop
 
-    stops = [parse_stop(text) for text in options.stop]
-    check_stops(stops, run.vocabulary)
-    pieces = run.draw(
-        prompt or "",
-        characters=options.chars,
-        scales=options.scale,
-        samples=options.num,
+    return SamplingParams(
+        scale=options.scale[0],
+        top_k=options.top_k,
+        top_p=options.top_p,
+        min_p=options.min_p,
         seed=options.seed,
+        stop=[parse_stop(text) for text in options.stop],
         mode=options.mode,
         context=options.context,
         unknown=options.unknown,
         replacement=options.replacement,
-        **truncations(options),
     )
-    return apply_stop_strings(pieces, stops, texts=len(options.scale) * options.num)

@@ -1,10 +1,11 @@
 """How `charlm sample` prints texts: as JSON, one below the other, or side by side."""
 
 import argparse
+import dataclasses
 import json
 import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from charlm_jax.core.errors import CharlmError
@@ -12,10 +13,23 @@ from charlm_jax.core.errors import CharlmError
 if TYPE_CHECKING:
     from charlm_jax.cli.columns import Sheet
     from charlm_jax.inference.run import Run
+    from charlm_jax.sampling.params import SamplingParams
     from charlm_jax.sampling.stop_strings import Chunk
 
-Row = Mapping[str, Any]
-"""All about one text but the text."""
+
+@dataclasses.dataclass(frozen=True)
+class SampleInfo:
+    """Everything about one sampled text but the text.
+
+    Attributes:
+      sampling: its sampling parameters.
+      index: its index among the samples of its scale.
+      prompt: text that it continues.
+    """
+
+    sampling: "SamplingParams"
+    index: int
+    prompt: str
 
 
 def describe_source(run: "Run", mode: str | None) -> str:
@@ -23,44 +37,41 @@ def describe_source(run: "Run", mode: str | None) -> str:
     return f"{run.workdir}, {run.checkpoint_label}, {mode or run.default_mode}"
 
 
-def text_rows(options: argparse.Namespace, prompt: str | None) -> list[Row]:
-    """What `TrainedModel.draw` draws: all samples of the first scale, then of the second, ..."""
-    from charlm_jax.sampling.categorical import temperature
-
+def sample_infos(
+    sampling: "SamplingParams", prompt: str, *, scales: Sequence[float], samples: int
+) -> list[SampleInfo]:
+    """Describe the texts of `TrainedModel.sample`, in its order."""
     return [
-        {
-            "scale": scale,
-            "temperature": temperature(scale),
-            **truncations(options),
-            "seed": options.seed,
-            "index": index,
-            "prompt": prompt,
-        }
-        for scale in options.scale
-        for index in range(options.num)
+        SampleInfo(dataclasses.replace(sampling, scale=scale), index, prompt)
+        for scale in scales
+        for index in range(samples)
     ]
 
 
-def truncations(options: argparse.Namespace) -> dict[str, Any]:
-    """What the flags leave out of the symbols that may be drawn."""
-    return {"top_k": options.top_k, "top_p": options.top_p, "min_p": options.min_p}
+def print_json(infos: Sequence[SampleInfo], chunks: Iterable[Sequence["Chunk"]]) -> None:
+    """Print one JSON object for each text, after all were sampled."""
+    texts = [""] * len(infos)
+    for row in chunks:
+        texts = [text + chunk.text for text, chunk in zip(texts, row, strict=True)]
+    for info, text, chunk in zip(infos, texts, row, strict=True):
+        print(json.dumps({**_to_json(info), "text": text, "stopped_by": chunk.stopped_by}))
 
 
-def print_json(rows: Sequence[Row], drawn: Iterable[Sequence["Chunk"]]) -> None:
-    """Print an object a text, when all are drawn."""
-    texts = [""] * len(rows)
-    for pieces in drawn:
-        texts = [text + piece.text for text, piece in zip(texts, pieces, strict=True)]
-    for row, text, piece in zip(rows, texts, pieces, strict=True):
-        print(json.dumps({**_finite(row), "text": text, "stopped_by": piece.stopped_by}))
+def _to_json(info: SampleInfo) -> dict[str, Any]:
+    """Return the fields of a text; infinity, which JSON does not have, is a word."""
+    from charlm_jax.sampling.categorical import temperature
 
-
-def _finite(row: Row) -> dict[str, Any]:
-    """JSON has no infinity: it is written as a word."""
-    return {
-        name: str(value) if isinstance(value, float) and value == float("inf") else value
-        for name, value in row.items()
+    sampling = info.sampling
+    fields = {
+        "scale": sampling.scale,
+        "temperature": temperature(sampling.scale),
+        **sampling.truncations,
+        "seed": sampling.seed,
+        "index": info.index,
+        "prompt": info.prompt,
     }
+    infinity = float("inf")
+    return {name: "inf" if value == infinity else value for name, value in fields.items()}
 
 
 def column_width(options: argparse.Namespace) -> int:
@@ -89,53 +100,60 @@ def column_width(options: argparse.Namespace) -> int:
     return 0
 
 
-def print_texts(rows: Sequence[Row], drawn: Iterable[Sequence["Chunk"]], width: int) -> None:
-    """Print texts while they are drawn; the heading of a single one is no part of the output."""
+def print_texts(
+    infos: Sequence[SampleInfo], chunks: Iterable[Sequence["Chunk"]], width: int
+) -> None:
+    """Print texts while they are sampled; the heading of a single one is not part of the output."""
     from charlm_jax.cli.columns import lay_out
 
-    if len(rows) == 1 and not width:
-        print(_heading(rows[0]), file=sys.stderr)
-    for text in lay_out(drawn, _columns(rows, width) if width else _plain(rows)):
+    if len(infos) == 1 and not width:
+        print(_heading(infos[0]), file=sys.stderr)
+    for text in lay_out(chunks, _columns(infos, width) if width else _plain(infos)):
         print(text, end="", flush=True)
 
 
-def _plain(rows: Sequence[Row]) -> "list[Sheet]":
+def _plain(infos: Sequence[SampleInfo]) -> "list[Sheet]":
     from charlm_jax.cli.columns import Plain
 
-    if len(rows) == 1:
-        return [Plain(0, above=rows[0]["prompt"], below="\n")]
+    if len(infos) == 1:
+        return [Plain(0, above=infos[0].prompt, below="\n")]
     return [
-        Plain(number, above=f"{_heading(row)}\n{row['prompt']}", below="\n\n")
-        for number, row in enumerate(rows)
+        Plain(number, above=f"{_heading(info)}\n{info.prompt}", below="\n\n")
+        for number, info in enumerate(infos)
     ]
 
 
-def _columns(rows: Sequence[Row], width: int) -> "list[Sheet]":
+def _columns(infos: Sequence[SampleInfo], width: int) -> "list[Sheet]":
     from charlm_jax.cli.columns import Columns
 
-    samples = max(row["index"] for row in rows) + 1
+    samples = max(info.index for info in infos) + 1
     return [
         Columns(
-            range(sample, len(rows), samples),
-            title=f"--- {_circumstances(rows[sample])}",
-            headings=[_scale(row).replace(" (", "\n(") for row in rows[sample::samples]],
-            prompt=rows[sample]["prompt"],
+            range(sample, len(infos), samples),
+            title=f"--- {_circumstances(infos[sample])}",
+            headings=[
+                _scale(info.sampling.scale).replace(" (", "\n(") for info in infos[sample::samples]
+            ],
+            prompt=infos[sample].prompt,
             width=width,
         )
         for sample in range(samples)
     ]
 
 
-def _heading(row: Row) -> str:
-    return f"--- {_scale(row)}, {_circumstances(row)}"
+def _heading(info: SampleInfo) -> str:
+    return f"--- {_scale(info.sampling.scale)}, {_circumstances(info)}"
 
 
-def _scale(row: Row) -> str:
-    return f"scale {row['scale']:g} (temperature {row['temperature']:g})"
+def _scale(scale: float) -> str:
+    from charlm_jax.sampling.categorical import temperature
+
+    return f"scale {scale:g} (temperature {temperature(scale):g})"
 
 
-def _circumstances(row: Row) -> str:
-    """What all scales have in common."""
+def _circumstances(info: SampleInfo) -> str:
+    """Describe what all scales have in common."""
     unused = {"top_k": 0, "top_p": 1.0, "min_p": 0.0}
-    used = "".join(f"{name} {row[name]}, " for name in unused if row[name] != unused[name])
-    return f"{used}seed {row['seed']}, sample {row['index']}"
+    truncations = info.sampling.truncations.items()
+    used = "".join(f"{name} {value}, " for name, value in truncations if value != unused[name])
+    return f"{used}seed {info.sampling.seed}, sample {info.index}"

@@ -122,17 +122,17 @@ def _reading(
     run: "Run", text: str, options: argparse.Namespace, runs: "Sequence[Run]"
 ) -> "Reading":
     from charlm_jax.comparison.readings import Reading
+    from charlm_jax.evaluation.protocol import build_protocol
     from charlm_jax.evaluation.text_score import default_scoring_mode
 
     names = [other.workdir.resolve().name for other in runs]
     name = run.workdir.resolve().name
-    how = {
-        "mode": options.mode or default_scoring_mode(run.model),
-        "context": options.context,
-        "unknown": options.unknown,
-        "replacement": options.replacement,
-    }
+    mode, context = options.mode or default_scoring_mode(run.model), options.context
+    if context is None and mode != "stream":
+        context = run.config.evaluation_context
+    unknown = {"unknown": options.unknown, "replacement": options.replacement}
     try:
+        how = {"protocol": build_protocol(mode, context=context, targets=0), **unknown}
         score = run.score(text, **how)
     except CharlmError as error:
         which = f"{run.workdir}: " if len(runs) > 1 else ""
@@ -174,7 +174,7 @@ def _summary(reading: "Reading", text: str) -> str:
         f"{escape_control_characters(reading.label)}: {score.loss_nats:.4f} nats, "
         f"{score.bits_per_char:.4f} bits per character over {score.characters:,} "
         f"characters{unknown and f', {unknown}'} "
-        f"({score.rule}, {run.checkpoint_label})"
+        f"({score.protocol}, {run.checkpoint_label})"
     )
 
 
@@ -201,8 +201,8 @@ def _as_json(reading: "Reading", text: str, options: argparse.Namespace) -> dict
         "checkpoint": run.checkpoint,
         "weights": run.weights,
         "file": options.file,
-        "mode": score.mode,
-        "context": score.context,
+        "mode": score.protocol.mode,
+        "context": score.protocol.context,
         "unknown": options.unknown,
         "unknown_characters": int((~run.vocabulary.knows(text)).sum()),
         "characters": score.characters,

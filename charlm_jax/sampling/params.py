@@ -1,0 +1,126 @@
+"""Sampling parameters: everything that decides how a text continues a prompt, in one record."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any, TypedDict
+
+import numpy as np
+
+from charlm_jax.core.errors import MAX_CHARACTERS, CharlmError, require_within
+from charlm_jax.data.vocabulary import UNKNOWN_POLICIES
+
+MODES = ("carried", "window")
+
+
+class SamplingFields(TypedDict, total=False):
+    """Keyword arguments that change fields of `SamplingParams`."""
+
+    scale: float
+    top_k: int
+    top_p: float
+    min_p: float
+    seed: int
+    stop: Sequence[str]
+    mode: str | None
+    context: int | None
+    unknown: str
+    replacement: str
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplingParams:
+    """How a text continues a prompt.
+
+    Attributes:
+      scale: scale factor of the logits, 1 / temperature, in [0, inf].
+      top_k: number of most probable symbols to sample from; 0 is all.
+      top_p: of these, the fewest whose probability reaches p; 1 is all, 0 the best one.
+      min_p: of these, those at least min_p times as probable as the best; 0 is all.
+        `charlm_jax.sampling.policies` defines the three truncations; the scale acts after them.
+      seed: root of the noise, in [0, 2**32). The same noise is used at every scale.
+      stop: strings, the first of which ends the text and is not part of it; those of the prompt do
+        not count.
+      mode: `carried` or `window`, which `charlm_jax.sampling.decoding` defines; if None, `carried`
+        unless the model has learned positions.
+      context: number of characters in the window, or of past positions that attention keeps; the
+        training length if None.
+      unknown: treatment of characters of the prompt that the model does not know: `error`, `drop`
+        or `replace`.
+      replacement: character that replaces them.
+
+    Raises:
+      CharlmError: a value that is not allowed.
+    """
+
+    scale: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    seed: int = 0
+    stop: Sequence[str] = ()
+    mode: str | None = None
+    context: int | None = None
+    unknown: str = "error"
+    replacement: str = " "
+
+    def __post_init__(self) -> None:
+        require_within("seed", self.seed, 0, 2**32 - 1)
+        check_top_k(self.top_k)
+        check_share("top_p", self.top_p)
+        check_share("min_p", self.min_p)
+        check_scale(self.scale)
+        if isinstance(self.stop, str):
+            raise CharlmError(
+                f"stop={self.stop!r} is one string, not several: write stop=[{self.stop!r}]"
+            )
+        if "" in self.stop:
+            raise CharlmError("stop='' is not allowed: it must have at least one character")
+        object.__setattr__(self, "stop", tuple(self.stop))
+        if self.mode not in (None, *MODES):
+            known = ", ".join(MODES)
+            raise CharlmError(f"mode={self.mode!r} is not known: it must be one of {known}")
+        if self.context is not None:
+            require_within("context", self.context, 1, MAX_CHARACTERS)
+        if self.unknown not in UNKNOWN_POLICIES:
+            known = ", ".join(UNKNOWN_POLICIES)
+            raise CharlmError(f"unknown={self.unknown!r}: it must be {known}")
+
+    @property
+    def truncations(self) -> dict[str, Any]:
+        """The truncations by name, as `charlm_jax.sampling.policies.build_policy` takes them."""
+        return {"top_k": self.top_k, "top_p": self.top_p, "min_p": self.min_p}
+
+
+def check_scale(scale: float) -> float:
+    """Return a scale factor in [0, inf] that float32 holds.
+
+    Raises:
+      CharlmError: a negative number, or NaN.
+    """
+    if math.isnan(scale) or scale < 0:
+        raise CharlmError(f"scale={scale:g} is not allowed: it must lie in [0, inf]; inf is greedy")
+    return math.inf if scale > float(np.finfo(np.float32).max) else abs(scale)  # -0 is 0
+
+
+def check_top_k(k: int) -> int:
+    """Return a number of symbols that int32 holds.
+
+    Raises:
+      CharlmError: a negative number, or a fraction.
+    """
+    if not k >= 0 or k % 1:
+        raise CharlmError(f"top_k={k} is not allowed: it must be a whole number from 0; 0 is all")
+    return min(int(k), 2**31 - 1)
+
+
+def check_share(name: str, share: float) -> float:
+    """Return the value of `top_p` or `min_p`.
+
+    Raises:
+      CharlmError: a number outside [0, 1].
+    """
+    if not 0 <= share <= 1:
+        every = {"top_p": 1, "min_p": 0}[name]
+        raise CharlmError(f"{name}={share} is not allowed: it must lie in [0, 1]; {every} is all")
+    return share

@@ -1,0 +1,44 @@
+"""Sampling parameters refuse what cannot be sampled, before a model is asked."""
+
+import dataclasses
+import math
+
+import pytest
+
+from charlm_jax.core.errors import CharlmError
+from charlm_jax.sampling.params import SamplingFields, SamplingParams
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"scale": -1.0}, r"scale=-1 is not allowed: it must lie in \[0, inf\]"),
+        ({"scale": math.nan}, "scale=nan"),
+        ({"top_k": -1}, "top_k=-1 is not allowed"),
+        ({"top_k": 1.5}, "top_k=1.5 is not allowed"),
+        ({"top_p": 1.1}, "top_p=1.1 is not allowed"),
+        ({"min_p": math.nan}, "min_p=nan is not allowed"),
+        ({"seed": -1}, "seed=-1 is not allowed"),
+        ({"seed": 2**32}, "seed=4294967296 is not allowed"),
+        ({"stop": "ab"}, r"write stop=\['ab'\]"),
+        ({"stop": ["a", ""]}, "stop='' is not allowed"),
+        ({"mode": "stream"}, "mode='stream' is not known: it must be one of carried, window"),
+        ({"context": 0}, "context=0 is not allowed"),
+        ({"unknown": "skip"}, "unknown='skip': it must be error, drop, replace"),
+    ],
+)
+def test_what_cannot_be_sampled_is_refused(fields: dict, message: str) -> None:
+    with pytest.raises(CharlmError, match=message):
+        SamplingParams(**fields)
+    with pytest.raises(CharlmError, match=message):
+        dataclasses.replace(SamplingParams(), **fields)
+
+
+def test_stop_strings_may_come_in_any_sequence() -> None:
+    assert SamplingParams(stop=["a", "b"]) == SamplingParams(stop=("a", "b"))
+    assert len({SamplingParams(stop=["a"]), SamplingParams(stop=("a",))}) == 1
+
+
+def test_keyword_arguments_are_the_fields() -> None:
+    fields = {field.name: field.type for field in dataclasses.fields(SamplingParams)}
+    assert SamplingFields.__annotations__ == fields
