@@ -2,7 +2,7 @@
 
 For example, by place under the window rule, and by class:
 
-    p_N, bins = places(part, context), geometric_bins(context)
+    p_N, bins = positions_in_window(part, context), geometric_bins(context)
     group_N = np.searchsorted([last for _, last in bins], p_N)
     breakdown(nll_SN, group_N, [f"{first}-{last}" for first, last in bins])
 
@@ -46,7 +46,7 @@ def breakdown(
       **bootstrap: options of `mean_interval`, beside the mask.
 
     Returns:
-      A cell for each group that has characters, in the order of the labels.
+      The loss of each group that has characters, in the order of the labels.
 
     Raises:
       CharlmError: as in `mean_interval`, or a group without a label.

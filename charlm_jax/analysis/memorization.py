@@ -100,8 +100,8 @@ class CopyIndex:
         sample = most.index(length)
         start = int(np.argmax(lengths[sample]))
         run = texts[sample][start : start + length]
-        places = (self.text.find(run, stretch.start, stretch.stop) for stretch in self.part)
-        return CopiedSpan(sample, start, length, next(place for place in places if place >= 0))
+        starts = (self.text.find(run, stretch.start, stretch.stop) for stretch in self.part)
+        return CopiedSpan(sample, start, length, next(place for place in starts if place >= 0))
 
     def _longest(self, asked_N: np.ndarray) -> np.ndarray:
         """The longest run in common from each place on, by a binary search for its neighbours."""
@@ -158,7 +158,7 @@ def build_copy_index(text: str, train: Part) -> CopyIndex:
 
     >>> index = build_copy_index("one swallow makes no summer", (range(0, 17),))
     >>> index.longest_copy(["no swallows make summer"])
-    Copy(sample=0, start=2, length=8, place=3)
+    CopiedSpan(sample=0, start=2, length=8, place=3)
     """
     stretches = [text[stretch.start : stretch.stop] for stretch in train if len(stretch)]
     if not stretches:

@@ -1,4 +1,4 @@
-"""What drawn text is to the model that drew it: how surprising, and from how many possibilities.
+"""Surprisal of generated text under the model, and entropy of what it was sampled from.
 
 Letters of this module: B samples, T characters of each, V symbols.
 """
@@ -44,8 +44,8 @@ def make_sample_scorer(model: LanguageModel, *, context: int) -> DrawnScorer:
       context: past positions that an attention layer keeps; as in drawing.
 
     Returns:
-      (params, prompt, ids_BT, policy) -> Drawn, for samples that all go on from one prompt, ids_N,
-      or each from its own, ids_BN.
+      (params, prompt, ids_BT, policy) -> SampleSurprisal, for samples that all continue one prompt,
+      ids_N, or each its own, ids_BN.
     """
 
     @jax.jit
@@ -54,8 +54,8 @@ def make_sample_scorer(model: LanguageModel, *, context: int) -> DrawnScorer:
     ) -> tuple[jax.Array, jax.Array, ModelState]:
         logits_BTV, state = model.apply(params, ids_BT[:, :-1], state)
         surprisal_BT = negative_log_likelihood(logits_BTV, ids_BT[:, 1:])
-        by_place = jnp.swapaxes(logits_BTV.astype(jnp.float32), 0, 1)
-        entropy_TB = jax.lax.map(lambda logits_BV: _entropy(logits_BV, policy), by_place)
+        logits_TBV = jnp.swapaxes(logits_BTV.astype(jnp.float32), 0, 1)
+        entropy_TB = jax.lax.map(lambda logits_BV: _entropy(logits_BV, policy), logits_TBV)
         return surprisal_BT, entropy_TB.T, state
 
     def score(
@@ -68,11 +68,11 @@ def make_sample_scorer(model: LanguageModel, *, context: int) -> DrawnScorer:
         piece = max(1, min(_PIECE, _SCORES_AT_ONCE // logits_BTV.size))
         ids_BT = np.concatenate([np.broadcast_to(prompt, (rows, before)), ids_BT], axis=1)
         padded_BT = np.pad(ids_BT, ((0, 0), (0, -(length - 1) % piece))).astype(np.int32)
-        found = []
+        pieces = []
         for start in range(0, length - 1, piece):
             *both, state = read(params, padded_BT[:, start : start + piece + 1], state, policy)
-            found.append([np.asarray(x_BT) for x_BT in both])
-        whole = (np.concatenate(x, axis=1) for x in zip(*found, strict=True))
+            pieces.append([np.asarray(x_BT) for x_BT in both])
+        whole = (np.concatenate(x, axis=1) for x in zip(*pieces, strict=True))
         return SampleSurprisal(*(x_BT[:, before - 1 : length - 1] for x_BT in whole))
 
     return score

@@ -108,7 +108,7 @@ def jensen_shannon_bits(counts_G: np.ndarray, other_G: np.ndarray) -> np.ndarray
     It is 0 for equal distributions and 1 where nothing is in both. Counts may have further axes
     before the last. Source: Lin 1991, IEEE Transactions on Information Theory 37.
 
-    >>> float(jensen_shannon_bits(np.array([2, 2, 0]), np.array([0, 1, 1])))
+    >>> round(float(jensen_shannon_bits(np.array([2, 2, 0]), np.array([0, 1, 1]))), 12)
     0.5
     """
     return np.square(jensenshannon(counts_G, other_G, base=2, axis=-1))

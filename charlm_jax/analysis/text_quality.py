@@ -134,14 +134,16 @@ class TextQualityEvaluator:
             word_validity=_share([word in self.words for word in x] for x in words_by_sample),
             distinct_6grams=_mean(
                 (float(np.mean(first_occurrence_mask(grams(x, DISTINCT_GRAM)))) for x in samples),
-                most=1.0,
+                upper=1.0,
             ),
             distinct_word_bigrams=_share(
                 first_occurrence_mask(list(pairwise(x))) for x in words_by_sample
             ),
             compressed_bits_per_char=_mean(map(compressed_bits, samples)),
-            repeated=_mean((repetition_mask(x, REPEATED_GRAM).mean() for x in samples), most=1.0),
-            copied=_mean(((x[: 1 - COPIED_GRAM] >= COPIED_GRAM).mean() for x in lengths), most=1.0),
+            repeated=_mean((repetition_mask(x, REPEATED_GRAM).mean() for x in samples), upper=1.0),
+            copied=_mean(
+                ((x[: 1 - COPIED_GRAM] >= COPIED_GRAM).mean() for x in lengths), upper=1.0
+            ),
             longest_copy_characters=_mean(x.max() for x in lengths),
             divergence_bits=_mean(
                 divergence_pseudovalues(samples, self.reference, length=DIVERGENCE_GRAM)
@@ -214,9 +216,9 @@ def human_samples(text: str, part: Part, *, samples: int, characters: int) -> li
     return [text[start : start + characters] for start in chosen]
 
 
-def _mean(values: Iterable[float], *, most: float = math.inf) -> Interval:
-    """The mean over samples, of what is from 0 to `most`."""
-    return _within(mean_interval([np.fromiter(values, np.float64)], block=1), most)
+def _mean(values: Iterable[float], *, upper: float = math.inf) -> Interval:
+    """The mean over samples, of what is from 0 to `upper`."""
+    return _within(mean_interval([np.fromiter(values, np.float64)], block=1), upper)
 
 
 def _share(rows: Iterable[Sequence[bool]]) -> Interval | None:
@@ -229,15 +231,14 @@ def _share(rows: Iterable[Sequence[bool]]) -> Interval | None:
     for row, is_true_N, counts_N in zip(rows, is_true_SN, counts_SN, strict=True):
         is_true_N[: len(row)], counts_N[: len(row)] = row, True
     # The whole line, where only one row has anything.
-    found = mean_interval([is_true_SN.ravel()], mask_N=counts_SN.ravel(), block=longest)
-    return _within(found, 1.0)
+    interval = mean_interval([is_true_SN.ravel()], mask_N=counts_SN.ravel(), block=longest)
+    return _within(interval, 1.0)
 
 
-def _within(found: Interval, most: float) -> Interval:
+def _within(interval: Interval, upper: float) -> Interval:
     """An interval that ends where the values do; one about a mean beyond them is left alone."""
-    return Interval(
-        found.mean, min(found.mean, max(found.low, 0.0)), max(found.mean, min(found.high, most))
-    )
+    mean, low, high = interval
+    return Interval(mean, min(mean, max(low, 0.0)), max(mean, min(high, upper)))
 
 
 def _amount(texts: Sequence[str]) -> str:

@@ -198,12 +198,12 @@ def find_baselines(dataset: Dataset, evaluation: Evaluation) -> list[Baseline]:
 
 def baselines_in_words(split: str, mode: str) -> str:
     """What a reader of `find_baselines` has to know, in a sentence or two."""
-    words = "Uniform, unigram and n-gram predict the same characters by the same rule; compressors "
-    words += "have read the training part"
-    words += ", and pay for the whole part that is scored." if mode == "sliding" else " before."
+    note = "Uniform, unigram and n-gram predict the same characters by the same rule; compressors "
+    note += "have read the training part"
+    note += ", and pay for the whole part that is scored." if mode == "sliding" else " before."
     if split == "train":
-        words += " All but uniform were fitted to the very text that they are scored on here."
-    return words
+        note += " All but uniform were fitted to the very text that they are scored on here."
+    return note
 
 
 def _ngram_orders(protocol: EvalProtocol) -> range:

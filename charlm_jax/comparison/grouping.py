@@ -64,7 +64,7 @@ def _names(configs: Sequence[Mapping[str, Any]], varied: Sequence[str]) -> list[
 
 def _words(config: Mapping[str, Any], fields: Sequence[str]) -> str:
     def value(field: str) -> str:
-        found = config[field]
-        return "+".join(map(str, found)) if isinstance(found, (tuple, list)) else f"{found}"
+        own = config[field]
+        return "+".join(map(str, own)) if isinstance(own, (tuple, list)) else f"{own}"
 
     return " ".join(f"{field.rpartition('.')[2]}={value(field)}" for field in fields)

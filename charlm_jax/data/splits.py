@@ -112,7 +112,7 @@ def size(part: Part) -> int:
 def target_positions(stretch: range) -> range:
     """The positions of a stretch that are predicted: all but the first of a text.
 
-    >>> targets(range(0, 5)), targets(range(5, 9))
+    >>> target_positions(range(0, 5)), target_positions(range(5, 9))
     (range(1, 5), range(5, 9))
     """
     return range(max(stretch.start, 1), stretch.stop)

@@ -213,9 +213,9 @@ def _arm(nll_SN: Runs, mask_N: np.ndarray | None, block: int) -> _Group:
         sums = [np.add.reduceat(np.where(mask_N, x, 0), starts_K, dtype=np.float64) for x in rows]
     for run, sums_K in enumerate(sums):
         if not np.isfinite(sums_K).all():
-            place = int(np.argmax(mask_N & ~np.isfinite(rows[run])))
+            index = int(np.argmax(mask_N & ~np.isfinite(rows[run])))
             raise CharlmError(
-                f"run {run} has a loss of {rows[run][place]} at place {place}: it must be finite"
+                f"run {run} has a loss of {rows[run][index]} at place {index}: it must be finite"
             )
     return _Group(np.stack(sums)[:, counts_K > 0], counts_K[counts_K > 0], lengths[0])
 

@@ -46,8 +46,8 @@ def write_export(run: Run, folder: Path | str | None = None) -> list[Path]:
 
 def _contents(run: Run, fingerprint: str, workdir: Workdir) -> Mapping[Path, bytes]:
     """File -> what it holds. The weights come last: they make a folder an exported model."""
-    words = {"symbols": run.vocabulary.symbols, "fingerprint": fingerprint}
-    config, vocabulary = dump_json(run.config.to_dict()), dump_json(words)
+    symbols = {"symbols": run.vocabulary.symbols, "fingerprint": fingerprint}
+    config, vocabulary = dump_json(run.config.to_dict()), dump_json(symbols)
     weights = pack(
         run.params,
         {workdir.config_file.name: config, workdir.vocabulary_file.name: vocabulary},

@@ -155,10 +155,10 @@ def _print_lines(readings: "Sequence[Reading]", text: str, sort: str) -> None:
     print(f"{'line':>8}  {'scored':>8}", *(f"{head:>8}" for head in heads), "text", sep="  ")
     for line in _lines(first, text, sort):
         figures = [line, *(lines[line.number - 1] for lines in beside)]
-        words = escape_control_characters(line.text[:_WIDTH]) + (
+        shown = escape_control_characters(line.text[:_WIDTH]) + (
             "…" if len(line.text) > _WIDTH else ""
         )
-        cells = [f"{line.number:>8}", f"{line.characters:>8}", *map(_bits, figures), words]
+        cells = [f"{line.number:>8}", f"{line.characters:>8}", *map(_bits, figures), shown]
         print("  ".join(cells).rstrip())
 
 
