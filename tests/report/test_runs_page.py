@@ -255,7 +255,9 @@ def test_the_command_chooses_the_place(
     written = []
     monkeypatch.setattr(
         "charlm_jax.report.runs_page.write_report",
-        lambda runs, path, **rest: written.append((len(runs), str(path), rest["command"])),
+        lambda runs, path, protocol, **rest: written.append(
+            (len(runs), str(path), rest["command"])
+        ),
     )
     one, other = (str(seeded_runs / f"size_6_seed_{seed}") for seed in SEEDS)
     for asked, place, count in (
