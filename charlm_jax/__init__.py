@@ -34,6 +34,22 @@ _MODULES = {
     "write_report": "report.runs_page",
 }
 
+# Modules of 0.1.0 that notebooks may have imported, and where their content is now.
+_RENAMED = {
+    "api": "training.api",
+    "baselines": "evaluation.baselines",
+    "checkpoint": "storage.checkpoint",
+    "config_files": "config.loading",
+    "corpora": "data.corpora",
+    "evaluate": "evaluation.scoring",
+    "generate": "sampling.decoding",
+    "loop": "training.loop",
+    "policies": "sampling.policies",
+    "run": "inference.run",
+    "statistics": "evaluation.bootstrap",
+    "trained_model": "inference.trained_model",
+}
+
 __all__ = [
     "CharlmError",
     "Config",
@@ -51,7 +67,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Import a public name on first use, so that `charlm --help` does not import jax."""
     if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        new = f": it is now {__name__}.{_RENAMED[name]}" if name in _RENAMED else ""
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}{new}")
     return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
 
 

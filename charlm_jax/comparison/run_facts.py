@@ -1,15 +1,13 @@
 """What a run tells of itself: how it went, what trains it again, how its config differs."""
 
 import datetime
-import functools
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from charlm_jax.config.loading import as_text, load_config, shipped_names
-from charlm_jax.config.schema import Config
-from charlm_jax.core.errors import CharlmError
+from charlm_jax.config.loading import ConfigSource, as_text
+from charlm_jax.core.errors import escape_control_characters
 from charlm_jax.inference.run import Run
 from charlm_jax.storage.metrics_log import MetricsLog, MetricsRow
 from charlm_jax.storage.workdir import Workdir
@@ -33,7 +31,7 @@ class RunFacts(NamedTuple):
       context: characters in a window of its own validation.
       training: its loss as it went on, of a few steps each or of whole epochs.
       held_out: the loss of its held-out text, by weights; nothing where none is held out.
-      command: one that trains the same run.
+      command: one that trains the same run; a comment that names its config if none is recorded.
     """
 
     workdir: str
@@ -81,7 +79,7 @@ def read_run_facts(run: Run) -> RunFacts:
             weights: _curve([row for row in held_out if row["weights"] == weights])
             for weights in sorted({row["weights"] for row in held_out})
         },
-        command=train_command(run.config, str(run.workdir)),
+        command=train_command(facts, str(run.workdir)),
     )
 
 
@@ -89,46 +87,22 @@ def _curve(rows: Sequence[MetricsRow]) -> Curve:
     return [(row["step"], row["loss_nats"]) for row in rows]
 
 
-def train_command(config: Config, workdir: str) -> str:
-    """The shortest `charlm train` that gives a config, as a shell takes it.
+def train_command(facts: Mapping[str, Any], workdir: str) -> str:
+    """Return the `charlm train` that gives a run, as a shell takes it.
 
     Args:
-      config: any.
-      workdir: where the run lies, or is to lie.
+      facts: content of its run.json.
+      workdir: its directory, as the command is to name it.
 
     Returns:
-      One line. A run does not know the name of the file that its config came from: this is the
-      shipped one with the fewest fields to change, the first of those by name.
+      One line. A run that was trained from Python, or before run.json recorded the source of its
+      config, has no command: the line is then a comment that names its config.json.
     """
-    spec, changes = min(
-        ((spec, _changes(base, config)) for spec, base in _shipped(config.data.corpus)),
-        key=lambda found: len(found[1]),
-    )
-    words = ["charlm", "train", f"--config={spec}", f"--workdir={workdir}", *changes]
-    return " ".join(map(shlex.quote, words))
-
-
-@functools.lru_cache(maxsize=32)
-def _shipped(corpus: str) -> Sequence[tuple[str, Config]]:
-    """What can be named without saying more than a text; the points of sweeps come last."""
-    found = []
-    names = sorted(shipped_names(), key=lambda name: "/" in name)
-    for spec in [spec for name in names for spec in (name, f"{name}:{corpus}")]:
-        try:
-            found.append((spec, load_config(spec)))
-        except CharlmError:  # it asks for something else
-            continue
-    return found
-
-
-def _changes(base: Config, config: Config) -> list[str]:
-    """What turns one config into the other, as overrides."""
-    before = base.flatten()
-    return [
-        f"--config.{field}={as_text(value)}"
-        for field, value in config.flatten().items()
-        if value != before[field]
-    ]
+    if not facts.get("config_spec"):
+        return f"# no command recorded: {escape_control_characters(workdir)}/config.json"
+    point, overrides = facts.get("point") or (), facts.get("overrides") or ()
+    config, *fields = ConfigSource(facts["config_spec"], tuple(point), tuple(overrides)).flags()
+    return shlex.join(["charlm", "train", config, f"--workdir={workdir}", *fields])
 
 
 def newest_row(runs: Sequence[Run]) -> datetime.datetime | None:

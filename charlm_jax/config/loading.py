@@ -13,12 +13,60 @@ import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
 from charlm_jax.config.schema import Config, as_float, flatten, unknown_field
 from charlm_jax.core.errors import CharlmError
+
+
+class ConfigSource(NamedTuple):
+    """Where a config was loaded from.
+
+    Attributes:
+      spec: shipped name or file, with its argument, as for `load_config`.
+      point: fields of a sweep's point, such as `seed=2`.
+      overrides: the command line's, applied after the point.
+    """
+
+    spec: str
+    point: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()
+
+    def flags(self) -> list[str]:
+        """Return the command-line flags that load the config."""
+        texts = (*self.point, *self.overrides)
+        return [f"--config={self.spec}", *(f"--config.{text}" for text in texts)]
+
+    def with_absolute_paths(self, config: Config) -> "ConfigSource":
+        """Return a source that loads the same config in every folder.
+
+        Args:
+          config: what was loaded, with absolute paths.
+        """
+        path, argument = _locate(self.spec)
+        name = self.spec if argument is None else self.spec[: -len(argument) - 1]
+        spec = name if name in shipped_names() else os.path.abspath(path)
+        named = {"data.corpus": config.data.corpus, "train.init_from": config.train.init_from}
+        paths = {field: value for field, value in named.items() if os.path.isabs(value)}
+        if argument is not None:
+            whole = os.path.abspath(os.path.expanduser(argument))
+            argument = whole if whole in paths.values() else argument
+            spec += f":{argument}"
+        fields = {split_override(text)[0] for text in (*self.point, *self.overrides)}
+        more = [
+            f"{field}={value}"
+            for field, value in paths.items()
+            if field not in fields and value != argument
+        ]
+        point, overrides = (
+            tuple(
+                f"{field}={paths.get(field, value)}" for field, value in map(split_override, texts)
+            )
+            for texts in (self.point, self.overrides)
+        )
+        return ConfigSource(spec, point, (*overrides, *more))
 
 
 def shipped_configs() -> Path:
@@ -63,7 +111,7 @@ def load_config(
     Raises:
       CharlmError: no such file, a file that fails, an unknown field, a value that is not allowed.
     """
-    return Config.from_dict(load_fields(spec, overrides, point=point))
+    return Config.from_fields(load_fields(spec, overrides, point=point))
 
 
 def load_fields(
@@ -158,8 +206,9 @@ def _locate(spec: str) -> tuple[Path, str | None]:
 def _configs_package(folder: Path) -> Iterator[None]:
     """Let `from configs import base` mean the file's own folder, then the shipped one.
 
-    A console script has neither folder on its path, and somebody else's `configs` package may be
-    there; a stand-in for the time of one import is exact in all three cases.
+    This puts a package in `sys.modules` for the time of one load. Folders on `sys.path` would not
+    do: the file's own folder may have any name, a regular package `configs` anywhere on the path is
+    preferred to folders without `__init__.py`, and the next load would find this one's modules.
     """
     names = [name for name in sys.modules if name.split(".")[0] == "configs"]
     shadowed = {name: sys.modules.pop(name) for name in names}

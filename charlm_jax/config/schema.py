@@ -9,6 +9,7 @@ import typing
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from charlm_jax.config.formats import upgrade, with_format
 from charlm_jax.core.errors import CharlmError, closest
 
 _MOST = 2**31  # what a step or a position is counted with
@@ -254,15 +255,24 @@ class Config:
         return dataclasses.replace(self, data=data, train=train)
 
     def to_dict(self) -> dict[str, Any]:
-        """Nested plain values, ready for JSON."""
-        return dataclasses.asdict(self)
+        """Return nested plain values with their format, ready for JSON."""
+        return with_format(dataclasses.asdict(self))
 
     def flatten(self) -> dict[str, Any]:
         """Dotted field -> value, in declaration order; each item pastes back as an override."""
-        return dict(flatten(self.to_dict()))
+        return dict(flatten(dataclasses.asdict(self)))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Config":
+        """Build from what `to_dict` of this or an earlier version returned.
+
+        Raises:
+          CharlmError: a newer format; a missing, unknown or mistyped field.
+        """
+        return cls.from_fields(upgrade("config", values))
+
+    @classmethod
+    def from_fields(cls, values: Mapping[str, Any]) -> "Config":
         """Build from nested plain values; a missing, unknown or mistyped field is an error."""
         return _build(cls, values, "")
 

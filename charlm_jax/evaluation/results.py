@@ -1,6 +1,5 @@
 """Held-out figures, with everything that they depend on, and their losses on disk."""
 
-import contextlib
 import dataclasses
 import io
 import json
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from charlm_jax.config.formats import NewerFormat, upgrade, with_format
 from charlm_jax.core.errors import write_error
 from charlm_jax.core.files import atomic_write
 from charlm_jax.core.json_files import write_json
@@ -136,7 +136,7 @@ def save_evaluation(workdir: Workdir, evaluation: Evaluation, nll_N: np.ndarray)
         content = io.BytesIO()
         np.save(content, nll_N)
         atomic_write(file, content.getvalue())
-        write_json(file.with_suffix(".json"), evaluation.to_json())
+        write_json(file.with_suffix(".json"), with_format(evaluation.to_json()))
     except OSError as error:
         raise write_error(workdir.evaluation, error) from error
     return file
@@ -151,11 +151,19 @@ def read_evaluation(workdir: Workdir, key: EvaluationKey) -> tuple[Evaluation, n
 
     Returns:
       The evaluation and nll_N; None where none was saved, or where its files do not agree.
+
+    Raises:
+      NewerFormat: a later version of charlm_jax saved it.
     """
     file = workdir.evaluation / key.file_name
-    with contextlib.suppress(OSError, ValueError, TypeError):
-        note = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
-        evaluation, nll_N = Evaluation.from_json(note), np.load(file, allow_pickle=False)
+    note = file.with_suffix(".json")
+    try:
+        values = upgrade("evaluation", json.loads(note.read_text(encoding="utf-8")), note)
+        evaluation, nll_N = Evaluation.from_json(values), np.load(file, allow_pickle=False)
         if evaluation.key == key and nll_N.shape == (evaluation.characters,):
             return evaluation, nll_N
+    except NewerFormat:
+        raise
+    except (OSError, ValueError, TypeError):
+        pass
     return None

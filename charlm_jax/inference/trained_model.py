@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Never, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +39,15 @@ from charlm_jax.sampling.policies import build_policy
 from charlm_jax.sampling.stop_strings import Chunk, apply_stop_strings, check_stops
 
 _MAX_TEXTS = 10_000  # sampled at once
+
+# Old names of methods and properties, and what to call now.
+_RENAMED = {
+    "checkpoint_in_words": "checkpoint_label",
+    "draw": "sample",
+    "evaluate_once": "evaluate(..., cache=True)",
+    "go_on": "continue_text",
+    "guesses": "top_predictions",
+}
 
 # What is compiled for a model is shared by all that have it.
 _shared_decoder = functools.lru_cache(maxsize=64)(make_decoder)
@@ -286,6 +295,16 @@ class TrainedModel:
     def _scorer(self, protocol: EvalProtocol, measure: Measure = negative_log_likelihood) -> Scorer:
         size = self.config.evaluation.batch_size
         return _shared_scorer(self.model, protocol, batch_size=size, measure=measure)
+
+    if not TYPE_CHECKING:  # to a type checker, any name would be an attribute
+
+        def __getattr__(self, name: str) -> Never:
+            """Answer an old name with the new one."""
+            new = f": it is now {_RENAMED[name]}" if name in _RENAMED else ""
+            kind = type(self).__name__
+            raise AttributeError(
+                f"{kind!r} object has no attribute {name!r}{new}", name=name, obj=self
+            )
 
 
 def _changed(sampling: SamplingParams | None, changes: SamplingFields) -> SamplingParams:

@@ -31,6 +31,7 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 
+from charlm_jax.config.formats import NewerFormat, upgrade, with_format
 from charlm_jax.core.errors import CharlmError, write_error
 from charlm_jax.core.files import synced_file
 from charlm_jax.core.trees import describe_leaf, leaves_by_path, tree_mismatch
@@ -154,7 +155,7 @@ class Checkpoints:
             for name, arrays in items.items():
                 with synced_file(partial / f"{name}.npz") as file:
                     np.savez(file, **arrays)
-            values = {**meta, "step": step, "loss_nats": loss_nats, "arrays": schema}
+            values = with_format({**meta, "step": step, "loss_nats": loss_nats, "arrays": schema})
             with synced_file(partial / "meta.json") as file:
                 file.write(json.dumps(values).encode())
             contents = {name: _size_and_hash((partial / name).read_bytes()) for name in _FILES}
@@ -234,7 +235,8 @@ class Checkpoints:
         """
         contents = self._read_contents(step)
         files = {name: self._read_file(step, name, contents) for name in _FILES}
-        return Checkpoint(step, _parse_meta(step, files.pop("meta.json")), files)
+        meta = self._parse_meta(step, files.pop("meta.json"))
+        return Checkpoint(step, meta, files)
 
     def latest_valid(self) -> tuple[Checkpoint | None, list[DamagedCheckpoint]]:
         """Returns the latest checkpoint that is not damaged, and the damages of those after it."""
@@ -252,7 +254,7 @@ class Checkpoints:
         for step in self.steps():
             try:
                 meta = self._read_file(step, "meta.json", self._read_contents(step))
-                loss_nats = _parse_meta(step, meta)["loss_nats"]
+                loss_nats = self._parse_meta(step, meta)["loss_nats"]
             except DamagedCheckpoint as error:
                 damages.append(error)
             else:
@@ -280,27 +282,29 @@ class Checkpoints:
             raise DamagedCheckpoint(step, f"{name} has changed")
         return data
 
+    def _parse_meta(self, step: int, data: bytes) -> dict[str, Any]:
+        meta = _parse_json(step, "meta.json", data)
+        try:
+            meta = upgrade("checkpoint", meta, self._path(step) / "meta.json")
+            is_sound = isinstance(meta["loss_nats"], (float, NoneType)) and all(
+                isinstance(shape, list) and isinstance(dtype, str)
+                for item in _ITEMS
+                for shape, dtype in meta["arrays"][item].values()
+            )
+        except NewerFormat:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError):
+            is_sound = False
+        if not is_sound:
+            raise DamagedCheckpoint(step, "it has no sound meta.json")
+        return meta
+
     def _path(self, step: int) -> Path:
         return self._folder / str(step)
 
 
 def _size_and_hash(data: bytes) -> list[Any]:
     return [len(data), hashlib.sha256(data).hexdigest()]
-
-
-def _parse_meta(step: int, data: bytes) -> dict[str, Any]:
-    meta = _parse_json(step, "meta.json", data)
-    try:
-        is_sound = isinstance(meta["loss_nats"], (float, NoneType)) and all(
-            isinstance(shape, list) and isinstance(dtype, str)
-            for item in _ITEMS
-            for shape, dtype in meta["arrays"][item].values()
-        )
-    except (KeyError, TypeError, ValueError, AttributeError):
-        is_sound = False
-    if not is_sound:
-        raise DamagedCheckpoint(step, "it has no sound meta.json")
-    return meta
 
 
 def _parse_json(step: int, name: str, data: bytes) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def metrics_row(
       learning_rate: of the last update.
       state_hash: of parameters, optimiser and carried state after it (`charlm_jax.core.tree_hash`).
       chars_per_second: characters trained on, or scored, per second of doing just that.
-      seconds: wall-clock time of the run so far, earlier sittings included.
+      seconds: wall-clock time of the run so far, earlier sessions included.
     """
     return {
         "step": step,

@@ -7,7 +7,7 @@
 The header of the first has facts about the model, as JSON under `charlm_jax`. They are one value
 because the library writes several in any order, and the same export should be the same bytes.
 
-    format       of all this: 1
+    format       of all this, as `charlm_jax.config.formats` defines it
     version      of charlm_jax
     checkpoint   the step that the weights are from
     weights      raw, or average where they are a moving average
@@ -29,12 +29,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from charlm_jax._version import __version__
+from charlm_jax.config.formats import NewerFormat, upgrade, with_format
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.trees import describe_leaf, leaves_by_path, tree_mismatch
 from charlm_jax.core.types import Params
 from charlm_jax.storage.workdir import Workdir
 
-_FORMAT = 1
 _FACTS = {"version": str, "checkpoint": int, "weights": str, "fingerprint": str, "sha256": dict}
 _DTYPES = {"F32": "float32"}
 _MEND = "restore it from a copy, or export the model again"
@@ -51,7 +51,7 @@ def pack(params: Params, files: Mapping[str, bytes], **facts: int | str) -> byte
     # The library writes memory as it lies, and that of a transposed array lies otherwise.
     arrays = {name: np.array(x, order="C") for name, x in _leaves_by_name(params).items()}
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-    about = {"format": _FORMAT, "version": __version__, **facts, "sha256": hashes}
+    about = with_format({"version": __version__, **facts, "sha256": hashes})
     hashes["weights"] = _content_hash(about, arrays)
     return save(arrays, {"charlm_jax": json.dumps(about)})
 
@@ -100,20 +100,18 @@ def _read(workdir: Workdir, like: Params) -> tuple[dict[str, Any], dict[str, np.
         raise CharlmError(f"cannot read {file}: {error.strerror or error}") from error
     if facts["sha256"].pop("weights", None) != _content_hash(facts, arrays):
         raise CharlmError(f"{file} is damaged: it is not what was exported; {_MEND}")
-    return facts, arrays
+    return upgrade("export", facts), arrays
 
 
 def _read_facts(file: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:
     try:
         facts: dict[str, Any] = json.loads((metadata or {})["charlm_jax"])
-        is_known = facts["format"] == _FORMAT
-        are_sound = all(type(facts[name]) is kind for name, kind in _FACTS.items() if is_known)
+        upgraded = upgrade("export", facts, file)
+        are_sound = all(type(upgraded[name]) is kind for name, kind in _FACTS.items())
+    except NewerFormat:
+        raise
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise CharlmError(f"{file} was not written by charlm export: {_MEND}") from error
-    if not is_known:
-        raise CharlmError(
-            f"{file} has format {facts['format']!r}, and charlm_jax {__version__} reads {_FORMAT}"
-        )
     if not are_sound:
         raise CharlmError(f"{file} is damaged: its facts have a wrong type; {_MEND}")
     return facts

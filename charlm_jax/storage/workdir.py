@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from charlm_jax.config.formats import NewerFormat, upgrade, with_format
 from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError, write_error
 from charlm_jax.core.files import final_name, remove_temporary_files
@@ -19,8 +20,11 @@ if TYPE_CHECKING:
     from charlm_jax.data.dataset import Dataset
 
 
-# What a run writes down about itself, beside the sittings in which it trained.
+# What a run writes down about itself, beside the sessions in which it trained.
 _FACTS = {
+    "config_spec": str,
+    "point": list,
+    "overrides": list,
     "corpus": str,
     "parameters": int,
     "steps_per_epoch": int,
@@ -167,6 +171,8 @@ class Workdir:
         values = self._read_json(self.config_file)
         try:
             return Config.from_dict(values)
+        except NewerFormat as error:
+            raise NewerFormat(f"{self.config_file}: {error}") from error
         except CharlmError as error:
             raise CharlmError(f"{self.config_file} does not fit: {error}") from error
 
@@ -186,16 +192,23 @@ class Workdir:
         """What the run has written down about itself; {} before it has."""
         if not self.facts_file.exists():
             return {}
-        facts = self._read_json(self.facts_file)
-        sittings = facts.get("sittings", [])
-        are_sound = isinstance(sittings, list) and all(
-            isinstance(sitting, dict)
-            and isinstance(sitting.get("environment"), dict)
-            and isinstance(sitting.get("from_step"), int)
-            for sitting in sittings
+        try:
+            facts = upgrade("run", self._read_json(self.facts_file), self.facts_file)
+        except NewerFormat:
+            raise
+        except CharlmError as error:
+            raise self._damaged(self.facts_file, str(error)) from error
+        sessions = facts.get("sessions", [])
+        are_sound = isinstance(sessions, list) and all(
+            isinstance(session, dict)
+            and isinstance(session.get("environment"), dict)
+            and isinstance(session.get("from_step"), int)
+            for session in sessions
         )
         for name, kind in _FACTS.items():
             are_sound &= isinstance(facts.get(name), (kind, type(None)))
+            if kind is list:
+                are_sound &= all(isinstance(text, str) for text in facts.get(name) or [])
         if not are_sound:
             raise self._damaged(self.facts_file, "a value has a wrong type")
         return facts
@@ -207,7 +220,7 @@ class Workdir:
           CharlmError: it cannot be written.
         """
         try:
-            write_json(self.facts_file, facts)
+            write_json(self.facts_file, with_format(facts))
         except OSError as error:
             raise write_error(self.path, error) from error
 

@@ -4,6 +4,7 @@ Nothing runs here; `runner.py` does that. Every point is one call of `charlm tra
 where it was stopped and says at once when it is done: so a sweep has no state but its runs.
 """
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -14,7 +15,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from charlm_jax.config.loading import as_text, load_config, split_override, sweep_points
+from charlm_jax.config.loading import (
+    ConfigSource,
+    as_text,
+    load_config,
+    split_override,
+    sweep_points,
+)
 from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError, write_error
 from charlm_jax.core.files import final_name
@@ -277,6 +284,25 @@ def make_manifest(sweep: Sweep, folder: Path) -> dict[str, Any]:
             for point in sweep.points
         ],
     }
+
+
+def find_source(workdir: Path | str, spec: str, overrides: Sequence[str]) -> ConfigSource:
+    """Return where the config of a run comes from.
+
+    Args:
+      workdir: directory of the run. Next to the manifest of the sweep that it is a point of, the
+        point's own fields are told from the sweep's overrides.
+      spec: what `--config` says.
+      overrides: what `charlm train` was given, the point's fields first.
+    """
+    path, texts = Workdir(workdir).path, tuple(overrides)
+    with contextlib.suppress(OSError, ValueError, RecursionError, TypeError, KeyError):
+        manifest = json.loads((path.parent / MANIFEST).read_text(encoding="utf-8"))
+        points = {point["name"]: tuple(point["overrides"]) for point in manifest["points"]}
+        if manifest["config"] == spec and points[path.name] == texts:
+            count = len(_own_overrides(manifest)[path.name])
+            return ConfigSource(spec, texts[:count], texts[count:])
+    return ConfigSource(spec, (), texts)
 
 
 def _changes(file: Path, here: Mapping[str, Any]) -> list[str]:

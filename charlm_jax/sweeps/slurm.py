@@ -13,7 +13,7 @@ from charlm_jax.core.errors import CharlmError, escape_control_characters, write
 from charlm_jax.core.json_files import write_json
 from charlm_jax.core.signals import Interrupted
 from charlm_jax.storage.workdir import Workdir
-from charlm_jax.sweeps.points import SLURM, Point
+from charlm_jax.sweeps.points import SLURM, Point, find_source
 from charlm_jax.training.loop import train_and_evaluate
 from charlm_jax.training.progress_bar import LogProgress
 
@@ -54,7 +54,12 @@ def train_point(config: str, workdir: str, *overrides: str) -> None:
     before = signal.signal(signal.SIGUSR2, stop)
     try:
         with _recorded_failure(_failure_file(Path(workdir))):
-            train_and_evaluate(load_config(config, overrides), workdir, view=LogProgress())
+            train_and_evaluate(
+                load_config(config, overrides),
+                workdir,
+                view=LogProgress(),
+                source=find_source(workdir, config, overrides),
+            )
     finally:
         signal.signal(signal.SIGUSR2, before)
 

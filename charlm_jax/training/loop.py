@@ -8,13 +8,14 @@ are read while the next one runs, so that writing them down never keeps the devi
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from charlm_jax._version import __version__
+from charlm_jax.config.loading import ConfigSource
 from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.signals import Interrupted, deferred_signals
@@ -55,6 +56,7 @@ def train_and_evaluate(
     fresh: bool = False,
     view: ProgressListener | None = None,
     progress: Progress | None = None,
+    source: ConfigSource | None = None,
 ) -> Result:
     """Train a model as the config says; go on where an earlier call on the workdir stopped.
 
@@ -64,6 +66,7 @@ def train_and_evaluate(
       fresh: move a run that is there aside, and begin again.
       view: what is told how training goes.
       progress: told how a download of the text goes.
+      source: where the config was loaded from, if it was; `run.json` records it.
 
     Returns:
       Where the run stands: at its last step, or where it stopped early.
@@ -80,14 +83,15 @@ def train_and_evaluate(
     if fresh and (moved := run_dir.move_aside()):
         view.note(f"moved the run at {run_dir.path} to {moved}")
     with open_run(run_dir, config, trainer.dataset) as run:
-        state, loop_state = _start(trainer, run, initial, view)
+        recorded = _source_facts(source, config, run.recorded_config)
+        state, loop_state = _start(trainer, run, initial, view, recorded)
         was_done = _is_over(trainer, loop_state)
         if not was_done:
             with deferred_signals() as signal_received:
                 again = "the same command" + (" without --fresh" if fresh else "")
                 _Loop(trainer, run, view, loop_state, again).train(state, signal_received)
         stopped_early = loop_state.step < trainer.total_steps
-        run.write_facts(finished="stopped early" if stopped_early else "done")
+        run.write_facts(finished="stopped early" if stopped_early else "done", **recorded)
     return Result(
         step=loop_state.step,
         best_loss_nats=loop_state.best_loss_nats,
@@ -97,8 +101,28 @@ def train_and_evaluate(
     )
 
 
+def _source_facts(
+    source: ConfigSource | None, config: Config, recorded_config: Config | None
+) -> dict[str, Any]:
+    """Return what changes in `run.json` about a config's source; None for what there is not."""
+    if source is None and config == recorded_config:
+        return {}
+    if source is None:
+        return {"config_spec": None, "point": None, "overrides": None}
+    spec, point, overrides = source.with_absolute_paths(config)
+    return {
+        "config_spec": spec,
+        "point": list(point) or None,
+        "overrides": list(overrides) or None,
+    }
+
+
 def _start(
-    trainer: Trainer, run: OpenRun, initial: InitialParams | None, view: ProgressListener
+    trainer: Trainer,
+    run: OpenRun,
+    initial: InitialParams | None,
+    view: ProgressListener,
+    recorded: dict[str, Any],
 ) -> tuple[TrainState, LoopState]:
     """Restore or begin a run, and record what it is before it goes on from there."""
     state, loop_state, started_from = restore_or_init(trainer, run, initial, view.note)
@@ -108,22 +132,23 @@ def _start(
     run.claim(trainer.config, trainer.dataset)
     if is_over:
         return state, loop_state
-    sittings = run.facts.get("sittings", [])
+    sessions = run.facts.get("sessions", [])
     if trainer.config.model.precision == "bfloat16" and lacks_bfloat16_units():
         view.note("this processor has no bfloat16 units: config.model.precision=float32 is faster")
     if loop_state.step:
         view.note(f"going on from step {loop_state.step} of {trainer.total_steps}")
-        before = sittings[-1]["environment"] if sittings else {}
+        before = sessions[-1]["environment"] if sessions else {}
         for change in differences(before, environment()):
             view.note(f"not bit for bit what it would have been without the stop: {change}")
     run.write_facts(
+        **recorded,
         corpus=trainer.config.data.corpus,
         parameters=count_parameters(state.params),
         steps_per_epoch=trainer.steps_per_epoch,
         total_steps=trainer.total_steps,
         started_from=started_from,
         finished=None,
-        sittings=[*sittings, {"from_step": loop_state.step, "environment": environment()}],
+        sessions=[*sessions, {"from_step": loop_state.step, "environment": environment()}],
     )
     return state, loop_state
 

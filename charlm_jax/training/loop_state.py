@@ -48,7 +48,7 @@ class LoopState:
       step: updates that are accounted for.
       epoch: of the current epoch.
       window: since the last `step` row.
-      seconds: wall-clock time of the run, earlier sittings included.
+      seconds: wall-clock time of the run, earlier sessions included.
       best_loss_nats: lowest held-out loss, None before the first.
       best_step: where that was.
       scores_since_best: how often the held-out text was scored after that.

@@ -73,10 +73,10 @@ def verify_run(
             f"the metrics of {run_dir.path} have no row within its first {last} steps"
         )
     changes = [
-        f"from step {sitting['from_step']} on {change}"
-        for sitting in facts.get("sittings", [])
-        if sitting["from_step"] < wanted[-1]
-        for change in differences(sitting["environment"], environment())
+        f"from step {session['from_step']} on {change}"
+        for session in facts.get("sessions", [])
+        if session["from_step"] < wanted[-1]
+        for change in differences(session["environment"], environment())
     ]
     step, compared = 0, []
     for stop in wanted:

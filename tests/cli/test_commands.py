@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import charlm_jax
 from charlm_jax.cli import main
 from tests.conftest import ROOT, TINY
 
@@ -42,6 +43,16 @@ def test_train_says_what_it_did_and_then_that_it_is_done(
     assert "epoch  2" in first and "trained 38 steps" in first and "best held-out loss" in first
     assert main(command) == 0
     assert "is done: 38 steps" in capsys.readouterr().out
+    facts = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (facts["config_spec"], facts["point"]) == (str(BASE), None)
+    assert [f"--config.{text}" for text in facts["overrides"]] == OVERRIDES
+    load = {"spec": str(BASE), "overrides": facts["overrides"]}
+    charlm_jax.train(charlm_jax.load_config(**load), tmp_path / "run", quiet=True)
+    assert json.loads((tmp_path / "run" / "run.json").read_text()) == facts
+    load["overrides"] = [*facts["overrides"], "train.log_every_steps=7"]
+    charlm_jax.train(charlm_jax.load_config(**load), tmp_path / "run", quiet=True)
+    later = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert later == facts | {"config_spec": None, "overrides": None}  # it would not give the config
 
 
 def test_sample_as_json(workdir: str, capsys: pytest.CaptureFixture[str]) -> None:

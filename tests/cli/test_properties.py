@@ -447,7 +447,7 @@ SOUND: Mapping[str, Mapping[str, Any]] = {
         "total_steps": 8,
         "started_from": None,
         "finished": "done",
-        "sittings": [{"from_step": 0, "environment": {"python": "3"}}],
+        "sessions": [{"from_step": 0, "environment": {"python": "3"}}],
     },
 }
 
@@ -509,7 +509,7 @@ def _assert_facts(facts: Any) -> None:
     numbers = [facts.get(name) for name in ("parameters", "total_steps", "steps_per_epoch")]
     assert all(number is None or isinstance(number, int) for number in numbers)
     assert isinstance(facts.get("finished"), (str, type(None)))
-    assert all(isinstance(s["environment"], dict) for s in facts.get("sittings") or [])
+    assert all(isinstance(s["environment"], dict) for s in facts.get("sessions") or [])
 
 
 # Size.

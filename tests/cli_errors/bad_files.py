@@ -235,10 +235,10 @@ FOUND: Mapping[str, Sequence[tuple[str, Says]]] = {
                 "run_garbage",
                 "run_nested",
                 "run_a_list",
-                "sittings_number",
-                "sittings_of_numbers",
-                "sittings_without",
-                "sittings_environment",
+                "sessions_number",
+                "sessions_of_numbers",
+                "sessions_without",
+                "sessions_environment",
             )
         ],
         *[
@@ -247,10 +247,10 @@ FOUND: Mapping[str, Sequence[tuple[str, Says]]] = {
                 "run_garbage",
                 "run_nested",
                 "run_a_list",
-                "sittings_number",
-                "sittings_of_numbers",
-                "sittings_without",
-                "sittings_environment",
+                "sessions_number",
+                "sessions_of_numbers",
+                "sessions_without",
+                "sessions_environment",
             )
         ],
         *[

@@ -1,15 +1,17 @@
 """From file and overrides to a frozen config, or one line that says what is wrong."""
 
 import dataclasses
+import importlib
 import json
 import sys
 from pathlib import Path
 
 import pytest
 
-from charlm_jax.config.loading import config_name, load_config, shipped_names
+from charlm_jax.config.loading import ConfigSource, config_name, load_config, shipped_names
 from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.data.dataset import with_absolute_paths
 from tests.conftest import ROOT, make_model_config
 
 BASE = str(ROOT / "configs" / "base.py")
@@ -143,6 +145,43 @@ def test_a_file_anywhere_may_import_the_shipped_base(tmp_path: Path) -> None:
     assert not any(name.split(".")[0] == "configs" for name in sys.modules)
 
 
+def test_the_files_own_folder_comes_before_the_shipped_configs(tmp_path: Path) -> None:
+    """Whatever its name; and the next load does not find what this one has imported."""
+    source = "from configs import tutorial\ndef get_config():\n    return tutorial.get_config()\n"
+    for name in ("own", "none"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine.py").write_text(source)
+    (tmp_path / "own" / "tutorial.py").write_text(
+        "from configs import base\n"
+        "def get_config():\n"
+        "    config = base.get_config()\n"
+        "    config.seed = 77\n"
+        "    return config\n"
+    )
+    assert load_config(str(tmp_path / "own" / "mine.py")).seed == 77
+    assert load_config(str(tmp_path / "none" / "mine.py")) == load_config("tutorial")
+
+
+def test_somebody_elses_configs_package_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is neither imported by a config file nor gone afterwards, submodules included."""
+    (tmp_path / "configs").mkdir()
+    for name in ("__init__", "base"):
+        (tmp_path / "configs" / f"{name}.py").write_text("OWNER = 'somebody else'\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    try:
+        for is_imported in (False, True):
+            if is_imported:
+                importlib.import_module("configs.base")
+            assert load_config("quickstart").seed == 1
+            others = {name: m for name, m in sys.modules.items() if name.startswith("configs")}
+            assert [m.OWNER for m in others.values()] == 2 * is_imported * ["somebody else"]
+    finally:
+        for name in ("configs", "configs.base"):
+            sys.modules.pop(name, None)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -192,3 +231,47 @@ def test_a_default_workdir_is_named_after_config_and_argument() -> None:
     assert config_name("tutorial") == "tutorial"
     assert config_name("my_text:books/My book, 2nd.txt") == "my_text-My-book-2nd"
     assert config_name("my_text:src/**/*.py") == "my_text"
+
+
+@pytest.mark.parametrize(
+    ("spec", "point", "overrides", "absolute"),
+    [
+        ("quickstart", (), (), ("quickstart", (), ())),
+        ("my_text:book.txt", (), ("seed=2",), ("my_text:{here}/book.txt", (), ("seed=2",))),
+        ("my_text:b*.txt", (), (), ("my_text:{here}/b*.txt", (), ())),
+        (
+            "quickstart",
+            ("data.corpus=book.txt",),
+            ("train.init_from=runs/a",),
+            ("quickstart", ("data.corpus={here}/book.txt",), ("train.init_from={here}/runs/a",)),
+        ),
+        ("mine.py", (), (), ("{here}/mine.py", (), ("data.corpus={here}/book.txt",))),
+        ("mine.py", ("data.corpus=shakespeare",), (), None),
+        ("mine.py", ("data.corpus=shakespeare",), ("data.corpus=book.txt",), None),
+    ],
+    ids=range(7),
+)
+def test_an_absolute_source_gives_the_same_config_in_every_folder(
+    spec: str,
+    point: tuple[str, ...],
+    overrides: tuple[str, ...],
+    absolute: ConfigSource | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / "book.txt").write_text("a text")
+    (here / "mine.py").write_text(
+        "from configs import my_text\ndef get_config():\n    return my_text.get_config('book.txt')"
+    )
+    monkeypatch.chdir(here)
+    config = with_absolute_paths(load_config(spec, (*point, *overrides)))
+    source = ConfigSource(spec, point, overrides).with_absolute_paths(config)
+    if absolute is not None:
+        expected = json.loads(json.dumps(absolute).replace("{here}", str(here)))
+        assert json.loads(json.dumps(source)) == expected
+    monkeypatch.chdir(tmp_path)
+    config_flag, *fields = source.flags()
+    texts = [field.removeprefix("--config.") for field in fields]
+    assert load_config(config_flag.removeprefix("--config="), texts) == config

@@ -456,16 +456,32 @@ def test_a_prompt_is_whole_words() -> None:
     assert first_words("ab", (range(1, 2),)) == "b"
 
 
-@pytest.mark.parametrize("spec", ["quickstart", "tutorial", "transformer", "base"])
+@pytest.mark.parametrize("spec", ["quickstart", "my_text:/a folder/it's.txt"])
 def test_the_command_trains_the_same_run(spec: str) -> None:
-    changes = {"seed": 9, "data.corpus": "/a folder/it's.txt", "optimizer.clip_norm": 0.1}
-    config = make_tiny_config(**changes) if spec == "base" else load_config(spec, changes)
-    words = shlex.split(train_command(config, "runs/a b"))
+    point, overrides = ["model.layers=lstm,gru", "seed=9"], ["seed=8", "train.init_from=/a 'run'"]
+    facts = {"config_spec": spec, "point": point, "overrides": overrides}
+    words = shlex.split(train_command(facts, "runs/a b"))
     assert words[:2] == ["charlm", "train"] and words[3] == "--workdir=runs/a b"
-    overrides = [word.removeprefix("--config.") for word in words[4:]]
-    assert load_config(words[2].removeprefix("--config="), overrides) == config
-    if spec != "base":
-        assert words[2] == f"--config={spec}" and len(overrides) == 3
+    texts = [word.removeprefix("--config.") for word in words[4:]]
+    config = load_config(words[2].removeprefix("--config="), texts)
+    assert config == load_config(spec, [*point, *overrides])
+    assert train_command({"config_spec": spec, "point": None}, "a") == shlex.join(
+        ["charlm", "train", f"--config={spec}", "--workdir=a"]
+    )
+
+
+@pytest.mark.parametrize("facts", [{}, {"config_spec": None, "point": None, "overrides": None}])
+def test_a_run_without_a_command_is_named_by_its_config(facts: dict[str, None]) -> None:
+    """A comment to a shell: the commands are copied and pasted together."""
+    assert train_command(facts, "a\nb") == "# no command recorded: a\\nb/config.json"
+    assert not shlex.split(train_command(facts, "it's"), comments=True)
+
+
+def test_the_page_names_commands_and_configs(file: Path, runs: list[Run]) -> None:
+    """These runs were trained from Python."""
+    text = file.read_text(encoding="utf-8")
+    for run in runs:
+        assert f"# no command recorded: {run.workdir}/config.json" in text
 
 
 def luminance(colour: str) -> float:

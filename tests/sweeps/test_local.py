@@ -151,7 +151,9 @@ def test_a_point_that_fails_does_not_stop_the_others_and_is_repeated_alone(
         assert rows_of(mine) == rows_of(theirs)
         assert losses_of(mine) == pytest.approx(losses_of(theirs), rel=1e-5)
         facts = json.loads((mine / "run.json").read_text())
-        assert facts["sittings"][0]["environment"]["threads"] in {len(share) for share in shares}
+        assert facts["sessions"][0]["environment"]["threads"] in {len(share) for share in shares}
+        assert facts["config_spec"] == str(tmp_path / "mine.py")
+        assert (facts["point"], facts["overrides"]) == ([name], None)
     Path("my runs", "seed=3").unlink()
     kept = {path: path.read_bytes() for path in Path("my runs").glob("seed=*/*.json*")}
     assert len(kept) == 2 * 4

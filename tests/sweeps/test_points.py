@@ -22,6 +22,7 @@ from charlm_jax.core.errors import CharlmError
 from charlm_jax.sweeps.points import (
     Sweep,
     claim,
+    find_source,
     load_sweep,
     make_manifest,
     make_point,
@@ -459,3 +460,42 @@ def test_what_a_value_is_on_the_command_line_is_read_back(write: Callable[..., s
         "my runs/mine",
         load_config(spec, values),
     )
+
+
+def test_the_source_of_a_point_has_its_fields_apart(
+    write: Callable[..., str], tmp_path: Path
+) -> None:
+    spec = write(GRID)
+    sweep = load_sweep(spec, ["train.epochs=3"])
+    folder = tmp_path / "runs"
+    claim(sweep, folder)
+    for point in sweep.points:
+        source = find_source(folder / point.name, point.config, point.overrides)
+        assert source.overrides == ("train.epochs=3",)
+        assert source.point == point.overrides[:-1] and len(source.point) == 3
+        assert load_config(spec, [*source.point, *source.overrides]) == load_config(
+            spec, point.overrides
+        )
+
+
+@pytest.mark.parametrize("change", ["name", "spec", "overrides", "torn", "missing"])
+def test_another_run_beside_a_sweep_has_no_point(
+    write: Callable[..., str], tmp_path: Path, change: str
+) -> None:
+    spec = write(GRID)
+    sweep = load_sweep(spec)
+    folder, (point, *_) = tmp_path / "runs", sweep.points
+    claim(sweep, folder)
+    name, overrides = point.name, point.overrides
+    if change == "torn":
+        (folder / "manifest.json").write_text('{"config": ')
+    elif change == "missing":
+        (folder / "manifest.json").unlink()
+    elif change == "name":
+        name = "mine"
+    elif change == "spec":
+        spec = "quickstart"
+    else:
+        overrides = (*overrides, "train.epochs=3")
+    source = find_source(folder / name, spec, overrides)
+    assert source == (spec, (), tuple(overrides))

@@ -40,7 +40,7 @@ def test_a_difference_is_found_where_it_begins(workdir: Path, tmp_path: Path) ->
     for name in ("config.json", "vocabulary.json", "run.json"):
         (changed / name).write_text((workdir / name).read_text())
     facts = json.loads((changed / "run.json").read_text())
-    facts["sittings"][0]["environment"]["threads"] = 77
+    facts["sessions"][0]["environment"]["threads"] = 77
     (changed / "run.json").write_text(json.dumps(facts))
     rows = [dict(row) for row in MetricsLog(workdir / "metrics.jsonl").rows()]
     other = "0123456789abcdef"
@@ -98,7 +98,7 @@ def test_two_processes_of_so_many_threads_give_equal_hashes(tmp_path: Path, thre
         command = [sys.executable, "-c", IN_A_PROCESS, str(tmp_path / name), str(threads)]
         subprocess.run(command, check=True, timeout=300)
         facts = Workdir(tmp_path / name).read_facts()
-        assert facts["sittings"][0]["environment"]["threads"] == threads
+        assert facts["sessions"][0]["environment"]["threads"] == threads
         rows = MetricsLog(tmp_path / name / "metrics.jsonl").rows()
         hashes.append([row["state_hash"] for row in rows])
     assert hashes[0] == hashes[1] and len(hashes[0]) >= 1

@@ -33,6 +33,7 @@ def run(options: argparse.Namespace) -> None:
     config = load_config(options.config, overrides)
     workdir = options.workdir or f"runs/{config_name(options.config)}"
     from charlm_jax.data.download import DownloadProgress
+    from charlm_jax.sweeps.points import find_source
     from charlm_jax.training.loop import train_and_evaluate
     from charlm_jax.training.progress_bar import training_view
 
@@ -42,7 +43,12 @@ def run(options: argparse.Namespace) -> None:
 
             view = events = EventFiles(workdir, view)
         result = train_and_evaluate(
-            config, workdir, fresh=options.fresh, view=view, progress=DownloadProgress()
+            config,
+            workdir,
+            fresh=options.fresh,
+            view=view,
+            progress=DownloadProgress(),
+            source=find_source(workdir, options.config, overrides),
         )
         if options.tensorboard and result.was_done:
             events.write_anew()

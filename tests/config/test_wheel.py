@@ -1,0 +1,86 @@
+"""Config files under an installed wheel: an editable install finds the clone's `configs/`."""
+
+import os
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+pytest.importorskip("hatchling")
+
+MINE = """
+from configs import base, helper
+
+def get_config():
+    config = base.get_config()
+    config.data.sequence_length = helper.LENGTH
+    return config
+"""
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Python of an environment with the built wheel, and with the dependencies of this one."""
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "hatchling", "build", "--target=wheel"]
+    subprocess.run([*build, f"--directory={folder}"], cwd=ROOT, check=True, capture_output=True)
+    environment = folder / "environment"
+    venv.create(environment, with_pip=False)
+    (packages,) = environment.glob("lib/python*/site-packages")
+    (wheel,) = folder.glob("*.whl")
+    zipfile.ZipFile(wheel).extractall(packages)
+    # A path in a .pth file brings no other .pth files with it, so no editable install either.
+    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return environment / "bin" / "python"
+
+
+def run(python: Path, folder: Path, *arguments: str) -> str:
+    """Run Python in a folder; return what it printed."""
+    result = subprocess.run(
+        [python, *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_the_shipped_configs_are_inside_the_package(python: Path, tmp_path: Path) -> None:
+    script = (
+        "import charlm_jax, charlm_jax.config.loading as loading\n"
+        "print(loading.shipped_configs())\n"
+        "print(*charlm_jax.load_config('hybrid').model.layers)\n"
+    )
+    folder, layers = run(python, tmp_path, "-c", script).splitlines()
+    assert Path(folder).is_relative_to(python.parent.parent)
+    assert layers == "lstm attention"
+    command = ("-m", "charlm_jax", "sweep", "--config=sweeps/variants", "--dry_run")
+    assert len(run(python, tmp_path, *command).splitlines()) == 18
+
+
+@pytest.mark.parametrize("name", ["configs", "my experiments"])
+def test_a_file_anywhere_imports_its_neighbours_and_the_shipped_configs(
+    python: Path, tmp_path: Path, name: str
+) -> None:
+    """Also where the folder that Python runs in has a package `configs` of its own."""
+    (tmp_path / "here" / "configs").mkdir(parents=True)
+    (tmp_path / "here" / "configs" / "__init__.py").write_text("OWNER = 'somebody else'\n")
+    mine = tmp_path / "there" / name
+    mine.mkdir(parents=True)
+    (mine / "helper.py").write_text("LENGTH = 17\n")
+    (mine / "mine.py").write_text(MINE)
+    script = (
+        f"import charlm_jax\n"
+        f"config = charlm_jax.load_config({str(mine / 'mine.py')!r})\n"
+        f"import configs\n"
+        f"print(config.data.sequence_length, configs.OWNER)"
+    )
+    assert run(python, tmp_path / "here", "-c", script) == "17 somebody else\n"
