@@ -70,7 +70,10 @@ def to_json(results: Results, command: str) -> dict[str, Any]:
         ],
         "looks": to_jsonable(results.by_context),
         "effective": to_jsonable(results.effective),
-        "baselines": to_jsonable(results.baselines),
+        "baselines": [
+            {"name": b.name, "loss": to_jsonable(b.loss), "bits_per_char": b.bits_per_char}
+            for b in results.baselines
+        ],
         "characters": results.characters,
     }
 
@@ -125,11 +128,10 @@ def _from_json(values: Mapping[str, Any]) -> Results:
 
 
 def _baseline(values: Mapping[str, Any]) -> Baseline:
-    """Read a baseline; the published results are older than its `kind`."""
+    """Returns a baseline; the file leaves its kind to the name and the loss."""
     name, loss = values["name"], values["loss"] and _interval(values["loss"])
-    kinds: Mapping[str, BaselineKind] = {"uniform": "uniform", "unigram": "unigram"}
-    guess: BaselineKind = kinds.get(name, "ngram" if loss else "compressor")
-    kind = values.get("kind", guess)
+    kinds: dict[str, BaselineKind] = {"uniform": "uniform", "unigram": "unigram"}
+    kind = kinds.get(name, "compressor" if loss is None else "ngram")
     return Baseline(name, kind, loss, values["bits_per_char"])
 
 

@@ -235,9 +235,8 @@ def test_the_command_prints_a_table(seeded_runs: Path, capsys: pytest.CaptureFix
     for row, arm in zip(rows, found["arms"], strict=False):
         assert float(row["loss_nats"]) == arm["loss"]["mean"]
         assert float(row["loss_low"]) == arm["loss"]["low"]
-    assert comparison_to_json(compare([load_run(seeded_runs / "size_6_seed_1")]))["arms"][0][
-        "name"
-    ] == ("size_6_seed_1")
+    alone = comparison_to_json(compare([load_run(seeded_runs / "size_6_seed_1")]))
+    assert alone["arms"][0]["name"] == "size_6_seed_1"
 
 
 def test_a_part_of_one_block_has_no_interval(

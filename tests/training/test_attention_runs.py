@@ -113,7 +113,7 @@ def test_a_stream_says_how_many_positions_attention_kept(hybrid: Path) -> None:
     run = load_run(hybrid)
     assert run.evaluate(Stream())[0].key.protocol.context == run.config.evaluation_context
     evaluation, nll_N = run.evaluate(Stream(3))
-    assert evaluation.context == 3
+    assert evaluation.key.protocol == Stream(3)
     # By hand: character after character, with three positions kept.
     text = run.vocabulary.symbols * 4
     nll_N = run.score(text, Stream(3)).nll_N
