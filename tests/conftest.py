@@ -1,19 +1,28 @@
-"""What every test runs under: strict shapes and a shared compilation cache."""
+"""Options, JAX settings and fixtures shared by all tests.
+
+`make test` runs with XLA's optimisations off, which makes compiling four to eight times as fast.
+With --exhaustive (`make test-all`) programs are compiled as users compile them, and the tests
+marked `exhaustive` run too.
+"""
 
 import contextlib
 import functools
+import gc
 import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from charlm_jax.config.loading import load_config
 from charlm_jax.config.schema import Config, ModelConfig
+from charlm_jax.models import LanguageModel, build_model
 from charlm_jax.training.loop import train_and_evaluate
 
 ROOT = Path(__file__).parent.parent
@@ -22,8 +31,56 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_compilation_cache_dir", str(ROOT / "tests" / ".jax_cache"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
-# For programs that run a few times: LLVM does not optimise them, so compiling takes half the time.
-# XLA's own passes are as ever.
+settings.register_profile("make test", deadline=None, max_examples=30)
+settings.register_profile("make test-all", deadline=None, max_examples=100)
+
+
+def examples(factor: float, **others: Any) -> settings:
+    """Hypothesis settings with `factor` times the usual number of examples."""
+    return settings(max_examples=round(factor * settings.default.max_examples), **others)
+
+
+# Read by XLA when the first program is compiled, here and in the processes that tests start.
+UNOPTIMISED = (
+    "--xla_backend_optimization_level=0",
+    "--xla_llvm_disable_expensive_passes=true",
+    "--xla_cpu_use_fusion_emitters=false",
+    "--xla_cpu_parallel_codegen_split_count=1",
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--exhaustive",
+        action="store_true",
+        help="run the tests marked exhaustive too, and let XLA optimise",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    is_exhaustive = config.getoption("exhaustive")
+    settings.load_profile("make test-all" if is_exhaustive else "make test")
+    if not is_exhaustive:
+        given = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = " ".join([*UNOPTIMISED, given])  # the last of two flags counts
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("exhaustive"):
+        exhaustive = [item for item in items if item.get_closest_marker("exhaustive")]
+        config.hook.pytest_deselected(items=exhaustive)
+        items[:] = [item for item in items if not item.get_closest_marker("exhaustive")]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _free_compiled_programs() -> Iterator[None]:
+    """Bound the memory of a worker: programs are rarely shared between modules."""
+    yield
+    jax.clear_caches()
+    gc.collect()
+
+
+# For programs that run a few times: without LLVM's optimisations, compiling takes half the time.
 quick_jit = functools.partial(
     jax.jit,
     compiler_options={
@@ -31,6 +88,14 @@ quick_jit = functools.partial(
         "xla_llvm_disable_expensive_passes": True,
     },
 )
+
+
+def compiled_model(config: ModelConfig, vocab_size: int) -> LanguageModel:
+    """A model with compiled functions; otherwise every operation is compiled by itself."""
+    model = build_model(config, vocab_size)
+    return model._replace(
+        init=jax.jit(model.init), apply=jax.jit(model.apply), inspect=jax.jit(model.inspect)
+    )
 
 
 @contextlib.contextmanager

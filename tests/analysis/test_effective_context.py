@@ -9,7 +9,7 @@ from charlm_jax.analysis.effective_context import CHANGES, effective_context, lo
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.types import ModelState, Params
 from charlm_jax.models import LanguageModel, build_model
-from tests.conftest import compiled_programs, make_model_config
+from tests.conftest import compiled_model, compiled_programs, make_model_config
 
 V, REACH = 5, 12
 IDS = np.random.default_rng(3).integers(0, V, 400).astype(np.uint8)
@@ -62,7 +62,7 @@ def test_only_truncation_reads_less(change: str) -> None:
 
 
 def test_a_model_that_is_asked_again_is_not_compiled_again() -> None:
-    model = build_model(make_model_config("lstm"), V)
+    model = compiled_model(make_model_config("lstm"), V)
     params = model.init(jax.random.key(0))
     asked = {"contexts": [3, 7], "reach": REACH, "targets": 50, "batch_size": 16}
 
@@ -94,7 +94,7 @@ def test_shuffling_keeps_the_characters_and_replacing_does_not() -> None:
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_the_same_seed_changes_the_same_and_batches_do_not_matter(change: str) -> None:
-    model = build_model(make_model_config("lstm", init="flax"), V)
+    model = compiled_model(make_model_config("lstm", init="flax"), V)
     params = jax.tree.map(lambda w: 3.0 * w, model.init(jax.random.key(0)))
 
     def losses(**other: int) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from charlm_jax.analysis.memorization import CopiedSpan, build_copy_index
@@ -46,7 +46,6 @@ def _brute_force(text: str, part: Part, asked: str) -> list[int]:
 
 
 @pytest.mark.core
-@settings(deadline=None)
 @given(
     text=st.text(SYMBOLS, min_size=1, max_size=60) | LOOPS.filter(len),
     cut=st.lists(st.tuples(st.integers(0, 4), st.integers(1, 60)), min_size=1, max_size=4),
@@ -75,7 +74,6 @@ def test_common_lengths_are_their_definition(
     )
 
 
-@settings(deadline=None)
 @given(LOOPS.filter(len) | st.text(min_size=1, max_size=40))
 def test_places_are_sorted_by_the_text_that_begins_there(text: str) -> None:
     index = build_copy_index(text, _whole(text))

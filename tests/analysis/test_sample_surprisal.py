@@ -7,11 +7,10 @@ import pytest
 
 from charlm_jax.analysis import sample_surprisal
 from charlm_jax.analysis.sample_surprisal import make_sample_scorer
-from charlm_jax.models import build_model
 from charlm_jax.sampling.categorical import sample_keys
 from charlm_jax.sampling.decoding import SampleBatch, make_decoder
 from charlm_jax.sampling.policies import build_policy, probabilities
-from tests.conftest import make_model_config
+from tests.conftest import compiled_model, make_model_config
 
 V, CONTEXT, T = 7, 64, 30
 PROMPT = np.array([3, 1, 4, 1, 5], np.uint8)
@@ -24,7 +23,7 @@ SETTINGS = {
 
 def test_surprisal_and_entropy_of_every_character(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sample_surprisal, "_PIECE", 11)
-    model = build_model(make_model_config("lstm", "attention", init="flax"), V)
+    model = compiled_model(make_model_config("lstm", "attention", init="flax"), V)
     params = jax.tree.map(lambda w: 4.0 * w, model.init(jax.random.key(0)))
     policy = build_policy(**SETTINGS)
     rows = SampleBatch(sample_keys(0, len(policy.scale_B)), policy)

@@ -5,7 +5,7 @@ import zlib
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from charlm_jax.analysis.text_metrics import (
@@ -61,7 +61,6 @@ def test_distinct_strings_by_hand() -> None:
     assert first_occurrence_mask([]) == [] and grams("ab", 3) == []
 
 
-@settings(deadline=None)
 @given(st.text("ab😀", max_size=40), st.integers(1, 6))
 def test_repeated_characters_are_their_definition(text: str, length: int) -> None:
     expected = [

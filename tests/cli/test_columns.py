@@ -4,14 +4,15 @@ import itertools
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from charlm_jax.cli.columns import LEAST_WIDTH, Columns, Plain, column_width, lay_out, wrap
 from charlm_jax.sampling.stop_strings import Chunk
+from tests.conftest import examples
 
-usual = settings(deadline=None, max_examples=200)
+usual = examples(2)
 PLAIN = "ab   \n"
 UNUSUAL = "\t\x1b\u0301中🐍\u200d\xa0\udcff"
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from charlm_jax import load_run
@@ -33,12 +33,10 @@ from charlm_jax.data.vocabulary import Vocabulary
 from charlm_jax.storage.metrics_log import MetricsLog
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training.loop import train_and_evaluate
-from tests.conftest import ROOT, make_tiny_config
+from tests.conftest import ROOT, examples, make_tiny_config
 
 BASE = str(ROOT / "configs" / "base.py")
 FIELDS = sorted(load_config(BASE).flatten())
-
-usual = settings(deadline=None, max_examples=100)
 
 
 def _assert_one_line(error: object, given_values: object = "") -> None:
@@ -114,28 +112,24 @@ def _assert_sound(config: Config) -> None:
 
 @pytest.mark.core
 @given(st.sampled_from(FIELDS), texts)
-@usual
 def test_any_text_for_any_field(field: str, text: str) -> None:
     with _only_errors_of_one_line():
         _assert_sound(load_config(BASE, [f"{field}={text}"]))
 
 
 @given(st.sampled_from(FIELDS), values)
-@usual
 def test_any_value_for_any_field(field: str, value: object) -> None:
     with _only_errors_of_one_line():
         _assert_sound(load_config(BASE, {field: value}))
 
 
 @given(st.lists(st.tuples(st.sampled_from(FIELDS), texts), min_size=2, max_size=6))
-@usual
 def test_several_texts_are_sound_together_or_refused(pairs: list[tuple[str, str]]) -> None:
     with _only_errors_of_one_line():
         _assert_sound(load_config(BASE, [f"{field}={text}" for field, text in pairs]))
 
 
 @given(any_text, texts)
-@usual
 def test_any_text_in_place_of_a_field(field: str, text: str) -> None:
     for override in (field, f"{field}={text}", f"data.{field}={text}", f"{field}.seed={text}"):
         if override.partition("=")[0] in FIELDS and "=" in override:
@@ -148,7 +142,6 @@ def test_any_text_in_place_of_a_field(field: str, text: str) -> None:
 @given(
     st.sampled_from([["sample", "--workdir=nowhere"], ["verify", "--workdir=nowhere"]]), st.data()
 )
-@usual
 def test_any_words_behind_a_command(command: list[str], data: st.DataObject) -> None:
     flags = [
         "--prompt=",
@@ -186,7 +179,6 @@ def _changed(values: Mapping[str, Any], place: list[str], value: object) -> dict
 
 
 @given(st.one_of(values, st.tuples(st.sampled_from([*FIELDS, "data", "x", "data.x"]), values)))
-@usual
 def test_a_config_from_any_values(given_values: Any) -> None:
     if isinstance(given_values, tuple):
         field, value = given_values
@@ -212,7 +204,6 @@ def test_a_config_of_ill_fitting_values(field: str) -> None:
 
 
 @given(st.sampled_from(FIELDS))
-@usual
 def test_a_config_that_lacks_any_field_is_refused_by_name(field: str) -> None:
     *sections, name = field.split(".")
     nested = load_config(BASE).to_dict()
@@ -272,7 +263,6 @@ def _assert_read(spec: Path, encoding: str, expected: str | None) -> None:
 
 @pytest.mark.core
 @given(written)
-@usual
 def test_no_character_of_a_file_is_lost(folder: Path, text: str) -> None:
     file = folder / "text.txt"
     file.write_bytes(text.encode())
@@ -283,7 +273,6 @@ def test_no_character_of_a_file_is_lost(folder: Path, text: str) -> None:
 
 
 @given(written, st.sampled_from(["utf-8", "utf-16", "utf-16-le", "utf-32-be", "utf-7", "gb18030"]))
-@usual
 def test_a_text_reads_the_same_in_every_encoding(folder: Path, text: str, encoding: str) -> None:
     file = folder / "text.txt"
     file.write_bytes(text.encode(encoding))
@@ -293,7 +282,7 @@ def test_a_text_reads_the_same_in_every_encoding(folder: Path, text: str, encodi
 @example(b"+3AA-", "utf-7")  # lone surrogates
 @example(b"a\\ud800", "unicode_escape")
 @given(st.binary(max_size=200), st.sampled_from(CODECS) | any_text)
-@settings(usual, max_examples=400)
+@examples(4)
 def test_any_bytes_in_any_encoding(folder: Path, data: bytes, encoding: str) -> None:
     file = folder / "text.txt"
     file.write_bytes(data)
@@ -303,7 +292,6 @@ def test_any_bytes_in_any_encoding(folder: Path, data: bytes, encoding: str) -> 
 
 
 @given(st.lists(st.binary(max_size=20) | written.map(str.encode), min_size=1, max_size=5))
-@usual
 def test_a_folder_is_its_files_with_a_blank_line_between(
     folder: Path, contents: list[bytes]
 ) -> None:
@@ -319,7 +307,6 @@ many = st.integers(250, 260).map(lambda count: "".join(map(chr, range(count))))
 
 
 @given(written.filter(bool) | many)
-@usual
 def test_a_vocabulary_is_sorted_small_and_undoes_itself(text: str) -> None:
     vocabulary = Vocabulary.from_text(text)
     ids_N = vocabulary.encode(text)
@@ -331,7 +318,6 @@ def test_a_vocabulary_is_sorted_small_and_undoes_itself(text: str) -> None:
 
 
 @given(any_text | any_text.map(sorted).map("".join))
-@usual
 def test_symbols_are_a_vocabulary_if_and_only_if_they_are_sorted_and_distinct(symbols: str) -> None:
     if symbols and list(symbols) == sorted(set(symbols)):
         assert len(Vocabulary(symbols)) == len(symbols)
@@ -343,7 +329,6 @@ def test_symbols_are_a_vocabulary_if_and_only_if_they_are_sorted_and_distinct(sy
 @example("abc", "a?", "replace", "ab")
 @example("abc", "a\udc80", "error", "")
 @given(written.filter(bool), any_text, st.sampled_from(["error", "drop", "replace"]), any_text)
-@usual
 def test_every_policy_for_unknown_characters(
     known: str, text: str, unknown: str, replacement: str
 ) -> None:
@@ -407,7 +392,7 @@ books = st.one_of(
 
 
 @given(books, st.booleans(), st.integers(0, 9))
-@settings(usual, max_examples=300)
+@examples(3)
 def test_metrics_of_any_bytes(folder: Path, data: bytes, ends: bool, step: int) -> None:
     data += b"\n" * ends
     file = folder / "metrics.jsonl"
@@ -474,7 +459,6 @@ def _read(folder: Path, reader: str, content: bytes) -> None:
 
 @pytest.mark.parametrize("reader", READERS)
 @given(st.data())
-@usual
 def test_files_of_a_run_that_hold_anything(folder: Path, reader: str, data: st.DataObject) -> None:
     sound = SOUND[READERS[reader][0]]
     changed = st.builds(

@@ -5,26 +5,23 @@ from collections.abc import Callable, Iterator
 
 import jax
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from charlm_jax.cli.repl import Session
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.data.vocabulary import Vocabulary
 from charlm_jax.inference.trained_model import TrainedModel
-from charlm_jax.models import build_model
 from charlm_jax.sampling.params import SamplingParams
 from charlm_jax.sampling.stop_strings import Chunk, apply_stop_strings
-from tests.conftest import compiled_programs, make_tiny_config
-
-usual = settings(deadline=None, max_examples=100)
+from tests.conftest import compiled_model, compiled_programs, make_tiny_config
 
 
 @pytest.fixture(scope="module")
 def run() -> TrainedModel:
     """A model whose weights nobody trained, large enough for texts to differ."""
     config, vocabulary = make_tiny_config(), Vocabulary("\n/abc")
-    model = build_model(config.model, len(vocabulary))
+    model = compiled_model(config.model, len(vocabulary))
     params = jax.tree.map(lambda w: 4.0 * w, model.init(jax.random.key(0)))
     return TrainedModel(config, vocabulary, model, params)
 
@@ -239,7 +236,6 @@ class Pattern:
     st.integers(1, 5),
 )
 @example([12, 12], ["abc", "c"], 2)
-@usual
 def test_parts_and_the_stop_strings_between_them_are_the_text(
     counts: list[int], stops: list[str], piece: int
 ) -> None:

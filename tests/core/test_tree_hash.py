@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from charlm_jax.core.tree_hash import format_hash, state_hash
+from tests.conftest import examples
 
 TREE = {
     "a": np.linspace(-1, 1, 60, dtype=np.float32).reshape(3, 20),
@@ -29,7 +30,7 @@ def test_equal_trees_have_equal_hashes_jitted_or_not() -> None:
     assert len(_hash(TREE)) == 16 and int(_hash(TREE), 16) >= 0
 
 
-@settings(max_examples=60, deadline=None)
+@examples(0.6)
 @given(st.data())
 def test_any_flipped_bit_changes_the_hash(data: st.DataObject) -> None:
     leaves, structure = jax.tree.flatten(jax.tree.map(np.array, TREE))

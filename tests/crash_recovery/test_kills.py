@@ -63,7 +63,12 @@ KILLS = {
 
 
 @pytest.mark.parametrize(
-    "where", [pytest.param("in the claim", marks=pytest.mark.core), *list(KILLS)[1:]]
+    "where",
+    [
+        pytest.param("in the claim", marks=pytest.mark.core),
+        "in a save",
+        *[pytest.param(where, marks=pytest.mark.exhaustive) for where in list(KILLS)[2:]],
+    ],
 )
 def test_a_killed_run_ends_as_if_nothing_had_happened(
     scene: Scene, uninterrupted: Callable[[str], dict[str, Any]], where: str

@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from charlm_jax.core.errors import CharlmError
@@ -13,6 +13,7 @@ from charlm_jax.data.splits import Part, SplitRule, size, split_text, target_pos
 from charlm_jax.data.synthetic import ALPHABET, SyntheticSource
 from charlm_jax.evaluation.baselines import compressed_bits_per_char, uniform_nll, unigram_nll
 from charlm_jax.evaluation.ngram import NGram, fit_ngram, tuned_ngram
+from tests.conftest import examples
 
 
 def _ids(text: str) -> np.ndarray:
@@ -83,7 +84,7 @@ def _stretches(draw: st.DrawFn, characters: int) -> Part:
 
 @pytest.mark.core
 @given(st.data())
-@settings(deadline=None, max_examples=150)
+@examples(1.5)
 def test_the_ngram_equals_dictionaries_and_recursion(data: st.DataObject) -> None:
     symbols, order = data.draw(st.integers(1, 5)), data.draw(st.integers(1, 4))
     characters = data.draw(st.sampled_from([12, 60, 400]))

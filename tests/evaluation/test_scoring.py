@@ -19,9 +19,9 @@ from charlm_jax.evaluation.scoring import (
     make_window_scorer,
     mean_score,
 )
-from charlm_jax.models import LanguageModel, build_model
+from charlm_jax.models import LanguageModel
 from charlm_jax.models.losses import masked_mean, negative_log_likelihood
-from tests.conftest import make_model_config
+from tests.conftest import compiled_model, make_model_config
 
 V = 7
 IDS = np.random.default_rng(0).integers(0, V, 60).astype(np.uint8)
@@ -29,7 +29,7 @@ IDS = np.random.default_rng(0).integers(0, V, 60).astype(np.uint8)
 
 @pytest.fixture(scope="module")
 def model() -> LanguageModel:
-    return build_model(make_model_config("lstm", init="flax"), V)
+    return compiled_model(make_model_config("lstm", init="flax"), V)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def params(model: LanguageModel) -> dict:
 
 def _reference(model: LanguageModel, params: dict, part: range, context: int) -> np.ndarray:
     """One window at a time, one character at a time."""
-    read, nll = jax.jit(model.apply), []
+    read, nll = model.apply, []
     first = max(part.start, 1)
     for start in range(first, part.stop, context):
         state = model.initial_state(1, 0)
@@ -216,6 +216,6 @@ def test_a_measure_may_be_a_tree(
 
 
 def test_a_stream_through_attention_names_its_context() -> None:
-    attention = build_model(make_model_config("attention", hidden_size=4, embedding_size=4), V)
+    attention = compiled_model(make_model_config("attention", hidden_size=4, embedding_size=4), V)
     with pytest.raises(CharlmError, match="give the positions it keeps"):
         build_scorer(attention, Stream(), batch_size=1)

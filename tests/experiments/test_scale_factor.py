@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -340,7 +341,7 @@ def test_the_numbers_are_those_of_the_logits(trained: Path) -> None:
         """Of all characters but the first."""
         ids_T = run.vocabulary.encode(text).astype(np.int32)
         state = run.model.initial_state(1, 8)
-        logits_BTV, _ = run.model.apply(run.params, jnp.asarray(ids_T[None, :-1]), state)
+        logits_BTV, _ = jax.jit(run.model.apply)(run.params, jnp.asarray(ids_T[None, :-1]), state)
         return np.asarray(logits_BTV[0], np.float64), ids_T[1:]
 
     entropy_AS = []

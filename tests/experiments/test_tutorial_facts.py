@@ -35,7 +35,7 @@ from charlm_jax.sampling.categorical import (
 from charlm_jax.training.loop import train_and_evaluate
 from charlm_jax.training.optimizer import build_optimizer, make_schedule
 from experiments.tutorial import __main__ as tutorial
-from tests.conftest import make_model_config
+from tests.conftest import compiled_model, make_model_config
 
 CHARACTERS, SYMBOLS = 1_112_350, 80
 FIRST_CHUNK = "THE MYSTERIOUS ISLAND ***\n\n\n\n\nProduced by"
@@ -218,7 +218,7 @@ def test_draws_are_as_frequent_as_the_softmax_says(
 def small(config: Config) -> TrainedModel:
     """A small untrained model whose weights are large, so that it remembers 40 characters."""
     vocabulary = Vocabulary("".join(sorted(set(FIRST_CHUNK + SECOND_CHUNK + "The island"))))
-    model = build_model(make_model_config("lstm"), len(vocabulary))
+    model = compiled_model(make_model_config("lstm"), len(vocabulary))
     params = jax.tree.map(lambda w: 5.0 * w, model.init(jax.random.key(0)))
     return TrainedModel(config, vocabulary, model, params)
 
@@ -237,9 +237,10 @@ def test_the_sampler_reads_the_last_40_characters_again(small: TrainedModel, sca
     state = small.model.initial_state(len(windows_BT), 0)
     logits_BTV, _ = small.model.apply(small.params, jnp.asarray(windows_BT), state)
     first = 40 - len(prompt)  # the first character drawn with a full window
-    noise_BV = jax.vmap(lambda n: gumbel_noise(sample_keys(1, 1), n, len(small.vocabulary))[0])(
-        jnp.arange(first, 500)
+    noise_of = jax.jit(
+        jax.vmap(lambda n: gumbel_noise(sample_keys(1, 1), n, len(small.vocabulary))[0])
     )
+    noise_BV = noise_of(jnp.arange(first, 500))
     ids_B = jnp.argmax(scale * logits_BTV[:, -1] + noise_BV, axis=-1)
     np.testing.assert_array_equal(ids_B, ids_N[40:])
 

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
@@ -37,8 +37,8 @@ from charlm_jax.training.loop import train_and_evaluate
 from charlm_jax.training.reproduce import verify_run
 from charlm_jax.training.restore import load_init_from
 from charlm_jax.training.trainer import build_trainer
-from tests.conftest import ROOT, make_model_config, make_tiny_config
-from tests.models.test_contract import CASES
+from tests.conftest import ROOT, examples, make_model_config, make_tiny_config
+from tests.models.contract import CASES
 
 EXAMPLE = ROOT / "docs" / "examples" / "sample_with_numpy.py"
 FILES = ("config.json", "model.safetensors", "vocabulary.json")
@@ -328,9 +328,7 @@ def test_a_run_starts_from_an_exported_model(run: Run, exported: Path) -> None:
 # What is damaged is never loaded.
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@examples(0.6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=st.sampled_from(FILES), place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 def test_a_flipped_bit_is_noticed(
     exported: Path, tmp_path: Path, name: str, place: float, bit: int
@@ -344,9 +342,7 @@ def test_a_flipped_bit_is_noticed(
         load_run(folder)
 
 
-@settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@examples(0.3, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=st.sampled_from(FILES), place=st.floats(0, 1, exclude_max=True))
 def test_a_torn_file_is_noticed(exported: Path, tmp_path: Path, name: str, place: float) -> None:
     folder = tmp_path / "copy"

@@ -6,17 +6,44 @@ import shlex
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from charlm_jax.models import mixers
+from tests.conftest import ROOT, make_model_config
+from tests.models.contract import (
+    BARE,
+    FEW,
+    Subject,
+    check_causality,
+    check_compilation,
+    check_drawing,
+    check_form,
+    check_gradients,
+    check_inspection,
+    check_pieces,
+    check_reading_on,
+    check_rows,
+)
 
 GUIDE = (ROOT / "docs" / "adding_a_variant.md").read_text(encoding="utf-8")
 
 
 def _blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", GUIDE, flags=re.DOTALL)
+
+
+def _with_the_cheat(module: str) -> str:
+    """The class with the cheat that the guide names."""
+    cheat = re.search(
+        r"`(jnp\.roll\(.*?\))` in place of `(\w+)` in the scan", " ".join(GUIDE.split())
+    )
+    assert cheat is not None
+    call = f"scan_time(step, state.hidden_BH, {cheat[2]})"
+    assert call in module
+    return module.replace(call, call.replace(cheat[2], cheat[1]))
 
 
 def _follow(folder: Path) -> None:
@@ -60,20 +87,49 @@ def _run(clone: Path, command: str) -> str:
     return result.stdout
 
 
+def _subject(monkeypatch: pytest.MonkeyPatch, source: str) -> Subject:
+    """The guide's mixer in a bare stack; its module and its line are in no file."""
+    _, import_line, entry = _blocks("python")
+    module = types.ModuleType("charlm_jax.models.leaky")
+    exec(source, vars(module))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    names = dict(vars(mixers))
+    exec(f"{import_line}\nENTRY = {{\n{entry}\n}}", names)
+    monkeypatch.setitem(mixers.MIXERS, "leaky", names["ENTRY"]["leaky"])
+    return Subject(make_model_config("leaky", **BARE))
+
+
+def test_the_new_mixer_keeps_the_contract(monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = _subject(monkeypatch, _blocks("python")[0])
+    for check in (check_form, check_causality, check_rows):
+        check(subject, 0)
+        check(subject, FEW)
+    check_pieces(subject, FEW)
+    for check in (
+        check_reading_on,
+        check_inspection,
+        check_gradients,
+        check_compilation,
+        check_drawing,
+    ):
+        check(subject)
+
+
+def test_a_cheat_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = _subject(monkeypatch, _with_the_cheat(_blocks("python")[0]))
+    check_form(subject, 0)
+    with pytest.raises(AssertionError):
+        check_causality(subject, 0)
+
+
+@pytest.mark.exhaustive
 def test_the_new_mixer_keeps_the_contract_and_a_cheat_does_not(clone: Path) -> None:
     (command,) = _blocks("bash")[0].splitlines()
     passed = re.search(r"(\d+) passed", _run(clone, command))
     assert passed is not None and int(passed[1]) >= 10
-    # The cheat that the guide names, caught by one property alone.
     file = clone / "charlm_jax" / "models" / "leaky.py"
     sound = file.read_text(encoding="utf-8")
-    cheat = re.search(
-        r"`(jnp\.roll\(.*?\))` in place of `(\w+)` in the scan", " ".join(GUIDE.split())
-    )
-    assert cheat is not None
-    call = f"scan_time(step, state.hidden_BH, {cheat[2]})"
-    assert call in sound
-    file.write_text(sound.replace(call, call.replace(cheat[2], cheat[1])), encoding="utf-8")
+    file.write_text(_with_the_cheat(sound), encoding="utf-8")
     try:
         with pytest.raises(AssertionError, match="failed"):
             _run(clone, f"{command} -x")
@@ -81,6 +137,7 @@ def test_the_new_mixer_keeps_the_contract_and_a_cheat_does_not(clone: Path) -> N
         file.write_text(sound, encoding="utf-8")
 
 
+@pytest.mark.exhaustive
 def test_the_new_mixer_is_trained_and_set_beside_an_lstm(clone: Path) -> None:
     *train, runs = _blocks("bash")[1].splitlines()
     for command in train:

@@ -35,10 +35,11 @@ def plain(
     return lstm_scan(z_BTG, state, kernel_XG[:H], operand_dtype=dtype)[:2]
 
 
-def weighted_sum(function: Any, dtype: Any, *inputs: Any) -> jax.Array:
-    """A number that every output counts in, each with a weight of its own."""
-    outputs = jax.tree.leaves(function(*inputs, dtype))
-    return sum(jnp.vdot(draw(7 + i, *x.shape), x) for i, x in enumerate(outputs))
+def weighted_sum(function: Any, dtype: Any, *inputs: Any) -> tuple[jax.Array, Any]:
+    """A number that every output counts in, each with a weight of its own; and the outputs."""
+    outputs = function(*inputs, dtype)
+    leaves = enumerate(jax.tree.leaves(outputs))
+    return sum(jnp.vdot(draw(7 + i, *x.shape), x) for i, x in leaves), outputs
 
 
 def assert_close(got: Any, wanted: Any, tolerance: float) -> None:
@@ -53,12 +54,14 @@ def assert_close(got: Any, wanted: Any, tolerance: float) -> None:
 @pytest.mark.parametrize("jit", [True, False])
 def test_values_and_gradients_are_those_of_the_plain_scan(dtype: Any, jit: bool) -> None:
     inputs = arguments()
-    assert_close(lstm_recurrence(*inputs, dtype), plain(*inputs, dtype), TOLERANCES[dtype])
-    gradients = []
+    results = []
     for function in (lstm_recurrence, plain):
-        gradient = jax.grad(partial(weighted_sum, function, dtype), argnums=(0, 1, 2))
-        gradients.append((jax.jit(gradient) if jit else gradient)(*inputs))
-    assert_close(*gradients, TOLERANCES[dtype])
+        weighted = partial(weighted_sum, function, dtype)
+        gradient = jax.grad(weighted, argnums=(0, 1, 2), has_aux=True)
+        results.append((jax.jit(gradient) if jit else gradient)(*inputs))
+    (gradients, values), (plain_gradients, plain_values) = results
+    assert_close(values, plain_values, TOLERANCES[dtype])
+    assert_close(gradients, plain_gradients, TOLERANCES[dtype])
 
 
 def test_two_pieces_are_the_whole() -> None:
@@ -78,9 +81,9 @@ def test_a_model_is_the_same_function_with_it_and_without(
     """Over symbols, over a layer's output, and from a carried state."""
     config = make_model_config(*layers, hidden_size=16, precision=precision, init="keras")
     model = build_model(config, V)
-    params = model.init(jax.random.key(0))
+    params = jax.jit(model.init)(jax.random.key(0))
     ids_BT = jax.random.randint(jax.random.key(1), (B, T), 0, V)
-    _, carried = model.apply(params, ids_BT[:, ::-1], model.initial_state(B, 0))
+    _, carried = jax.jit(model.apply)(params, ids_BT[:, ::-1], model.initial_state(B, 0))
     calls = []
     monkeypatch.setattr(
         "charlm_jax.models.lstm.lstm_recurrence",
@@ -91,10 +94,11 @@ def test_a_model_is_the_same_function_with_it_and_without(
         logits_BTV, state = model.apply(params, ids_BT, carried)
         return jnp.vdot(draw(5, *logits_BTV.shape), logits_BTV), (logits_BTV, state)
 
-    fast = jax.value_and_grad(value, argnums=(0, 1), has_aux=True)(params, carried)
+    gradient = jax.value_and_grad(value, argnums=(0, 1), has_aux=True)
+    fast = jax.jit(gradient)(params, carried)
     assert len(calls) == layers.count("lstm")
     monkeypatch.setattr("charlm_jax.models.lstm._FAST_ROWS", B + 1)
-    slow = jax.value_and_grad(value, argnums=(0, 1), has_aux=True)(params, carried)
+    slow = jax.jit(lambda *inputs: gradient(*inputs))(params, carried)  # traced anew
     assert len(calls) == layers.count("lstm")
     assert_close(fast[0][1], slow[0][1], TOLERANCES[jnp.dtype(precision).type])
     assert_close(fast[1], slow[1], TOLERANCES[jnp.dtype(precision).type])
@@ -105,7 +109,7 @@ def test_many_symbols_are_not_made_one_hot(monkeypatch: pytest.MonkeyPatch) -> N
         raise AssertionError("the fast recurrence was called")
 
     model = build_model(make_model_config("lstm"), 300)
-    params = model.init(jax.random.key(0))
+    params = jax.jit(model.init)(jax.random.key(0))
     ids_BT = jax.random.randint(jax.random.key(1), (B, 40), 0, 300)
     state = model.initial_state(B, 0)
     wanted, _ = model.apply(params, ids_BT[:, :20], state)

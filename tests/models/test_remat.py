@@ -13,7 +13,7 @@ from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.types import Params
 from charlm_jax.models import build_model, rematerialize
 from charlm_jax.training.loop import train_and_evaluate
-from tests.conftest import make_model_config, make_tiny_config, quick_jit
+from tests.conftest import compiled_model, make_model_config, make_tiny_config, quick_jit
 from tests.training.test_loop import _rows
 
 B, T, V = 8, 48, 7
@@ -34,7 +34,7 @@ def _leaves(tree: Any) -> list[jax.Array]:
 
 @pytest.mark.parametrize("layers", [("lstm",), ("gru", "mingru"), ("rnn",)])
 def test_the_gradient_goes_through_the_whole_sequence(layers: tuple[str, ...]) -> None:
-    model = build_model(make_model_config(*layers), V)
+    model = compiled_model(make_model_config(*layers), V)
     params = model.init(jax.random.key(0))
     ids_BT = jax.random.randint(jax.random.key(1), (B, T), 0, V)
     wanted = quick_jit(functools.partial(gradients, model))(params, ids_BT)
@@ -49,12 +49,13 @@ def test_the_gradient_goes_through_the_whole_sequence(layers: tuple[str, ...]) -
 
 
 def test_dropout_differs_between_segments() -> None:
-    model = build_model(make_model_config("rnn", dropout=0.5), V)
+    model = compiled_model(make_model_config("rnn", dropout=0.5), V)
     segmented = rematerialize(model, segment_length=12)
+    apply_segments = jax.jit(segmented.apply)
     ids_BT = jnp.zeros((1, 24), jnp.int32)
     params, state = model.init(jax.random.key(0)), model.initial_state(1, 0)
     seen = [
-        np.asarray(segmented.apply(params, ids_BT, state, key=jax.random.key(seed))[0])
+        np.asarray(apply_segments(params, ids_BT, state, key=jax.random.key(seed))[0])
         for seed in (1, 1, 2)
     ]
     np.testing.assert_array_equal(seen[0], seen[1])
@@ -63,9 +64,9 @@ def test_dropout_differs_between_segments() -> None:
     mixer = params["layer_0"]["mixer"]
     still = {**mixer, "recurrent_kernel": jnp.zeros_like(mixer["recurrent_kernel"])}
     params = {**params, "layer_0": {**params["layer_0"], "mixer": still}}
-    logits_1TV, _ = segmented.apply(params, ids_BT, state, key=jax.random.key(1))
+    logits_1TV, _ = apply_segments(params, ids_BT, state, key=jax.random.key(1))
     assert jnp.abs(logits_1TV[:, :12] - logits_1TV[:, 12:]).max() > 0.01
-    alone = segmented.apply(params, ids_BT, state)[0]
+    alone = apply_segments(params, ids_BT, state)[0]
     np.testing.assert_allclose(alone, model.apply(params, ids_BT, state)[0], atol=1e-5)
 
 
@@ -74,7 +75,7 @@ def _memory(length: int, segment_length: int) -> int:
     model = build_model(make_model_config("lstm", embedding_size=8, hidden_size=64), V)
     if segment_length:
         model = rematerialize(model, segment_length=segment_length)
-    params = model.init(jax.random.key(0))
+    params = jax.eval_shape(model.init, jax.random.key(0))
     ids_BT = jnp.zeros((B, length), jnp.int32)
     program = jax.jit(lambda params: gradients(model, params, ids_BT)).lower(params).compile()
     return int(program.memory_analysis().temp_size_in_bytes)

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from charlm_jax.core.errors import CharlmError
-from charlm_jax.models import LanguageModel, build_model
+from charlm_jax.models import LanguageModel
 from charlm_jax.sampling.categorical import gumbel_noise, sample_keys
 from charlm_jax.sampling.decoding import SampleBatch, make_decoder
 from charlm_jax.sampling.policies import build_policy, probabilities
-from tests.conftest import make_model_config
+from tests.conftest import compiled_model, make_model_config
 
 V = 9
 PROMPT = np.array([3, 1, 4, 1, 5], np.uint8)
@@ -22,7 +22,7 @@ PROMPT = np.array([3, 1, 4, 1, 5], np.uint8)
 
 @pytest.fixture(scope="module")
 def model() -> LanguageModel:
-    return build_model(make_model_config("lstm", "gru", init="flax"), V)
+    return compiled_model(make_model_config("lstm", "gru", init="flax"), V)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,6 @@ def decode(model: LanguageModel, params: dict) -> Decode:
 @pytest.fixture(scope="module")
 def reference(model: LanguageModel, params: dict) -> Callable[[SampleBatch, int, int], np.ndarray]:
     """The textbook's loop: read the last characters again, one by one, scale, draw, append."""
-    read = jax.jit(model.apply)
 
     def run(rows: SampleBatch, characters: int, window: int) -> np.ndarray:
         texts = []
@@ -89,7 +88,7 @@ def reference(model: LanguageModel, params: dict) -> Callable[[SampleBatch, int,
             for number in range(characters):
                 state = model.initial_state(1, 0)
                 for symbol in text[-window:]:
-                    logits_BTV, state = read(params, jnp.array([[symbol]]), state)
+                    logits_BTV, state = model.apply(params, jnp.array([[symbol]]), state)
                 noise_V = gumbel_noise(key[None], jnp.int32(number), V)[0]
                 text.append(int(np.argmax(np.asarray(logits_BTV)[0, -1] * scale + noise_V)))
             texts.append(text[len(PROMPT) :])

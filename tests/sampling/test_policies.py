@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -21,8 +21,6 @@ from charlm_jax.sampling.policies import MinP, Policy, TopK, TopP, build_policy
 ROWS = 4  # in a batch, each with its own numbers
 SIZES = [2, 3, 17, 80, 5000]
 SCALES = [0.0, 1e-30, 0.1, 1.0, 3.0, 1e30, math.inf]
-
-usual = settings(deadline=None, max_examples=100)
 
 
 class Numbers(NamedTuple):
@@ -45,7 +43,7 @@ def _policy(scales: Sequence[float], numbers: Sequence[Numbers]) -> Policy:
 
 
 probabilities = jax.jit(policies.probabilities)
-draw = jax.jit(Policy.draw)
+draw = jax.jit(Policy.sample)
 noise = jax.jit(gumbel_noise, static_argnums=2)
 
 
@@ -137,14 +135,12 @@ scales = st.lists(st.sampled_from(SCALES), min_size=ROWS, max_size=ROWS)
 
 
 @given(rows(), each_row)
-@usual
 def test_what_may_be_drawn_is_the_references(logits_BV: np.ndarray, given: list[Numbers]) -> None:
     _expect_the_references(_support(logits_BV, given), logits_BV, given)
 
 
 @pytest.mark.parametrize("name", Numbers._fields)
 @given(rows(), each_row)
-@usual
 def test_a_truncation_alone_is_the_references(
     name: str, logits_BV: np.ndarray, given: list[Numbers]
 ) -> None:
@@ -155,7 +151,6 @@ def test_a_truncation_alone_is_the_references(
 
 
 @given(rows(), each_row, scales)
-@usual
 def test_probabilities_are_the_softmax_of_what_may_be_drawn(
     logits_BV: np.ndarray, given: list[Numbers], scales: list[float]
 ) -> None:
@@ -175,7 +170,6 @@ def test_probabilities_are_the_softmax_of_what_may_be_drawn(
 
 
 @given(rows(), each_row, scales, st.integers(0, 2**32 - 1))
-@usual
 def test_a_draw_is_the_plain_one_unless_it_may_not_be(
     logits_BV: np.ndarray, given: list[Numbers], scales: list[float], seed: int
 ) -> None:
@@ -189,7 +183,6 @@ def test_a_draw_is_the_plain_one_unless_it_may_not_be(
 
 
 @given(rows(), each_row, each_row)
-@usual
 def test_stricter_numbers_allow_nothing_more(
     logits_BV: np.ndarray, ones: list[Numbers], others: list[Numbers]
 ) -> None:
@@ -334,7 +327,7 @@ def test_the_types_are_kept_under_strict_promotion() -> None:
 
 
 def test_other_numbers_compile_nothing_new() -> None:
-    step = jax.jit(functools.partial(Policy.draw))
+    step = jax.jit(functools.partial(Policy.sample))
     logits_BV, gumbel_BV = jnp.zeros((2, 9)), jnp.ones((2, 9))
     first = build_policy(scale=[1.0, 2.0], top_k=3, top_p=0.9)
     other = build_policy(scale=[0.0, math.inf], top_k=[0, 10**9], top_p=[0.0, 1.0])

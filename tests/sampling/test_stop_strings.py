@@ -4,14 +4,15 @@ import itertools
 from collections.abc import Iterator, Sequence
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.data.vocabulary import Vocabulary
 from charlm_jax.sampling.stop_strings import Chunk, apply_stop_strings, check_stops, parse_stop
+from tests.conftest import examples
 
-usual = settings(deadline=None, max_examples=300)
+usual = examples(3)
 few = st.text("ab", max_size=12)  # of two symbols, so that beginnings overlap
 stop_lists = st.lists(st.text("ab", min_size=1, max_size=4), max_size=3)
 

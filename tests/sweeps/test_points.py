@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from charlm_jax.cli import main
@@ -29,7 +29,7 @@ from charlm_jax.sweeps.points import (
     point_names,
     refuse_other,
 )
-from tests.conftest import ROOT, TINY
+from tests.conftest import ROOT, TINY, examples
 
 SWEEPS = [name for name in shipped_names() if name.startswith("sweeps/")]
 ARGUMENTS = {
@@ -136,7 +136,7 @@ VALUES = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=200)
+@examples(2)
 @given(
     st.lists(st.tuples(VALUES, VALUES), min_size=1, max_size=8, unique_by=lambda v: repr(v)),
 )

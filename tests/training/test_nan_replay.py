@@ -11,7 +11,6 @@ import pytest
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.data.dataset import load_dataset
 from charlm_jax.data.loaders import EpochPlan
-from charlm_jax.models import build_model
 from charlm_jax.storage.checkpoint import Checkpoints
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training import nan_replay
@@ -24,7 +23,7 @@ from charlm_jax.training.train_step import (
     make_train_steps,
 )
 from charlm_jax.training.trainer import Trainer, build_trainer
-from tests.conftest import make_model_config, make_tiny_config
+from tests.conftest import compiled_model, make_model_config, make_tiny_config
 
 T = 5
 IDS = jnp.asarray(np.random.default_rng(0).integers(0, 6, 80).astype(np.uint8))
@@ -52,7 +51,7 @@ def test_a_step_that_is_not_finite_changes_nothing_nor_do_those_behind_it(
 ) -> None:
     """Update 1 (from 0) ruins the weights, so update 2 is not made, and update 3 neither."""
     model, optimizer = (
-        build_model(make_model_config("lstm"), 6),
+        compiled_model(make_model_config("lstm"), 6),
         _poisoned(1, value),
     )
     steps = make_train_steps(
