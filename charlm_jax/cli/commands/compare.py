@@ -43,32 +43,49 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _print_comparison(comparison: "Comparison") -> None:
+    from charlm_jax.cli.tables import print_table
     from charlm_jax.comparison.compare import baselines_in_words
 
     rows = comparison.rows()
     evaluation = comparison.arms[0].evaluations[0]
     key = evaluation.key
-    names = [row.name for row in rows] + [baseline.name for baseline in comparison.baselines]
-    width = max(map(len, names))
-    print(
-        f"{'arm':<{width}}  {'seeds':>5}  {'parameters':>10}  {'nats':>6}  {'95 % interval':<16}  "
-        f"{'bits':>6}  {'spread':>6}  less {rows[0].name}"
-    )
-    for row in rows:
-        spread = "" if row.spread is None else f"{row.spread:.4f}"
-        less = "" if row.difference is None else row.difference.in_words()
-        print(
-            f"{row.name:<{width}}  {len(row.seeds):>5}  {row.parameters:>10,}  "
-            f"{row.loss.mean:>6.4f}  {row.loss.ends_in_words():<16}  "
-            f"{row.bits_per_char:>6.4f}  {spread:>6}  {less}".rstrip()
+    columns = {
+        "arm": "left",
+        "seeds": "right",
+        "parameters": "right",
+        "nats": "right",
+        "95 % interval": "left",
+        "bits": "right",
+        "spread": "right",
+        f"less {rows[0].name}": "left",
+    }
+    arms = [
+        (
+            row.name,
+            str(len(row.seeds)),
+            f"{row.parameters:,}",
+            f"{row.loss.mean:.4f}",
+            row.loss.ends_in_words(),
+            f"{row.bits_per_char:.4f}",
+            "" if row.spread is None else f"{row.spread:.4f}",
+            "" if row.difference is None else row.difference.in_words(),
         )
-    for baseline in comparison.baselines:
-        ends = "" if baseline.loss is None else baseline.loss.ends_in_words()
-        nats = baseline.bits_per_char * math.log(2)
-        print(
-            f"{baseline.name:<{width}}  {'':>5}  {'':>10}  {nats:>6.4f}  {ends:<16}  "
-            f"{baseline.bits_per_char:>6.4f}"
+        for row in rows
+    ]
+    baselines = [
+        (
+            baseline.name,
+            "",
+            "",
+            f"{baseline.bits_per_char * math.log(2):.4f}",
+            "" if baseline.loss is None else baseline.loss.ends_in_words(),
+            f"{baseline.bits_per_char:.4f}",
+            "",
+            "",
         )
+        for baseline in comparison.baselines
+    ]
+    print_table(columns, [*arms, *baselines])
     print(
         f"\n{key.split}, {evaluation.characters:,} characters, {evaluation.protocol_description}. "
         f"Intervals are over blocks of 1,000 characters and over seeds where there are several; "

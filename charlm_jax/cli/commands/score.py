@@ -148,23 +148,29 @@ def _lines(reading: "Reading", text: str, sort: str) -> "list[LineScore]":
 
 
 def _print_lines(readings: "Sequence[Reading]", text: str, sort: str) -> None:
-    """A line a line, with the figures of both runs where there are two."""
+    """Print a row for each line of the text, with the figures of both runs if there are two."""
+    from charlm_jax.cli.tables import print_table
+
     first, *others = readings
     beside = [_lines(reading, text, "text") for reading in others]
-    heads = ["bits", "beside"][: len(readings)]
-    print(f"{'line':>8}  {'scored':>8}", *(f"{head:>8}" for head in heads), "text", sep="  ")
+    heads = ["line", "scored", *["bits", "beside"][: len(readings)]]
+    rows = []
     for line in _lines(first, text, sort):
         figures = [line, *(lines[line.number - 1] for lines in beside)]
-        shown = escape_control_characters(line.text[:_WIDTH]) + (
-            "…" if len(line.text) > _WIDTH else ""
+        shown = line.text if len(line.text) <= _WIDTH else f"{line.text[:_WIDTH]}…"
+        rows.append(
+            (
+                str(line.number),
+                str(line.characters),
+                *map(_bits, figures),
+                escape_control_characters(shown),
+            )
         )
-        cells = [f"{line.number:>8}", f"{line.characters:>8}", *map(_bits, figures), shown]
-        print("  ".join(cells).rstrip())
+    print_table(dict.fromkeys(heads, "right") | {"text": "left"}, rows)
 
 
 def _bits(line: "LineScore") -> str:
-    value = line.bits_per_char
-    return f"{'-':>8}" if value is None else f"{value:>8.4f}"
+    return "-" if line.bits_per_char is None else f"{line.bits_per_char:.4f}"
 
 
 def _summary(reading: "Reading", text: str) -> str:
