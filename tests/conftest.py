@@ -22,8 +22,10 @@ from hypothesis import settings
 
 from charlm_jax.config.loading import load_config
 from charlm_jax.config.schema import Config, ModelConfig
+from charlm_jax.data.dataset import Dataset
 from charlm_jax.models import LanguageModel, build_model
 from charlm_jax.training.loop import train_and_evaluate
+from charlm_jax.training.trainer import Trainer, build_trainer
 
 ROOT = Path(__file__).parent.parent
 
@@ -78,6 +80,25 @@ def _free_compiled_programs() -> Iterator[None]:
     yield
     jax.clear_caches()
     gc.collect()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _share_trainers(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Runs of equal config and text share what they compile; with --exhaustive each compiles."""
+    if request.config.getoption("exhaustive"):
+        yield
+        return
+    trainers: dict[tuple[Config, str], Trainer] = {}
+
+    def build_once(config: Config, dataset: Dataset) -> Trainer:
+        key = (config, dataset.fingerprint)
+        if key not in trainers:
+            trainers[key] = build_trainer(config, dataset)
+        return trainers[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("charlm_jax.training.loop.build_trainer", build_once)
+        yield
 
 
 # For programs that run a few times: without LLVM's optimisations, compiling takes half the time.
