@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 
+from charlm_jax.config.formats import upgrade
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.data.dataset import load_dataset
 from charlm_jax.inference.run import load_run
@@ -134,7 +135,7 @@ def test_an_open_run_says_what_its_folder_says(finished: Path, tmp_path: Path) -
     dataset = load_dataset(config)
     facts = json.loads(workdir.facts_file.read_text())
     with open_run(workdir, config, dataset) as run:
-        assert run.recorded_config == config and run.facts == facts
+        assert run.recorded_config == config and run.facts == upgrade("run", facts)
         assert run.metrics.rows() and run.checkpoints.steps() == [19, 38]
         with (
             pytest.raises(CharlmError, match="is in use by process"),

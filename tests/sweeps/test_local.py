@@ -183,6 +183,8 @@ def test_an_interrupted_sweep_ends_as_if_nothing_had_happened(
     for point, outcome, there in zip(points, outcomes, finished[2], strict=True):
         assert outcome.best_loss_nats == there.best_loss_nats
         mine, theirs = contents(folder / point.name), contents(finished[0] / point.name)
+        for run, own in ((mine, point), (theirs, there.point)):  # their files lie elsewhere
+            assert run["run.json"][0].pop("config_spec") == own.config
         assert differences(mine, theirs) == []
 
 
