@@ -90,7 +90,7 @@ def test_the_average_is_scored_beside_the_weights_and_is_what_counts(hybrid: Pat
     by_kind = {row["weights"]: row["loss_nats"] for row in rows if row["step"] == run.checkpoint}
     for one in (run, raw):
         evaluation, nll_N = one.evaluate()
-        assert evaluation.weights == one.weights
+        assert evaluation.key.weights == one.weights
         assert math.isclose(evaluation.loss_nats, by_kind[one.weights], rel_tol=1e-6)
         one.save_evaluation(evaluation, nll_N)
     files = {path.name: json.loads(path.read_text()) for path in hybrid.glob("evaluation/*.json")}
