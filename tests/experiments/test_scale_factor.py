@@ -272,14 +272,16 @@ def test_the_whole_study_of_two_checkpoints(
         own = load_run(trained, checkpoint=step)
         evaluation, _ = own.evaluate(Stream())
         assert found["held_out"]["loss"]["mean"] == pytest.approx(evaluation.loss_nats, abs=1e-5)
-        draw = functools.partial(own.draw, "abca", characters=40, samples=4, seed=0)
+        draw = functools.partial(own.sample, "abca", characters=40, samples=4, seed=0)
         for name, want in {
             "scale 1.5 (temperature 0.667)": draw(scales=[1.5]),
             "top_k 1": draw(scales=[1.0], top_k=1),
             "top_p 0.9": draw(scales=[1.0], top_p=0.9),
             "min_p 0.3": draw(scales=[1.0], min_p=0.3),
         }.items():
-            assert texts[name] == ["".join(pieces) for pieces in zip(*want, strict=True)]
+            assert texts[name] == [
+                "".join(chunk.text for chunk in chunks) for chunks in zip(*want, strict=True)
+            ]
         assert len({*map(tuple, texts.values())}) == len(texts)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         *("tables.md", "results.json", "samples.json"),

@@ -17,6 +17,7 @@ from charlm_jax.config.formats import NewerFormat, newest_format
 from charlm_jax.config.schema import Config
 from charlm_jax.core.tree_hash import format_hash, state_hash
 from charlm_jax.data.dataset import load_dataset
+from charlm_jax.evaluation.protocol import build_protocol
 from charlm_jax.evaluation.results import read_evaluation
 from charlm_jax.inference.export import write_export
 from charlm_jax.inference.run import load_run
@@ -66,17 +67,18 @@ def test_an_old_run_gives_the_same_text(name: str) -> None:
 )
 def test_an_old_run_has_the_same_loss(name: str, mode: str) -> None:
     (recorded,) = [found for found in RECORDED[name]["evaluations"] if found["mode"] == mode]
-    found, nll_N = load_run(FOLDER / name, checkpoint="latest").evaluate(mode=mode)
+    protocol = build_protocol(mode, context=recorded["context"], targets=recorded["targets"])
+    found, nll_N = load_run(FOLDER / name, checkpoint="latest").evaluate(protocol)
     assert found.loss_nats == pytest.approx(recorded["loss_nats"], abs=0 if SAME_BITS else 1e-5)
     assert found.characters == len(nll_N) == recorded["characters"]
-    assert found.weights == recorded["weights"]
+    assert found.key.weights == recorded["weights"]
 
 
 def test_an_old_evaluation_is_read() -> None:
     """Not computed again: the array is the one that was kept."""
     run = load_run(FOLDER / "lstm", checkpoint="latest")
     wanted, _ = run.evaluate()
-    found = read_evaluation(Workdir(run.workdir), wanted)
+    found = read_evaluation(Workdir(run.workdir), wanted.key)
     assert found is not None
     (file,) = (FOLDER / "lstm" / "evaluation").glob("*.npy")
     np.testing.assert_array_equal(found[1], np.load(file))
@@ -147,7 +149,7 @@ READERS: Mapping[str, Callable[[Path], object]] = {
     "config.json": load_run,
     "run.json": lambda folder: Workdir(folder).read_facts(),
     META: lambda folder: load_run(folder, checkpoint="latest"),
-    NOTE: lambda folder: load_run(folder, checkpoint="latest").evaluate_once(),
+    NOTE: lambda folder: load_run(folder, checkpoint="latest").evaluate(cache=True),
 }
 
 
