@@ -253,6 +253,7 @@ FEW = [
 ]
 
 
+@pytest.mark.exhaustive
 def test_the_whole_study_of_two_checkpoints(
     trained: Path,
     tmp_path: Path,

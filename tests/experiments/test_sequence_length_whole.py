@@ -60,6 +60,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
+@pytest.mark.exhaustive
 def test_the_reach_is_found_and_no_loss_is_below_the_entropy_rate(
     trained: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

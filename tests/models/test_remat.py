@@ -32,7 +32,14 @@ def _leaves(tree: Any) -> list[jax.Array]:
     return [x.astype(jnp.float32) for x in jax.tree.leaves(tree)]
 
 
-@pytest.mark.parametrize("layers", [("lstm",), ("gru", "mingru"), ("rnn",)])
+@pytest.mark.parametrize(
+    "layers",
+    [
+        ("lstm",),
+        pytest.param(("gru", "mingru"), marks=pytest.mark.exhaustive),
+        pytest.param(("rnn",), marks=pytest.mark.exhaustive),
+    ],
+)
 def test_the_gradient_goes_through_the_whole_sequence(layers: tuple[str, ...]) -> None:
     model = compiled_model(make_model_config(*layers), V)
     params = model.init(jax.random.key(0))

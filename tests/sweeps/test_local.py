@@ -191,6 +191,7 @@ def test_an_interrupted_sweep_ends_as_if_nothing_had_happened(
 # Signals
 
 
+@pytest.mark.exhaustive
 @pytest.mark.skipif(sys.platform == "win32", reason="no process groups")
 def test_what_is_typed_at_a_terminal_reaches_every_point_once(tmp_path: Path) -> None:
     """The terminal sends SIGINT to the whole group; the points are not of it."""
@@ -258,6 +259,7 @@ def test_other_signals_are_passed_on(
     assert_saved(folder, ["seed=1"])
 
 
+@pytest.mark.exhaustive
 def test_a_second_ctrl_c_leaves_no_process_behind(tmp_path: Path) -> None:
     points, folder = points_of(tmp_path, **ENDLESS), tmp_path / "runs"
     view = SignalAt(folder, signal.SIGINT, signal.SIGINT)

@@ -25,6 +25,7 @@ from tests.sweeps.test_points import write_sweep
 pytestmark = pytest.mark.usefixtures("child_environment")
 
 
+@pytest.mark.exhaustive
 def test_points_become_jobs_of_a_cluster(tmp_path: Path) -> None:
     points, folder = points_of(tmp_path), tmp_path / "runs"
     executor = submitit.LocalExecutor(folder / "slurm")
