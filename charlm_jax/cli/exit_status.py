@@ -41,8 +41,8 @@ def _try(program: str, work: Callable[[], int | None], goes_on: bool) -> int:
         say(program, error)
         return 128 + error.signal_number if isinstance(error, Interrupted) else USER_ERROR
     except OSError as error:
-        place = f": {error.filename}" if error.filename else ""
-        say(program, f"{error.strerror or error}{place}")
+        path = f": {error.filename}" if error.filename else ""
+        say(program, f"{error.strerror or error}{path}")
         return USER_ERROR
     except KeyboardInterrupt:
         say(program, "interrupted" + (": the same command goes on from there" if goes_on else ""))

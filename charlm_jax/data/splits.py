@@ -44,12 +44,12 @@ def _interleaved(characters: int, rule: SplitRule) -> Parts:
         length = (block + 1) * characters // rule.blocks - start
         sizes = {name: int(length * fraction) for name, fraction in fractions.items()}
         around = length - sum(sizes.values()) - rule.guard * (len(sizes) + 1)
-        place = start + around // 2
-        train.append(range(train_start, place))
+        position = start + around // 2
+        train.append(range(train_start, position))
         for name, size in sizes.items():
-            held_out[name].append(range(place + rule.guard, place + rule.guard + size))
-            place += rule.guard + size
-        train_start = place + rule.guard
+            held_out[name].append(range(position + rule.guard, position + rule.guard + size))
+            position += rule.guard + size
+        train_start = position + rule.guard
     train.append(range(train_start, characters))
     return {"train": tuple(train)} | {name: tuple(part) for name, part in held_out.items()}
 

@@ -215,7 +215,7 @@ def _arm(nll_SN: Runs, mask_N: np.ndarray | None, block: int) -> _Group:
         if not np.isfinite(sums_K).all():
             index = int(np.argmax(mask_N & ~np.isfinite(rows[run])))
             raise CharlmError(
-                f"run {run} has a loss of {rows[run][index]} at place {index}: it must be finite"
+                f"run {run} has a loss of {rows[run][index]} at position {index}: it must be finite"
             )
     return _Group(np.stack(sums)[:, counts_K > 0], counts_K[counts_K > 0], lengths[0])
 

@@ -214,27 +214,27 @@ def make_train_step(
 def make_batch(
     ids_N: jax.Array,
     plan: EpochPlan,
-    place: jax.Array,
+    batch_index: jax.Array,
     step: jax.Array,
     *,
     sequence_length: int,
     dropout_key: jax.Array,
 ) -> Batch:
-    """The batch at one place of an epoch.
+    """Return one batch of an epoch.
 
     Args:
       ids_N: the encoded text.
       plan: of the epoch.
-      place: of the batch in it, from 0.
+      batch_index: index of the batch in the epoch, from 0.
       step: updates made before this one; its number is folded into the key.
       sequence_length: T.
       dropout_key: root of every step's.
     """
     inputs_BT, targets_BT = gather_batch(
-        ids_N, plan.starts_EB[place], sequence_length=sequence_length
+        ids_N, plan.starts_EB[batch_index], sequence_length=sequence_length
     )
     key = jax.random.fold_in(dropout_key, step)
-    return Batch(inputs_BT, targets_BT, plan.mask_EB[place], plan.fresh_EB[place], key)
+    return Batch(inputs_BT, targets_BT, plan.mask_EB[batch_index], plan.fresh_EB[batch_index], key)
 
 
 def make_train_steps(
@@ -256,16 +256,16 @@ def make_train_steps(
       dropout_key: every step folds its number in.
 
     Returns:
-      (state, ids_N, plan, place, step, count) -> (state, dispatch): makes the updates that begin
-      with place `place` of an epoch, which is update `step` of the run (both from 0). Metrics have
-      `most_steps` entries, of which the first `count` are meant.
+      (state, ids_N, plan, batch_index, step, count) -> (state, dispatch): makes `count` updates, from
+      batch `batch_index` of the epoch on, which is update `step` of the run (both from 0). Metrics
+      have `most_steps` entries, of which the first `count` are meant.
     """
 
     def train_steps(
         state: TrainState,
         ids_N: jax.Array,
         plan: EpochPlan,
-        place: jax.Array,
+        batch_index: jax.Array,
         step: jax.Array,
         count: jax.Array,
     ) -> tuple[TrainState, Dispatch]:
@@ -280,7 +280,7 @@ def make_train_steps(
             batch = make_batch(
                 ids_N,
                 plan,
-                place + index,
+                batch_index + index,
                 state.step,
                 sequence_length=sequence_length,
                 dropout_key=dropout_key,

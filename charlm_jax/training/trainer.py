@@ -101,16 +101,16 @@ class Trainer(NamedTuple):
         self, state: TrainState, ids_N: jax.Array, step: int, count: int
     ) -> tuple[TrainState, Dispatch]:
         """Make `count` updates of one epoch, the first of which is update `step` of the run."""
-        epoch, place = divmod(step, self.steps_per_epoch)
-        return self.train_steps(state, ids_N, self.plan(epoch), place, step, count)
+        epoch, batch_index = divmod(step, self.steps_per_epoch)
+        return self.train_steps(state, ids_N, self.plan(epoch), batch_index, step, count)
 
     def batch(self, ids_N: jax.Array, step: int) -> Batch:
         """What update `step` of the run learns from."""
-        epoch, place = divmod(step, self.steps_per_epoch)
+        epoch, batch_index = divmod(step, self.steps_per_epoch)
         return make_batch(
             ids_N,
             self.plan(epoch),
-            jnp.int32(place),
+            jnp.int32(batch_index),
             jnp.int32(step),
             sequence_length=self.config.data.sequence_length,
             dropout_key=stream_key(self.config.seed, Stream.DROPOUT),
@@ -178,7 +178,7 @@ def build_trainer(config: Config, dataset: Dataset) -> Trainer:
 
 
 def _refuse_too_long(config: Config, model: LanguageModel) -> None:
-    """A model with a learned vector for every place reads no further than these go."""
+    """A model with a learned vector for every position reads no further than these go."""
     most, data = model.max_length, config.data
     if most is None:
         return
