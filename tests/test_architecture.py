@@ -46,12 +46,14 @@ OWNERS = {
     "requests": {"data"},
     "rich": {"training", "sweeps", "cli"},
     "safetensors": {"storage"},
+    "scipy": {"evaluation", "analysis"},
     "submitit": {"sweeps"},
     "tensorboard": {"training"},
+    "urllib3": {"data"},
 }
 
 # Dependencies that a command imports only where it needs them.
-SLOW = {"flax", "jax", "matplotlib", "pooch", "requests", "rich"}
+SLOW = {"flax", "jax", "matplotlib", "pooch", "requests", "rich", "urllib3"}
 
 
 def _imports(package: Path) -> Iterator[tuple[Path, str]]:

@@ -1,6 +1,6 @@
 """Everything that a run depends on, as frozen dataclasses that hold every invariant.
 
-What reads a field can trust it. `config_files.py` makes them from a file and overrides.
+What reads a field can trust it. `loading.py` makes them from a file and overrides.
 """
 
 import dataclasses

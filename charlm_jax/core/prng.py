@@ -5,7 +5,7 @@ import enum
 import jax
 
 
-class Stream(enum.IntEnum):
+class KeyStream(enum.IntEnum):
     """What a stream of keys is for. Numbers are part of a run's meaning: never renumber."""
 
     PARAMETERS = 0
@@ -14,6 +14,6 @@ class Stream(enum.IntEnum):
     SAMPLING = 3
 
 
-def stream_key(seed: int, stream: Stream) -> jax.Array:
+def stream_key(seed: int, stream: KeyStream) -> jax.Array:
     """The key of one stream; a step or an epoch folds its number in."""
     return jax.random.fold_in(jax.random.key(seed), stream)

@@ -3,6 +3,7 @@
 A file whose sha256 differs is never returned, wherever it was found.
 """
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from charlm_jax.core.errors import CharlmError, write_error
+from charlm_jax.core.files import atomic_write
 
 if TYPE_CHECKING:
     from requests import Session
@@ -98,18 +100,20 @@ def fetch(file: PinnedFile, *, progress: Progress | None = None) -> tuple[bytes,
         if sha256_of(data) == file.sha256:
             return data, str(cached)
         _move_aside(cached)
-    try:
-        data, url = _download(file, cached.parent, progress)
-        return data, f"{url}, kept in {cached}"
-    except OSError as error:
-        _log.warning("%s was not kept in the cache: %s", cached, error.strerror or error)
     import tempfile
 
     try:
         with tempfile.TemporaryDirectory() as folder:
-            return _download(file, Path(folder), progress)
+            data, url = _download(file, Path(folder), progress)
     except OSError as error:
         raise write_error(tempfile.gettempdir(), error) from None
+    try:
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(cached, data)
+    except OSError as error:
+        _log.warning("%s was not kept in the cache: %s", cached, error.strerror or error)
+        return data, url
+    return data, f"{url}, kept in {cached}"
 
 
 def state_of(file: PinnedFile) -> str:
@@ -277,4 +281,5 @@ class DownloadProgress:
         if done or now - self._last > 1.0:
             self._last = now
             of = f" of {total / 1e6:.1f}" if total else ""
-            print(f"downloading: {received / 1e6:.1f}{of} MB", file=sys.stderr)
+            with contextlib.suppress(OSError):  # nobody may be there to read it
+                print(f"downloading: {received / 1e6:.1f}{of} MB", file=sys.stderr)

@@ -9,7 +9,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from charlm_jax.core.prng import Stream, stream_key
+from charlm_jax.core.prng import KeyStream, stream_key
 
 
 def temperature(scale: float) -> float:
@@ -66,7 +66,7 @@ def scaled_categorical(logits_BV: jax.Array, gumbel_BV: jax.Array, scale_B: jax.
 
 def sample_keys(seed: int, samples: int, *, first: int = 0) -> jax.Array:
     """Keys_M of samples first .. first + M - 1: key i depends on (seed, i) and on nothing else."""
-    root = stream_key(seed, Stream.SAMPLING)
+    root = stream_key(seed, KeyStream.SAMPLING)
     return jax.vmap(jax.random.fold_in, (None, 0))(root, first + jnp.arange(samples))
 
 

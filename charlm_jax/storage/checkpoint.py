@@ -23,7 +23,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import NoneType
 from typing import Any, TypeVar
@@ -227,23 +227,34 @@ class Checkpoints:
             f"{', '.join(map(str, steps))}"
         )
 
-    def open(self, step: int) -> Checkpoint:
-        """Read a checkpoint and compare every file with what was written; others do not count.
+    def open(self, step: int, items: Sequence[str] = _ITEMS) -> Checkpoint:
+        """Compare every file of a checkpoint with what was written, and keep what was read.
+
+        Args:
+          step: the checkpoint.
+          items: arrays that will be restored; the others are not kept in memory.
 
         Raises:
           DamagedCheckpoint: a file is missing, of another size or of other content.
         """
         contents = self._read_contents(step)
-        files = {name: self._read_file(step, name, contents) for name in _FILES}
-        meta = self._parse_meta(step, files.pop("meta.json"))
+        meta = self._parse_meta(step, self._read_file(step, "meta.json", contents))
+        files = {}
+        for item in _ITEMS:
+            name = f"{item}.npz"
+            data = self._read_file(step, name, contents)
+            if item in items:
+                files[name] = data
         return Checkpoint(step, meta, files)
 
-    def latest_valid(self) -> tuple[Checkpoint | None, list[DamagedCheckpoint]]:
+    def latest_valid(
+        self, items: Sequence[str] = _ITEMS
+    ) -> tuple[Checkpoint | None, list[DamagedCheckpoint]]:
         """Returns the latest checkpoint that is not damaged, and the damages of those after it."""
         damages: list[DamagedCheckpoint] = []
         for step in reversed(self.steps()):
             try:
-                return self.open(step), damages
+                return self.open(step, items), damages
             except DamagedCheckpoint as error:
                 damages.append(error)
         return None, damages

@@ -87,8 +87,8 @@ def read_weights(
 
 def _open(checkpoints: Checkpoints, which: str) -> Checkpoint:
     if which != "latest":
-        return checkpoints.open(checkpoints.choose(which))
-    latest, damages = checkpoints.latest_valid()
+        return checkpoints.open(checkpoints.choose(which), items=["params"])
+    latest, damages = checkpoints.latest_valid(items=["params"])
     if latest is None:
         raise damages[0]
     for damage in damages:
@@ -102,7 +102,7 @@ def _others(checkpoints: Checkpoints) -> str:
     sound = []
     for step in checkpoints.steps():
         with contextlib.suppress(DamagedCheckpoint):
-            checkpoints.open(step)
+            checkpoints.open(step, items=[])
             sound.append(str(step))
     if not sound:
         return "no other is sound"

@@ -1,6 +1,6 @@
 """What a sweep is: points with names, the command of each, and a manifest that says so.
 
-Nothing runs here; `runner.py` does that. Every point is one call of `charlm train`, which goes on
+Nothing runs here; `local.py` does that. Every point is one call of `charlm train`, which goes on
 where it was stopped and says at once when it is done: so a sweep has no state but its runs.
 """
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _NO_SUBMITIT = "--launcher=slurm needs submitit: pip install 'charlm_jax[slurm]'"
 
 
-class Placed(NamedTuple):
+class JobStatus(NamedTuple):
     """State of a point on the cluster.
 
     Attributes:
@@ -92,7 +92,7 @@ def submit_points(
     executor: "Executor",
     *,
     is_active: Callable[[str], bool] = lambda job_id: False,
-) -> list[Placed]:
+) -> list[JobStatus]:
     """Submits one job for every point that is not finished, not running and not in the queue.
 
     Args:
@@ -121,7 +121,7 @@ def submit_points(
             raise write_error(file, error) from error
         states |= {point.name: "submitted" for point in waiting}
     return [
-        Placed(
+        JobStatus(
             point=point,
             state=states[point.name],
             job_id=ids.get(point.name, ""),

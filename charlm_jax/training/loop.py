@@ -85,6 +85,7 @@ def train_and_evaluate(
     with open_run(run_dir, config, trainer.dataset) as run:
         recorded = _source_facts(source, config, run.recorded_config)
         state, loop_state = _start(trainer, run, initial, view, recorded)
+        del initial  # a copy of the weights
         was_done = _is_over(trainer, loop_state)
         if not was_done:
             with deferred_signals() as signal_received:

@@ -256,9 +256,9 @@ def make_train_steps(
       dropout_key: every step folds its number in.
 
     Returns:
-      (state, ids_N, plan, batch_index, step, count) -> (state, dispatch): makes `count` updates, from
-      batch `batch_index` of the epoch on, which is update `step` of the run (both from 0). Metrics
-      have `most_steps` entries, of which the first `count` are meant.
+      (state, ids_N, plan, batch_index, step, count) -> (state, dispatch): makes `count` updates,
+      from batch `batch_index` of the epoch on, which is update `step` of the run (both from 0).
+      Metrics have `most_steps` entries, of which the first `count` are meant.
     """
 
     def train_steps(

@@ -10,7 +10,7 @@ import optax
 
 from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError
-from charlm_jax.core.prng import Stream, stream_key
+from charlm_jax.core.prng import KeyStream, stream_key
 from charlm_jax.core.types import Params
 from charlm_jax.data.dataset import Dataset
 from charlm_jax.data.loaders import EpochPlan, Loader, build_loader
@@ -95,7 +95,7 @@ class Trainer(NamedTuple):
             averages = self.config.optimizer.average_decay > 0
             return TrainState.create(params, self.optimizer, carried, averages=averages)
 
-        return jax.jit(state)(stream_key(self.config.seed, Stream.PARAMETERS), params)
+        return jax.jit(state)(stream_key(self.config.seed, KeyStream.PARAMETERS), params)
 
     def dispatch(
         self, state: TrainState, ids_N: jax.Array, step: int, count: int
@@ -113,7 +113,7 @@ class Trainer(NamedTuple):
             jnp.int32(batch_index),
             jnp.int32(step),
             sequence_length=self.config.data.sequence_length,
-            dropout_key=stream_key(self.config.seed, Stream.DROPOUT),
+            dropout_key=stream_key(self.config.seed, KeyStream.DROPOUT),
         )
 
 
@@ -133,7 +133,7 @@ def build_trainer(config: Config, dataset: Dataset) -> Trainer:
         batch_size=config.data.batch_size,
         reset_probability=config.data.reset_probability,
     )
-    order_key = stream_key(config.seed, Stream.ORDER)
+    order_key = stream_key(config.seed, KeyStream.ORDER)
 
     @functools.lru_cache(maxsize=1)
     def plan(epoch: int) -> EpochPlan:
@@ -158,7 +158,7 @@ def build_trainer(config: Config, dataset: Dataset) -> Trainer:
         ),
         sequence_length=config.data.sequence_length,
         most_steps=min(config.train.steps_per_dispatch, loader.steps_per_epoch),
-        dropout_key=stream_key(config.seed, Stream.DROPOUT),
+        dropout_key=stream_key(config.seed, KeyStream.DROPOUT),
     )
     score = make_window_scorer(
         model, context=config.evaluation_context, batch_size=config.evaluation.batch_size

@@ -264,21 +264,15 @@ def test_a_cache_that_cannot_be_written_does_not_stop_the_run(serve, tmp_path, m
 
 
 def test_a_full_disk_is_one_line_and_its_file_is_not_kept(serve, monkeypatch, caplog):
-    full = OSError(errno.ENOSPC, "No space left on device")
-    opened = open
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    def open_full(path, *arguments):
-        if cache_folder() in Path(path).parents or everywhere:
-            raise full
-        return opened(path, *arguments)
-
-    monkeypatch.setattr(download, "open", open_full, raising=False)
-    everywhere = False
-    serve(CONTENT, CONTENT)
+    monkeypatch.setattr(download, "atomic_write", full)
+    serve(CONTENT)  # once: a file that cannot be kept is not downloaded again
     assert fetch(FILE) == (CONTENT, FILE.urls[0])
     assert "was not kept in the cache: No space left on device" in caplog.text
-    everywhere = True
-    serve(CONTENT, CONTENT)
+    monkeypatch.setattr(download, "open", full, raising=False)
+    serve(CONTENT)
     assert message_of() == f"cannot write to {tempfile.gettempdir()}: No space left on device"
     assert cached_names() == []
 

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from charlm_jax.core.errors import CharlmError
-from charlm_jax.core.prng import Stream, stream_key
+from charlm_jax.core.prng import KeyStream, stream_key
 from charlm_jax.sampling.categorical import (
     gumbel_noise,
     sample_keys,
@@ -89,6 +89,6 @@ def test_sampling_shares_no_key_with_training_of_the_same_seed() -> None:
     keys = sample_keys(1, 8)
     steps = jnp.arange(8)
     fold = jax.vmap(jax.random.fold_in, (None, 0))
-    spent = [fold(stream_key(1, s), steps) for s in Stream if s != Stream.SAMPLING]
-    roots = jnp.stack([stream_key(1, stream) for stream in Stream])
+    spent = [fold(stream_key(1, s), steps) for s in KeyStream if s != KeyStream.SAMPLING]
+    roots = jnp.stack([stream_key(1, stream) for stream in KeyStream])
     assert not words(keys) & (words(roots) | set().union(*map(words, spent)))
