@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 from charlm_jax._version import __version__
 
 if TYPE_CHECKING:
-    from charlm_jax.config.loading import load_config
-    from charlm_jax.config.schema import Config
-    from charlm_jax.core.errors import CharlmError
-    from charlm_jax.core.signals import Interrupted
-    from charlm_jax.inference.export import write_export
-    from charlm_jax.inference.run import Run, load_run
-    from charlm_jax.report.runs_page import write_report
-    from charlm_jax.training.api import train
+    from charlm_jax.config.loading import load_config as load_config
+    from charlm_jax.config.schema import Config as Config
+    from charlm_jax.core.errors import CharlmError as CharlmError
+    from charlm_jax.core.signals import Interrupted as Interrupted
+    from charlm_jax.inference.export import write_export as write_export
+    from charlm_jax.inference.run import Run as Run
+    from charlm_jax.inference.run import load_run as load_run
+    from charlm_jax.report.runs_page import write_report as write_report
+    from charlm_jax.training.api import train as train
 
 _MODULES = {
     "CharlmError": "core.errors",
@@ -50,18 +51,7 @@ _RENAMED = {
     "trained_model": "inference.trained_model",
 }
 
-__all__ = [
-    "CharlmError",
-    "Config",
-    "Interrupted",
-    "Run",
-    "__version__",
-    "load_config",
-    "load_run",
-    "train",
-    "write_export",
-    "write_report",
-]
+__all__ = [*_MODULES, "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -33,11 +33,10 @@ from charlm_jax.config.formats import NewerFormat, upgrade, with_format
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.trees import describe_leaf, leaves_by_path, tree_mismatch
 from charlm_jax.core.types import Params
-from charlm_jax.storage.workdir import Workdir
+from charlm_jax.storage.workdir import MEND_EXPORTED, Workdir
 
 _FACTS = {"version": str, "checkpoint": int, "weights": str, "fingerprint": str, "sha256": dict}
 _DTYPES = {"F32": "float32"}
-_MEND = "restore it from a copy, or export the model again"
 
 
 def pack(params: Params, files: Mapping[str, bytes], **facts: int | str) -> bytes:
@@ -95,11 +94,11 @@ def _read(workdir: Workdir, like: Params) -> tuple[dict[str, Any], dict[str, np.
             arrays = {name: opened.get_tensor(name) for name in names}
     except SafetensorError as error:
         words = str(error).removeprefix("Error while deserializing header: ")
-        raise CharlmError(f"{file} is damaged: {words}; {_MEND}") from error
+        raise CharlmError(f"{file} is damaged: {words}; {MEND_EXPORTED}") from error
     except OSError as error:
         raise CharlmError(f"cannot read {file}: {error.strerror or error}") from error
     if facts["sha256"].pop("weights", None) != _content_hash(facts, arrays):
-        raise CharlmError(f"{file} is damaged: it is not what was exported; {_MEND}")
+        raise CharlmError(f"{file} is damaged: it is not what was exported; {MEND_EXPORTED}")
     return upgrade("export", facts), arrays
 
 
@@ -111,9 +110,9 @@ def _read_facts(file: Path, metadata: Mapping[str, str] | None) -> dict[str, Any
     except NewerFormat:
         raise
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise CharlmError(f"{file} was not written by charlm export: {_MEND}") from error
+        raise CharlmError(f"{file} was not written by charlm export: {MEND_EXPORTED}") from error
     if not are_sound:
-        raise CharlmError(f"{file} is damaged: its facts have a wrong type; {_MEND}")
+        raise CharlmError(f"{file} is damaged: its facts have a wrong type; {MEND_EXPORTED}")
     return facts
 
 
@@ -122,7 +121,7 @@ def _refuse_other_files(workdir: Workdir, hashes: Mapping[str, str]) -> None:
         if hashes.get(file.name) != hashlib.sha256(file.read_bytes()).hexdigest():
             raise CharlmError(
                 f"{file} is not the one that {workdir.exported_file.name} was exported with: "
-                f"{_MEND}"
+                f"{MEND_EXPORTED}"
             )
 
 

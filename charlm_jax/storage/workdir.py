@@ -35,7 +35,7 @@ _FACTS = {
 
 
 _MEND = "restore it from a copy, or begin again with --fresh"
-_MEND_EXPORTED = "restore it from a copy, or export the model again"
+MEND_EXPORTED = "restore it from a copy, or export the model again"
 
 # What a run that died before it was claimed may have left.
 _CLAIM = {"lock", "checkpoints", "vocabulary.json"}
@@ -225,7 +225,7 @@ class Workdir:
             raise write_error(self.path, error) from error
 
     def _damaged(self, file: Path, what: str) -> CharlmError:
-        mend = _MEND_EXPORTED if self.is_exported else _MEND
+        mend = MEND_EXPORTED if self.is_exported else _MEND
         return CharlmError(f"{file} is damaged: {what}; {mend}")
 
     def _read_word(self, file: Path, name: str) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from charlm_jax.cli.commands.common_flags import add_run, add_unknown, load
 from charlm_jax.cli.commands.sample_output import (
-    column_width,
+    choose_column_width,
     describe_source,
     print_json,
     print_texts,
@@ -137,7 +137,7 @@ def run(options: argparse.Namespace) -> None:
     if options.json:
         print_json(infos, chunks)
         return
-    width = column_width(options)
+    width = choose_column_width(options)
     print(describe_source(run, options.mode), file=sys.stderr)
     unknown = sum(symbol not in run.vocabulary.symbols for symbol in prompt or "")
     if unknown:

@@ -74,14 +74,13 @@ def _to_json(info: SampleInfo) -> dict[str, Any]:
     return {name: "inf" if value == infinity else value for name, value in fields.items()}
 
 
-def column_width(options: argparse.Namespace) -> int:
+def choose_column_width(options: argparse.Namespace) -> int:
     """Of each column in cells; 0 where the texts stand one below the other.
 
     Raises:
       CharlmError: columns were asked for, and would be too narrow.
     """
-    from charlm_jax.cli.columns import LEAST_WIDTH
-    from charlm_jax.cli.columns import column_width as width_of_columns
+    from charlm_jax.cli.columns import LEAST_WIDTH, column_width
 
     columns = len(options.scale)
     if options.layout == "rows" or (
@@ -89,7 +88,7 @@ def column_width(options: argparse.Namespace) -> int:
     ):
         return 0
     terminal_width = shutil.get_terminal_size().columns
-    width = width_of_columns(columns, terminal_width)
+    width = column_width(columns, terminal_width)
     if width >= LEAST_WIDTH:
         return width
     if options.layout == "columns":
