@@ -227,7 +227,7 @@ GOOD = np.ones((2, 30))
         ([np.ones((2, 0))], {}, "a row of losses"),
         ([np.where(np.arange(30) == 17, np.nan, GOOD)], {}, "loss of nan at position 17"),
         ([[np.ones(30), np.full(30, np.inf)]], {}, "run 1 has a loss of inf at position 0"),
-        ([[np.array([1.0, math.inf, -math.inf])]], {}, "run 0 has a loss of inf at place 1"),
+        ([[np.array([1.0, math.inf, -math.inf])]], {}, "run 0 has a loss of inf at position 1"),
         ([GOOD], {"mask_N": np.ones(29, bool)}, r"shape \(29,\), for runs of 30"),
         ([GOOD], {"mask_N": np.zeros(30, bool)}, "lets no character count"),
         ([GOOD], {"block": 0}, "block=0 is not allowed"),
