@@ -18,9 +18,8 @@ Every truncation is a floor under the logits, so symbols that tie stay or go tog
 several tie for the last place, all of them stay.
 """
 
-import dataclasses
 from collections.abc import Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -31,11 +30,15 @@ from charlm_jax.sampling.categorical import scaled_categorical, scaled_probabili
 from charlm_jax.sampling.params import check_scale, check_share, check_top_k
 
 
+# Truncations and policies are named tuples, whose structures JAX tells apart. It takes those of two
+# registered dataclasses with equally many fields for equal (seen in 0.10.2): now and then a
+# compiled program for the one would then run for the other.
 class Truncation(Protocol):
     """A rule that leaves symbols out, with a number of its own for every row."""
 
-    in_order: ClassVar[bool]
-    """Whether the logits must come in descending order, which costs a sort."""
+    @property
+    def in_order(self) -> bool:
+        """Whether the logits must come in descending order, which costs a sort."""
 
     def floor(self, left_BV: jax.Array) -> jax.Array:
         """The least logit that stays.
@@ -48,25 +51,24 @@ class Truncation(Protocol):
         """
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class TopK:
+class TopK(NamedTuple):
     """The k most probable symbols; 0, and more than there are, is all of them.
 
     Source: Fan, Lewis and Dauphin 2018 (Hierarchical neural story generation, section 5).
     """
 
-    in_order: ClassVar[bool] = True
     k_B: jax.Array
+
+    @property
+    def in_order(self) -> bool:
+        return True
 
     def floor(self, left_BV: jax.Array) -> jax.Array:
         last_B = jnp.clip(self.k_B, 1, left_BV.shape[-1]) - 1
         return jnp.where(self.k_B == 0, -jnp.inf, _pick(left_BV, last_B))
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class TopP:
+class TopP(NamedTuple):
     """The smallest set of symbols whose probability reaches p; 0 is the best alone, 1 is all.
 
     A set whose probability is within float32's rounding of p may count as either side of it, but
@@ -75,8 +77,11 @@ class TopP:
     Source: Holtzman et al. 2020 (The curious case of neural text degeneration, section 3.1).
     """
 
-    in_order: ClassVar[bool] = True
     p_B: jax.Array
+
+    @property
+    def in_order(self) -> bool:
+        return True
 
     def floor(self, left_BV: jax.Array) -> jax.Array:
         mass_BV = jnp.cumsum(jnp.exp(left_BV - left_BV[:, :1]), axis=-1)
@@ -85,24 +90,23 @@ class TopP:
         return jnp.where(self.p_B >= 1.0, -jnp.inf, _pick(left_BV, last_B))
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class MinP:
+class MinP(NamedTuple):
     """Symbols at least `ratio` times as probable as the best; 0 is all, 1 the best alone.
 
     Source: Nguyen et al. 2024 (Turning up the heat: min-p sampling, arXiv 2407.01082).
     """
 
-    in_order: ClassVar[bool] = False
     ratio_B: jax.Array
+
+    @property
+    def in_order(self) -> bool:
+        return False
 
     def floor(self, left_BV: jax.Array) -> jax.Array:
         return jnp.max(left_BV, axis=-1) + jnp.log(self.ratio_B)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Policy:
+class Policy(NamedTuple):
     """Truncations and then a scale. Other numbers in the same arrays compile nothing new.
 
     Attributes:

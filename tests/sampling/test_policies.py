@@ -1,6 +1,7 @@
 """What may be drawn is what the rules say, at every scale, and is drawn as often as they say."""
 
 import functools
+import itertools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -282,6 +283,16 @@ def test_what_no_row_uses_is_not_in_the_policy() -> None:
     policy = build_policy(scale=[1.0, 2.0], top_p=[1.0, 0.5], min_p=0.0)
     (only,) = policy.truncations
     assert isinstance(only, TopP) and only.p_B.tolist() == [1.0, 0.5]
+
+
+@pytest.mark.core
+def test_policies_with_other_truncations_have_other_structures() -> None:
+    """Of equal structures, JAX may run the program compiled for the one on the other's numbers."""
+    alone = [{"top_k": 3}, {"top_p": 0.5}, {"min_p": 0.5}]
+    pairs = [one | other for one, other in itertools.combinations(alone, 2)]
+    for few in (alone, pairs):
+        for one, other in itertools.combinations([build_policy(scale=[1.0], **t) for t in few], 2):
+            assert jax.tree.structure(one) != jax.tree.structure(other)
 
 
 def test_an_idle_truncation_that_is_kept_leaves_out_nothing() -> None:
