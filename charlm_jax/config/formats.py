@@ -40,7 +40,10 @@ class Change(NamedTuple):
 
 # Format -> kind of file -> how it differs from the format before.
 CHANGES: Mapping[int, Mapping[Kind, Change]] = {
-    2: {"run": Change(renamed={"sittings": "sessions"})},
+    2: {
+        "run": Change(renamed={"sittings": "sessions"}),
+        "evaluation": Change(added={"weights_hash": None}),
+    },
 }
 
 

@@ -87,8 +87,9 @@ def remove_temporary_files(path: Path, *, older_than: float = 0.0) -> None:
         for other in path.parent.iterdir():
             if path.name == final_name(other.name) != other.name:
                 is_old = time.time() - other.lstat().st_mtime >= older_than
-                # No writer of today uses the name without a token.
-                if is_old or other.name == f"{path.name}.partial":
+                # No writer of today uses the name without a token, but a user may.
+                may_be_users = older_than > 0 and other.name == f"{path.name}.partial"
+                if is_old and not may_be_users:
                     other.unlink()
 
 

@@ -1,9 +1,13 @@
-"""A 64-bit hash of a tree of arrays, computed where the arrays live."""
+"""Hashes of trees of arrays: 64 bits computed where the arrays live, and SHA-256 on the host."""
 
+import hashlib
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+from charlm_jax.core.trees import describe_leaf, leaves_by_path
 
 _GOLDEN_RATIO = 0x9E3779B9  # 2**32 / 1.618..., an odd number whose multiples spread evenly
 
@@ -39,6 +43,20 @@ def format_hash(words: Any) -> str:
     """A hash as 16 hexadecimal digits."""
     high, low = (int(word) for word in words)
     return f"{high:08x}{low:08x}"
+
+
+def content_hash(tree: Any) -> str:
+    """Return the SHA-256 of a tree's paths, dtypes, shapes and values, as 64 hexadecimal digits.
+
+    >>> content_hash({"bias": np.zeros(2, np.float32)})[:8]
+    '6c4e4c69'
+    """
+    digest = hashlib.sha256()
+    for path, leaf in leaves_by_path(tree).items():
+        x = np.asarray(leaf)
+        digest.update(f"{path}: {describe_leaf(x.dtype, x.shape)}\n".encode())
+        digest.update(x.tobytes())
+    return digest.hexdigest()
 
 
 def _bits(x: jax.Array) -> jax.Array:

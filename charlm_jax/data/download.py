@@ -216,8 +216,10 @@ def _download(file: PinnedFile, folder: Path, progress: Progress | None) -> tupl
             return Path(path).read_bytes(), url
         except (RequestException, HTTPError) as error:
             reason = _reason(error)
-        except ValueError as error:  # pooch's, which has both hashes in its first sentence
-            reason = f"serves another edition: {str(error).partition('. ')[0]}"
+        except ValueError as error:
+            # pooch's, which has both hashes in its first sentence; or of an address like none.
+            first = str(error).partition(". ")[0]
+            reason = f"serves another edition: {first}" if file.sha256 in first else first
         failures[f"{url.split('/')[2]}: {reason}"] = None
     advice = f"put it into a folder named by {FOLDER_VARIABLE}"
     advice += ", or pass a local file's path to --config.data.corpus"

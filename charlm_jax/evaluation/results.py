@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ class EvaluationKey:
       fingerprint: hash of text, vocabulary and split.
       checkpoint: step of the weights.
       weights: `raw` or `average`.
+      weights_hash: `content_hash` of the weights; None where an earlier version kept the figure.
       split_characters: number of characters of the part that have a predictor.
     """
 
@@ -37,6 +39,7 @@ class EvaluationKey:
     fingerprint: str
     checkpoint: int
     weights: str
+    weights_hash: str | None
     split_characters: int
 
     @property
@@ -66,7 +69,7 @@ class Evaluation:
     def protocol_description(self) -> str:
         """The protocol, with the number of characters that it scored where that is a choice.
 
-        >>> key = EvaluationKey(Sliding(40, 9), "valid", "f", 1, "raw", split_characters=90)
+        >>> key = EvaluationKey(Sliding(40, 9), "valid", "f", 1, "raw", None, split_characters=90)
         >>> Evaluation(key, 2.0, 2.9, 9).protocol_description
         'sliding, 40 read before each of 9 among 90'
         """
@@ -80,7 +83,9 @@ class Evaluation:
     def block(self) -> int:
         """Number of scored characters that make a block of `charlm_jax.evaluation.bootstrap`.
 
-        >>> key = EvaluationKey(Sliding(40, 9), "valid", "f", 1, "raw", split_characters=3_000)
+        >>> key = EvaluationKey(
+        ...     Sliding(40, 9), "valid", "f", 1, "raw", None, split_characters=3_000
+        ... )
         >>> Evaluation(key, 2.0, 2.9, 9).block
         3
         """
@@ -98,6 +103,7 @@ class Evaluation:
             "fingerprint": self.key.fingerprint,
             "checkpoint": self.key.checkpoint,
             "weights": self.key.weights,
+            "weights_hash": self.key.weights_hash,
             "targets": self.key.protocol.targets,
             "split_characters": self.key.split_characters,
         }
@@ -150,7 +156,8 @@ def read_evaluation(workdir: Workdir, key: EvaluationKey) -> tuple[Evaluation, n
       key: what the figure must depend on.
 
     Returns:
-      The evaluation and nll_N; None where none was saved, or where its files do not agree.
+      The evaluation and nll_N; None where none was saved, or where its files do not agree. One
+      that does not say of which weights it is, as earlier versions saved it, is warned of.
 
     Raises:
       NewerFormat: a later version of charlm_jax saved it.
@@ -160,10 +167,17 @@ def read_evaluation(workdir: Workdir, key: EvaluationKey) -> tuple[Evaluation, n
     try:
         values = upgrade("evaluation", json.loads(note.read_text(encoding="utf-8")), note)
         evaluation, nll_N = Evaluation.from_json(values), np.load(file, allow_pickle=False)
-        if evaluation.key == key and nll_N.shape == (evaluation.characters,):
-            return evaluation, nll_N
     except NewerFormat:
         raise
     except (OSError, ValueError, TypeError):
-        pass
-    return None
+        return None
+    if nll_N.shape != (evaluation.characters,):
+        return None
+    if evaluation.key == dataclasses.replace(key, weights_hash=None):
+        warnings.warn(
+            f"{note} does not say of which weights it is, only of which checkpoint: remove it, and "
+            f"the text is scored again",
+            stacklevel=3,  # whoever called `Run.evaluate`
+        )
+        return dataclasses.replace(evaluation, key=key), nll_N
+    return (evaluation, nll_N) if evaluation.key == key else None

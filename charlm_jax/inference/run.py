@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.tree_hash import content_hash
 from charlm_jax.data.dataset import Dataset, load_dataset
 from charlm_jax.data.download import Progress
 from charlm_jax.data.splits import target_positions
@@ -87,6 +88,7 @@ class Run(TrainedModel):
             fingerprint=dataset.fingerprint,
             checkpoint=self.checkpoint,
             weights=self.weights,
+            weights_hash=content_hash(self.params),
             split_characters=sum(len(target_positions(stretch)) for stretch in part),
         )
         saved = read_evaluation(Workdir(self.workdir), key) if cache else None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from charlm_jax.config.formats import NewerFormat, upgrade, with_format
 from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError, write_error
-from charlm_jax.core.files import final_name, remove_temporary_files
+from charlm_jax.core.files import atomic_write, final_name, remove_temporary_files
 from charlm_jax.core.json_files import write_json
 from charlm_jax.data.vocabulary import Vocabulary
 from charlm_jax.storage import lock
@@ -36,6 +36,9 @@ _FACTS = {
 
 _MEND = "restore it from a copy, or begin again with --fresh"
 MEND_EXPORTED = "restore it from a copy, or export the model again"
+
+# In a folder that `checkpoints` is a link to: the path of the run that it belongs to.
+_OWNER = ".run"
 
 # What a run that died before it was claimed may have left.
 _CLAIM = {"lock", "checkpoints", "vocabulary.json"}
@@ -137,6 +140,8 @@ class Workdir:
         """
         try:
             self.checkpoints.mkdir(exist_ok=True)
+            if self.checkpoints.is_symlink():
+                atomic_write(self.checkpoints / _OWNER, f"{self.path.resolve()}\n".encode())
             symbols = dataset.vocabulary.symbols
             words = {"symbols": symbols, "fingerprint": dataset.fingerprint}
             write_json(self.vocabulary_file, words)
@@ -238,6 +243,7 @@ class Workdir:
         try:
             values = json.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
+            self.check_readable()
             raise CharlmError(f"no run at {self.path}: it has no {file.name}") from error
         except OSError as error:
             raise CharlmError(f"cannot read {file}: {error.strerror}") from error
@@ -284,6 +290,15 @@ class Workdir:
                 raise CharlmError(
                     f"{self.checkpoints} is a link to a folder that holds {path.name}: link it to "
                     f"one that has nothing but this run's checkpoints"
+                )
+        owner_file = self.checkpoints / _OWNER
+        if owner_file.is_file():
+            owner = Path(owner_file.read_text(encoding="utf-8", errors="replace").strip())
+            is_this = owner == self.path.resolve()  # otherwise it may be this one's older place
+            if not is_this and (owner / "checkpoints").resolve() == self.checkpoints.resolve():
+                raise CharlmError(
+                    f"{self.checkpoints} is a link to the folder of the checkpoints of {owner}, "
+                    f"and each run removes what it no longer needs: link it to another folder"
                 )
 
     def refuse_links(self) -> None:

@@ -158,9 +158,10 @@ def core_shares(jobs: int) -> list[frozenset[int]]:
 
 
 def _run_on(cores: frozenset[int]) -> None:
-    """Keeps this thread, and the processes that it will start, to some cores."""
+    """Keeps this thread, and the processes that it will start, to some cores if that is allowed."""
     if sys.platform == "linux" and cores:
-        os.sched_setaffinity(0, cores)
+        with contextlib.suppress(OSError):  # a container may forbid it, or have lost a core since
+            os.sched_setaffinity(0, cores)
 
 
 class _Processes:

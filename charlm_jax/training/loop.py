@@ -82,6 +82,11 @@ def train_and_evaluate(
     initial = validate_init_from(trainer, run_dir, fresh=fresh)
     if fresh and (moved := run_dir.move_aside()):
         view.note(f"moved the run at {run_dir.path} to {moved}")
+        if (link := Workdir(moved).checkpoints).is_symlink():
+            view.note(
+                f"its checkpoints stay in {link.resolve()}; those of the new run are in its own "
+                f"folder"
+            )
     with open_run(run_dir, config, trainer.dataset) as run:
         recorded = _source_facts(source, config, run.recorded_config)
         state, loop_state = _start(trainer, run, initial, view, recorded)

@@ -131,7 +131,8 @@ def test_what_was_kept_is_not_taken_for_another(runs: list[Run]) -> None:
     np.save(file, nll_N[:-1])  # torn
     np.testing.assert_array_equal(run.evaluate(Window(7), cache=True)[1], nll_N)
     note = file.with_suffix(".json")
-    for field, value in (("fingerprint", "other"), ("checkpoint", 1), ("mode", "stream")):
+    others = {"fingerprint": "other", "checkpoint": 1, "mode": "stream", "weights_hash": "other"}
+    for field, value in others.items():
         note.write_text(json.dumps({**json.loads(note.read_text()), field: value}))
         np.save(file, nll_N + 1.0)
         np.testing.assert_array_equal(run.evaluate(Window(7), cache=True)[1], nll_N)

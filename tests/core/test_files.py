@@ -83,10 +83,13 @@ def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
     outside, file = tmp_path / "outside", tmp_path / "run.json"
     outside.write_text("mine")
     file.symlink_to(outside)
-    (tmp_path / "run.json.partial").symlink_to(outside)
+    own = tmp_path / "run.json.partial"
+    own.symlink_to(outside)
     atomic_write(file, b"data")
     assert outside.read_text() == "mine" and not file.is_symlink()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["outside", "run.json"]
+    assert sorted(tmp_path.iterdir()) == [outside, file, own]  # no writer of today made the last
+    remove_temporary_files(file)
+    assert sorted(tmp_path.iterdir()) == [outside, file]
 
 
 KILLED = """

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charlm_jax.core.tree_hash import format_hash, state_hash
+from charlm_jax.core.tree_hash import content_hash, format_hash, state_hash
 from tests.conftest import examples
 
 TREE = {
@@ -41,7 +41,9 @@ def test_any_flipped_bit_changes_the_hash(data: st.DataObject) -> None:
     place = data.draw(st.integers(0, len(raw) - 1))
     raw[place] ^= 1 if is_bool else 1 << data.draw(st.integers(0, 7))
     leaves[index] = np.frombuffer(bytes(raw), leaf.dtype).reshape(leaf.shape)
-    assert _hash(jax.tree.unflatten(structure, leaves)) != _hash(TREE)
+    flipped = jax.tree.unflatten(structure, leaves)
+    assert _hash(flipped) != _hash(TREE)
+    assert content_hash(flipped) != content_hash(TREE)
 
 
 def test_where_a_value_stands_counts() -> None:
@@ -53,3 +55,17 @@ def test_where_a_value_stands_counts() -> None:
         _hash({"a": np.array([1.0, 2.0], np.float32)}),
     ]
     assert len(set(hashes)) == len(hashes)
+
+
+def test_the_content_hash_tells_names_types_and_shapes_apart() -> None:
+    zeros = np.zeros(4, np.float32)
+    trees = [
+        {"a": zeros},
+        {"b": zeros},
+        {"a": zeros.astype(np.int32)},
+        {"a": zeros.reshape(2, 2)},
+        {"a": zeros[:2], "b": zeros[:2]},
+    ]
+    assert len({content_hash(tree) for tree in trees}) == len(trees)
+    assert content_hash({"a": jnp.zeros(4)}) == content_hash({"a": zeros})
+    assert content_hash({"a": np.eye(3)[:, ::2]}) == content_hash({"a": np.eye(3)[:, ::2].copy()})

@@ -33,7 +33,7 @@ def _part(shape: list[tuple[int, int]], start: int) -> tuple[range, ...]:
 
 
 def _key(protocol: EvalProtocol, weights: str = "raw") -> EvaluationKey:
-    return EvaluationKey(protocol, "valid", "f", 3, weights, split_characters=90)
+    return EvaluationKey(protocol, "valid", "f", 3, weights, "h", split_characters=90)
 
 
 @given(protocols, st.sampled_from(["raw", "average"]))

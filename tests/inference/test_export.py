@@ -286,7 +286,9 @@ def test_an_export_that_was_cut_short_is_completed(
     replace, folder, outside = os.replace, tmp_path / "out", tmp_path / "outside"
     folder.mkdir()
     outside.write_text("mine")
-    (folder / f"{name}.partial").symlink_to(outside)
+    left = folder / f"{name}.01234567.partial"
+    left.symlink_to(outside)
+    os.utime(left, (0, 0), follow_symlinks=False)
 
     def full(source: Path, target: Path) -> None:
         if target.name == name:

@@ -78,8 +78,9 @@ def test_an_old_evaluation_is_read() -> None:
     """Not computed again: the array is the one that was kept."""
     run = load_run(FOLDER / "lstm", checkpoint="latest")
     wanted, _ = run.evaluate()
-    found = read_evaluation(Workdir(run.workdir), wanted.key)
-    assert found is not None
+    with pytest.warns(UserWarning, match="does not say of which weights it is"):
+        found = read_evaluation(Workdir(run.workdir), wanted.key)
+    assert found is not None and found[0].key == wanted.key
     (file,) = (FOLDER / "lstm" / "evaluation").glob("*.npy")
     np.testing.assert_array_equal(found[1], np.load(file))
 

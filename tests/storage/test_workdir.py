@@ -2,6 +2,8 @@
 
 import errno
 import os
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,11 +12,13 @@ from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.signals import Interrupted
 from charlm_jax.data.dataset import load_dataset
 from charlm_jax.inference.run import load_run
+from charlm_jax.storage.checkpoint import Checkpoints
 from charlm_jax.storage.run_index import list_runs
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training.loop import train_and_evaluate
 from tests.conftest import make_tiny_config
 from tests.training.test_loop import StopAt, _rows
+from tests.training.test_restore import Notes
 
 
 @pytest.mark.core
@@ -106,14 +110,34 @@ def test_checkpoints_may_be_a_link(tmp_path: Path, when: str) -> None:
         _link_checkpoints(run, outside)
     assert train_and_evaluate(make_tiny_config(**LONG), run).step == 38
     assert _rows(run) == _rows(tmp_path / "plain")
-    kept = [sorted(path.name for path in folder.iterdir()) for folder in _checkpoint_folders(run)]
-    assert kept[0] == kept[1] == ["30", "38"] and (run / "checkpoints").is_symlink()
+    assert [*map(Checkpoints.steps, map(Checkpoints, _checkpoint_folders(run)))] == [[30, 38]] * 2
+    assert (run / "checkpoints").is_symlink()
     texts = [load_run(folder).generate("a", characters=20) for folder in (run, tmp_path / "plain")]
     assert texts[0] == texts[1] and len(texts[0]) == 20
     assert list_runs(tmp_path)[0].state == "done"
-    train_and_evaluate(make_tiny_config(**{"train.max_steps": 1}), run, fresh=True)
+    notes = Notes()
+    train_and_evaluate(make_tiny_config(**{"train.max_steps": 1}), run, fresh=True, view=notes)
+    assert f"its checkpoints stay in {outside}" in notes.lines[1]
     assert not (run / "checkpoints").is_symlink() and load_run(run).checkpoint == 1
     assert load_run(tmp_path / "run.1").checkpoint == 38
+
+
+def test_two_runs_do_not_share_a_folder_of_checkpoints(tmp_path: Path) -> None:
+    one, other, outside = tmp_path / "one", tmp_path / "other", tmp_path / "scratch"
+    config = make_tiny_config(**{"train.max_steps": 1})
+    for run in (one, other):
+        _link_checkpoints(run, outside)
+    train_and_evaluate(config, one)
+    message = f"{other}/checkpoints is a link to the folder of the checkpoints of {one}"
+    with pytest.raises(CharlmError, match=re.escape(message)):
+        train_and_evaluate(config, other)
+    assert load_run(one).checkpoint == 1
+    one.rename(tmp_path / "moved")  # the run is still the folder's only one
+    longer = make_tiny_config(**{"train.max_steps": 2})
+    assert train_and_evaluate(longer, tmp_path / "moved").step == 2
+    shutil.copytree(tmp_path / "moved", one, symlinks=True)
+    with pytest.raises(CharlmError, match=re.escape(f"of the checkpoints of {tmp_path}/moved")):
+        train_and_evaluate(make_tiny_config(**{"train.max_steps": 3}), one)
 
 
 def _checkpoint_folders(run: Path) -> list[Path]:
@@ -140,7 +164,7 @@ def test_a_damaged_checkpoint_on_another_disk_is_moved_into_the_run(
     train_and_evaluate(make_tiny_config(), run)
     moved = run / "damaged" / "38-1"
     assert {path.name: path.read_bytes() for path in moved.iterdir()} == before
-    assert sorted(path.name for path in outside.iterdir()) == ["19", "38"]
+    assert Checkpoints(outside).steps() == [19, 38]
 
 
 def test_a_link_to_what_is_no_folder_of_checkpoints_is_refused(tmp_path: Path) -> None:
