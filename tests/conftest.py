@@ -10,7 +10,9 @@ import ctypes
 import functools
 import gc
 import logging
+import math
 import os
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,8 +33,6 @@ from charlm_jax.training.trainer import Trainer, build_trainer
 ROOT = Path(__file__).parent.parent
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-jax.config.update("jax_compilation_cache_dir", str(ROOT / "tests" / ".jax_cache"))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 settings.register_profile("make test", deadline=None, max_examples=30)
 settings.register_profile("make test-all", deadline=None, max_examples=100)
@@ -65,7 +65,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     is_exhaustive = config.getoption("exhaustive")
     settings.load_profile("make test-all" if is_exhaustive else "make test")
-    if not is_exhaustive:
+    if is_exhaustive:
+        jax.config.update("jax_compilation_cache_dir", str(ROOT / "tests" / ".jax_cache"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    else:  # to read a program that was not optimised takes as long as to compile it
         given = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = " ".join([*UNOPTIMISED, given])  # the last of two flags counts
 
@@ -77,14 +80,26 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if not item.get_closest_marker("exhaustive")]
 
 
+_CLEARED_ABOVE = 1.0e9  # bytes of a worker
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _free_compiled_programs() -> Iterator[None]:
-    """Bound the memory of a worker: programs are rarely shared between modules."""
+    """Bound the memory of a worker: compiled programs are the most of it."""
     yield
-    jax.clear_caches()
-    gc.collect()
-    with contextlib.suppress(AttributeError):  # glibc alone has it, and keeps what is freed
-        ctypes.CDLL(None).malloc_trim(0)
+    if _resident_bytes() > _CLEARED_ABOVE:
+        jax.clear_caches()
+        gc.collect()
+        with contextlib.suppress(AttributeError):  # glibc alone has it, and keeps what is freed
+            ctypes.CDLL(None).malloc_trim(0)
+
+
+def _resident_bytes() -> float:
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return math.inf
+    return float(pages * resource.getpagesize())
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -59,14 +59,14 @@ class Activations(NamedTuple):
     Attributes:
       symbols: the T characters that were read, one a position.
       logits_TV: scores of the character after each position, float32.
-      guesses: for each position the likeliest next characters with their probabilities, the
-        likeliest first.
+      top_predictions: for each position the most probable next characters with their
+        probabilities, in descending order.
       layers: from the embedding upwards.
     """
 
     symbols: str
     logits_TV: np.ndarray
-    guesses: Sequence[Sequence[tuple[str, float]]]
+    top_predictions: Sequence[Sequence[tuple[str, float]]]
     layers: Sequence[LayerActivations]
 
 
@@ -112,7 +112,7 @@ def capture_activations(
         LayerActivations(name, kind, seen[name]) for name, kind in zip(names, kinds, strict=True)
     ]
     read = "".join(symbols[index] for index in ids_T)
-    return Activations(read, logits_TV, _guesses(logits_TV, symbols), layers)
+    return Activations(read, logits_TV, _top_predictions(logits_TV, symbols), layers)
 
 
 def mean_attention_distance(weights_THS: np.ndarray) -> np.ndarray:
@@ -138,7 +138,7 @@ def mean_attention_distance(weights_THS: np.ndarray) -> np.ndarray:
     return np.einsum("ths,ts->h", weights_THS, distance_TS) / length
 
 
-def _guesses(logits_TV: np.ndarray, symbols: str) -> list[list[tuple[str, float]]]:
+def _top_predictions(logits_TV: np.ndarray, symbols: str) -> list[list[tuple[str, float]]]:
     exp_TV = np.exp(logits_TV.astype(np.float64) - logits_TV.max(axis=1, keepdims=True))
     probability_TV = exp_TV / exp_TV.sum(axis=1, keepdims=True)
     order_TV = np.argsort(-probability_TV, axis=1, kind="stable")[:, :_GUESSES]

@@ -1,13 +1,13 @@
 """Which passages a text has in common with the training text, exactly, and where they stand there.
 
-The training text is indexed once, as a suffix array: the places of all its characters, sorted by
-the text that begins there. A text's neighbours in that order are the places with which it has the
-longest run in common, so a binary search finds it (Manber and Myers 1993). Characters are compared,
-never hashed: nothing is taken for a copy that is none. Several characters are packed into one
-number, so that all places of all texts are searched together, a number at a time.
+The training text is indexed once, as a suffix array: the positions of all its characters, sorted
+by the text that begins there. A text's neighbours in that order are the positions with which it
+has the longest run in common, so a binary search finds it (Manber and Myers 1993). Characters are
+compared, never hashed: nothing is taken for a copy that is none. Several characters are packed into
+one number, so that all positions of all texts are searched together, a number at a time.
 
-Letters of this module: N places of the training text or of texts laid end to end, Q those that are
-searched for or compared at once, U places whose order is not settled yet.
+Letters of this module: N positions of the training text or of texts laid end to end, Q those that
+are searched for or compared at once, U positions whose order is not settled yet.
 
 Sources: Manber and Myers 1993, SIAM Journal on Computing 22, sections 2 and 3; sorting by twice as
 many characters at every pass, with only what is not settled: Larsson and Sadakane 2007, Theoretical
@@ -36,13 +36,13 @@ class CopiedSpan(NamedTuple):
       sample: which of the texts it is in.
       start: where it begins there.
       length: its characters.
-      place: where it first stands in the training part, counted in the whole text.
+      position: first position in the training part, counted in the whole text.
     """
 
     sample: int
     start: int
     length: int
-    place: int
+    position: int
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -53,8 +53,8 @@ class CopyIndex:
       text: the whole text, of which the training text is a part.
       part: the training part. A run does not cross from one of its stretches to the next.
       points_V: the training text's code points, ascending.
-      words_N: the characters at and after each place, packed into a number; one more for the end.
-      order_N: the places in the order of the text that begins there.
+      words_N: characters from each position on, packed into a number; one more for the end.
+      order_N: the positions in the order of the text that begins there.
     """
 
     text: str = dataclasses.field(repr=False)
@@ -101,10 +101,12 @@ class CopyIndex:
         start = int(np.argmax(lengths[sample]))
         run = texts[sample][start : start + length]
         starts = (self.text.find(run, stretch.start, stretch.stop) for stretch in self.part)
-        return CopiedSpan(sample, start, length, next(place for place in starts if place >= 0))
+        return CopiedSpan(
+            sample, start, length, next(position for position in starts if position >= 0)
+        )
 
     def _longest(self, asked_N: np.ndarray) -> np.ndarray:
-        """The longest run in common from each place on, by a binary search for its neighbours."""
+        """Return the longest common run from each position on, by binary search for neighbours."""
         from_Q = np.arange(len(asked_N))
         low_Q, high_Q = np.zeros_like(from_Q), np.full_like(from_Q, len(self.order_N))
         low_common_Q, high_common_Q = np.zeros_like(from_Q), np.zeros_like(from_Q)
@@ -122,18 +124,19 @@ class CopyIndex:
         return np.maximum(low_common_Q, high_common_Q)
 
     def _compare(
-        self, asked_N: np.ndarray, from_Q: np.ndarray, places_Q: np.ndarray, common_Q: np.ndarray
+        self, asked_N: np.ndarray, from_Q: np.ndarray, positions_Q: np.ndarray, common_Q: np.ndarray
     ) -> np.ndarray:
-        """Whether what is asked comes after the text at a place; `common_Q` grows to what is alike.
+        """Return whether what is asked sorts after the text at a position.
 
-        It always ends, since what is asked ends in a character that the training text lacks.
+        `common_Q` grows to the length that both have in common. It always ends, since
+        what is asked ends in a character that the training text lacks.
         """
         bits, width = _packing(len(self.points_V))
         is_after_Q = np.zeros(len(from_Q), bool)
         open_Q = np.arange(len(from_Q))
         while open_Q.size:
             asked_Q = asked_N[from_Q[open_Q] + common_Q[open_Q]]
-            word_Q = self.words_N[places_Q[open_Q] + common_Q[open_Q]]
+            word_Q = self.words_N[positions_Q[open_Q] + common_Q[open_Q]]
             is_after_Q[open_Q] = asked_Q > word_Q
             _, unlike_bits_Q = np.frexp((asked_Q ^ word_Q).astype(np.float64))
             common_Q[open_Q] += width + -unlike_bits_Q // bits
@@ -151,14 +154,14 @@ def build_copy_index(text: str, train: Part) -> CopyIndex:
       train: the training part.
 
     Returns:
-      The index. Places that it speaks of are places in the whole text.
+      The index. Places that it speaks of are positions in the whole text.
 
     Raises:
       CharlmError: the training part is empty.
 
     >>> index = build_copy_index("one swallow makes no summer", (range(0, 17),))
     >>> index.longest_copy(["no swallows make summer"])
-    CopiedSpan(sample=0, start=2, length=8, place=3)
+    CopiedSpan(sample=0, start=2, length=8, position=3)
     """
     stretches = [text[stretch.start : stretch.stop] for stretch in train if len(stretch)]
     if not stretches:
@@ -188,7 +191,7 @@ def _packing(symbols: int) -> tuple[int, int]:
 
 
 def _packed(codes_N: np.ndarray, symbols: int, *, pad: int) -> np.ndarray:
-    """The characters at and after each place in one number, the first in its highest bits."""
+    """The characters at and after each position in one number, the first in its highest bits."""
     bits, width = _packing(symbols)
     padded_N = np.append(codes_N, np.full(width, pad))
     words_N = np.zeros(len(codes_N) + 1, np.int64)
@@ -199,10 +202,10 @@ def _packed(codes_N: np.ndarray, symbols: int, *, pad: int) -> np.ndarray:
 
 
 def _suffix_array(words_N: np.ndarray, width: int) -> np.ndarray:
-    """The places in the order of the text that begins there.
+    """The positions in the order of the text that begins there.
 
     Args:
-      words_N: the first characters from each place on, and one more for the end.
+      words_N: the first characters from each position on, and one more for the end.
       width: how many they are.
     """
     end = len(words_N) - 1
@@ -212,14 +215,14 @@ def _suffix_array(words_N: np.ndarray, width: int) -> np.ndarray:
     key_U, length = words_N[:end], width
     while slots_U.size:
         by_key_U = np.argsort(key_U)
-        key_U, places_U = key_U[by_key_U], order_N[slots_U][by_key_U]
-        order_N[slots_U] = places_U
+        key_U, positions_U = key_U[by_key_U], order_N[slots_U][by_key_U]
+        order_N[slots_U] = positions_U
         is_first_U = np.append(True, key_U[1:] != key_U[:-1])
-        rank_N[places_U] = np.maximum.accumulate(np.where(is_first_U, slots_U, 0))
+        rank_N[positions_U] = np.maximum.accumulate(np.where(is_first_U, slots_U, 0))
         slots_U = slots_U[~(is_first_U & np.append(is_first_U[1:], True))]
-        places_U = order_N[slots_U]
+        positions_U = order_N[slots_U]
         # Of two that are alike so far, what follows decides, and that is ranked already.
-        key_U = rank_N[places_U] * np.int64(end + 1)
-        key_U += rank_N[np.minimum(places_U.astype(np.int64) + length, end)] + 1
+        key_U = rank_N[positions_U] * np.int64(end + 1)
+        key_U += rank_N[np.minimum(positions_U.astype(np.int64) + length, end)] + 1
         length *= 2
     return order_N

@@ -13,7 +13,8 @@ from charlm_jax.cli.parser import Parser, say
 from charlm_jax.core.errors import closest
 
 
-def _build_parser() -> Parser:
+def _build_parser(arguments: Sequence[str]) -> Parser:
+    """Return a parser that knows all commands, and the flags of the one that is called."""
     parser = Parser(
         prog="charlm",
         description="Character-level language models: train on a book, sample, measure.",
@@ -25,15 +26,16 @@ def _build_parser() -> Parser:
         text = module.HELP
         command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
         command.set_defaults(parser=command)
-        module.add_flags(command)
+        if [name] == [*arguments[:1]]:
+            module.add_flags(command)
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     open_closed_streams()
-    parser = _build_parser()
     overrides, rest = _split_overrides(sys.argv[1:] if arguments is None else arguments)
+    parser = _build_parser(rest)
     _refuse_unknown_command(parser, rest)
     known, unknown = parser.parse_known_args(rest)
     if known.command is None:

@@ -101,30 +101,30 @@ class Comparison(NamedTuple):
     """Run groups under one protocol.
 
     Attributes:
-      arms: the groups, in the order in which their first runs were named.
+      groups: the groups, in the order in which their first runs were named.
       baselines: simple predictors on the same characters.
     """
 
-    arms: Sequence[RunGroup]
+    groups: Sequence[RunGroup]
     baselines: Sequence[Baseline]
 
     def rows(self) -> list[GroupResult]:
         """Return the figures of each group."""
-        first = self.arms[0]
+        first = self.groups[0]
         block = first.evaluations[0].block
         return [
             GroupResult(
-                name=arm.name,
-                seeds=tuple(run.config.seed for run in arm.runs),
-                parameters=arm.parameters,
-                loss=mean_interval(arm.nll_SN, block=block),
-                bits_per_char=bits(float(np.mean(arm.nll_SN, dtype=np.float64))),
-                spread=std_over_seeds(arm.nll_SN),
+                name=group.name,
+                seeds=tuple(run.config.seed for run in group.runs),
+                parameters=group.parameters,
+                loss=mean_interval(group.nll_SN, block=block),
+                bits_per_char=bits(float(np.mean(group.nll_SN, dtype=np.float64))),
+                spread=std_over_seeds(group.nll_SN),
                 difference=None
-                if arm is first
-                else difference(arm.nll_SN, first.nll_SN, block=block),
+                if group is first
+                else difference(group.nll_SN, first.nll_SN, block=block),
             )
-            for arm in self.arms
+            for group in self.groups
         ]
 
 
@@ -154,7 +154,7 @@ def compare(
         protocol = Window(shared_context(runs))
     if protocol == Stream():
         shared_context([run for run in runs if run.model.keeps_positions])
-    arms = []
+    groups = []
     for name, group in group_runs(runs).items():
         scored = []
         for run in group:
@@ -162,9 +162,9 @@ def compare(
             own = Stream() if ignores_context else protocol
             scored.append(run.evaluate(own, split=split, cache=True, progress=progress))
         evaluations, losses = zip(*scored, strict=True)
-        arms.append(RunGroup(name, group, evaluations, np.stack(losses)))
+        groups.append(RunGroup(name, group, evaluations, np.stack(losses)))
     dataset = load_dataset(runs[0].config, progress=progress)
-    return Comparison(arms, find_baselines(dataset, arms[0].evaluations[0]))
+    return Comparison(groups, find_baselines(dataset, groups[0].evaluations[0]))
 
 
 def find_baselines(dataset: Dataset, evaluation: Evaluation) -> list[Baseline]:
@@ -196,7 +196,7 @@ def find_baselines(dataset: Dataset, evaluation: Evaluation) -> list[Baseline]:
     return baselines + [Baseline(name, "compressor", None, x) for name, x in compressed.items()]
 
 
-def baselines_in_words(split: str, mode: str) -> str:
+def describe_baselines(split: str, mode: str) -> str:
     """What a reader of `find_baselines` has to know, in a sentence or two."""
     note = "Uniform, unigram and n-gram predict the same characters by the same rule; compressors "
     note += "have read the training part"
@@ -246,16 +246,16 @@ def shared_context(runs: Sequence[Run]) -> int:
 
 def comparison_to_json(comparison: Comparison) -> dict[str, Any]:
     """Return a comparison in JSON's terms; null where an interval has no end."""
-    note = comparison.arms[0].evaluations[0].to_json()
+    note = comparison.groups[0].evaluations[0].to_json()
     names = ("characters", "mode", "context", "split", "fingerprint", "targets")
-    arms = [
+    groups = [
         {
             **result._asdict(),
             "difference": _difference_to_json(result.difference),
-            "workdirs": [str(run.workdir) for run in arm.runs],
-            "checkpoints": [run.checkpoint for run in arm.runs],
+            "workdirs": [str(run.workdir) for run in group.runs],
+            "checkpoints": [run.checkpoint for run in group.runs],
         }
-        for result, arm in zip(comparison.rows(), comparison.arms, strict=True)
+        for result, group in zip(comparison.rows(), comparison.groups, strict=True)
     ]
     baselines = [
         {
@@ -266,7 +266,7 @@ def comparison_to_json(comparison: Comparison) -> dict[str, Any]:
         for b in comparison.baselines
     ]
     values: dict[str, Any] = to_jsonable(
-        {**{name: note[name] for name in names}, "arms": arms, "baselines": baselines}
+        {**{name: note[name] for name in names}, "groups": groups, "baselines": baselines}
     )
     return values
 

@@ -30,7 +30,7 @@ SAMPLE_CHARACTERS = 400
 SAMPLE_SEED = 0
 
 
-class ArmFacts(NamedTuple):
+class GroupFacts(NamedTuple):
     """Runs that differ by their seed alone, by the name that says in what others differ."""
 
     name: str
@@ -69,21 +69,21 @@ class ReportData(NamedTuple):
     """Everything that a report states.
 
     Attributes:
-      arms: in the order in which their first runs were named.
+      groups: in the order in which their first runs were named.
       corpus: the name of the text, or its path.
       characters: of the text.
       valid_characters: of them, those that runs validate on.
       symbols: of the vocabulary.
       newest: when the last row of metrics was written, in UTC; None where there is none.
       scores: None where no text is held out.
-      differing: the fields in which runs differ, with what each arm has.
+      differing: the fields in which runs differ, with what each group has.
       shared: the fields and values that all have.
       prompt: what the samples go on from.
-      samples: of each arm's first run, one at each of `SCALES`, drawn with the same noise.
+      samples: of each group's first run, one at each of `SCALES`, drawn with the same noise.
       heat: a passage.
     """
 
-    arms: Sequence[ArmFacts]
+    groups: Sequence[GroupFacts]
     corpus: str
     characters: int
     valid_characters: int
@@ -122,14 +122,14 @@ def gather(
     if split != "valid" or split in dataset.parts:
         comparison = compare(runs, protocol, split=split, progress=progress)
         scores = find_scores(comparison, dataset)
-        groups = {arm.name: arm.runs for arm in comparison.arms}
+        groups = {group.name: group.runs for group in comparison.groups}
     else:
         check_same_text(runs)
         split, groups = "train", dict(group_runs(runs))
     text = dataset.corpus.text
     prompt = first_words(text, dataset.part(split))
     return ReportData(
-        arms=[ArmFacts(name, [*map(read_run_facts, arm)]) for name, arm in groups.items()],
+        groups=[GroupFacts(name, [*map(read_run_facts, group)]) for name, group in groups.items()],
         corpus=dataset.corpus.name,
         characters=dataset.corpus.characters,
         valid_characters=size(dataset.parts.get("valid", ())),
@@ -139,7 +139,7 @@ def gather(
         differing=differing_fields([*groups.values()]),
         shared=shared_fields(runs),
         prompt=prompt,
-        samples=[_samples(arm[0], prompt) for arm in groups.values()],
+        samples=[_samples(group[0], prompt) for group in groups.values()],
         heat=_heat(_shown_runs(groups, scores), dataset, split),
     )
 
@@ -153,13 +153,17 @@ def _samples(run: Run, prompt: str) -> list[Sample]:
 
 
 def _shown_runs(groups: Mapping[str, Sequence[Run]], scores: Scores | None) -> dict[str, Run]:
-    """The first arm and the best of the others, or of one arm the first run and the best other."""
+    """Return the first group and the best other one; of a single group, two runs."""
     if len(groups) > 1:
-        runs = {name: arm[0] for name, arm in groups.items()}
+        runs = {name: group[0] for name, group in groups.items()}
         losses = [] if scores is None else [row.loss.mean for row in scores.rows]
     else:
-        ((name, arm),) = groups.items()
-        runs = {f"seed {run.config.seed}": run for run in arm} if len(arm) > 1 else {name: arm[0]}
+        ((name, group),) = groups.items()
+        runs = (
+            {f"seed {run.config.seed}": run for run in group}
+            if len(group) > 1
+            else {name: group[0]}
+        )
         losses = [] if scores is None else list(scores.means[0])
     first, *others = runs
     if losses:

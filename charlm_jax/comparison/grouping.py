@@ -1,4 +1,4 @@
-"""Which runs are one arm, and what the arms of a comparison are called."""
+"""Which runs are one group, and what the groups of a comparison are called."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.inference.run import Run
 
-# Fields that change nothing about what is learnt, and the one in which the runs of an arm differ.
+# Fields that change nothing about what is learnt, and the one in which the runs of a group differ.
 _INDIFFERENT = (
     "seed",
     "train.steps_per_dispatch",
@@ -22,14 +22,14 @@ _MOST_FIELDS = 3
 
 
 def group_runs(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Runs that differ by their seed alone, by a name that says in what arms differ.
+    """Runs that differ by their seed alone, by a name that says in what groups differ.
 
     Args:
       runs: at least one.
 
     Returns:
-      Name -> runs, in the order in which their first runs come. A single arm, and arms of one run
-      that differ in much, are called as the runs' folders are.
+      Name -> runs, in the order in which their first runs come. A single group, and groups of one
+      run that differ in much, are named after the runs' folders.
 
     Raises:
       CharlmError: the same run twice.

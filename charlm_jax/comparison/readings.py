@@ -24,7 +24,7 @@ class Reading(NamedTuple):
     score: TextScore
     how: Mapping[str, Any]
 
-    def unknown_in_words(self, text: str) -> str:
+    def describe_unknown(self, text: str) -> str:
         """Count the characters that the model does not know; "" if there are none."""
         count = int(np.sum(~self.run.vocabulary.knows(text)))
         noun = "character" if count == 1 else "characters"
@@ -32,7 +32,7 @@ class Reading(NamedTuple):
         return f"{count:,} unknown {noun} {treatment}" if count else ""
 
 
-def difference_in_words(first: Reading, second: Reading) -> str:
+def describe_difference(first: Reading, second: Reading) -> str:
     """Describe the mean difference of two losses, over the characters that both scored."""
     difference_N = surprisal_difference(first.score, second.score)
     if not difference_N.size:

@@ -122,20 +122,22 @@ def shared_fields(runs: Sequence[Run]) -> dict[str, str]:
     }
 
 
-def differing_fields(arms: Sequence[Sequence[Run]]) -> dict[str, list[str]]:
+def differing_fields(groups: Sequence[Sequence[Run]]) -> dict[str, list[str]]:
     """The fields in which runs differ.
 
     Args:
-      arms: runs, arm by arm.
+      groups: runs, group by group.
 
     Returns:
-      Field -> what each arm has, as the command line takes it: one value, or all that its runs
+      Field -> what each group has, as the command line takes it: one value, or all that its runs
       have, in their order.
     """
-    shared = shared_fields([run for runs in arms for run in runs])
-    flat = [[run.config.flatten() for run in runs] for runs in arms]
+    shared = shared_fields([run for runs in groups for run in runs])
+    flat = [[run.config.flatten() for run in runs] for runs in groups]
     return {
-        field: [", ".join(dict.fromkeys(as_text(config[field]) for config in arm)) for arm in flat]
+        field: [
+            ", ".join(dict.fromkeys(as_text(config[field]) for config in group)) for group in flat
+        ]
         for field in flat[0][0]
         if field not in shared
     }

@@ -1,4 +1,4 @@
-"""The figures of a comparison by arm, by place in a window, and by class of character."""
+"""The figures of a comparison by group, by place in a window, and by class of character."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -36,15 +36,15 @@ class Scores(NamedTuple):
     Attributes:
       split: the part.
       mode: how it was scored.
-      rules: the same in words; several where the arms' models keep unlike much.
+      rules: the same in words; several where the groups' models keep unlike much.
       characters: how many were scored, by every run.
-      rows: what is said of each arm.
-      means: of each arm, the mean loss of each run, in nats.
+      rows: what is said of each group.
+      means: of each group, the mean loss of each run, in nats.
       baselines: simple predictors on the same characters.
-      trained: of each arm, the length of the sequences that it was trained on.
-      windows: of each arm, the length of the windows behind `places`.
-      places: of each arm, its loss by how much was read, in windows of their own.
-      classes: of each arm, its loss by the class of a character.
+      trained: of each group, the length of the sequences that it was trained on.
+      windows: for each group, length of the windows that `by_position` is scored in.
+      by_position: for each group, loss by number of characters read.
+      classes: of each group, its loss by the class of a character.
     """
 
     split: str
@@ -56,7 +56,7 @@ class Scores(NamedTuple):
     baselines: Sequence[Baseline]
     trained: Sequence[int]
     windows: Sequence[int]
-    places: Sequence[Sequence[PositionLoss]]
+    by_position: Sequence[Sequence[PositionLoss]]
     classes: Sequence[Sequence[GroupLoss]]
 
 
@@ -67,44 +67,46 @@ def find_scores(comparison: Comparison, dataset: Dataset) -> Scores:
       comparison: run groups.
       dataset: their text.
     """
-    arms = comparison.arms
-    first = arms[0].evaluations[0]
+    groups = comparison.groups
+    first = groups[0].evaluations[0]
     protocol, part = first.key.protocol, dataset.part(first.key.split)
     scored_N = np.searchsorted(all_positions(part), protocol.positions(part))
     class_N = character_classes(dataset.corpus.text, part)[scored_N]
-    windows = _window_lengths(arms, part)
-    evaluations = [evaluation for arm in arms for evaluation in arm.evaluations]
+    windows = _window_lengths(groups, part)
+    evaluations = [evaluation for group in groups for evaluation in group.evaluations]
     return Scores(
         split=first.key.split,
         mode=protocol.mode,
         rules=[*dict.fromkeys(evaluation.protocol_description for evaluation in evaluations)],
         characters=first.characters,
         rows=comparison.rows(),
-        means=[[evaluation.loss_nats for evaluation in arm.evaluations] for arm in arms],
+        means=[[evaluation.loss_nats for evaluation in group.evaluations] for group in groups],
         baselines=comparison.baselines,
-        trained=[arm.runs[0].config.data.sequence_length for arm in arms],
+        trained=[group.runs[0].config.data.sequence_length for group in groups],
         windows=windows,
-        places=[_by_place(arm, part, length) for arm, length in zip(arms, windows, strict=True)],
-        classes=[breakdown(arm.nll_SN, class_N, CLASSES, block=first.block) for arm in arms],
+        by_position=[
+            _by_position(group, part, length) for group, length in zip(groups, windows, strict=True)
+        ],
+        classes=[breakdown(group.nll_SN, class_N, CLASSES, block=first.block) for group in groups],
     )
 
 
-def _window_lengths(arms: Sequence[RunGroup], part: Part) -> list[int]:
+def _window_lengths(groups: Sequence[RunGroup], part: Part) -> list[int]:
     """Of windows that go on beyond what was trained, and are as long as they can be for all."""
-    trained = max(run.config.data.sequence_length for arm in arms for run in arm.runs)
+    trained = max(run.config.data.sequence_length for group in groups for run in group.runs)
     longest = max(trained, min(_LONGER * trained, _MOST_PLACES))
-    protocol = arms[0].evaluations[0].key.protocol
+    protocol = groups[0].evaluations[0].key.protocol
     if isinstance(protocol, Window):
         longest = max(longest, protocol.context)
     longest = min(longest, max(len(target_positions(stretch)) for stretch in part))
-    return [min(longest, arm.runs[0].model.max_length or longest) for arm in arms]
+    return [min(longest, group.runs[0].model.max_length or longest) for group in groups]
 
 
-def _by_place(arm: RunGroup, part: Part, length: int) -> list[PositionLoss]:
+def _by_position(group: RunGroup, part: Part, length: int) -> list[PositionLoss]:
     """The loss in windows of so many characters, by what was read of them before."""
-    split = arm.evaluations[0].key.split
+    split = group.evaluations[0].key.split
     nll_SN = np.stack(
-        [run.evaluate(Window(length), split=split, cache=True)[1] for run in arm.runs]
+        [run.evaluate(Window(length), split=split, cache=True)[1] for run in group.runs]
     )
     p_N = positions_in_window(part, length)
     bins = geometric_bins(int(p_N.max()))

@@ -191,8 +191,9 @@ def as_text(value: Any) -> str:
 def _locate(spec: str) -> tuple[Path, str | None]:
     """The file that a spec names, and the argument behind its colon."""
     name, colon, argument = spec.partition(":")
-    if name in shipped_names():
-        return shipped_configs() / f"{name}.py", argument if colon else None
+    shipped = shipped_configs() / f"{name}.py"
+    if re.fullmatch(r"[\w/]+", name) and shipped.is_file() and name in shipped_names():
+        return shipped, argument if colon else None
     file = re.fullmatch(r"(.*?\.py)(?::(.*))?", spec, flags=re.DOTALL)
     if file is None or not os.path.isfile(file[1]):
         known = f"name one of {', '.join(shipped_names())}, or a file ending in .py"
@@ -210,17 +211,20 @@ def _configs_package(folder: Path) -> Iterator[None]:
     do: the file's own folder may have any name, a regular package `configs` anywhere on the path is
     preferred to folders without `__init__.py`, and the next load would find this one's modules.
     """
-    names = [name for name in sys.modules if name.split(".")[0] == "configs"]
-    shadowed = {name: sys.modules.pop(name) for name in names}
+    shadowed = {name: sys.modules.pop(name) for name in _loaded_configs()}
     package = types.ModuleType("configs")
     package.__path__ = [str(folder), str(shipped_configs())]
     sys.modules["configs"] = package
     try:
         yield
     finally:
-        for name in [name for name in sys.modules if name.split(".")[0] == "configs"]:
+        for name in _loaded_configs():
             del sys.modules[name]
         sys.modules.update(shadowed)
+
+
+def _loaded_configs() -> list[str]:
+    return [name for name in sys.modules if name == "configs" or name.startswith("configs.")]
 
 
 def _get_config(spec: str) -> ConfigDict:

@@ -1,7 +1,7 @@
 """How sure a mean of held-out losses is, and whether two of them differ: a block bootstrap.
 
-An arm is one way to train, run once for each of its seeds; every run is scored on the same text.
-Letters of this module: S runs of an arm (R of another), N characters in the text's order, K blocks
+A group is one way to train, run once for each of its seeds; every run is scored on the same text.
+Letters of this module: S runs of a group (R of another), N characters in the text's order, K blocks
 of consecutive characters, D draws.
 
 Neighbouring characters are hard or easy together, so blocks of text are drawn (Künsch 1989). Runs
@@ -14,7 +14,7 @@ blocks contribute: two or three seeds are few, and the interval is as much wider
 
 How often the 95 % interval held the truth in 400 made-up texts of 60 blocks: 95 % for one run; 94,
 94 and 96 % for two, three and five runs where the seeds make an error as large as the text's; 93 %
-and 95 % for three and five where theirs is twice as large. Of 1,000 pairs of arms that differ by
+and 95 % for three and five where theirs is twice as large. Of 1,000 pairs of groups that differ by
 nothing but the luck of their seeds, a difference is shown for 2, 3, 6 and 5 % with two, three, five
 and ten runs each. (Percentiles of the drawn means showed 14 % of them with three runs.)
 
@@ -48,12 +48,12 @@ class Interval(NamedTuple):
     low: float
     high: float
 
-    def in_words(self, digits: int = 4) -> str:
+    def describe(self, digits: int = 4) -> str:
         """The mean with its interval; alone, where one block of text gives none.
 
-        >>> Interval(0.21, -0.0001, 0.42).in_words(2)
+        >>> Interval(0.21, -0.0001, 0.42).describe(2)
         '0.21 [0.00, 0.42]'
-        >>> Interval(0.21, -math.inf, math.inf).in_words(2)
+        >>> Interval(0.21, -math.inf, math.inf).describe(2)
         '0.21'
         """
         mean = f"{self.mean:z.{digits}f}"
@@ -61,12 +61,12 @@ class Interval(NamedTuple):
             return mean
         return f"{mean} [{self.low:z.{digits}f}, {self.high:z.{digits}f}]"
 
-    def ends_in_words(self) -> str:
+    def describe_ends(self) -> str:
         """The interval alone; one block of text gives none.
 
-        >>> print(Interval(0.2, -0.1, 0.5).ends_in_words())
+        >>> print(Interval(0.2, -0.1, 0.5).describe_ends())
         [-0.1000, 0.5000]
-        >>> print(Interval(0.2, -math.inf, math.inf).ends_in_words())
+        >>> print(Interval(0.2, -math.inf, math.inf).describe_ends())
         none: one block
         """
         is_one_block = not math.isfinite(self.low)
@@ -85,12 +85,12 @@ class Difference(NamedTuple):
         """Whether 0 lies outside the interval."""
         return not self.low <= 0 <= self.high
 
-    def in_words(self) -> str:
+    def describe(self) -> str:
         """The difference with its interval, or that there is none to speak of.
 
-        >>> Difference(-0.0123, -0.015, -0.0098).in_words()
+        >>> Difference(-0.0123, -0.015, -0.0098).describe()
         '-0.0123 [-0.0150, -0.0098]'
-        >>> Difference(0.001, -0.002, 0.004).in_words()
+        >>> Difference(0.001, -0.002, 0.004).describe()
         'no difference shown'
         """
         if not self.is_significant:
@@ -107,7 +107,7 @@ def mean_interval(
     level: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """The mean loss of an arm, with its interval over runs and blocks of text.
+    """The mean loss of a group, with its interval over runs and blocks of text.
 
     Args:
       nll_SN: negative log-likelihoods in nats, a row for each run.
@@ -128,8 +128,8 @@ def mean_interval(
         a loss that is not finite, a number out of range.
     """
     _refuse_unsound(block, draws, level, seed)
-    arm = _arm(nll_SN, mask_N, block)
-    return Interval(arm.mean, *_ends([arm], draws, level, seed, is_paired=True))
+    group = _group(nll_SN, mask_N, block)
+    return Interval(group.mean, *_ends([group], draws, level, seed, is_paired=True))
 
 
 def difference(
@@ -143,40 +143,40 @@ def difference(
     seed: int = 0,
     is_paired: bool = True,
 ) -> Difference:
-    """The mean loss of one arm minus that of another, with its interval.
+    """The mean loss of one group minus that of another, with its interval.
 
-    Both arms are read over the same drawn blocks, so that what makes a block hard for both falls
-    out. Their runs are drawn apart: a seed means nothing from one arm to the other.
+    Both groups are read over the same drawn blocks, so that what makes a block hard for both falls
+    out. Their runs are drawn apart: a seed means nothing from one group to the other.
 
     Args:
       a_SN: negative log-likelihoods in nats, a row for each run.
-      b_RN: those of the other arm, for the same characters.
+      b_RN: those of the other group, for the same characters.
       mask_N: as in `mean_interval`.
       block: as in `mean_interval`.
       draws: as in `mean_interval`.
       level: as in `mean_interval`.
       seed: as in `mean_interval`.
-      is_paired: False draws the blocks of each arm apart, to show what pairing gains.
+      is_paired: False draws the blocks of each group apart, to show what pairing gains.
 
     Returns:
       The difference, negative where a is the better.
 
     Raises:
-      CharlmError: as in `mean_interval`, or arms of unlike lengths.
+      CharlmError: as in `mean_interval`, or groups of unlike lengths.
     """
     _refuse_unsound(block, draws, level, seed)
-    a, b = _arm(a_SN, mask_N, block), _arm(b_RN, mask_N, block)
+    a, b = _group(a_SN, mask_N, block), _group(b_RN, mask_N, block)
     if a.length != b.length:
         raise CharlmError(
-            f"the arms have {a.length} and {b.length} losses: both must be of the same text"
+            f"the groups have {a.length} and {b.length} losses: both must be of the same text"
         )
     return Difference(a.mean - b.mean, *_ends([a, b], draws, level, seed, is_paired=is_paired))
 
 
 def std_over_seeds(nll_SN: Runs) -> float | None:
     """The standard deviation (over S - 1) of the runs' mean losses, in nats; None for one run."""
-    arm = _arm(nll_SN, None, block=1000)
-    return float(np.std(arm.means_S, ddof=1)) if len(arm.means_S) > 1 else None
+    group = _group(nll_SN, None, block=1000)
+    return float(np.std(group.means_S, ddof=1)) if len(group.means_S) > 1 else None
 
 
 class _Group(NamedTuple):
@@ -195,10 +195,10 @@ class _Group(NamedTuple):
         return float(np.mean(self.means_S))
 
 
-def _arm(nll_SN: Runs, mask_N: np.ndarray | None, block: int) -> _Group:
+def _group(nll_SN: Runs, mask_N: np.ndarray | None, block: int) -> _Group:
     rows = [np.asarray(nll_N) for nll_N in nll_SN]
     if not rows or any(row.ndim != 1 or not row.size for row in rows):
-        raise CharlmError("an arm is a row of losses for each of its runs, at least one")
+        raise CharlmError("a group is a row of losses for each of its runs, at least one")
     lengths = [len(row) for row in rows]
     if len(set(lengths)) > 1:
         raise CharlmError(f"the runs have {lengths} losses: all must be of the same text")
@@ -221,51 +221,51 @@ def _arm(nll_SN: Runs, mask_N: np.ndarray | None, block: int) -> _Group:
 
 
 def _ends(
-    arms: Sequence[_Group], draws: int, level: float, seed: int, *, is_paired: bool
+    groups: Sequence[_Group], draws: int, level: float, seed: int, *, is_paired: bool
 ) -> tuple[float, float]:
-    """The interval of the first arm's mean, less that of the second where there is one."""
-    blocks = len(arms[0].counts_K)
+    """The interval of the first group's mean, less that of the second where there is one."""
+    blocks = len(groups[0].counts_K)
     if blocks == 1:
         return -math.inf, math.inf
     generator = np.random.default_rng(seed)
     most = max(1, _COUNTS_AT_ONCE // blocks)
     pieces = [
-        _drawn_means(arms, min(most, draws - start), generator, is_paired=is_paired)
+        _drawn_means(groups, min(most, draws - start), generator, is_paired=is_paired)
         for start in range(0, draws, most)
     ]
     first_D, *second_D = np.concatenate(pieces, axis=1)
     variance = float(np.var(first_D - sum(second_D)))
-    mean = arms[0].mean - sum(arm.mean for arm in arms[1:])
+    mean = groups[0].mean - sum(group.mean for group in groups[1:])
     if not variance:
         return mean, mean
-    freedom = _degrees_of_freedom(arms, variance)
+    freedom = _degrees_of_freedom(groups, variance)
     half = math.sqrt(variance) * float(stdtrit(freedom, (1 + level) / 2))
     return mean - half, mean + half
 
 
-def _degrees_of_freedom(arms: Sequence[_Group], variance: float) -> float:
-    """Satterthwaite's, where each arm's runs make a part of the variance, and blocks the rest."""
+def _degrees_of_freedom(groups: Sequence[_Group], variance: float) -> float:
+    """Satterthwaite's, where each group's runs make a part of the variance, and blocks the rest."""
     parts = []
-    for arm in arms:
-        runs = len(arm.sums_SK)
+    for group in groups:
+        runs = len(group.sums_SK)
         if runs > 1:
-            parts.append((float(np.var(arm.means_S, ddof=1)) / runs, runs - 1))
+            parts.append((float(np.var(group.means_S, ddof=1)) / runs, runs - 1))
     rest = max(variance - sum(part for part, _ in parts), 0.0)
-    parts.append((rest, len(arms[0].counts_K) - 1))
+    parts.append((rest, len(groups[0].counts_K) - 1))
     return max(variance**2 / sum(part**2 / units for part, units in parts), 1.0)
 
 
 def _drawn_means(
-    arms: Sequence[_Group], draws: int, generator: np.random.Generator, *, is_paired: bool
+    groups: Sequence[_Group], draws: int, generator: np.random.Generator, *, is_paired: bool
 ) -> np.ndarray:
-    """means_AD: in each draw, the mean of each arm A over drawn runs of drawn blocks."""
+    """means_AD: in each draw, the mean of each group A over drawn runs of drawn blocks."""
     means: list[np.ndarray] = []
-    for arm in arms:
+    for group in groups:
         if not means or not is_paired:
-            blocks_DK = _times_drawn(len(arm.counts_K), draws, generator)
-        runs_DS = _times_drawn(len(arm.sums_SK), draws, generator)
-        sums_D = np.sum(blocks_DK @ arm.sums_SK.T * runs_DS, axis=1) / runs_DS.sum(axis=1)
-        means.append(sums_D / (blocks_DK @ arm.counts_K))
+            blocks_DK = _times_drawn(len(group.counts_K), draws, generator)
+        runs_DS = _times_drawn(len(group.sums_SK), draws, generator)
+        sums_D = np.sum(blocks_DK @ group.sums_SK.T * runs_DS, axis=1) / runs_DS.sum(axis=1)
+        means.append(sums_D / (blocks_DK @ group.counts_K))
     return np.stack(means)
 
 

@@ -25,7 +25,7 @@ from charlm_jax.evaluation.scoring import mean_score
 from charlm_jax.inference.context_limits import check_part
 from charlm_jax.inference.trained_model import TrainedModel
 from charlm_jax.models import build_model
-from charlm_jax.storage.weights import averaged_in_words, read_weights
+from charlm_jax.storage.weights import describe_average, read_weights
 from charlm_jax.storage.workdir import Workdir
 
 # Runs that differ by their seed alone share a model, and with it what is compiled for it.
@@ -53,7 +53,7 @@ class Run(TrainedModel):
     @property
     def checkpoint_label(self) -> str:
         """Which of its weights these are, in words."""
-        return f"checkpoint {self.checkpoint}{averaged_in_words(self.weights)}"
+        return f"checkpoint {self.checkpoint}{describe_average(self.weights)}"
 
     def evaluate(
         self,

@@ -5,39 +5,39 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from charlm_jax.comparison.findings import ArmFacts
+from charlm_jax.comparison.findings import GroupFacts
 from charlm_jax.comparison.run_facts import Curve, RunFacts
 from charlm_jax.report.html.page import figure
 from charlm_jax.report.html.rendering import render
 from charlm_jax.report.html.svg_charts import DataPoint, Line, line_chart, swatch
 from charlm_jax.report.html.ticks import Axis, linear_axis
-from charlm_jax.storage.weights import averaged_in_words
+from charlm_jax.storage.weights import describe_average
 
 _MAX_POINTS = 200  # of one line
 _STEEP = 0.1  # share of the longest run in which losses fall too fast for the scale of the rest
 
 
-def learning_curves(arms: Sequence[ArmFacts], valid_characters: int) -> list[Markup]:
+def learning_curves(groups: Sequence[GroupFacts], valid_characters: int) -> list[Markup]:
     """Render training and held-out losses side by side, a line for each run.
 
     Args:
-      arms: groups of runs; at least one run has rows of metrics.
+      groups: groups of runs; at least one run has rows of metrics.
       valid_characters: number of characters that every run validates on.
     """
-    runs = [run for arm in arms for run in arm.runs]
+    runs = [run for group in groups for run in group.runs]
     by_steps = len({run.characters_per_step for run in runs}) == 1
     contexts = " or ".join(dict.fromkeys(f"{run.context:,}" for run in runs))
     training, held_out = [], []
-    for style_index, arm in enumerate(arms):
-        for run in arm.runs:
-            label = f"{arm.name}, seed {run.seed}" if len(arm.runs) > 1 else arm.name
+    for style_index, group in enumerate(groups):
+        for run in group.runs:
+            label = f"{group.name}, seed {run.seed}" if len(group.runs) > 1 else group.name
             if run.training:
                 points = _points(_averaged(run.training), run, by_steps)
                 training.append(Line(label, style_index, points))
             for weights, curve in run.held_out.items():
                 held_out.append(
                     Line(
-                        label + averaged_in_words(weights),
+                        label + describe_average(weights),
                         style_index,
                         _points(_every_nth(curve), run, by_steps),
                         is_dotted=weights != run.weights,
@@ -59,7 +59,7 @@ def learning_curves(arms: Sequence[ArmFacts], valid_characters: int) -> list[Mar
     note = "dotted, with hollow marks: raw weights, where the average is what counts"
     return [
         render("blocks.html.j2", "grid", css_class="charts", blocks=charts),
-        legend([arm.name for arm in arms], note=note if has_average else ""),
+        legend([group.name for group in groups], note=note if has_average else ""),
     ]
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from markupsafe import Markup
 
 from charlm_jax._version import __version__
-from charlm_jax.comparison.findings import SAMPLE_SEED, ArmFacts, Heat, ReportData, Sample, gather
+from charlm_jax.comparison.findings import SAMPLE_SEED, GroupFacts, Heat, ReportData, Sample, gather
 from charlm_jax.data.download import Progress
 from charlm_jax.evaluation.protocol import EvalProtocol
 from charlm_jax.inference.run import Run
@@ -28,7 +28,7 @@ from charlm_jax.report.score_sections import (
     position_blocks,
     scored,
 )
-from charlm_jax.storage.weights import averaged_in_words
+from charlm_jax.storage.weights import describe_average
 
 _MAX_TITLE = 80
 _OPEN_SAMPLES = 4  # groups whose samples are unfolded
@@ -87,7 +87,7 @@ def describe(
       command: command that writes the page, if there is one.
       more: sections after the figures.
     """
-    scores, arms = findings.scores, findings.arms
+    scores, groups = findings.scores, findings.groups
     sections = []
     if scores is None:
         text = (
@@ -97,12 +97,12 @@ def describe(
         )
         sections.append(Section("No held-out figure", [text]))
     else:
-        heading = "Comparison" if len(arms) > 1 else "Result"
-        sections.append(Section(heading, comparison_blocks(scores, arms)))
+        heading = "Comparison" if len(groups) > 1 else "Result"
+        sections.append(Section(heading, comparison_blocks(scores, groups)))
     sections.append(Section("Configuration", _configuration(findings)))
-    if any(run.training or run.held_out for arm in arms for run in arm.runs):
+    if any(run.training or run.held_out for group in groups for run in group.runs):
         sections.append(
-            Section("Learning curves", learning_curves(arms, findings.valid_characters))
+            Section("Learning curves", learning_curves(groups, findings.valid_characters))
         )
     if scores is not None:
         sections.append(Section("Loss by characters read before", position_blocks(scores)))
@@ -116,10 +116,10 @@ def describe(
 
 
 def _title(findings: ReportData) -> str:
-    *names, last = (arm.name for arm in findings.arms)
+    *names, last = (group.name for group in findings.groups)
     title = (f"{', '.join(names)} and " if names else "") + last
     if len(title) > _MAX_TITLE:
-        title = f"{len(findings.arms)} arms" if names else "One arm"
+        title = f"{len(findings.groups)} groups" if names else "One group"
     return f"{title} on {_text_name(findings)}"
 
 
@@ -129,15 +129,13 @@ def _text_name(findings: ReportData) -> str:
 
 
 def _lead(findings: ReportData, command: str | None) -> list[PageBlock]:
-    runs = [run for arm in findings.arms for run in arm.runs]
+    runs = [run for group in findings.groups for run in group.runs]
     scores, newest = findings.scores, findings.newest
-    steps = dict.fromkeys(
-        f"step {run.checkpoint:,}{averaged_in_words(run.weights)}" for run in runs
-    )
+    steps = dict.fromkeys(f"step {run.checkpoint:,}{describe_average(run.weights)}" for run in runs)
     unfinished = sum(not run.has_ended for run in runs)
     facts = {
         "Runs": f"{len(runs)}" + (f", of which {unfinished} not finished" if unfinished else ""),
-        "Arms": "; ".join(map(_group_label, findings.arms)),
+        "Groups": "; ".join(map(_group_label, findings.groups)),
         "Text": f"{_text_name(findings)}: {findings.characters:,} characters, "
         f"{findings.symbols} symbols",
         "Scored": "nothing: no text is held out" if scores is None else scored(scores),
@@ -153,9 +151,9 @@ def _lead(findings: ReportData, command: str | None) -> list[PageBlock]:
     ]
 
 
-def _group_label(arm: ArmFacts) -> str:
-    seeds = ", ".join(str(run.seed) for run in arm.runs)
-    return f"{arm.name} ({'seed' if len(arm.runs) == 1 else 'seeds'} {seeds})"
+def _group_label(group: GroupFacts) -> str:
+    seeds = ", ".join(str(run.seed) for run in group.runs)
+    return f"{group.name} ({'seed' if len(group.runs) == 1 else 'seeds'} {seeds})"
 
 
 def _configuration(findings: ReportData) -> list[PageBlock]:
@@ -168,7 +166,7 @@ def _configuration(findings: ReportData) -> list[PageBlock]:
     if not findings.differing:
         return [details("All fields", shared)]
     differing = Table(
-        ["config.", *(arm.name for arm in findings.arms)],
+        ["config.", *(group.name for group in findings.groups)],
         [[field, *values] for field, values in findings.differing.items()],
         "Fields in which runs differ",
     )
@@ -177,16 +175,16 @@ def _configuration(findings: ReportData) -> list[PageBlock]:
 
 def _samples(findings: ReportData) -> list[PageBlock]:
     blocks: list[PageBlock] = [
-        "The first run of each arm continues one prompt, with the same noise at every scale and "
-        "for every arm: only the scale and the model differ. The scale factor multiplies the "
+        "The first run of each group continues one prompt, with the same noise at every scale and "
+        "for every group: only the scale and the model differ. The scale factor multiplies the "
         "logits; it is 1/temperature.",
         f"Prompt, in bold, from the {findings.heat.split} part; seed {SAMPLE_SEED}.",
     ]
-    for number, (arm, samples) in enumerate(zip(findings.arms, findings.samples, strict=True)):
+    for number, (group, samples) in enumerate(zip(findings.groups, findings.samples, strict=True)):
         texts = [_sample(findings.prompt, sample) for sample in samples]
         body = render("blocks.html.j2", "grid", css_class="side", blocks=texts)
         is_open = number < _OPEN_SAMPLES
-        blocks.append(details(f"{arm.name}, seed {arm.runs[0].seed}", body, is_open=is_open))
+        blocks.append(details(f"{group.name}, seed {group.runs[0].seed}", body, is_open=is_open))
     return blocks
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from markupsafe import Markup
 
 from charlm_jax.analysis.loss_breakdown import GroupLoss
-from charlm_jax.comparison.compare import GroupResult, baselines_in_words
-from charlm_jax.comparison.findings import ArmFacts
+from charlm_jax.comparison.compare import GroupResult, describe_baselines
+from charlm_jax.comparison.findings import GroupFacts
 from charlm_jax.comparison.scores import Scores
 from charlm_jax.core.types import bits
 from charlm_jax.evaluation.bootstrap import Interval
@@ -34,11 +34,11 @@ _MODES: Mapping[str, str] = {
 }
 
 
-def comparison_blocks(scores: Scores, arms: Sequence[ArmFacts]) -> list[PageBlock]:
+def comparison_blocks(scores: Scores, groups: Sequence[GroupFacts]) -> list[PageBlock]:
     """Returns the table of run groups and baselines, its chart, and every run's own figure."""
     columns = _group_columns(scores)
     figures = Table(
-        columns=["arm", "nats", "95 % interval", "bits", "95 % interval", *columns],
+        columns=["group", "nats", "95 % interval", "bits", "95 % interval", *columns],
         rows=[
             [
                 row.name,
@@ -60,7 +60,7 @@ def comparison_blocks(scores: Scores, arms: Sequence[ArmFacts]) -> list[PageBloc
         figures,
         _about_figures(scores),
         figure(caption, _span_chart(scores)),
-        details("Every run", _run_table(scores, arms)),
+        details("Every run", _run_table(scores, groups)),
     ]
 
 
@@ -88,7 +88,7 @@ def _about_figures(scores: Scores) -> str:
             "A difference is significant where its interval, over the same blocks of both, "
             "excludes 0."
         )
-    sentences.append(baselines_in_words(scores.split, scores.mode))
+    sentences.append(describe_baselines(scores.split, scores.mode))
     return " ".join(sentences)
 
 
@@ -99,7 +99,7 @@ def _group_columns(scores: Scores) -> Mapping[str, Callable[[GroupResult], str]]
         columns["spread"] = lambda row: "" if row.spread is None else f"{row.spread:.4f}"
     if len(scores.rows) > 1:
         columns[f"nats less {scores.rows[0].name}"] = lambda row: (
-            "" if row.difference is None else row.difference.in_words()
+            "" if row.difference is None else row.difference.describe()
         )
     columns["seeds"] = lambda row: ", ".join(map(str, row.seeds))
     columns["parameters"] = lambda row: f"{row.parameters:,}"
@@ -113,9 +113,9 @@ def _loss_cells(loss: Interval | None, bits_per_char: float) -> list[str]:
     in_bits = Interval(*map(bits, loss))
     return [
         f"{loss.mean:.4f}",
-        loss.ends_in_words(),
+        loss.describe_ends(),
         f"{bits_per_char:.4f}",
-        in_bits.ends_in_words(),
+        in_bits.describe_ends(),
     ]
 
 
@@ -127,19 +127,19 @@ def _span_chart(scores: Scores) -> Markup:
     ngrams = [(b.name, b.loss.mean) for b in scores.baselines if b.loss and b.kind == "ngram"]
     values = [x for span in spans for x in (span.mean, span.low, span.high, *span.values)]
     axis = linear_axis("nats per character", [*values, *(value for _, value in ngrams)])
-    return span_chart(spans, ngrams, title="Loss of every arm, with its interval", x=axis)
+    return span_chart(spans, ngrams, title="Loss of every group, with its interval", x=axis)
 
 
-def _run_table(scores: Scores, arms: Sequence[ArmFacts]) -> Table:
+def _run_table(scores: Scores, groups: Sequence[GroupFacts]) -> Table:
     rows = []
-    for arm, means in zip(arms, scores.means, strict=True):
-        for run, loss_nats in zip(arm.runs, means, strict=True):
+    for group, means in zip(groups, scores.means, strict=True):
+        for run, loss_nats in zip(group.runs, means, strict=True):
             state = "" if run.has_ended else ", not finished"
             steps = f"{run.step:,} of {run.total_steps:,}" if run.total_steps else f"{run.step:,}"
             rows.append(
                 [
                     run.name,
-                    arm.name,
+                    group.name,
                     str(run.seed),
                     steps + state,
                     f"{run.checkpoint:,}",
@@ -148,7 +148,7 @@ def _run_table(scores: Scores, arms: Sequence[ArmFacts]) -> Table:
                     f"{bits(loss_nats):.4f}",
                 ]
             )
-    columns = ["run", "arm", "seed", "steps made", "checkpoint", "weights", "nats", "bits"]
+    columns = ["run", "group", "seed", "steps made", "checkpoint", "weights", "nats", "bits"]
     return Table(columns, rows, f"Every run: {scored(scores)}", text_columns=2)
 
 
@@ -163,11 +163,13 @@ def position_blocks(scores: Scores) -> list[PageBlock]:
                 for group in groups
             ],
         )
-        for style_index, (row, groups) in enumerate(zip(scores.rows, scores.places, strict=True))
+        for style_index, (row, groups) in enumerate(
+            zip(scores.rows, scores.by_position, strict=True)
+        )
     ]
     points = [point for line in lines for point in line.points]
     windows = " and ".join(dict.fromkeys(f"{window:,}" for window in scores.windows))
-    count = sum(group.cell.characters for group in scores.places[0])
+    count = sum(group.cell.characters for group in scores.by_position[0])
     caption = (
         f"Separate windows of {windows} characters, each read from an empty state, over "
         f"{_text_of(scores)}, {count:,} characters: a point is the mean over a range of positions, "
@@ -188,7 +190,7 @@ def position_blocks(scores: Scores) -> list[PageBlock]:
 
 
 def _position_table(scores: Scores) -> Table:
-    by_label = [{group.cell.label: group.cell for group in groups} for groups in scores.places]
+    by_label = [{group.cell.label: group.cell for group in groups} for groups in scores.by_position]
     longest = max(by_label, key=len)
     rows = [
         [label, f"{cell.characters:,}", *(_loss_cell(cells.get(label)) for cells in by_label)]

@@ -9,7 +9,7 @@ from charlm_jax._version import __version__
 from charlm_jax.comparison.readings import (
     CharacterReading,
     Reading,
-    difference_in_words,
+    describe_difference,
     read_characters,
 )
 from charlm_jax.core.types import bits
@@ -17,7 +17,7 @@ from charlm_jax.evaluation.text_score import GUESSES, score_lines, sort_by_surpr
 from charlm_jax.report.html.heat_text import HeatMap, heat_blocks, sign
 from charlm_jax.report.html.page import PageBlock, Section, Table, write_page
 from charlm_jax.report.html.rendering import render
-from charlm_jax.storage.weights import averaged_in_words
+from charlm_jax.storage.weights import describe_average
 
 COLOURED_CHARACTERS = 10_000
 """Number of a text's first characters that a page colours, each with its top predictions."""
@@ -67,7 +67,7 @@ def _lead(readings: Sequence[Reading], text: str, name: str) -> Markup:
     facts = [("Text", f"{name}: {len(text):,} characters, {lines:,} lines")]
     facts += [(reading.label, _summary(reading, text)) for reading in readings]
     if len(readings) == 2:
-        facts.append(("Difference", difference_in_words(*readings)))
+        facts.append(("Difference", describe_difference(*readings)))
     facts.append(("Written by", f"charlm_jax {__version__}"))
     return render("blocks.html.j2", "facts", pairs=facts)
 
@@ -77,9 +77,9 @@ def _summary(reading: Reading, text: str) -> str:
     facts = [
         f"{score.bits_per_char:.4f} bits ({score.loss_nats:.4f} nats) per character over "
         f"{score.characters:,} characters",
-        reading.unknown_in_words(text),
+        reading.describe_unknown(text),
         f"read: {score.protocol}",
-        f"checkpoint {run.checkpoint:,}{averaged_in_words(run.weights)}",
+        f"checkpoint {run.checkpoint:,}{describe_average(run.weights)}",
     ]
     return "; ".join(filter(None, facts))
 

@@ -29,10 +29,10 @@ class Weights(NamedTuple):
     kind: str
 
 
-def averaged_in_words(kind: str) -> str:
+def describe_average(kind: str) -> str:
     """What stands behind a checkpoint where its weights are a moving average.
 
-    >>> print("checkpoint 7" + averaged_in_words("average"))
+    >>> print("checkpoint 7" + describe_average("average"))
     checkpoint 7, averaged weights
     """
     return ", averaged weights" if kind == "average" else ""

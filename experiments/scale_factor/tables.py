@@ -132,7 +132,7 @@ def _longest_copies(results: Sequence[RunResults]) -> str:
         copy = text.judgement.longest_copy
         if copy is not None:
             quote = text.samples[copy.sample][copy.start : copy.start + copy.length]
-            cells = (copy.length, f"{copy.place:,}", repr(quote[:_LONGEST_QUOTE]))
+            cells = (copy.length, f"{copy.position:,}", repr(quote[:_LONGEST_QUOTE]))
             rows.append([run.name, text.setting.name, *cells])
     return table(["run", "setting", "characters", "position in the text", "text"], rows)
 
@@ -181,4 +181,4 @@ def _measures(judgement: TextQuality) -> Iterable[str]:
 
 
 def _cell(interval: Interval | None, digits: int) -> str:
-    return "" if interval is None else interval.in_words(digits)
+    return "" if interval is None else interval.describe(digits)

@@ -68,7 +68,7 @@ def _summary(comparison: LengthComparison, results: Results) -> str:
     others = ", ".join(str(length) for length in comparison.as_good if length != best.length)
     return (
         f"- {comparison.model}, state {comparison.state}, equal {comparison.budget}: T = "
-        f"{best.length}, loss {results.measurements[best].stream.in_words()}. Not significantly "
+        f"{best.length}, loss {results.measurements[best].stream.describe()}. Not significantly "
         f"worse: {others or 'none'}."
     )
 
@@ -127,15 +127,15 @@ def _losses(results: Results) -> str:
             f"{condition.characters:,}",
             f"{condition.seconds:.0f}",
             f"{condition.flops / 1e12:.1f}",
-            found.window.in_words(),
-            found.stream.in_words(),
+            found.window.describe(),
+            found.stream.describe(),
             "" if found.spread is None else f"{found.spread:.4f}",
         ]
         for condition, found in results.measurements.items()
     ]
     for baseline in results.baselines:
         nats = f"{baseline.bits_per_char * math.log(2):.4f}"
-        loss = baseline.loss.in_words() if baseline.loss else nats
+        loss = baseline.loss.describe() if baseline.loss else nats
         rows.append([baseline.name, *[""] * 8, loss, ""])
     return table(columns.split(","), rows)
 

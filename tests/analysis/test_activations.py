@@ -110,7 +110,7 @@ def test_layers_come_in_the_order_of_the_stack_when_there_are_more_than_ten() ->
 def test_guesses_are_the_likeliest_next_characters() -> None:
     inside = look("lstm", "attention")
     probability_TV = np.asarray(jax.nn.softmax(inside.logits_TV))
-    for guesses, row_V in zip(inside.guesses, probability_TV, strict=True):
+    for guesses, row_V in zip(inside.top_predictions, probability_TV, strict=True):
         best = sorted(zip(row_V.tolist(), SYMBOLS, strict=True), reverse=True)[:3]
         assert [symbol for symbol, _ in guesses] == [symbol for _, symbol in best]
         expected = pytest.approx([probability for probability, _ in best], rel=1e-5)

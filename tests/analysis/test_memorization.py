@@ -64,9 +64,9 @@ def test_common_lengths_are_their_definition(
     assert copy is not None and copy == index.longest_of(texts, lengths)
     assert copy.length == max(max(x, default=0) for x in expected)
     run = texts[copy.sample][copy.start : copy.start + copy.length]
-    assert text[copy.place :].startswith(run)
-    assert any(r.start <= copy.place and copy.place + copy.length <= r.stop for r in part)
-    assert copy.place == min(
+    assert text[copy.position :].startswith(run)
+    assert any(r.start <= copy.position and copy.position + copy.length <= r.stop for r in part)
+    assert copy.position == min(
         place
         for r in part
         for place in range(r.start, r.stop - copy.length + 1)

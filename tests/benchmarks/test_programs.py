@@ -290,6 +290,7 @@ def test_a_roof_counts_its_operations() -> None:
     assert turn() == 2 * 2 * 3 * 6 * 5
 
 
+@pytest.mark.exhaustive
 def test_flaxs_own_layers_take_a_turn() -> None:
     assert flax_peer.train(**TINY, corpus=TEXT, steps=3)() == 3 * 4 * 8
 
@@ -400,6 +401,7 @@ def test_every_length_reads_as_many_characters() -> None:
     }
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("_compile_once")
 def test_a_table_has_a_row_for_every_program(
     capsys: pytest.CaptureFixture[str],
@@ -486,6 +488,7 @@ def test_scores_are_followed_until_they_are_good_or_no_longer_fall(
     assert closed == [True]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("_compile_once")
 def test_a_run_is_stopped_where_it_reaches_the_loss(
     capsys: pytest.CaptureFixture[str],

@@ -511,6 +511,7 @@ print(corpus.characters, len(vocabulary), ids_N.dtype, len(ids_N), ids_N[-1])
 """
 
 
+@pytest.mark.exhaustive
 def test_a_line_of_50_megabytes_loads_and_encodes(tmp_path: Path) -> None:
     file = tmp_path / "line.txt"
     file.write_bytes(b"abcdefghij" * 5_000_000 + "é".encode())
@@ -520,6 +521,7 @@ def test_a_line_of_50_megabytes_loads_and_encodes(tmp_path: Path) -> None:
     assert done.stdout.split() == ["50000001", "11", "uint8", "50000001", "10"]
 
 
+@pytest.mark.exhaustive
 def test_a_text_of_60_000_symbols_trains(tmp_path: Path) -> None:
     points = [*range(0x100, 0xD800), *range(0xE000, 0xF000), *range(0x10000, 0x110000)]
     symbols = "".join(map(chr, points[:60_000]))

@@ -1,4 +1,4 @@
-"""Runs are compared on the same characters or not at all, and every arm is what it says."""
+"""Runs are compared on the same characters or not at all, and every group is what it says."""
 
 import csv
 import errno
@@ -34,13 +34,13 @@ def runs(seeded_runs: Path) -> list[Run]:
 
 def test_seeds_are_put_together_and_arms_named_by_what_differs(runs: list[Run]) -> None:
     found = compare(runs, Window(5))
-    assert [arm.name for arm in found.arms] == ["hidden_size=6", "hidden_size=12"]
-    for arm, row, size in zip(found.arms, found.rows(), SIZES, strict=True):
-        assert [run.config.model.hidden_size for run in arm.runs] == [size, size]
+    assert [group.name for group in found.groups] == ["hidden_size=6", "hidden_size=12"]
+    for group, row, size in zip(found.groups, found.rows(), SIZES, strict=True):
+        assert [run.config.model.hidden_size for run in group.runs] == [size, size]
         assert row.seeds == SEEDS
-        for run, nll_N in zip(arm.runs, arm.nll_SN, strict=True):
+        for run, nll_N in zip(group.runs, group.nll_SN, strict=True):
             np.testing.assert_array_equal(nll_N, run.evaluate(Window(5))[1])
-    first, second = (arm.nll_SN for arm in found.arms)
+    first, second = (group.nll_SN for group in found.groups)
     rows = found.rows()
     assert rows[0].loss == mean_interval(first) and rows[0].difference is None
     assert rows[1].difference == difference(second, first)
@@ -50,7 +50,7 @@ def test_seeds_are_put_together_and_arms_named_by_what_differs(runs: list[Run]) 
 def test_blocks_of_sparse_targets_are_blocks_of_text(runs: list[Run]) -> None:
     found = compare([runs[0], runs[1]], Sliding(3, 210))
     block = 100  # of 2,100 characters one in ten is scored
-    first, second = (arm.nll_SN for arm in found.arms)
+    first, second = (group.nll_SN for group in found.groups)
     rows = found.rows()
     assert rows[0].loss == mean_interval(first, block=block)
     assert rows[1].difference == difference(second, first, block=block)
@@ -64,8 +64,8 @@ def test_losses_are_computed_once(runs: list[Run], monkeypatch: pytest.MonkeyPat
         "charlm_jax.inference.trained_model._shared_scorer", lambda *_, **__: pytest.fail
     )
     after = compare(runs[:1], Sliding(3, 40))
-    np.testing.assert_array_equal(before.arms[0].nll_SN, after.arms[0].nll_SN)
-    assert after.arms[0].evaluations == before.arms[0].evaluations
+    np.testing.assert_array_equal(before.groups[0].nll_SN, after.groups[0].nll_SN)
+    assert after.groups[0].evaluations == before.groups[0].evaluations
 
 
 def test_a_text_is_loaded_once_for_a_figure(
@@ -209,10 +209,10 @@ def test_runs_that_differ_in_much_are_called_as_their_folders(
     other = {"model.layers": ("gru",), "model.embedding_size": 3, "data.batch_size": 2}
     config = make_tiny_config(**{**SEEDED, "optimizer.learning_rate": 0.5, **other})
     train_and_evaluate(config, tmp_path / "mine")
-    arms = compare([runs[0], load_run(tmp_path / "mine")]).arms
-    assert [arm.name for arm in arms] == ["size_6_seed_1", "mine"]
-    arms = compare([runs[0], runs[2], load_run(tmp_path / "mine")]).arms
-    assert [len(arm.runs) for arm in arms] == [2, 1] and "seed" not in arms[0].name
+    groups = compare([runs[0], load_run(tmp_path / "mine")]).groups
+    assert [group.name for group in groups] == ["size_6_seed_1", "mine"]
+    groups = compare([runs[0], runs[2], load_run(tmp_path / "mine")]).groups
+    assert [len(group.runs) for group in groups] == [2, 1] and "seed" not in groups[0].name
 
 
 def test_the_command_prints_a_table(seeded_runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -228,16 +228,16 @@ def test_the_command_prints_a_table(seeded_runs: Path, capsys: pytest.CaptureFix
     assert main([*asked, "--json"]) == 0
     (line,) = capsys.readouterr().out.splitlines()
     found = json.loads(line)
-    assert found["arms"][1]["name"] == "hidden_size=6" and found["context"] == 5
-    assert found["arms"][1]["difference"].keys() == {"mean", "low", "high", "is_significant"}
+    assert found["groups"][1]["name"] == "hidden_size=6" and found["context"] == 5
+    assert found["groups"][1]["difference"].keys() == {"mean", "low", "high", "is_significant"}
     assert main([*asked, "--csv"]) == 0
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert [row["name"] for row in rows[:2]] == ["hidden_size=12", "hidden_size=6"]
-    for row, arm in zip(rows, found["arms"], strict=False):
-        assert float(row["loss_nats"]) == arm["loss"]["mean"]
-        assert float(row["loss_low"]) == arm["loss"]["low"]
+    for row, group in zip(rows, found["groups"], strict=False):
+        assert float(row["loss_nats"]) == group["loss"]["mean"]
+        assert float(row["loss_low"]) == group["loss"]["low"]
     alone = comparison_to_json(compare([load_run(seeded_runs / "size_6_seed_1")]))
-    assert alone["arms"][0]["name"] == "size_6_seed_1"
+    assert alone["groups"][0]["name"] == "size_6_seed_1"
 
 
 def test_a_part_of_one_block_has_no_interval(
@@ -249,8 +249,8 @@ def test_a_part_of_one_block_has_no_interval(
     assert [line.count("none: one block") for line in lines[1:6]] == [1] * 5
     assert main([*asked, "--json"]) == 0
     found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
-    assert [arm["loss"]["low"] for arm in found["arms"]] == [None, None]
-    assert found["arms"][1]["difference"]["high"] is None
+    assert [group["loss"]["low"] for group in found["groups"]] == [None, None]
+    assert found["groups"][1]["difference"]["high"] is None
     assert main([*asked, "--csv"]) == 0
     row, *others = csv.DictReader(io.StringIO(capsys.readouterr().out))
     assert (row["loss_low"], row["loss_high"]) == ("", "") and float(row["loss_nats"])

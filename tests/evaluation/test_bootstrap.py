@@ -48,7 +48,7 @@ def test_an_interval_holds_the_truth_about_as_often_as_it_says(
 
 
 def false_alarms(runs: int, *, texts: int) -> float:
-    """The share of pairs of arms shown to differ, though only their seeds do."""
+    """The share of pairs of groups shown to differ, though only their seeds do."""
     generator, shown = np.random.default_rng(0), []
     for text_N in generator.normal(size=(texts, 600)):
         a_SN, b_SN = text_N + generator.normal(size=(2, runs, 1))
@@ -158,7 +158,7 @@ def test_pairing_takes_out_what_is_hard_for_both_arms() -> None:
     assert paired.mean == unpaired.mean == pytest.approx(-0.07, abs=1e-3)
     assert paired.is_significant and not unpaired.is_significant
     assert (unpaired.high - unpaired.low) > 20 * (paired.high - paired.low)
-    assert unpaired.in_words() == "no difference shown"
+    assert unpaired.describe() == "no difference shown"
 
 
 def test_runs_of_the_arms_are_drawn_apart() -> None:
@@ -235,7 +235,7 @@ GOOD = np.ones((2, 30))
         ([GOOD], {"seed": -1}, "seed=-1 is not allowed"),
         ([GOOD], {"level": 1.0}, "level=1.0 is not allowed"),
         ([GOOD], {"level": math.nan}, "level=nan is not allowed"),
-        ([GOOD, np.ones((2, 31))], {}, "the arms have 30 and 31 losses"),
+        ([GOOD, np.ones((2, 31))], {}, "the groups have 30 and 31 losses"),
     ],
 )
 def test_what_makes_no_sense_is_refused_in_one_line(

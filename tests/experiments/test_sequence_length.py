@@ -148,7 +148,7 @@ def _results() -> Results:
 def test_the_tables_have_every_number_with_its_interval() -> None:
     lines = tables(_results(), command=COMMAND).splitlines()
     assert lines[0] == TITLE and f"    {COMMAND}" in lines
-    stream = _results().measurements[_condition(160)].stream.in_words()
+    stream = _results().measurements[_condition(160)].stream.describe()
     assert (
         f"- lstm, state reset, equal characters: T = 160, loss {stream}. Not significantly worse: "
         "40." in lines

@@ -279,6 +279,7 @@ def test_the_script_without_book_and_model_shows_the_rest(
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.exhaustive
 def test_the_script_shows_what_a_trained_model_draws(
     tiny_config: Config,
     book: str,

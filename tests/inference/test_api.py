@@ -20,6 +20,7 @@ from tests.conftest import ROOT, compiled_programs, make_tiny_config
 README = ROOT / "README.md"
 
 
+@pytest.mark.exhaustive
 def test_the_example_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if any(row.name == "shakespeare" and row.state != "installed" for row in list_corpora()):
         pytest.skip("the plays of Shakespeare are not installed")

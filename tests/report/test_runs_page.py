@@ -148,11 +148,11 @@ def test_every_figure_is_that_of_the_comparison(file: Path, runs: list[Run]) -> 
         assert f"{row.loss.mean:.4f}[{row.loss.low:.4f}, {row.loss.high:.4f}]" in text
         assert f"{row.bits_per_char:.4f}" in text and f"{row.spread:.4f}" in text
         if row.difference is not None:
-            assert row.difference.in_words() in text
+            assert row.difference.describe() in text
     for baseline in found.baselines:
         assert baseline.name in text and f"{baseline.bits_per_char:.4f}" in text
-    for arm in found.arms:
-        for evaluation in arm.evaluations:
+    for group in found.groups:
+        for evaluation in group.evaluations:
             assert f"{evaluation.loss_nats:.4f}" in text
     assert "2,100 characters, window of 5" in text and "seeds 1, 2" in text
 
@@ -167,8 +167,8 @@ def test_the_loss_by_place_goes_on_beyond_what_was_trained(file: Path, runs: lis
         is_there = (place_N >= int(first)) & (place_N <= int(last or first))
         assert int(count.replace(",", "")) == is_there.sum()
         means = re.findall(r"<td>(\d\.\d{4}) \[", cells)
-        for arm, mean in zip((scored[:2], scored[2:]), means, strict=True):
-            expected = np.mean([nll_N[is_there].mean() for nll_N in arm])
+        for group, mean in zip((scored[:2], scored[2:]), means, strict=True):
+            expected = np.mean([nll_N[is_there].mean() for nll_N in group])
             assert float(mean) == pytest.approx(expected, abs=6e-5)
     page = read(file)
     assert "trained on 8" in page.text("svg") and "windows of 32 characters" in page.text()
@@ -368,15 +368,17 @@ def test_a_study_adds_what_it_has(tmp_path: Path) -> None:
 
 def test_many_runs_stay_small(runs: list[Run], tmp_path: Path) -> None:
     found = gather(runs)
-    arms, scores = [*found.arms] * 10, found.scores
+    groups, scores = [*found.groups] * 10, found.scores
     assert scores is not None
-    by_arm = ("rows", "means", "trained", "windows", "places", "classes")
-    scores = scores._replace(**{name: [*getattr(scores, name)] * 10 for name in by_arm})
+    by_group = ("rows", "means", "trained", "windows", "by_position", "classes")
+    scores = scores._replace(**{name: [*getattr(scores, name)] * 10 for name in by_group})
     long = [(step, 2.0) for step in range(1, 20_000)]
-    arms = [arm._replace(runs=[run._replace(training=long) for run in arm.runs]) for arm in arms]
+    groups = [
+        group._replace(runs=[run._replace(training=long) for run in group.runs]) for group in groups
+    ]
     differing = {field: [*values] * 10 for field, values in found.differing.items()}
     found = found._replace(
-        arms=arms, scores=scores, samples=[*found.samples] * 10, differing=differing
+        groups=groups, scores=scores, samples=[*found.samples] * 10, differing=differing
     )
     page = describe(found)
     path = write_page(tmp_path / "a.html", title=page.title, sections=page.sections)

@@ -125,7 +125,6 @@ def test_points_are_trained_and_what_they_say_is_kept(
         assert "trained 190 steps" in text and "epoch 10" in text
 
 
-@pytest.mark.core
 def test_a_point_that_fails_does_not_stop_the_others_and_is_repeated_alone(
     finished: tuple[Path, Log, list[Outcome]],
     tmp_path: Path,
@@ -166,7 +165,7 @@ def test_a_point_that_fails_does_not_stop_the_others_and_is_repeated_alone(
     assert capsys.readouterr().out == "my runs: 3 of 3 points are done\n"
 
 
-@pytest.mark.core
+@pytest.mark.exhaustive
 def test_an_interrupted_sweep_ends_as_if_nothing_had_happened(
     finished: tuple[Path, Log, list[Outcome]], tmp_path: Path
 ) -> None:
@@ -237,7 +236,9 @@ def assert_saved(folder: Path, names: Sequence[str]) -> None:
         assert not Workdir(folder / name).is_held()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.exhaustive)]
+)
 def test_other_signals_are_passed_on(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],

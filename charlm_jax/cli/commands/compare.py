@@ -19,7 +19,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     add_several(command)
     how = command.add_mutually_exclusive_group()
     how.add_argument("--json", action="store_true", help="one JSON object")
-    how.add_argument("--csv", action="store_true", help="a line for each arm and baseline")
+    how.add_argument("--csv", action="store_true", help="a line for each group and baseline")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -44,13 +44,13 @@ def run(options: argparse.Namespace) -> None:
 
 def _print_comparison(comparison: "Comparison") -> None:
     from charlm_jax.cli.tables import print_table
-    from charlm_jax.comparison.compare import baselines_in_words
+    from charlm_jax.comparison.compare import describe_baselines
 
     rows = comparison.rows()
-    evaluation = comparison.arms[0].evaluations[0]
+    evaluation = comparison.groups[0].evaluations[0]
     key = evaluation.key
     columns = {
-        "arm": "left",
+        "group": "left",
         "seeds": "right",
         "parameters": "right",
         "nats": "right",
@@ -59,16 +59,16 @@ def _print_comparison(comparison: "Comparison") -> None:
         "spread": "right",
         f"less {rows[0].name}": "left",
     }
-    arms = [
+    groups = [
         (
             row.name,
             str(len(row.seeds)),
             f"{row.parameters:,}",
             f"{row.loss.mean:.4f}",
-            row.loss.ends_in_words(),
+            row.loss.describe_ends(),
             f"{row.bits_per_char:.4f}",
             "" if row.spread is None else f"{row.spread:.4f}",
-            "" if row.difference is None else row.difference.in_words(),
+            "" if row.difference is None else row.difference.describe(),
         )
         for row in rows
     ]
@@ -78,19 +78,19 @@ def _print_comparison(comparison: "Comparison") -> None:
             "",
             "",
             f"{baseline.bits_per_char * math.log(2):.4f}",
-            "" if baseline.loss is None else baseline.loss.ends_in_words(),
+            "" if baseline.loss is None else baseline.loss.describe_ends(),
             f"{baseline.bits_per_char:.4f}",
             "",
             "",
         )
         for baseline in comparison.baselines
     ]
-    print_table(columns, [*arms, *baselines])
+    print_table(columns, [*groups, *baselines])
     print(
         f"\n{key.split}, {evaluation.characters:,} characters, {evaluation.protocol_description}. "
         f"Intervals are over blocks of 1,000 characters and over seeds where there are several; "
         f"spread is the standard deviation over seeds. "
-        f"{baselines_in_words(key.split, key.protocol.mode)}"
+        f"{describe_baselines(key.split, key.protocol.mode)}"
     )
 
 

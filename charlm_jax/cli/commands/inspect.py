@@ -85,7 +85,7 @@ def _inside_as_json(
         "checkpoint": run.checkpoint,
         "weights": run.weights,
         "symbols": list(inside.symbols),
-        "guesses": inside.guesses,
+        "guesses": inside.top_predictions,
         "files": [str(file) for file in files],
         "layers": layers,
     }

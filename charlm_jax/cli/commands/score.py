@@ -62,7 +62,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Score a text, print its lines, and draw the page."""
-    from charlm_jax.comparison.readings import difference_in_words
+    from charlm_jax.comparison.readings import describe_difference
     from charlm_jax.report.html.page import check_page_path
     from charlm_jax.report.text_page import write_text_page
 
@@ -82,7 +82,7 @@ def run(options: argparse.Namespace) -> None:
     for reading in readings:
         print(_summary(reading, text))
     if len(readings) == 2:
-        print(escape_control_characters(difference_in_words(*readings)))
+        print(escape_control_characters(describe_difference(*readings)))
     if page is not None:
         print(page)
 
@@ -175,7 +175,7 @@ def _bits(line: "LineScore") -> str:
 
 def _summary(reading: "Reading", text: str) -> str:
     score, run = reading.score, reading.run
-    unknown = reading.unknown_in_words(text)
+    unknown = reading.describe_unknown(text)
     return (
         f"{escape_control_characters(reading.label)}: {score.loss_nats:.4f} nats, "
         f"{score.bits_per_char:.4f} bits per character over {score.characters:,} "
