@@ -33,6 +33,8 @@ from charlm_jax.training.trainer import Trainer, build_trainer
 ROOT = Path(__file__).parent.parent
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_compilation_cache_dir", str(ROOT / "tests" / ".jax_cache"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 settings.register_profile("make test", deadline=None, max_examples=30)
 settings.register_profile("make test-all", deadline=None, max_examples=100)
@@ -65,10 +67,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     is_exhaustive = config.getoption("exhaustive")
     settings.load_profile("make test-all" if is_exhaustive else "make test")
-    if is_exhaustive:
-        jax.config.update("jax_compilation_cache_dir", str(ROOT / "tests" / ".jax_cache"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-    else:  # to read a program that was not optimised takes as long as to compile it
+    if not is_exhaustive:
         given = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = " ".join([*UNOPTIMISED, given])  # the last of two flags counts
 
@@ -88,6 +87,7 @@ def _free_compiled_programs() -> Iterator[None]:
     """Bound the memory of a worker: compiled programs are the most of it."""
     yield
     if _resident_bytes() > _CLEARED_ABOVE:
+        _TRAINERS.clear()
         jax.clear_caches()
         gc.collect()
         with contextlib.suppress(AttributeError):  # glibc alone has it, and keeps what is freed
@@ -102,19 +102,21 @@ def _resident_bytes() -> float:
     return float(pages * resource.getpagesize())
 
 
-@pytest.fixture(scope="module", autouse=True)
+_TRAINERS: dict[tuple[Config, str], Trainer] = {}
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _share_trainers(request: pytest.FixtureRequest) -> Iterator[None]:
     """Runs of equal config and text share what they compile; with --exhaustive each compiles."""
     if request.config.getoption("exhaustive"):
         yield
         return
-    trainers: dict[tuple[Config, str], Trainer] = {}
 
     def build_once(config: Config, dataset: Dataset) -> Trainer:
         key = (config, dataset.fingerprint)
-        if key not in trainers:
-            trainers[key] = build_trainer(config, dataset)
-        return trainers[key]
+        if key not in _TRAINERS:
+            _TRAINERS[key] = build_trainer(config, dataset)
+        return _TRAINERS[key]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("charlm_jax.training.loop.build_trainer", build_once)

@@ -89,7 +89,7 @@ def test_a_planted_copy_is_found_with_its_place_and_length() -> None:
         before, after = noise.choice(["xy", "zxy", ""], 2)
         sample = before + text[place : place + length] + "x" + after
         copy = build_copy_index(text, _whole(text)).longest_copy(["yx", sample, sample])
-        assert copy == CopiedSpan(sample=1, start=len(before), length=length, place=place)
+        assert copy == CopiedSpan(sample=1, start=len(before), length=length, position=place)
 
 
 @pytest.mark.core

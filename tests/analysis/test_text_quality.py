@@ -76,7 +76,7 @@ def test_a_judgement_by_hand() -> None:
     # 's calm and the bo' stands at 11 of the training text, and no run of 24 does; of the other
     # sample only ' the ' does.
     assert judgement.copied.mean == 0
-    assert judgement.longest_copy == CopiedSpan(sample=0, start=0, length=17, place=11)
+    assert judgement.longest_copy == CopiedSpan(sample=0, start=0, length=17, position=11)
     assert judgement.longest_copy_characters.mean == pytest.approx((17 + 5) / 2)
     expected = np.mean([compressed_bits(sample) for sample in samples])
     assert judgement.compressed_bits_per_char.mean == pytest.approx(expected)
@@ -140,7 +140,7 @@ def test_training_text_is_copied_whole() -> None:
     judgement = _judge(5).evaluate(human_samples(TEXT, TRAIN, samples=5, characters=200))
     assert judgement.copied == Interval(1, 1, 1)
     assert judgement.longest_copy_characters == Interval(200, 200, 200)
-    assert judgement.longest_copy == CopiedSpan(sample=0, start=0, length=200, place=4000)
+    assert judgement.longest_copy == CopiedSpan(sample=0, start=0, length=200, position=4000)
 
 
 def test_the_halves_of_the_human_text_lie_one_between_the_other() -> None:

@@ -74,7 +74,9 @@ def test_two_pieces_are_the_whole() -> None:
 
 
 @pytest.mark.parametrize("layers", [("lstm",), ("lstm", "lstm"), ("rnn", "lstm")])
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "precision", ["float32", pytest.param("bfloat16", marks=pytest.mark.exhaustive)]
+)
 def test_a_model_is_the_same_function_with_it_and_without(
     layers: tuple[str, ...], precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -96,6 +96,7 @@ def test_memory_is_linear_in_the_length_and_segments_take_most_of_it_away() -> N
     assert growth < 0.2  # logits and states
 
 
+@pytest.mark.exhaustive
 def test_a_run_in_segments_is_the_same_run(tmp_path: Path) -> None:
     changes: dict[str, object] = {"train.max_steps": 6, "data.sequence_length": 8}
     losses = []

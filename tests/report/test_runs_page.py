@@ -332,6 +332,7 @@ def test_a_run_that_holds_nothing_out_has_no_held_out_figure(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["page.html", "train.html"]
 
 
+@pytest.mark.exhaustive
 def test_averages_and_learned_positions_have_their_page(tmp_path: Path) -> None:
     changes = {
         "model.layers": ("attention",),

@@ -46,6 +46,12 @@ def _rows(
     return SampleBatch(keys, build_policy(scale=scales, **truncations))
 
 
+# Each alone with --exhaustive only.
+SOME_TRUNCATIONS = [
+    name if name in ("plain", "all") else pytest.param(name, marks=pytest.mark.exhaustive)
+    for name in TRUNCATIONS
+]
+
 Decode = Callable[..., np.ndarray]
 
 
@@ -113,7 +119,7 @@ def test_carried_reads_everything_from_the_first_character(
     np.testing.assert_array_equal(decode(rows, 27), reference(rows, 27, 1000))
 
 
-@pytest.mark.parametrize("truncation", TRUNCATIONS)
+@pytest.mark.parametrize("truncation", SOME_TRUNCATIONS)
 def test_both_agree_until_the_window_is_full_and_not_after(decode: Decode, truncation: str) -> None:
     rows = _rows([1.0] * 4, [0, 1, 2, 3], **TRUNCATIONS[truncation])
     carried = decode(rows, 60)
@@ -152,7 +158,7 @@ def test_every_row_has_its_own_policy_whatever_stands_beside_it(decode: Decode) 
     assert len({tuple(row) for row in together}) == len(scales)
 
 
-@pytest.mark.parametrize("truncation", TRUNCATIONS)
+@pytest.mark.parametrize("truncation", SOME_TRUNCATIONS)
 def test_a_truncated_text_leaves_the_plain_one_where_it_must(
     decode: Decode, model: LanguageModel, params: dict, truncation: str
 ) -> None:

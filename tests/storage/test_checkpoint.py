@@ -184,7 +184,9 @@ print(checkpoints.steps(), sorted(path.name for path in Path(sys.argv[1]).iterdi
 """
 
 
-@pytest.mark.parametrize("limit", [0, 100, 250])
+@pytest.mark.parametrize(
+    "limit", [100, *(pytest.param(limit, marks=pytest.mark.exhaustive) for limit in (0, 250))]
+)
 def test_no_room_leaves_the_last_checkpoint_and_nothing_half_done(
     tmp_path: Path, limit: int
 ) -> None:

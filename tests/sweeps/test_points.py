@@ -333,9 +333,10 @@ def test_a_folder_of_something_else_is_not_taken(write: Callable[..., str], tmp_
     refuse_other(sweep, folder)
     assert not folder.exists()
     folder.mkdir()
-    (folder / "manifest.json.partial").write_text("{")  # of a process that was killed
+    (folder / "manifest.json.01234567.partial").write_text("{")  # its writer was killed
     claim(sweep, folder)
     (folder / "manifest.json").rename(folder / "thesis.tex")
+    (folder / "manifest.json.01234567.partial").unlink()
     for place, message in ((folder, "is not a sweep"), (folder / "thesis.tex", "is not a folder")):
         with pytest.raises(CharlmError, match=message):
             claim(sweep, place)

@@ -200,6 +200,7 @@ def test_training_beyond_the_last_position_is_refused_before_it_begins(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.exhaustive
 def test_weights_go_into_no_model_that_reads_them_otherwise(hybrid: Path, tmp_path: Path) -> None:
     train_and_evaluate(
         _config(

@@ -137,8 +137,9 @@ def test_weights_that_are_not_finite_are_named_as_such(tmp_path: Path, trainer: 
     assert (first.name, first.bad, first.first) == ("before params/output/kernel", 1, (1, 2))
 
 
-@pytest.mark.core
-@pytest.mark.parametrize("loader", ["chunks", "streams"])
+@pytest.mark.parametrize(
+    "loader", [pytest.param("chunks", marks=pytest.mark.exhaustive), "streams"]
+)
 def test_a_run_that_fails_keeps_the_state_before_and_says_how_to_look(
     tmp_path: Path, loader: str
 ) -> None:

@@ -8,6 +8,7 @@ from charlm_jax.training.throughput import measure_speeds
 from tests.conftest import make_tiny_config
 
 
+@pytest.mark.exhaustive
 def test_every_config_gets_a_speed(monkeypatch: pytest.MonkeyPatch) -> None:
     now = iter(range(1000))
     monkeypatch.setattr("charlm_jax.training.throughput.time.monotonic", lambda: float(next(now)))
