@@ -46,7 +46,6 @@ def look(*layers: str, length: int = len(IDS_T), **changes: object) -> Activatio
 # What is captured.
 
 
-@pytest.mark.core
 def test_what_is_seen_is_what_inspect_captures() -> None:
     layers = ("lstm", "attention")
     inside = look(*layers)
@@ -207,7 +206,6 @@ def size(file: Path) -> tuple[int, int]:
     return width, height
 
 
-@pytest.mark.core
 def test_the_command_draws_every_layer(
     workdir: Path, run: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

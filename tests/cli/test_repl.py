@@ -59,7 +59,6 @@ def _text(run: TrainedModel, prompt: str, index: int = 0, **told: object) -> str
     return prompt + "".join(row[index].text for row in chunks)
 
 
-@pytest.mark.core
 def test_a_prompt_and_what_follows_is_what_is_drawn_at_once(run: TrainedModel) -> None:
     talk = Talk(run, chars=30)
     assert talk.say("ab") == _text(run, "ab") + "\n"
@@ -111,7 +110,6 @@ def test_a_stop_string_ends_a_text_and_more_goes_on_behind_it(run: TrainedModel)
     assert talk.notes == [f"stop {text[12:15]!r}", "stop nowhere", "chars 9"]
 
 
-@pytest.mark.core
 def test_other_numbers_compile_nothing(run: TrainedModel) -> None:
     talk = Talk(run, chars=30)
     every_length = ("abc" * 171)[:511]  # a piece of every power of two
@@ -229,7 +227,6 @@ class Pattern:
         yield piece
 
 
-@pytest.mark.core
 @given(
     st.lists(st.integers(0, 12), min_size=1, max_size=6),
     st.lists(st.text("abc", min_size=1, max_size=3), max_size=2),
@@ -251,7 +248,6 @@ def test_parts_and_the_stop_strings_between_them_are_the_text(
         assert [len(part) for part in parts] == [counts[0] + 1, *counts[1:]]
 
 
-@pytest.mark.core
 @pytest.mark.parametrize("stops", [(), ("abcabcabc",)])
 def test_ctrl_c_ends_the_text_and_not_the_talk(stops: tuple[str, ...]) -> None:
     interrupted = itertools.count()

@@ -70,7 +70,6 @@ NAMES = "workdir checkpoint weights file mode context unknown unknown_characters
 NAMES += " loss_nats bits_per_char nats bits lines page"
 
 
-@pytest.mark.core
 def test_json_has_the_whole_and_every_line(charlm: Command, file: str, lstm: Run) -> None:
     row = json.loads(charlm("--workdir=lstm", file, "--json"))
     score = lstm.score(TEXT)
@@ -175,7 +174,6 @@ def _cells(page: Page) -> list[list[tuple[str, str]]]:
     return maps
 
 
-@pytest.mark.core
 def test_the_page_has_a_cell_for_every_character(
     charlm: Command, file: str, lstm: Run, tmp_path: Path
 ) -> None:
@@ -207,7 +205,6 @@ def test_the_page_has_a_cell_for_every_character(
     assert path.read_text(encoding="utf-8") == data  # ours is replaced, by the same
 
 
-@pytest.mark.core
 def test_two_models_of_unlike_alphabets_read_the_same_text(
     charlm: Command, file: str, lstm: Run, other: Run, tmp_path: Path
 ) -> None:

@@ -62,17 +62,8 @@ KILLS = {
 }
 
 
-@pytest.mark.parametrize(
-    "where",
-    [
-        "in a save",
-        *[
-            pytest.param(where, marks=pytest.mark.exhaustive)
-            for where in KILLS
-            if where != "in a save"
-        ],
-    ],
-)
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("where", KILLS)
 def test_a_killed_run_ends_as_if_nothing_had_happened(
     scene: Scene, uninterrupted: Callable[[str], dict[str, Any]], where: str
 ) -> None:
@@ -87,7 +78,6 @@ def test_a_killed_run_ends_as_if_nothing_had_happened(
     assert differences(scene.contents(variation, workdir), expected) == []
 
 
-@pytest.mark.core
 def test_a_folder_is_refused_until_its_process_is_killed_between_two_dispatches(
     scene: Scene,
     uninterrupted: Callable[[str], dict[str, Any]],

@@ -105,7 +105,6 @@ def _rows(run: Run, ids_N: np.ndarray, mode: str) -> dict[int, np.ndarray]:
     return {place: found[row_T.tobytes()][last] for place, (row_T, last) in rows.items()}
 
 
-@pytest.mark.core
 @pytest.mark.parametrize("mode", ["stream", "window", "sliding"])
 def test_guesses_are_the_likeliest_of_the_models_own_probabilities(lstm: Run, mode: str) -> None:
     text = (TEXT * 20)[: 700 if mode == "stream" else 60]  # more than one piece of a stream
@@ -132,7 +131,6 @@ def test_a_small_alphabet_has_as_many_guesses() -> None:
     np.testing.assert_allclose(guesses.probability_NG, [[0.8, 0.2], [0.7, 0.3]], rtol=1e-5)
 
 
-@pytest.mark.core
 def test_unknown_characters_leave_the_others_in_their_lines(lstm: Run) -> None:
     text = "@hel@lo\n@@\n@w\r?ater\n"
     without, spaces = (text.translate({ord(c): x for c in "@?\r"}) for x in ("", " "))

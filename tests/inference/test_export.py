@@ -116,7 +116,6 @@ def write_file(file: Path, header: Mapping[str, Any], data: bytes) -> None:
 # What is exported is read back.
 
 
-@pytest.mark.core
 @pytest.mark.parametrize("name", MODELS)
 def test_every_bit_of_every_weight_comes_back(name: str, tmp_path: Path) -> None:
     config = dataclasses.replace(make_tiny_config(), model=CASES[name])
@@ -135,7 +134,6 @@ def test_every_bit_of_every_weight_comes_back(name: str, tmp_path: Path) -> None
     assert (again.checkpoint, again.weights) == (STEP, "raw")
 
 
-@pytest.mark.core
 def test_the_file_is_what_its_format_says(run: Run, exported: Path) -> None:
     header, data = read_file(exported / "model.safetensors")
     facts = json.loads(header.pop("__metadata__")["charlm_jax"])
@@ -165,7 +163,6 @@ def test_weights_that_lie_transposed_in_memory_are_written_as_they_read(
     assert same_bits(load_run(tmp_path / "out").params, run.params)
 
 
-@pytest.mark.core
 def test_an_exported_model_draws_and_scores_as_the_run_does(run: Run, exported: Path) -> None:
     again = load_run(exported)
     for told in ({"scale": 0.7, "seed": 3}, {"scale": math.inf}):

@@ -49,7 +49,6 @@ def assert_close(got: Any, wanted: Any, tolerance: float) -> None:
         np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * float(jnp.abs(b).max()))
 
 
-@pytest.mark.core
 @pytest.mark.parametrize("dtype", TOLERANCES)
 @pytest.mark.parametrize("jit", [True, False])
 def test_values_and_gradients_are_those_of_the_plain_scan(dtype: Any, jit: bool) -> None:

@@ -140,7 +140,6 @@ def heat_maps(page: Page) -> list[list[tuple[str, float]]]:
     return maps
 
 
-@pytest.mark.core
 def test_every_figure_is_that_of_the_comparison(file: Path, runs: list[Run]) -> None:
     text = read(file).text()
     found = compare(runs, Window(5))
@@ -226,7 +225,6 @@ def test_the_same_runs_give_the_same_bytes(file: Path, runs: list[Run], tmp_path
     assert len(heat_maps(read(again))) == 1
 
 
-@pytest.mark.core
 def test_what_is_not_ours_is_kept(
     seeded_runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -287,7 +285,6 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Run]:
     return runs[0], runs[1]
 
 
-@pytest.mark.core
 def test_a_text_cannot_act_upon_the_page(hostile: tuple[Run, Run], tmp_path: Path) -> None:
     page = read(write_report(hostile[:1], tmp_path / "page.html"))
     assert Counter(node.tag for node in page.nodes)["html"] == 1
@@ -387,7 +384,6 @@ def test_many_runs_stay_small(runs: list[Run], tmp_path: Path) -> None:
     assert path.stat().st_size < 1_500_000
 
 
-@pytest.mark.core
 def test_what_is_text_is_escaped_and_what_is_markup_is_not(tmp_path: Path) -> None:
     hostile = "<&>\"'\ud800\x00\r\u2067a\u200db\u00a0"
     escaped = "&lt;&amp;&gt;&#34;&#39;\\ud800\\x00\\r\\u2067a\u200db\u00a0"

@@ -137,7 +137,6 @@ def test_a_sample_does_not_depend_on_its_batch(decode: Decode, mode: str) -> Non
         np.testing.assert_array_equal(alone[0], together[row])
 
 
-@pytest.mark.core
 def test_every_row_has_its_own_policy_whatever_stands_beside_it(decode: Decode) -> None:
     scales, samples = [0.5, 2.0, 1.0, 1.0, 0.0, float("inf")], [0, 1, 4, 4, 2, 0]
     numbers = {

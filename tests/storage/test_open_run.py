@@ -55,7 +55,6 @@ def _contents(run: Path, step: int) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.glob("*.npz")}
 
 
-@pytest.mark.core
 @pytest.mark.parametrize("checkpoint", ["best", "latest", "19"])
 def test_a_checkpoint_is_hashed_once_when_a_run_is_loaded(
     finished: Path, hashed: Counter[bytes], checkpoint: str
@@ -67,7 +66,6 @@ def test_a_checkpoint_is_hashed_once_when_a_run_is_loaded(
         assert not any(hashed[data] for data in _contents(finished, other).values())
 
 
-@pytest.mark.core
 def test_a_checkpoint_is_hashed_once_when_a_run_is_resumed(
     finished: Path, tmp_path: Path, hashed: Counter[bytes]
 ) -> None:
@@ -128,7 +126,6 @@ def test_the_files_of_a_run_are_read_once(
     assert reads["metrics.jsonl"] == (epochs == 3)  # a run that is over needs no rows
 
 
-@pytest.mark.core
 def test_an_open_run_says_what_its_folder_says(finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished, tmp_path / "run")
     workdir, config = Workdir(tmp_path / "run"), make_tiny_config()

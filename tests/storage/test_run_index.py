@@ -52,7 +52,6 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.core
 def test_runs_are_listed_with_their_states(shelf: Path) -> None:
     rows = {str(Path(row.path).relative_to(shelf)): row for row in list_runs(shelf)}
     assert {name: row.state for name, row in rows.items()} == {

@@ -125,6 +125,7 @@ def test_points_are_trained_and_what_they_say_is_kept(
         assert "trained 190 steps" in text and "epoch 10" in text
 
 
+@pytest.mark.exhaustive
 def test_a_point_that_fails_does_not_stop_the_others_and_is_repeated_alone(
     finished: tuple[Path, Log, list[Outcome]],
     tmp_path: Path,

@@ -346,7 +346,6 @@ def test_a_folder_of_something_else_is_not_taken(write: Callable[..., str], tmp_
 # What is shipped
 
 
-@pytest.mark.core
 @pytest.mark.parametrize("spec", SPECS)
 def test_every_shipped_sweep_is_one(spec: str) -> None:
     sweep, own = load_sweep(spec), load_config(spec).flatten()

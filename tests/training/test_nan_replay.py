@@ -43,7 +43,6 @@ def _poisoned(bad_step: int, value: float) -> optax.GradientTransformation:
     return optax.GradientTransformation(lambda params: jnp.int32(0), update)
 
 
-@pytest.mark.core
 @pytest.mark.parametrize("value", [np.inf, np.nan])
 @pytest.mark.parametrize("cuts", [[4], [1, 1, 1, 1], [2, 2]])
 def test_a_step_that_is_not_finite_changes_nothing_nor_do_those_behind_it(

@@ -26,7 +26,6 @@ def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return workdir
 
 
-@pytest.mark.core
 def test_the_first_steps_of_a_run_are_repeated_bit_for_bit(workdir: Path) -> None:
     result = verify_run(workdir, steps=27)
     assert result.compared == [5, 10, 15, 20, 22, 25]
@@ -88,6 +87,7 @@ train_and_evaluate(config, sys.argv[1])
 """
 
 
+@pytest.mark.exhaustive
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processors cannot be chosen")
 @pytest.mark.parametrize("threads", [1, 2])
 def test_two_processes_of_so_many_threads_give_equal_hashes(tmp_path: Path, threads: int) -> None:

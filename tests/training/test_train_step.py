@@ -139,7 +139,6 @@ STREAMS = EpochPlan(
 )
 
 
-@pytest.mark.core
 @pytest.mark.parametrize("layers", [("lstm",), ("gru", "rnn")])
 def test_rows_of_streams_read_on_as_if_they_had_never_stopped(layers: tuple[str, ...]) -> None:
     """Without learning, the loss of a piece is that of reading all since the last reset."""
