@@ -1,4 +1,4 @@
-"""`charlm` commands as a user starts them, watched from outside."""
+"""`charlm` commands run as subprocesses and observed from outside."""
 
 import contextlib
 import json
@@ -11,11 +11,11 @@ from benchmarks.subprocesses import ModuleProcess
 from charlm_jax.core.errors import CharlmError
 
 POLL_SECONDS = 0.02
-PATIENCE_SECONDS = 120.0  # for a run that was asked to stop, and saves itself
+PATIENCE_SECONDS = 120.0  # time for a run to save itself after SIGTERM
 
 
 class CharlmProcess:
-    """A command that runs, in a `with` block at whose end it is asked to stop."""
+    """Running command; a context manager that asks it to stop on exit."""
 
     def __init__(self, *arguments: str) -> None:
         self._start = time.perf_counter()
@@ -29,26 +29,26 @@ class CharlmProcess:
 
     @property
     def seconds(self) -> float:
-        """Since it was started."""
+        """Seconds since the command was started."""
         return time.perf_counter() - self._start
 
     def wait(self) -> None:
-        """Return when it is done; a `CharlmError` with its last words where it failed."""
+        """Wait for the command to end; raise `CharlmError` with its last error line on failure."""
         if self._process.wait() != 0:
             raise CharlmError(self._process.last_words())
 
     def read(self, characters: int) -> str:
-        """So many characters of what it prints, as soon as they are there."""
+        """Return the next `characters` characters of output; raise `CharlmError` if it ends."""
         text = self._process.stdout.read(characters)
         if len(text) < characters:
             raise CharlmError(self._process.last_words())
         return text
 
     def rows(self, metrics_file: Path) -> Iterator[dict[str, Any]]:
-        """The rows of a run's metrics as they are written, until it ends."""
+        """Yield the rows of a run's metrics as they are written, until the command ends."""
         seen = 0
         while True:
-            has_ended = self._process.has_ended()  # asked first: after that no row can come
+            has_ended = self._process.has_ended()  # checked first: no row follows the end
             lines = read_lines(metrics_file)
             yield from (json.loads(line) for line in lines[seen:])
             seen = len(lines)
@@ -58,7 +58,7 @@ class CharlmProcess:
 
 
 def read_lines(file: Path) -> Sequence[str]:
-    """The whole lines of a file that grows; none where it is not there yet."""
+    """Return the complete lines of a growing file; empty if it does not exist yet."""
     with contextlib.suppress(FileNotFoundError):
         return file.read_text(encoding="utf-8").split("\n")[:-1]
     return []

@@ -1,4 +1,4 @@
-"""This package's programs: training in whole dispatches, drawing with the state carried."""
+"""Programs of this package: training in whole dispatches, sampling with carried state."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -20,20 +20,20 @@ from charlm_jax.sampling.decoding import SampleBatch, make_decoder
 from charlm_jax.sampling.policies import build_policy
 from charlm_jax.training.trainer import build_trainer
 
-# No end in sight, whatever the config says.
+# Training never ends, whatever the config says.
 ENDLESS = {"train.epochs": 10_000, "train.max_steps": 0}
 
 
 def train(*, config: str, changes: Mapping[str, Any], corpus: str, steps: int) -> TakeTurn:
-    """A turn is `steps` updates, made as `charlm train` makes them.
+    """Build a program whose turn is `steps` updates, run in the same way as by `charlm train`.
 
-    Batches are gathered from the text on the way, and a dispatch has the config's length.
+    Batches are gathered from the text during the turn, and dispatches have the config's length.
 
     Args:
-      config: a shipped one.
+      config: name of a shipped config.
       changes: dotted field -> value.
-      corpus: what `load_text` is to load.
-      steps: of a turn.
+      corpus: corpus name passed to `load_text`; empty for random ids.
+      steps: number of updates per turn.
     """
     loaded = load_config(config, {**changes, **ENDLESS})
     data = loaded.data
@@ -56,7 +56,7 @@ def train(*, config: str, changes: Mapping[str, Any], corpus: str, steps: int) -
 
 
 def as_dataset(text: Text) -> Dataset:
-    """The text as a run sees it, with nothing held out."""
+    """Return the text as a dataset without held-out parts."""
     corpus = Corpus("benchmark", "", source="benchmarks/data.py", sha256="")
     parts = {"train": (range(len(text.ids_N)),)}
     return Dataset(corpus, Vocabulary(text.symbols), text.ids_N, parts)
@@ -72,16 +72,16 @@ def sample(
     characters: int,
     truncations: Mapping[str, Any],
 ) -> TakeTurn:
-    """A turn reads a prompt and draws `characters` characters in each of so many streams.
+    """Build a program whose turn reads a prompt and samples `characters` characters per stream.
 
     Args:
-      config: a shipped one.
+      config: name of a shipped config.
       changes: dotted field -> value.
-      symbols: V.
-      streams: texts drawn at once.
-      prompt: characters read before the first is drawn.
-      characters: of each text.
-      truncations: what else than the scale `build_policy` is told.
+      symbols: vocabulary size, V.
+      streams: number of texts sampled at once.
+      prompt: length of the prompt, in characters.
+      characters: number of sampled characters per text.
+      truncations: arguments of `build_policy` other than the scale.
     """
     loaded: Config = load_config(config, changes)
     model = build_model(loaded.model, symbols)

@@ -1,4 +1,4 @@
-"""What is trained on while the clock runs: a text, or random ids of the book's size."""
+"""Training data of the benchmarks: a text, or as many random ids as the book has characters."""
 
 from typing import NamedTuple
 
@@ -13,19 +13,19 @@ CHARACTERS = 1_112_350
 
 
 class Text(NamedTuple):
-    """Symbols, and the text in ids."""
+    """Symbols of a text, and the text as ids."""
 
     symbols: str
     ids_N: np.ndarray
 
 
 def load_text(corpus: str, *, batch_size: int, sequence_length: int) -> Text:
-    """A corpus, or random characters where none is named, cut to whole batches of T + 1.
+    """Load a corpus, or random characters if none is named, cut to whole batches of T + 1.
 
-    Without the short last batch of an epoch, every step does the same work.
+    Without a short last batch in each epoch, every step does the same work.
 
     Raises:
-      CharlmError: no such corpus, or less than a batch of it.
+      CharlmError: the corpus does not exist or is shorter than one batch.
     """
     piece = batch_size * (sequence_length + 1)
     if corpus:
@@ -44,12 +44,12 @@ def load_text(corpus: str, *, batch_size: int, sequence_length: int) -> Text:
 
 
 def cut_chunks(text: Text, *, sequence_length: int) -> np.ndarray:
-    """The text in pieces of T + 1 characters, ids_CN: inputs are all but the last of a piece."""
+    """Return the text in chunks of T + 1 ids, ids_CN; inputs are all but the last id of each."""
     return text.ids_N.reshape(-1, sequence_length + 1).astype(np.int64)
 
 
 def cut_batches(text: Text, *, batch_size: int, sequence_length: int) -> np.ndarray:
-    """The same in batches, ids_EBN, in random order."""
+    """Return the chunks of T + 1 ids in random order and in batches, ids_EBN."""
     chunks_CN = cut_chunks(text, sequence_length=sequence_length)
     order = np.random.default_rng(0).permutation(len(chunks_CN))
     return chunks_CN[order].reshape(-1, batch_size, sequence_length + 1)

@@ -1,4 +1,4 @@
-"""The tutorial's model from Flax's own layers, trained with optax as its documentation does."""
+"""The tutorial's model in Flax's own layers, trained with optax as in its documentation."""
 
 import itertools
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ from benchmarks.worker import TakeTurn
 
 
 class Model(nn.Module):
-    """Embedding, an LSTM, a linear output layer."""
+    """Embedding, LSTM and linear output layer."""
 
     symbols: int
     embedding_size: int
@@ -28,13 +28,13 @@ class Model(nn.Module):
 
 
 State = tuple[Any, Any]
-"""Parameters, and what the optimiser keeps."""
+"""Parameters and optimiser state."""
 
 
 def make_train_step(
     model: Model, optimizer: optax.GradientTransformation
 ) -> Callable[[State, jax.Array], tuple[State, jax.Array]]:
-    """(state, ids_BN) -> (state, loss), jitted."""
+    """Return a jitted step (state, ids_BN) -> (state, loss)."""
 
     def loss_nats(params: Any, ids_BN: jax.Array) -> jax.Array:
         logits_BTV: Any = model.apply(params, ids_BN[:, :-1])
@@ -58,9 +58,9 @@ def train(
     corpus: str,
     steps: int,
 ) -> TakeTurn:
-    """A turn is `steps` calls of one jitted step, whose state is donated.
+    """Build a program whose turn is `steps` calls of one jitted step with donated state.
 
-    Batches lie on the device before the clock starts.
+    Batches are on the device before the clock starts.
     """
     text = load_text(corpus, batch_size=batch_size, sequence_length=sequence_length)
     batches_EBN = cut_batches(text, batch_size=batch_size, sequence_length=sequence_length)

@@ -1,4 +1,4 @@
-"""What the comparing commands have in common: their flags, their table, their line of JSON."""
+"""Shared parts of the comparison commands: flags, tables and JSON output."""
 
 import argparse
 import json
@@ -16,11 +16,11 @@ from charlm_jax.core.errors import CharlmError
 ROUNDS = 7
 
 Ratios = Mapping[str, tuple[str, str]]
-"""Name of a ratio -> the program whose speed is divided, and the one that it is divided by."""
+"""Name of a ratio -> programs whose speeds are its numerator and denominator."""
 
 
 def build_parser(description: str, **counts: int) -> Parser:
-    """Flags of a command that compares; `counts` are whole numbers with their defaults."""
+    """Build the parser of a comparison command; `counts` are integer flags with defaults."""
     parser = Parser(description=description, allow_abbrev=False)
     add = parser.add_argument
     add("--only", metavar="NAME[,NAME...]", help="programs (default: all)")
@@ -30,7 +30,7 @@ def build_parser(description: str, **counts: int) -> Parser:
 
 
 def add_counts(parser: Parser, **counts: int) -> None:
-    """Add flags for whole numbers from 1."""
+    """Add flags for positive integers."""
     for name, default in counts.items():
         parser.add_argument(
             f"--{name}", type=int, default=default, metavar="N", help="default: %(default)s"
@@ -43,9 +43,9 @@ def run_command(
     arguments: Sequence[str] | None,
     command: Callable[[argparse.Namespace], int],
 ) -> int:
-    """Parse the flags and obey; a mistake is told in one line, with exit status 2.
+    """Parse the flags and run the command; a user error takes one line, with exit status 2.
 
-    `--config.FIELD=VALUE` is kept in `options.overrides` where the command has a --config.
+    `--config.FIELD=VALUE` is kept in `options.overrides` if the command has a --config flag.
     """
     options, unknown = parser.parse_known_args(arguments)
     options.overrides = [a for a in unknown if a.startswith("--config.") and "config" in options]
@@ -64,10 +64,10 @@ def run_command(
 
 
 def measure(programs: Mapping[str, Program], options: argparse.Namespace) -> Measured:
-    """Let the chosen programs take their turns.
+    """Measure the chosen programs in turns.
 
     Raises:
-      CharlmError: an unknown name, or a single round, which would only warm up.
+      CharlmError: a program name is unknown, or there is only one round, which is the warm-up.
     """
     if options.rounds < 2:
         raise CharlmError("--rounds=1 must be 2 or more: the first only warms up")
@@ -80,12 +80,12 @@ def measure(programs: Mapping[str, Program], options: argparse.Namespace) -> Mea
 
 
 def note(text: str) -> None:
-    """Say how it goes, where it is not in the way of the figures."""
+    """Print progress on standard error, apart from the results."""
     print(text, file=sys.stderr, flush=True)
 
 
 def compute_ratios(measured: Measured, ratios: Ratios) -> dict[str, float]:
-    """Every ratio whose two programs were measured; the others are noted in one line each."""
+    """Return the ratios whose two programs were measured; print a note on each left-out program."""
     turns = measured.turns
     for name, why in measured.left_out.items():
         lost = [ratio for ratio, pair in ratios.items() if name in pair]
@@ -98,7 +98,7 @@ def compute_ratios(measured: Measured, ratios: Ratios) -> dict[str, float]:
 
 
 def figures(turns: Sequence[Turn]) -> dict[str, Any]:
-    """What is to be known of a program: its speed by round, and the rest."""
+    """Return the speeds of a program, their median and range, peak memory and idle CPU time."""
     speeds = [turn.speed for turn in turns]
     return {
         "median": statistics.median(speeds),
@@ -111,7 +111,7 @@ def figures(turns: Sequence[Turn]) -> dict[str, Any]:
 
 
 def print_speeds(measured: Mapping[str, Sequence[Turn]], unit: str, scale: float = 1.0) -> None:
-    """A row for each program."""
+    """Print a row for each program."""
     if not measured:
         return
     width = max(map(len, measured))
@@ -124,7 +124,7 @@ def print_speeds(measured: Mapping[str, Sequence[Turn]], unit: str, scale: float
 
 
 def print_ratios(title: str, ratios: Mapping[str, float]) -> None:
-    """A row for each ratio."""
+    """Print a row for each ratio."""
     if not ratios:
         return
     print(f"\n{title}")
@@ -134,11 +134,11 @@ def print_ratios(title: str, ratios: Mapping[str, float]) -> None:
 
 
 def print_json(benchmark: str, options: argparse.Namespace, **facts: Any) -> None:
-    """One object on one line, with the machine and what was asked for."""
+    """Print the results as one line of JSON, with the machine and the integer flags."""
     asked = {name: getattr(options, name) for name in options.counts}
     print(json.dumps({"benchmark": benchmark, **asked, "machine": describe_machine(), **facts}))
 
 
 def finish(measured: Measured) -> int:
-    """The exit status: 1 where nothing could be measured."""
+    """Return the exit status: 1 if no program could be measured."""
     return 0 if measured.turns else 1

@@ -1,9 +1,9 @@
-"""Programs take turns, round by round, so that whatever else the machine does hits all of them.
+"""Interleaved measurement: programs take turns, so that other load on the machine affects them all.
 
-Every program lives in a worker process of its own, because the thread pools of JAX, PyTorch and
-TensorFlow get in one another's way. One works while the others wait on a pipe, without spinning.
-The first round warms up (tracing, compilation, caches) and does not count. Every second round goes
-backwards, so that nobody always follows the same neighbour.
+Every program has its own worker process, because the thread pools of JAX, PyTorch and TensorFlow
+interfere with one another. One works while the others block on a pipe, without spinning. The first
+round is a warm-up (tracing, compilation, caches) and is discarded. Every second round runs in
+reverse order, so that no program always follows the same one.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from benchmarks.subprocesses import ModuleProcess
 
 
 class Program(NamedTuple):
-    """What a worker runs: `PROGRAMS[build]` of a module, and what it is built from."""
+    """Program of a worker: `PROGRAMS[build]` of a module, and the settings it is built from."""
 
     module: str
     build: str
@@ -24,13 +24,13 @@ class Program(NamedTuple):
 
 
 class Turn(NamedTuple):
-    """One turn.
+    """Measurements of one turn.
 
     Attributes:
-      amount: what the program returned: how much it did.
-      seconds: wall-clock time that it took.
-      waiting_cpu_seconds: processor time that the worker used before it, while it had to wait.
-      peak_bytes: the most memory that the worker has had so far.
+      amount: amount of work done, as returned by the program.
+      seconds: wall-clock time of the turn.
+      waiting_cpu_seconds: CPU time used by the worker while waiting for this turn.
+      peak_bytes: peak memory of the worker so far.
     """
 
     amount: float
@@ -45,11 +45,11 @@ class Turn(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """What came of all rounds.
+    """Results of all rounds.
 
     Attributes:
-      turns: of every program that took all of them, without the first.
-      left_out: why each other program has none.
+      turns: turns of every program that completed all rounds, without the first.
+      left_out: reason for which each other program was left out.
     """
 
     turns: Mapping[str, Sequence[Turn]]
@@ -57,14 +57,14 @@ class Measured(NamedTuple):
 
 
 class LeftOut(Exception):
-    """A program that cannot be run here, and why."""
+    """Reason why a program cannot be run here."""
 
 
 class Worker:
-    """A program's process, seen from the parent.
+    """Parent's handle of a program's process.
 
     Attributes:
-      turns: all that it has had.
+      turns: all turns so far.
     """
 
     def __init__(self, program: Program) -> None:
@@ -73,19 +73,19 @@ class Worker:
         self._process = ModuleProcess("benchmarks.worker", program.module, program.build, settings)
 
     def wait_until_ready(self) -> None:
-        """Return when the program is built, or raise `LeftOut`."""
+        """Wait until the program is built; raise `LeftOut` if that fails."""
         self._read()
 
     def turn(self) -> Turn:
-        """Let it have one turn; `LeftOut` if it does not survive that."""
-        with contextlib.suppress(BrokenPipeError):  # it is gone; reading finds out why
+        """Run one turn; raise `LeftOut` if the process fails."""
+        with contextlib.suppress(BrokenPipeError):  # it has ended; `_read` reports why
             self._process.stdin.write("\n")
             self._process.stdin.flush()
         self.turns.append(Turn(**self._read()))
         return self.turns[-1]
 
     def close(self) -> None:
-        """End the process, whatever it is doing; it has nothing to save."""
+        """Kill the process at once; it has no state to save."""
         self._process.close()
 
     def _read(self) -> dict[str, Any]:
@@ -101,15 +101,15 @@ class Worker:
 def take_turns(
     programs: Mapping[str, Program], *, rounds: int, note: Callable[[str], None]
 ) -> Measured:
-    """Run programs side by side.
+    """Run programs in interleaved turns.
 
     Args:
-      programs: by name.
-      rounds: how many turns each gets, the first of which does not count.
-      note: told how it goes.
+      programs: programs by name.
+      rounds: number of turns per program, including the first, which is discarded.
+      note: callback for progress messages.
 
     Returns:
-      The turns. A program that cannot be built or does not survive a turn is left out altogether.
+      The turns. A program that cannot be built or fails in a turn is left out altogether.
     """
     workers: dict[str, Worker] = {}
     left_out: dict[str, str] = {}
@@ -137,14 +137,14 @@ def take_turns(
 
 
 def median_speed(turns: Sequence[Turn]) -> float:
-    """Amount per second of the median turn."""
+    """Return the median over turns of the amount per second."""
     return statistics.median(turn.speed for turn in turns)
 
 
 def paired_ratio(ours: Sequence[Turn], theirs: Sequence[Turn]) -> float:
-    """How many times as fast ours is: the median over rounds of the ratio within each round.
+    """Return the speed of ours relative to theirs: the median over rounds of the paired ratio.
 
-    Not the ratio of the medians: the two turns of a round lie seconds apart and the rounds minutes,
-    so what slows the machine for a while falls on both sides of the same ratio, and cancels.
+    It is not the ratio of the medians. The two turns of a round are seconds apart, the rounds
+    minutes, so a temporary slowdown of the machine affects both sides of a ratio and cancels.
     """
     return statistics.median(a.speed / b.speed for a, b in zip(ours, theirs, strict=True))

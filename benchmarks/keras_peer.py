@@ -1,7 +1,7 @@
 """The tutorial's programs in Keras on TensorFlow: `fit` over a tf.data pipeline, and its sampler.
 
-Source: Raschka and Mirjalili, Python Machine Learning (3rd edition, 2019), chapter 16, second part,
-whose steps these take; the code is ours.
+Source: Raschka and Mirjalili, Python Machine Learning (3rd edition, 2019), chapter 16, second part.
+The steps are the chapter's; the code is ours.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,10 +20,10 @@ SHUFFLE_BUFFER = 10_000
 
 
 def build_model(symbols: int, embedding_size: int, hidden_size: int, *, jit: bool = False) -> Any:
-    """The chapter's model, not yet compiled.
+    """Build the chapter's model, uncompiled.
 
-    Keras refuses to hand an LSTM to XLA unless it is told that cuDNN is not wanted; on a CPU there
-    is none, so the layer is the same.
+    Keras passes an LSTM to XLA only if cuDNN is disabled. A CPU has no cuDNN, so the layer is the
+    same either way.
     """
     return keras.Sequential(
         [
@@ -37,13 +37,13 @@ def build_model(symbols: int, embedding_size: int, hidden_size: int, *, jit: boo
 
 
 def compile_model(model: Any, **options: Any) -> None:
-    """With the chapter's optimiser and loss."""
+    """Compile a model with the chapter's optimiser and loss."""
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer="adam", loss=loss, **options)
 
 
 def make_pipeline(chunks_CN: np.ndarray, batch_size: int) -> Any:
-    """Inputs and targets, shuffled, in batches. The chapter cuts its text in here; ours is cut."""
+    """Return shuffled batches of inputs and targets; the chapter also cuts the chunks here."""
     chunks = tf.data.Dataset.from_tensor_slices((chunks_CN[:, :-1], chunks_CN[:, 1:]))
     return chunks.shuffle(SHUFFLE_BUFFER).batch(batch_size)
 
@@ -58,7 +58,7 @@ def train(
     corpus: str,
     steps: int,
 ) -> TakeTurn:
-    """A turn is `steps` steps of `fit`, which prints nothing."""
+    """Build a program whose turn is `steps` steps of `fit`, without output."""
     text = load_text(corpus, batch_size=batch_size, sequence_length=sequence_length)
     chunks_CN = cut_chunks(text, sequence_length=sequence_length)
     batches = make_pipeline(chunks_CN, batch_size).repeat().prefetch(tf.data.AUTOTUNE)
@@ -75,10 +75,10 @@ def train(
 def sample(
     *, embedding_size: int, hidden_size: int, symbols: int, prompt: int, characters: int
 ) -> TakeTurn:
-    """A turn draws `characters` characters as the chapter does.
+    """Build a program whose turn samples `characters` characters as in the chapter.
 
-    For each of them the model reads the last `prompt` characters again from a state of zeros, in
-    eager mode and a batch of one. It goes on from the text of the turn before.
+    For each of them the model rereads the last `prompt` characters from a zero state, in eager mode
+    with a batch of one. Each turn continues the text of the previous one.
     """
     model = build_model(symbols, embedding_size, hidden_size)
     ids_1T = tf.constant((np.arange(prompt) % symbols)[None, :])
@@ -97,9 +97,10 @@ def sample(
 
 
 def train_epochs(*, config: str, changes: Mapping[str, Any]) -> TakeTurn:
-    """A turn is an epoch of `fit` on a config's training part; it returns the held-out loss.
+    """Build a program whose turn is an epoch of `fit` on a config's training part.
 
-    Every held-out character is scored once, in windows of T from a state of zeros.
+    A turn returns the held-out loss: every held-out character is scored once, in windows of T
+    characters from a zero state.
     """
     loaded = load_config(config, changes)
     data, model_config = loaded.data, loaded.model
@@ -124,7 +125,7 @@ def train_epochs(*, config: str, changes: Mapping[str, Any]) -> TakeTurn:
 
 
 def held_out_loss(model: Any, ids_N: np.ndarray, window: int) -> float:
-    """Mean loss of all ids but the first, in windows of which the last is short, in nats."""
+    """Return the mean loss in nats of all ids but the first, in windows; the last may be short."""
     inputs_N, targets_N = ids_N[:-1], ids_N[1:]
     whole = len(targets_N) // window * window
     parts = [

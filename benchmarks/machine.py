@@ -1,4 +1,4 @@
-"""Where figures were taken: processor, system, versions, and variables that move them."""
+"""Machine description: processor, system, package versions and relevant environment variables."""
 
 import os
 import platform
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from charlm_jax._version import __version__
 
-# Some come under more than one name.
+# Some packages are distributed under several names.
 PACKAGES = {
     "jax": ("jax",),
     "jaxlib": ("jaxlib",),
@@ -26,7 +26,7 @@ VARIABLES = (
 
 
 def describe_machine() -> Mapping[str, object]:
-    """What a figure has to be read with. Nothing is imported for it: the parent stays small."""
+    """Describe the machine without importing the packages, which keeps the parent process small."""
     return {
         "processor": processor(),
         "cores": cores(),
@@ -41,7 +41,7 @@ def describe_machine() -> Mapping[str, object]:
 
 
 def processor() -> str:
-    """Its name, where the system tells."""
+    """Return the name of the processor, if the system provides it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -51,14 +51,14 @@ def processor() -> str:
 
 
 def cores() -> int:
-    """Those that this process may use."""
+    """Return the number of cores available to this process."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def installed(package: str) -> str:
-    """Its version; empty where it is not installed."""
+    """Return the version of a package; empty if it is not installed."""
     for name in PACKAGES[package]:
         try:
             return version(name)

@@ -1,4 +1,4 @@
-"""What the machine can do at best: matrix products in JAX, and nothing else."""
+"""Peak throughput of the machine: matrix products in JAX alone."""
 
 from collections.abc import Callable, Mapping
 
@@ -10,20 +10,20 @@ from charlm_jax.models.ops import matmul, operand_dtype
 
 
 def product(*, precision: str, rows: int, inner: int, columns: int, repeats: int) -> TakeTurn:
-    """A turn is `repeats` products (rows, inner) @ (inner, columns), each from the last one's.
+    """Build a program whose turn is `repeats` chained products (rows, inner) @ (inner, columns).
 
-    Operands are rounded as the models round them (`charlm_jax.models.ops.matmul`). Blocks of
-    columns are added up to what the next product reads: all of the last one is needed.
+    Operands are rounded as in the models (`charlm_jax.models.ops.matmul`). Blocks of columns are
+    summed to form the input of the next product, so that the whole result is needed.
 
     Args:
-      precision: of the operands, float32 or bfloat16.
-      rows: of the first operand.
-      inner: the axis that is summed over; a divisor of `columns`.
-      columns: of the second operand.
-      repeats: of a turn, in one program.
+      precision: precision of the operands, float32 or bfloat16.
+      rows: number of rows of the first operand.
+      inner: size of the contracted axis; a divisor of `columns`.
+      columns: number of columns of the second operand.
+      repeats: number of products per turn, in one compiled program.
 
     Returns:
-      A program whose amount is floating-point operations.
+      A program whose amount is the number of floating-point operations.
     """
     dtype, blocks = operand_dtype(precision), columns // inner
     keys = jax.random.split(jax.random.key(0))

@@ -1,15 +1,16 @@
-"""How many characters a second are drawn here, by the textbook's sampler, and in PyTorch?
+"""Sampling speed of this package, the textbook's sampler and PyTorch, in characters per second.
 
     make bench
     .venv/bin/python -m benchmarks.sampling --only=one_stream,torch_one_stream
 
-The tutorial's model with untrained weights; text costs the same whatever it says. Ours carries the
-state and draws in jitted pieces of 100 characters; PyTorch carries it too, one step a character;
-the chapter reads the last 40 characters again for every new one, in eager Keras. A turn reads a
-prompt of 40 and draws 2,000 characters in one stream, 500 in each of 64, 25 where it is the
-chapter's sampler. Ours draws once more under each truncation: what that costs beside plain draws.
+The model is the tutorial's, untrained: the speed does not depend on the text. Ours carries the
+state and samples in jitted pieces of 100 characters. PyTorch carries the state too, with one step
+per character. The chapter's sampler rereads the last 40 characters for every new one, in eager
+Keras. A turn reads a prompt of 40 characters and samples 2,000 characters in one stream or 500 in
+each of 64; the chapter's sampler samples 25. Ours is also measured with each truncation, to show
+its cost relative to plain sampling.
 
-Cost: about four minutes and 6 GB of memory on a 2-core machine; nothing else may run.
+Cost: about four minutes and 6 GB of memory on an otherwise idle 2-core machine.
 """
 
 import argparse
@@ -61,7 +62,7 @@ RATIOS: Ratios = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, and print the table or the JSON."""
+    """Measure, and print the tables or JSON."""
     parser = build_parser("Sampling side by side.", characters=CHARACTERS, **SIZES)
     return run_command(parser, arguments, compare)
 
@@ -85,7 +86,7 @@ def compare(options: argparse.Namespace) -> int:
 
 
 def list_programs(sizes: Mapping[str, int], characters: int) -> dict[str, Program]:
-    """All of them, by name; a turn of each is to take about a second."""
+    """Return all programs by name; a turn of each should take about a second."""
     few = max(1, characters // 80)
     programs = {
         "tutorial_sampler": Program("benchmarks.keras_peer", "sample", {**sizes, "characters": few})
@@ -107,7 +108,7 @@ def list_programs(sizes: Mapping[str, int], characters: int) -> dict[str, Progra
 
 
 def turn_of(name: str, characters: int) -> dict[str, int]:
-    """Streams, and characters of each: fewer where there are many."""
+    """Return the number of streams and of characters per stream: fewer for many streams."""
     streams = STREAMS[name]
     return {
         "streams": streams,
@@ -121,7 +122,7 @@ def ours(
     turn: Mapping[str, int],
     truncations: Mapping[str, float] | None = None,
 ) -> Program:
-    """The tutorial's config in these sizes; plain draws unless a truncation is named."""
+    """Return our program for the tutorial's config in these sizes, plain or with truncations."""
     changes = {
         "model.embedding_size": sizes["embedding_size"],
         "model.hidden_size": sizes["hidden_size"],

@@ -1,12 +1,12 @@
-"""What does a character cost in training, as sequences grow longer?
+"""Training cost per character by sequence length.
 
     .venv/bin/python -m benchmarks.sequence_length --lengths=40,160,640,2560
 
-The tutorial's model in batches of 64. A turn reads equally many characters at every length, so the
-longest makes one step of it and the others more. Every length lives in a process of its own, whose
-peak memory is that length's.
+The tutorial's model is trained in batches of 64. A turn reads the same number of characters at
+every length: one step at the longest, more at the others. Every length has its own process, so peak
+memory is measured per length.
 
-Cost: about seven minutes on a 2-core machine; nothing else may run.
+Cost: about seven minutes on an otherwise idle 2-core machine.
 """
 
 import argparse
@@ -32,7 +32,7 @@ SIZES = {"embedding_size": 256, "hidden_size": 512, "batch_size": 64}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, and print the table or the JSON."""
+    """Measure, and print the tables or JSON."""
     parser = build_parser("The cost of a character by sequence length.", **SIZES)
     add = parser.add_argument
     add("--lengths", default="40,160,640,2560", metavar="T[,T...]", help="default: %(default)s")
@@ -69,7 +69,7 @@ def compare(options: argparse.Namespace) -> int:
 
 
 def parse_lengths(text: str) -> list[int]:
-    """Whole numbers from 1, each once."""
+    """Parse a comma-separated list of distinct positive integers."""
     try:
         lengths = [int(item) for item in text.split(",")]
     except ValueError:
@@ -80,7 +80,7 @@ def parse_lengths(text: str) -> list[int]:
 
 
 def list_programs(lengths: Sequence[int], options: argparse.Namespace) -> dict[str, Program]:
-    """One program for each length, called T and the length."""
+    """Return one program per length, named T followed by the length."""
     changes = {
         "model.embedding_size": options.embedding_size,
         "model.hidden_size": options.hidden_size,

@@ -1,14 +1,14 @@
-"""How long does one wait before anything happens?
+"""Start-up time: seconds from the start of a command to its first visible result.
 
     .venv/bin/python -m benchmarks.startup
 
-Every command runs in a process of its own, from its start to the first thing that a user sees of
-it: for `charlm train --config=tutorial` the first row of metrics, which 20 steps come before; for
-`charlm sample` the first character. The parts are measured in other processes, from the inside;
-they begin with the first import, so they lack Python's own start. The text is a small synthetic
-one of 62 symbols. The first round warms the disk's cache and does not count.
+Every command runs in its own process. The first visible result of `charlm train --config=tutorial`
+is the first row of metrics, after 20 steps; that of `charlm sample` is the first character. The
+parts of this time are measured inside separate processes. They begin with the first import, so they
+exclude the start of Python itself. The text is small and synthetic, with 62 symbols. The first
+round warms the disk cache and is discarded.
 
-Cost: about three minutes on a 2-core machine; nothing else may run.
+Cost: about three minutes on an otherwise idle 2-core machine.
 """
 
 import argparse
@@ -34,7 +34,7 @@ Seconds = dict[str, list[float]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, and print the table or the JSON."""
+    """Measure, and print the tables or JSON."""
     parser = Parser(description="Seconds until something happens.", allow_abbrev=False)
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     add_counts(parser, rounds=ROUNDS)
@@ -68,7 +68,7 @@ def measure(options: argparse.Namespace) -> int:
 
 
 def timers(run: str) -> Mapping[str, Callable[[], float]]:
-    """What a user waits for."""
+    """Return a timer for each start-up that a user waits for."""
     return {
         "python": lambda: time_python("pass"),
         "import_charlm_jax": lambda: time_python("import charlm_jax"),
@@ -95,7 +95,7 @@ def train_command(workdir: str) -> list[str]:
 
 
 def train_one_step(run: str) -> None:
-    """Make a run to draw from."""
+    """Train a run to sample from."""
     with CharlmProcess(*train_command(run), "--config.train.max_steps=1") as process:
         process.wait()
 
@@ -130,7 +130,7 @@ def collect(table: Seconds, row: Mapping[str, float]) -> None:
 
 
 def summarise(table: Seconds) -> dict[str, dict[str, float | list[float]]]:
-    """Median and spread of every row."""
+    """Return the median, range and rounds of every row."""
     return {
         name: {
             "median": statistics.median(seconds),

@@ -1,9 +1,9 @@
-"""Where the seconds of a start go, measured in the process itself.
+"""Breakdown of the start-up time, measured within the process.
 
     .venv/bin/python -m benchmarks.startup_parts train CORPUS
     .venv/bin/python -m benchmarks.startup_parts sample WORKDIR
 
-prints one JSON object, part -> seconds. `benchmarks/startup.py` runs it.
+The output is one JSON object, part -> seconds. `benchmarks/startup.py` runs this module.
 """
 
 import json
@@ -14,20 +14,20 @@ from typing import Any
 
 
 class Stopwatch:
-    """Seconds from lap to lap, by name."""
+    """Stopwatch that records lap times in seconds, by name."""
 
     def __init__(self) -> None:
         self.parts: dict[str, float] = {}
         self._last = time.perf_counter()
 
     def lap(self, name: str) -> None:
-        """End a part here."""
+        """Record the time since the previous lap."""
         now = time.perf_counter()
         self.parts[name], self._last = now - self._last, now
 
 
 def train(corpus: str) -> Mapping[str, float]:
-    """What `charlm train --config=tutorial` does until its first row of metrics."""
+    """Time the parts of `charlm train --config=tutorial` up to its first row of metrics."""
     watch = Stopwatch()
     import jax
     import jax.numpy as jnp
@@ -50,7 +50,7 @@ def train(corpus: str) -> Mapping[str, float]:
     ids_N, plan = jnp.asarray(trainer.dataset.ids_N), jax.block_until_ready(trainer.plan(0))
     watch.lap("first_epochs_order")
     count = trainer.steps_to_next_stop(0)
-    train_steps: Any = trainer.train_steps  # jitted, which its type does not say
+    train_steps: Any = trainer.train_steps  # jitted, which its type hides
     traced = train_steps.trace(state, ids_N, plan, 0, 0, count)
     watch.lap("trace")
     lowered = traced.lower()
@@ -63,7 +63,7 @@ def train(corpus: str) -> Mapping[str, float]:
 
 
 def sample(workdir: str) -> Mapping[str, float]:
-    """What `charlm sample` does until its first character."""
+    """Time the parts of `charlm sample` up to its first character."""
     watch = Stopwatch()
     from charlm_jax.cli import commands  # noqa: F401, as the command imports it
     from charlm_jax.inference.run import load_run
@@ -80,7 +80,7 @@ PARTS: Mapping[str, Callable[[str], Mapping[str, float]]] = {"train": train, "sa
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Measure one of them."""
+    """Time the parts of one command."""
     name, value = arguments
     print(json.dumps(PARTS[name](value)))
     return 0

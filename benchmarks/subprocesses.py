@@ -1,4 +1,4 @@
-"""A Python module in a process of its own, as everything that is timed here is."""
+"""Python modules run in separate processes, as all timed code in the benchmarks is."""
 
 import contextlib
 import os
@@ -10,7 +10,7 @@ from typing import IO
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# It is the processor that is measured; and workers that share a GPU would fill its memory.
+# The benchmarks measure the CPU; workers that share a GPU would also fill its memory.
 SETTING = {
     "JAX_PLATFORMS": "cpu",
     "CUDA_VISIBLE_DEVICES": "",
@@ -20,13 +20,13 @@ SETTING = {
 
 
 def child_environment() -> dict[str, str]:
-    """Ours, with the setting of all measurements; `benchmarks` can be imported there."""
+    """Return our environment with the settings of all measurements and `benchmarks` importable."""
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, **SETTING, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 class ModuleProcess:
-    """`python -m MODULE ARGUMENTS` with pipes; what it writes to standard error is kept."""
+    """`python -m MODULE ARGUMENTS` with piped input and output; keeps its standard error."""
 
     def __init__(self, module: str, *arguments: str) -> None:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115, `close` closes it
@@ -46,19 +46,19 @@ class ModuleProcess:
         return self._process.poll() is not None
 
     def wait(self) -> int:
-        """Pass over the rest of its output; its exit status."""
+        """Discard the rest of the output and return the exit status."""
         self.stdout.read()
         return self._process.wait()
 
     def last_words(self) -> str:
-        """The last line of its errors, or its status where there is none."""
+        """Return the last line of standard error, or the exit status if it is empty."""
         status = self.wait()
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").strip().splitlines()
         return lines[-1] if lines else f"it ended with status {status}"
 
     def close(self, patience_seconds: float = 0.0) -> None:
-        """End it: ask, if there is patience, and kill it when that is over."""
+        """End the process: terminate it if patience is positive, and kill it after that time."""
         if patience_seconds > 0:
             self._process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):

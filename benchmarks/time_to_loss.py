@@ -1,23 +1,23 @@
-"""How long does it take from the command to a held-out loss, here and in the tutorial's Keras?
+"""Time from the start of a command to a held-out loss, here and in the tutorial's Keras.
 
     .venv/bin/python -m benchmarks.time_to_loss --config=tutorial_heldout
     .venv/bin/python -m benchmarks.time_to_loss --keras
 
-The clock is the wall's and runs from the start of the process: imports, compilation and scoring
-count. Held out is the last tenth of the book, every character of it scored once in windows of 40.
-Ours is `charlm train` with a config, which has to go on long enough and to validate often enough
+Wall-clock time is measured from the start of the process and includes imports, compilation and
+scoring. The last tenth of the book is held out, and every character of it is scored once in windows
+of 40. Ours is `charlm train` with a config that must train long enough and validate often enough
 (--config.FIELD=VALUE changes it); it is stopped at the first score that reaches the target. Keras
 trains the tutorial's model on the rest of the book, with a score after every epoch, until two
-epochs in a row were no better than the best; its time is that of the best. They run one after the
-other.
+consecutive epochs bring no improvement; its time is that of its best score. The two run one after
+the other.
 
-Cost: as long as the config takes; with --keras about an hour more on a 2-core machine. Nothing else
-may run.
+Cost: the training time of the config; with --keras about an hour more on a 2-core machine. No other
+process may run.
 
-Expected: 1.331 is the best that configs/tutorial_heldout.py reaches, after 15 epochs. Keras 3.15 on
-TensorFlow is there after 9 and reaches 1.317 after 12. It does not train by quite the same rule: of
-a symbol that a batch holds many times, the gradients are squared one by one and then added up for
-Adam's second moment, so that the embedding takes larger steps.
+Expected: 1.331 is the best loss of configs/tutorial_heldout.py, after 15 epochs. Keras 3.15 on
+TensorFlow reaches it after 9 and 1.317 after 12. Its update rule differs slightly: if a symbol
+occurs several times in a batch, its gradients are squared separately and then summed for Adam's
+second moment, so the embedding takes larger steps.
 """
 
 import argparse
@@ -40,14 +40,14 @@ PATIENCE_EPOCHS = 2
 
 
 class Score(NamedTuple):
-    """A held-out loss, and when it was known, counted from the command's start."""
+    """Held-out loss, and the time from the command's start at which it was known."""
 
     seconds: float
     loss_nats: float
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, and print the times or the JSON."""
+    """Measure, and print the times or JSON."""
     parser = Parser(description="Seconds to a held-out loss.", allow_abbrev=False)
     add = parser.add_argument
     add("--config", default="lstm", help="a shipped config or a file (default: %(default)s)")
@@ -95,9 +95,9 @@ def describe(who: str, score: Score) -> str:
 def follow(
     who: str, scores: Generator[Score], *, target: float = -math.inf, patience: int = 0
 ) -> list[Score]:
-    """Scores until the target is reached, or until so many in a row were no better than the best.
+    """Collect scores until one reaches the target, or `patience` in a row bring no improvement.
 
-    What they come from is then stopped.
+    The generator is then closed, which stops the training process.
     """
     seen: list[Score] = []
     for score in scores:
@@ -111,7 +111,7 @@ def follow(
 
 
 def our_scores(options: argparse.Namespace) -> Generator[Score]:
-    """Of a run of `charlm train` in a folder that is gone afterwards."""
+    """Yield the scores of a `charlm train` run in a temporary folder."""
     with tempfile.TemporaryDirectory() as name:
         run = Path(name) / "run"
         arguments = [
@@ -130,7 +130,7 @@ def our_scores(options: argparse.Namespace) -> Generator[Score]:
 
 
 def keras_scores(options: argparse.Namespace) -> Generator[Score]:
-    """Of the tutorial in Keras, epoch by epoch, without end; none where it is not installed."""
+    """Yield the scores of the tutorial in Keras, one per epoch, endlessly; none without Keras."""
     changes = {"data.corpus": options.corpus}
     settings = {"config": "tutorial_heldout", "changes": changes}
     start = time.perf_counter()

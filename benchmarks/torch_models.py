@@ -1,4 +1,4 @@
-"""The tutorial's model and the one of configs/transformer.py, written in PyTorch."""
+"""PyTorch versions of the tutorial's model and of the one in configs/transformer.py."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from charlm_jax.config.schema import ModelConfig
 
 
 class LSTM(nn.Module):
-    """Embedding, an LSTM, a linear output layer: ids_BT -> logits_BTV."""
+    """Embedding, LSTM and linear output layer: ids_BT -> logits_BTV."""
 
     def __init__(self, symbols: int, embedding_size: int, hidden_size: int) -> None:
         super().__init__()
@@ -22,7 +22,7 @@ class LSTM(nn.Module):
         return self.read(ids_BT, None)[0]
 
     def read(self, ids_BT: Any, state: Any) -> tuple[Any, Any]:
-        """The same from a state on; None is all zeros."""
+        """Return the logits and the new state, from an initial state; None is a zero state."""
         hidden_BTH, state = self.lstm(self.embedding(ids_BT), state)
         return self.output(hidden_BTH), state
 
@@ -60,7 +60,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and an MLP with squared ReLU, each added to the stream after a norm before it."""
+    """Attention and an MLP with squared ReLU, as pre-norm residual branches."""
 
     def __init__(self, model: ModelConfig, length: int) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """The parts that configs/transformer.py names, in its sizes, for sequences of `length`."""
+    """Transformer with the parts and sizes of configs/transformer.py, for `length` positions."""
 
     def __init__(self, model: ModelConfig, symbols: int, length: int) -> None:
         super().__init__()

@@ -1,10 +1,10 @@
-"""The same models in PyTorch, trained and drawn from as its users do on a CPU.
+"""PyTorch programs for the same models, trained and sampled from as is usual on a CPU.
 
-Batches are tensors before the clock starts, optimisers are fused, nothing reads a result before a
-turn ends, and the number of threads is PyTorch's own choice. Nothing is compiled: `torch.compile`
-unrolls an LSTM over its time steps, and needs a C++ compiler.
+Batches are tensors before the clock starts, optimisers are fused, no result is read before a turn
+ends, and PyTorch chooses the number of threads. Models are not compiled: `torch.compile` unrolls an
+LSTM over its time steps and needs a C++ compiler.
 
-On a processor without bfloat16 instructions oneDNN refuses the LSTM under autocast, and without
+On a processor without bfloat16 instructions oneDNN rejects the LSTM under autocast, and without
 oneDNN a step takes many times as long as in float32. Those programs then fail and are left out.
 """
 
@@ -22,7 +22,7 @@ from charlm_jax.config.loading import load_config
 
 
 def autocast(precision: str) -> Any:
-    """What operations are computed in: bfloat16 where PyTorch finds it safe, or float32."""
+    """Return the context of computation: bfloat16 where PyTorch considers it safe, or float32."""
     return torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bfloat16")
 
 
@@ -36,7 +36,7 @@ def train(
     corpus: str,
     steps: int,
 ) -> TakeTurn:
-    """A turn is `steps` updates of the tutorial's model by Adam."""
+    """Build a program whose turn is `steps` updates of the tutorial's model with Adam."""
     text = load_text(corpus, batch_size=batch_size, sequence_length=sequence_length)
     model = LSTM(len(text.symbols), embedding_size, hidden_size)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
@@ -57,9 +57,9 @@ def train(
 
 
 def train_transformer(*, config: str, corpus: str, steps: int) -> TakeTurn:
-    """A turn is `steps` updates of a config's transformer by AdamW, its gradient clipped.
+    """Build a program whose turn is `steps` AdamW updates of a transformer, with clipping.
 
-    The learning rate stands still. Ours follows its schedule, which costs it a little.
+    The learning rate is constant. Ours follows its schedule, at a small cost.
     """
     loaded = load_config(config)
     data, adam = loaded.data, loaded.optimizer
@@ -101,7 +101,7 @@ def sample(
     prompt: int,
     characters: int,
 ) -> TakeTurn:
-    """A turn reads a prompt and draws from the state that it left, one step a character."""
+    """Build a program whose turn reads a prompt and samples with carried state, step by step."""
     model = LSTM(symbols, embedding_size, hidden_size).eval()
     prompt_BT = (torch.arange(prompt) % symbols).repeat(streams, 1)
 
@@ -120,14 +120,14 @@ def sample(
 
 
 def cross_entropy(logits_BTV: Any, targets_BT: Any) -> Any:
-    """Mean over all characters, in nats."""
+    """Return the mean loss over all characters, in nats."""
     return F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten())
 
 
 def cycle_batches(
     text: Text, *, batch_size: int, sequence_length: int
 ) -> Iterator[tuple[Any, Any]]:
-    """Inputs and targets, again and again."""
+    """Return an endless iterator over pairs of inputs and targets."""
     batches_EBN = cut_batches(text, batch_size=batch_size, sequence_length=sequence_length)
     ids = torch.from_numpy(batches_EBN)
     pairs = [(batch[:, :-1].contiguous(), batch[:, 1:].contiguous()) for batch in ids]

@@ -1,19 +1,20 @@
-"""How fast does a step of training go here, in Flax's own layers, in PyTorch and in Keras?
+"""Training speed of this package, Flax's own layers, PyTorch and Keras.
 
     make bench
     .venv/bin/python -m benchmarks.train_step --only=float32,torch_float32
 
-The tutorial's model, its batch and its length, on random ids or on a text (--corpus=NAME), and the
-transformer of configs/transformer.py beside the same in PyTorch. A turn is 20 steps, waited for;
-see benchmarks/interleaved.py for how the programs take turns.
+The tutorial's model is trained with its batch size and sequence length, on random ids or on a text
+(--corpus=NAME); the transformer of configs/transformer.py is compared with its PyTorch version. A
+turn is 20 steps, including the wait for their result; see benchmarks/interleaved.py for the order
+of turns.
 
-The last rows are the machine's roof: products of large matrices and the product of the LSTM's
-recurrence, and how much of each our training reaches. Operations are counted from the model as it
-is written (charlm_jax/models/flops.py). We project the table of embeddings and not every character,
-and so leave out a third of them: the share can pass 1.
+The last rows show the machine's roofline (products of large matrices, and the product in the LSTM's
+recurrence) and our share of it. Operations are counted from the model as written
+(charlm_jax/models/flops.py). We project the embedding table instead of every character, which saves
+a third of them, so the share can exceed 1.
 
-Cost: about eight minutes and 8 GB of memory on a 2-core machine, on which nothing else may run.
---only=... takes a part.
+Cost: about eight minutes and 8 GB of memory on an otherwise idle 2-core machine. --only=... selects
+a part.
 """
 
 import argparse
@@ -60,7 +61,7 @@ ROOFS: Ratios = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, and print the table or the JSON."""
+    """Measure, and print the tables or JSON."""
     parser = build_parser("Training steps side by side.", steps=STEPS, **SIZES)
     parser.add_argument("--corpus", default="", help="a text (default: random ids, as long)")
     return run_command(parser, arguments, compare)
@@ -104,7 +105,7 @@ def compare(options: argparse.Namespace) -> int:
 
 
 def compute_shares(measured: Measured, flops: int) -> dict[str, float]:
-    """How much of a roof our training reaches: its FLOPs a second over those of the product."""
+    """Return our share of each roof: FLOPs per second in training over those of the product."""
     return {
         name: flops * paired_ratio(measured.turns[ours], measured.turns[roof])
         for name, (ours, roof) in ROOFS.items()
@@ -113,7 +114,7 @@ def compute_shares(measured: Measured, flops: int) -> dict[str, float]:
 
 
 def our_changes(sizes: Mapping[str, int], precision: str = "float32") -> dict[str, object]:
-    """The sizes as fields of a config."""
+    """Return the sizes as config fields."""
     return {
         "model.embedding_size": sizes["embedding_size"],
         "model.hidden_size": sizes["hidden_size"],
@@ -124,7 +125,7 @@ def our_changes(sizes: Mapping[str, int], precision: str = "float32") -> dict[st
 
 
 def list_programs(sizes: Mapping[str, int], corpus: str, steps: int) -> dict[str, Program]:
-    """All of them, by name."""
+    """Return all programs by name."""
     common = {"corpus": corpus, "steps": steps}
     peer = {**sizes, **common}
 

@@ -1,11 +1,12 @@
-"""One program in a process of its own: `python -m benchmarks.worker MODULE BUILD SETTINGS`.
+"""Worker process of one program: `python -m benchmarks.worker MODULE BUILD SETTINGS`.
 
-It builds the program and says so. Every line that then comes in is a turn, and every turn is
-answered by one line of JSON; in between it sleeps on the pipe. When the pipe closes, it ends.
+The worker builds the program and reports that it is ready. Each input line then triggers one turn,
+which is answered by one line of JSON; between turns the worker blocks on the pipe. It exits when
+the pipe closes.
 
-A program is what a function in MODULE's table PROGRAMS builds from its settings: a callable
-without arguments that does one turn, waits for the result, and returns how much it did, as
-characters mostly.
+A program is built from its settings by a function in MODULE's table PROGRAMS. It is a callable
+without arguments that runs one turn, waits for the result and returns the amount of work done,
+usually in characters.
 """
 
 import importlib
@@ -22,11 +23,11 @@ TakeTurn = Callable[[], float]
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Serve turns until standard input ends; the exit status is 1 where the program failed."""
+    """Serve turns until standard input ends; the exit status is 1 if the program fails."""
     module, build, settings = arguments
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends us
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and ends us
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what a library prints is no answer
+    os.dup2(2, 1)  # keeps libraries' output out of the answers
 
     def answer(**facts: Any) -> None:
         print(json.dumps(facts), file=answers, flush=True)
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def serve(take_turn: TakeTurn, answer: Callable[..., None]) -> None:
-    """A turn for every line."""
+    """Run one turn per input line."""
     before = time.process_time()
     for _ in sys.stdin:
         waiting_seconds = time.process_time() - before
@@ -63,7 +64,7 @@ def serve(take_turn: TakeTurn, answer: Callable[..., None]) -> None:
 
 
 def peak_bytes() -> int:
-    """The most memory that this process has had so far, compilation included."""
+    """Return the peak memory of this process so far, including compilation."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
 

@@ -1,4 +1,4 @@
-"""Markdown tables, and intervals as their cells show them."""
+"""Markdown tables, and the format of intervals in their cells."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -23,7 +23,7 @@ def _line(cells: Sequence[object]) -> str:
 
 
 def signed(difference: Difference) -> str:
-    """Returns a difference and its 95 % interval, both with their signs.
+    """Returns a difference and its 95 % interval, with explicit signs.
 
     >>> signed(Difference(0.0112, 0.0007, 0.0218))
     '+0.0112 [+0.0007, +0.0218]'

@@ -1,4 +1,4 @@
-"""Guard for the folder that a study writes its results into."""
+"""Protection of results folders: a study never overwrites other files."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from charlm_jax.core.errors import CharlmError
 
 RESULTS = "results.json"
 TABLES = "tables.md"
-PAGES = ("index.md", "README.md")  # written by people, and never before there are results
+PAGES = ("index.md", "README.md")  # written by hand, only once results exist
 
 
 def refuse_other_results(
@@ -18,19 +18,19 @@ def refuse_other_results(
     """Refuse a folder in which the study would overwrite something else.
 
     The folder is accepted if the same command wrote its `results.json`, or if it holds none of the
-    files that the study writes. Results written as `python experiments/STUDY.py` count as those of
+    files that the study writes. Results of `python experiments/STUDY.py` count as results of
     `python -m experiments.STUDY`.
 
     Args:
-      folder: folder that the study is about to write into; it need not exist.
+      folder: output folder of the study; it need not exist.
       study: name of the study's package in experiments/.
       title: first line of the study's `tables.md`.
       command: command line of this study; `results.json` and `tables.md` contain it.
       files: names of all files that the study writes.
 
     Raises:
-      CharlmError: the path is a file, or the folder holds files of something else or results of
-        another command.
+      CharlmError: the path is a file, or the folder holds unrelated files or results of another
+        command.
     """
     if folder.exists() and not folder.is_dir():
         raise CharlmError(f"{folder} is not a folder: choose another")
@@ -49,7 +49,7 @@ def refuse_other_results(
 
 
 def saved_command(results: Path, study: str) -> str | None:
-    """Returns the command that a `results.json` names; None if it is not of the study."""
+    """Returns the command recorded in a `results.json`; None if the file is damaged or foreign."""
     try:
         values = json.loads(_read(results))
     except (ValueError, RecursionError):

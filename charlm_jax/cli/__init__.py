@@ -1,4 +1,4 @@
-"""The command line: parser, exit status, one module per command, the interactive prompt."""
+"""Command-line interface: parser, exit status, one module per command, interactive prompt."""
 
 from charlm_jax.cli.entry_point import main
 

@@ -1,7 +1,7 @@
 """Layout of samples while they are generated: one below the other, or side by side in columns.
 
-A single text appears as it comes, columns line by line, each line as soon as it is complete in all
-of them. The output does not depend on the chunks in which the texts arrive.
+A single text is printed as it arrives. Columns are printed line by line, each line once it is
+complete in every column. The output does not depend on how the texts are split into chunks.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,13 +12,13 @@ from rich.cells import cell_len
 from charlm_jax.core.errors import escape_control_characters
 from charlm_jax.sampling.stop_strings import Chunk
 
-LEAST_WIDTH = 24  # of a column, in cells of the terminal: three columns fit in 80
+LEAST_WIDTH = 24  # minimum column width in terminal cells: three columns fit in 80
 _GAP = " | "
 _TAB = "    "
 
 
 class Sheet(Protocol):
-    """Output of some of the texts, which grow at the same time."""
+    """Layout of a group of texts that grow at the same time."""
 
     rows: Sequence[int]
     """Indices of the texts."""
@@ -27,17 +27,17 @@ class Sheet(Protocol):
         """Returns the lines above the texts."""
 
     def add(self, pieces: Sequence[Chunk]) -> str:
-        """Returns what can be printed now that the texts have grown."""
+        """Returns the output that the new pieces complete."""
 
     def end(self) -> str:
         """Returns the lines below the texts."""
 
 
 def lay_out(drawn: Iterable[Sequence[Chunk]], sheets: Sequence[Sheet]) -> Iterator[str]:
-    """Lays out texts sheet after sheet; the text of later sheets waits for its turn.
+    """Lays out texts sheet by sheet; text of later sheets is buffered until their turn.
 
     Args:
-      drawn: the next piece of every text, item by item, as from `apply_stop_strings`.
+      drawn: chunks of all texts, one item per step, such as those from `apply_stop_strings`.
       sheets: partition of the texts.
 
     Yields:
@@ -62,7 +62,7 @@ def lay_out(drawn: Iterable[Sequence[Chunk]], sheets: Sequence[Sheet]) -> Iterat
 
 
 class Plain:
-    """One text as it is, below its heading and its prompt."""
+    """A single unwrapped text, below its heading and its prompt."""
 
     def __init__(self, row: int, *, above: str, below: str) -> None:
         self.rows: Sequence[int] = [row]
@@ -86,7 +86,7 @@ class Columns:
       title: line above all columns.
       headings: column headings.
       prompt: beginning of every text.
-      width: column width in cells of the terminal, at least `LEAST_WIDTH`.
+      width: column width in terminal cells, at least `LEAST_WIDTH`.
     """
 
     def __init__(
@@ -137,22 +137,22 @@ class Columns:
 
 
 def column_width(columns: int, terminal_width: int) -> int:
-    """Returns the width of each column; below `LEAST_WIDTH` there are too many."""
+    """Returns the width of each column; below `LEAST_WIDTH` there are too many columns."""
     return (terminal_width - len(_GAP) * (columns - 1)) // columns
 
 
 def wrap(text: str, width: int) -> Iterator[str]:
-    r"""Yields the lines of a text in a column; joined, they are the text.
+    r"""Yields the lines of a text wrapped to a column; joined, they equal the text.
 
-    A line ends after a newline, after spaces, which may stick out, or inside a word that is longer
-    than a line.
+    A line ends after a newline, after spaces, which may exceed the width, or inside a word that is
+    longer than a line.
 
     >>> list(wrap("to be, or not\nto be", 6))
     ['to be, ', 'or not\n', 'to be']
 
     Args:
       text: any text.
-      width: cells of the terminal, at least those of the widest character.
+      width: column width in terminal cells, at least that of the widest character.
     """
     while end := _line_end(text, width):
         yield text[:end]
@@ -177,12 +177,12 @@ def _line_end(text: str, width: int) -> int:
 
 
 def _shown(text: str) -> str:
-    """Returns a text as a terminal can show it: tabs as spaces, nothing that moves the cursor."""
+    """Returns a text that is safe to print: tabs as spaces, control characters escaped."""
     return "".join(
         _TAB if character == "\t" else escape_control_characters(character) for character in text
     )
 
 
 def _cells(text: str) -> int:
-    """Returns the width in cells, a sum over characters, as `_line_end` counts them."""
+    """Returns the width in cells, summed over characters as in `_line_end`."""
     return sum(map(cell_len, text))

@@ -1,4 +1,4 @@
-"""`charlm <command>`: the parser, messages and exit codes; a command is a module of `commands`."""
+"""`charlm <command>`: parser, messages and exit codes; each command is a module of `commands`."""
 
 import io
 import sys
@@ -14,7 +14,7 @@ from charlm_jax.core.errors import closest
 
 
 def _build_parser(arguments: Sequence[str]) -> Parser:
-    """Return a parser that knows all commands, and the flags of the one that is called."""
+    """Return a parser for all commands, with the flags of the called one only."""
     parser = Parser(
         prog="charlm",
         description="Character-level language models: train on a book, sample, measure.",
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             known.parser.error(f"--config.{text} has no value: write --config.{text}=VALUE")
     known.parser.refuse_unknown(unknown)
     known.overrides = overrides
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may not have every character
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may lack some characters
         sys.stdout.reconfigure(errors="backslashreplace")
     with _warnings_of_one_line(known.parser.prog):
         return run_program(known.parser.prog, lambda: COMMANDS[known.command].run(known))

@@ -1,4 +1,4 @@
-"""Carries out the work of a program: a mistake in one line, and the exit status."""
+"""Run a CLI entry point; report user errors in one line and return the exit status."""
 
 import os
 import re
@@ -13,16 +13,16 @@ from charlm_jax.core.signals import Interrupted
 
 
 def run_program(program: str, work: Callable[[], int | None], *, goes_on: bool = False) -> int:
-    """Do the work of a program; what a person can mend is told in one line on standard error.
+    """Run a program; errors that a user can fix are reported in one line on standard error.
 
     Args:
-      program: its name, which begins that line.
-      work: what it does; returns the exit status, None being 0.
-      goes_on: whether the same command goes on where Ctrl-C stopped it.
+      program: program name, the prefix of that line.
+      work: body of the program; returns the exit status, None meaning 0.
+      goes_on: whether the same command resumes after Ctrl-C.
 
     Returns:
-      The exit status: that of the work, 2 after a mistake, 128 + the signal's number where one
-      stopped it.
+      The exit status: that of `work`, 2 after a user error, 128 + the signal number if a signal
+      stopped the program.
     """
     open_closed_streams()
     status = _try(program, work, goes_on)
@@ -34,8 +34,8 @@ def run_program(program: str, work: Callable[[], int | None], *, goes_on: bool =
 def _try(program: str, work: Callable[[], int | None], goes_on: bool) -> int:
     try:
         status = work()
-        sys.stdout.flush()  # here, where a reader that went away is noticed
-    except BrokenPipeError:  # the reader of our output went away; nothing is left to say to it
+        sys.stdout.flush()  # inside the try block, so that a broken pipe is caught
+    except BrokenPipeError:  # the reader of our output has exited: no message
         return 128 + signal.SIGPIPE
     except CharlmError as error:
         say(program, error)
@@ -48,7 +48,7 @@ def _try(program: str, work: Callable[[], int | None], goes_on: bool) -> int:
         say(program, "interrupted" + (": the same command goes on from there" if goes_on else ""))
         return 128 + signal.SIGINT
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and "Out of memory" not in str(error):  # XLA's words
+        if not isinstance(error, MemoryError) and "Out of memory" not in str(error):  # from XLA
             raise
         asked = re.search(r"allocating (\d+) bytes", str(error))
         size = f" ({int(asked[1]) / 1e9:.1f} GB asked for)" if asked else ""
@@ -59,7 +59,7 @@ def _try(program: str, work: Callable[[], int | None], goes_on: bool) -> int:
 
 
 def open_closed_streams() -> None:
-    """What nobody reads goes nowhere: where a stream is closed Python has None in its place."""
+    """Redirect closed standard streams (None in Python) to os.devnull."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             descriptor = os.open(os.devnull, os.O_WRONLY)
@@ -67,7 +67,7 @@ def open_closed_streams() -> None:
 
 
 def _let_go(stream: TextIO) -> None:
-    """What can no longer be printed must not change the exit status when Python ends."""
+    """Flush a stream; a failure must not change the exit status when Python ends."""
     try:
         stream.flush()
     except OSError:

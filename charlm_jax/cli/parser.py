@@ -1,4 +1,4 @@
-"""An argument parser whose errors are one line, with suggestions for unknown flags."""
+"""Argument parser with one-line errors and suggestions for unknown flags."""
 
 import argparse
 import contextlib
@@ -13,14 +13,14 @@ USER_ERROR = 2
 
 
 class Parser(argparse.ArgumentParser):
-    """An `ArgumentParser` whose errors are one line."""
+    """`ArgumentParser` with one-line errors."""
 
     def error(self, message: str) -> NoReturn:
         say(self.prog, f"{message}; see {self.prog} --help")
         raise SystemExit(USER_ERROR)
 
     def refuse_unknown(self, arguments: Sequence[str]) -> None:
-        """Refuse the first of the arguments that no flag has taken."""
+        """Report the first unrecognised argument, if any, and exit."""
         for argument in arguments:
             flag = argument.partition("=")[0]
             meant = self._nearest(flag)
@@ -42,7 +42,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def nonempty_path(text: str) -> str:
-    """Returns a path as it was typed; an empty one would be taken for the current folder."""
+    """Return a path as typed; refuse an empty one, which would mean the current folder."""
     if not text:
         raise argparse.ArgumentTypeError("the path is empty")
     return text
@@ -50,12 +50,12 @@ def nonempty_path(text: str) -> str:
 
 def say(program: str, message: object) -> None:
     """Print one line on standard error."""
-    with contextlib.suppress(OSError):  # nobody may be there to read it
+    with contextlib.suppress(OSError):  # standard error may have no reader
         print(f"{program}: {escape_control_characters(str(message))}", file=sys.stderr)
 
 
 def _fields() -> Iterator[str]:
-    """The dotted names of all fields of a config."""
+    """Yield the dotted names of all fields of a config."""
     from charlm_jax.config.schema import Config
 
     for section, kind in get_type_hints(Config).items():

@@ -1,9 +1,8 @@
 r"""Interactive sampling session: prompts, and slash commands that change the sampling settings.
 
-A line is a prompt, or, where it begins with a slash, a command. A prompt is sample 0 of its seed,
-so that its text is the one that `TrainedModel.sample` samples with the same numbers; `/again` is
-the next sample, and `/more` continues as a longer text would have done, under the settings as they
-are then.
+A line is a prompt, or a command if it begins with a slash. A prompt yields sample 0 of its seed, so
+its text equals that of `TrainedModel.sample` with the same settings. `/again` yields the next
+sample. `/more` continues as a longer text would have done, under the current settings.
 """
 
 import dataclasses
@@ -18,7 +17,7 @@ from charlm_jax.sampling.stop_strings import check_stops, parse_stop
 
 
 class _Text(NamedTuple):
-    """The text that was printed last, which `/more` continues and `/again` repeats."""
+    """Last printed text, which `/more` continues and whose prompt `/again` samples again."""
 
     prompt: str
     sampled: str
@@ -59,13 +58,13 @@ class Session:
 
     Args:
       run: model to sample from.
-      sampling: sampling parameters at the beginning.
-      characters: number of characters to sample at the beginning.
+      sampling: initial sampling parameters.
+      characters: initial number of characters to sample.
       write: callback for the text, as it is sampled.
-      note: callback for every other line that is for the person to read.
+      note: callback for every other line shown to the user.
 
     Raises:
-      CharlmError: a number of characters that is not allowed, a stop string that no text can reach.
+      CharlmError: the number of characters is out of range, or a stop string cannot occur.
     """
 
     def __init__(
@@ -85,7 +84,7 @@ class Session:
         self._next_sample = 0
 
     def handle_line(self, line: str) -> bool:
-        """Handle one line of input. A mistake, or Ctrl-C, ends what it began and nothing else.
+        """Handle one line of input. An error or Ctrl-C ends the line's action, not the session.
 
         Returns:
           Whether the session continues.
@@ -143,7 +142,7 @@ class Session:
         self._note(self._describe(name))
 
     def _describe(self, name: str) -> str:
-        """Return a setting by name and value."""
+        """Return the name and value of a setting."""
         if name == "chars":
             return f"chars {self._characters}"
         value = getattr(self._sampling, name)

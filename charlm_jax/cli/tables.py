@@ -8,8 +8,8 @@ from rich.cells import cell_len
 def print_table(columns: Mapping[str, str], rows: Iterable[Sequence[str]]) -> None:
     """Prints rows below headings, in columns as wide as their widest cell, two spaces apart.
 
-    No line is wrapped or cut, whatever the terminal: rich's own tables fit themselves to its width,
-    and their import takes a quarter of the time of `charlm runs`.
+    Lines are never wrapped or cut, whereas rich's tables fit themselves to the terminal's width.
+    Importing rich's tables would also take a quarter of the time of `charlm runs`.
 
     Args:
       columns: alignment of each column, "left" or "right", by its heading.

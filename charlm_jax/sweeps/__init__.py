@@ -1,1 +1,1 @@
-"""Sweeps: their points, the local process pool, SLURM."""
+"""Sweeps: points, local process pool, SLURM."""

@@ -1,7 +1,7 @@
 """Trains the points of a sweep on this machine, several at a time; `slurm.py` uses a cluster.
 
-Every point is a process of its own, `charlm train` in a folder of its own, which resumes where it
-was stopped; a finished one is not started again. So the same call resumes a sweep.
+Every point is a separate `charlm train` process with its own folder. It resumes where it was
+stopped, and finished points are skipped, so the same call resumes a sweep.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ from charlm_jax.sweeps.progress_bars import PointRow, SweepView
 from charlm_jax.training.progress_bar import ignore_broken_pipe
 from charlm_jax.training.trainer import Trainer, build_trainer
 
-_LOOK_SECONDS = 0.2  # between two looks at the processes
+_LOOK_SECONDS = 0.2  # interval between polls of the processes
 
 
 class Outcome(NamedTuple):
@@ -42,8 +42,8 @@ class Outcome(NamedTuple):
     Attributes:
       point: the point.
       state: `done`, `failed`, or `elsewhere` if another process trains it.
-      best_loss_nats: lowest held-out loss of a run that is done; None if nothing is held out.
-      says: last line of the log of a run that failed.
+      best_loss_nats: lowest held-out loss of a finished run; None without held-out text.
+      says: last line of the log of a failed run.
     """
 
     point: Point
@@ -55,14 +55,14 @@ class Outcome(NamedTuple):
 def check_points(
     points: Sequence[Point], workdir: Path | str, *, progress: Progress | None = None
 ) -> None:
-    """Checks that every point can be trained, before the first one is.
+    """Checks that every point can be trained, before training the first.
 
     Raises:
-      CharlmError: an unknown name, a text that is too short, or another run in a point's folder;
-        the message names the point.
+      CharlmError: a point has an unknown name, a text that is too short, or another run in its
+        folder; the message names the point.
     """
 
-    @functools.lru_cache(maxsize=1)  # the points of a sweep often differ in their seeds alone
+    @functools.lru_cache(maxsize=1)  # points of a sweep often differ only in their seeds
     def build(config: Config) -> Trainer:
         return build_trainer(config, load_dataset(config, progress=progress))
 
@@ -86,27 +86,27 @@ def run_points(
 ) -> list[Outcome]:
     """Trains points, several at a time; the failure of one does not stop the others.
 
-    Every job gets an equal share of this process's cores where the system can hold it to them: XLA
-    makes as many threads as it finds cores, so the last bit of a result depends on `jobs`.
+    Every job is pinned to an equal share of this process's cores where the system allows it. XLA
+    starts one thread per visible core, so the last bit of a result depends on `jobs`.
 
     Args:
-      points: points to train; those that are finished are passed over.
+      points: points to train; finished ones are skipped.
       workdir: folder of the sweep, with a folder for every point and one for their logs.
-      jobs: largest number of points that train at once.
+      jobs: maximum number of points trained at once.
       view: callbacks.
 
     Returns:
-      An outcome for every point, in their order.
+      The outcomes, in the order of the points.
 
     Raises:
-      CharlmError: two points with one name, a name that cannot be a folder's, or no job.
-      Interrupted: SIGINT, SIGTERM or SIGHUP came; every run was saved first.
+      CharlmError: two points share a name, a name is not a valid folder name, or jobs < 1.
+      Interrupted: SIGINT, SIGTERM or SIGHUP was received; every run was saved first.
     """
     if jobs < 1:
         raise CharlmError(f"jobs={jobs} is not allowed: it must be at least 1")
     _refuse_names(points)
     jobs = max(1, min(jobs, len(points)))
-    folder = Workdir(workdir).path  # as those of runs are read
+    folder = Workdir(workdir).path  # resolved like the folders of runs
     sweep = _Processes(folder, ignore_broken_pipe(view))
     shares = core_shares(jobs)
     with (
@@ -122,7 +122,7 @@ def run_points(
                 sweep.show(points)
                 for future in ended:
                     future.result()
-        finally:  # left by an exception, such as a second Ctrl-C: no process must stay behind
+        finally:  # after an exception, such as a second Ctrl-C, no process may keep running
             sweep.stop(signal.SIGINT, times=2)
     if len(sweep.outcomes) < len(points):
         done = sum(outcome.state == "done" for outcome in sweep.outcomes.values())
@@ -143,9 +143,9 @@ def _refuse_names(points: Sequence[Point]) -> None:
 
 
 def core_shares(jobs: int) -> list[frozenset[int]]:
-    """Returns equally many cores for each job; none where a process cannot choose its cores.
+    """Returns equal shares of the cores; empty sets where the system has no CPU affinity.
 
-    Jobs that outnumber the cores take turns on them.
+    With more jobs than cores, several jobs share a core.
     """
     if sys.platform != "linux":
         return [frozenset()] * jobs
@@ -158,9 +158,9 @@ def core_shares(jobs: int) -> list[frozenset[int]]:
 
 
 def _run_on(cores: frozenset[int]) -> None:
-    """Keeps this thread, and the processes that it will start, to some cores if that is allowed."""
+    """Pins this thread, and the processes it starts, to the given cores if that is allowed."""
     if sys.platform == "linux" and cores:
-        with contextlib.suppress(OSError):  # a container may forbid it, or have lost a core since
+        with contextlib.suppress(OSError):  # forbidden by a container, or a core has gone
             os.sched_setaffinity(0, cores)
 
 
@@ -168,20 +168,20 @@ class _Processes:
     """Processes that train points, each started by a thread that waits for it.
 
     Attributes:
-      outcomes: outcomes of the points that have ended, by name.
+      outcomes: outcomes of the points that have ended, keyed by name.
     """
 
     def __init__(self, folder: Path, view: SweepView) -> None:
         self.outcomes: dict[str, Outcome] = {}
         self._folder, self._view = folder, view
-        self._lock = threading.Lock()  # for all but `_events`
+        self._lock = threading.Lock()  # guards everything but `_events`
         self._running: dict[str, subprocess.Popen[bytes]] = {}
-        self._signals: Counter[str] = Counter()  # sent to each point
+        self._signals: Counter[str] = Counter()  # number sent to each point
         self._stopped_by = 0
-        self._events: SimpleQueue[tuple[str, str]] = SimpleQueue()  # methods of the view
+        self._events: SimpleQueue[tuple[str, str]] = SimpleQueue()  # view method and its argument
 
     def train(self, point: Point) -> None:
-        """Trains a point to its end, unless it is finished, held by another process or stopped."""
+        """Trains a point to the end, unless it is finished, held by another process or stopped."""
         if point.is_finished(self._folder):
             self._end(point, self._done(point))
             return
@@ -200,7 +200,7 @@ class _Processes:
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
-                    start_new_session=True,  # what is typed at a terminal does not reach it
+                    start_new_session=True,  # shields it from the terminal's signals
                 )
         except OSError as error:
             raise write_error(file, error) from error
@@ -222,7 +222,7 @@ class _Processes:
             self._end(point, Outcome(point, "failed", says=says), f"failed: {says}")
 
     def stop(self, number: int, *, times: int) -> None:
-        """Starts no more processes; sends a signal to those that have had fewer than `times`."""
+        """Starts no more processes; signals those that have received fewer than `times` signals."""
         with self._lock:
             self._stopped_by = self._stopped_by or number
             for name, process in self._running.items():
@@ -231,7 +231,7 @@ class _Processes:
                     self._signals[name] += 1
 
     def show(self, points: Sequence[Point]) -> None:
-        """Tells the view what has happened since the last call, and the progress of all points."""
+        """Passes the view the events since the last call and the progress of all points."""
         while not self._events.empty():
             method, text = self._events.get()
             getattr(self._view, method)(text)
@@ -256,7 +256,7 @@ class _Processes:
         if point.name not in running:
             return PointRow(point.name, "waiting")
         workdir = point.workdir(self._folder)
-        with contextlib.suppress(CharlmError, OSError, KeyError):  # its process says what is wrong
+        with contextlib.suppress(CharlmError, OSError, KeyError):  # its process reports the error
             rows = [
                 row for row in MetricsLog(workdir.metrics_file).latest() if row["split"] == "train"
             ]
@@ -267,6 +267,6 @@ class _Processes:
 
 
 def _last_line(log: Path, start: int) -> str:
-    """Returns the last line of a log that is not empty, from an offset on."""
+    """Returns the last non-empty line of a log after an offset; empty if there is none."""
     lines = log.read_bytes()[start:].decode("utf-8", "replace").split("\n")
     return next((line.strip() for line in reversed(lines) if line.strip()), "")

@@ -1,7 +1,8 @@
-"""What a sweep is: points with names, the command of each, and a manifest that says so.
+"""Sweep definition: named points, the command of each, and the manifest that records them.
 
-Nothing runs here; `local.py` does that. Every point is one call of `charlm train`, which goes on
-where it was stopped and says at once when it is done: so a sweep has no state but its runs.
+This module runs nothing; `local.py` and `slurm.py` do. Every point is one `charlm train` command,
+which resumes where it was stopped and returns at once when the run is done. A sweep therefore has
+no state other than its runs.
 """
 
 import contextlib
@@ -32,19 +33,19 @@ from charlm_jax.storage.workdir import Workdir
 MANIFEST = "manifest.json"
 LOGS = "logs"
 SLURM = "slurm"
-NOT_NAMES = frozenset({MANIFEST, LOGS, SLURM})  # of points: what else lies in a sweep's folder
+NOT_NAMES = frozenset({MANIFEST, LOGS, SLURM})  # reserved: other entries of a sweep's folder
 
 _LONGEST_NAME = 100
-_MOST_CHANGES = 3  # that a refusal lists
+_MOST_CHANGES = 3  # maximum listed in an error message
 
 
 class Point(NamedTuple):
-    """One run among several.
+    """One run of a sweep.
 
     Attributes:
-      name: of its folder and its log; no other point beside it has it.
-      config: what `--config` says: a shipped name or a file, with its argument.
-      overrides: texts such as `data.sequence_length=40`; the later wins.
+      name: name of its folder and log, unique within the sweep.
+      config: value of `--config`: a shipped name or a file, with its argument.
+      overrides: texts such as `data.sequence_length=40`; the last one wins.
     """
 
     name: str
@@ -52,49 +53,49 @@ class Point(NamedTuple):
     overrides: tuple[str, ...] = ()
 
     def load(self) -> Config:
-        """Its config, as its run keeps it."""
+        """Load the point's config, with absolute paths as saved by its run."""
         return with_absolute_paths(load_config(self.config, self.overrides))
 
     def workdir(self, folder: Path) -> Workdir:
-        """Its run, in the sweep's folder."""
+        """Return the directory of the point's run within the sweep's folder."""
         return Workdir(folder / self.name)
 
     def log_file(self, folder: Path) -> Path:
-        """Where what it prints is kept."""
+        """Return the path of the log of the point's output."""
         return folder / LOGS / f"{self.name}.log"
 
     def arguments(self, folder: Path) -> list[str]:
-        """What trains it, typed behind `charlm`."""
+        """Return the arguments of `charlm` that train the point."""
         fields = [f"--config.{text}" for text in self.overrides]
         return ["train", f"--config={self.config}", f"--workdir={folder / self.name}", *fields]
 
     def command(self, folder: Path) -> str:
-        """The whole command, to be pasted into a shell in this very folder."""
+        """Return the shell command that trains the point, for the current directory."""
         return shlex.join(["charlm", *self.arguments(folder)])
 
     def is_finished(self, folder: Path) -> bool:
-        """Whether its run is there, with this very config, and over."""
+        """Return whether the point's run exists, has exactly this config and is finished."""
         workdir = self.workdir(folder)
         try:
             return (
                 bool(workdir.read_facts().get("finished")) and workdir.read_config() == self.load()
             )
-        except CharlmError:  # `charlm train` says what is wrong with it
+        except CharlmError:  # `charlm train` will report the error
             return False
 
 
 def make_point(name: str, config: str, fields: Mapping[str, Any]) -> Point:
-    """A point from dotted fields and their values, as `sweep()` has them."""
+    """Return a point from dotted fields and their values, as returned by a config's `sweep()`."""
     return Point(name, config, tuple(f"{field}={as_text(fields[field])}" for field in fields))
 
 
 class Sweep(NamedTuple):
-    """Points that one config file and one command line make.
+    """Points defined by one config file and one command line.
 
     Attributes:
-      config: what `--config` says.
-      overrides: the command line's, which every point has.
-      points: in the file's order.
+      config: value of `--config`.
+      overrides: command-line overrides, shared by every point.
+      points: points in the file's order.
     """
 
     config: str
@@ -106,12 +107,12 @@ def load_sweep(spec: str, overrides: Sequence[str] = ()) -> Sweep:
     """Read the sweep of a config file, and validate the config of every point.
 
     Args:
-      spec: as for `load_config`; the file has a function `sweep`.
-      overrides: command-line texts that apply to every point, after its own fields.
+      spec: config name or file, passed to `load_config`; the file has a function `sweep`.
+      overrides: command-line texts applied to every point, after its own fields.
 
     Raises:
-      CharlmError: no sweep there, a point's config that is not allowed, two points that are the
-        same, an override of a field that the points differ in.
+      CharlmError: the file defines no sweep, a point's config is invalid, two points are the same,
+        or an override sets a field that the sweep varies.
     """
     points = sweep_points(spec)
     fields = list(dict.fromkeys(field for point in points for field in point))
@@ -133,7 +134,7 @@ def load_sweep(spec: str, overrides: Sequence[str] = ()) -> Sweep:
 def _configs(
     spec: str, points: Sequence[Mapping[str, Any]], overrides: Sequence[str]
 ) -> list[Mapping[str, Any]]:
-    """Every field of every point's config."""
+    """Return the flattened config of every point."""
     configs: list[Mapping[str, Any]] = []
     for number, point in enumerate(points, start=1):
         try:
@@ -147,7 +148,7 @@ def _configs(
 
 
 def _mistake(spec: str, overrides: Sequence[str]) -> str:
-    """What is wrong even without a point."""
+    """Return the error message of the config without any point; empty if it is valid."""
     try:
         load_config(spec, overrides)
     except CharlmError as error:
@@ -183,20 +184,20 @@ def _refuse_overriding(
 
 
 def _count(configs: Sequence[Mapping[str, Any]], fields: Sequence[str]) -> int:
-    """How many points these fields tell apart."""
+    """Return the number of distinct points, judged by these fields."""
     return len({tuple(config[field] for field in fields) for config in configs})
 
 
 def point_names(configs: Sequence[Mapping[str, Any]], fields: Sequence[str]) -> list[str]:
-    """Names for points: as many of their fields, in this order, as tell them apart.
+    """Name the points by the fields that distinguish them, in the given order.
 
     Args:
-      configs: of every point, its dotted fields and their values.
-      fields: those that may stand in a name.
+      configs: dotted fields and their values, for every point.
+      fields: fields allowed in a name.
 
     Returns:
-      Names that may be those of files anywhere. Where a name would be too long or not the only one,
-      it ends in a code of its values.
+      Names that are valid file names on any system. A name that would be too long or not unique
+      ends in a hash of its values.
     """
     telling: list[str] = []
     for field in fields:
@@ -210,7 +211,7 @@ def point_names(configs: Sequence[Mapping[str, Any]], fields: Sequence[str]) -> 
         "-".join(f"{short[field]}={_word(config[field])}" for field in telling) or "point"
         for config in configs
     ]
-    alike = Counter(name.lower() for name in names)  # some file systems do not tell them apart
+    alike = Counter(name.lower() for name in names)  # some file systems ignore case
     for number, (name, config) in enumerate(zip(names, configs, strict=True)):
         if len(name) > _LONGEST_NAME or alike[name.lower()] > 1:
             values = json.dumps([config[field] for field in telling])
@@ -220,7 +221,7 @@ def point_names(configs: Sequence[Mapping[str, Any]], fields: Sequence[str]) -> 
 
 
 def _word(value: Any) -> str:
-    """A value as a part of a file's name: `("attention",) * 4` is 4xattention."""
+    """Return a value as part of a file name: `("attention",) * 4` becomes 4xattention."""
     if isinstance(value, tuple):
         counts = [(len(list(group)), item) for item, group in itertools.groupby(value)]
         value = "+".join(f"{count}x{item}" if count > 1 else item for count, item in counts)
@@ -228,10 +229,10 @@ def _word(value: Any) -> str:
 
 
 def refuse_other(sweep: Sweep, folder: Path) -> None:
-    """See that a folder is this sweep's, or nobody's.
+    """Check that a folder is empty, missing or already holds this sweep.
 
     Raises:
-      CharlmError: it holds another sweep or something else.
+      CharlmError: the folder holds another sweep or something else, or cannot be read.
     """
     file = folder / MANIFEST
     try:
@@ -254,7 +255,7 @@ def refuse_other(sweep: Sweep, folder: Path) -> None:
 
 
 def claim(sweep: Sweep, folder: Path) -> None:
-    """Make a folder this sweep's: write its manifest, or see that it lies there.
+    """Claim a folder for this sweep: write the manifest, or check the existing one.
 
     Raises:
       CharlmError: the folder holds another sweep or something else, or cannot be written.
@@ -270,7 +271,7 @@ def claim(sweep: Sweep, folder: Path) -> None:
 
 
 def make_manifest(sweep: Sweep, folder: Path) -> dict[str, Any]:
-    """What a sweep's folder says of itself."""
+    """Return the contents of a sweep's manifest."""
     return {
         "config": sweep.config,
         "overrides": list(sweep.overrides),
@@ -287,13 +288,13 @@ def make_manifest(sweep: Sweep, folder: Path) -> dict[str, Any]:
 
 
 def find_source(workdir: Path | str, spec: str, overrides: Sequence[str]) -> ConfigSource:
-    """Return where the config of a run comes from.
+    """Return the source of a run's config.
 
     Args:
-      workdir: directory of the run. Next to the manifest of the sweep that it is a point of, the
-        point's own fields are told from the sweep's overrides.
-      spec: what `--config` says.
-      overrides: what `charlm train` was given, the point's fields first.
+      workdir: directory of the run. If it is a point of a sweep, whose manifest lies next to it,
+        the point's own fields are separated from the sweep's overrides.
+      spec: value of `--config`.
+      overrides: overrides passed to `charlm train`, the point's own fields first.
     """
     path, texts = Workdir(workdir).path, tuple(overrides)
     with contextlib.suppress(OSError, ValueError, RecursionError, TypeError, KeyError):
@@ -306,7 +307,7 @@ def find_source(workdir: Path | str, spec: str, overrides: Sequence[str]) -> Con
 
 
 def _changes(file: Path, here: Mapping[str, Any]) -> list[str]:
-    """In what another manifest is not this one, in words; a command depends on where it stands."""
+    """Describe the differences from a saved manifest; commands, which depend on paths, may vary."""
     try:
         there = json.loads(file.read_text(encoding="utf-8"))
         before, now = _own_overrides(there), _own_overrides(here)
@@ -328,7 +329,7 @@ def _changes(file: Path, here: Mapping[str, Any]) -> list[str]:
 
 
 def _own_overrides(manifest: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Those of every point by its name, without the command line's, which stand behind them."""
+    """Return each point's overrides by name, without the trailing ones of the command line."""
     common = len(manifest["overrides"])
     return {
         point["name"]: point["overrides"][: len(point["overrides"]) - common]

@@ -14,7 +14,7 @@ class PointRow(NamedTuple):
     Attributes:
       name: name of the point.
       state: `waiting`, `running`, `done`, `failed`, or `elsewhere` (another process trains it).
-      step: updates made.
+      step: number of updates made.
       total_steps: last step of the run; None before it is known.
       chars_per_second: training speed; 0 before it is known.
     """
@@ -30,17 +30,17 @@ class SweepView(Protocol):
     """Callbacks of a sweep."""
 
     def note(self, line: str) -> None:
-        """Called with a message of one line."""
+        """Called with a one-line message."""
 
     def start(self, name: str) -> None:
-        """Called when a point begins to train."""
+        """Called when a point starts training."""
 
     def show(self, rows: Sequence[PointRow]) -> None:
         """Called with the progress of all points several times a second."""
 
 
 class PlainSweep:
-    """A line for every event, for logs, pipes and CI."""
+    """One line per event, for logs, pipes and CI."""
 
     def note(self, line: str) -> None:
         print(line, flush=True)
@@ -53,7 +53,7 @@ class PlainSweep:
 
 
 class Bars:
-    """A bar for every point that trains and one for all points; what has ended stays above."""
+    """One bar per training point and one for the whole sweep; messages are printed above."""
 
     def __init__(self) -> None:
         from rich import progress
@@ -93,5 +93,5 @@ class Bars:
 
 
 def sweep_view() -> AbstractContextManager[SweepView]:
-    """Returns the view of a sweep that fits standard output."""
+    """Returns bars if standard output is a terminal, plain lines otherwise."""
     return displayed(Bars()) if sys.stdout.isatty() else nullcontext(PlainSweep())

@@ -28,11 +28,11 @@ class JobStatus(NamedTuple):
 
     Attributes:
       point: the point.
-      state: `done`, `running` (a process is writing to its folder), `queued` (its job is not over),
-        or `submitted` just now.
+      state: `done`, `running` (a process is writing to its folder), `queued` (its job has not
+        ended), or `submitted` (by this call).
       job_id: id of its latest job; empty if it has none.
-      failed: reason for which the latest job failed, if the point was submitted again; empty if
-        the job was only interrupted.
+      failed: reason why the latest job failed, if the point was submitted again; empty if the job
+        was only interrupted.
     """
 
     point: Point
@@ -42,10 +42,10 @@ class JobStatus(NamedTuple):
 
 
 def train_point(config: str, workdir: str, *overrides: str) -> None:
-    """Trains or resumes a point: the work of one job.
+    """Trains or resumes a point: the body of one job.
 
-    SIGUSR2, by which submitit has SLURM announce the end of a job's time, saves and stops as
-    SIGTERM does. A failure is recorded for `submit_points`.
+    submitit makes SLURM send SIGUSR2 shortly before a job's time limit. It is handled like SIGTERM:
+    the run is saved and stopped. A failure is recorded for `submit_points`.
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -71,7 +71,7 @@ def _failure_file(workdir: Path) -> Path:
 
 @contextlib.contextmanager
 def _recorded_failure(file: Path) -> Iterator[None]:
-    """Records why a job failed; the file of one that is killed stays empty."""
+    """Records why a job failed; if the job is killed, the file stays empty."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("", encoding="utf-8")
     try:
@@ -93,16 +93,16 @@ def submit_points(
     *,
     is_active: Callable[[str], bool] = lambda job_id: False,
 ) -> list[JobStatus]:
-    """Submits one job for every point that is not finished, not running and not in the queue.
+    """Submits one job for every point that is not finished, running or queued.
 
     Args:
       points: points to train.
-      workdir: folder of the sweep, which all machines of the cluster see.
+      workdir: folder of the sweep, visible to all machines of the cluster.
       executor: submitit's executor.
       is_active: returns whether a job of an earlier call may still train its point.
 
     Returns:
-      The state of every point, in their order.
+      The job statuses, in the order of the points.
 
     Raises:
       CharlmError: the cluster refused the jobs.
@@ -142,7 +142,7 @@ def _state(
 
 
 def _why_failed(point: Point, folder: Path, ids: Mapping[str, str]) -> str:
-    """Returns why the job of a point, which is over, failed; empty if it did not."""
+    """Returns why the ended job of a point failed; empty if it did not fail."""
     file = _failure_file(folder / point.name)
     if point.name not in ids or not file.exists():
         return ""
@@ -158,7 +158,7 @@ def _why_failed(point: Point, folder: Path, ids: Mapping[str, str]) -> str:
 
 
 def _submit(points: Sequence[Point], folder: Path, executor: "Executor") -> dict[str, str]:
-    """Submits an array of jobs, one for each point; returns their ids by the points' names."""
+    """Submits an array of jobs, one per point; returns the job ids by point name."""
     try:
         with executor.batch():
             jobs = [
@@ -167,13 +167,13 @@ def _submit(points: Sequence[Point], folder: Path, executor: "Executor") -> dict
                 )
                 for point in points
             ]
-    except (OSError, RuntimeError) as error:  # no sbatch; what sbatch said
+    except (OSError, RuntimeError) as error:  # sbatch is missing or failed
         raise CharlmError(f"the jobs were not submitted: {_last_line(error)}") from error
     return {point.name: job.job_id for point, job in zip(points, jobs, strict=True)}
 
 
 def _read_ids(file: Path) -> dict[str, str]:
-    """Returns the ids of the jobs of earlier calls, by the points' names."""
+    """Returns the job ids of earlier calls, by point name."""
     if not file.exists():
         return {}
     try:
@@ -188,14 +188,15 @@ def _read_ids(file: Path) -> dict[str, str]:
 def slurm_executor(
     folder: Path, parameters: Mapping[str, str | int]
 ) -> tuple["Executor", Callable[[str], bool]]:
-    """Returns an executor for SLURM, and a function that tells whether a job may be running.
+    """Returns a SLURM executor, and a function that returns whether a job may be running.
 
     Args:
       folder: folder of the sweep.
       parameters: sbatch's long options, with underscores: `time` (in minutes), `partition`, ...
 
     Raises:
-      CharlmError: no submitit, no SLURM here, an option that submitit does not know, no time.
+      CharlmError: no time limit is given, submitit or SLURM is not installed, or submitit does not
+        know an option.
     """
     if "time" not in parameters:
         raise CharlmError("--slurm has no time limit for a job: write --slurm=time=MINUTES")

@@ -1,11 +1,11 @@
-"""Draw text from an exported LSTM with NumPy alone.
+"""Sample text from an exported LSTM with NumPy alone.
 
     charlm export --workdir=runs/tutorial --out=island
     python docs/examples/sample_with_numpy.py island "The island" 500 2 1
 
-The arguments are the folder, a prompt, how many characters to draw, the scale factor of the logits
-(1 / temperature; inf is greedy), and a seed. The model must be like the textbook's: one LSTM, with
-nothing around it.
+The arguments are the folder, a prompt, the number of characters to sample, the scale factor of the
+logits (1 / temperature; inf is greedy), and a seed. The model must be like the textbook's: a single
+bare LSTM layer.
 """
 
 import json
@@ -42,10 +42,10 @@ output_kernel, output_bias = array("output.kernel"), array("output.bias")
 
 scale, generator = float(scale), np.random.default_rng(int(seed))
 cell = hidden = np.zeros(len(recurrent_kernel))
-logits = output_bias  # where nothing has been read
+logits = output_bias  # before any input
 text = [symbols.index(symbol) for symbol in prompt]
 for place in range(len(prompt) + int(characters)):
-    if place == len(text):  # the prompt is over; the largest sum follows softmax(scale * logits)
+    if place == len(text):  # after the prompt; the argmax is a sample from softmax(scale * logits)
         noise = generator.gumbel(size=len(symbols))
         text.append(np.argmax(min(scale, 1) * logits + noise / max(scale, 1)))
     i, f, g, o = np.split(table[text[place]] + hidden @ recurrent_kernel, 4)

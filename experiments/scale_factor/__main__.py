@@ -1,9 +1,9 @@
-"""What does the scale factor do to sampled text?
+"""Effect of the scale factor on sampled text.
 
-A trained run generates 50 samples of 500 characters at each of eleven scale factors, with the same
-noise at all of them. They are compared with as much held-out human text, and the held-out loss at
-every scale shows how well the model is calibrated. Several runs are measured in the same way, such
-as a run at its best step and at its last.
+A trained run generates 50 samples of 500 characters at each of eleven scale factors, all with the
+same noise. They are compared with the same amount of held-out human text. The held-out loss at
+every scale shows how well the model is calibrated. Several runs can be measured in the same way,
+such as a run at its best step and at its last.
 
     python -m experiments.scale_factor --workdir=runs/lstm
     python -m experiments.scale_factor --workdir=runs/lstm --workdir=runs/lstm@latest
@@ -16,11 +16,11 @@ the three runs of docs/studies/scale_factor/index.md under all policies.
 
 Expected, for `tutorial_heldout` at its best epoch: the held-out loss is smallest at scale 0.882
 [0.869, 0.895], the entropy of samples equals that loss at 0.896 [0.877, 0.916], and samples at
-scale 1 are most like the text (an excess of 0.045 bits); those at 0.85 and 1.2 are not clearly less
-so.
+scale 1 are closest to the text (an excess of 0.045 bits), though not clearly closer than those at
+0.85 and 1.2.
 
-It writes results.json, samples.json, tables.md and three figures into RUN/scale_factor, or, for
-several runs, into runs/scale_factor.
+Output: results.json, samples.json, tables.md and three figures in RUN/scale_factor, or in
+runs/scale_factor for several runs.
 """
 
 import argparse
@@ -68,7 +68,7 @@ FIGURES = ("scale_factor.png", "reliability.png", "entropy_by_place.png")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Sample, measure, and write the results."""
+    """Sample, measure and write the results."""
     typed = sys.argv[1:] if arguments is None else list(arguments)
     parser = _parser()
     options = parser.parse_args(typed)
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def study(options: argparse.Namespace, command: str) -> None:
-    """Sample from every named run, measure, and write the results."""
+    """Sample from every given run, measure and write the results."""
     runs = [_load(text) for text in options.workdir]
     if len({(run.workdir.resolve(), run.checkpoint) for run in runs}) < len(runs):
         raise CharlmError("a run is named twice: name each once")
@@ -104,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=f"experiments.{STUDY}",
         description="What does the scale factor do?",
-        usage=argparse.SUPPRESS,  # errors take one line
+        usage=argparse.SUPPRESS,  # one-line errors
         allow_abbrev=False,
     )
     add, plan = parser.add_argument, SamplePlan()
@@ -147,7 +147,7 @@ def _load(text: str) -> Run:
 def measure_runs(
     runs: Sequence[Run], plan: SamplePlan, settings: Sequence[Setting], *, split: str
 ) -> list[RunResults]:
-    """Measure every run; runs of one text are compared with the same human text."""
+    """Measure every run; runs on the same text are compared with the same human text."""
     human: dict[str, HumanText] = {}
     results = []
     for name, run in zip(name_runs(runs), runs, strict=True):

@@ -1,4 +1,4 @@
-"""Figures of the study of scale factors."""
+"""Figures of the scale factor study."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,14 +22,14 @@ _LOOKS: Mapping[str, Mapping[str, Any]] = {
 }
 
 _NEAR = 0.1  # half the width of the inset around human text
-_LINEAR = 0.001  # the axis of shares is linear below it, and so has a 0
-PLACES = 25  # characters averaged over for the entropy by position
+_LINEAR = 0.001  # the axis of shares is linear below this value, so that it includes 0
+PLACES = 25  # window of the entropy by position, in characters
 _TICKS = (0.25, 0.5, 1, 2, 4)
 _RATIOS = (0.1, 0.25, 0.5, 0.7, 1, 1.4, 2, 4, 10)
 
 
 def save_picture(results: Sequence[RunResults], path: Path, *, about: str) -> Path:
-    """Draw validity over diversity, and text measures and loss over the scale: a row for each run.
+    """Draw validity against diversity, and surprisal, loss and copying against scale, by run.
 
     Args:
       results: results of the runs.
@@ -52,7 +52,7 @@ def save_picture(results: Sequence[RunResults], path: Path, *, about: str) -> Pa
 
 
 def save_reliability(results: Sequence[RunResults], path: Path) -> Path:
-    """Draw reliability diagrams: how often symbols occur, over their predicted probability.
+    """Draw reliability diagrams: observed frequency of symbols against predicted probability.
 
     Args:
       results: results of the runs.
@@ -90,7 +90,7 @@ def save_reliability(results: Sequence[RunResults], path: Path) -> Path:
 
 
 def save_entropy_by_place(results: Sequence[RunResults], path: Path, *, about: str) -> Path:
-    """Draw the entropy of the samples by position, next to human text; it shows drift.
+    """Draw the entropy of samples and human text by position, which reveals drift.
 
     Args:
       results: results of the runs.
@@ -144,7 +144,7 @@ def _validity_by_diversity(axes: Axes, found: RunResults) -> None:
 
 
 def _curves_to_human(axes: Axes, found: RunResults) -> None:
-    """Draw a curve per varied field, with the textbook's scales, and human text as a star."""
+    """Draw a curve per varied field, mark the textbook's scales, and human text with a star."""
     for varied in dict.fromkeys(text.setting.varied for text in found.texts):
         texts = [text for text in found.of(varied) if text.judgement.word_validity is not None]
         xs = [text.judgement.distinct_6grams.mean for text in texts]
@@ -227,7 +227,7 @@ def _copied_by_scale(axes: Axes, found: RunResults) -> None:
 
 
 def _on_axis(found: RunResults) -> list[MeasuredText]:
-    """Returns the settings whose scale has a place on a logarithmic axis."""
+    """Returns the texts with a positive, finite scale, for a logarithmic axis."""
     return [text for text in found.of("scale") if 0 < text.setting.scale < float("inf")]
 
 

@@ -1,7 +1,7 @@
 """Measurements of a run: its sampled text under every setting, and its calibration.
 
-Letters of this module: N held-out characters, S samples, T characters of each, A scale factors,
-B rows of a batch.
+Dimensions in this module: N held-out characters, S samples, T characters per sample, A scale
+factors, B rows of a batch.
 """
 
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ from experiments.scale_factor.settings import UNCHANGED, SamplePlan, Setting
 
 GRID_A = scale_grid(0.2, 5.0, 61)  # 1 is in the middle
 
-_PROMPT = 40  # characters of held-out text that replace a prompt which cannot be used
+_PROMPT = 40  # length of the held-out text that replaces an unusable prompt, in characters
 
 
 class MeasuredText(NamedTuple):
@@ -124,17 +124,17 @@ class RunResults(NamedTuple):
         return sorted(texts, key=lambda text: text.setting.value)
 
     def nearest(self, varied: str) -> MeasuredText:
-        """Returns the one of these settings with the smallest excess."""
+        """Returns the setting with the smallest excess among those that vary this field."""
         return min(self.of(varied), key=lambda text: text.excess.mean)
 
 
 def choose_prompt(runs: Sequence[Run], wanted: str, split: str) -> str:
-    """Returns the wanted prompt, or the start of held-out text if it cannot be used.
+    """Returns the wanted prompt, or the start of held-out text if it is unusable.
 
-    A prompt can be used if it is not empty and every run's vocabulary has its characters.
+    A prompt is usable if it is not empty and every run's vocabulary has its characters.
 
     Raises:
-      CharlmError: a run has no such part, cannot carry its state, or lacks characters of the
+      CharlmError: a run has no such split, cannot carry its state, or lacks characters of the
         held-out text.
     """
     for run in runs:
@@ -169,8 +169,8 @@ class HumanText(NamedTuple):
     """Held-out text that samples are compared with.
 
     Attributes:
-      judge: evaluator for as much text as is sampled under one setting.
-      before: characters before each of `judge.others`, as many as the prompt has.
+      judge: evaluator that holds as much human text as is sampled under one setting.
+      before: text before each of `judge.others`, with the length of the prompt.
     """
 
     judge: TextQualityEvaluator
@@ -178,7 +178,7 @@ class HumanText(NamedTuple):
 
 
 def build_human_text(run: Run, plan: SamplePlan, split: str) -> HumanText:
-    """Cut held-out text into pieces; half are the reference, half are measured like samples.
+    """Cut held-out text into pieces: half are the reference, half are measured like samples.
 
     The halves are chosen at random. Alternating pieces would all have a neighbour in the other
     half, and the halves would be more alike than two random pieces of the book.
@@ -211,18 +211,18 @@ def measure_run(
     *,
     split: str,
 ) -> RunResults:
-    """Sample under every setting, and measure the samples.
+    """Sample under every setting and measure the samples.
 
     Args:
-      name: name of the run, see `name_runs`.
+      name: name of the run; see `name_runs`.
       run: run to sample from, decoding with carried state.
       plan: prompt, number and length of the samples.
       settings: sampling settings to evaluate.
-      human: human text of the same amount; see `build_human_text`.
-      split: held-out part.
+      human: the same amount of human text; see `build_human_text`.
+      split: held-out split.
 
     Raises:
-      CharlmError: a sampling setting out of range, or nothing held out.
+      CharlmError: a sampling setting is out of range, or no text is held out.
     """
     held_out = measure_held_out(run, split)
     by_varied: dict[str, list[Setting]] = {}
@@ -240,7 +240,7 @@ def measure_run(
 
 
 def measure_held_out(run: Run, split: str) -> HeldOut:
-    """Score held-out text once, with the state carried through it."""
+    """Score held-out text once, carrying the state through it."""
     dataset = run.dataset()
     part = dataset.part(split)
     score = build_scorer(
@@ -272,7 +272,7 @@ def _sample(
     settings: Sequence[Setting],
     judge: TextQualityEvaluator,
 ) -> list[MeasuredText]:
-    """Sample under settings that vary the same field, in one batch."""
+    """Sample in one batch under settings that vary the same field."""
     samples = plan.samples
     each = [setting for setting in settings for _ in range(samples)]
     policy = build_policy(
@@ -330,7 +330,7 @@ def _sample_rows(
 
 
 def _even_scale(texts: Sequence[MeasuredText], held_out: HeldOut) -> Interval | None:
-    """Scale at which the samples' entropy equals the smallest held-out loss.
+    """Returns the scale at which the samples' entropy equals the smallest held-out loss.
 
     That loss is the run's best estimate of the entropy of human text.
     """

@@ -1,4 +1,4 @@
-"""Sampling settings that the study compares, and the size of its samples."""
+"""Sampling settings compared by the study, and the size of its samples."""
 
 from typing import Any, NamedTuple
 
@@ -33,7 +33,7 @@ class Setting(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The varied field with its value, and all others that are not the default."""
+        """Varied field with its value, followed by all other non-default fields."""
         own = f"{self.varied} {self.value:g}"
         if self.varied == "scale":
             own += f" (temperature {temperature(self.scale):.3g})"
@@ -48,7 +48,7 @@ class Setting(NamedTuple):
 UNCHANGED = Setting("scale")
 """The model's own distribution."""
 
-# A truncation acts before the scale, which is 1 where it is not varied.
+# Truncation is applied before the scale, which is 1 unless varied.
 _SCALES = [
     Setting("scale", scale=scale)
     for scale in (0.25, 0.35, 0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0, 3.0, 5.0)
@@ -65,13 +65,13 @@ SETTINGS = {"scales": _SCALES, "policies": [*_SCALES, *_TOP_K, *_TOP_P, *_MIN_P]
 
 
 class SamplePlan(NamedTuple):
-    """Prompt, number, length and seed of the samples, the same under all settings.
+    """Prompt, number, length and seed of the samples, shared by all settings.
 
     Attributes:
       prompt: text that every sample continues.
       samples: number of samples under each setting.
       characters: length of a sample.
-      seed: root of the sampling noise, which is the same under all settings.
+      seed: seed of the sampling noise, shared by all settings.
     """
 
     prompt: str = "The island"
@@ -81,12 +81,12 @@ class SamplePlan(NamedTuple):
 
 
 def check_plan(plan: SamplePlan) -> None:
-    """Refuse numbers out of range.
+    """Refuse values out of range.
 
     Raises:
       CharlmError: fewer than 4 samples, no characters, or a seed outside [0, 2**32).
     """
-    require_within("samples", plan.samples, 4, 2**31 - 1)  # halves of which are compared
+    require_within("samples", plan.samples, 4, 2**31 - 1)  # halves are compared
     require_within("characters", plan.characters, 1, 2**31 - 1)
     require_within("seed", plan.seed, 0, 2**32 - 1)
 
@@ -96,7 +96,7 @@ def truncated(settings: list[Setting], **truncation: Any) -> list[Setting]:
 
     Args:
       settings: settings to change.
-      **truncation: values by field; None leaves the field as it is.
+      **truncation: values by field; None leaves a field unchanged.
 
     Raises:
       CharlmError: the settings vary one of these fields.

@@ -1,4 +1,4 @@
-"""tables.md of the study."""
+"""Contents of the study's tables.md."""
 
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -38,12 +38,12 @@ _MEASURES = (
     ("divergence, bits", "divergence_bits", 3),
     ("excess, bits", "excess_bits", 3),
 )
-_LONGEST_QUOTE = 80  # characters of a copy
+_LONGEST_QUOTE = 80  # maximum length of a quoted copy, in characters
 _SNIPPET_WIDTH, _SNIPPET_LINES = 38, 12
 
 
 def tables(results: Sequence[RunResults], *, plan: SamplePlan, command: str) -> str:
-    """Returns tables.md.
+    """Returns the contents of tables.md.
 
     Args:
       results: results of every run.
@@ -70,7 +70,7 @@ def tables(results: Sequence[RunResults], *, plan: SamplePlan, command: str) -> 
 
 
 def snippets(run: RunResults, prompt: str) -> str:
-    """Returns the start of one sample at the textbook's scales and the nearest, in columns."""
+    """Returns the start of a sample at the textbook's scales and at that of smallest excess."""
     shown = [text for text in run.of("scale") if text.setting.scale in TEXTBOOK_SCALES]
     if run.nearest("scale") not in shown:
         shown.append(run.nearest("scale"))
@@ -168,7 +168,7 @@ def _row(name: str, text: MeasuredText, loss: str) -> list[str]:
 
 
 def _held_out_loss(run: RunResults, text: MeasuredText) -> str:
-    """The loss at the setting's scale; empty for a truncation, or a scale outside the grid."""
+    """Returns the loss at the setting's scale; empty for truncations or scales outside the grid."""
     scale = text.setting.scale
     is_scale_alone = text.setting == UNCHANGED._replace(scale=scale)
     if not is_scale_alone or not GRID_A[0] <= scale <= GRID_A[-1]:

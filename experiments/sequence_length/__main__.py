@@ -1,12 +1,12 @@
-"""How long should training sequences be?
+"""Best length of training sequences.
 
 Models learn The Mysterious Island at sequence lengths T from 5 to 640 characters, with the state
 reset before every sequence or carried from batch to batch. A batch has 2,560 characters at every
-length, so that all runs make the same number of updates on the same number of characters; a second
-budget gives all lengths the same training time. The text is split 80/10/10. The second part chooses
-the learning rate, among three and with one seed, for each model, length and state, and then the
-best lengths; all figures are of the third part. Losses at different lengths are compared on the
-same characters under the same evaluation protocols.
+length, so all runs make the same number of updates on the same number of characters; a second
+budget gives all lengths the same training time. The text is split 80/10/10. The second part is used
+to choose the learning rate, among three and with one seed, for each model, length and state, and
+then the best lengths. All reported losses are on the third part. Losses at different lengths are
+compared on the same characters under the same evaluation protocols.
 
     python -m experiments.sequence_length --preset=minutes --jobs=2
     python -m experiments.sequence_length --preset=book --jobs=2
@@ -18,12 +18,11 @@ the same machine, shared with other work.
 Expected: `minutes` chooses T = 10, with 1.841 nats per character with reset state and 1.782 with
 carried state, and none of 40, 160 and 640 is significantly worse. `book` is published in
 docs/studies/sequence_length/index.md: for an LSTM with reset state T = 320 is chosen, with 1.587
-nats per character; 80 and more are not significantly worse, 40 has a loss 0.011 higher and 5 one
-0.090 higher.
+nats per character; 80 and more are not significantly worse, 40 is worse by 0.011 and 5 by 0.090.
 
 The command writes results.json, tables.md and figures into runs/sequence_length-PRESET;
-`--tables_only` writes tables.md again from results.json. Finished runs are reused, so the same
-command resumes an interrupted study. Speeds are measured once, at the beginning, when nothing else
+`--tables_only` rewrites tables.md from results.json. Finished runs are reused, so the same command
+resumes an interrupted study. Speeds are measured once, at the beginning, when no other process
 should run.
 """
 
@@ -109,11 +108,11 @@ PRESETS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train what is missing, score it, and write the results."""
+    """Train missing runs, score them and write the results."""
     parser = argparse.ArgumentParser(
         prog=f"experiments.{STUDY}",
         description="How long should training sequences be?",
-        usage=argparse.SUPPRESS,  # errors take one line
+        usage=argparse.SUPPRESS,  # one-line errors
         allow_abbrev=False,
     )
     add = parser.add_argument
@@ -141,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def keep_programs(folder: Path) -> None:
-    """Share compiled programs between this process and those that train."""
+    """Share compiled programs between this process and the training processes."""
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder.resolve())
         jax.config.update("jax_compilation_cache_dir", str(folder.resolve()))
@@ -215,7 +214,7 @@ def write_results(study: Study, results: Results, command: str) -> None:
 
 
 def write_tables(folder: Path, results: Results, command: str) -> None:
-    """Write tables.md, and print it."""
+    """Write tables.md and print it."""
     text = tables(results, command=command)
     atomic_write(folder / TABLES, text.encode())
     print(f"\n{text}\n{folder / TABLES}")

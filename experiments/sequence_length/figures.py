@@ -1,4 +1,4 @@
-"""Figures of the study of sequence lengths."""
+"""Figures of the sequence length study."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -61,7 +61,7 @@ def save_effective_context(
     *,
     about: str,
 ) -> Path:
-    """Draw the loss with the characters before the nearest n changed.
+    """Draw the loss with all but the nearest n characters of context changed.
 
     Args:
       losses: model -> change -> n -> loss.
@@ -96,7 +96,7 @@ def _models(figures: Mapping[Condition, Measurements]) -> list[str]:
 
 
 def _conditions(figures: Mapping[Condition, Measurements], **wanted: str) -> list[Condition]:
-    """Returns the conditions with these field values, the shortest first."""
+    """Returns the conditions with these field values, shortest first."""
     found = [
         condition
         for condition in figures
@@ -139,7 +139,7 @@ def _by_place(
 
 
 def _bin_of(length: int, reach: int) -> float:
-    """Returns the x of the bin that a position falls into."""
+    """Returns the x coordinate of the bin that contains a position."""
     first, last = next(ends for ends in geometric_bins(reach) if length <= ends[1])
     return float((first * last) ** 0.5)
 
@@ -231,7 +231,7 @@ def _by_class(figures: Mapping[Condition, Measurements], path: Path, about: str)
 
 
 def _y_range(panels: Sequence[Panel], most: float = math.inf) -> tuple[float, float]:
-    """Returns the y range of all means and lines, at most `most` nats high."""
+    """Returns the y range of all means and lines, limited to `most` nats above the lowest."""
     found = [point.mean for panel in panels for curve in panel.curves for point in curve.points]
     found += [y for panel in panels for _, y in panel.lines]
     low, high = min(found), min(max(found), min(found) + most)

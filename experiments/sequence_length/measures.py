@@ -4,7 +4,7 @@ A condition is a model trained at one length, with its state reset or carried fr
 within one budget, once per seed. All conditions are scored on the same characters under the same
 evaluation protocols; training losses at different lengths are never compared.
 
-Letters of this module: S seeds, N scored characters.
+Dimensions in this module: S seeds, N scored characters.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,7 +35,7 @@ class Condition(NamedTuple):
       model: config name.
       length: T, characters in a training sequence.
       state: `reset` before every sequence, or `carried` from batch to batch.
-      budget: quantity that all lengths are given the same amount of: `characters` or `seconds`.
+      budget: training budget, equal for all lengths: `characters` or `seconds`.
       rate: learning rate, chosen for this model, length and state.
       characters: characters read in training.
       seconds: training time on an idle machine.
@@ -61,8 +61,8 @@ class ConditionLosses(NamedTuple):
       window_SN: losses in windows of the validation context.
       stream_SN: losses with the state carried through the whole held-out text.
       far_SN: losses in windows far longer than the training length; None if not measured.
-      second: mean loss on a second held-out part, scored as `stream_SN`. The best length is chosen
-        by it, and so on other characters than those that the figures are of.
+      second: mean loss on a second held-out part, scored like `stream_SN`. It is used to choose the
+        best length, so that the choice and the reported losses rest on different characters.
     """
 
     window_SN: np.ndarray
@@ -78,7 +78,7 @@ class Measurements(NamedTuple):
       window: mean loss in windows of the validation context.
       stream: mean loss with the state carried through the text.
       spread: standard deviation over seeds of the mean `stream` loss; None for one run.
-      cold_start: window loss less stream loss, of the same runs and characters.
+      cold_start: window loss less stream loss, for the same runs and characters.
       by_place: loss by number of characters read before the target, in geometric bins; empty
         without `far_SN`. See `losses_by_place`.
       by_class: stream loss by kind of character.
@@ -93,7 +93,7 @@ class Measurements(NamedTuple):
 
 
 class LengthComparison(NamedTuple):
-    """Conditions that differ only in length, each compared with the best of them.
+    """Comparison of conditions that differ only in length with the best of them.
 
     Attributes:
       model: config name of all conditions.
@@ -101,7 +101,7 @@ class LengthComparison(NamedTuple):
       budget: `characters` or `seconds`.
       lengths: T of each condition, ascending.
       best: index of the condition with the lowest `ConditionLosses.second`.
-      to_best: stream loss of each condition less that of the best; None for the best.
+      to_best: stream loss of each condition less that of the best; None for the best itself.
       by_class: stream loss of the shortest length less the best, by kind of character; empty if
         the shortest is the best.
     """
@@ -141,7 +141,7 @@ def measure_condition(
 
     Args:
       losses: losses of its runs.
-      text: the whole text, from which the kinds of characters are read.
+      text: the whole text, which determines the kinds of characters.
       part: scored part of the text.
       window: context of `losses.window_SN`, in characters.
       reach: context of `losses.far_SN`, in characters.
@@ -159,11 +159,11 @@ def measure_condition(
 def losses_by_place(
     losses: ConditionLosses, part: Part, *, window: int, reach: int
 ) -> list[GroupLoss]:
-    """Loss by number of characters read before the target, adjusted for hard characters.
+    """Compute the loss by number of preceding characters, adjusted for hard characters.
 
     The stream loss of the same run at the same character is a control variate: it is subtracted,
     and the run's mean stream loss is added. Positions inside the shorter windows are taken from
-    these, where they occur more often.
+    those windows, where they occur more often.
 
     Args:
       losses: losses of a condition's runs.
@@ -265,8 +265,8 @@ def carried_less_reset(
 def run_by_run(
     a_SN: np.ndarray, b_SN: np.ndarray, *, mask_N: np.ndarray | None = None
 ) -> Difference:
-    """Mean of a - b, where run s of both conditions starts from the same weights.
+    """Compute the mean of a - b, where run s of both conditions starts from the same weights.
 
-    A seed that is lucky at one length is lucky at others; pairing the runs removes that share.
+    A lucky seed is lucky at all lengths; pairing the runs removes this shared variation.
     """
     return Difference(*mean_interval(a_SN - b_SN, mask_N=mask_N))

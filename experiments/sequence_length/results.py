@@ -1,4 +1,4 @@
-"""Everything that the study measured, and its form in results.json."""
+"""All results of the study, and their form in results.json."""
 
 import json
 import math
@@ -20,7 +20,7 @@ from experiments.sequence_length.measures import (
 
 
 class Results(NamedTuple):
-    """Everything that the study measured.
+    """All results of the study.
 
     Attributes:
       tried: loss of the first seed on the second part, by learning rate, for every model, length
@@ -28,10 +28,10 @@ class Results(NamedTuple):
       measurements: measurements of every condition.
       comparisons: conditions that differ only in length, compared with the best.
       carried: loss with carried state less that with reset state, by model and length.
-      by_context: model -> change -> n -> loss if everything before the nearest n characters is
+      by_context: model -> change -> n -> loss when all but the nearest n characters of context are
         changed.
       effective: model -> change -> effective context in characters.
-      baselines: simple predictors on the same characters.
+      baselines: simple predictors, scored on the same characters.
       characters: number of scored characters.
     """
 
@@ -46,7 +46,7 @@ class Results(NamedTuple):
 
     @property
     def best_baseline(self) -> tuple[str, Interval]:
-        """Name and loss of the best simple predictor that gives per-character losses."""
+        """Name and loss of the best simple predictor with per-character losses."""
         losses = [(b.name, b.loss) for b in self.baselines if b.loss is not None]
         return min(losses, key=lambda pair: pair[1].mean)
 
@@ -128,7 +128,7 @@ def _from_json(values: Mapping[str, Any]) -> Results:
 
 
 def _baseline(values: Mapping[str, Any]) -> Baseline:
-    """Returns a baseline; the file leaves its kind to the name and the loss."""
+    """Returns a baseline; its kind, which the file omits, follows from its name and loss."""
     name, loss = values["name"], values["loss"] and _interval(values["loss"])
     kinds: dict[str, BaselineKind] = {"uniform": "uniform", "unigram": "unigram"}
     kind = kinds.get(name, "compressor" if loss is None else "ngram")
@@ -156,7 +156,7 @@ def _group_loss(values: Mapping[str, Any]) -> GroupLoss:
 
 
 def _interval(values: Mapping[str, Any]) -> Interval:
-    """JSON has null where an interval has no end."""
+    """Returns an interval; null in JSON stands for an unbounded end."""
     low = -math.inf if values["low"] is None else values["low"]
     high = math.inf if values["high"] is None else values["high"]
     return Interval(values["mean"], low, high)

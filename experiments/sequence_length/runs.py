@@ -38,12 +38,12 @@ class Preset(NamedTuple):
     """Size of the study.
 
     Attributes:
-      models: config names, and the fields changed in each.
+      models: fields to change in each config, keyed by config name.
       timed: models that are also compared at equal seconds.
       lengths: T, in characters.
-      seeds: one run of every condition for each.
+      seeds: seeds; every condition is run once with each.
       characters: characters read by one run.
-      rate_factors: learning rates tried with the first seed, as factors of the config's own.
+      rate_factors: learning rates tried with the first seed, relative to that of the config.
       reach: context of the windows for the loss by position, in characters.
       context_reach: longest context for the effective context, in characters.
       context_targets: number of targets for the effective context.
@@ -61,13 +61,13 @@ class Preset(NamedTuple):
 
 
 class Study:
-    """The study's runs in a folder.
+    """Runs of the study in one folder.
 
     Args:
       preset: size of the study.
       corpus: value of `config.data.corpus`.
       folder: folder of the runs and results.
-      jobs: number of runs that train at once.
+      jobs: number of runs to train at once.
     """
 
     def __init__(self, preset: Preset, corpus: str, folder: Path, jobs: int = 1) -> None:
@@ -95,14 +95,14 @@ class Study:
 
     @functools.cached_property
     def dataset(self) -> Dataset:
-        """The text, split in three parts, the same for every condition."""
+        """Text split into three parts, the same for every condition."""
         first = self.config(next(iter(self.preset.models)), max(self.preset.lengths))
         return load_dataset(first, progress=DownloadProgress())
 
     def speeds(self) -> dict[tuple[str, int], float]:
-        """Training speed in characters per second, by model and length.
+        """Returns training speeds in characters per second, by model and length.
 
-        The speeds are read from speeds.json if they were measured for the same models and lengths.
+        Speeds are read from speeds.json if they were measured for the same models and lengths.
         """
         file = self.folder / "speeds.json"
         keys = {
@@ -149,8 +149,7 @@ class Study:
     ) -> dict[Condition, list[Point]]:
         """Returns the conditions and the runs of each.
 
-        The budget of seconds is the time that a condition of median speed takes to read the budget
-        of characters.
+        The time budget is the time in which a condition of median speed reads the character budget.
 
         Args:
           rates: learning rate by model, length and state.
@@ -189,13 +188,13 @@ class Study:
         return plan
 
     def train(self, points: Sequence[Point]) -> dict[str, float]:
-        """Train the points that are not finished yet.
+        """Train all unfinished points.
 
         Returns:
-          Loss on the second part by the point's name, in nats per character.
+          Loss on the second part by point name, in nats per character.
 
         Raises:
-          CharlmError: a run failed; the others were finished first.
+          CharlmError: a run failed; all others were finished first.
         """
         with sweep_view() as view:
             each = list(dict.fromkeys(points))
@@ -212,7 +211,7 @@ class Study:
         return load_run(self.folder / point.name, checkpoint="latest")
 
     def score(self, condition: Condition, points: Sequence[Point]) -> ConditionLosses:
-        """Score a condition's runs on the third part, and on the second."""
+        """Score a condition's runs on the third part and on the second."""
         runs = [self.run(point) for point in points]
         windows = [run.evaluate(Window(WINDOW), split="test", cache=True)[1] for run in runs]
         streams = [self.read_on(condition, run, split="test")[1] for run in runs]
@@ -227,7 +226,7 @@ class Study:
     def read_on(
         self, condition: Condition, run: Run, *, split: str
     ) -> tuple[Evaluation, np.ndarray]:
-        """Score a run with its state carried through a part of the text.
+        """Score a run on a split of the text, carrying the state through it.
 
         Attention keeps as many positions as in training.
         """
@@ -235,9 +234,9 @@ class Study:
         return run.evaluate(protocol, split=split, cache=True)
 
     def losses_by_context(self, point: Point) -> dict[str, dict[int, Interval]]:
-        """Score a run with the characters before the nearest n changed.
+        """Score a run with all but the nearest n characters of context changed.
 
-        The longest context of attention is the training length.
+        For attention, the longest context is the training length.
 
         Returns:
           change -> n -> loss.
@@ -266,12 +265,12 @@ class Study:
         }
 
     def _block_of_targets(self) -> int:
-        """Number of evenly spread targets per bootstrap block of characters."""
+        """Returns the number of evenly spread targets per bootstrap block of characters."""
         characters = sum(map(len, self.dataset.part("test")))
         return max(1, round(BLOCK * self.preset.context_targets / characters))
 
     def _operations(self, model: str, length: int) -> int:
-        """Floating-point operations of training in matrix products, per character."""
+        """Returns the FLOPs of training per character, counting matrix products."""
         symbols = len(self.dataset.vocabulary)
         return train_flops(
             self.config(model, length).model, symbols=symbols, sequence_length=length
@@ -287,7 +286,7 @@ class Study:
         characters: int,
         seeds: Sequence[int],
     ) -> list[Point]:
-        """Returns one run per seed; the names contain every field in which runs differ."""
+        """Returns one point per seed, named by every field in which runs differ."""
         name = f"{model}-T{length}-{state}-rate{rate:g}-characters{characters}"
         steps = characters // BATCH_CHARACTERS
         fields = {

@@ -1,4 +1,4 @@
-"""tables.md of the study."""
+"""Contents of the study's tables.md."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,10 +25,10 @@ if the interval of its difference lies above 0."""
 
 
 def tables(results: Results, *, command: str) -> str:
-    """Returns tables.md.
+    """Returns the contents of tables.md.
 
     Args:
-      results: what the study measured.
+      results: results of the study.
       command: command line of the study.
     """
     conditions = list(results.measurements)

@@ -1,1 +1,1 @@
-"""The textbook's chapter, figure by figure: run with `python -m experiments.tutorial`."""
+"""The textbook chapter, figure by figure: run with `python -m experiments.tutorial`."""

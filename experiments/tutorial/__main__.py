@@ -1,18 +1,19 @@
-"""Does this package reproduce every figure of the textbook's chapter?
+"""Reproduction of the textbook chapter, figure by figure.
 
 Raschka and Mirjalili, Python Machine Learning (3rd edition, 2019), chapter 16, second part: a
-character-level LSTM on The Mysterious Island, text drawn from it, and self-attention.
+character-level LSTM on The Mysterious Island, text sampled from it, and self-attention.
 
     python -m experiments.tutorial
 
-A finished run in the workdir is used and not trained again. `--skip_training` takes what is there.
+A finished run in the workdir is reused without training. `--skip_training` uses whatever the
+workdir holds.
 
 Cost: 41 minutes of training on a 2-core AMD EPYC with AVX2, half a minute for the rest.
 
 Expected: every count, id and probability as in the chapter. The training loss falls from 2.329 to
-1.017 nats per character (the book: 2.301 to 1.034); it cannot equal the book's, because weights and
-batches come from other random numbers. Text at scale 2 is the most predictable, at 0.5 the most
-random.
+1.017 nats per character (the book: 2.301 to 1.034). It cannot match the book exactly, because
+weights and batches come from different random numbers. Text at scale 2 is the most predictable, at
+0.5 the most random.
 """
 
 import argparse
@@ -50,7 +51,7 @@ from charlm_jax.training.loop import train_and_evaluate
 from charlm_jax.training.progress_bar import training_view
 from experiments.tutorial.attention import basic_self_attention, self_attention
 
-# Training loss by epoch, in nats per character, as the authors' own run of the chapter printed it:
+# Training loss by epoch, in nats per character, printed by the authors' own run of the chapter:
 # ch16/ch16_part2.ipynb of github.com/rasbt/python-machine-learning-book-3rd-edition.
 # fmt: off
 BOOK_LOSS_NATS = (
@@ -64,22 +65,22 @@ BOOK_SYMBOLS = 80
 SEED = 1
 PROMPT = "The island"
 PHRASE = "the sea"
-HEAD_WIDTH = 64  # of q, k and v; the chapter leaves it open
+HEAD_WIDTH = 64  # width of q, k and v; the chapter does not fix it
 
 
 class Book(NamedTuple):
-    """The whole file, and the slice of it that is trained on."""
+    """Text of the whole file, and the slice of it used for training."""
 
     file_text: str
     dataset: Dataset
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Walk through the chapter; the exit status is 1 if its text could not be had."""
+    """Walk through the chapter; the exit status is 1 if its text is unavailable."""
     parser = argparse.ArgumentParser(
         prog="experiments.tutorial",
         description="The textbook's chapter, figure by figure.",
-        usage=argparse.SUPPRESS,  # errors take one line
+        usage=argparse.SUPPRESS,  # one-line errors
         allow_abbrev=False,
     )
     parser.add_argument("--workdir", default="runs/tutorial", help="default: %(default)s")
@@ -281,7 +282,7 @@ def show_attention(run: Run | None) -> None:
     x_TD = table_VD[vocabulary.encode(PHRASE)]
     where = f"{PHRASE!r}, {'trained' if run else 'random'} embeddings"
     show_weights(f"Self-attention without parameters ({where})", *basic_self_attention(x_TD))
-    # Queries and keys get a variance of about 1: what the factor 1 / sqrt(K) is made for.
+    # Queries and keys get a variance of about 1, as the factor 1 / sqrt(K) assumes.
     spread = 1 / jnp.sqrt(jnp.mean(jnp.sum(x_TD**2, axis=1)))
     shape = (x_TD.shape[1], HEAD_WIDTH)
     matrices = [spread * jax.random.normal(key, shape) for key in matrix_keys]

@@ -1,6 +1,6 @@
-"""Self-attention as equations: every position looks at every other, later ones included.
+"""Self-attention as equations: every position attends to every other, later ones included.
 
-The scores know nothing of where a vector stands, so reordering the inputs reorders the outputs.
+The scores do not depend on position, so reordering the inputs reorders the outputs.
 """
 
 import jax
@@ -10,16 +10,16 @@ import jax.numpy as jnp
 def attend(
     query_TK: jax.Array, key_SK: jax.Array, value_SD: jax.Array, *, scale: float
 ) -> tuple[jax.Array, jax.Array]:
-    """Averages of values, weighted by how well their keys match a query.
+    """Compute averages of values, weighted by the match of their keys with each query.
 
         W_ts = softmax over s of scale * (q_t . k_s)
         o_t  = sum over s of W_ts v_s
 
     Args:
-      query_TK: what each position looks for.
-      key_SK: what each attended position is found by.
-      value_SD: what is read there; it may have any width.
-      scale: factor of the scores, before the softmax.
+      query_TK: one query per position.
+      key_SK: one key per attended position.
+      value_SD: one value per attended position, of any width.
+      scale: factor applied to the scores before the softmax.
 
     Returns:
       o_TD and weights_TS, whose rows are probabilities.
@@ -32,13 +32,13 @@ def attend(
 
 
 def basic_self_attention(x_TD: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Self-attention without parameters.
+    """Compute self-attention without parameters.
 
         W_ij = softmax over j of x_i . x_j
         o_i  = sum over j of W_ij x_j
 
     Args:
-      x_TD: one vector a position.
+      x_TD: one vector per position.
 
     Returns:
       o_TD and weights_TS, with S = T.
@@ -56,20 +56,20 @@ def self_attention(
     *,
     scale: float | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """Self-attention with learned queries, keys and values.
+    """Compute self-attention with learned queries, keys and values.
 
         q_i = U_q x_i    k_i = U_k x_i    v_i = U_v x_i
         W_ij = softmax over j of scale * (q_i . k_j)
         o_i  = sum over j of W_ij v_j
 
-    If the components of q and k are independent with variance 1, their product has variance K:
-    1 / sqrt(K) brings it back to 1, where the softmax still has a gradient.
+    If the components of q and k are independent with variance 1, their dot product has variance K.
+    The factor 1 / sqrt(K) brings it back to 1, where the softmax still has a gradient.
 
     Args:
-      x_TD: one vector a position.
-      query_DK: U_q, transposed, because positions are rows here.
+      x_TD: one vector per position.
+      query_DK: U_q, transposed because positions are rows here.
       key_DK: U_k, transposed.
-      value_DK: U_v, transposed; its width alone may differ from K.
+      value_DK: U_v, transposed; only its width may differ from K.
       scale: factor of the scores; 1 / sqrt(K) if None, as in both sources.
 
     Returns:

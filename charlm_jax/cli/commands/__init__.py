@@ -1,7 +1,7 @@
-"""The commands, a module each: its flags, and what it does between them and the library.
+"""Commands, one module each: their flags, and the calls into the library.
 
-Each imports what it needs when it runs, so that `charlm --help` and a quick command do not wait for
-jax.
+Each command imports its dependencies when it runs, so that `charlm --help` and quick commands do
+not wait for jax.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from charlm_jax.cli.commands import (
 
 
 class Command(Protocol):
-    """What `charlm_jax.cli.entry_point` knows of a command."""
+    """Interface of a command module, as used by `charlm_jax.cli.entry_point`."""
 
     HELP: str
 
@@ -35,7 +35,7 @@ class Command(Protocol):
         """Add what it takes."""
 
     def run(self, options: argparse.Namespace) -> int | None:
-        """Carry it out; an exit status other than 0 where it has one."""
+        """Run the command; returns the exit status, None meaning 0."""
 
 
 COMMANDS: Mapping[str, Command] = {

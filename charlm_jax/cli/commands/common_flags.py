@@ -1,4 +1,4 @@
-"""What several commands have in common: their flags, and the run that they name."""
+"""Flags shared by several commands, and the run and protocol built from them."""
 
 import argparse
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
-    """The config that is meant, and what changes its fields."""
+    """Add `--config`, which selects the config; `--config.FIELD` overrides its fields."""
     parser.add_argument(
         "--config",
         required=True,
@@ -23,7 +23,7 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
-    """The run that is meant, and which of its weights."""
+    """Add the flags that select a run, its checkpoint and its weights."""
     parser.add_argument(
         "--workdir", required=True, type=nonempty_path, metavar="DIR", help="the run's folder"
     )
@@ -41,7 +41,7 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 
 
 def add_unknown(parser: argparse.ArgumentParser, what: str) -> None:
-    """What becomes of characters that a model does not know."""
+    """Add the flags that control how unknown characters are handled."""
     parser.add_argument(
         "--unknown",
         choices=("error", "drop", "replace"),
@@ -56,7 +56,7 @@ def add_unknown(parser: argparse.ArgumentParser, what: str) -> None:
 
 
 def add_protocol(command: argparse.ArgumentParser) -> None:
-    """Add the flags of an evaluation: the part of the text, and the protocol."""
+    """Add the flags of an evaluation: the split and the protocol."""
     add = command.add_argument
     add("--split", default="valid", help="valid, test or train (default: valid)")
     add(
@@ -81,7 +81,7 @@ def add_protocol(command: argparse.ArgumentParser) -> None:
 
 
 def add_several(command: argparse.ArgumentParser) -> None:
-    """Runs that are looked at together, and how they are scored."""
+    """Add the flags of commands that compare several runs, and of their evaluation."""
     add = command.add_argument
     add(
         "folders",
@@ -100,21 +100,21 @@ def add_several(command: argparse.ArgumentParser) -> None:
 
 
 def load(options: argparse.Namespace) -> "Run":
-    """The run that the flags of `add_run` name."""
+    """Load the run that the flags of `add_run` select."""
     from charlm_jax.inference.run import load_run
 
     return load_run(options.workdir, checkpoint=options.checkpoint, weights=options.weights)
 
 
 def read_protocol(options: argparse.Namespace, runs: "Sequence[Run]") -> "EvalProtocol | None":
-    """Return the protocol that the flags of `add_protocol` name.
+    """Return the protocol that the flags of `add_protocol` select.
 
     Args:
       options: parsed flags.
-      runs: runs whose validation gives the context where none is named.
+      runs: runs whose validation context is the default.
 
     Returns:
-      The protocol; None for windows of validation's length.
+      The protocol; None for windows of the length used in validation.
     """
     from charlm_jax.comparison.compare import shared_context
     from charlm_jax.core.errors import MAX_CHARACTERS, require_within

@@ -15,7 +15,7 @@ HELP = "Set runs side by side, with intervals and baselines."
 
 
 def add_flags(command: argparse.ArgumentParser) -> None:
-    """What it takes."""
+    """Add the flags of the command."""
     add_several(command)
     how = command.add_mutually_exclusive_group()
     how.add_argument("--json", action="store_true", help="one JSON object")
@@ -23,7 +23,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Set runs side by side on the same characters, and print the table."""
+    """Compare runs on the same characters and print the table."""
     from charlm_jax.comparison.compare import compare, comparison_to_json
     from charlm_jax.data.download import DownloadProgress
     from charlm_jax.inference.run import load_run
@@ -105,7 +105,7 @@ def _print_csv(comparison: "Comparison") -> None:
     writer.writerow(names.split())
     for row in comparison.rows():
         less = (None, None, None) if row.difference is None else row.difference
-        seeds = " ".join(map(str, row.seeds))  # a cell is empty where an interval has no end
+        seeds = " ".join(map(str, row.seeds))  # cells of unbounded interval ends are empty
         facts = (row.name, seeds, row.parameters, *row.loss, row.bits_per_char, row.spread)
         writer.writerow(to_jsonable([*facts, *less]))
     for baseline in comparison.baselines:

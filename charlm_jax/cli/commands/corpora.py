@@ -8,7 +8,7 @@ HELP = "List the known texts, or describe one (name, file, glob)."
 
 
 def add_flags(command: argparse.ArgumentParser) -> None:
-    """What it takes."""
+    """Add the flags of the command."""
     add = command.add_argument
     add("name", nargs="?", metavar="NAME", help="a name, file, folder or glob")
     add("--encoding", default="utf-8", help="of files (default: utf-8)")
@@ -16,7 +16,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """List the known texts, or describe one."""
+    """List the known corpora, or describe one."""
     from charlm_jax.data.corpora import list_corpora, load_corpus
     from charlm_jax.data.download import DownloadProgress
 

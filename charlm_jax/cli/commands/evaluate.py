@@ -9,14 +9,14 @@ HELP = "Score every character of a held-out text once."
 
 
 def add_flags(command: argparse.ArgumentParser) -> None:
-    """What it takes."""
+    """Add the flags of the command."""
     add_run(command)
     add_protocol(command)
     command.add_argument("--json", action="store_true", help="one JSON object")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Score a part of the text, keep the losses, print the figure."""
+    """Evaluate a run on a split, save the per-character losses and print the mean."""
     from charlm_jax.data.download import DownloadProgress
 
     run = load(options)

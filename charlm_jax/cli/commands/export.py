@@ -9,7 +9,7 @@ HELP = "Write a model for other programs: weights as safetensors, the rest as JS
 
 
 def add_flags(command: argparse.ArgumentParser) -> None:
-    """What it takes."""
+    """Add the flags of the command."""
     add_run(command)
     add = command.add_argument
     add("--to", choices=("safetensors",), default="safetensors", help="the format of the weights")
@@ -22,7 +22,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Write a model at one of its checkpoints, and print the files."""
+    """Export a model at one of its checkpoints and print the files."""
     run = load(options)
     from charlm_jax.core.trees import count_parameters
     from charlm_jax.inference.export import write_export

@@ -20,7 +20,7 @@ HELP = "Draw what happens inside a model while it reads a text."
 
 
 def add_flags(command: argparse.ArgumentParser) -> None:
-    """What it takes."""
+    """Add the flags of the command."""
     add_run(command)
     add = command.add_argument
     add("--text", required=True, help="what the model reads")
@@ -36,7 +36,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Have a model read a text, and draw what happens inside it."""
+    """Run a model over a text and plot its activations."""
     run = load(options)
     inside = run.inspect(options.text, unknown=options.unknown, replacement=options.replacement)
     from charlm_jax.report.figures.activation_maps import save_activations
@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _tag(run: "Run", inside: "Activations") -> str:
-    """What the names of figures end in: no other run, checkpoint or text has the same."""
+    """Return the suffix of figure names, unique to the run, checkpoint, weights and text."""
     read = f"{run.weights}\n{inside.symbols}".encode("utf-8", "surrogatepass")
     code = hashlib.sha256(os.fsencode(run.workdir.resolve()) + b"\n" + read).hexdigest()[:8]
     return f"step_{run.checkpoint}_{code}"

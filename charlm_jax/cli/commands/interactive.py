@@ -1,4 +1,4 @@
-"""`charlm sample --interactive`: a session at the terminal, or one whose lines come from a pipe."""
+"""`charlm sample --interactive`: a session whose lines come from the terminal or a pipe."""
 
 import contextlib
 import io
@@ -18,21 +18,21 @@ _SIGN = "> "
 def interact(
     run: "Run", sampling: "SamplingParams", prompt: str | None, *, characters: int
 ) -> None:
-    """Run a session until /quit, the end of the input, or Ctrl-C where a line is awaited.
+    """Run a session until /quit, the end of the input, or Ctrl-C at the prompt.
 
-    Standard output has the texts and nothing else; everything else goes to standard error.
+    Only the texts go to standard output; everything else goes to standard error.
     """
     from charlm_jax.cli.repl import Session
 
     session = Session(run, sampling, characters=characters, write=_write, note=_note)
-    run.continue_text(  # samples nothing yet: finds a mistake among the flags at the start
+    run.continue_text(  # samples nothing yet: reports invalid flags at the start
         run.vocabulary.symbols[0] if prompt is None else prompt, sampling, characters=characters
     )
-    if isinstance(sys.stdin, io.TextIOWrapper):  # what is not text is an unknown character
+    if isinstance(sys.stdin, io.TextIOWrapper):  # undecodable bytes become unknown characters
         sys.stdin.reconfigure(errors="surrogateescape")
     _note(f"{describe_source(run, sampling.mode)}; /help lists the commands")
     if prompt is not None:
-        with contextlib.suppress(KeyboardInterrupt):  # it ends the text
+        with contextlib.suppress(KeyboardInterrupt):  # ends the text, not the session
             session.begin(prompt)
     with contextlib.suppress(EOFError, KeyboardInterrupt):
         while session.handle_line(_read_line()):
@@ -40,8 +40,8 @@ def interact(
 
 
 def _read_line() -> str:
-    """The next line without its end; `EOFError` behind the last one."""
-    if sys.stdin is None:  # it was closed
+    """Return the next line without its newline; raise `EOFError` after the last one."""
+    if sys.stdin is None:  # closed
         raise EOFError
     if not sys.stdin.isatty():
         from charlm_jax.data.corpora import BYTE_ORDER_MARK
@@ -53,13 +53,13 @@ def _read_line() -> str:
     try:
         return _ask()
     except (EOFError, KeyboardInterrupt):
-        print(file=sys.stderr)  # the shell's own sign stands on a line of its own
+        print(file=sys.stderr)  # the shell's prompt gets a line of its own
         raise
 
 
 def _ask() -> str:
     with contextlib.suppress(ImportError):
-        import readline  # noqa: F401 - gives `input` a history and keys to edit with
+        import readline  # noqa: F401 - gives `input` a history and editing keys
     if sys.stdout.isatty():
         return input(_SIGN)
     print(_SIGN, end="", file=sys.stderr, flush=True)

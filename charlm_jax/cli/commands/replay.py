@@ -8,13 +8,13 @@ HELP = "Repeat the step at which a run failed, array by array."
 
 
 def add_flags(command: argparse.ArgumentParser) -> None:
-    """What it takes."""
+    """Add the flags of the command."""
     add = command.add_argument
     add("--workdir", required=True, type=nonempty_path, metavar="DIR", help="the run's folder")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Repeat the step at which a run failed, and print what its arrays hold."""
+    """Repeat the step at which a run failed and print a summary of its arrays."""
     from charlm_jax.cli.tables import print_table
     from charlm_jax.training.nan_replay import replay_fault
 

@@ -12,7 +12,7 @@ HELP = "Write a page about runs, in one file to send on."
 
 
 def add_flags(command: argparse.ArgumentParser) -> None:
-    """What it takes."""
+    """Add the flags of the command."""
     add_several(command)
     command.add_argument(
         "--out",
@@ -23,7 +23,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Write a page about runs."""
+    """Write an HTML report on runs."""
     from charlm_jax.data.download import DownloadProgress
     from charlm_jax.inference.run import load_run
     from charlm_jax.report.html.page import check_page_path

@@ -9,7 +9,7 @@ HELP = "List the runs in a folder."
 
 
 def add_flags(command: argparse.ArgumentParser) -> None:
-    """What it takes."""
+    """Add the flags of the command."""
     add = command.add_argument
     add(
         "folder",
@@ -23,7 +23,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """List runs, the latest first."""
+    """List runs, latest first."""
     from charlm_jax.cli.tables import print_table
     from charlm_jax.storage.run_index import format_age, list_runs
 

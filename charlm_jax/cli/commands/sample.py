@@ -24,7 +24,7 @@ HELP = "Draw text from a trained model."
 
 
 def add_flags(command: argparse.ArgumentParser) -> None:
-    """What it takes."""
+    """Add the flags of the command."""
     add_run(command)
     _add_prompt(command)
     add = command.add_argument
@@ -121,7 +121,7 @@ def _add_output(command: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Draw text, and print it or write it as JSON."""
+    """Sample text and print it, as text or as JSON."""
     _refuse_misfits(options)
     prompt = _read_prompt(options)
     run = load(options)
@@ -147,7 +147,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _refuse_misfits(options: argparse.Namespace) -> None:
-    """Refuse flags that do not go together."""
+    """Refuse incompatible flags."""
     refuse, wants_file = options.parser.error, options.prompt_file is not None
     if options.prompt is not None and wants_file:
         refuse("--prompt and --prompt_file are two prompts: give one of them")
@@ -171,7 +171,7 @@ def _refuse_misfits(options: argparse.Namespace) -> None:
 
 
 def _read_prompt(options: argparse.Namespace) -> str | None:
-    """The prompt, whichever way it was given; None where an interactive session has none yet."""
+    """Return the prompt from its flag, file or standard input; None if no prompt is given."""
     file: str | None = options.prompt_file
     if file is None:
         prompt: str | None = options.prompt
@@ -191,7 +191,7 @@ def _read_prompt(options: argparse.Namespace) -> str | None:
 
 
 def _read_sampling(options: argparse.Namespace) -> "SamplingParams":
-    """Return the sampling parameters that the flags name, with the first of the scales."""
+    """Return the sampling parameters given by the flags, with the first of the scales."""
     from charlm_jax.sampling.params import SamplingParams
     from charlm_jax.sampling.stop_strings import parse_stop
 

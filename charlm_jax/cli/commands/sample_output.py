@@ -1,4 +1,4 @@
-"""How `charlm sample` prints texts: as JSON, one below the other, or side by side."""
+"""Output of `charlm sample`: JSON, or texts one below the other or side by side."""
 
 import argparse
 import dataclasses
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class SampleInfo:
-    """Everything about one sampled text but the text.
+    """Metadata of one sampled text.
 
     Attributes:
-      sampling: its sampling parameters.
-      index: its index among the samples of its scale.
-      prompt: text that it continues.
+      sampling: sampling parameters.
+      index: index among the samples of the same scale.
+      prompt: text that the sample continues.
     """
 
     sampling: "SamplingParams"
@@ -33,14 +33,14 @@ class SampleInfo:
 
 
 def describe_source(run: "Run", mode: str | None) -> str:
-    """Which weights draw, and how, in a line."""
+    """Return a one-line description of the run, checkpoint and mode sampled from."""
     return f"{run.workdir}, {run.checkpoint_label}, {mode or run.default_mode}"
 
 
 def sample_infos(
     sampling: "SamplingParams", prompt: str, *, scales: Sequence[float], samples: int
 ) -> list[SampleInfo]:
-    """Describe the texts of `TrainedModel.sample`, in its order."""
+    """Return the metadata of the texts of `TrainedModel.sample`, in its order."""
     return [
         SampleInfo(dataclasses.replace(sampling, scale=scale), index, prompt)
         for scale in scales
@@ -49,7 +49,7 @@ def sample_infos(
 
 
 def print_json(infos: Sequence[SampleInfo], chunks: Iterable[Sequence["Chunk"]]) -> None:
-    """Print one JSON object for each text, after all were sampled."""
+    """Print one JSON object per text, after all have been sampled."""
     texts = [""] * len(infos)
     for row in chunks:
         texts = [text + chunk.text for text, chunk in zip(texts, row, strict=True)]
@@ -58,7 +58,7 @@ def print_json(infos: Sequence[SampleInfo], chunks: Iterable[Sequence["Chunk"]])
 
 
 def _to_json(info: SampleInfo) -> dict[str, Any]:
-    """Return the fields of a text; infinity, which JSON does not have, is a word."""
+    """Return the metadata as JSON fields; infinity, which JSON lacks, becomes "inf"."""
     from charlm_jax.sampling.categorical import temperature
 
     sampling = info.sampling
@@ -75,10 +75,10 @@ def _to_json(info: SampleInfo) -> dict[str, Any]:
 
 
 def choose_column_width(options: argparse.Namespace) -> int:
-    """Of each column in cells; 0 where the texts stand one below the other.
+    """Return the width of each column in cells; 0 for texts one below the other.
 
     Raises:
-      CharlmError: columns were asked for, and would be too narrow.
+      CharlmError: columns were requested and would be too narrow.
     """
     from charlm_jax.cli.columns import LEAST_WIDTH, column_width
 
@@ -102,7 +102,7 @@ def choose_column_width(options: argparse.Namespace) -> int:
 def print_texts(
     infos: Sequence[SampleInfo], chunks: Iterable[Sequence["Chunk"]], width: int
 ) -> None:
-    """Print texts while they are sampled; the heading of a single one is not part of the output."""
+    """Print texts while they are sampled; the heading of a single text goes to standard error."""
     from charlm_jax.cli.columns import lay_out
 
     if len(infos) == 1 and not width:
@@ -151,7 +151,7 @@ def _scale(scale: float) -> str:
 
 
 def _circumstances(info: SampleInfo) -> str:
-    """Describe what all scales have in common."""
+    """Describe the settings shared by all scales."""
     unused = {"top_k": 0, "top_p": 1.0, "min_p": 0.0}
     truncations = info.sampling.truncations.items()
     used = "".join(f"{name} {value}, " for name, value in truncations if value != unused[name])

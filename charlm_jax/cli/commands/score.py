@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 HELP = "Say how surprising a text is to a model, line by line, and draw it."
 
-_WIDTH = 80  # characters of a line that are printed
+_WIDTH = 80  # printed characters of a line
 
 
 def add_flags(command: argparse.ArgumentParser) -> None:
-    """What it takes."""
+    """Add the flags of the command."""
     add_run(command)
     add = command.add_argument
     add("file", type=nonempty_path, metavar="FILE", help="the text; - reads standard input")
@@ -61,7 +61,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Score a text, print its lines, and draw the page."""
+    """Score a text, print its lines and write the HTML page if requested."""
     from charlm_jax.comparison.readings import describe_difference
     from charlm_jax.report.html.page import check_page_path
     from charlm_jax.report.text_page import write_text_page
@@ -105,7 +105,7 @@ def _read(file: str, encoding: str) -> str:
 
 
 def _load(options: argparse.Namespace) -> "list[Run]":
-    """One run or two."""
+    """Load the run, and the second run if there is one."""
     from charlm_jax.inference.run import load_run
 
     folders = [options.workdir] + ([] if options.beside is None else [options.beside])
@@ -148,7 +148,7 @@ def _lines(reading: "Reading", text: str, sort: str) -> "list[LineScore]":
 
 
 def _print_lines(readings: "Sequence[Reading]", text: str, sort: str) -> None:
-    """Print a row for each line of the text, with the figures of both runs if there are two."""
+    """Print a row for each line of the text, with the scores of every run."""
     from charlm_jax.cli.tables import print_table
 
     first, *others = readings

@@ -10,7 +10,7 @@ HELP = "Show a model's parameters, layer by layer."
 
 
 def add_flags(command: argparse.ArgumentParser) -> None:
-    """What it takes."""
+    """Add the flags of the command."""
     add_config(command)
     add = command.add_argument
     add("--symbols", type=int, help="count for so many symbols, without reading the text")
@@ -18,7 +18,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Print a model as a table."""
+    """Print the table of a model's layers."""
     from charlm_jax.config.loading import load_config
 
     config = load_config(options.config, options.overrides)

@@ -15,7 +15,7 @@ HELP = "Train every point of a sweep, or go on with it."
 
 
 def add_flags(command: argparse.ArgumentParser) -> None:
-    """What it takes."""
+    """Add the flags of the command."""
     add_config(command)
     add = command.add_argument
     add(
@@ -55,9 +55,9 @@ def _pairs(text: str) -> dict[str, str | int]:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Train the points of a sweep; the exit status is 1 where one is not done at the end.
+    """Train the points of a sweep; the exit status is 1 if any point is unfinished at the end.
 
-    On a cluster it is 1 where a job failed and its point is submitted again.
+    On a cluster it is 1 if a job failed and its point is submitted again.
     """
     from charlm_jax.config.loading import config_name
     from charlm_jax.storage.workdir import Workdir
@@ -79,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
     from charlm_jax.data.download import DownloadProgress
     from charlm_jax.sweeps.local import check_points
 
-    # This process only looks at configs: an accelerator's memory is for the runs.
+    # This process only reads configs: leave the accelerator's memory to the runs.
     jax.config.update("jax_platforms", "cpu")  # type: ignore[no-untyped-call]
     left = [point for point in plan.points if not point.is_finished(folder)]
     check_points(left, folder, progress=DownloadProgress())

@@ -9,7 +9,7 @@ HELP = "Train a model, or go on with a run."
 
 
 def add_flags(command: argparse.ArgumentParser) -> None:
-    """What it takes."""
+    """Add the flags of the command."""
     add_config(command)
     add = command.add_argument
     add("--workdir", type=nonempty_path, metavar="DIR", help="default: runs/NAME-OF-THE-CONFIG")
@@ -24,7 +24,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Train, or go on with a run, and say how it stands."""
+    """Train a model, or resume a run, and print the result."""
     from charlm_jax.config.loading import config_name, load_config
 
     overrides = options.overrides

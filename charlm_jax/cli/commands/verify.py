@@ -8,14 +8,14 @@ HELP = "Repeat a run's first steps, and compare them bit for bit."
 
 
 def add_flags(command: argparse.ArgumentParser) -> None:
-    """What it takes."""
+    """Add the flags of the command."""
     add = command.add_argument
     add("--workdir", required=True, type=nonempty_path, metavar="DIR", help="the run's folder")
     add("--steps", type=int, default=100, help="how many to repeat (default: 100)")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Repeat a run's first steps; the exit status is 1 where they differ."""
+    """Repeat a run's first steps; the exit status is 1 if they differ."""
     from charlm_jax.data.download import DownloadProgress
     from charlm_jax.training.reproduce import verify_run
 
