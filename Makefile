@@ -41,10 +41,11 @@ test: $(READY)  ## Run the tests; PYTEST_ARGS="-m core" runs the quick core
 test-all: $(READY)  ## Run the exhaustive tests too, and compile programs as users do
 	$(PYTEST) --exhaustive $(PYTEST_ARGS)
 
-lint: $(READY)  ## Check style, formatting and types; change nothing
+lint: $(READY)  ## Check style, formatting, types and language; change nothing
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/python -m tests.check_language
 
 format: $(READY)  ## Format, and mend what ruff can mend
 	$(BIN)/ruff check --fix
