@@ -1,1 +1,1 @@
-"""Why a model behaves as it does: calibration, context use, activations, memorization, text."""
+"""Analysis of trained models: calibration, context use, activations, memorization, text."""

@@ -1,4 +1,4 @@
-"""What happens inside a model while it reads a text."""
+"""Activations of a model along a text: attention weights, gates, states and top predictions."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -11,21 +11,21 @@ from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.types import Params
 from charlm_jax.models import LanguageModel
 
-# Attention compares every character with every other: memory grows with the square.
+# Memory of attention grows with the square of the length.
 MOST_CHARACTERS = 2_000
 
-_GUESSES = 3  # likeliest next characters kept for every position
+_GUESSES = 3  # most probable next characters kept per position
 
 
 class LayerActivations(NamedTuple):
-    """One layer while it reads T characters.
+    """Activations of one layer over T characters.
 
     Attributes:
-      name: that of its parameters; `layer_0` is next to the embedding.
-      kind: its name in `config.model.layers`.
-      arrays: what it computed, by name, float32: `weights` (T, H, S) of attention, whose rows are
+      name: name of the layer's parameters; `layer_0` is next to the embedding.
+      kind: name of the layer in `config.model.layers`.
+      arrays: captured arrays by name, float32: `weights` (T, H, S) of attention, whose rows are
         probabilities over S = T; gates, candidate, cell or hidden (T, H) of a recurrent layer;
-        `stream_after_...` (T, D) of a block with a stream.
+        `stream_after_...` (T, D) of a block with a residual stream.
     """
 
     name: str
@@ -34,18 +34,18 @@ class LayerActivations(NamedTuple):
 
     @property
     def distance_H(self) -> np.ndarray | None:
-        """How far each head looks back, in characters; None of a layer without heads."""
+        """Mean attention distance of each head, in characters; None for a layer without heads."""
         weights_THS = self.arrays.get("weights")
         return None if weights_THS is None else mean_attention_distance(weights_THS)
 
     @property
     def gates(self) -> dict[str, np.ndarray]:
-        """The gates of a recurrent layer (T, H), each value between 0 and 1."""
+        """Gates of a recurrent layer (T, H), with values between 0 and 1."""
         return {name: x for name, x in self.arrays.items() if name.endswith("_gate")}
 
     @property
     def states(self) -> dict[str, np.ndarray]:
-        """What else a recurrent layer has of every unit (T, H); what it carries on is the last."""
+        """Other arrays (T, H) of a recurrent layer's units; the last is the carried state."""
         return {
             name: x
             for name, x in self.arrays.items()
@@ -54,14 +54,14 @@ class LayerActivations(NamedTuple):
 
 
 class Activations(NamedTuple):
-    """A model while it reads a text, from its initial state on.
+    """Activations of a model along a text, read from its initial state.
 
     Attributes:
-      symbols: the T characters that were read, one a position.
-      logits_TV: scores of the character after each position, float32.
-      top_predictions: for each position the most probable next characters with their
+      symbols: the T characters that were read, one per position.
+      logits_TV: logits of the character after each position, float32.
+      top_predictions: the most probable next characters at each position with their
         probabilities, in descending order.
-      layers: from the embedding upwards.
+      layers: activations of each layer, from the embedding upwards.
     """
 
     symbols: str
@@ -78,11 +78,11 @@ def capture_activations(
     symbols: str,
     kinds: Sequence[str],
 ) -> Activations:
-    """Have a model read a text, and keep what it computes on the way.
+    """Run a model over a text and capture its activations.
 
     Args:
-      model: its functions.
-      params: its weights.
+      model: model to inspect.
+      params: weights of the model.
       ids_T: the text, integers in [0, V).
       symbols: the vocabulary, V characters in the order of their ids.
       kinds: names of the layers.
@@ -91,8 +91,8 @@ def capture_activations(
       Every captured array without its batch axis.
 
     Raises:
-      CharlmError: a text that is longer than the model, or this function, can read; numbers that
-        are not finite.
+      CharlmError: the text is longer than the model or this function can read, or an activation is
+        not finite.
     """
     length = len(ids_T)
     for most, reader in ((model.max_length, "this model reads"), (MOST_CHARACTERS, "it may have")):
@@ -116,15 +116,15 @@ def capture_activations(
 
 
 def mean_attention_distance(weights_THS: np.ndarray) -> np.ndarray:
-    """How far attention looks back: the mean over positions of sum over s of w_ts (t - s).
+    """Return the mean attention distance: the mean over positions t of sum over s of w_ts (t - s).
 
     Args:
-      weights_THS: rows over S that are probabilities; the last T of the S positions are those that
-        look.
+      weights_THS: attention weights, probabilities over S; the last T of the S positions are the
+        queries.
 
     Returns:
-      distance_H in characters, float64. Attending to oneself alone is 0, to all that was read
-      equally (T - 1) / 4.
+      distance_H in characters, float64. A head that attends only to its own position has 0, one
+      that attends equally to everything read so far (T - 1) / 4.
 
     Source: Vig and Belinkov 2019 (arXiv 1906.04284), their attention distance, over one text.
 

@@ -1,16 +1,15 @@
-"""How sure a model is, and how sure it should be: read off held-out text, without a sample.
+"""Calibration on held-out text: loss and entropy by scale factor, and a reliability diagram.
 
-A model multiplies its logits by a scale factor before it draws. The held-out loss under every scale
-comes from one pass, and so does the entropy of what would be drawn. Two facts tie them together.
-With z the logits, p the softmax of a * z, y the character that follows:
+Sampling multiplies the logits by a scale factor. One pass over held-out text gives, for every
+scale, the loss and the entropy of the distribution that would be sampled from; no sample is needed.
+With z the logits, p the softmax of a * z, y the next character:
 
     loss(a)    = log sum exp(a z) - a z_y
     entropy(a) = log sum exp(a z) - a E_p[z]
     d loss / d a = E_p[z] - z_y = (loss - entropy) / a
 
 So the loss, which is convex in a, is least exactly where its mean equals the mean entropy: where
-the model is as uncertain as it turns out to be wrong. Below 1 that scale says that the model is too
-sure of itself.
+the model's uncertainty matches its error. If that scale is below 1, the model is overconfident.
 
 Letters of this module: N held-out characters, A scale factors, K bins of probability, X any axes.
 
@@ -31,12 +30,12 @@ from charlm_jax.evaluation.bootstrap import BLOCK, Interval, mean_interval
 from charlm_jax.evaluation.scoring import Measure
 from charlm_jax.models.losses import negative_log_likelihood
 
-# Upper ends of the bins of predicted probability: geometric, for most symbols are unlikely.
+# Upper ends of the bins of predicted probability: geometric, since most symbols are improbable.
 BIN_ENDS = (*(2.0**-power for power in range(12, 1, -1)), 0.35, 0.5, 0.65, 0.8, 0.9, 0.95, 1.0)
 
 
 def scale_grid(minimum: float = 0.25, maximum: float = 5.0, count: int = 61) -> np.ndarray:
-    """scales_A, geometric: each the same multiple of the one before."""
+    """Return scales_A, spaced geometrically."""
     return np.geomspace(minimum, maximum, count)
 
 
@@ -44,11 +43,11 @@ class Predictions(NamedTuple):
     """Predictions along a text, at every scale.
 
     Attributes:
-      loss_NA: loss of the character that follows, in nats.
+      loss_NA: loss of the next character, in nats.
       entropy_NA: entropy of the predicted distribution, in nats.
-      symbols_NK: number of symbols whose probability, at scale 1, lies in each of the bins.
+      symbols_NK: number of symbols whose probability, at scale 1, lies in each bin.
       probability_NK: total probability of these symbols.
-      hits_NK: 1 where the character that follows is one of them, else 0.
+      hits_NK: 1 if the next character is one of them, else 0.
     """
 
     loss_NA: np.ndarray
@@ -79,7 +78,7 @@ def measure_predictions(scales_A: np.ndarray) -> Measure:
 
 
 def _by_bin(p_BTV: jax.Array, targets_BT: jax.Array) -> list[jax.Array]:
-    """symbols_BTK, together_BTK, hits_BTK."""
+    """Return symbols_BTK, probability_BTK, hits_BTK."""
     bin_BTV = jnp.searchsorted(jnp.asarray(BIN_ENDS[:-1], p_BTV.dtype), p_BTV)
     bin_BT = jnp.take_along_axis(bin_BTV, targets_BT[..., None], axis=-1)[..., 0]
 
@@ -94,11 +93,11 @@ def _by_bin(p_BTV: jax.Array, targets_BT: jax.Array) -> list[jax.Array]:
 
 
 def calibrated_scale(scales_A: np.ndarray, predictions: Predictions) -> Interval:
-    """The scale with the least held-out loss, which is also where loss and entropy are equal.
+    """Return the scale with the least held-out loss, which is where loss and entropy are equal.
 
     Args:
-      scales_A: ascending.
-      predictions: at these.
+      scales_A: scale factors, ascending.
+      predictions: predictions at these scales.
 
     Raises:
       CharlmError: the scale lies outside `scales_A`.
@@ -120,22 +119,22 @@ def zero_crossing(
     others_M: np.ndarray | None = None,
     others_block: int = BLOCK,
 ) -> Interval | None:
-    """The scale at which the mean over N of values that go with the scale is 0.
+    """Find the scale at which the mean over N of scale-dependent values is 0.
 
-    Between two scales the mean is taken to be straight over the scale's logarithm. The interval is
-    that of the mean there (`charlm_jax.evaluation.bootstrap`) over the slope: the delta method.
+    The mean is interpolated linearly in the logarithm of the scale. The interval is that of the
+    mean there (`charlm_jax.evaluation.bootstrap`), divided by the slope: the delta method.
 
     Args:
-      scales_A: ascending.
-      values_NA: in the text's order.
-      block: values of consecutive N that are drawn together.
-      others_M: what has been taken from all of the values is the mean of these, which is as
-        uncertain as they are; nothing was, if None.
-      others_block: values of consecutive M that are drawn together.
+      scales_A: scale factors, ascending.
+      values_NA: values at each scale, in the text's order.
+      block: number of consecutive values per bootstrap block.
+      others_M: values whose mean has been subtracted from `values_NA`; the interval includes the
+        uncertainty of that mean. None if nothing was subtracted.
+      others_block: number of consecutive values of `others_M` per bootstrap block.
 
     Returns:
-      The scale, with its interval, which is infinite where one block is all there is; None if the
-      mean does not change its sign.
+      The scale, with its interval, which is infinite if there is only one block; None if the mean
+      does not change its sign.
     """
     mean_A = values_NA.mean(axis=0, dtype=np.float64)
     changes = np.flatnonzero(np.sign(mean_A[1:]) != np.sign(mean_A[:-1]))
@@ -160,17 +159,17 @@ def zero_crossing(
 def loss_between(
     scale: float, scales_A: np.ndarray, loss_XA: np.ndarray, entropy_XA: np.ndarray
 ) -> np.ndarray:
-    """loss_X at a scale between those of a grid, in nats.
+    """Interpolate loss_X, in nats, at a scale between those of a grid.
 
-    Over the logarithm of the scale the slope of the loss is known, loss - entropy, so between two
-    scales it is the cubic with both values and both slopes (Hermite's). Straight lines would lie
-    above what is convex, and the least loss above others.
+    The slope of the loss in the logarithm of the scale is known, loss - entropy, so the loss is
+    interpolated by the cubic with both values and both slopes (Hermite's). Linear interpolation
+    would lie above a convex loss, and the least loss could come out above others.
 
     Args:
-      scale: from the first of the grid to the last.
-      scales_A: ascending.
-      loss_XA: at these.
-      entropy_XA: at these.
+      scale: scale factor within the range of the grid.
+      scales_A: scale factors of the grid, ascending.
+      loss_XA: loss at these scales, in nats.
+      entropy_XA: entropy at these scales, in nats.
     """
     logs_A = np.log(scales_A)
     left = min(int(np.searchsorted(scales_A, scale, "right")) - 1, len(scales_A) - 2)
@@ -189,15 +188,16 @@ def loss_between(
 
 
 def _half(values_N: np.ndarray, block: int) -> float:
-    """Half the width of the interval of a mean."""
+    """Return half the width of the interval of a mean."""
     interval = mean_interval([values_N], block=block)
     return (interval.high - interval.low) / 2
 
 
 def _ratio(parts_N: np.ndarray, wholes_N: np.ndarray) -> Interval:
-    """The sum of parts over that of wholes, of which both are as the text has it.
+    """Return the ratio of two sums over the text: sum of parts / sum of wholes.
 
-    The interval is that of the mean of part - ratio * whole over the mean whole: the delta method.
+    The interval is that of the mean of part - ratio * whole, divided by the mean whole: the delta
+    method.
     """
     whole = float(wholes_N.mean(dtype=np.float64))
     ratio = float(parts_N.mean(dtype=np.float64)) / whole
@@ -206,12 +206,12 @@ def _ratio(parts_N: np.ndarray, wholes_N: np.ndarray) -> Interval:
 
 
 class Bin(NamedTuple):
-    """How often what was given some probability came.
+    """Observed frequency of the symbols in one bin of predicted probability.
 
     Attributes:
       predicted: mean probability, at scale 1, of the symbols in the bin.
-      observed: the share of them that came, with its interval.
-      expected: characters of the text that the bin's probabilities add up to.
+      observed: share of them that occurred, with its interval.
+      expected: expected number of occurrences, the sum of the bin's probabilities.
     """
 
     predicted: float
@@ -220,9 +220,9 @@ class Bin(NamedTuple):
 
 
 def reliability(predictions: Predictions) -> list[Bin]:
-    """A reliability diagram's points: a bin each, those without a symbol left out.
+    """Return the points of a reliability diagram, one per bin; empty bins are left out.
 
-    Every symbol counts at every place, not only the likeliest: a sample is drawn from all of them.
+    Every symbol counts at every position, not only the most probable: sampling uses all of them.
     """
     bins = []
     parts = (predictions.symbols_NK, predictions.probability_NK, predictions.hits_NK)

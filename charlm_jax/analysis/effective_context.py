@@ -1,14 +1,14 @@
-"""How far back a model looks: what it loses when the characters beyond n are changed.
+"""Effective context: loss when the characters more than n before the target are changed.
 
-Every target is predicted from the same number of characters, of which the nearest n are left as
-they are. The others are
+Every target is predicted from the same number of characters, of which the nearest n are unchanged.
+The others are
 
   truncated  not read at all: the model starts n characters before the target;
-  shuffled   read in random order, which keeps what they are and not where they stand;
-  replaced   read from another place of the text, which keeps that they are text.
+  shuffled   read in random order, which keeps the characters but not their positions;
+  replaced   read from another position of the text, so that they are still text.
 
-The effective context is the smallest n from which on the loss stays within a hundredth of that with
-nothing changed.
+The effective context is the smallest n such that, for it and every larger n, the loss is within 1 %
+of the unchanged one.
 
 Source: Khandelwal et al. 2018 (Sharp Nearby, Fuzzy Far Away), sections 3 and 5.
 """
@@ -26,7 +26,7 @@ from charlm_jax.evaluation.protocol import Sliding
 from charlm_jax.evaluation.scoring import make_position_scorer
 from charlm_jax.models import LanguageModel
 
-# A length is compiled once for a model, whatever is changed, and however often.
+# Each length is compiled once per model, for all changes and repetitions.
 _shared_scorer = functools.lru_cache(maxsize=64)(make_position_scorer)
 
 
@@ -43,25 +43,25 @@ def losses_by_context(
     batch_size: int,
     seed: int = 0,
 ) -> Mapping[int, np.ndarray]:
-    """Losses on the same targets, with only the nearest n characters unchanged.
+    """Compute losses on the same targets, with only the nearest n characters unchanged.
 
     Args:
-      model: what is scored.
-      params: its weights.
+      model: model to score.
+      params: weights of the model.
       ids_N: the text.
-      part: whose characters are the targets.
+      part: part of the text that contains the targets.
       change: one of `CHANGES`.
-      contexts: the n, each from 1 to `reach`.
-      reach: characters read before a target where n characters are left and the others changed.
-      targets: how many, evenly spread; 0 is all.
-      batch_size: targets scored at once; it does not change the figures.
-      seed: of the random orders and places.
+      contexts: values of n, each from 1 to `reach`.
+      reach: number of characters before a target, the n unchanged ones included.
+      targets: number of targets, evenly spread; 0 means all.
+      batch_size: number of targets scored at once; it does not change the losses.
+      seed: seed of the random orders and positions.
 
     Returns:
-      n -> nll_P in nats, for n in `contexts` and for `reach` itself, where nothing is changed.
+      n -> nll_P in nats, for n in `contexts` and for `reach` itself, where all are unchanged.
 
     Raises:
-      CharlmError: an unknown change, a context out of range, too short a text.
+      CharlmError: the change is unknown, a context is out of range, or the text is too short.
     """
     if change not in CHANGES:
         raise CharlmError(f"change={change!r} is not known: it must be one of {', '.join(CHANGES)}")
@@ -73,7 +73,7 @@ def losses_by_context(
     changed = _CHANGES[change]
     losses = {}
     for context in sorted({*contexts, reach}):
-        noise = np.random.default_rng(seed)  # the same for every n: the curve is not torn
+        noise = np.random.default_rng(seed)  # the same for every n: a smooth curve
         far_PT = changed(noise, rows_PT, reach - context, ids_N, part)
         read_PT = np.concatenate([far_PT, rows_PT[:, reach - context :]], axis=1)
         length = read_PT.shape[1]
@@ -84,7 +84,7 @@ def losses_by_context(
 
 
 def _rows(ids_N: np.ndarray, positions_P: np.ndarray, reach: int) -> np.ndarray:
-    """The characters before each position, and the one there: rows_PT, T = reach + 1."""
+    """Return rows_PT: each position's character and those before it, T = reach + 1."""
     return np.lib.stride_tricks.sliding_window_view(ids_N, reach + 1)[positions_P - reach]
 
 
@@ -118,11 +118,11 @@ CHANGES = tuple(_CHANGES)
 
 
 def effective_context(loss_nats: Mapping[int, float], *, share: float = 0.01) -> int:
-    """The smallest n from which on every loss is within a share of the last.
+    """Return the smallest n such that all losses from n on are within a share of the last.
 
     Args:
-      loss_nats: n -> mean loss, the greatest n being the one with nothing changed.
-      share: of that loss, by which it may be exceeded.
+      loss_nats: n -> mean loss; at the greatest n, all characters are unchanged.
+      share: largest allowed increase, relative to the loss at the greatest n.
 
     >>> effective_context({1: 2.5, 4: 2.0, 16: 1.51, 64: 1.5})
     16

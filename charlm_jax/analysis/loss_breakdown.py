@@ -1,6 +1,6 @@
-"""Held-out losses apart: by how much was read before a character, and by what kind it is.
+"""Breakdown of held-out losses by the number of characters read before, and by character class.
 
-For example, by place under the window rule, and by class:
+For example, by position under the `window` protocol, and by class:
 
     p_N, bins = positions_in_window(part, context), geometric_bins(context)
     group_N = np.searchsorted([last for _, last in bins], p_N)
@@ -27,7 +27,7 @@ _FIRST, _LATER, _SPACE, _PUNCTUATION, _CAPITAL, _NEWLINE = range(len(CLASSES))
 
 
 class GroupLoss(NamedTuple):
-    """The mean loss over the characters of one group."""
+    """Mean loss over the characters of one group."""
 
     label: str
     characters: int
@@ -37,19 +37,19 @@ class GroupLoss(NamedTuple):
 def breakdown(
     nll_SN: Runs, group_N: np.ndarray, labels: Sequence[str], **bootstrap: Any
 ) -> list[GroupLoss]:
-    """The mean loss of each group of characters.
+    """Compute the mean loss of each group of characters.
 
     Args:
-      nll_SN: negative log-likelihoods in nats, a row for each run.
-      group_N: the index into `labels` of every character's group.
+      nll_SN: negative log-likelihoods in nats, a row per run.
+      group_N: index into `labels` for every character.
       labels: names of the groups.
-      **bootstrap: options of `mean_interval`, beside the mask.
+      **bootstrap: options of `mean_interval`, except the mask.
 
     Returns:
       The loss of each group that has characters, in the order of the labels.
 
     Raises:
-      CharlmError: as in `mean_interval`, or a group without a label.
+      CharlmError: a group has no label, or an argument is invalid (see `mean_interval`).
     """
     for group in (group_N.min(), group_N.max()):
         if not 0 <= group < len(labels):
@@ -63,14 +63,14 @@ def breakdown(
 
 
 def positions_in_window(part: Part, context: int) -> np.ndarray:
-    """How many characters are read before each target under the `window` rule.
+    """Return the number of characters read before each target under the `window` protocol.
 
     Args:
-      part: what is scored, stretch by stretch.
-      context: targets in a window; the longest stretch or more for the `stream` rule.
+      part: part that is scored, stretch by stretch.
+      context: number of targets in a window; for `stream`, at least the longest stretch.
 
     Returns:
-      p_N from 1 to `context`, one for each target in the text's order.
+      p_N from 1 to `context`, one per target in the text's order.
     """
     if context < 1:
         raise CharlmError(f"context={context} is not allowed: it must be at least 1")
@@ -79,9 +79,9 @@ def positions_in_window(part: Part, context: int) -> np.ndarray:
 
 
 def geometric_bins(longest: int) -> tuple[tuple[int, int], ...]:
-    """Ranges from 1 to `longest`, both ends inside, each some sqrt(2) times as far as the last.
+    """Return ranges that cover 1 to `longest`, ends included, growing by about sqrt(2).
 
-    They end at 2^k and 3 * 2^k: by turns 3/2 and 4/3 times as far.
+    They end at 2^k and 3 * 2^k: alternately at 3/2 and 4/3 times the previous end.
 
     >>> geometric_bins(20)
     ((1, 1), (2, 2), (3, 3), (4, 4), (5, 6), (7, 8), (9, 12), (13, 16), (17, 20))
@@ -94,20 +94,20 @@ def geometric_bins(longest: int) -> tuple[tuple[int, int], ...]:
 
 
 def character_classes(text: str, part: Part) -> np.ndarray:
-    """What kind of character each target is.
+    """Classify each target by the kind of its character.
 
-    The first of these that holds: a newline; other white space ("space"); an upper-case or
-    title-case letter ("capital"); another letter, "first" unless it follows a letter, or an
-    apostrophe (' or ’) that follows one; anything else, digits too ("punctuation"). Letters of a
-    script without case are letters. A combining mark goes on with the word that it follows, as a
-    "later letter". What precedes a character is read from the text, whatever the part.
+    The first match applies: a newline; other white space ("space"); an upper-case or title-case
+    letter ("capital"); another letter, "first" unless it follows a letter, or an apostrophe (' or
+    ’) that follows one; anything else, including digits ("punctuation"). Letters of a script
+    without case are letters. A combining mark continues the word that it follows, as a "later
+    letter". Preceding characters are read from the text even if they lie outside the part.
 
     Args:
       text: the whole text.
-      part: whose targets are classified.
+      part: part whose targets are classified.
 
     Returns:
-      class_N, uint8 indices into `CLASSES`, one for each target in the text's order.
+      class_N, uint8 indices into `CLASSES`, one per target in the text's order.
     """
     vocabulary = Vocabulary.from_text(text)
     ids_N = vocabulary.encode(text)
@@ -117,7 +117,7 @@ def character_classes(text: str, part: Part) -> np.ndarray:
     is_apostrophe_N = np.array([symbol in "'’" for symbol in vocabulary.symbols])[ids_N]
     class_N = np.array([*map(_class_alone, vocabulary.symbols, categories)], np.uint8)[ids_N]
 
-    # A mark belongs to the last character before it that is none.
+    # A mark belongs to the last character before it that is not a mark.
     base_N = np.maximum.accumulate(np.where(is_mark_N, 0, np.arange(len(ids_N))))
     is_word_N = is_letter_N[base_N]
     goes_on_N = _before(is_word_N | (is_apostrophe_N & _before(is_word_N)))
@@ -126,7 +126,7 @@ def character_classes(text: str, part: Part) -> np.ndarray:
 
 
 def _class_alone(symbol: str, category: str) -> int:
-    """The class of a symbol by itself, when a small letter is the first of a word."""
+    """Classify a symbol without context, taking a small letter to be the first of a word."""
     if symbol == "\n":
         return _NEWLINE
     if symbol.isspace():
@@ -137,5 +137,5 @@ def _class_alone(symbol: str, category: str) -> int:
 
 
 def _before(is_N: np.ndarray) -> np.ndarray:
-    """The same of the character before; False for the very first."""
+    """Shift a mask by one character: the value of the one before, False for the first."""
     return np.concatenate([[False], is_N[:-1]])

@@ -1,17 +1,17 @@
-"""Which passages a text has in common with the training text, exactly, and where they stand there.
+"""Memorization: exact copies of the training text in other texts, and their positions there.
 
 The training text is indexed once, as a suffix array: the positions of all its characters, sorted
-by the text that begins there. A text's neighbours in that order are the positions with which it
-has the longest run in common, so a binary search finds it (Manber and Myers 1993). Characters are
-compared, never hashed: nothing is taken for a copy that is none. Several characters are packed into
-one number, so that all positions of all texts are searched together, a number at a time.
+by the text that begins there. A text's neighbours in that order are the positions that share the
+longest run with it, so a binary search finds that run (Manber and Myers 1993). Characters are
+compared, not hashed, so there are no false positives. Several characters are packed into one
+number, so that all positions of all texts are searched together, one number at a time.
 
-Letters of this module: N positions of the training text or of texts laid end to end, Q those that
-are searched for or compared at once, U positions whose order is not settled yet.
+Letters of this module: N positions of the training text or of concatenated texts, Q positions that
+are searched for or compared at once, U positions whose order is still undecided.
 
-Sources: Manber and Myers 1993, SIAM Journal on Computing 22, sections 2 and 3; sorting by twice as
-many characters at every pass, with only what is not settled: Larsson and Sadakane 2007, Theoretical
-Computer Science 387; the packing is our choice.
+Sources: Manber and Myers 1993, SIAM Journal on Computing 22, sections 2 and 3; sorting only the
+undecided positions, by twice as many characters at every pass: Larsson and Sadakane 2007,
+Theoretical Computer Science 387; the packing is our choice.
 """
 
 import dataclasses
@@ -23,19 +23,19 @@ import numpy as np
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.data.splits import Part
 
-# Of a packed word; float64 holds as many exactly, which is how the first unlike bit is found.
+# Bits of a packed word. float64 holds 53 exactly: its exponent gives the first differing bit.
 _WORD_BITS = 53
-# Stands behind every stretch of the training text; its characters are counted from 1.
+# Follows every stretch of the training text, whose characters have codes from 1.
 _END = 0
 
 
 class CopiedSpan(NamedTuple):
-    """A run of characters that stands in the training text too.
+    """A run of characters that also occurs in the training text.
 
     Attributes:
-      sample: which of the texts it is in.
-      start: where it begins there.
-      length: its characters.
+      sample: index of the text that contains the run.
+      start: position of the run in that text.
+      length: number of characters.
       position: first position in the training part, counted in the whole text.
     """
 
@@ -47,14 +47,14 @@ class CopiedSpan(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class CopyIndex:
-    """The training text, ready to be searched.
+    """Searchable index of the training text.
 
     Attributes:
       text: the whole text, of which the training text is a part.
-      part: the training part. A run does not cross from one of its stretches to the next.
-      points_V: the training text's code points, ascending.
+      part: the training part. A run never spans two of its stretches.
+      points_V: code points of the training text, ascending.
       words_N: characters from each position on, packed into a number; one more for the end.
-      order_N: the positions in the order of the text that begins there.
+      order_N: positions, sorted by the text that begins there.
     """
 
     text: str = dataclasses.field(repr=False)
@@ -64,16 +64,16 @@ class CopyIndex:
     order_N: np.ndarray = dataclasses.field(repr=False)
 
     def common_lengths(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """How long a run of the training text begins at each character.
+        """Compute the length of the longest copied run that begins at each character.
 
         Args:
-          texts: any.
+          texts: texts to search for.
 
         Returns:
-          For each text the lengths in characters, int64, one a character: that of the longest run
-          from there on that the training text has.
+          For each text the lengths in characters, int64, one per character: the longest run from
+          there on that occurs in the training text.
         """
-        unknown = len(self.points_V) + 1  # also ends a text, for it is like nothing
+        unknown = len(self.points_V) + 1  # also ends a text, since it matches no character
         codes = [np.append(_encode(text, self.points_V), unknown) for text in texts]
         asked_N = _packed(np.concatenate([[unknown], *codes]), len(self.points_V), pad=unknown)
         lengths_N = self._longest(asked_N)
@@ -81,18 +81,18 @@ class CopyIndex:
         return [lengths_N[end - len(x) : end - 1] for x, end in zip(codes, ends, strict=True)]
 
     def longest_copy(self, texts: Sequence[str]) -> CopiedSpan | None:
-        """The longest run that one of the texts has in common with the training text.
+        """Find the longest run that one of the texts has in common with the training text.
 
         Args:
-          texts: any.
+          texts: texts to search for.
 
         Returns:
-          The first of the longest; None if they have no character in common.
+          The first of the longest runs; None if there is no character in common.
         """
         return self.longest_of(texts, self.common_lengths(texts))
 
     def longest_of(self, texts: Sequence[str], lengths: Sequence[np.ndarray]) -> CopiedSpan | None:
-        """The same, where the `common_lengths` of the texts are known."""
+        """Find the longest run, given the `common_lengths` of the texts."""
         most = [int(lengths_N.max(initial=0)) for lengths_N in lengths]
         length = max(most, default=0)
         if not length:
@@ -112,7 +112,7 @@ class CopyIndex:
         low_common_Q, high_common_Q = np.zeros_like(from_Q), np.zeros_like(from_Q)
         while from_Q.size:
             middle_Q = (low_Q[from_Q] + high_Q[from_Q]) // 2
-            # All between two neighbours has in common what both have.
+            # All texts between two neighbours share the prefix that both share.
             common_Q = np.minimum(low_common_Q[from_Q], high_common_Q[from_Q])
             is_after_Q = self._compare(asked_N, from_Q, self.order_N[middle_Q], common_Q)
             after_Q, before_Q = from_Q[is_after_Q], from_Q[~is_after_Q]
@@ -126,10 +126,10 @@ class CopyIndex:
     def _compare(
         self, asked_N: np.ndarray, from_Q: np.ndarray, positions_Q: np.ndarray, common_Q: np.ndarray
     ) -> np.ndarray:
-        """Return whether what is asked sorts after the text at a position.
+        """Return True where the query sorts after the text at a position.
 
-        `common_Q` grows to the length that both have in common. It always ends, since
-        what is asked ends in a character that the training text lacks.
+        Increases `common_Q` to the length of the common prefix. The loop ends, since every query
+        ends in a character that the training text lacks.
         """
         bits, width = _packing(len(self.points_V))
         is_after_Q = np.zeros(len(from_Q), bool)
@@ -147,14 +147,14 @@ class CopyIndex:
 def build_copy_index(text: str, train: Part) -> CopyIndex:
     """Index the training part of a text.
 
-    It takes about 16 bytes a character, and 50 while it is built.
+    The index takes about 16 bytes per character, and 50 while it is built.
 
     Args:
       text: the whole text.
       train: the training part.
 
     Returns:
-      The index. Places that it speaks of are positions in the whole text.
+      The index. It returns positions in the whole text.
 
     Raises:
       CharlmError: the training part is empty.
@@ -177,7 +177,7 @@ def build_copy_index(text: str, train: Part) -> CopyIndex:
 
 
 def _encode(text: str, points_V: np.ndarray) -> np.ndarray:
-    """Characters as numbers from 1, in the order of their code points; V + 1 if not among V."""
+    """Encode characters as numbers from 1, ordered by code point; V + 1 if unknown."""
     points_N = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.dtype("<u4"))
     codes_N = np.searchsorted(points_V, points_N).astype(np.int32)
     is_known_N = points_V.take(codes_N, mode="clip") == points_N
@@ -185,13 +185,13 @@ def _encode(text: str, points_V: np.ndarray) -> np.ndarray:
 
 
 def _packing(symbols: int) -> tuple[int, int]:
-    """Bits of a character, and characters in a word."""
+    """Return the bits per character and the characters per word."""
     bits = (symbols + 1).bit_length()
     return bits, _WORD_BITS // bits
 
 
 def _packed(codes_N: np.ndarray, symbols: int, *, pad: int) -> np.ndarray:
-    """The characters at and after each position in one number, the first in its highest bits."""
+    """Pack the characters from each position on into one number, the first in the highest bits."""
     bits, width = _packing(symbols)
     padded_N = np.append(codes_N, np.full(width, pad))
     words_N = np.zeros(len(codes_N) + 1, np.int64)
@@ -202,16 +202,16 @@ def _packed(codes_N: np.ndarray, symbols: int, *, pad: int) -> np.ndarray:
 
 
 def _suffix_array(words_N: np.ndarray, width: int) -> np.ndarray:
-    """The positions in the order of the text that begins there.
+    """Sort the positions by the text that begins there.
 
     Args:
-      words_N: the first characters from each position on, and one more for the end.
-      width: how many they are.
+      words_N: packed first characters from each position on, and one more for the end.
+      width: number of characters in a word.
     """
     end = len(words_N) - 1
     small = np.int32 if end < 2**31 else np.int64  # these arrays are most of the memory
     order_N, slots_U = np.arange(end, dtype=small), np.arange(end, dtype=small)
-    rank_N = np.full(end + 1, -1, small)  # what is alike so far has the rank of its first
+    rank_N = np.full(end + 1, -1, small)  # ties so far have the rank of their first
     key_U, length = words_N[:end], width
     while slots_U.size:
         by_key_U = np.argsort(key_U)
@@ -221,7 +221,7 @@ def _suffix_array(words_N: np.ndarray, width: int) -> np.ndarray:
         rank_N[positions_U] = np.maximum.accumulate(np.where(is_first_U, slots_U, 0))
         slots_U = slots_U[~(is_first_U & np.append(is_first_U[1:], True))]
         positions_U = order_N[slots_U]
-        # Of two that are alike so far, what follows decides, and that is ranked already.
+        # Ties are decided by the text that follows, which is ranked already.
         key_U = rank_N[positions_U] * np.int64(end + 1)
         key_U += rank_N[np.minimum(positions_U.astype(np.int64) + length, end)] + 1
         length *= 2

@@ -1,4 +1,4 @@
-"""Surprisal of generated text under the model, and entropy of what it was sampled from.
+"""Surprisal of generated text under the model, and entropy of the distribution it came from.
 
 Letters of this module: B samples, T characters of each, V symbols.
 """
@@ -15,18 +15,18 @@ from charlm_jax.models import LanguageModel
 from charlm_jax.models.losses import negative_log_likelihood
 from charlm_jax.sampling.policies import Policy, probabilities
 
-# Characters of each sample that are read in one dispatch, and the most scores that it holds.
+# Characters of each sample per dispatch, and the largest number of logits in one.
 _PIECE = 100
 _SCORES_AT_ONCE = 2**25
 
 
 class SampleSurprisal(NamedTuple):
-    """Of every character of every sample, in nats.
+    """Surprisal and entropy of every character of every sample, in nats.
 
     Attributes:
       surprisal_BT: -log p of the character under the model at scale 1, without truncation.
-      entropy_BT: of what the policy drew it from. Where nothing is truncated and the scale is 1,
-        the two have the same mean, but for chance.
+      entropy_BT: entropy of the distribution that the policy sampled it from. Without truncation
+        and at scale 1, the two have the same mean, except for chance.
     """
 
     surprisal_BT: np.ndarray
@@ -37,15 +37,15 @@ DrawnScorer = Callable[[Params, np.ndarray, np.ndarray, Policy], SampleSurprisal
 
 
 def make_sample_scorer(model: LanguageModel, *, context: int) -> DrawnScorer:
-    """Read drawn samples again, the state carried from the prompt's first character on.
+    """Return a scorer that reads samples again, carrying the state from the start of the prompt.
 
     Args:
-      model: what drew them, with its state carried.
-      context: past positions that an attention layer keeps; as in drawing.
+      model: model that generated the samples, with its state carried.
+      context: number of past positions that an attention layer keeps, the same as in sampling.
 
     Returns:
-      (params, prompt, ids_BT, policy) -> SampleSurprisal, for samples that all continue one prompt,
-      ids_N, or each its own, ids_BN.
+      (params, prompt, ids_BT, policy) -> SampleSurprisal, for samples that continue one common
+      prompt, ids_N, or one each, ids_BN.
     """
 
     @jax.jit

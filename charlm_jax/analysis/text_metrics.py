@@ -1,7 +1,7 @@
-"""What a text is like: its words, how much of it repeats, how unlike other text it is.
+"""Text metrics: words, repetition, compressibility and divergence from other text.
 
-Letters of this module: S samples, G different grams (strings of one length), P samples of a half,
-K ways to halve.
+Letters of this module: S samples, G distinct grams (strings of one length), P samples of a half,
+K random splits into halves.
 """
 
 import itertools
@@ -18,13 +18,13 @@ _HALVINGS = 4
 
 
 def words(text: str) -> list[str]:
-    """The words that lie whole in a text, case-folded, in order.
+    """Return the complete words of a text, case-folded, in order.
 
-    A word is a run of letters of any script with their combining marks; an apostrophe inside it
-    goes on with it. One that touches an end of the text may have been cut off there, and is left
-    out. Case is folded because a word that is new at the start of a sentence is no misspelling:
-    that capitals stand where they belong is left to the divergence. Where a script writes no spaces
-    a whole clause is one word, and a share of words says little.
+    A word is a run of letters of any script with their combining marks, and may contain
+    apostrophes. A word that touches an end of the text may be cut off, so it is left out. Case is
+    folded because a known word is not misspelt when it starts a sentence; misplaced capitals show
+    in the divergence instead. In a script without spaces a whole clause is one word, so a share of
+    words means little.
 
     Source: our choice.
 
@@ -44,18 +44,18 @@ def _is_of_a_word(symbol: str) -> bool:
 
 
 def compressed_bits(text: str) -> float:
-    """What DEFLATE makes of a text by itself, in bits per character.
+    """Compute the DEFLATE-compressed size of a text alone, in bits per character.
 
-    At its best level, without header or checksum, on UTF-8. Nothing is read first: after the
-    training text a sample would be cheap for being like it, which other measures say, and here the
-    question is how much of it follows from the rest of it. In 500 characters a compressor learns
-    little more than which are frequent, and its own tables have their price; human text of that
-    length bears the same. Of zlib, bz2 and lzma the first spends least on so short a text.
+    At the best level, without header or checksum, on UTF-8. The compressor is not primed with the
+    training text: similarity to it would lower the size, which other measures cover, while this one
+    asks how far a text is predictable from itself. From 500 characters a compressor learns little
+    more than which are frequent, and its own tables take space; the same holds for human text of
+    that length. Of zlib, bz2 and lzma, zlib gives the smallest size for such short texts.
 
     Source: our choice.
 
     Args:
-      text: at least one character.
+      text: text of at least one character.
     """
     compressor = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL)
     compressed = compressor.compress(text.encode("utf-8", "surrogatepass")) + compressor.flush()
@@ -63,7 +63,7 @@ def compressed_bits(text: str) -> float:
 
 
 def grams(text: str, length: int) -> list[str]:
-    """Every string of so many characters, in order; none of a shorter text.
+    """Return every string of `length` characters, in order; a shorter text has none.
 
     >>> grams("abcd", 3)
     ['abc', 'bcd']
@@ -72,10 +72,10 @@ def grams(text: str, length: int) -> list[str]:
 
 
 def first_occurrence_mask(items: Sequence[object]) -> list[bool]:
-    """Whether each is the first of its kind.
+    """Return True for each item that did not occur before.
 
-    The share of those that are is distinct-n (Li et al. 2016, A Diversity-Promoting Objective
-    Function for Neural Conversation Models; they divide by the number of words).
+    The share of True is distinct-n (Li et al. 2016, A Diversity-Promoting Objective Function for
+    Neural Conversation Models; they divide by the number of words).
 
     >>> first_occurrence_mask("abbac")
     [True, True, False, False, True]
@@ -85,9 +85,9 @@ def first_occurrence_mask(items: Sequence[object]) -> list[bool]:
 
 
 def repetition_mask(text: str, length: int) -> np.ndarray:
-    """Which characters lie in a string of so many that began earlier in the text too.
+    """Return True for characters inside a string of `length` that also began earlier in the text.
 
-    The two may overlap: of one character alone, all but the first are repeated.
+    The two may overlap: if the text repeats one character, all but the first are repetitions.
 
     >>> repetition_mask("to be or not to be", length=5).astype(int)
     array([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1])
@@ -101,12 +101,12 @@ def repetition_mask(text: str, length: int) -> np.ndarray:
 
 
 def jensen_shannon_bits(counts_G: np.ndarray, other_G: np.ndarray) -> np.ndarray:
-    """The Jensen-Shannon divergence of two distributions given by their counts, in bits.
+    """Compute the Jensen-Shannon divergence of two distributions given by counts, in bits.
 
         JS(P, Q) = H((P + Q) / 2) - (H(P) + H(Q)) / 2
 
-    It is 0 for equal distributions and 1 where nothing is in both. Counts may have further axes
-    before the last. Source: Lin 1991, IEEE Transactions on Information Theory 37.
+    It is 0 for equal distributions and 1 for disjoint ones. Counts may have further axes before
+    the last. Source: Lin 1991, IEEE Transactions on Information Theory 37.
 
     >>> round(float(jensen_shannon_bits(np.array([2, 2, 0]), np.array([0, 1, 1]))), 12)
     0.5
@@ -117,30 +117,29 @@ def jensen_shannon_bits(counts_G: np.ndarray, other_G: np.ndarray) -> np.ndarray
 def divergence_pseudovalues(
     samples: Sequence[str], others: Sequence[str], *, length: int
 ) -> np.ndarray:
-    """How unlike the strings of so many characters in two sets of texts are, in bits.
+    """Compute jackknife pseudovalues of the gram divergence of two sets of texts, in bits.
 
-    The divergence (`jensen_shannon_bits`) is that of the strings of all samples together. Much of
-    it is due to their small number, by which it is too great: of a book, two times 25,000
-    characters diverge by 0.23 bits in strings of 4. So only equal amounts compare, and what two
-    amounts of human text come to says how much of it is chance. Even so it favours samples that are
-    surer than the other text: they have fewer different strings, and less of it is due to their
-    number. Where kinds of samples are compared, `excess_pseudovalues` is the one to ask.
+    The divergence (`jensen_shannon_bits`) is that of the strings of all samples together. It is
+    biased upwards, since the strings are few: two sets of 25,000 characters from one book diverge
+    by 0.23 bits in strings of 4. So only equal amounts are comparable, and the divergence of two
+    amounts of human text shows how much is chance. Even so it favours samples that are more
+    predictable than the other text: they have fewer distinct strings, and so a smaller bias. To
+    compare kinds of samples, use `excess_pseudovalues`.
 
-    For an interval, a bootstrap of the pool would not do: one drawn with replacement has fewer
-    different strings and diverges by more (0.04 bits for 50 samples of 500 characters). So each
-    sample stands for what leaving it out changes:
+    A bootstrap of the pool would give a biased interval: a pool sampled with replacement has fewer
+    distinct strings and diverges by more (0.04 bits for 50 samples of 500 characters). So the value
+    of each sample is the change when it is left out:
 
         share_s = JS - (S - 1) (JS without s - mean over s of JS without s)
 
     Source: the jackknife's influence values (Efron and Tibshirani 1993, An Introduction to the
     Bootstrap, chapter 11). Over 60 sets of 50 samples from a Markov chain, JS had a standard
-    deviation of 0.0036; that of the mean of these shares was 0.0038, a bootstrap of the pool gave
-    0.0071.
+    deviation of 0.0036; the mean of these values had 0.0038, a bootstrap of the pool gave 0.0071.
 
     Args:
-      samples: at least two that have such strings.
-      others: as much text.
-      length: of a string.
+      samples: texts, at least two of them with such strings.
+      others: the same amount of other text.
+      length: number of characters in a string.
 
     Returns:
       shares_S in bits, float64; their mean is the divergence.
@@ -154,31 +153,31 @@ def divergence_pseudovalues(
 def excess_pseudovalues(
     samples: Sequence[str], others: Sequence[str], *, length: int
 ) -> np.ndarray:
-    """How much more two sets of texts differ than they do from themselves, on average, in bits.
+    """Compute jackknife pseudovalues of the divergence between two sets in excess of that within.
 
         excess = JS(halves of both) - (JS(halves of samples) + JS(halves of others)) / 2
 
-    Both sets are cut into halves by chance, in `_HALVINGS` ways, and what is meant is the mean over
-    these ways and over all pairs of halves. Everything is then the divergence of equal amounts. The
-    Jensen-Shannon divergence is the square of a distance in a Hilbert space (Fuglede and Topsoe
-    2004), and so, on average, is the excess, of the means there: 0 where both sets come from one
-    source, whatever it is and however small the amount, and more where their strings are not drawn
-    alike. `divergence_pseudovalues` is far from 0 then, and may be least for another source. Very
-    wild text comes off too well here: its own halves hardly have a string in common.
+    Both sets are split into random halves `_HALVINGS` times; each JS is the mean over these splits
+    and over all pairs of halves, so all divergences are of equal amounts. The Jensen-Shannon
+    divergence is the square of a distance in a Hilbert space (Fuglede and Topsoe 2004). In
+    expectation, the excess is the squared distance of the two means there: 0 if both sets come from
+    one source, whatever the source and however small the amount, and positive if their strings are
+    distributed differently. `divergence_pseudovalues` is far from 0 even for one source, and may be
+    least for another. Very random text scores too well here: its own halves hardly share a string.
 
-    Of `quickstart`, 50 samples of 500 characters at each of the scales 0.7, 0.85, 1, 1.2, 1.5 and
-    2, set beside 50 others at scale 1: for 8 of 8 seeds the excess was least at 1 (0.000 there,
-    0.010 at 1.2, with a standard deviation of 0.003), for none the divergence, least at 1.2 or 1.5.
+    For `quickstart`, 50 samples of 500 characters at each of the scales 0.7, 0.85, 1, 1.2, 1.5 and
+    2 were compared with 50 others at scale 1. For 8 of 8 seeds the excess was least at 1 (0.000
+    there, 0.010 at 1.2, with a standard deviation of 0.003), and the divergence at 1.2 or 1.5.
 
     Source: our choice, an energy distance (Szekely and Rizzo 2013, Energy statistics).
 
     Args:
-      samples: at least four, of one length.
-      others: as many, of that length.
-      length: of a string.
+      samples: texts of one length, at least four.
+      others: the same number of texts of that length.
+      length: number of characters in a string.
 
     Returns:
-      shares_S in bits, float64, as of `divergence_pseudovalues`; their mean is the excess.
+      shares_S in bits, float64, pseudovalues whose mean is the excess.
     """
     counts_SG, others_SG = _counts(samples, others, length)
     noise = np.random.default_rng(0)
@@ -188,7 +187,7 @@ def excess_pseudovalues(
         ours_2G = counts_SG[indices_2P].sum(axis=1)
         theirs_2G = others_SG[_halve(len(others), noise)].sum(axis=1)
         whole = _excess(ours_2G[0], ours_2G[1], theirs_2G)
-        without_S = np.full(len(samples), whole)  # of an odd number one is in neither half
+        without_S = np.full(len(samples), whole)  # if S is odd, one is in neither half
         for indices_P, half_G, other_G in zip(indices_2P, ours_2G, ours_2G[::-1], strict=True):
             without_S[indices_P] = _excess(half_G - counts_SG[indices_P], other_G, theirs_2G)
         excesses_K.append(whole)
@@ -197,12 +196,12 @@ def excess_pseudovalues(
 
 
 def _halve(size: int, noise: np.random.Generator) -> np.ndarray:
-    """indices_2P of two halves, drawn by chance."""
+    """Return indices_2P of two random halves."""
     return noise.permutation(size)[: size // 2 * 2].reshape(2, -1)
 
 
 def _excess(half_G: np.ndarray, rest_G: np.ndarray, theirs_2G: np.ndarray) -> np.ndarray:
-    """The excess of one way to halve; the first half may have further axes."""
+    """Return the excess for one split into halves; the first half may have further axes."""
     pairs = itertools.product((half_G, rest_G), theirs_2G)
     across = sum(jensen_shannon_bits(our_G, their_G) for our_G, their_G in pairs) / 4
     within = (jensen_shannon_bits(half_G, rest_G) + jensen_shannon_bits(*theirs_2G)) / 2
@@ -210,12 +209,12 @@ def _excess(half_G: np.ndarray, rest_G: np.ndarray, theirs_2G: np.ndarray) -> np
 
 
 def _shares(whole: float | np.ndarray, without_S: np.ndarray) -> np.ndarray:
-    """What every sample stands for, from the figure of all and that without each."""
+    """Return jackknife pseudovalues, from the value for all samples and those without each."""
     return whole - (len(without_S) - 1) * (without_S - without_S.mean())
 
 
 def _counts(samples: Sequence[str], others: Sequence[str], length: int) -> Iterator[np.ndarray]:
-    """counts_SG of both sets, whose columns are the same grams."""
+    """Yield counts_SG of both sets, with the same grams as columns."""
     columns: dict[str, int] = {}
     counted = [[Counter(grams(text, length)) for text in texts] for texts in (samples, others)]
     for counts in itertools.chain(*counted):

@@ -1,18 +1,18 @@
-"""What drawn text is like, set beside held-out human text of the same amount.
+"""Quality of generated text, compared with the same amount of held-out human text.
 
-A measure of text says little by itself: how many words are misspelt, how often a text repeats
-itself, how much of it stands elsewhere depends on how long it is. So everything here is computed
-for as many human samples of the same length too, and drawn text is judged by its distance from
-those, in either direction.
+A text metric means little by itself: the shares of misspelt words, repetition and copied text
+depend on the length of the text. So every metric is also computed for the same number of human
+samples of the same length, and generated text is judged by its distance from them, in either
+direction.
 
-A sample is what was drawn, without the prompt: what the prompt began does not count as copied or as
-a word. An interval comes from a bootstrap over samples (`charlm_jax.evaluation.bootstrap`) and says
-how far other samples would lie; the training text and the human text are taken as given.
+A sample excludes the prompt: a copy or a word that began in the prompt does not count. Intervals
+come from a bootstrap over samples (`charlm_jax.evaluation.bootstrap`) and describe the variation
+between samples; the training text and the human text are taken as fixed.
 
-Every measure but the divergences reads one sample at a time: that all samples are the same text,
-only these tell.
+All metrics except the divergences read one sample at a time, so only the divergences show if all
+samples are the same text.
 
-Letters of this module: S samples, N whatever is counted in one.
+Letters of this module: S samples, N items counted in a sample.
 """
 
 import dataclasses
@@ -42,33 +42,33 @@ DISTINCT_GRAM = 6
 REPEATED_GRAM = 12
 COPIED_GRAM = 24
 DIVERGENCE_GRAM = 4
-_LEAST_TO_HALVE = 4  # samples: a half without one of them is still a text
+_LEAST_TO_HALVE = 4  # samples: a half without one of them is not empty
 
 
 class TextQuality(NamedTuple):
-    """What a number of samples are like; each figure with its interval.
+    """Metrics of a set of samples, each with its interval.
 
     Attributes:
-      samples: how many.
-      characters: in each.
-      word_validity: share of the words that the training text has (`words` says what a word is);
-        None if the samples have no whole word.
-      distinct_6grams: different strings of 6 characters in a sample over all it has, see
-        `first_occurrence_mask`; one less this is seq-rep-6 of Welleck et al. 2020, of characters.
-      distinct_word_bigrams: the same for pairs of words, one after the other; None if there are
+      samples: number of samples.
+      characters: number of characters in each.
+      word_validity: share of words that occur in the training text (`words` defines a word); None
+        if the samples have no complete word.
+      distinct_6grams: distinct strings of 6 characters over all in a sample, see
+        `first_occurrence_mask`; 1 minus this is seq-rep-6 of Welleck et al. 2020, for characters.
+      distinct_word_bigrams: distinct pairs of adjacent words over all pairs; None if there are
         none.
-      compressed_bits_per_char: see `compressed_bits`.
-      repeated: share of the characters that lie in a string of 12 which began earlier in the same
+      compressed_bits_per_char: compressed size, see `compressed_bits`.
+      repeated: share of the characters inside a string of 12 that also began earlier in the same
         sample, see `repetition_mask`. Source: our choice; Welleck et al. 2020 (Neural Text
-        Generation with Unlikelihood Training) count such strings, not what they cover.
-      copied: share of a sample's strings of 24 characters that stand in the training text. Source:
+        Generation with Unlikelihood Training) count such strings, not the characters they cover.
+      copied: share of a sample's strings of 24 characters that occur in the training text. Source:
         like McCoy et al. 2023 (RAVEN), for characters.
-      longest_copy_characters: the longest run that a sample has in common with the training text,
-        mean over samples.
+      longest_copy_characters: length of the longest run that a sample has in common with the
+        training text, mean over samples.
       divergence_bits: Jensen-Shannon divergence from human text, see `divergence_pseudovalues`.
-      excess_bits: by how much more drawn and human text diverge than the two do from themselves,
-        see `excess_pseudovalues`; None of fewer than 4 samples.
-      longest_copy: the longest run of all, and where it stands.
+      excess_bits: divergence between generated and human text in excess of that within each, see
+        `excess_pseudovalues`; None for fewer than 4 samples.
+      longest_copy: longest copied run of all samples, with its position.
     """
 
     samples: int
@@ -87,13 +87,13 @@ class TextQuality(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TextQualityEvaluator:
-    """Measures drawn text against a training text and human text.
+    """Evaluator of generated text, given the training text and human text.
 
     Attributes:
-      words: of the training text.
-      index: of the training text.
+      words: words of the training text.
+      index: copy index of the training text.
       reference: human samples, from which a divergence is measured.
-      others: as many others, which are judged as if they had been drawn.
+      others: the same number of other human samples, evaluated like generated ones.
     """
 
     words: frozenset[str] = dataclasses.field(repr=False)
@@ -103,23 +103,23 @@ class TextQualityEvaluator:
 
     @functools.cached_property
     def human(self) -> TextQuality:
-        """Human text under the same measures: what the best of imitations would come to.
+        """Metrics of human text: the values that a perfect imitation would have.
 
         Its divergence is that of two amounts of held-out text (0.23 bits for the last tenth of The
-        Mysterious Island); samples of the training part, judged as if they had been drawn, come to
-        0.27 bits, for they are of other chapters. Text that is surer than the book's may come below
-        either. Its excess is 0, but for chance.
+        Mysterious Island). Samples of the training part have 0.27 bits, since they are from other
+        chapters. Text more predictable than the book may be below either. The excess is 0, except
+        for chance.
         """
         return self.evaluate(self.others)
 
     def evaluate(self, samples: Sequence[str]) -> TextQuality:
-        """Measure drawn text.
+        """Evaluate generated text.
 
         Args:
-          samples: as many as `reference` has, each of the same length as those.
+          samples: the same number of samples as `reference`, of the same length.
 
         Raises:
-          CharlmError: another number of samples, or another length.
+          CharlmError: the number or length of the samples differs from `reference`.
         """
         amount = len(self.reference), len(self.reference[0])
         if (len(samples), *{len(sample) for sample in samples}) != amount:
@@ -162,17 +162,17 @@ class TextQualityEvaluator:
 def build_text_quality_evaluator(
     text: str, train: Part, human: Sequence[str]
 ) -> TextQualityEvaluator:
-    """Build a judge of drawn text.
+    """Build an evaluator of generated text.
 
     Args:
       text: the whole text.
-      train: what was trained on.
-      human: held-out samples, twice as many as will be drawn; every other one is the `reference`,
-        so that both halves come from the whole of the held-out part.
+      train: the training part.
+      human: held-out samples, twice as many as will be generated; every other one belongs to the
+        `reference`, so that both halves cover the whole held-out part.
 
     Raises:
-      CharlmError: the training part is empty; the human samples are an odd number, fewer than 4, of
-        unlike lengths, or shorter than a string that is looked for.
+      CharlmError: the training part is empty; the human samples are odd in number, fewer than 4, of
+        different lengths, or shorter than 24 characters.
     """
     if len(human) % 2 or len(human) < 4:
         raise CharlmError(f"{len(human)} human samples do not do: take an even number, at least 4")
@@ -185,20 +185,20 @@ def build_text_quality_evaluator(
 
 
 def human_samples(text: str, part: Part, *, samples: int, characters: int) -> list[str]:
-    """Stretches of human text, for drawn text to be judged by.
+    """Return samples of human text, for comparison with generated text.
 
-    Every stretch of the part is cut into pieces of this length, and what is left at its end is left
-    out; the samples are the middle piece of each equal share of them. So they do not overlap, lie
-    evenly over the part, and begin anywhere in a sentence, as drawn text ends anywhere.
+    Every stretch of the part is cut into pieces of this length, and the remainder is dropped; the
+    samples are the middle piece of each equal share of them. So they do not overlap, lie evenly
+    over the part, and begin anywhere in a sentence, just as generated text ends anywhere.
 
     Args:
       text: the whole text.
-      part: what they are taken from.
-      samples: how many, from 1.
-      characters: in each, from 1.
+      part: part to take the samples from.
+      samples: number of samples, from 1.
+      characters: number of characters in each, from 1.
 
     Raises:
-      CharlmError: the part has no room for so many, or a number is out of range.
+      CharlmError: the part is too short, or a number is out of range.
 
     >>> human_samples("abcdefghijk", (range(1, 11),), samples=2, characters=3)
     ['bcd', 'hij']
@@ -217,12 +217,12 @@ def human_samples(text: str, part: Part, *, samples: int, characters: int) -> li
 
 
 def _mean(values: Iterable[float], *, upper: float = math.inf) -> Interval:
-    """The mean over samples, of what is from 0 to `upper`."""
+    """Return the mean over samples of values from 0 to `upper`."""
     return _within(mean_interval([np.fromiter(values, np.float64)], block=1), upper)
 
 
 def _share(rows: Iterable[Sequence[bool]]) -> Interval | None:
-    """The share of what is true in the rows of all samples together; whole rows are drawn."""
+    """Return the share of True in the rows of all samples; the bootstrap samples whole rows."""
     rows = list(rows)
     longest = max(map(len, rows))
     if not longest:
@@ -230,13 +230,13 @@ def _share(rows: Iterable[Sequence[bool]]) -> Interval | None:
     is_true_SN, counts_SN = np.zeros((2, len(rows), longest), bool)
     for row, is_true_N, counts_N in zip(rows, is_true_SN, counts_SN, strict=True):
         is_true_N[: len(row)], counts_N[: len(row)] = row, True
-    # The whole line, where only one row has anything.
+    # The interval is infinite before clipping if only one row has any item.
     interval = mean_interval([is_true_SN.ravel()], mask_N=counts_SN.ravel(), block=longest)
     return _within(interval, 1.0)
 
 
 def _within(interval: Interval, upper: float) -> Interval:
-    """An interval that ends where the values do; one about a mean beyond them is left alone."""
+    """Clip an interval to the range of the values, but never past its mean."""
     mean, low, high = interval
     return Interval(mean, min(mean, max(low, 0.0)), max(mean, min(high, upper)))
 

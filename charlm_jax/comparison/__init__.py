@@ -1,1 +1,1 @@
-"""Runs side by side: groups of seeds, intervals, baselines; what a report states, as data."""
+"""Comparison of runs: groups of seeds, intervals, baselines, and the data of a report."""

@@ -1,7 +1,7 @@
-"""Runs side by side: on the same characters, under one protocol, compared with simple predictors.
+"""Comparison of runs and baselines on the same characters, under one protocol.
 
-Runs that differ by their seed alone are one group. Everything is computed from the losses of single
-characters, which are saved in the folder of every run.
+Runs that differ only by their seed form one group. Everything is computed from per-character
+losses, which are saved in the folder of every run.
 """
 
 import math
@@ -31,17 +31,17 @@ from charlm_jax.evaluation.results import Evaluation
 from charlm_jax.inference.run import Run
 from charlm_jax.storage.workdir import Workdir
 
-_LONGEST_ORDER = 12  # of the n-gram; on a megabyte of prose 9 is the best
+_LONGEST_ORDER = 12  # of the n-gram; on a megabyte of prose, 9 is best
 
 
 class RunGroup(NamedTuple):
-    """Runs that differ by their seed alone.
+    """Runs that differ only by their seed.
 
     Attributes:
-      name: what it differs in from the others.
-      runs: one run for each seed.
+      name: settings in which the group differs from the others.
+      runs: one run per seed.
       evaluations: the evaluation of each run.
-      nll_SN: their losses in nats, a row for each run.
+      nll_SN: their losses in nats, a row per run.
     """
 
     name: str
@@ -56,7 +56,7 @@ class RunGroup(NamedTuple):
 
 
 class GroupResult(NamedTuple):
-    """Figures of a run group.
+    """Results of a run group.
 
     Attributes:
       name: name of the group.
@@ -65,7 +65,7 @@ class GroupResult(NamedTuple):
       loss: mean loss in nats per character, over runs and blocks of text.
       bits_per_char: the mean in bits.
       spread: standard deviation over the runs' means; None for one run.
-      difference: loss less that of the first group; None for the first.
+      difference: loss minus that of the first group; None for the first.
     """
 
     name: str
@@ -85,9 +85,9 @@ class Baseline(NamedTuple):
 
     Attributes:
       name: name of the predictor.
-      kind: what it is.
-      loss: mean loss in nats per character; None for a compressor, which has no loss of a single
-        character.
+      kind: kind of the predictor.
+      loss: mean loss in nats per character; None for a compressor, which has no per-character
+        losses.
       bits_per_char: the mean in bits.
     """
 
@@ -109,7 +109,7 @@ class Comparison(NamedTuple):
     baselines: Sequence[Baseline]
 
     def rows(self) -> list[GroupResult]:
-        """Return the figures of each group."""
+        """Return the results of each group."""
         first = self.groups[0]
         block = first.evaluations[0].block
         return [
@@ -135,17 +135,18 @@ def compare(
     split: str = "valid",
     progress: Progress | None = None,
 ) -> Comparison:
-    """Score runs on the same characters, or read the losses that they saved before.
+    """Score runs on the same characters, or read the losses saved before.
 
     Args:
       runs: runs of one text, vocabulary and split.
-      protocol: evaluation protocol; if None, windows of the length that all runs validate with. A
-        stream's context is that of the attention among the runs.
+      protocol: evaluation protocol; if None, windows of the length that all runs validate with. The
+        context of a stream applies only to runs with attention.
       split: `valid`, `test` or `train`.
       progress: callback for the progress of a download of the text.
 
     Raises:
-      CharlmError: no run, the same run twice, runs of different texts, splits or contexts.
+      CharlmError: there is no run, a run is given twice, or the runs differ in text, split or
+        context.
     """
     if not runs:
         raise CharlmError("nothing to compare: name the folders of runs")
@@ -170,10 +171,10 @@ def compare(
 def find_baselines(dataset: Dataset, evaluation: Evaluation) -> list[Baseline]:
     """Return the losses of simple predictors on the characters of an evaluation.
 
-    All are fitted to the training part, which is also what they are scored on where the evaluation
-    is of that. An n-gram reads no further back than the protocol lets a model read. Compressors
-    have read the training part and compress the whole part, even where `Sliding` scores some of
-    it: they have no loss of a single character.
+    All are fitted to the training part, even if the evaluation is of the training part itself. An
+    n-gram reads no further back than the protocol lets a model read. Compressors are primed with
+    the training part and compress the whole part, even if `Sliding` scores only some of it, since
+    they have no per-character losses.
     """
     protocol, part = evaluation.key.protocol, dataset.part(evaluation.key.split)
     train, read = dataset.part("train"), protocol.read_stretches(part)
@@ -197,7 +198,7 @@ def find_baselines(dataset: Dataset, evaluation: Evaluation) -> list[Baseline]:
 
 
 def describe_baselines(split: str, mode: str) -> str:
-    """What a reader of `find_baselines` has to know, in a sentence or two."""
+    """Return a note on how the baselines were computed, for readers of the results."""
     note = "Uniform, unigram and n-gram predict the same characters by the same rule; compressors "
     note += "have read the training part"
     note += ", and pay for the whole part that is scored." if mode == "sliding" else " before."
@@ -215,10 +216,10 @@ def _ngram_orders(protocol: EvalProtocol) -> range:
 
 
 def check_same_text(runs: Sequence[Run]) -> None:
-    """Check that runs have one text, vocabulary and split.
+    """Check that runs have the same text, vocabulary and split.
 
     Raises:
-      CharlmError: two do not.
+      CharlmError: two runs differ.
     """
     prints = [Workdir(run.workdir).read_fingerprint() for run in runs]
     for run, fingerprint in zip(runs, prints, strict=True):
@@ -230,10 +231,10 @@ def check_same_text(runs: Sequence[Run]) -> None:
 
 
 def shared_context(runs: Sequence[Run]) -> int:
-    """Return the context that all runs validate with; 0 of no runs.
+    """Return the context that all runs validate with; 0 if there are no runs.
 
     Raises:
-      CharlmError: two validate with different contexts.
+      CharlmError: two runs validate with different contexts.
     """
     contexts = sorted({run.config.evaluation_context for run in runs})
     if len(contexts) > 1:
@@ -245,7 +246,7 @@ def shared_context(runs: Sequence[Run]) -> int:
 
 
 def comparison_to_json(comparison: Comparison) -> dict[str, Any]:
-    """Return a comparison in JSON's terms; null where an interval has no end."""
+    """Return a comparison as JSON values, with null for infinite ends of intervals."""
     note = comparison.groups[0].evaluations[0].to_json()
     names = ("characters", "mode", "context", "split", "fingerprint", "targets")
     groups = [

@@ -1,4 +1,4 @@
-"""What a page says about runs, as plain data: all that has to be read or computed for it."""
+"""Data of a report: everything that is read or computed for a page about runs."""
 
 import datetime
 from collections.abc import Mapping, Sequence
@@ -31,14 +31,14 @@ SAMPLE_SEED = 0
 
 
 class GroupFacts(NamedTuple):
-    """Runs that differ by their seed alone, by the name that says in what others differ."""
+    """Facts of runs that differ only by their seed, with the name of their group."""
 
     name: str
     runs: Sequence[RunFacts]
 
 
 class Sample(NamedTuple):
-    """A text that a run drew."""
+    """Text sampled from a run."""
 
     scale: float
     temperature: float
@@ -46,15 +46,15 @@ class Sample(NamedTuple):
 
 
 class Heat(NamedTuple):
-    """How surprising a passage is, character by character.
+    """Per-character surprisal of a passage.
 
     Attributes:
-      passage: its places in the text.
-      text: of the passage.
-      split: the part that it is from.
-      labels: of the runs that read it, one or two.
-      nll_RN: their losses in nats, a row for each run.
-      rules: what each run read before a character, in words.
+      passage: positions of the passage in the text.
+      text: characters of the passage.
+      split: part that the passage is from.
+      labels: names of the runs that read it, one or two.
+      nll_RN: their losses in nats, a row per run.
+      rules: description of what each run read before a character.
     """
 
     passage: range
@@ -69,18 +69,18 @@ class ReportData(NamedTuple):
     """Everything that a report states.
 
     Attributes:
-      groups: in the order in which their first runs were named.
-      corpus: the name of the text, or its path.
-      characters: of the text.
-      valid_characters: of them, those that runs validate on.
-      symbols: of the vocabulary.
-      newest: when the last row of metrics was written, in UTC; None where there is none.
-      scores: None where no text is held out.
-      differing: the fields in which runs differ, with what each group has.
-      shared: the fields and values that all have.
-      prompt: what the samples go on from.
-      samples: of each group's first run, one at each of `SCALES`, drawn with the same noise.
-      heat: a passage.
+      groups: groups in the order in which their first runs were named.
+      corpus: name of the text, or its path.
+      characters: number of characters of the text.
+      valid_characters: number of characters that runs validate on.
+      symbols: size of the vocabulary.
+      newest: time of the last row of metrics, in UTC; None if there is no row.
+      scores: scores of the runs; None if no text is held out.
+      differing: fields in which runs differ, with the values of each group.
+      shared: fields that have the same value in all runs, with that value.
+      prompt: prompt of the samples.
+      samples: samples of each group's first run, one at each of `SCALES`, with the same noise.
+      heat: surprisal of a passage.
     """
 
     groups: Sequence[GroupFacts]
@@ -109,11 +109,11 @@ def gather(
     Args:
       runs: at least one run; all of one text, vocabulary and split.
       protocol: evaluation protocol, see `compare`.
-      split: `valid`, `test` or `train`; `valid` is skipped where nothing is held out.
+      split: `valid`, `test` or `train`; `valid` is skipped if no text is held out.
       progress: callback for the progress of a download of the text.
 
     Raises:
-      CharlmError: the errors of `compare`.
+      CharlmError: there is no run, or the runs cannot be compared (see `compare`).
     """
     if not runs:
         raise CharlmError("nothing to report: name the folders of runs")
@@ -153,7 +153,7 @@ def _samples(run: Run, prompt: str) -> list[Sample]:
 
 
 def _shown_runs(groups: Mapping[str, Sequence[Run]], scores: Scores | None) -> dict[str, Run]:
-    """Return the first group and the best other one; of a single group, two runs."""
+    """Return the first group and the best other one; two runs if there is a single group."""
     if len(groups) > 1:
         runs = {name: group[0] for name, group in groups.items()}
         losses = [] if scores is None else [row.loss.mean for row in scores.rows]

@@ -1,4 +1,4 @@
-"""Which runs are one group, and what the groups of a comparison are called."""
+"""Grouping of runs that differ only by their seed, and the names of the groups."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.inference.run import Run
 
-# Fields that change nothing about what is learnt, and the one in which the runs of a group differ.
+# Fields that do not affect training, and the one in which the runs of a group differ.
 _INDIFFERENT = (
     "seed",
     "train.steps_per_dispatch",
@@ -17,22 +17,22 @@ _INDIFFERENT = (
     "evaluation.batch_size",
 )
 
-# More fields than these are too many for a name.
+# Largest number of fields in a name.
 _MOST_FIELDS = 3
 
 
 def group_runs(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Runs that differ by their seed alone, by a name that says in what groups differ.
+    """Group runs that differ only by their seed, and name groups by the fields that differ.
 
     Args:
-      runs: at least one.
+      runs: at least one run.
 
     Returns:
-      Name -> runs, in the order in which their first runs come. A single group, and groups of one
-      run that differ in much, are named after the runs' folders.
+      Name -> runs, in the order of the groups' first runs. A single group, and groups of one run
+      that differ in many fields, are named after the runs' folders.
 
     Raises:
-      CharlmError: the same run twice.
+      CharlmError: a run is given twice.
     """
     groups: dict[tuple[tuple[str, Any], ...], list[Run]] = {}
     for run in runs:
@@ -53,7 +53,7 @@ def group_runs(runs: Sequence[Run]) -> dict[str, list[Run]]:
 
 
 def _names(configs: Sequence[Mapping[str, Any]], varied: Sequence[str]) -> list[str]:
-    """What varies; of many fields the fewest that tell the configs apart, the first of these."""
+    """Name configs by varied fields; if there are many, by the fewest that distinguish them."""
     if len(varied) > _MOST_FIELDS:
         for count in range(1, len(varied)):
             for fields in itertools.combinations(varied, count):

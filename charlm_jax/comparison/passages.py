@@ -1,4 +1,4 @@
-"""Pieces of a text that are shown, chosen by rules that look at no model."""
+"""Passages and prompts for a report, chosen independently of any model."""
 
 import numpy as np
 
@@ -7,24 +7,24 @@ from charlm_jax.evaluation.protocol import Sliding
 from charlm_jax.inference.run import Run
 
 PASSAGE = 1500
-"""Characters whose surprise is shown."""
+"""Number of characters whose surprisal is shown."""
 
 READ_BEFORE = 1000
-"""Characters that a model reads before them."""
+"""Number of characters that a model reads before the passage."""
 
 _PROMPT, _LONGEST_PROMPT = 40, 60
 
 
 def choose_passage(text: str, part: Part) -> range:
-    """About the middle of a part, from a line's start on.
+    """Choose a passage near the middle of a part, beginning at the start of a line.
 
     Args:
       text: the whole text.
-      part: which of it.
+      part: part to choose from.
 
     Returns:
-      The places of at most `PASSAGE` characters of one stretch, each of which has a predictor. They
-      begin behind a newline if there is one in as many characters before them.
+      Positions of at most `PASSAGE` characters of one stretch, each of which has a predictor. They
+      begin after a newline if the preceding `PASSAGE` characters contain one.
     """
     middle = size(part) // 2
     for stretch in part:
@@ -39,7 +39,7 @@ def choose_passage(text: str, part: Part) -> range:
 
 
 def first_words(text: str, part: Part) -> str:
-    """Return the first words of a part, about 40 characters, without a word begun before it."""
+    """Return the first words of a part, about 40 characters, without a word cut at its start."""
     start, stop = part[0].start, part[0].stop
     if start > 0 and text[start - 1].isalnum():
         near = range(start, min(start + _PROMPT, stop - 1))
@@ -51,15 +51,15 @@ def first_words(text: str, part: Part) -> str:
 
 
 def passage_nll(run: Run, text: str, passage: range) -> np.ndarray:
-    """How surprising each character of a passage is.
+    """Compute the surprisal of each character of a passage.
 
     Args:
-      run: whose model reads.
+      run: run whose model reads the passage.
       text: the whole text.
-      passage: places, from 1 on.
+      passage: positions in the text, from 1.
 
     Returns:
-      nll_N in nats, one entry a character; `reads_before` says how they are predicted.
+      nll_N in nats, one entry per character; `reads_before` describes their context.
     """
     before = _read_before(run, passage)
     read = text[passage.start - before : passage.stop]
@@ -69,7 +69,7 @@ def passage_nll(run: Run, text: str, passage: range) -> np.ndarray:
 
 
 def reads_before(run: Run, passage: range) -> str:
-    """What `passage_nll` lets a model read before a character, in words."""
+    """Describe what `passage_nll` lets a model read before a character."""
     before = _read_before(run, passage)
     if run.model.max_length is not None:
         return f"the {before:,} characters before it"
@@ -80,6 +80,6 @@ def reads_before(run: Run, passage: range) -> str:
 
 
 def _read_before(run: Run, passage: range) -> int:
-    """Characters before the passage that are read; where places run out, before each character."""
+    """Return the characters read before the passage; before each character if length is limited."""
     own = run.config.evaluation_context
     return min(READ_BEFORE if run.model.max_length is None else own, passage.start)

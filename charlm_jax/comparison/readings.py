@@ -1,4 +1,4 @@
-"""A text as one run, or two, read it: scores and top predictions, as plain data."""
+"""Readings of a text by one or two runs: scores and top predictions, as plain data."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -14,9 +14,9 @@ class Reading(NamedTuple):
 
     Attributes:
       label: name of the run.
-      run: run whose model read.
+      run: run whose model read the text.
       score: score of the whole text.
-      how: keyword arguments of `TrainedModel.score` that gave it.
+      how: keyword arguments of `TrainedModel.score` that produced it.
     """
 
     label: str
@@ -44,15 +44,15 @@ def describe_difference(first: Reading, second: Reading) -> str:
 
 
 class CharacterReading(NamedTuple):
-    """The characters of a text, as one run read them.
+    """Losses and top predictions of one run for the characters of a text.
 
     Attributes:
       label: name of the run.
-      nll_N: losses in nats; NaN where a character was not scored.
+      nll_N: losses in nats; NaN for characters that were not scored.
       predictions: position -> most probable symbols with their probabilities, for each scored
         character.
-      unknown: positions of characters that the model does not know.
-      replacement: symbol that was read in their place; None if they were left out.
+      unknown: positions of characters outside the model's vocabulary.
+      replacement: symbol that was read instead; None if they were left out.
       rule: description of what was read before each character.
     """
 

@@ -1,4 +1,4 @@
-"""What a run tells of itself: how it went, what trains it again, how its config differs."""
+"""Facts about a run: its progress, the command that trains it, and how its config differs."""
 
 import datetime
 import shlex
@@ -13,25 +13,26 @@ from charlm_jax.storage.metrics_log import MetricsLog, MetricsRow
 from charlm_jax.storage.workdir import Workdir
 
 Curve = Sequence[tuple[int, float]]
-"""Losses in nats, by the number of updates made."""
+"""Losses in nats, as (number of updates, loss) pairs."""
 
 
 class RunFacts(NamedTuple):
-    """One run.
+    """Facts about one run.
 
     Attributes:
-      workdir: its folder, as it was named.
-      seed: of its config.
-      checkpoint: the step that its weights are from.
+      workdir: folder of the run, as given.
+      seed: seed of its config.
+      checkpoint: step of its weights.
       weights: `raw` or `average`.
-      step: updates that its metrics tell of.
-      total_steps: where it ends; None where that is not known.
-      has_ended: whether it is done, or stopped early.
-      characters_per_step: trained on in a full batch.
-      context: characters in a window of its own validation.
-      training: its loss as it went on, of a few steps each or of whole epochs.
-      held_out: the loss of its held-out text, by weights; nothing where none is held out.
-      command: one that trains the same run; a comment that names its config if none is recorded.
+      step: last step in its metrics.
+      total_steps: step at which training ends; None if unknown.
+      has_ended: True if training is complete or was stopped early.
+      characters_per_step: number of characters in a full batch.
+      context: number of characters in a window of its own validation.
+      training: training loss, each value over a few steps or a whole epoch.
+      held_out: validation loss, by weights; empty if no text is held out.
+      command: command that trains the same run; a comment that names its config if none is
+        recorded.
     """
 
     workdir: str
@@ -49,15 +50,15 @@ class RunFacts(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of its folder."""
+        """Name of the run's folder."""
         return Path(self.workdir).resolve().name
 
 
 def read_run_facts(run: Run) -> RunFacts:
-    """What a run's folder tells.
+    """Read the facts about a run from its folder.
 
     Raises:
-      CharlmError: a file in it is damaged.
+      CharlmError: a file in the folder is damaged.
     """
     workdir, data = Workdir(run.workdir), run.config.data
     facts, rows = workdir.read_facts(), MetricsLog(workdir.metrics_file).rows()
@@ -88,11 +89,11 @@ def _curve(rows: Sequence[MetricsRow]) -> Curve:
 
 
 def train_command(facts: Mapping[str, Any], workdir: str) -> str:
-    """Return the `charlm train` that gives a run, as a shell takes it.
+    """Return the `charlm train` command that reproduces a run, quoted for the shell.
 
     Args:
-      facts: content of its run.json.
-      workdir: its directory, as the command is to name it.
+      facts: content of the run's run.json.
+      workdir: folder of the run, as it should appear in the command.
 
     Returns:
       One line. A run that was trained from Python, or before run.json recorded the source of its
@@ -106,14 +107,14 @@ def train_command(facts: Mapping[str, Any], workdir: str) -> str:
 
 
 def newest_row(runs: Sequence[Run]) -> datetime.datetime | None:
-    """When the last row of metrics was written, in UTC; None where no run has any."""
+    """Return the time of the last written row of metrics, in UTC; None if there is no row."""
     files = (Workdir(run.workdir).metrics_file for run in runs)
     times = [file.stat().st_mtime for file in files if file.exists()]
     return datetime.datetime.fromtimestamp(max(times), datetime.UTC) if times else None
 
 
 def shared_fields(runs: Sequence[Run]) -> dict[str, str]:
-    """The fields in which configs agree, with their values as the command line takes them."""
+    """Return the fields in which configs agree, with their values in command-line syntax."""
     first, *others = (run.config.flatten() for run in runs)
     return {
         field: as_text(value)
@@ -123,14 +124,14 @@ def shared_fields(runs: Sequence[Run]) -> dict[str, str]:
 
 
 def differing_fields(groups: Sequence[Sequence[Run]]) -> dict[str, list[str]]:
-    """The fields in which runs differ.
+    """Return the fields in which runs differ.
 
     Args:
-      groups: runs, group by group.
+      groups: runs of each group.
 
     Returns:
-      Field -> what each group has, as the command line takes it: one value, or all that its runs
-      have, in their order.
+      Field -> the value of each group, in command-line syntax; if its runs differ, all their
+      values, in the order of the runs.
     """
     shared = shared_fields([run for runs in groups for run in runs])
     flat = [[run.config.flatten() for run in runs] for runs in groups]

@@ -1,4 +1,4 @@
-"""The figures of a comparison by group, by place in a window, and by class of character."""
+"""Scores of a comparison: by group, by position in a window, and by class of character."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -18,12 +18,13 @@ from charlm_jax.data.dataset import Dataset
 from charlm_jax.data.splits import Part, target_positions
 from charlm_jax.evaluation.protocol import Window, all_positions
 
-# Windows by place go on for so many times the training length, but for that no further than this.
+# Windows by position: a multiple of the training length, but at most this many characters unless
+# the training length is greater.
 _LONGER, _MOST_PLACES = 4, 1024
 
 
 class PositionLoss(NamedTuple):
-    """The loss of characters before which `first` to `last` were read."""
+    """Loss of characters with `first` to `last` characters read before them."""
 
     first: int
     last: int
@@ -31,20 +32,20 @@ class PositionLoss(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """Figures of a part of the text.
+    """Scores on a part of the text.
 
     Attributes:
-      split: the part.
-      mode: how it was scored.
-      rules: the same in words; several where the groups' models keep unlike much.
-      characters: how many were scored, by every run.
-      rows: what is said of each group.
-      means: of each group, the mean loss of each run, in nats.
+      split: name of the part.
+      mode: mode of the evaluation protocol.
+      rules: descriptions of the protocol; several if the models keep different contexts.
+      characters: number of characters scored by every run.
+      rows: results of each group.
+      means: for each group, mean loss of each run, in nats.
       baselines: simple predictors on the same characters.
-      trained: of each group, the length of the sequences that it was trained on.
+      trained: for each group, length of its training sequences.
       windows: for each group, length of the windows that `by_position` is scored in.
       by_position: for each group, loss by number of characters read.
-      classes: of each group, its loss by the class of a character.
+      classes: for each group, loss by class of character.
     """
 
     split: str
@@ -61,11 +62,11 @@ class Scores(NamedTuple):
 
 
 def find_scores(comparison: Comparison, dataset: Dataset) -> Scores:
-    """Compute the figures of a comparison.
+    """Compute the scores of a comparison.
 
     Args:
       comparison: run groups.
-      dataset: their text.
+      dataset: text of the runs.
     """
     groups = comparison.groups
     first = groups[0].evaluations[0]
@@ -92,7 +93,7 @@ def find_scores(comparison: Comparison, dataset: Dataset) -> Scores:
 
 
 def _window_lengths(groups: Sequence[RunGroup], part: Part) -> list[int]:
-    """Of windows that go on beyond what was trained, and are as long as they can be for all."""
+    """Return window lengths: longer than in training, if text and model allow it."""
     trained = max(run.config.data.sequence_length for group in groups for run in group.runs)
     longest = max(trained, min(_LONGER * trained, _MOST_PLACES))
     protocol = groups[0].evaluations[0].key.protocol
@@ -103,7 +104,7 @@ def _window_lengths(groups: Sequence[RunGroup], part: Part) -> list[int]:
 
 
 def _by_position(group: RunGroup, part: Part, length: int) -> list[PositionLoss]:
-    """The loss in windows of so many characters, by what was read of them before."""
+    """Compute the loss in windows of `length` characters, by number of characters read."""
     split = group.evaluations[0].key.split
     nll_SN = np.stack(
         [run.evaluate(Window(length), split=split, cache=True)[1] for run in group.runs]

@@ -1,4 +1,4 @@
-"""How good a model is: loss under a named protocol, bootstrap intervals, baselines."""
+"""Evaluation: held-out loss under a named protocol, bootstrap intervals and baselines."""
 
 from charlm_jax.evaluation.protocol import EvalProtocol, Sliding, Stream, Window
 

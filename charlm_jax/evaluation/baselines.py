@@ -1,10 +1,10 @@
-"""What simple predictors pay for the same held-out characters: is the network worth its trouble?
+"""Baselines on the same held-out characters: uniform, unigram and general-purpose compressors.
 
-As under the `stream` rule of `charlm_jax.evaluation.scoring`, a stretch is predicted from the one
-character before it and what was read of it since: a `window` figure, with its cold starts, is
-no match. Nor does counting cross from one stretch of the training part to another.
+As under `Stream` in `charlm_jax.evaluation.protocol`, a character may be predicted from everything
+before it in its stretch and the one character before the stretch. Losses under `Window`, with its
+cold starts, are not comparable. Counts never span two stretches of the training part.
 
-Letters of this module: N characters in the text's order, G strings of one length, C of one less.
+Letters of this module: N characters in the text's order, V symbols.
 """
 
 import bz2
@@ -22,35 +22,35 @@ from charlm_jax.evaluation.ngram import join_stretches
 
 
 def uniform_nll(ids_N: np.ndarray, part: Part, symbols: int) -> np.ndarray:
-    """The price of knowing nothing but the alphabet: ln V for every target.
+    """Return the loss of a uniform distribution over the vocabulary: ln V for every target.
 
     Args:
       ids_N: the whole text, ids in [0, V).
-      part: what is scored.
-      symbols: V.
+      part: part of the text to score.
+      symbols: V, the size of the vocabulary.
 
     Returns:
-      nll_N in nats, float64, one entry a target in the text's order.
+      nll_N in nats, float64, one entry per target in the text's order.
     """
     target_N, _ = join_stretches(ids_N, map(target_positions, part), symbols)
     return np.full(len(target_N), math.log(symbols))
 
 
 def unigram_nll(ids_N: np.ndarray, train: Part, part: Part, symbols: int) -> np.ndarray:
-    """How rare each target is in the training text, whatever stands before it.
+    """Return the loss under the symbol frequencies of the training text, regardless of context.
 
         p(w) = (count(w) + 1) / (characters + V)
 
-    The added one makes a symbol that was never seen cost something finite.
+    The added one keeps the loss of an unseen symbol finite.
 
     Args:
       ids_N: the whole text, ids in [0, V).
-      train: what is counted.
-      part: what is scored.
-      symbols: V.
+      train: part of the text to count symbols in.
+      part: part of the text to score.
+      symbols: V, the size of the vocabulary.
 
     Returns:
-      nll_N in nats, float64, one entry a target in the text's order.
+      nll_N in nats, float64, one entry per target in the text's order.
     """
     train_N, _ = join_stretches(ids_N, train, symbols)
     counts_V = np.bincount(train_N, minlength=symbols) + 1
@@ -59,22 +59,22 @@ def unigram_nll(ids_N: np.ndarray, train: Part, part: Part, symbols: int) -> np.
 
 
 def compressed_bits_per_char(train_text: str, held_out_text: str) -> dict[str, float]:
-    """What general compressors pay for held-out text after the training text, in bits a character.
+    """Compute what held-out text adds to the compressed training text, in bits per character.
 
         8 (size(train + held-out) - size(train)) / characters of held-out
 
-    All at their best levels, on UTF-8. gzip looks back 32 KB only and bz2 900 KB at most; xz sees
-    everything. Stretches of a part are to be joined.
+    Compressors run at their best levels, on UTF-8. gzip looks back only 32 KB and bz2 at most
+    900 KB; xz sees everything. The caller joins the stretches of a part.
 
     Args:
-      train_text: what comes first.
-      held_out_text: what is paid for, at least one character.
+      train_text: training text, compressed first.
+      held_out_text: text to measure, at least one character.
 
     Returns:
       Bits per character by the compressor's name: `gzip`, `bz2`, `xz`.
 
     Raises:
-      CharlmError: nothing is held out.
+      CharlmError: the held-out text is empty.
     """
     if not held_out_text:
         raise CharlmError("the held-out text is empty: it needs at least one character")

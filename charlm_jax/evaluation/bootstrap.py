@@ -1,22 +1,22 @@
-"""How sure a mean of held-out losses is, and whether two of them differ: a block bootstrap.
+"""Block bootstrap: intervals for a mean held-out loss and for the difference of two.
 
-A group is one way to train, run once for each of its seeds; every run is scored on the same text.
+A group is one training setup, run once for each of its seeds; every run is scored on the same text.
 Letters of this module: S runs of a group (R of another), N characters in the text's order, K blocks
-of consecutive characters, D draws.
+of consecutive characters, D bootstrap samples.
 
-Neighbouring characters are hard or easy together, so blocks of text are drawn (Künsch 1989). Runs
-differ by their seed, so runs are drawn too, and a draw reads the same blocks of every run, for the
-two are crossed (Owen 2007). Of n units n - 1 are drawn with replacement: the variance of the drawn
-mean is then the unbiased estimate s^2 / n, where n of n would give two thirds of it for three seeds
-(Rao and Wu 1988). An interval is the mean and, on both sides, the standard deviation of the drawn
-means times Student's t. Its degrees of freedom are Satterthwaite's, of the variances that runs and
-blocks contribute: two or three seeds are few, and the interval is as much wider.
+Losses of neighbouring characters are correlated, so blocks of text are resampled (Künsch 1989).
+Runs differ by their seed, so they are resampled too; a sample uses the same blocks of every run,
+since runs and blocks are crossed (Owen 2007). Of n units, n - 1 are sampled with replacement: the
+variance of the sample mean is then the unbiased estimate s^2 / n, whereas n of n would give two
+thirds of it for three seeds (Rao and Wu 1988). An interval is the mean, plus and minus the standard
+deviation of the sample means times Student's t. The degrees of freedom are Satterthwaite's, from
+the variances that runs and blocks contribute, so intervals from two or three seeds are wider.
 
-How often the 95 % interval held the truth in 400 made-up texts of 60 blocks: 95 % for one run; 94,
-94 and 96 % for two, three and five runs where the seeds make an error as large as the text's; 93 %
-and 95 % for three and five where theirs is twice as large. Of 1,000 pairs of groups that differ by
-nothing but the luck of their seeds, a difference is shown for 2, 3, 6 and 5 % with two, three, five
-and ten runs each. (Percentiles of the drawn means showed 14 % of them with three runs.)
+Coverage of the 95 % interval on 400 synthetic texts of 60 blocks: 95 % for one run; 94, 94 and 96 %
+for two, three and five runs when seeds and text contribute equal error; 93 % and 95 % for three and
+five runs when the seeds contribute twice as much. Of 1,000 pairs of groups that differ only by the
+chance of their seeds, 2, 3, 6 and 5 % differ significantly with two, three, five and ten runs each.
+(With percentiles of the sample means, 14 % did with three runs.)
 
 Sources: Künsch 1989, Annals of Statistics 17; Owen 2007, Annals of Applied Statistics 1; Rao and
 Wu 1988, Journal of the American Statistical Association 83; Satterthwaite 1946, Biometrics
@@ -33,11 +33,11 @@ from scipy.special import stdtrit
 from charlm_jax.core.errors import CharlmError
 
 Runs = Sequence[np.ndarray] | np.ndarray
-"""Negative log-likelihoods in nats: a row of N for each run."""
+"""Negative log-likelihoods in nats: a row of N per run."""
 
 BLOCK = 1000  # characters
 
-# Counts of drawn blocks in memory at once: memory does not grow with the number of draws.
+# Block counts in memory at once: memory does not grow with the number of bootstrap samples.
 _COUNTS_AT_ONCE = 2**22
 
 
@@ -49,7 +49,7 @@ class Interval(NamedTuple):
     high: float
 
     def describe(self, digits: int = 4) -> str:
-        """The mean with its interval; alone, where one block of text gives none.
+        """Format the mean with its interval; the mean alone if the text is a single block.
 
         >>> Interval(0.21, -0.0001, 0.42).describe(2)
         '0.21 [0.00, 0.42]'
@@ -62,7 +62,7 @@ class Interval(NamedTuple):
         return f"{mean} [{self.low:z.{digits}f}, {self.high:z.{digits}f}]"
 
     def describe_ends(self) -> str:
-        """The interval alone; one block of text gives none.
+        """Format the interval alone; a text of a single block has none.
 
         >>> print(Interval(0.2, -0.1, 0.5).describe_ends())
         [-0.1000, 0.5000]
@@ -82,11 +82,11 @@ class Difference(NamedTuple):
 
     @property
     def is_significant(self) -> bool:
-        """Whether 0 lies outside the interval."""
+        """True if 0 lies outside the interval."""
         return not self.low <= 0 <= self.high
 
     def describe(self) -> str:
-        """The difference with its interval, or that there is none to speak of.
+        """Format the difference with its interval, or say that it is not significant.
 
         >>> Difference(-0.0123, -0.015, -0.0098).describe()
         '-0.0123 [-0.0150, -0.0098]'
@@ -107,25 +107,25 @@ def mean_interval(
     level: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """The mean loss of a group, with its interval over runs and blocks of text.
+    """Return the mean loss of a group, with its interval over runs and blocks of text.
 
     Args:
-      nll_SN: negative log-likelihoods in nats, a row for each run.
-      mask_N: True where a character counts; all do if None. Blocks are cut before, and one in which
-        nothing counts is left out.
-      block: characters in a block; the last may be shorter, and counts by its size.
-      draws: how many.
-      level: how often the interval is to hold the truth, in (0, 1).
-      seed: of the draws.
+      nll_SN: negative log-likelihoods in nats, a row per run.
+      mask_N: True for the characters to include; all if None. The mask does not move block
+        boundaries; a block without an included character is left out.
+      block: number of characters in a block; the last may be shorter and is weighted by its size.
+      draws: number of bootstrap samples.
+      level: confidence level of the interval, in (0, 1).
+      seed: seed of the bootstrap samples.
 
     Returns:
-      The mean over runs and characters, and its interval: the whole line where there is but one
-      block, which cannot say how far another would lie. Of one run, the interval says nothing
-      about seeds.
+      The mean over runs and characters, and its interval. The interval is infinite if there is only
+      one block, since its variance is unknown. With one run, it does not cover the variation
+      between seeds.
 
     Raises:
-      CharlmError: runs of unlike lengths, a mask of another length or under which nothing counts,
-        a loss that is not finite, a number out of range.
+      CharlmError: the runs differ in length, the mask has another length or includes no character,
+        a loss is not finite, or a number is out of range.
     """
     _refuse_unsound(block, draws, level, seed)
     group = _group(nll_SN, mask_N, block)
@@ -143,26 +143,26 @@ def difference(
     seed: int = 0,
     is_paired: bool = True,
 ) -> Difference:
-    """The mean loss of one group minus that of another, with its interval.
+    """Return the mean loss of one group minus that of another, with its interval.
 
-    Both groups are read over the same drawn blocks, so that what makes a block hard for both falls
-    out. Their runs are drawn apart: a seed means nothing from one group to the other.
+    Both groups use the same sampled blocks, so the difficulty that a block has for both cancels.
+    Their runs are sampled independently: equal seeds in two groups have nothing in common.
 
     Args:
-      a_SN: negative log-likelihoods in nats, a row for each run.
-      b_RN: those of the other group, for the same characters.
-      mask_N: as in `mean_interval`.
-      block: as in `mean_interval`.
-      draws: as in `mean_interval`.
-      level: as in `mean_interval`.
-      seed: as in `mean_interval`.
-      is_paired: False draws the blocks of each group apart, to show what pairing gains.
+      a_SN: negative log-likelihoods in nats, a row per run.
+      b_RN: losses of the other group, on the same characters.
+      mask_N: True for the characters to include; all if None.
+      block: number of characters in a block.
+      draws: number of bootstrap samples.
+      level: confidence level of the interval, in (0, 1).
+      seed: seed of the bootstrap samples.
+      is_paired: False samples the blocks of each group independently, to show what pairing gains.
 
     Returns:
-      The difference, negative where a is the better.
+      The difference, negative if a is better.
 
     Raises:
-      CharlmError: as in `mean_interval`, or groups of unlike lengths.
+      CharlmError: the groups differ in length, or an argument is invalid (see `mean_interval`).
     """
     _refuse_unsound(block, draws, level, seed)
     a, b = _group(a_SN, mask_N, block), _group(b_RN, mask_N, block)
@@ -174,13 +174,13 @@ def difference(
 
 
 def std_over_seeds(nll_SN: Runs) -> float | None:
-    """The standard deviation (over S - 1) of the runs' mean losses, in nats; None for one run."""
+    """Return the standard deviation (over S - 1) of the run means, in nats; None for one run."""
     group = _group(nll_SN, None, block=1000)
     return float(np.std(group.means_S, ddof=1)) if len(group.means_S) > 1 else None
 
 
 class _Group(NamedTuple):
-    """Losses summed over each block in which a character counts, and how many count there."""
+    """Sums and counts of the included losses of each block; blocks without any are left out."""
 
     sums_SK: np.ndarray
     counts_K: np.ndarray
@@ -223,7 +223,7 @@ def _group(nll_SN: Runs, mask_N: np.ndarray | None, block: int) -> _Group:
 def _ends(
     groups: Sequence[_Group], draws: int, level: float, seed: int, *, is_paired: bool
 ) -> tuple[float, float]:
-    """The interval of the first group's mean, less that of the second where there is one."""
+    """Return the interval of the first group's mean, minus the second group's if given."""
     blocks = len(groups[0].counts_K)
     if blocks == 1:
         return -math.inf, math.inf
@@ -244,7 +244,7 @@ def _ends(
 
 
 def _degrees_of_freedom(groups: Sequence[_Group], variance: float) -> float:
-    """Satterthwaite's, where each group's runs make a part of the variance, and blocks the rest."""
+    """Satterthwaite's: each group's runs contribute a part of the variance, blocks the rest."""
     parts = []
     for group in groups:
         runs = len(group.sums_SK)
@@ -258,7 +258,7 @@ def _degrees_of_freedom(groups: Sequence[_Group], variance: float) -> float:
 def _drawn_means(
     groups: Sequence[_Group], draws: int, generator: np.random.Generator, *, is_paired: bool
 ) -> np.ndarray:
-    """means_AD: in each draw, the mean of each group A over drawn runs of drawn blocks."""
+    """Return means_AD: the mean of each group A over the runs and blocks of each sample."""
     means: list[np.ndarray] = []
     for group in groups:
         if not means or not is_paired:
@@ -270,7 +270,7 @@ def _drawn_means(
 
 
 def _times_drawn(units: int, draws: int, generator: np.random.Generator) -> np.ndarray:
-    """How often each of n units is among n - 1 drawn with replacement; a single one is kept."""
+    """Return the counts of n units among n - 1 sampled with replacement; a single unit is kept."""
     if units == 1:
         return np.ones((draws, 1))
     picks = generator.integers(units, size=(draws, units - 1))

@@ -1,4 +1,7 @@
-"""Interpolated Kneser-Ney character n-grams."""
+"""Interpolated Kneser-Ney character n-grams.
+
+Letters of this module: N characters in the text's order, G strings of one length, C of one less.
+"""
 
 import dataclasses
 import itertools
@@ -12,13 +15,13 @@ from charlm_jax.data.splits import Part, size, target_positions
 
 
 class _Level(NamedTuple):
-    """An n-gram model's share of one length k.
+    """The strings of one length k in an n-gram model.
 
     Attributes:
       codes_G: context * V + last symbol for each string of k symbols, ascending; the context is the
-        place of its first k - 1 symbols in the level below.
-      own_G: what the level itself says of the last symbol: its discounted relative frequency.
-      backoff_C: the share of each context that is left to the level below.
+        index of its first k - 1 symbols in the level below.
+      own_G: discounted relative frequency of the last symbol, before interpolation.
+      backoff_C: weight of the level below after each context.
     """
 
     codes_G: np.ndarray
@@ -31,8 +34,8 @@ class NGram:
     """An interpolated n-gram model.
 
     Attributes:
-      symbols: V.
-      levels: from single symbols up to strings of `order`.
+      symbols: V, the size of the vocabulary.
+      levels: levels from single symbols up to strings of `order`.
     """
 
     symbols: int
@@ -40,18 +43,18 @@ class NGram:
 
     @property
     def order(self) -> int:
-        """The longest string counted: a target is predicted from at most order - 1 characters."""
+        """Length of the longest strings; the model reads at most order - 1 characters back."""
         return len(self.levels)
 
     def nll(self, ids_N: np.ndarray, part: Part) -> np.ndarray:
-        """-log p of every target.
+        """Compute -log p of every target.
 
         Args:
           ids_N: the whole text, ids in [0, V).
-          part: what is scored.
+          part: part of the text to score.
 
         Returns:
-          nll_N in nats, float64, one entry a target in the text's order.
+          nll_N in nats, float64, one entry per target in the text's order.
         """
         read = (range(x.start - 1, x.stop) for x in map(target_positions, part))
         symbol_N, position_N = join_stretches(ids_N, read, self.symbols)
@@ -68,25 +71,25 @@ class NGram:
 
 
 def fit_ngram(ids_N: np.ndarray, train: Part, *, symbols: int, order: int) -> NGram:
-    """Interpolated modified Kneser-Ney.
+    """Fit an interpolated modified Kneser-Ney model.
 
         p_k(w | h) = (a(h w) - D(a(h w))) / a(h) + rest(h) p_(k-1)(w | h less its first symbol)
 
-    down to p_0 = 1 / V, so that every symbol has a chance. a is the count for the longest strings,
-    and for shorter ones the number of different symbols before them (the beginning of a stretch is
-    one more). rest(h) is what the discounts take. There is one for a = 1, one for 2, one for 3 or
-    more, from how many strings have an a of 1, 2, 3 and 4; where one of the first three is missing,
-    or a discount is not above 0, they are 0.5, 1 and 1.5. After a context that was never seen, p is
-    that of the shorter one. What starts a stretch has shorter contexts only.
+    down to p_0 = 1 / V, so that no probability is 0. a is the count of the longest strings; for
+    shorter ones it is the number of distinct symbols before them (the start of a stretch counts as
+    one more). rest(h) is the mass that the discounts remove. There are three discounts, for a = 1,
+    2, and 3 or more, computed from the numbers of strings with a = 1, 2, 3 and 4. If one of the
+    first three numbers is 0, or a discount is not positive, they are 0.5, 1 and 1.5. After an
+    unseen context, p is that of the shorter one. At the start of a stretch contexts are shorter.
 
     Args:
       ids_N: the whole text, ids in [0, V).
-      train: what is counted.
-      symbols: V.
-      order: the longest string counted, from 1.
+      train: part of the text to count strings in.
+      symbols: V, the size of the vocabulary.
+      order: length of the longest strings, from 1.
 
     Raises:
-      CharlmError: no stretch of the part is that long; an id out of range.
+      CharlmError: no stretch of the part is that long, or an id is out of range.
 
     Source: Chen and Goodman 1998, "An empirical study of smoothing techniques for language
     modeling", section 3; the fallback is our choice (KenLM has the same).
@@ -97,19 +100,19 @@ def fit_ngram(ids_N: np.ndarray, train: Part, *, symbols: int, order: int) -> NG
 def tuned_ngram(
     ids_N: np.ndarray, train: Part, *, symbols: int, orders: Sequence[int] = range(1, 13)
 ) -> NGram:
-    """The n-gram of the best order.
+    """Fit an n-gram model of the best order.
 
-    Each order is fitted to the first nine tenths of the training part and scored on the last; the
-    best is fitted again to all of it. Held-out text is not looked at.
+    Each order is fitted to the first nine tenths of the training part and scored on the last tenth;
+    the best is fitted again to the whole part. Held-out text is not used.
 
     Args:
       ids_N: the whole text, ids in [0, V).
-      train: what is counted.
-      symbols: V.
-      orders: to choose from.
+      train: part of the text to count strings in.
+      symbols: V, the size of the vocabulary.
+      orders: orders to choose from.
 
     Raises:
-      CharlmError: as in `fit_ngram`.
+      CharlmError: an argument is invalid (see `fit_ngram`).
     """
     first, last = _cut(train, size(train) * 9 // 10)
     grams = _count(ids_N, first, symbols, max(orders))
@@ -124,10 +127,11 @@ class _Grams(NamedTuple):
     """Every string of k symbols in the training text.
 
     Attributes:
-      codes_G: as in `_Level`; below V times the text's length, so none overflows.
-      counts_G: how often each stands there.
-      suffix_G: the place of its last k - 1 symbols among the strings of that length.
-      opens_G: whether a stretch begins with it.
+      codes_G: codes of the strings, see `_Level`; below V times the text's length, so none
+        overflows.
+      counts_G: number of occurrences.
+      suffix_G: index of the last k - 1 symbols among the strings of that length.
+      opens_G: True if a stretch begins with the string.
     """
 
     codes_G: np.ndarray
@@ -137,12 +141,12 @@ class _Grams(NamedTuple):
 
 
 def _count(ids_N: np.ndarray, train: Part, symbols: int, order: int) -> list[_Grams]:
-    """The strings of each length from 1 to `order`."""
+    """Count the strings of each length from 1 to `order`."""
     longest = max(map(len, train), default=0)
     if not 1 <= order <= longest:
         raise CharlmError(f"order={order}: it must be from 1 to {longest}, the longest stretch")
     symbol_N, position_N = join_stretches(ids_N, train, symbols)
-    gram_N, grams = np.zeros_like(symbol_N), []  # the empty string stands everywhere
+    gram_N, grams = np.zeros_like(symbol_N), []  # the empty string is everywhere
     for length in range(1, order + 1):
         whole = np.flatnonzero(position_N >= length - 1)
         code_N = _contexts(gram_N, position_N, length) * symbols + symbol_N
@@ -168,7 +172,7 @@ def _smoothed(grams: Sequence[_Grams], symbols: int) -> NGram:
         context_G = gram.codes_G // symbols
         total_C = np.bincount(context_G, count_G, minlength=contexts)
         taken_C = np.bincount(context_G, discount_G, minlength=contexts)
-        # A context that only ends a stretch is followed by nothing, and leaves everything.
+        # A context seen only at the end of a stretch has no successor: back off completely.
         backoff_C = np.divide(taken_C, total_C, out=np.ones(contexts), where=total_C > 0)
         own_G = (count_G - discount_G) / total_C[context_G]
         levels.append(_Level(gram.codes_G, own_G, backoff_C))
@@ -177,7 +181,7 @@ def _smoothed(grams: Sequence[_Grams], symbols: int) -> NGram:
 
 
 def _discounts(count_G: np.ndarray) -> np.ndarray:
-    """What is taken off a count of 1, of 2, and of 3 or more."""
+    """Return the discounts of counts of 1, of 2, and of 3 or more."""
     n1, n2, n3, n4 = (int(np.sum(count_G == count)) for count in (1, 2, 3, 4))
     if n1 and n2 and n3:
         y = n1 / (n1 + 2 * n2)
@@ -188,7 +192,7 @@ def _discounts(count_G: np.ndarray) -> np.ndarray:
 
 
 def _contexts(gram_N: np.ndarray, position_N: np.ndarray, length: int) -> np.ndarray:
-    """The string of `length` - 1 symbols before each character; -1 where it is none or unknown."""
+    """Return the index of the `length` - 1 symbols before each character; -1 if there is none."""
     return np.where(position_N >= length - 1, np.roll(gram_N, 1), -1)
 
 
@@ -200,7 +204,7 @@ def join_stretches(
     Args:
       ids_N: the whole text, ids in [0, V).
       stretches: positions to read.
-      symbols: V.
+      symbols: V, the size of the vocabulary.
 
     Returns:
       The symbols, int64, and the position of each within its own stretch, from 0.
@@ -218,7 +222,7 @@ def join_stretches(
 
 
 def _cut(part: Part, characters: int) -> tuple[Part, Part]:
-    """The first so many characters of a part, and the rest."""
+    """Split a part after a given number of characters."""
     first, rest = [], []
     for stretch in part:
         middle = stretch.start + min(characters, len(stretch))

@@ -6,10 +6,10 @@ A loss depends on the protocol under which it was measured, so the protocol has 
     Sliding(40, 9_000)  9,000 targets, each predicted from exactly the 40 characters before it
     Stream()            the whole part read once, the state carried through it
 
-Under `Window` and `Stream` a part of several stretches is scored stretch by stretch; the text
-before a stretch gives a single character, the predictor of its first. The first character of a text
-has no predictor and is not scored; under `Sliding` neither is one that fewer than `context`
-precede.
+Under `Window` and `Stream` a part of several stretches is scored stretch by stretch; of the text
+before a stretch only one character is read, the predictor of its first. The first character of a
+text has no predictor and is not scored. Under `Sliding`, neither are characters with fewer than
+`context` before them.
 """
 
 import dataclasses
@@ -53,7 +53,7 @@ class Window:
 
     @property
     def file_part(self) -> str:
-        """Part of a file's name that no other protocol has."""
+        """Part of a file name, unique to the protocol."""
         return f"window_{self.context}"
 
     def positions(self, part: Part) -> np.ndarray:
@@ -83,7 +83,7 @@ class Sliding:
 
     Attributes:
       context: number of characters read before each target, from 1.
-      targets: number of targets; 0 is every character with enough before it.
+      targets: number of targets; 0 means every character with enough text before it.
     """
 
     mode: ClassVar[str] = "sliding"
@@ -104,13 +104,13 @@ class Sliding:
 
     @property
     def file_part(self) -> str:
-        """Part of a file's name that no other protocol has."""
+        """Part of a file name, unique to the protocol."""
         return f"sliding_{self.context}_at_{self.targets or 'all'}"
 
     def positions(self, part: Part) -> np.ndarray:
         """Return the positions that are scored: the middle of each equal share of the part.
 
-        Where enough text precedes the part, they depend on the part and `targets` alone, so that
+        If enough text precedes the part, they depend only on the part and `targets`, so that
         models and contexts are compared on the same characters.
 
         Raises:
@@ -141,7 +141,7 @@ class Stream:
 
     Attributes:
       context: number of past positions that attention keeps; that of the run's validation if None.
-        A model without attention has none to set: its state depends on everything that it read.
+        A model without attention needs no context: its state depends on everything it has read.
     """
 
     mode: ClassVar[str] = "stream"
@@ -162,7 +162,7 @@ class Stream:
 
     @property
     def file_part(self) -> str:
-        """Part of a file's name that no other protocol has."""
+        """Part of a file name, unique to the protocol."""
         return "stream" + (f"_{self.context}" if self.context else "")
 
     def positions(self, part: Part) -> np.ndarray:
@@ -189,15 +189,15 @@ def all_positions(part: Part) -> np.ndarray:
 def build_protocol(
     mode: str, *, context: int | None, targets: int | None = SLIDING_TARGETS
 ) -> EvalProtocol:
-    """Return the protocol that flags or a saved evaluation name.
+    """Build the protocol named by flags or by a saved evaluation.
 
     Args:
       mode: `window`, `sliding` or `stream`.
-      context: the protocol's context; None under `stream` alone.
-      targets: number of targets, used by `sliding` alone.
+      context: the protocol's context; may be None only for `stream`.
+      targets: number of targets, used only by `sliding`.
 
     Raises:
-      CharlmError: an unknown mode, a missing or impossible number.
+      CharlmError: the mode is unknown, or a number is missing or out of range.
 
     >>> build_protocol("sliding", context=40, targets=9)
     Sliding(context=40, targets=9)

@@ -1,4 +1,4 @@
-"""Held-out figures, with everything that they depend on, and their losses on disk."""
+"""Saved evaluations: held-out losses on disk, with everything that they depend on."""
 
 import dataclasses
 import io
@@ -21,16 +21,16 @@ from charlm_jax.storage.workdir import Workdir
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationKey:
-    """Everything that a held-out figure depends on.
+    """Everything that a held-out loss depends on.
 
     Attributes:
-      protocol: evaluation protocol. The context of a stream is None where the model has only a
-        recurrent state, which has read everything.
+      protocol: evaluation protocol. The context of a stream is None if the model has only a
+        recurrent state, which depends on everything it has read.
       split: name of the part of the text.
       fingerprint: hash of text, vocabulary and split.
       checkpoint: step of the weights.
       weights: `raw` or `average`.
-      weights_hash: `content_hash` of the weights; None where an earlier version kept the figure.
+      weights_hash: `content_hash` of the weights; None if an earlier version saved the evaluation.
       split_characters: number of characters of the part that have a predictor.
     """
 
@@ -44,17 +44,17 @@ class EvaluationKey:
 
     @property
     def file_name(self) -> str:
-        """Name of the array in the run's folder; no other key of the run has the same."""
+        """Name of the array in the run's folder, unique among the run's keys."""
         average = "_average" if self.weights == "average" else ""
         return f"{self.split}_{self.protocol.file_part}{average}_step_{self.checkpoint}.npy"
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """A held-out figure.
+    """A held-out loss.
 
     Attributes:
-      key: what the figure depends on.
+      key: everything that the loss depends on.
       loss_nats: mean negative log-likelihood over the characters that were scored.
       bits_per_char: the mean in bits.
       characters: number of characters that were scored.
@@ -67,7 +67,7 @@ class Evaluation:
 
     @property
     def protocol_description(self) -> str:
-        """The protocol, with the number of characters that it scored where that is a choice.
+        """Description of the protocol, with the number of scored characters if that is a choice.
 
         >>> key = EvaluationKey(Sliding(40, 9), "valid", "f", 1, "raw", None, split_characters=90)
         >>> Evaluation(key, 2.0, 2.9, 9).protocol_description
@@ -92,7 +92,7 @@ class Evaluation:
         return max(1, round(BLOCK * self.characters / self.key.split_characters))
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields of the note that is kept beside the losses."""
+        """Return the fields of the note that is saved with the losses."""
         return {
             "loss_nats": self.loss_nats,
             "bits_per_char": self.bits_per_char,
@@ -113,8 +113,8 @@ class Evaluation:
         """Return the evaluation that `to_json` described.
 
         Raises:
-          CharlmError: a protocol that does not exist.
-          TypeError: a field that is missing or unknown.
+          CharlmError: the protocol does not exist.
+          TypeError: a field is missing or unknown.
         """
         values = dict(fields)
         protocol = build_protocol(
@@ -130,7 +130,7 @@ _FIGURES = ("loss_nats", "bits_per_char", "characters")
 
 
 def save_evaluation(workdir: Workdir, evaluation: Evaluation, nll_N: np.ndarray) -> Path:
-    """Save the per-character losses in a run's folder, with a JSON note beside them.
+    """Save the per-character losses in a run's folder, with a JSON note next to them.
 
     Raises:
       CharlmError: the folder cannot be written.
@@ -151,16 +151,17 @@ def save_evaluation(workdir: Workdir, evaluation: Evaluation, nll_N: np.ndarray)
 def read_evaluation(workdir: Workdir, key: EvaluationKey) -> tuple[Evaluation, np.ndarray] | None:
     """Read what `save_evaluation` saved under a key.
 
+    Warns if the evaluation does not name its weights: earlier versions did not save their hash.
+
     Args:
       workdir: the run's folder.
-      key: what the figure must depend on.
+      key: key that the evaluation must have.
 
     Returns:
-      The evaluation and nll_N; None where none was saved, or where its files do not agree. One
-      that does not say of which weights it is, as earlier versions saved it, is warned of.
+      The evaluation and nll_N; None if none was saved or its files are inconsistent.
 
     Raises:
-      NewerFormat: a later version of charlm_jax saved it.
+      NewerFormat: a later version of charlm_jax saved the evaluation.
     """
     file = workdir.evaluation / key.file_name
     note = file.with_suffix(".json")

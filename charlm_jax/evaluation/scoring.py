@@ -1,6 +1,6 @@
 """Negative log-likelihood of the characters of a part, under an evaluation protocol.
 
-`charlm_jax.evaluation.protocol` says which characters are scored, and what is read before each.
+`charlm_jax.evaluation.protocol` defines which characters are scored and what is read before each.
 """
 
 import math
@@ -27,8 +27,7 @@ Scorer = Callable[[Params, jax.Array, Part], Any]
 PositionScorer = Callable[[Params, jax.Array, np.ndarray], Any]
 """(params, ids_N, positions_P) -> the measure's tree, with one entry per position."""
 
-# Characters read in one dispatch: of a stream, and at most of a batch of windows. Memory grows with
-# them.
+# Characters per dispatch: of a stream, and at most in a batch of windows. Memory grows with them.
 _STREAM_PIECE = 512
 _CHARACTERS_AT_ONCE = 2**14
 
@@ -42,7 +41,7 @@ class Score(NamedTuple):
 
 
 def mean_score(nll_N: np.ndarray) -> Score:
-    """The mean of per-character negative log-likelihoods, summed in float64."""
+    """Return the mean of per-character negative log-likelihoods, summed in float64."""
     loss_nats = float(np.mean(nll_N, dtype=np.float64))
     return Score(loss_nats, bits(loss_nats), len(nll_N))
 
@@ -58,13 +57,13 @@ def build_scorer(
 
     Args:
       model: model to score.
-      protocol: evaluation protocol; a stream through attention names its context.
+      protocol: evaluation protocol; `Stream` needs a context if the model has attention.
       batch_size: largest number of windows, or of targets of `Sliding`, scored at once; it does not
-        change the figure.
-      measure: what to compute of every target; its loss by default.
+        change the result.
+      measure: quantity to compute for every target; its loss by default.
 
     Raises:
-      CharlmError: a stream without a context, of a model that keeps past positions.
+      CharlmError: `Stream` has no context and the model keeps past positions.
     """
     match protocol:
         case Window(context):
@@ -91,8 +90,8 @@ def make_window_scorer(
     Args:
       model: model to score.
       context: number of targets in a window.
-      batch_size: largest number of windows scored at once; it does not change the figure.
-      measure: what to compute of every target; its loss by default.
+      batch_size: largest number of windows scored at once; it does not change the result.
+      measure: quantity to compute for every target; its loss by default.
 
     Returns:
       (params, ids_N, part) -> nll_N in nats, float32, one entry per target in the text's order.
@@ -120,7 +119,7 @@ def _make_batch_scorer(model: LanguageModel, measure: Measure) -> Callable[..., 
     def score_batch(
         params: Params, ids_N: jax.Array, starts_B: jax.Array, offsets_T: jax.Array
     ) -> Any:
-        # The last window may reach past the text: what it reads there is cut off by the caller.
+        # The last window may extend past the text: the caller cuts off what it reads there.
         positions_BT = jnp.minimum(starts_B[:, None] + offsets_T[None, :], len(ids_N) - 1)
         rows_BT = ids_N[positions_BT].astype(jnp.int32)
         state = model.initial_state(len(starts_B), 0)
@@ -136,7 +135,7 @@ def _concatenate(pieces: Sequence[Any]) -> Any:
 
 
 def _batches(starts: np.ndarray, *, length: int, most: int) -> np.ndarray:
-    """Windows in batches of one size: the last is filled up with the first windows again."""
+    """Arrange windows in batches of one size, repeating the first windows to fill the last."""
     rows = max(1, min(most, len(starts), _CHARACTERS_AT_ONCE // length))
     return np.resize(starts, math.ceil(len(starts) / rows) * rows).reshape(-1, rows)
 
@@ -153,8 +152,8 @@ def make_position_scorer(
     Args:
       model: model to score.
       context: number of characters that the model reads, from its initial state.
-      batch_size: largest number of positions scored at once; it does not change the figure.
-      measure: what to compute of every target; its loss by default.
+      batch_size: largest number of positions scored at once; it does not change the result.
+      measure: quantity to compute for every target; its loss by default.
 
     Returns:
       (params, ids_N, positions_P) -> nll_P in nats, float32; every position is at least `context`.
@@ -185,8 +184,8 @@ def make_sliding_scorer(
     Args:
       model: model to score.
       protocol: number of characters read before each target, and number of targets.
-      batch_size: largest number of targets scored at once; it does not change the figure.
-      measure: what to compute of every target; its loss by default.
+      batch_size: largest number of targets scored at once; it does not change the result.
+      measure: quantity to compute for every target; its loss by default.
 
     Returns:
       (params, ids_N, part) -> nll_P in nats, float32, one entry for each of `protocol.positions`.
@@ -209,7 +208,7 @@ def make_stream_scorer(
     Args:
       model: model to score.
       context: number of past positions that an attention layer keeps; a recurrent layer ignores it.
-      measure: what to compute of every target; its loss by default.
+      measure: quantity to compute for every target; its loss by default.
 
     Returns:
       (params, ids_N, part) -> nll_N in nats, float32, one entry per target in the text's order.
@@ -225,7 +224,7 @@ def make_stream_scorer(
         state = model.initial_state(1, context)
         for start in range(0, len(text_N) - 1, _STREAM_PIECE):
             row_T = text_N[start : start + _STREAM_PIECE + 1]
-            # Only the last piece is short, and nothing is read after it.
+            # Only the last piece is short, so padding never reaches the state of another.
             row_T = np.pad(row_T, (0, _STREAM_PIECE + 1 - len(row_T)))
             values_T, state = score_piece(params, row_T[None, :], state)
             yield jax.tree.map(np.asarray, values_T)

@@ -1,6 +1,6 @@
-"""A text's score: what it depends on, line by line, and what a model expected in place of it.
+"""Surprisal of a text: by character and by line, and the model's top predictions.
 
-Letters of this module: N characters that were scored, R lines, G guesses.
+Letters of this module: N characters that were scored, R lines, G top predictions.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from charlm_jax.evaluation.protocol import EvalProtocol
 from charlm_jax.models import LanguageModel
 
 GUESSES = 5
-"""Number of most probable characters that are kept for every position."""
+"""Number of most probable characters kept per position."""
 
 
 class TextScore(NamedTuple):
@@ -28,8 +28,8 @@ class TextScore(NamedTuple):
       loss_nats: mean of nll_N.
       bits_per_char: the mean in bits.
       characters: number of scored characters.
-      positions_N: their positions in the text, from 0, ascending. Characters that were dropped were
-        not read; `protocol` says which of the others are scored.
+      positions_N: their positions in the text, from 0, ascending. Dropped characters are not read;
+        `protocol` defines which of the others are scored.
       protocol: evaluation protocol.
     """
 
@@ -42,11 +42,11 @@ class TextScore(NamedTuple):
 
     @property
     def nats(self) -> float:
-        """Of all characters together, summed in float64."""
+        """Sum over all characters, in float64."""
         return float(np.sum(self.nll_N, dtype=np.float64))
 
     def along(self, characters: int) -> np.ndarray:
-        """Nats of each of the first so many characters of the text; NaN where there is no score."""
+        """Return the nats of the first `characters` characters; NaN for those without a score."""
         nll_N = np.full(characters, np.nan, np.float32)
         count = int(np.searchsorted(self.positions_N, characters))
         nll_N[self.positions_N[:count]] = self.nll_N[:count]
@@ -54,10 +54,10 @@ class TextScore(NamedTuple):
 
 
 def surprisal_difference(first: TextScore, second: TextScore) -> np.ndarray:
-    """The nats of one score less those of another, of the same text.
+    """Compare two scores of the same text.
 
     Returns:
-      less_N in nats, float64: the second's less the first's, of every character that both have.
+      difference_N in nats, float64: the second minus the first, for characters that both scored.
     """
     _, one, other = np.intersect1d(
         first.positions_N, second.positions_N, assume_unique=True, return_indices=True
@@ -68,19 +68,19 @@ def surprisal_difference(first: TextScore, second: TextScore) -> np.ndarray:
 def known_characters(
     text: str, vocabulary: Vocabulary, *, unknown: str, replacement: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The characters of a text that a model reads.
+    """Return the characters of a text that a model reads.
 
     Args:
       text: any string.
-      vocabulary: of the model.
-      unknown: as `Vocabulary.encode` takes it.
-      replacement: likewise.
+      vocabulary: the model's vocabulary.
+      unknown: policy for characters outside the vocabulary, see `Vocabulary.encode`.
+      replacement: character that replaces unknown ones, see `Vocabulary.encode`.
 
     Returns:
-      ids_N, and positions_N: where in the text they stand.
+      ids_N, and positions_N: their positions in the text.
 
     Raises:
-      CharlmError: as `Vocabulary.encode`, and where there are fewer than two.
+      CharlmError: fewer than two characters remain, or `Vocabulary.encode` raises it.
     """
     ids_N = vocabulary.encode(text, unknown=unknown, replacement=replacement)
     if len(ids_N) < 2:
@@ -93,13 +93,13 @@ def known_characters(
 
 
 class LineScore(NamedTuple):
-    """How surprising a line is, with the newline that ends it.
+    """Surprisal of a line, including the newline that ends it.
 
     Attributes:
-      number: of the line, from 1.
-      text: without the newline.
-      characters: how many were scored.
-      nats: their sum; None where none was.
+      number: line number, from 1.
+      text: the line without its newline.
+      characters: number of scored characters.
+      nats: sum of their surprisals; None if no character was scored.
     """
 
     number: int
@@ -109,20 +109,20 @@ class LineScore(NamedTuple):
 
     @property
     def bits_per_char(self) -> float | None:
-        """The mean over what was scored; None where nothing was."""
+        """Mean over the scored characters; None if no character was scored."""
         return None if self.nats is None else bits(self.nats) / self.characters
 
 
 def score_lines(text: str, score: TextScore) -> list[LineScore]:
-    r"""A text's score, line by line: characters and nats add up to those of the whole.
+    r"""Split a text's score by line: characters and nats add up to those of the whole text.
 
     Args:
-      text: what was scored, with "\n" newlines.
-      score: of all of it.
+      text: the scored text, with "\n" newlines.
+      score: score of the whole text.
 
     Returns:
-      Every line in the text's order. A newline belongs to the line that it ends; the text's last
-      begins no other.
+      Every line in the text's order. A newline belongs to the line that it ends; a newline at the
+      end of the text starts no further line.
     """
     lines = text.split("\n")
     if not lines[-1]:
@@ -138,7 +138,7 @@ def score_lines(text: str, score: TextScore) -> list[LineScore]:
 
 
 def sort_by_surprisal(lines: Sequence[LineScore]) -> list[LineScore]:
-    """Lines with the most bits per character first, those without a score last."""
+    """Sort lines by bits per character, highest first; those without a score come last."""
     none = float("-inf")
     values = [none if line.bits_per_char is None else line.bits_per_char for line in lines]
     order = sorted(range(len(lines)), key=lambda index: -values[index])
@@ -149,8 +149,8 @@ class TopPredictions(NamedTuple):
     """Most probable characters at the positions of a text.
 
     Attributes:
-      positions_N: positions in the text, as those of `TextScore`.
-      symbols: the characters at each position, the most probable first.
+      positions_N: positions in the text, the same as in `TextScore`.
+      symbols: characters predicted at each position, the most probable first.
       probability_NG: their probabilities, float32.
     """
 
@@ -167,7 +167,7 @@ class TopIds(NamedTuple):
 
 
 def top_k_predictions(logits_BTV: jax.Array, targets_BT: jax.Array) -> TopIds:
-    """Return the `GUESSES` most probable symbols (a measure); all of a smaller vocabulary."""
+    """Return the `GUESSES` most probable symbols, or all of a smaller vocabulary; a `Measure`."""
     probability_BTV = jax.nn.softmax(logits_BTV.astype(jnp.float32))
     count = min(GUESSES, logits_BTV.shape[-1])
     probability_BTG, ids_BTG = jax.lax.top_k(probability_BTV, count)
@@ -180,12 +180,12 @@ def name_predictions(top: TopIds, positions_N: np.ndarray, symbols: str) -> TopP
     Args:
       top: ids and probabilities (N, G).
       positions_N: positions in the text.
-      symbols: of the vocabulary, in the order of their ids.
+      symbols: characters of the vocabulary, in the order of their ids.
     """
     names = ["".join(symbols[index] for index in ids_G) for ids_G in np.asarray(top.ids).tolist()]
     return TopPredictions(positions_N, names, np.asarray(top.probability))
 
 
 def default_scoring_mode(model: LanguageModel) -> str:
-    """How a text of any length is read: `window` where a model cannot read on for ever."""
+    """Return the mode for texts of any length: `window` if the model's length is limited."""
     return "stream" if model.max_length is None else "window"

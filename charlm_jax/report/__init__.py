@@ -1,4 +1,4 @@
-"""Plain data to HTML pages and matplotlib figures; computes nothing."""
+"""Rendering of plain data as HTML pages and matplotlib figures, without any computation."""
 
 from charlm_jax.report.html.page import Picture, Section, Table, write_page
 

@@ -1,4 +1,4 @@
-"""Training and held-out losses by updates, as charts."""
+"""Charts of training and held-out losses by number of updates."""
 
 import math
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ _STEEP = 0.1  # share of the longest run in which losses fall too fast for the s
 
 
 def learning_curves(groups: Sequence[GroupFacts], valid_characters: int) -> list[Markup]:
-    """Render training and held-out losses side by side, a line for each run.
+    """Render training and held-out losses side by side, a line per run.
 
     Args:
       groups: groups of runs; at least one run has rows of metrics.
@@ -70,7 +70,7 @@ def legend(names: Sequence[str], *, note: str = "") -> Markup:
 
 
 def _averaged(curve: Curve) -> Curve:
-    """Average neighbours, so that at most `_MAX_POINTS` are left."""
+    """Average neighbouring points, so that at most `_MAX_POINTS` are left."""
     every = math.ceil(len(curve) / _MAX_POINTS)
     pieces = (curve[start : start + every] for start in range(0, len(curve), every))
     return [(piece[-1][0], sum(nats for _, nats in piece) / len(piece)) for piece in pieces]
@@ -99,7 +99,7 @@ def _chart(lines: Sequence[Line], title: str, about: str, by_steps: bool) -> Mar
 
 
 def _loss_axis(lines: Sequence[Line], longest: float) -> Axis:
-    """Returns an axis for all losses after the steep beginning; each line keeps one point."""
+    """Return an axis for all losses after the steep beginning; each line keeps one point."""
     values = []
     for line in lines:
         late = [point.y for point in line.points if point.x >= _STEEP * longest]

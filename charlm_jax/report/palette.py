@@ -19,10 +19,10 @@ DARK_GREY = "#333333"  # in place of their black, which is the colour of text
 FIGURE_SERIES: Sequence[str] = (BLUE, VERMILION, GREEN, PURPLE, DARK_GREY, ORANGE, SKY_BLUE)
 """Series of a matplotlib figure, in order."""
 
-# A page's lines are thinner than a figure's, so that each colour has a contrast of 3 or more to the
+# A page's lines are thinner than a figure's, so each colour needs a contrast of 3 or more to the
 # page. Orange and sky blue have less on white; two purples (our choice) replace them.
 PAGE_SERIES: Mapping[str, Sequence[str]] = {
     "light": (BLUE, VERMILION, GREEN, PURPLE, DARK_GREY, "#4a00bb", "#9167ff"),
     "dark": (SKY_BLUE, ORANGE, GREEN, PURPLE, "#f0f0f0", VERMILION, YELLOW),
 }
-"""Series of a page by theme, in order; both themes have equally many."""
+"""Series of a page by theme, in order; both themes have the same number."""

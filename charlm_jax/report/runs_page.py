@@ -1,4 +1,4 @@
-"""Pages about runs, section by section: `charlm report`."""
+"""Pages about runs, for `charlm report`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,11 +57,11 @@ def write_report(
 
     Args:
       runs: runs of one text, vocabulary and split; `charlm_jax.load_run` opens them.
-      path: file to write. A page that this function wrote is replaced, nothing else is.
+      path: file to write. Only a page that this function wrote is replaced.
       protocol: evaluation protocol; if None, windows of the length that all runs validate with.
       split: `valid`, `test` or `train`.
-      title: title of the page; what is compared if None.
-      sections: further sections, after the figures.
+      title: title of the page; if None, the names of the groups and the text.
+      sections: further sections, after the results.
       command: command that writes this page, if there is one.
       progress: callback for the download of the text.
 
@@ -69,7 +69,7 @@ def write_report(
       The file. The same runs give the same bytes.
 
     Raises:
-      CharlmError: runs that cannot be compared, a file that is something else or cannot be written.
+      CharlmError: the runs cannot be compared, the file is something else, or it cannot be written.
     """
     check_page_path(Path(path))
     data = gather(runs, protocol, split=split, progress=progress)
@@ -80,12 +80,12 @@ def write_report(
 def describe(
     findings: ReportData, *, command: str | None = None, more: Sequence[Section] = ()
 ) -> Description:
-    """Returns the content of a page.
+    """Return the content of a page.
 
     Args:
       findings: plain data about the runs.
       command: command that writes the page, if there is one.
-      more: sections after the figures.
+      more: sections after the results.
     """
     scores, groups = findings.scores, findings.groups
     sections = []
@@ -124,7 +124,7 @@ def _title(findings: ReportData) -> str:
 
 
 def _text_name(findings: ReportData) -> str:
-    """Returns the last part of a path, or the name of a corpus."""
+    """Return the last part of a path, or the name of a corpus."""
     return Path(findings.corpus).name or findings.corpus
 
 

@@ -1,4 +1,4 @@
-"""Sections of held-out figures: the table of runs and baselines, and losses by group."""
+"""Sections of held-out losses: by run group and baseline, by position, and by character class."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +24,7 @@ from charlm_jax.report.html.svg_charts import (
 from charlm_jax.report.html.ticks import doubling_axis, linear_axis
 from charlm_jax.report.learning_curves import legend
 
-# Summaries of the modes that `charlm_jax.evaluation.scoring` defines.
+# Summaries of the modes that `charlm_jax.evaluation.protocol` defines.
 _MODES: Mapping[str, str] = {
     "window": "The text is cut into windows, each read from an empty state; every character is "
     "scored once.",
@@ -35,7 +35,7 @@ _MODES: Mapping[str, str] = {
 
 
 def comparison_blocks(scores: Scores, groups: Sequence[GroupFacts]) -> list[PageBlock]:
-    """Returns the table of run groups and baselines, its chart, and every run's own figure."""
+    """Return the table of run groups and baselines, its chart, and the loss of every run."""
     columns = _group_columns(scores)
     figures = Table(
         columns=["group", "nats", "95 % interval", "bits", "95 % interval", *columns],
@@ -65,7 +65,7 @@ def comparison_blocks(scores: Scores, groups: Sequence[GroupFacts]) -> list[Page
 
 
 def scored(scores: Scores) -> str:
-    """Describe what was scored, and how."""
+    """Describe the scored text and the protocol."""
     return f"{_text_of(scores)}, {scores.characters:,} characters, {'; '.join(scores.rules)}"
 
 
@@ -93,7 +93,7 @@ def _about_figures(scores: Scores) -> str:
 
 
 def _group_columns(scores: Scores) -> Mapping[str, Callable[[GroupResult], str]]:
-    """Returns the columns after the loss: heading -> cell of a row."""
+    """Return the columns after the loss: heading -> cell of a row."""
     columns: dict[str, Callable[[GroupResult], str]] = {}
     if any(row.spread is not None for row in scores.rows):
         columns["spread"] = lambda row: "" if row.spread is None else f"{row.spread:.4f}"
@@ -107,7 +107,7 @@ def _group_columns(scores: Scores) -> Mapping[str, Callable[[GroupResult], str]]
 
 
 def _loss_cells(loss: Interval | None, bits_per_char: float) -> list[str]:
-    """Returns nats and bits, each followed by its interval if there is one."""
+    """Return nats and bits, each followed by its interval if there is one."""
     if loss is None:
         return [f"{bits_per_char * math.log(2.0):.4f}", "", f"{bits_per_char:.4f}", ""]
     in_bits = Interval(*map(bits, loss))
@@ -153,7 +153,7 @@ def _run_table(scores: Scores, groups: Sequence[GroupFacts]) -> Table:
 
 
 def position_blocks(scores: Scores) -> list[PageBlock]:
-    """Returns the loss by the number of characters read before, as a chart and a table."""
+    """Return the loss by the number of characters read before, as a chart and a table."""
     lines = [
         Line(
             row.name,
@@ -210,7 +210,7 @@ def _short_ends(interval: Interval) -> str:
 
 
 def class_table(scores: Scores) -> Table:
-    """Returns the loss by the class of a character, each figure with a bar below it."""
+    """Return the loss by character class, each value with a bar below it."""
     maximum = max(cell.interval.mean for cells in scores.classes for cell in cells)
     by_label = [{cell.label: cell for cell in cells} for cells in scores.classes]
     rows = [

@@ -20,11 +20,11 @@ from charlm_jax.report.html.rendering import render
 from charlm_jax.storage.weights import describe_average
 
 COLOURED_CHARACTERS = 10_000
-"""Number of a text's first characters that a page colours, each with its top predictions."""
+"""Number of characters at the start of a text that a page colours, with their top predictions."""
 
 _ROWS = 20  # of a table
 _MAX_NAME, _MAX_LINE = 40, 160
-_CONTEXT = 30  # characters that are shown before a surprising one
+_CONTEXT = 30  # characters shown before a surprising one
 
 _MODES = {
     "stream": "Every character is predicted from all characters before it, from the beginning of "
@@ -41,15 +41,15 @@ def write_text_page(readings: Sequence[Reading], text: str, path: Path | str, *,
 
     Args:
       readings: scores of the text under one run or two.
-      text: what they read.
-      path: file to write. A page that charlm wrote is replaced, nothing else is.
+      text: text that was scored.
+      path: file to write. Only a page that charlm wrote is replaced.
       name: name of the text.
 
     Returns:
       The file. The same readings give the same bytes.
 
     Raises:
-      CharlmError: a file that is something else or cannot be written.
+      CharlmError: the file is something else, or cannot be written.
     """
     shown = [read_characters(reading, text[:COLOURED_CHARACTERS]) for reading in readings]
     sections = [
@@ -107,7 +107,7 @@ def _maps(
 
 
 def _notes(shown: CharacterReading) -> list[str]:
-    """Returns the lines below each character's loss."""
+    """Return the lines below each character's loss."""
     notes = []
     for position in range(len(shown.nll_N)):
         lines = []
@@ -152,7 +152,7 @@ def _character_table(shown: CharacterReading, text: str) -> Table:
 
 
 def _on_one_line(text: str) -> str:
-    """Show a piece of text with signs for white space that a table would not show."""
+    """Mark white space with signs where a table would not show it."""
     shown = "".join(sign(symbol) if symbol in "\n\t" else symbol for symbol in text)
     return shown.removesuffix(" ") + sign(" ") if shown.endswith(" ") else shown
 

@@ -18,7 +18,7 @@ def save_activations(
     Args:
       activations: activations of a model on a text.
       folder: folder of the files; created if missing.
-      tag: end of the files' names. An older file of the name is replaced.
+      tag: end of the file names. Existing files with these names are replaced.
       source: name of the model in the titles.
 
     Returns:

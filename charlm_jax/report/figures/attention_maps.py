@@ -1,4 +1,4 @@
-"""Attention weights, a map for each head, and the mean attention distance of heads."""
+"""Maps of attention weights per head, and mean attention distances of heads."""
 
 import math
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from charlm_jax.report.figures.base import (
 )
 from charlm_jax.report.palette import BLUE, VERMILION
 
-_MAX_HEADS = 64  # drawn of one layer
+_MAX_HEADS = 64  # drawn per layer
 _MAX_INCHES = 16.0  # of all maps side by side
 _WEIGHT_TICKS = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0)
 
@@ -32,11 +32,11 @@ def save_attention_maps(
     layer: str,
     title: str,
 ) -> None:
-    """Draw the attention weights of one layer, a map for each head.
+    """Draw the attention weights of one layer, a map per head.
 
     Rows are queries, columns are keys. Keys after the query are grey. The colour scale is the
-    square root of the weight, from 0 to 1 in every figure, so that weights of a few hundredths can
-    be seen next to 1.
+    square root of the weight, from 0 to 1 in every figure, so that weights of a few hundredths are
+    visible next to 1.
 
     Args:
       weights_THS: probabilities over S = T for each query and head.
@@ -99,7 +99,7 @@ def save_attention_maps(
 def save_attention_distances(
     distances: Mapping[str, np.ndarray], length: int, path: Path | str, *, title: str
 ) -> None:
-    """Draw the mean attention distance of each head of each layer, and that of equal weights.
+    """Draw the mean attention distance of every head, and that of equal weights.
 
     Args:
       distances: layer -> distance_H in characters.

@@ -1,12 +1,12 @@
-"""Writing and layout of figures, and axes labelled with characters."""
+"""Layout and writing of figures, and axes labelled with characters."""
 
 import io
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-# Without pyplot there is no global state, no window and no backend to choose: a file is drawn by
-# the canvas that its format needs, Agg for PNG.
+# Without pyplot there is no global state, no window and no backend to choose: the file format
+# determines the canvas, Agg for PNG.
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis, XAxis
 from matplotlib.figure import Figure
@@ -24,11 +24,11 @@ _FONT = "DejaVu Sans Mono"
 _SIGNS = {" ": "␣", "\n": "⏎", "\t": "⇥"}
 
 _MAX_SIZE, _MIN_SIZE = 9.0, 4.0  # points
-_POINTS = 72.0  # in an inch
+_POINTS = 72.0  # per inch
 
 
 def save_figure(figure: Figure, path: Path | str) -> None:
-    """Write a figure as a whole; an older file is replaced.
+    """Write a figure atomically, replacing an existing file.
 
     Args:
       figure: figure to write.
@@ -49,7 +49,7 @@ def save_figure(figure: Figure, path: Path | str) -> None:
 
 
 def blank_figure(width: float, height: float) -> Figure:
-    """Returns a white figure of a size in inches, for `add_axes`."""
+    """Return a white figure of a size in inches, for `add_axes`."""
     return Figure(figsize=(width, height), dpi=DOTS_PER_INCH, facecolor="white")
 
 
@@ -71,7 +71,7 @@ def add_title(figure: Figure, title: str, *, size: float = 10.0) -> None:
 
 
 def visible_symbol(symbol: str) -> str:
-    """Returns a sign for white space, the code point in hex if the font has no glyph, else itself.
+    """Return a sign for white space, the code point in hex if the font has no glyph, else itself.
 
     >>> [visible_symbol(symbol) for symbol in ("a", " ", "中")]
     ['a', '␣', '4e2d']
@@ -86,7 +86,7 @@ def _glyphs() -> frozenset[int]:
 
 
 def label_characters(axis: Axis, symbols: str, *, inches: float) -> bool:
-    """Label the ticks of an axis with the characters of a text, one at each position from 0.
+    """Label the ticks of an axis with the characters of a text, from position 0.
 
     If they would be too small to read, label positions instead.
 
@@ -96,7 +96,7 @@ def label_characters(axis: Axis, symbols: str, *, inches: float) -> bool:
       inches: length of the axis.
 
     Returns:
-      Whether there was room for the characters.
+      True if there was room for the characters.
     """
     size = min(_MAX_SIZE, 0.95 * _POINTS * inches / len(symbols))
     if size < _MIN_SIZE:

@@ -1,4 +1,4 @@
-"""Gates and states of a recurrent layer over a text."""
+"""Maps of the gates and states of a recurrent layer over a text."""
 
 import math
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ def save_gate_maps(
     *,
     title: str,
 ) -> None:
-    """Draw every unit of a recurrent layer over the text, a panel for each gate and state.
+    """Draw every unit of a recurrent layer over the text, a panel per gate and state.
 
     A unit is the same row in every panel. Rows are sorted by the unit's mean in the last state, the
     greatest on top: units that hold a value for long are at the edges, units that change often in
@@ -46,7 +46,7 @@ def save_gate_maps(
     last, last_TH = list(states.items())[-1]
     order_H = np.argsort(-last_TH.mean(axis=0), kind="stable")
     units = len(order_H)
-    # Whole dots for a unit, so that all rows have one height.
+    # A whole number of dots per unit, so that all rows have the same height.
     dots = min(units * math.ceil(_MIN_DOTS / units), _MAX_DOTS)
     across, down = min(max(0.13 * len(symbols), 6.5), 14.0), dots / DOTS_PER_INCH
     left, top, between = 0.7, 0.8, 0.55
@@ -78,7 +78,7 @@ def save_gate_maps(
 
 
 def _state_norm(values_TH: np.ndarray) -> Normalize:
-    """Returns a symmetric norm, at least from -1 to 1, so that figures can be compared."""
+    """Return a symmetric norm, at least from -1 to 1, so that figures can be compared."""
     limit = float(np.abs(values_TH).max())
     if limit <= 1.0:
         return Normalize(-1.0, 1.0)

@@ -1,4 +1,4 @@
-"""Training loss by epoch."""
+"""Plot of training loss by epoch."""
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from charlm_jax.report.figures.base import save_figure
 from charlm_jax.report.palette import BLUE, DARK_GREY, VERMILION
 
-# Marks and lines differ, for a print in grey.
+# Markers and line styles differ too, for printing in grey.
 _STYLES: Sequence[Mapping[str, Any]] = (
     {"color": BLUE, "marker": "o", "markersize": 5, "linestyle": "-", "linewidth": 2},
     {"color": VERMILION, "marker": "s", "markersize": 7, "linestyle": ":", "fillstyle": "none"},

@@ -1,4 +1,4 @@
-"""Curves with intervals in panels side by side, and heat maps of tables."""
+"""Panels of curves with intervals, and heat maps of tables."""
 
 import math
 import textwrap
@@ -17,7 +17,7 @@ from charlm_jax.evaluation.bootstrap import Interval
 from charlm_jax.report.figures.base import DOTS_PER_INCH, save_figure
 from charlm_jax.report.palette import FIGURE_SERIES, GREY
 
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # tell series apart in grey
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # distinguish series when printed in grey
 
 
 class IntervalCurve(NamedTuple):
@@ -27,7 +27,7 @@ class IntervalCurve(NamedTuple):
       label: name in the legend.
       x: positions of the points, above 0.
       points: mean and interval at each x.
-      is_dashed: whether the line is dashed.
+      is_dashed: True to draw the line dashed.
       marks: x of points that are drawn larger.
     """
 
@@ -74,9 +74,9 @@ def save_panels(
       title: title of the figure.
       x_label: quantity and unit of x.
       y_label: quantity and unit of y.
-      ordered: whether the curves are steps of one quantity, coloured from dark to light.
+      ordered: True if the curves are steps of one quantity, to colour them from dark to light.
       ticks: ticks of x; powers of 2 if None.
-      y_range: range of y; what the curves need if None.
+      y_range: range of y; that of the curves if None.
       columns: number of panels in a row; all if None.
 
     Raises:
@@ -125,10 +125,10 @@ def save_heat_map(
     y_label: str,
     unit: str,
 ) -> None:
-    """Draw a table of numbers, each written on its colour; dark is low.
+    """Draw a table of numbers as coloured cells with their values; dark is low.
 
     Args:
-      values_RC: numbers; the cell of a NaN stays empty.
+      values_RC: numbers; cells with NaN stay empty.
       path: file to write; its ending names the format.
       rows: labels of the rows from the top down.
       columns: labels of the columns from the left.

@@ -1,4 +1,4 @@
-"""Text whose every character is coloured by its loss, or by the difference of two losses."""
+"""Text with characters coloured by their loss, or by the difference of two losses."""
 
 import math
 import unicodedata
@@ -13,22 +13,22 @@ from charlm_jax.report.html.page import block_html, details, figure
 from charlm_jax.report.html.rendering import render
 
 LEVELS = 12
-"""Highest level of heat; 0 is the lowest loss. A difference has half as many on either side."""
+"""Highest level of heat; level 0 is the lowest loss. A difference has half of them on each side."""
 
 STEP_NATS = 0.5
-"""Nats from one level to the next; the last level has no upper end."""
+"""Nats per level; the last level has no upper end."""
 
-_VISIBLE_NATS = 2.0  # from which on white space is shown by a sign
+_VISIBLE_NATS = 2.0  # from here on white space is shown as a sign
 _SIGNS = {" ": "␣", "\n": "↵", "\t": "⇥"}
 _HALF = LEVELS // 2
 
 
 class HeatMap(NamedTuple):
-    """The losses of a text's characters under one model.
+    """Per-character losses of a text under one model.
 
     Attributes:
       label: name of the model's run.
-      nll_N: losses in nats; NaN where a character was not scored.
+      nll_N: losses in nats; NaN for characters that were not scored.
       rule: description of what was read before each character.
       notes: lines added to each character's title; empty for none.
     """
@@ -40,14 +40,14 @@ class HeatMap(NamedTuple):
 
 
 class _Cell(NamedTuple):
-    """One character.
+    """One character of a coloured text.
 
     Attributes:
       text: the character, or a sign for it.
       css_class: class of its colour.
-      title: lines that a pointer on it shows.
-      is_faint: whether the text is a sign that should not stand out.
-      line_break: what follows it, where a line may or must break.
+      title: lines shown when the pointer is on it.
+      is_faint: True if the text is a sign that should not stand out.
+      line_break: possible or forced line break after it; empty for none.
     """
 
     text: str
@@ -58,11 +58,11 @@ class _Cell(NamedTuple):
 
 
 def heat_blocks(text: str, maps: Sequence[HeatMap]) -> list[Markup]:
-    """Render a text in the colours of one model, or of two and their difference, and as it is.
+    """Render a text coloured for one model, or for two and their difference, and as plain text.
 
     Args:
       text: N characters.
-      maps: one or two.
+      maps: losses under one or two models.
     """
     drawings = []
     for label, nll_N, rule, notes in maps:
@@ -78,7 +78,7 @@ def heat_blocks(text: str, maps: Sequence[HeatMap]) -> list[Markup]:
 
 
 def plain_text(text: str) -> Markup:
-    """Render a text with its white space."""
+    """Render a text, preserving its white space."""
     return render("blocks.html.j2", "plain_text", text=text)
 
 
@@ -97,8 +97,8 @@ def heat_text(text: str, nll_N: np.ndarray, *, label: str, notes: Sequence[str] 
 
     Args:
       text: N characters.
-      nll_N: losses in nats; NaN where a character was not scored.
-      label: description for those who cannot see it.
+      nll_N: losses in nats; NaN for characters that were not scored.
+      label: text alternative for screen readers.
       notes: lines added to each character's title; empty for none.
     """
     rows = zip(text, nll_N.tolist(), notes or [""] * len(text), strict=True)
@@ -110,9 +110,9 @@ def difference_text(text: str, difference_N: np.ndarray, *, label: str) -> Marku
 
     Args:
       text: N characters.
-      difference_N: the second model's losses minus the first's, in nats; NaN where one of them did
-        not score a character.
-      label: description for those who cannot see it.
+      difference_N: the second model's losses minus the first's, in nats; NaN for characters that
+        one of them did not score.
+      label: text alternative for screen readers.
     """
     rows = zip(text, difference_N.tolist(), strict=True)
     return _coloured_text(label, [_difference_cell(symbol, nats) for symbol, nats in rows])
@@ -143,7 +143,7 @@ def difference_legend(first: str, second: str) -> list[Markup]:
 
 
 def sign(symbol: str) -> str:
-    """Returns a visible sign for white space, a carrier for a combining mark, else the symbol.
+    """Return a visible sign for white space, a carrier for a combining mark, else the symbol.
 
     >>> [sign(symbol) for symbol in ("a", " ", "\u0301")]
     ['a', '␣', '◌\u0301']
@@ -166,7 +166,7 @@ def _difference_cell(symbol: str, nats: float) -> _Cell:
 
 
 def _cell(symbol: str, strength: float, css_class: str, *lines: str) -> _Cell:
-    """Show white space by its sign where `strength`, in nats, is high."""
+    """Return a cell that shows white space as a sign if `strength`, in nats, is high."""
     title = "\n".join(filter(None, lines))
     is_visible = strength >= _VISIBLE_NATS
     if symbol == "\n":

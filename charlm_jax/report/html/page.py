@@ -1,4 +1,4 @@
-"""Pages of results: one HTML file each, which asks nothing of the network."""
+"""Pages of results: self-contained HTML files that load nothing from the network."""
 
 import base64
 import os
@@ -15,19 +15,19 @@ from charlm_jax.report.html.rendering import render, show_invisible
 from charlm_jax.report.palette import PAGE_SERIES
 
 _MARKER = "A page of charlm_jax:"
-_MARKER_BYTES = 200  # of a file, in which it stands
+_MARKER_BYTES = 200  # at the start of a file, which contain the marker
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
 class Table(NamedTuple):
-    """Rows of words.
+    """A table of text cells.
 
     Attributes:
       columns: headings.
       rows: cells of each row; the first is the row's heading.
       caption: text above the table.
       more_rows: rows of a second kind, in a softer colour.
-      text_columns: number of leading columns that hold words, aligned to the left.
+      text_columns: number of leading columns that hold text, aligned to the left.
     """
 
     columns: Sequence[str]
@@ -38,11 +38,11 @@ class Table(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """A figure.
+    """A PNG picture with its caption.
 
     Attributes:
       png: bytes of a PNG file.
-      alt: description for those who cannot see it.
+      alt: text alternative for screen readers.
       caption: text below it.
     """
 
@@ -87,7 +87,7 @@ def block_html(block: PageBlock) -> Markup:
 
 
 def details(summary: str, *blocks: PageBlock, is_open: bool = False) -> Markup:
-    """Render blocks that the reader can fold."""
+    """Render blocks that the reader can collapse."""
     body = [block_html(block) for block in blocks]
     return render("blocks.html.j2", "details", summary=summary, blocks=body, is_open=is_open)
 
@@ -104,17 +104,16 @@ def write_page(
     lead: Sequence[PageBlock] = (),
     sections: Sequence[Section],
 ) -> Path:
-    """Write a page as a whole.
+    """Write a page atomically.
 
     Args:
-      path: file to write. A page that this function wrote is replaced, nothing else is.
+      path: file to write. Only a page that this function wrote is replaced.
       title: title of the page.
       lead: blocks before the first section.
       sections: sections in order.
 
     Raises:
-      CharlmError: a file that is something else or cannot be written; a block that cannot be
-        rendered.
+      CharlmError: the file is something else or cannot be written, or a block cannot be rendered.
     """
     path = Path(path)
     html = render(
@@ -138,7 +137,7 @@ def check_page_path(path: Path) -> None:
     """Check that a page can be written or replaced, before anything is computed for it.
 
     Raises:
-      CharlmError: it cannot, or the file is not a page of `write_page`.
+      CharlmError: the path cannot be written, or the file is not a page of `write_page`.
     """
     if "\0" in str(path):
         raise CharlmError(f"{str(path)!r} is not a path: it has a NUL byte")

@@ -1,4 +1,4 @@
-"""Jinja templates of pages: every value in them is text and is escaped, unless it is `Markup`."""
+"""Jinja templates of pages; every value is escaped as text, unless it is `Markup`."""
 
 import re
 import unicodedata
@@ -6,8 +6,8 @@ import unicodedata
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-# Of the format characters, those that join letters and emoji belong to the text's look; the others
-# would act upon the page (directions) or not be seen at all.
+# Format characters that join letters and emoji are part of the text. All others would change the
+# page (text direction) or be invisible.
 _JOINERS = "\u200c\u200d"
 
 
@@ -30,11 +30,11 @@ def format_coordinate(value: float) -> str:
 
 
 def show_invisible(text: str) -> str:
-    r"""Replace what HTML forbids or a reader could not see by its code.
+    r"""Replace characters that HTML forbids or that are invisible by their escape codes.
 
-    These are control characters, directions and lone surrogates.
+    These are control characters, text directions and lone surrogates.
     `core.errors.escape_control_characters` also replaces newlines, joiners and spaces other than
-    " ", which a page shows as they are.
+    " ", which a page shows unchanged.
 
     >>> print(show_invisible("a\x07\u202eb"))
     a\x07\u202eb

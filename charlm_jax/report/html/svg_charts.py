@@ -1,7 +1,7 @@
-"""SVG charts that take their colours from the page: lines with bands, and means with intervals.
+"""SVG charts in the colours of the page: lines with bands, and means with intervals.
 
-A chart is drawn as wide as a phone is and grows with the screen up to a limit, so that the letters
-of its axes can be read on both. This module computes coordinates; `templates/charts.svg.j2` draws.
+A chart is laid out at the width of a phone and scales with the screen up to a limit, so that its
+axis labels are legible on both. This module computes coordinates; `templates/charts.svg.j2` draws.
 """
 
 import math
@@ -20,7 +20,7 @@ _LABEL_HEIGHT = 15.0
 # Line charts.
 _HEIGHT = 270.0
 _EDGE = 5.0  # room for marks at the border of the plot
-_MAX_MARKS = 24  # of one line
+_MAX_MARKS = 24  # per line
 
 # Span charts.
 _SIDE = 12.0
@@ -55,10 +55,10 @@ class Line(NamedTuple):
     """One line of a chart.
 
     Attributes:
-      label: title that a pointer on the line shows.
-      style_index: number of its colour, dashes and marks; lines of one group share it.
+      label: title shown when the pointer is on the line.
+      style_index: index of its colour, dashes and marks; lines of one group share it.
       points: data from left to right.
-      is_dotted: whether it is drawn dotted, with hollow marks.
+      is_dotted: True to draw it dotted, with hollow marks.
     """
 
     label: str
@@ -68,7 +68,7 @@ class Line(NamedTuple):
 
 
 class Span(NamedTuple):
-    """A mean with its interval, and the single values behind the mean."""
+    """A mean with its interval, and the values that it averages."""
 
     label: str
     style_index: int
@@ -88,10 +88,10 @@ class _Plot(NamedTuple):
 
 
 _Label = tuple[str, float, float, str]
-"""Text, x, y, and which end of the text is there: `start`, `middle` or `end`."""
+"""Text, x, y, and the anchor of the text: `start`, `middle` or `end`."""
 
 _Mark = tuple[str, str, bool]
-"""Outline, title, and whether the mark is hollow."""
+"""Outline, title, and a flag for hollow marks."""
 
 
 class _DrawnLine(NamedTuple):
@@ -120,11 +120,11 @@ def line_chart(
     y: Axis,
     verticals: Sequence[tuple[str, float]] = (),
 ) -> Markup:
-    """Draw lines with the bands of their intervals; what lies outside the axes is cut off.
+    """Draw lines with bands for their intervals, clipped to the axes.
 
     Args:
       lines: lines whose values the axes can show.
-      title: description for those who cannot see the chart.
+      title: text alternative for screen readers.
       x: axis from left to right.
       y: axis from the bottom up.
       verticals: labels and x of dashed vertical lines.
@@ -165,7 +165,7 @@ def span_chart(
     Args:
       spans: rows from the top down.
       verticals: labels and x of dashed lines across all rows.
-      title: description for those who cannot see the chart.
+      title: text alternative for screen readers.
       x: axis from left to right.
     """
     top = 8 + _LABEL_HEIGHT * len(verticals)
@@ -174,7 +174,7 @@ def span_chart(
     def to_x(value: float) -> float:
         return _SIDE + x.fraction(value) * (_WIDTH - 2 * _SIDE)
 
-    # Labels stand on the left, unless a vertical line crosses them there.
+    # Labels are on the left, unless a vertical line would cross them there.
     is_left = not verticals or max(to_x(value) for _, value in verticals) > _WIDTH / 2
     return render(
         "charts.svg.j2",
@@ -198,7 +198,7 @@ def span_chart(
 
 
 def swatch(style_index: int) -> Markup:
-    """Draw a piece of a line for a legend."""
+    """Draw a line sample for a legend."""
     return render(
         "charts.svg.j2",
         "swatch",
@@ -209,7 +209,7 @@ def swatch(style_index: int) -> Markup:
 
 
 def series_class(style_index: int) -> str:
-    """Returns the CSS class that sets the colour of a series."""
+    """Return the CSS class that sets the colour of a series."""
     return f"s{style_index % _COLOURS}"
 
 

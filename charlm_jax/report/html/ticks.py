@@ -13,7 +13,7 @@ class Axis(NamedTuple):
       low: first value shown.
       high: last value shown.
       ticks: labelled values.
-      is_log: whether equal ratios are equally far apart.
+      is_log: True for a logarithmic scale.
     """
 
     label: str
@@ -23,13 +23,13 @@ class Axis(NamedTuple):
     is_log: bool = False
 
     def fraction(self, value: float) -> float:
-        """Returns a value's position along the axis: 0 at its beginning, 1 at its end."""
+        """Return a value's position along the axis, from 0 at its start to 1 at its end."""
         scale: Callable[[float], float] = math.log if self.is_log else float
         return (scale(value) - scale(self.low)) / (scale(self.high) - scale(self.low))
 
 
 def linear_axis(label: str, values: Iterable[float], *, max_ticks: int = 6) -> Axis:
-    """Returns an axis that shows all finite values, with round ticks.
+    """Return an axis that shows all finite values, with round ticks.
 
     A round first and last tick may exceed `max_ticks` by one each.
     """
@@ -43,13 +43,13 @@ def linear_axis(label: str, values: Iterable[float], *, max_ticks: int = 6) -> A
 
 
 def _round_step(minimum: float) -> float:
-    """Returns the smallest of 1, 2, 5, 10, ... times a power of ten that is at least `minimum`."""
+    """Return the smallest of 1, 2, 5, 10, ... times a power of ten that is at least `minimum`."""
     power = 10.0 ** math.floor(math.log10(minimum))
     return next(k * power for k in (1, 2, 5, 10) if k * power >= minimum * (1 - 1e-9))
 
 
 def doubling_axis(label: str, low: float, high: float) -> Axis:
-    """Returns a logarithmic axis with ticks at powers of two."""
+    """Return a logarithmic axis with ticks at powers of two."""
     first, last = math.floor(math.log2(low)), max(math.ceil(math.log2(high)), 1)
     ticks = [2.0**power for power in range(first, last + 1, 1 + (last - first) // 8)]
     return Axis(label, low, max(high, 2 * low), [t for t in ticks if low <= t <= high], True)
