@@ -1,0 +1,107 @@
+"""Pages of the site that are generated: commands, configs, config fields, files of the root folder.
+
+mkdocs calls these functions; see `hooks` in mkdocs.yml.
+"""
+
+import ast
+import contextlib
+import io
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+from charlm_jax.cli import main
+from charlm_jax.cli.commands import COMMANDS
+from charlm_jax.config.loading import shipped_configs, shipped_names
+
+ROOT = Path(__file__).parent.parent
+
+# A link to a file outside docs/, which a Git host can follow and the site cannot.
+_OUTSIDE = re.compile(r"\[([^\]]+)\]\((?:\.\./)+(?!docs/)[^)]*\)")
+
+_FIELD = re.compile(r"    config\.(?P<name>[\w.]+) = (?P<value>.+)")
+_SECTION = re.compile(r"    config\.(?P<name>\w+) = ConfigDict\(\)")
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the generated pages."""
+    pages = {
+        "reference/cli.md": commands_page(),
+        "reference/configs.md": configs_page(),
+        "reference/config.md": fields_page(),
+        "contributing.md": root_page("CONTRIBUTING.md"),
+        "changelog.md": root_page("CHANGELOG.md"),
+    }
+    for name, content in pages.items():
+        files.append(File.generated(config, name, content=content))
+    return files
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Turn links to source files into plain text."""
+    return _OUTSIDE.sub(lambda link: link[1], markdown)
+
+
+def commands_page() -> str:
+    """Return the help text of every command."""
+    parts = ["# Commands", "", _help_text()]
+    for name in COMMANDS:
+        parts += [f"## charlm {name}", "", _help_text(name)]
+    return "\n".join(parts)
+
+
+def configs_page() -> str:
+    """Return the header of every config that comes with the package."""
+    parts = ["# Configs", "", "Each is the argument of `--config`.", ""]
+    for name in shipped_names():
+        source = (shipped_configs() / f"{name}.py").read_text(encoding="utf-8")
+        parts += [f"## {name}", "", _indent_code(ast.get_docstring(ast.parse(source)) or ""), ""]
+    return "\n".join(parts)
+
+
+def fields_page() -> str:
+    """Return the fields of `configs/base.py` with their defaults and comments."""
+    parts = ["# Config fields", "", "Set one with `--config.FIELD=VALUE`.", ""]
+    comment: list[str] = []
+    for line in (shipped_configs() / "base.py").read_text(encoding="utf-8").splitlines():
+        if match := _SECTION.fullmatch(line):
+            parts += [f"## {match['name']}", ""]
+        elif match := _FIELD.fullmatch(line):
+            parts += [f"`{match['name']} = {match['value']}`", "", *comment, ""]
+        if line.startswith("    # "):
+            comment.append(line.removeprefix("    # "))
+        else:
+            comment = []
+    return "\n".join(parts)
+
+
+def root_page(name: str) -> str:
+    """Return a Markdown file of the root folder, with links as seen from docs/."""
+    return (ROOT / name).read_text(encoding="utf-8").replace("](docs/", "](")
+
+
+def _help_text(*command: str) -> str:
+    printed = io.StringIO()
+    with (
+        patch.dict(os.environ, COLUMNS="100"),
+        contextlib.redirect_stdout(printed),
+        contextlib.suppress(SystemExit),
+    ):
+        main([*command, "--help"])
+    return f"```text\n{printed.getvalue().rstrip()}\n```\n"
+
+
+def _indent_code(docstring: str) -> str:
+    """Return a docstring as Markdown; its indented lines are code already."""
+    return "\n".join(_escaped_lines(docstring))
+
+
+def _escaped_lines(text: str) -> Iterator[str]:
+    for line in text.splitlines():
+        yield line if line.startswith("    ") else line.replace("<", "&lt;")
