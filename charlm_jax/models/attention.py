@@ -1,9 +1,9 @@
-"""Causal self-attention as layers: with queries, keys and values, and without parameters.
+"""Causal self-attention layers: with learned queries, keys and values, and without parameters.
 
-A layer carries the keys and values of the last `context` positions, oldest first. Every position
-then sees as many before its own, in this piece or kept from earlier ones; so it comes out the same
-however a text is cut into pieces. With a context of 0, as in training on separate windows, nothing
-is kept, and a position sees all of the piece that lies before it.
+A layer caches the keys and values of the last `context` positions, oldest first. Every position
+attends to that many positions before it, in the current piece or cached from earlier ones, so the
+output does not depend on how a text is cut into pieces. With a context of 0, as in training on
+separate windows, there is no cache, and a position attends to all earlier positions of its piece.
 """
 
 from typing import NamedTuple
@@ -19,14 +19,14 @@ from charlm_jax.models.positions import Position
 
 
 class AttentionState(NamedTuple):
-    """What attention keeps of the positions before a piece, M heads of keys and values.
+    """Key-value cache of the positions before a piece, with M heads.
 
-    Keys are kept as they are before they are rotated.
+    Keys are cached before rotation.
 
     Attributes:
-      key_BSMK: the latest stands last.
-      value_BSMK: likewise.
-      filled_B: how many of the last places are filled.
+      key_BSMK: cached keys, the latest last.
+      value_BSMK: cached values, in the same order.
+      filled_B: number of valid entries in each row, at the end of the S axis.
     """
 
     key_BSMK: jax.Array
@@ -35,7 +35,7 @@ class AttentionState(NamedTuple):
 
 
 def empty_state(batch_size: int, context: int, *, heads: int, width: int) -> AttentionState:
-    """Nothing read yet, and room for `context` positions."""
+    """Return an empty cache with room for `context` positions."""
     kept_BSMK = jnp.zeros((batch_size, context, heads, width))
     return AttentionState(kept_BSMK, kept_BSMK, jnp.zeros(batch_size, jnp.int32))
 
@@ -51,26 +51,26 @@ def attend_causally(
     scale: float,
     operand_dtype: Dtype,
 ) -> tuple[jax.Array, AttentionState, Seen]:
-    """Attention of every position to itself and to those before it.
+    """Attend from every position to itself and to the positions before it.
 
         W_ts = softmax over s of scale * (q_t . k_s) + bias_ts
         o_t  = sum over s of W_ts v_s
 
     Args:
-      query_BTHK: of the piece, H heads.
-      key_BTMK: likewise, M heads, each for H / M heads of queries.
-      value_BTMK: likewise.
-      state: what was kept from before.
-      position: where order comes in.
-      window: most positions that one sees, its own included; 0 is all.
-      scale: factor of the products.
-      operand_dtype: what both products round their operands to.
+      query_BTHK: queries of the piece, H heads.
+      key_BTMK: keys of the piece, M heads, each shared by H / M query heads.
+      value_BTMK: values of the piece, M heads.
+      state: key-value cache of the positions before the piece.
+      position: position encoding.
+      window: maximum number of positions attended to, the query's own included; 0 for no limit.
+      scale: factor of the query-key products.
+      operand_dtype: dtype to which operands of both products are rounded.
 
     Returns:
-      output_BTHK, what is kept now, and weights (B, T, H, S) with the kept positions first.
+      output_BTHK, the new cache, and weights (B, T, H, S) with the cached positions first.
 
-    `jax.nn.dot_product_attention` computes the same, but it shows no weights, and where operands
-    are bfloat16 it rounds its sums too and has no gradient under strict promotion.
+    `jax.nn.dot_product_attention` computes the same but does not return the weights; with bfloat16
+    operands it also rounds its sums and has no gradient under strict promotion.
     """
     length, kept = query_BTHK.shape[1], state.key_BSMK.shape[1]
     key_BSMK = jnp.concatenate([state.key_BSMK, key_BTMK], axis=1)
@@ -104,7 +104,7 @@ def attend_causally(
 def _visible(
     places_T: np.ndarray, places_S: np.ndarray, filled_B: jax.Array, *, window: int
 ) -> jax.Array | np.ndarray:
-    """Which places each position sees, (B or 1, 1, T, S); those before the piece are below 0."""
+    """Return the attention mask, (B or 1, 1, T, S); positions before the piece are negative."""
     kept = len(places_S) - len(places_T)
     distance_TS = places_T[:, None] - places_S[None, :]
     is_seen_TS = (distance_TS >= 0) & (distance_TS < (window or distance_TS.size + 1))
@@ -118,13 +118,13 @@ def _visible(
 class SelfAttention(nn.Module):
     """Self-attention without parameters: o_i = sum over j of W_ij x_j, W = softmax of x_i . x_j.
 
-    The textbook's first form, made causal.
+    The textbook's first form of self-attention, made causal.
 
     Attributes:
-      output_size: D, which is also the input's.
-      position: where order comes in.
-      window: most positions that one sees; 0 is all.
-      operand_dtype: what products round their operands to.
+      output_size: D, also the width of the input.
+      position: position encoding.
+      window: maximum number of positions attended to; 0 for no limit.
+      operand_dtype: dtype to which operands of matrix products are rounded.
     """
 
     output_size: int
@@ -148,7 +148,7 @@ class SelfAttention(nn.Module):
         return output_BT1D[:, :, 0], state
 
     def initial_state(self, batch_size: int, context: int) -> AttentionState:
-        """Nothing read yet."""
+        """Return an empty cache."""
         return empty_state(batch_size, context, heads=1, width=self.output_size)
 
 
@@ -159,16 +159,17 @@ class Attention(nn.Module):
         y       = concatenation of o over the heads, times W_o
 
     Attributes:
-      size: width of all heads together, and of the output.
-      heads: of queries.
-      kv_heads: of keys and values; fewer of them are shared (Ainslie et al. 2023).
+      size: total width of the heads, and width of the output.
+      heads: number of query heads.
+      kv_heads: number of key and value heads; if fewer, they are shared (Ainslie et al. 2023).
       qk_norm: whether queries and keys are normalised (Henry et al. 2020; here by RMSNorm, whose
-        learned scale stands for the paper's).
-      position: where order comes in.
-      window: most positions that one sees; 0 is all (Beltagy et al. 2020, section 3.1).
-      scheme: how weights are drawn.
-      output_init: those of the output projection.
-      operand_dtype: what products round their operands to.
+        learned scale replaces the paper's).
+      position: position encoding.
+      window: maximum number of positions attended to; 0 for no limit (Beltagy et al. 2020,
+        section 3.1).
+      scheme: weight initialisation scheme.
+      output_init: initialiser of the output projection.
+      operand_dtype: dtype to which operands of matrix products are rounded.
     """
 
     size: int
@@ -212,6 +213,6 @@ class Attention(nn.Module):
         return self.output(output_BTHK.reshape(batch, length, self.size)), state
 
     def initial_state(self, batch_size: int, context: int) -> AttentionState:
-        """Nothing read yet."""
+        """Return an empty cache."""
         width = self.size // self.heads
         return empty_state(batch_size, context, heads=self.kv_heads, width=width)

@@ -1,4 +1,4 @@
-"""What surrounds a mixer: nothing, or norms, a stream that it adds to, and an MLP."""
+"""Blocks around a mixer: bare, or with norms, a residual stream and an MLP."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,14 +16,14 @@ from charlm_jax.models.mixers import build_mixer
 from charlm_jax.models.ops import Dtype, dense, dropout, embed, operand_dtype
 
 NORMS: Mapping[str, Callable[[], nn.Module]] = {
-    # Both without a bias; means and variances are taken as they are written.
+    # Neither has a bias. LayerNorm's variance is computed by definition, not as E[x^2] - E[x]^2.
     "layer_norm": lambda: nn.LayerNorm(epsilon=1e-5, use_bias=False, use_fast_variance=False),
     "rms_norm": lambda: nn.RMSNorm(epsilon=1e-6),
 }
 
 
 def build_norm(model: ModelConfig) -> nn.Module:
-    """LayerNorm (Ba et al. 2016) or RMSNorm (Zhang and Sennrich 2019), over the width."""
+    """Build LayerNorm (Ba et al. 2016) or RMSNorm (Zhang and Sennrich 2019), over the width."""
     return lookup(NORMS, model.norm, "config.model.norm")()
 
 
@@ -38,23 +38,23 @@ def _gelu(x: jax.Array) -> jax.Array:
 ACTIVATIONS: Mapping[str, Callable[[jax.Array], jax.Array]] = {
     "gelu": _gelu,  # Hendrycks and Gimpel 2016, exact
     "relu2": _squared_relu,  # So et al. 2021
-    "swiglu": jax.nn.silu,  # Shazeer 2020; of a second projection, the gate
+    "swiglu": jax.nn.silu,  # Shazeer 2020; applied to a second projection, the gate
 }
 
 
 class MLP(nn.Module):
-    """Two linear layers with a non-linearity between them, at every position by itself.
+    """Two linear layers with a non-linearity between them, applied to each position.
 
         y = activation(x W_i) W_o                    gelu, relu2
         y = (silu(x W_g) * (x W_i)) W_o              swiglu
 
     Attributes:
-      size: D.
-      hidden_size: F.
-      kind: of the non-linearity.
-      scheme: how weights are drawn.
-      output_init: those of W_o.
-      operand_dtype: what products round their operands to.
+      size: D, width of input and output.
+      hidden_size: F, width of the hidden layer.
+      kind: non-linearity: `gelu`, `relu2` or `swiglu`.
+      scheme: weight initialisation scheme.
+      output_init: initialiser of W_o.
+      operand_dtype: dtype to which operands of matrix products are rounded.
     """
 
     size: int
@@ -83,7 +83,7 @@ class BareBlock(nn.Module):
 
     Attributes:
       mixer: the sequence mixer.
-      dropout: share of the input's values zeroed in training.
+      dropout: fraction of the input's values zeroed in training.
     """
 
     mixer: Any
@@ -91,17 +91,17 @@ class BareBlock(nn.Module):
 
     @property
     def is_projectable(self) -> bool:
-        """Whether the mixer's input projection may be applied by itself, to a table of inputs."""
+        """True if the mixer's input projection can be applied separately, to a table of inputs."""
         return hasattr(self.mixer, "project")
 
     def project(self, x: jax.Array) -> jax.Array:
-        """The mixer's input projection."""
+        """Apply the mixer's input projection."""
         return self.mixer.project(x)
 
     def mix_ids(
         self, table_VG: jax.Array, ids_BT: jax.Array, state: ModelState
     ) -> tuple[jax.Array, ModelState]:
-        """The rest of the block, on symbols whose projected inputs are the rows of a table."""
+        """Apply the rest of the block to symbols whose projected inputs are rows of a table."""
         if hasattr(self.mixer, "mix_ids"):
             return self.mixer.mix_ids(table_VG, ids_BT, state)
         return self.mixer.mix(embed(table_VG, ids_BT), state)
@@ -113,21 +113,21 @@ class BareBlock(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """A mixer and an MLP that add to a stream.
+    """A mixer and an MLP, each added to the residual stream.
 
         pre_norm     x = x + mixer(norm(x))       x = x + mlp(norm(x))
         post_norm    x = norm(x + mixer(x))       x = norm(x + mlp(x))
 
-    Dropout acts on what is added. Source: Vaswani et al. 2017, section 3.1, for post_norm; Xiong et
-    al. 2020 for pre_norm.
+    Dropout acts on the added values. Source: Vaswani et al. 2017, section 3.1, for post_norm;
+    Xiong et al. 2020 for pre_norm.
 
     Attributes:
       mixer: the sequence mixer, whose output is as wide as its input.
-      mlp: None where there is none.
-      mixer_norm: of the mixer.
-      mlp_norm: of the MLP; None where there is none.
-      normalizes_first: whether it is pre_norm.
-      dropout: share of the added values zeroed in training.
+      mlp: the MLP; None for no MLP.
+      mixer_norm: norm of the mixer.
+      mlp_norm: norm of the MLP; None for no MLP.
+      normalizes_first: True for pre_norm, False for post_norm.
+      dropout: fraction of the added values zeroed in training.
     """
 
     mixer: Any
@@ -139,7 +139,7 @@ class ResidualBlock(nn.Module):
 
     @property
     def is_projectable(self) -> bool:
-        """A norm lies before the mixer, and the stream needs the embedding itself."""
+        """False: the stream needs the embedding itself, and a norm may precede the mixer."""
         return False
 
     def __call__(
@@ -158,7 +158,7 @@ class ResidualBlock(nn.Module):
         return x_BTD, state
 
     def _around(self, norm: Any) -> tuple[Any, Any]:
-        """What is done before a branch, and after its sum."""
+        """Return the functions applied before a branch and after its sum."""
         return (norm, _identity) if self.normalizes_first else (_identity, norm)
 
 
@@ -202,8 +202,8 @@ _BLOCKS: Mapping[str, Callable[[ModelConfig, nn.Module], Block]] = {
 
 
 def build_blocks(model: ModelConfig) -> tuple[Block, ...]:
-    """The stack between embedding and output; an unknown name is a `CharlmError`."""
-    # Every name has to be known, even where this stack has no use for it.
+    """Build the stack between embedding and output; raise `CharlmError` for an unknown name."""
+    # Every name must be known, even if this stack does not use it.
     build_block = lookup(_BLOCKS, model.block, "config.model.block")
     lookup(NORMS, model.norm, "config.model.norm")
     lookup({"none": None, **ACTIVATIONS}, model.mlp, "config.model.mlp")

@@ -1,4 +1,4 @@
-"""How many floating-point operations a model needs, counted in its own computation."""
+"""Floating-point operations of a model, counted in its traced computation."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -13,13 +13,13 @@ from charlm_jax.models.blocks import build_blocks
 
 
 def product_flops(function: Callable[..., Any], *arguments: Any) -> int:
-    """Operations of all matrix products in one call; a multiplication and an addition are two.
+    """Count the operations of all matrix products in one call; a multiply-add counts as two.
 
-    Nothing is computed: the function is traced on the shapes of its arguments. What a loop does is
-    counted as often as the loop runs; of branches the dearest one is counted.
+    The function is only traced, on the shapes of its arguments. The body of a loop is counted once
+    per iteration; of several branches, the most expensive one is counted.
 
     Raises:
-      ValueError: a product in a loop of unknown length.
+      ValueError: a matrix product is inside a loop of unknown length.
 
     >>> product_flops(lambda x: x @ x.T, jnp.ones((3, 5)))
     90
@@ -28,18 +28,18 @@ def product_flops(function: Callable[..., Any], *arguments: Any) -> int:
 
 
 def forward_flops(model: ModelConfig, *, symbols: int, sequence_length: int) -> int:
-    """Operations of the matrix products of one character, read forwards.
+    """Count the matrix-product operations of one character in the forward pass.
 
-    For an LSTM of input width D and H units they are 2 (D + H) 4H, for the output layer 2 H V.
+    An LSTM of input width D with H units takes 2 (D + H) 4H operations, the output layer 2 H V.
 
-    This is the model as it is written down: an embedding is a look-up, every layer reads vectors
-    (and not a table of projected symbols), and attention computes the masked half of its scores
-    too. Whatever is not a matrix product is left out.
+    The count follows the model's definition: an embedding is a look-up, every layer reads vectors
+    (not a table of projected symbols), and attention also computes the masked half of its scores.
+    Only matrix products are counted.
 
     Args:
       model: layers and sizes.
-      symbols: V.
-      sequence_length: T; what attention costs grows with it.
+      symbols: V, vocabulary size.
+      sequence_length: T; the cost of attention grows with it.
     """
     flops = 0
     x_1TD = jax.eval_shape(lambda: jnp.zeros((1, sequence_length, model.embedding_size)))
@@ -52,7 +52,7 @@ def forward_flops(model: ModelConfig, *, symbols: int, sequence_length: int) -> 
 
 
 def train_flops(model: ModelConfig, *, symbols: int, sequence_length: int) -> int:
-    """The same for a step of training: backwards, every product has two of its size."""
+    """Count the operations of one character in training; backward costs twice the forward pass."""
     return 3 * forward_flops(model, symbols=symbols, sequence_length=sequence_length)
 
 
@@ -80,7 +80,7 @@ def _count(jaxpr: Jaxpr) -> int:
 
 
 def _parts(params: dict[str, Any]) -> Iterator[Jaxpr]:
-    """The computations inside one equation."""
+    """Yield the computations nested in one equation."""
     for value in params.values():
         for item in value if isinstance(value, (tuple, list)) else (value,):
             if isinstance(item, ClosedJaxpr):

@@ -11,7 +11,7 @@ from charlm_jax.models.ops import Dtype, Seen, capture, dense, matmul, scan_time
 
 
 class GRUState(NamedTuple):
-    """What a GRU carries from one position to the next."""
+    """Recurrent state of a GRU."""
 
     hidden_BH: jax.Array
 
@@ -24,7 +24,7 @@ def gru_scan(
     *,
     operand_dtype: Dtype = jnp.float32,
 ) -> tuple[jax.Array, GRUState, Seen]:
-    """The recurrence, on inputs that are already projected.
+    """Run the recurrence on inputs that are already projected.
 
         r, u = sigmoid(z_r + h U_r), sigmoid(z_u + h U_u)
         n = tanh(z_n + r * (h U_n + b_n))
@@ -34,10 +34,10 @@ def gru_scan(
 
     Args:
       z_BTG: x W + b, with G = 3H stacked in the order reset, update, candidate.
-      state: hidden before the first position.
+      state: state before the first position.
       recurrent_kernel_HG: U.
       candidate_bias_H: b_n, inside the reset gate's product.
-      operand_dtype: what the product with U rounds its operands to.
+      operand_dtype: dtype to which operands of the product with U are rounded.
 
     Returns:
       hidden_BTH, the state after the last position, and gates and state at every position.
@@ -68,8 +68,8 @@ class GRU(nn.Module):
 
     Attributes:
       hidden_size: H.
-      scheme: how weights are drawn.
-      operand_dtype: what products round their operands to.
+      scheme: weight initialisation scheme.
+      operand_dtype: dtype to which operands of matrix products are rounded.
     """
 
     hidden_size: int
@@ -87,11 +87,11 @@ class GRU(nn.Module):
         self.candidate_bias = self.param("candidate_bias", nn.initializers.zeros, (size,))
 
     def project(self, x: jax.Array) -> jax.Array:
-        """The part that does not recur, x W + b, for inputs of any rank."""
+        """Return the input projection x W + b, for inputs of any rank."""
         return self.input(x)
 
     def mix(self, z_BTG: jax.Array, state: GRUState) -> tuple[jax.Array, GRUState]:
-        """The recurrence over projected inputs."""
+        """Run the recurrence over projected inputs."""
         hidden_BTH, state, seen = gru_scan(
             z_BTG,
             state,
@@ -106,6 +106,6 @@ class GRU(nn.Module):
         return self.mix(self.project(x_BTD), state)
 
     def initial_state(self, batch_size: int, context: int) -> GRUState:
-        """All zeros; a recurrent state ignores the context."""
+        """Return a state of zeros; a recurrent state ignores the context."""
         del context
         return GRUState(jnp.zeros((batch_size, self.hidden_size)))

@@ -1,9 +1,9 @@
-"""Initial weights as two libraries draw them.
+"""Weight initialisation as in Keras, Flax and GPT-2.
 
-The gates of a recurrent layer are stacked in one kernel of shape (in, gates x H). Keras draws
+The gates of a recurrent layer are stacked in one kernel of shape (in, gates x H). Keras samples
 that kernel as one matrix, so its Glorot limit counts all gates as outputs, and the recurrent
-kernel is orthogonal as a whole: a single gate's square block is not. Flax draws every gate by
-itself. The difference is large enough to see in a loss curve.
+kernel is orthogonal as a whole, but a single gate's square block is not. Flax samples every gate
+separately. The difference is large enough to see in a loss curve.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from charlm_jax.core.errors import lookup
 
 
 class Initializer(Protocol):
-    """(key, shape, dtype) -> array; float32 unless told."""
+    """(key, shape, dtype) -> array; float32 by default."""
 
     def __call__(
         self, key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32
@@ -27,7 +27,7 @@ class Initializer(Protocol):
 
 
 def _per_gate(draw: Initializer, gates: int) -> Initializer:
-    """Draw the square or rectangular block of every gate on its own key, and stack the columns."""
+    """Sample the block of each gate, square or not, with its own key, and stack the columns."""
 
     def init(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
         rows, columns = shape
@@ -39,15 +39,16 @@ def _per_gate(draw: Initializer, gates: int) -> Initializer:
 
 @dataclasses.dataclass(frozen=True)
 class InitScheme:
-    """Initialisers of every kind of parameter.
+    """Initialisers for each kind of parameter.
 
     Attributes:
-      embedding: of the (V, D) table.
-      kernel: of a dense (in, out) matrix.
-      recurrent: of the (H, H) matrix of one gate, or of all gates where `joint`.
-      forget_bias: what an LSTM's forget gate starts from; every other bias starts from 0.
-      joint: whether stacked gates are drawn as one matrix.
-      scales_residuals: whether what is added to a stream is drawn smaller in a deeper stack.
+      embedding: initialiser of the (V, D) table.
+      kernel: initialiser of a dense (in, out) matrix.
+      recurrent: initialiser of one gate's (H, H) matrix, or of all gates' if `joint`.
+      forget_bias: initial bias of an LSTM's forget gate; every other bias starts from 0.
+      joint: whether stacked gates are sampled as one matrix.
+      scales_residuals: whether kernels that add to the residual stream are smaller in a deeper
+        stack.
     """
 
     embedding: Initializer
@@ -58,11 +59,11 @@ class InitScheme:
     scales_residuals: bool = False
 
     def gate_kernel(self, gates: int) -> Initializer:
-        """Of the stacked input kernel (D, gates x H)."""
+        """Return the initialiser of the stacked input kernel (D, gates x H)."""
         return self.kernel if self.joint else _per_gate(self.kernel, gates)
 
     def recurrent_kernel(self, gates: int) -> Initializer:
-        """Of the stacked recurrent kernel (H, gates x H)."""
+        """Return the initialiser of the stacked recurrent kernel (H, gates x H)."""
         return self.recurrent if self.joint else _per_gate(self.recurrent, gates)
 
 
@@ -100,22 +101,22 @@ _SCHEMES: Mapping[str, InitScheme] = {
 
 
 def init_scheme(name: str) -> InitScheme:
-    """The scheme of that name.
+    """Return the scheme with the given name.
 
-    `keras` is that of Keras 3 (`keras.layers.LSTM`), `flax` that of Flax 0.12 (Linen), and `gpt2`
-    that of Radford et al. 2018, section 4.1, and 2019, section 2.3, for what they draw; recurrent
-    kernels and the forget gate's bias, which they have not, are drawn there as in Keras.
+    `keras` follows Keras 3 (`keras.layers.LSTM`), `flax` follows Flax 0.12 (Linen), and `gpt2`
+    follows Radford et al. 2018, section 4.1, and 2019, section 2.3. Their models have no recurrent
+    kernels or forget gates; `gpt2` initialises those as in Keras.
     """
     return lookup(_SCHEMES, name, "config.model.init")
 
 
 def residual_kernel(model: ModelConfig) -> Initializer:
-    """Of a kernel whose product is added to the stream.
+    """Return the initialiser of a kernel whose output is added to the residual stream.
 
-    Attention and the MLP end in one, recurrent layers do not. With `zero_init` it is 0, so that
-    nothing is added at first (Goyal et al. 2017, section 5.1, for the last scale of a block; Zhang
-    et al. 2019, section 3, for the last kernel). Bare blocks have no stream: zeros would pass
-    nothing on there, and two such layers would never learn.
+    Attention and the MLP end in such a kernel, recurrent layers do not. With `zero_init` it is 0,
+    so that each branch adds 0 at first (Goyal et al. 2017, section 5.1, for the last scale of a
+    block; Zhang et al. 2019, section 3, for the last kernel). Bare blocks have no stream: zeros
+    would block the signal there, and two such layers would never learn.
     """
     scheme = init_scheme(model.init)
     if model.block == "bare":
@@ -133,7 +134,7 @@ def residual_kernel(model: ModelConfig) -> Initializer:
 
 
 def forget_gate_bias(value: float) -> Initializer:
-    """The stacked bias (4H) of an LSTM in the order i, f, g, o: zeros, and `value` at f."""
+    """Return the initialiser of an LSTM's bias (4H; i, f, g, o): zeros, and `value` at f."""
 
     def init(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
         del key

@@ -24,10 +24,10 @@ class Init(Protocol):
 
 
 class Apply(Protocol):
-    """Read ids_BT (integers in [0, V)) from `state`: logits_BTV and the state after the last.
+    """Forward pass: ids_BT (integers in [0, V)) and a state -> logits_BTV and the final state.
 
-    Row b, position t holds the scores of the character that follows ids[b, :t + 1]. With a key,
-    dropout is on.
+    logits[b, t] are the scores of the character that follows ids[b, :t + 1]. Dropout is on if a
+    key is given.
     """
 
     def __call__(
@@ -36,17 +36,17 @@ class Apply(Protocol):
 
 
 class InitialState(Protocol):
-    """State before the first character, for so many rows: a tree of arrays with the rows first.
+    """State before the first character: a tree of arrays with `batch_size` rows first.
 
-    `context` is how many past positions an attention layer is to keep; a recurrent layer ignores
-    it.
+    `context` is the number of past positions that an attention layer caches; a recurrent layer
+    ignores it.
     """
 
     def __call__(self, batch_size: int, context: int) -> ModelState: ...
 
 
 class Inspect(Protocol):
-    """The computation of `apply`, with what happened inside kept.
+    """Forward pass of `apply` that returns the intermediate arrays.
 
     Returns `logits` (B, T, V) and, for every layer, its captured arrays (B, T, ...) by name.
     """
@@ -57,16 +57,16 @@ class Inspect(Protocol):
 
 
 class LanguageModel(NamedTuple):
-    """Everything that training, evaluation and generation know of a model.
+    """Interface of a model to training, evaluation and generation.
 
     Attributes:
-      init: makes the parameters.
-      apply: reads characters.
-      initial_state: makes the state before the first character.
-      inspect: reads characters, and returns what happens inside.
-      max_length: number of characters that a row may read from its initial state; None where there
-        is no limit.
-      keeps_positions: whether the state holds past positions, as attention's does, so that the
+      init: function that creates the parameters.
+      apply: forward pass.
+      initial_state: function that creates the state before the first character.
+      inspect: forward pass that returns the intermediate arrays.
+      max_length: number of characters that a row may read from its initial state; None for no
+        limit.
+      keeps_positions: whether the state caches past positions, as attention's does, so that the
         context of `initial_state` matters.
     """
 
@@ -79,11 +79,11 @@ class LanguageModel(NamedTuple):
 
 
 class StackState(NamedTuple):
-    """What a stack of layers carries.
+    """State of a stack of layers.
 
     Attributes:
-      layers: the state of each.
-      read_B: characters read so far; () where nothing needs to know.
+      layers: state of each layer.
+      read_B: number of characters read so far; () if it is not needed.
     """
 
     layers: tuple[ModelState, ...]
@@ -91,22 +91,22 @@ class StackState(NamedTuple):
 
 
 def layer_name(index: int) -> str:
-    """The key of a layer's parameters, counted from 0 at the embedding."""
+    """Return the key of a layer's parameters; the layer after the embedding has index 0."""
     return f"layer_{index}"
 
 
 def build_model(model: ModelConfig, vocab_size: int) -> LanguageModel:
-    """Embedding, a stack of blocks, and a linear output layer.
+    """Build a model: embedding, a stack of blocks, and a linear output layer.
 
     Args:
-      model: layers and what they are made of.
+      model: layers and their settings.
       vocab_size: V.
 
     Returns:
-      The model's functions. They are pure and not jitted.
+      The model's functions, pure and not jitted.
 
     Raises:
-      CharlmError: an unknown name.
+      CharlmError: a name in the config is unknown.
     """
     stack = _Stack(
         model=model,
@@ -131,7 +131,7 @@ def build_model(model: ModelConfig, vocab_size: int) -> LanguageModel:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Stack:
-    """The parts of a model, and its functions."""
+    """Parts of a model, and its functions."""
 
     model: ModelConfig
     vocab_size: int
@@ -221,12 +221,12 @@ class _Stack:
         return logits_BTV, StackState(tuple(states), read_B), captured
 
     def _projects(self, ids_BT: jax.Array, key: jax.Array | None) -> bool:
-        """Whether the first projection is made of the table's V rows in place of B x T positions.
+        """Return whether to project the table's V rows instead of the B x T positions.
 
-        It is the same function where nothing lies between the embedding and that projection, and
-        less work where there are more positions than rows. A loop that draws one character after
-        another has them all in the end: the table does not change, and XLA takes it out of the
-        loop.
+        The result is the same if nothing lies between the embedding and that projection, and it
+        is less work if there are more positions than rows. A loop that samples one character at
+        a time has many positions in total: the table is constant, so XLA moves its projection out
+        of the loop.
         """
         is_next = self.blocks[0].is_projectable and not self.position.counts and key is None
         return is_next and (ids_BT.size >= self.vocab_size or ids_BT.shape[1] == 1)
@@ -241,7 +241,7 @@ class _Stack:
         x_BTD = embed(params["embedding"], ids_BT)
         if places_BT is not None:
             x_BTD = self.position.embed(x_BTD, places_BT, params.get("position"))
-        if self.model.block == "bare":  # its dropout is on the way into every block
+        if self.model.block == "bare":  # bare blocks apply dropout to their own inputs
             return x_BTD
         return dropout(x_BTD, rate=self.model.dropout, key=key)
 
@@ -265,20 +265,20 @@ class _Stack:
             logits_BTV = self.output.apply({"params": params["output"]}, x)
         if places_BT is None or not self.position.learns:
             return logits_BTV
-        # There is no vector for what lies beyond the table. Nobody is to read on unaware.
+        # Positions beyond the table have no vector. NaN makes such a read impossible to miss.
         is_known_BT1 = (places_BT < self.model.max_length)[:, :, None]
         return jnp.where(is_known_BT1, logits_BTV, jnp.nan)
 
 
 def _places(read_B: jax.Array | tuple[()], length: int) -> jax.Array | None:
-    """Where the characters of a piece stand, from 0; None where nothing needs to know."""
+    """Return the positions of a piece's characters, from 0; None if they are not counted."""
     if isinstance(read_B, tuple):
         return None
     return read_B[:, None] + jnp.arange(length)[None, :]
 
 
 def _unwrap(seen: Mapping[str, Any]) -> dict[str, jax.Array]:
-    """Linen sows every value into a tuple, below the name of the module that sowed it."""
+    """Flatten the values sown by Linen: tuples, nested under the name of the sowing module."""
     sown = dict(seen.get("captured", {}))
     sown = {**sown.pop("mixer", {}), **sown}
     return {name: values[0] for name, values in sown.items()}

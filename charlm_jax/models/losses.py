@@ -6,7 +6,7 @@ import optax
 
 
 def negative_log_likelihood(logits_BTV: jax.Array, targets_BT: jax.Array) -> jax.Array:
-    """-log softmax(logits)[target] for every position.
+    """Return -log softmax(logits)[target] for every position.
 
     Args:
       logits_BTV: unnormalised log-probabilities, float32.
@@ -21,6 +21,6 @@ def negative_log_likelihood(logits_BTV: jax.Array, targets_BT: jax.Array) -> jax
 
 
 def masked_mean(values_BT: jax.Array, mask_BT: jax.Array) -> jax.Array:
-    """The mean of the values where the boolean mask is True; 0 where it is True nowhere."""
+    """Return the mean of the values where the boolean mask is True; 0 if it is True nowhere."""
     weights_BT = mask_BT.astype(values_BT.dtype)
     return jnp.sum(values_BT * weights_BT) / jnp.maximum(jnp.sum(weights_BT), 1.0)

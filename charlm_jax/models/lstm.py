@@ -8,8 +8,8 @@ from charlm_jax.models.initializers import InitScheme, forget_gate_bias
 from charlm_jax.models.lstm_fused import LSTMState, lstm_recurrence
 from charlm_jax.models.ops import Dtype, Seen, capture, dense, embed, matmul, scan_time
 
-# Where the fast recurrence is the faster one. Fewer rows leave its products too narrow, and more
-# symbols make their one-hot columns too high.
+# Limits within which the fused recurrence is faster. With fewer rows its products are too narrow,
+# with more symbols its one-hot columns too tall.
 _FAST_ROWS = 8
 _FAST_SYMBOLS = 256
 
@@ -21,7 +21,7 @@ def lstm_scan(
     *,
     operand_dtype: Dtype = jnp.float32,
 ) -> tuple[jax.Array, LSTMState, Seen]:
-    """The recurrence, on inputs that are already projected: the plain form, to be read.
+    """Run the recurrence on inputs that are already projected: the plain, readable form.
 
         i, f, g, o = split(z + h U)
         c' = sigmoid(f) * c + sigmoid(i) * tanh(g)
@@ -31,11 +31,11 @@ def lstm_scan(
       z_BTG: x W + b, with G = 4H stacked in the order i, f, g, o.
       state: cell and hidden before the first position.
       recurrent_kernel_HG: U.
-      operand_dtype: what the product with U rounds its operands to.
+      operand_dtype: dtype to which operands of the product with U are rounded.
 
     Returns:
       hidden_BTH, the state after the last position, and gates and cell at every position
-      (compiled away where nobody reads them).
+      (compiled away if unused).
     """
 
     def step(state: LSTMState, z_BG: jax.Array) -> tuple[LSTMState, tuple[jax.Array, Seen]]:
@@ -66,8 +66,8 @@ class LSTM(nn.Module):
 
     Attributes:
       hidden_size: H.
-      scheme: how weights are drawn.
-      operand_dtype: what products round their operands to.
+      scheme: weight initialisation scheme.
+      operand_dtype: dtype to which operands of matrix products are rounded.
     """
 
     hidden_size: int
@@ -88,11 +88,11 @@ class LSTM(nn.Module):
         )
 
     def project(self, x: jax.Array) -> jax.Array:
-        """The part that does not recur, x W + b, for inputs of any rank."""
+        """Return the input projection x W + b, for inputs of any rank."""
         return self.input(x)
 
     def mix(self, z_BTG: jax.Array, state: LSTMState) -> tuple[jax.Array, LSTMState]:
-        """The recurrence over projected inputs."""
+        """Run the recurrence over projected inputs."""
         hidden_BTH, state, seen = lstm_scan(
             z_BTG, state, self.recurrent_kernel, operand_dtype=self.operand_dtype
         )
@@ -102,7 +102,7 @@ class LSTM(nn.Module):
     def mix_ids(
         self, table_VG: jax.Array, ids_BT: jax.Array, state: LSTMState
     ) -> tuple[jax.Array, LSTMState]:
-        """The recurrence over symbols, whose projected inputs are the rows of a table."""
+        """Run the recurrence over symbols whose projected inputs are the rows of a table."""
         symbols = table_VG.shape[0]
         if symbols > _FAST_SYMBOLS or not self._is_fast(ids_BT):
             return self.mix(embed(table_VG, ids_BT), state)
@@ -121,12 +121,12 @@ class LSTM(nn.Module):
         return lstm_recurrence(inputs_TRB, state, jnp.concatenate(kernels), self.operand_dtype)
 
     def _is_fast(self, rows: jax.Array) -> bool:
-        """Whether many rows read many positions, and nobody looks at the gates."""
+        """Return whether there are many rows and several positions, and gates are not captured."""
         batch, length = rows.shape[:2]
         return batch >= _FAST_ROWS and length > 1 and not self.is_mutable_collection("captured")
 
     def initial_state(self, batch_size: int, context: int) -> LSTMState:
-        """All zeros; a recurrent state ignores the context."""
+        """Return a state of zeros; a recurrent state ignores the context."""
         del context
         zeros_BH = jnp.zeros((batch_size, self.hidden_size))
         return LSTMState(zeros_BH, zeros_BH)

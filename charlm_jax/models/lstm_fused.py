@@ -1,19 +1,19 @@
-"""The LSTM's recurrence, made for speed: `lstm.lstm_scan` and its gradients, in another order.
+"""Fused LSTM recurrence: `lstm.lstm_scan` and its gradients, reordered for speed.
 
-Equal up to rounding; where numbers overflow, they may do so elsewhere.
+Results are equal up to rounding; overflow may occur at other points.
 
-What makes it fast on a CPU, measured on the textbook's model:
+Optimisations for a CPU, measured on the textbook's model:
 
-  features first  States and gates are (features, batch). The products then have the form that a
-                  CPU's matrix kernels do best, and the four gates are contiguous slices.
-  one product     A position's input stands below the hidden state, and its kernel below the
+  features first  States and gates are (features, batch). The products then have the shape that
+                  CPU matrix kernels handle best, and the four gates are contiguous slices.
+  one product     A position's input is stacked below the hidden state, and its kernel below the
                   recurrent one. Symbols come in as one-hot columns, whose kernel is the projected
                   embedding: neither gathers nor a projected copy of the whole input are needed.
   one gradient    The backward scan only emits the gates' gradients. The kernel's gradient is one
-                  product after it, in place of a sum of T of them.
-  tanh alone      sigmoid(x) = (1 + tanh(x / 2)) / 2, with the inner half folded into the kernel
-                  (exact in floating point): one loop over all gates, and the residuals are its
-                  result, the cell and the product's operand.
+                  product after the scan, instead of a sum of T products.
+  tanh only       sigmoid(x) = (1 + tanh(x / 2)) / 2, with the inner half folded into the kernel
+                  (exact in floating point). This takes one loop over all gates; the residuals are
+                  its result, the cell and the product's operand.
 """
 
 from functools import partial
@@ -26,14 +26,14 @@ from charlm_jax.models.ops import Dtype, as_written, product
 
 
 class LSTMState(NamedTuple):
-    """What an LSTM carries from one position to the next."""
+    """Recurrent state of an LSTM."""
 
     cell_BH: jax.Array
     hidden_BH: jax.Array
 
 
 class _Residuals(NamedTuple):
-    """What the backward pass needs: of every position t, the first three from before it."""
+    """Residuals of the backward pass; hidden states in x_TXB and cells are those before t."""
 
     x_TXB: jax.Array
     cell_THB: jax.Array
@@ -46,18 +46,18 @@ class _Residuals(NamedTuple):
 def lstm_recurrence(
     inputs_TRB: jax.Array, state: LSTMState, kernel_XG: jax.Array, operand_dtype: Dtype
 ) -> tuple[jax.Array, LSTMState]:
-    """The recurrence over inputs that are not yet projected.
+    """Run the recurrence over inputs that are not yet projected.
 
         i, f, g, o = split([h; x] K)
         c' = sigmoid(f) * c + sigmoid(i) * tanh(g)
         h' = sigmoid(o) * tanh(c')
 
     Args:
-      inputs_TRB: R numbers for every position. A bias is the kernel of an input that is always 1.
+      inputs_TRB: R inputs for every position. A bias is the kernel row of a constant input 1.
       state: cell and hidden before the first position.
-      kernel_XG: K, with X = H + R rows (of h above those of x) and G = 4H in the order i, f, g, o.
-      operand_dtype: what products round their operands to, forwards and backwards; sums are
-        float32.
+      kernel_XG: K, with X = H + R rows (h first, then x) and G = 4H in the order i, f, g, o.
+      operand_dtype: dtype to which operands of products are rounded, forward and backward; sums
+        are float32.
 
     Returns:
       hidden_BTH and the state after the last position.
@@ -130,7 +130,7 @@ lstm_recurrence.defvjp(_forward, _backward)
 
 
 def _inner_half(size: int) -> jax.Array:
-    """The factor of every gate's argument inside its tanh: a half for the three sigmoids."""
+    """Return the factor of each gate's argument inside its tanh: 1/2 for the three sigmoids."""
     return jnp.repeat(jnp.array([0.5, 0.5, 1.0, 0.5]), size)
 
 

@@ -19,13 +19,13 @@ LinearScan = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 class MinGRUState(NamedTuple):
-    """What a minGRU carries from one position to the next."""
+    """Recurrent state of a minGRU."""
 
     hidden_BH: jax.Array
 
 
 def sequential_scan(keep_BTH: jax.Array, add_BTH: jax.Array, start_BH: jax.Array) -> jax.Array:
-    """h_t = keep_t * h_(t-1) + add_t, one position after the other: the least work."""
+    """Compute h_t = keep_t * h_(t-1) + add_t one position at a time: the least work."""
 
     def step(hidden_BH: jax.Array, inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
         keep_BH, add_BH = inputs
@@ -37,9 +37,9 @@ def sequential_scan(keep_BTH: jax.Array, add_BTH: jax.Array, start_BH: jax.Array
 
 
 def associative_scan(keep_BTH: jax.Array, add_BTH: jax.Array, start_BH: jax.Array) -> jax.Array:
-    """The same in parallel: about 2 log2(T) rounds, and twice the work (Blelloch 1990).
+    """Compute the same in parallel: about 2 log2(T) rounds, and twice the work (Blelloch 1990).
 
-    Factors lie in [0, 1], so products of them stay finite, and no logarithms are needed.
+    Factors lie in [0, 1], so their products stay finite and no logarithms are needed.
     """
 
     def join(
@@ -53,7 +53,7 @@ def associative_scan(keep_BTH: jax.Array, add_BTH: jax.Array, start_BH: jax.Arra
 
 
 def automatic_scan(keep_BTH: jax.Array, add_BTH: jax.Array, start_BH: jax.Array) -> jax.Array:
-    """Sequential on a CPU, associative on accelerators."""
+    """Use `sequential_scan` on a CPU, `associative_scan` on accelerators."""
     return jax.lax.platform_dependent(
         keep_BTH, add_BTH, start_BH, cpu=sequential_scan, default=associative_scan
     )
@@ -67,7 +67,7 @@ _SCANS: Mapping[str, LinearScan] = {
 
 
 def linear_scan(name: str) -> LinearScan:
-    """The recurrence h_t = keep_t * h_(t-1) + add_t, computed as a config asks."""
+    """Return the named implementation of the recurrence h_t = keep_t * h_(t-1) + add_t."""
     return lookup(_SCANS, name, "config.model.scan")
 
 
@@ -78,13 +78,13 @@ class MinGRU(nn.Module):
         h' = (1 - z) * h + z * n
 
     with g(a) = a + 1/2 for a >= 0, else sigmoid(a), as in the paper's appendix B, which keeps the
-    state positive. It starts from 0.
+    state positive. The state starts from 0.
 
     Attributes:
       hidden_size: H.
-      scan: how the recurrence is computed.
-      scheme: how weights are drawn.
-      operand_dtype: what products round their operands to.
+      scan: implementation of the recurrence.
+      scheme: weight initialisation scheme.
+      operand_dtype: dtype to which operands of matrix products are rounded.
     """
 
     hidden_size: int
@@ -99,11 +99,11 @@ class MinGRU(nn.Module):
         )
 
     def project(self, x: jax.Array) -> jax.Array:
-        """The part that does not recur, x W + b, for inputs of any rank."""
+        """Return the input projection x W + b, for inputs of any rank."""
         return self.input(x)
 
     def mix(self, z_BTG: jax.Array, state: MinGRUState) -> tuple[jax.Array, MinGRUState]:
-        """The recurrence over projected inputs, G = 2H in the order gate, candidate."""
+        """Run the recurrence over projected inputs, G = 2H in the order gate, candidate."""
         gate_BTH, candidate_BTH = jnp.split(z_BTG, 2, axis=-1)
         update_BTH = jax.nn.sigmoid(gate_BTH)
         candidate_BTH = jnp.where(
@@ -120,6 +120,6 @@ class MinGRU(nn.Module):
         return self.mix(self.project(x_BTD), state)
 
     def initial_state(self, batch_size: int, context: int) -> MinGRUState:
-        """All zeros; a recurrent state ignores the context."""
+        """Return a state of zeros; a recurrent state ignores the context."""
         del context
         return MinGRUState(jnp.zeros((batch_size, self.hidden_size)))

@@ -1,10 +1,10 @@
-"""The sequence mixers by name. A new one is one class, and one line here.
+"""Sequence mixers by name. A new one takes one class, and one line here.
 
 A mixer is a Linen module with `__call__(x_BTD, state) -> (y_BTD, state)` and
-`initial_state(batch_size, context)`, which uses no parameters. One whose first act is a linear
-projection may offer that as `project(x)`, and the rest as `mix(z, state)`.
+`initial_state(batch_size, context)`, which uses no parameters. A mixer that begins with a linear
+projection may offer it as `project(x)`, and the rest as `mix(z, state)`.
 
-`build_mixer` hands a line the model's config and the width of what the layer reads. The output is
+`build_mixer` passes each builder the model's config and the layer's input width. The output is
 `hidden_size` wide, unless the class has an attribute `output_size`.
 """
 
@@ -71,5 +71,5 @@ MIXERS: Mapping[str, Callable[[ModelConfig, int], nn.Module]] = {
 
 
 def build_mixer(name: str, model: ModelConfig, width: int) -> nn.Module:
-    """The mixer of that name, unbound; an unknown one is a `CharlmError`."""
+    """Build the named mixer, unbound; raise `CharlmError` for an unknown name."""
     return lookup(MIXERS, name, "config.model.layers")(model, width)

@@ -1,4 +1,4 @@
-"""Small pure operations that the layers share."""
+"""Small pure operations shared by the layers."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -14,29 +14,29 @@ from charlm_jax.core.errors import lookup
 from charlm_jax.models.initializers import Initializer
 
 Seen = OrderedDict[str, jax.Array]
-"""What a mixer shows to `inspect`: arrays (B, T, ...) by name, in the order of computation. (jax
+"""Arrays (B, T, ...) that a mixer exposes to `inspect`, by name, in the order of computation. (JAX
 sorts the keys of a plain dict.)"""
 
 Dtype = Any
-"""What jax takes for a dtype."""
+"""Any value that JAX accepts as a dtype."""
 
 
 def capture(module: nn.Module, seen: Seen) -> None:
-    """Hand what a mixer shows to `inspect`; nothing happens where nobody asked."""
+    """Sow the arrays that a mixer exposes to `inspect`; no effect in other calls."""
     for name, value in seen.items():
         module.sow("captured", name, value)
 
 
-# Above this many symbols a one-hot matrix costs more than the scatter that it replaces.
+# Above this number of symbols a one-hot matrix costs more than the scatter that it replaces.
 _ONE_HOT_SYMBOLS = 1024
 
 
 def embed(table_VD: jax.Array, ids_BT: jax.Array) -> jax.Array:
-    """Rows of a table: x_BTD = table_VD[ids_BT].
+    """Look up rows of a table: x_BTD = table_VD[ids_BT].
 
-    The gradient of a gather is a scatter-add, which a CPU does row by row. For the alphabets of
-    character models it is the product with a one-hot matrix instead: the same sum, many times
-    faster.
+    The gradient of a gather is a scatter-add, which a CPU computes row by row. For the small
+    vocabularies of character models it is a product with a one-hot matrix instead: the same sum,
+    many times faster.
     """
     if table_VD.shape[0] > _ONE_HOT_SYMBOLS:
         return table_VD[ids_BT]
@@ -69,11 +69,11 @@ _embed.defvjp(_embed_forward, _embed_backward)
 def scan_time(
     step: Callable[[Any, Any], tuple[Any, Any]], state: Any, inputs: Any
 ) -> tuple[Any, Any]:
-    """`lax.scan` over the second axis: inputs and stacked outputs keep the batch first.
+    """Run `lax.scan` over the second axis: inputs and stacked outputs keep the batch first.
 
     Args:
       step: (state, inputs of one position) -> (state, outputs), all with the batch first.
-      state: what the first step is handed.
+      state: state before the first step.
       inputs: an array (B, T, ...), or a tree of them.
 
     Returns:
@@ -91,15 +91,15 @@ _OPERAND_DTYPES: Mapping[str, Dtype] = {"float32": jnp.float32, "bfloat16": jnp.
 
 
 def operand_dtype(precision: str) -> Dtype:
-    """What products round their operands to; their sums are float32 in any case."""
+    """Return the dtype to which operands of products are rounded; sums are always float32."""
     return lookup(_OPERAND_DTYPES, precision, "config.model.precision")
 
 
 def matmul(x: jax.Array, kernel: jax.Array, *, operand_dtype: Dtype) -> jax.Array:
-    """The product x @ kernel for x of any rank, rounded as a config asks, forwards and backwards.
+    """Return x @ kernel for x of any rank, with rounded operands, forward and backward.
 
-    Rows and positions become one axis first: the gradient of the kernel is then one product of
-    matrices, which XLA does several times faster on a CPU than a sum over two axes.
+    Rows and positions are merged into one axis: the gradient of the kernel is then one matrix
+    product, which XLA computes several times faster on a CPU than a sum over two axes.
     """
     rows_NK = jnp.reshape(x, (-1, x.shape[-1]))
     return jnp.reshape(_matmul(rows_NK, kernel, operand_dtype), (*x.shape[:-1], kernel.shape[-1]))
@@ -122,8 +122,8 @@ def _matmul_backward(
 ) -> tuple[jax.Array, jax.Array]:
     rows_NK, kernel_KM = operands
     drows_NK = product(gradient_NM, kernel_KM.T, operand_dtype)
-    # A CPU's bfloat16 product is several times slower over the first axis of both operands; its
-    # float32 product is not slow enough to pay for a copy.
+    # On a CPU, a bfloat16 product over the first axis of both operands is several times slower; a
+    # float32 product is not slow enough to justify a copy.
     rows_KN = rows_NK.T if operand_dtype == jnp.float32 else as_written(rows_NK.T)
     return drows_NK, product(rows_KN, gradient_NM, operand_dtype)
 
@@ -132,13 +132,13 @@ _matmul.defvjp(_matmul_forward, _matmul_backward)
 
 
 def product(a: jax.Array, b: jax.Array, operand_dtype: Dtype) -> jax.Array:
-    """The matrix product a @ b of rounded operands, with float32 sums."""
+    """Return the matrix product a @ b of rounded operands, with float32 sums."""
     a, b = a.astype(operand_dtype), b.astype(operand_dtype)
     return jnp.matmul(a, b, preferred_element_type=jnp.float32)
 
 
 def as_written(x: jax.Array) -> jax.Array:
-    """Make a transposed copy real: XLA would fold it into a product that is slower for it."""
+    """Materialise a transpose; XLA would fold it into the next product, which slows that down."""
     layout = Layout(major_to_minor=tuple(range(x.ndim)))
     return with_layout_constraint(x, layout)  # type: ignore[no-untyped-call]
 
@@ -151,7 +151,7 @@ def dense(
     bias: bool = False,
     bias_init: Initializer = nn.initializers.zeros,
 ) -> nn.Dense:
-    """A linear layer, x W (+ b)."""
+    """Build a linear layer, x W (+ b)."""
 
     def product(
         x: jax.Array, kernel: jax.Array, dimensions: Any, precision: Any = None
@@ -162,7 +162,7 @@ def dense(
 
 
 def dropout(x: jax.Array, *, rate: float, key: jax.Array | None) -> jax.Array:
-    """Zero a share `rate` of the values and scale the rest up; the identity without a key.
+    """Zero a fraction `rate` of the values and scale up the rest; the identity without a key.
 
     Source: Srivastava et al. 2014.
     """

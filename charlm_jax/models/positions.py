@@ -1,15 +1,15 @@
-"""How attention is told where a character stands.
+"""Position encodings for attention.
 
-Attention by itself sees a set: it is the same for any order of what lies before a character. A
-policy says the order in one of three places, and leaves the other two as they are:
+Attention itself is invariant to the order of the characters before the current one. A policy
+encodes the order at one of three points, and leaves the other two unchanged:
 
-  embed   adds something to the embedding; it needs to know how much was read before.
-  rotate  turns queries and keys, before their product.
-  bias    is added to the scores, before the softmax.
+  embed   adds to the embedding; it needs the number of characters read before.
+  rotate  rotates queries and keys, before their product.
+  bias    adds to the scores, before the softmax.
 
-The last two depend on distances alone. They count places from the first of the piece that is read,
-and what is kept from before it has negative ones: the same numbers, and so the same rounding,
-wherever in a text the piece stands.
+The last two depend only on distances. They count positions from the start of the current piece;
+cached positions before it are negative. The numbers, and so the rounding, are the same wherever
+the piece lies in a text.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ from charlm_jax.core.errors import lookup
 
 
 class Embed(Protocol):
-    """Embeddings x_BTD of characters at places_BT (from 0), and the learned table -> x_BTD."""
+    """(embeddings x_BTD, positions places_BT from 0, learned table) -> x_BTD."""
 
     def __call__(
         self, x_BTD: jax.Array, places_BT: jax.Array, table_LD: jax.Array | None
@@ -32,13 +32,13 @@ class Embed(Protocol):
 
 
 class Rotate(Protocol):
-    """Queries or keys x_BTHK at places_T, which may be negative -> x_BTHK."""
+    """(queries or keys x_BTHK, positions places_T, which may be negative) -> x_BTHK."""
 
     def __call__(self, x_BTHK: jax.Array, places_T: np.ndarray) -> jax.Array: ...
 
 
 class Bias(Protocol):
-    """Distances (above 0 for what lies before) -> what is added to the scores, or None."""
+    """(distances, positive for earlier positions, heads) -> bias of the scores, or None."""
 
     def __call__(self, distance_TS: np.ndarray, heads: int) -> np.ndarray | None: ...
 
@@ -56,14 +56,14 @@ def _no_bias(distance_TS: np.ndarray, heads: int) -> np.ndarray | None:
 
 
 class Position(NamedTuple):
-    """A policy.
+    """Position encoding policy.
 
     Attributes:
-      embed: what is done to the embedding.
-      rotate: what is done to queries and keys.
-      bias: what is added to the scores, (H, T, S).
-      counts: whether places are counted; `embed` is called only then.
-      learns: whether it has a table of max_length vectors; a model that has can read no more.
+      embed: transformation of the embedding.
+      rotate: transformation of queries and keys.
+      bias: term added to the scores, (H, T, S).
+      counts: whether positions are counted; `embed` is called only if they are.
+      learns: whether it has a table of max_length vectors, which limits how much is read.
     """
 
     embed: Embed = _add_nothing
@@ -74,20 +74,20 @@ class Position(NamedTuple):
 
 
 def add_learned(x_BTD: jax.Array, places_BT: jax.Array, table_LD: jax.Array | None) -> jax.Array:
-    """A learned vector for every place (Gehring et al. 2017, section 3.1).
+    """Add a learned vector for every position (Gehring et al. 2017, section 3.1).
 
-    There is none beyond the table; nothing is added there.
+    Positions beyond the table have no vector; 0 is added there.
     """
     assert table_LD is not None
     return x_BTD + jnp.take(table_LD, places_BT, axis=0, mode="fill", fill_value=0.0)
 
 
 def add_sinusoids(x_BTD: jax.Array, places_BT: jax.Array, table_LD: jax.Array | None) -> jax.Array:
-    """Sines and cosines of the place (Vaswani et al. 2017, sections 3.4 and 3.5).
+    """Add sines and cosines of the position (Vaswani et al. 2017, sections 3.4 and 3.5).
 
         x = sqrt(D) * embedding + (sin(p w_0), ..., cos(p w_0), ...)    w_j = 10000^(-2j/D)
 
-    The paper has sines and cosines take turns; here they stand in halves, which is the same up to
+    The paper interleaves sines and cosines; here each has its own half, which is the same up to
     the order of the stream's entries.
     """
     del table_LD
@@ -98,12 +98,14 @@ def add_sinusoids(x_BTD: jax.Array, places_BT: jax.Array, table_LD: jax.Array | 
 
 
 def rotate_pairs(x_BTHK: jax.Array, places_T: np.ndarray) -> jax.Array:
-    """Turn pairs of entries by an angle that grows with the place (Su et al. 2021, section 3.2).
+    """Rotate pairs of entries by an angle that grows with the position.
 
         (a, b) -> (a cos pw - b sin pw, b cos pw + a sin pw)
 
     for the pairs (x_j, x_(j + K/2)) with w_j = 10000^(-2j/K). Products of queries and keys then
-    depend on the distance alone. The paper pairs neighbours, which is the same up to the order.
+    depend only on the distance. The paper pairs neighbours, which is the same up to the order.
+
+    Source: Su et al. 2021, section 3.2.
     """
     angles_TK = places_T[:, None] * _frequencies(x_BTHK.shape[-1])[None, :]
     cos_1T1K = np.cos(angles_TK).astype(np.float32)[None, :, None, :]
@@ -116,15 +118,15 @@ def rotate_pairs(x_BTHK: jax.Array, places_T: np.ndarray) -> jax.Array:
 def linear_bias(distance_TS: np.ndarray, heads: int) -> np.ndarray:
     """Lower a score in proportion to the distance (Press et al. 2022, section 3).
 
-    The bias is -m_h x distance with slopes m_h = 2^(-8h/H) for h = 1 .. H. (Where H is no power of
-    two, the authors' code mixes the slopes of two powers; the paper's formula stands here.)
+    The bias is -m_h x distance with slopes m_h = 2^(-8h/H) for h = 1 .. H. (If H is not a power of
+    two, the authors' code mixes the slopes of two powers; this is the paper's formula.)
     """
     slopes_H = 2.0 ** (-8.0 * np.arange(1, heads + 1) / heads)
     return (-slopes_H[:, None, None] * distance_TS[None]).astype(np.float32)
 
 
 def _frequencies(width: int) -> np.ndarray:
-    """Radians per place, one for every pair of entries."""
+    """Return radians per position, one for every pair of entries."""
     return (10_000.0 ** (-np.arange(0, width, 2) / width)).astype(np.float32)
 
 
@@ -138,5 +140,5 @@ POSITIONS: Mapping[str, Position] = {
 
 
 def build_position(model: ModelConfig) -> Position:
-    """The policy that a config names."""
+    """Return the policy named in a config."""
     return lookup(POSITIONS, model.position, "config.model.position")

@@ -1,4 +1,4 @@
-"""Training on long sequences in bounded memory."""
+"""Rematerialisation: training on long sequences in less memory."""
 
 import jax
 import jax.numpy as jnp
@@ -8,17 +8,16 @@ from charlm_jax.models.language_model import LanguageModel
 
 
 def rematerialize(model: LanguageModel, *, segment_length: int) -> LanguageModel:
-    """The same model, whose gradient needs less memory and more time.
+    """Return the same model with a gradient that needs less memory and more time.
 
     A sequence is read in segments. Only the states between them are kept for the backward pass,
-    which computes what happened inside a segment again when it comes to it: gradients still go
-    through the whole sequence (Chen et al. 2016; Gruslys et al. 2016). What is left to grow with
-    the sequence are the logits.
+    which recomputes the inside of each segment. Gradients still flow through the whole sequence
+    (Chen et al. 2016; Gruslys et al. 2016). The logits still grow with the sequence.
 
     Args:
-      model: whose state holds all that is to be known of the past, as a recurrent one's does.
-      segment_length: characters of a segment. A sequence that is no longer, or is not made of whole
-        segments, is read at once.
+      model: model whose state holds all information about the past, such as a recurrent one.
+      segment_length: characters in a segment. A sequence that is no longer, or not a multiple of
+        it, is read at once.
     """
 
     def apply(

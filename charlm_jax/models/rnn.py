@@ -11,7 +11,7 @@ from charlm_jax.models.ops import Dtype, dense, matmul, scan_time
 
 
 class RNNState(NamedTuple):
-    """What a plain RNN carries from one position to the next."""
+    """Recurrent state of a plain RNN."""
 
     hidden_BH: jax.Array
 
@@ -21,8 +21,8 @@ class RNN(nn.Module):
 
     Attributes:
       hidden_size: H.
-      scheme: how weights are drawn.
-      operand_dtype: what products round their operands to.
+      scheme: weight initialisation scheme.
+      operand_dtype: dtype to which operands of matrix products are rounded.
     """
 
     hidden_size: int
@@ -39,11 +39,11 @@ class RNN(nn.Module):
         )
 
     def project(self, x: jax.Array) -> jax.Array:
-        """The part that does not recur, x W + b, for inputs of any rank."""
+        """Return the input projection x W + b, for inputs of any rank."""
         return self.input(x)
 
     def mix(self, z_BTH: jax.Array, state: RNNState) -> tuple[jax.Array, RNNState]:
-        """The recurrence over projected inputs."""
+        """Run the recurrence over projected inputs."""
         kernel_HH, dtype = self.recurrent_kernel, self.operand_dtype
 
         def step(state: RNNState, z_BH: jax.Array) -> tuple[RNNState, jax.Array]:
@@ -58,6 +58,6 @@ class RNN(nn.Module):
         return self.mix(self.project(x_BTD), state)
 
     def initial_state(self, batch_size: int, context: int) -> RNNState:
-        """All zeros; a recurrent state ignores the context."""
+        """Return a state of zeros; a recurrent state ignores the context."""
         del context
         return RNNState(jnp.zeros((batch_size, self.hidden_size)))

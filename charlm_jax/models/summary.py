@@ -1,4 +1,4 @@
-"""What a model is made of: its parts, their output shapes and their parameters."""
+"""Model summary: the parts, their output shapes and their numbers of parameters."""
 
 from typing import NamedTuple
 
@@ -15,10 +15,10 @@ class LayerSummary(NamedTuple):
     """One part of a model.
 
     Attributes:
-      name: its key among the parameters.
-      kind: what it is: embedding, a position policy, a mixer's name, a norm, or dense.
-      output_shape: with "B" and "T" where any number will do.
-      parameters: how many numbers it learns.
+      name: key among the parameters.
+      kind: embedding, a position policy, a mixer's name, a norm, or dense.
+      output_shape: shape with "B" and "T" for the axes of any size.
+      parameters: number of learned values.
     """
 
     name: str
@@ -28,7 +28,7 @@ class LayerSummary(NamedTuple):
 
 
 def summarize(model: ModelConfig, vocab_size: int) -> tuple[LayerSummary, ...]:
-    """The modules of a model from the input up. Nothing is computed, only shapes."""
+    """Summarise the modules of a model from the input up; only shapes are computed."""
     language_model = build_model(model, vocab_size)
     params = jax.eval_shape(lambda: language_model.init(jax.random.key(0)))
     width = model.embedding_size

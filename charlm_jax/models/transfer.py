@@ -1,4 +1,4 @@
-"""One model's weights as the start of another's, whose symbols may be others."""
+"""Transfer of weights to a model whose symbols may differ."""
 
 from collections.abc import Mapping
 
@@ -12,22 +12,23 @@ from charlm_jax.core.types import Params
 
 
 def transfer_params(there: Params, symbols_there: str, here: Params, symbols_here: str) -> Params:
-    """The weights of a trained model, for another text.
+    """Transfer the weights of a trained model to a model of another text.
 
     A symbol that both models know keeps its row of the embedding and its column of the output
-    layer, wherever it stands in either alphabet; one that is new keeps what it was drawn with; one
-    that is no longer needed goes. Everything else is taken over as it is.
+    layer, whatever its id in either model. A new symbol keeps its fresh initial values; a symbol
+    that the new model lacks is dropped. All other weights are copied unchanged.
 
     Args:
       there: weights of the trained model.
-      symbols_there: its symbols.
-      here: freshly drawn weights of the new model.
-      symbols_here: its symbols.
+      symbols_there: symbols of the trained model.
+      here: freshly initialised weights of the new model.
+      symbols_here: symbols of the new model.
 
     Raises:
-      CharlmError: the models differ in more than their symbols; the message names the first array.
+      CharlmError: the models differ in more than their symbols; the message names the first array
+        that differs.
     """
-    # The axis that counts symbols is left out of the comparison.
+    # The axis of symbols is left out of the comparison.
     if mismatch := tree_mismatch(_describe_leaves(there), _describe_leaves(here)):
         raise CharlmError(f"it is another model: {mismatch}")
     both = sorted(set(symbols_there) & set(symbols_here))
@@ -50,7 +51,7 @@ _SYMBOL_AXIS: Mapping[str, int] = {"embedding": 0, "output/kernel": 1, "output/b
 
 
 def _describe_leaves(params: Params) -> dict[str, str]:
-    """Returns dtypes and shapes by path, with V for the number of symbols."""
+    """Return dtypes and shapes by path, with V for the number of symbols."""
     leaves = {}
     for name, x in leaves_by_path(params).items():
         shape = [*map(str, x.shape)]

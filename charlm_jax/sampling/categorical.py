@@ -1,4 +1,4 @@
-"""Drawing one character from logits.
+"""Categorical sampling of one character from logits.
 
 The scale factor a multiplies the logits before the softmax; it is the inverse of the temperature.
 a > 1 sharpens the distribution, a < 1 flattens it, 0 is uniform and infinity is greedy.
@@ -13,20 +13,20 @@ from charlm_jax.core.prng import KeyStream, stream_key
 
 
 def temperature(scale: float) -> float:
-    """1 / scale; the temperature of scale 0 is infinite."""
+    """Return 1 / scale; the temperature of scale 0 is infinite."""
     return math.inf if scale == 0 else 1.0 / scale
 
 
 def scaled_probabilities(logits_BV: jax.Array, scale_B: jax.Array) -> jax.Array:
-    """softmax(scale * logits): what `scaled_categorical` follows.
+    """Return softmax(scale * logits), the distribution that `scaled_categorical` samples.
 
     Args:
-      logits_BV: scores, of which one in each row is finite and the others may be -inf.
+      logits_BV: scores; at least one in each row is finite, the others may be -inf.
       scale_B: scale factors in [0, inf].
 
     Returns:
       probs_BV, float32: 0 where the logit is -inf, at every scale. At scale inf the first of the
-      largest has 1.
+      largest has probability 1.
     """
     best_B = jnp.argmax(logits_BV, axis=-1)
     is_best_BV = jnp.arange(logits_BV.shape[-1])[None, :] == best_B[:, None]
@@ -38,18 +38,18 @@ def scaled_probabilities(logits_BV: jax.Array, scale_B: jax.Array) -> jax.Array:
 
 
 def scaled_categorical(logits_BV: jax.Array, gumbel_BV: jax.Array, scale_B: jax.Array) -> jax.Array:
-    """One draw a row from softmax(scale * logits), by the Gumbel-max trick.
+    """Sample one id per row from softmax(scale * logits), by the Gumbel-max trick.
 
         argmax(logits * min(a, 1) + gumbel * min(1 / a, 1))
 
-    is argmax(a * logits + gumbel) divided by max(a, 1), so it is right from a = 0 (uniform) to
-    a = inf (greedy), where a * logits itself is not a number. Of equal scores the first wins: at
-    a = inf, and where gumbel / a is lost in the rounding of the logits (a beyond about 1e6).
+    is argmax(a * logits + gumbel) with scores divided by max(a, 1), so it is valid from a = 0
+    (uniform) to a = inf (greedy), where a * logits itself is not finite. Ties go to the first id:
+    at a = inf, and where gumbel / a is lost in the rounding of the logits (a beyond about 1e6).
 
     Args:
-      logits_BV: scores. One of -inf is never drawn, except that a row of nothing else gives 0.
-      gumbel_BV: standard Gumbel noise. Noise that does not depend on the scale makes the draws
-        of several scales comparable: they differ by the scale alone.
+      logits_BV: scores. An id with score -inf is never sampled, but a row of only -inf gives 0.
+      gumbel_BV: standard Gumbel noise. Noise that does not depend on the scale makes samples at
+        several scales comparable: they differ only by the scale.
       scale_B: scale factors in [0, inf].
 
     Returns:
@@ -60,18 +60,18 @@ def scaled_categorical(logits_BV: jax.Array, gumbel_BV: jax.Array, scale_B: jax.
     toward_logits_B = jnp.minimum(scale_B, 1.0)
     toward_noise_B = jnp.minimum(1.0 / scale_B, 1.0)
     scores_BV = logits_BV * toward_logits_B[:, None] + gumbel_BV * toward_noise_B[:, None]
-    scores_BV = jnp.where(logits_BV == -jnp.inf, -jnp.inf, scores_BV)  # -inf * 0 is no number
+    scores_BV = jnp.where(logits_BV == -jnp.inf, -jnp.inf, scores_BV)  # -inf * 0 is NaN
     return jnp.argmax(scores_BV, axis=-1).astype(jnp.int32)
 
 
 def sample_keys(seed: int, samples: int, *, first: int = 0) -> jax.Array:
-    """Keys_M of samples first .. first + M - 1: key i depends on (seed, i) and on nothing else."""
+    """Return keys_M of samples first .. first + M - 1; key i depends only on (seed, i)."""
     root = stream_key(seed, KeyStream.SAMPLING)
     return jax.vmap(jax.random.fold_in, (None, 0))(root, first + jnp.arange(samples))
 
 
 def gumbel_noise(keys_B: jax.Array, step: jax.Array, symbols: int) -> jax.Array:
-    """Gumbel_BV for one step: each row's from (its key, the step)."""
+    """Return gumbel_BV for one step; each row depends only on its key and the step."""
 
     def draw(key: jax.Array) -> jax.Array:
         return jax.random.gumbel(jax.random.fold_in(key, step), (symbols,))

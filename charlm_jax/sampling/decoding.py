@@ -1,13 +1,13 @@
-"""Drawing text from a model, one character after another.
+"""Autoregressive decoding: sampling text from a model, one character at a time.
 
-Two ways to decode:
+Two modes:
 
-  carried  the model's state is carried from character to character, from the prompt's first on.
+  carried  the model's state is carried from character to character, from the start of the prompt.
   window   the textbook's sampler: for every new character the last `context` characters are read
-           again from the initial state. (The book reads a prompt longer than the window whole,
-           once, for the first character alone; here the window holds from the start.)
+           again from the initial state. (For the first character only, the book reads a prompt
+           longer than the window in full; here the window applies from the start.)
 
-While prompt and text are together no longer than the window, both give the same text.
+As long as prompt and text together fit into the window, both give the same text.
 """
 
 import math
@@ -24,18 +24,18 @@ from charlm_jax.models import LanguageModel
 from charlm_jax.sampling.categorical import gumbel_noise
 from charlm_jax.sampling.policies import Policy
 
-# Most characters drawn in one dispatch, by mode, and the longest piece in which a prompt is read.
+# Maximum number of characters sampled in one dispatch, by mode, and read in one piece of a prompt.
 _CARRIED_PIECE = 100
 _WINDOW_PIECE = 25
 _READ_PIECE = 256
 
 
 class SampleBatch(NamedTuple):
-    """What is drawn: one row for every pair of a sample and a setting of the policy.
+    """Rows to sample: one for every pair of a sample and a setting of the policy.
 
     Attributes:
-      keys_B: each row's key; that of its sample, whatever its setting.
-      policy: how a symbol is drawn from logits and noise, with each row's own numbers.
+      keys_B: key of each row's sample, the same at every setting.
+      policy: sampling policy, with separate numbers for each row.
     """
 
     keys_B: jax.Array
@@ -43,7 +43,7 @@ class SampleBatch(NamedTuple):
 
 
 class Decoder(Protocol):
-    """Draws characters that go on from a prompt, piece by piece."""
+    """Function that samples continuations of a prompt, piece by piece."""
 
     def __call__(
         self,
@@ -54,15 +54,15 @@ class Decoder(Protocol):
         *,
         drawn: int = 0,
     ) -> Iterator[np.ndarray]:
-        """Draw texts.
+        """Sample texts.
 
         Args:
           params: the model's weights.
           prompt_N: ids, at least one.
-          rows: what is drawn.
-          characters: how many in each row.
-          drawn: how many of the prompt's last characters were drawn with the same keys: the noise
-            goes on behind theirs.
+          rows: rows to sample.
+          characters: number of characters to sample in each row.
+          drawn: number of the prompt's last characters that were sampled with the same keys; the
+            noise continues after theirs.
 
         Returns:
           An iterator over ids_BT, whose pieces together have `characters` columns.
@@ -70,15 +70,15 @@ class Decoder(Protocol):
 
 
 def make_carried_decoder(model: LanguageModel, *, context: int) -> Decoder:
-    """Decode with the state carried.
+    """Return a decoder that carries the model's state.
 
     Args:
-      model: what draws.
-      context: past positions that an attention layer keeps; a recurrent layer ignores it.
+      model: model to sample from.
+      context: past positions that an attention layer caches; a recurrent layer ignores it.
 
     Returns:
-      A decoder. Neither the prompt's length nor `characters` makes it compile again once it has
-      seen each power of two, nor do the numbers of a policy.
+      A decoder. Once it has seen each power of two, no prompt length makes it compile again;
+      neither do `characters` or the numbers of a policy.
     """
 
     @jax.jit
@@ -126,14 +126,14 @@ def make_carried_decoder(model: LanguageModel, *, context: int) -> Decoder:
 
 
 def make_window_decoder(model: LanguageModel, *, context: int) -> Decoder:
-    """Decode as the textbook does.
+    """Return a decoder that works like the textbook's sampler.
 
     Args:
-      model: what draws.
-      context: characters that are read again for every new one.
+      model: model to sample from.
+      context: number of characters that are read again for every new one.
 
     Returns:
-      As `make_carried_decoder`.
+      A decoder, as `make_carried_decoder` returns.
     """
 
     @jax.jit
@@ -143,8 +143,8 @@ def make_window_decoder(model: LanguageModel, *, context: int) -> Decoder:
         def step(
             carry: tuple[jax.Array, jax.Array], number: jax.Array
         ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
-            # The window is filled from the left. What lies right of `length` is read too, but
-            # nothing before it can see it.
+            # The window is filled from the left. Ids right of `length` are read too, but do not
+            # affect the positions before them.
             window_BT, length = carry
             state = model.initial_state(window_BT.shape[0], 0)
             logits_BTV, _ = model.apply(params, window_BT, state)
@@ -181,7 +181,7 @@ _DECODERS: Mapping[str, Callable[..., Decoder]] = {
 
 
 def make_decoder(model: LanguageModel, *, mode: str, context: int) -> Decoder:
-    """The decoder called `carried` or `window`."""
+    """Return the decoder of a mode, `carried` or `window`."""
     return lookup(_DECODERS, mode, "mode")(model, context=context)
 
 

@@ -1,4 +1,4 @@
-"""Sampling parameters: everything that decides how a text continues a prompt, in one record."""
+"""Sampling parameters: all settings that determine how a text continues a prompt."""
 
 import dataclasses
 import math
@@ -30,16 +30,16 @@ class SamplingFields(TypedDict, total=False):
 
 @dataclasses.dataclass(frozen=True)
 class SamplingParams:
-    """How a text continues a prompt.
+    """Settings that determine how a text continues a prompt.
 
     Attributes:
       scale: scale factor of the logits, 1 / temperature, in [0, inf].
       top_k: number of most probable symbols to sample from; 0 is all.
-      top_p: of these, the fewest whose probability reaches p; 1 is all, 0 the best one.
-      min_p: of these, those at least min_p times as probable as the best; 0 is all.
+      top_p: probability of the nucleus, the fewest of these that reach it; 1 is all, 0 the best.
+      min_p: minimum probability of these relative to the best; 0 is all.
         `charlm_jax.sampling.policies` defines the three truncations; the scale acts after them.
       seed: root of the noise, in [0, 2**32). The same noise is used at every scale.
-      stop: strings, the first of which ends the text and is not part of it; those of the prompt do
+      stop: stop strings. The first to occur ends the text and is not part of it; the prompt does
         not count.
       mode: `carried` or `window`, which `charlm_jax.sampling.decoding` defines; if None, `carried`
         unless the model has learned positions.
@@ -50,7 +50,7 @@ class SamplingParams:
       replacement: character that replaces them.
 
     Raises:
-      CharlmError: a value that is not allowed.
+      CharlmError: a value is not allowed.
     """
 
     scale: float = 1.0
@@ -93,10 +93,10 @@ class SamplingParams:
 
 
 def check_scale(scale: float) -> float:
-    """Return a scale factor in [0, inf] that float32 holds.
+    """Return a scale factor in [0, inf]; inf if it is beyond the range of float32.
 
     Raises:
-      CharlmError: a negative number, or NaN.
+      CharlmError: the scale is negative or NaN.
     """
     if math.isnan(scale) or scale < 0:
         raise CharlmError(f"scale={scale:g} is not allowed: it must lie in [0, inf]; inf is greedy")
@@ -104,10 +104,10 @@ def check_scale(scale: float) -> float:
 
 
 def check_top_k(k: int) -> int:
-    """Return a number of symbols that int32 holds.
+    """Return a number of symbols, at most the largest int32.
 
     Raises:
-      CharlmError: a negative number, or a fraction.
+      CharlmError: the number is negative or not whole.
     """
     if not k >= 0 or k % 1:
         raise CharlmError(f"top_k={k} is not allowed: it must be a whole number from 0; 0 is all")
@@ -118,7 +118,7 @@ def check_share(name: str, share: float) -> float:
     """Return the value of `top_p` or `min_p`.
 
     Raises:
-      CharlmError: a number outside [0, 1].
+      CharlmError: the value is outside [0, 1].
     """
     if not 0 <= share <= 1:
         every = {"top_p": 1, "min_p": 0}[name]

@@ -1,21 +1,21 @@
 """Sampling policies: top-k, top-p and min-p truncation, then a scale factor (1 / temperature).
 
-A policy first truncates the model's own distribution, that of scale 1. Each truncation sees what
-the one before it left, renormalised, and the scale factor comes last:
+A policy first truncates the model's own distribution, at scale 1. Each truncation sees the symbols
+left by the previous one, renormalised, and the scale factor comes last:
 
   top-k   the k most probable symbols.
   top-p   the fewest of these, most probable first, whose probability reaches p (the nucleus).
   min-p   those of these that are at least min_p times as probable as the best.
-  scale   one of these is drawn, with probability in proportion to exp(scale * logit).
+  scale   one of these is sampled, with probability proportional to exp(scale * logit).
 
-What may be drawn therefore does not depend on the scale: scale 0 is uniform over it, infinity is
-the best symbol under every truncation, and several scales choose from the same symbols. They stand
-in the order of llama.cpp's default chain, which has more links. Hugging Face's transformers apply
-the temperature first and then the same three: there a flat distribution lets more symbols into the
-nucleus and past min-p.
+The candidate symbols therefore do not depend on the scale: scale 0 is uniform over them, infinity
+is the best symbol under every truncation, and all scales choose from the same symbols. The order is
+that of llama.cpp's default chain, which has more stages. Hugging Face's transformers apply the
+temperature first and then the same three truncations: there a flat distribution lets more symbols
+into the nucleus and past min-p.
 
-Every truncation is a floor under the logits, so symbols that tie stay or go together: where
-several tie for the last place, all of them stay.
+Every truncation is a minimum logit, so tied symbols are kept or removed together: if several tie
+for the last rank, all of them are kept.
 """
 
 from collections.abc import Sequence
@@ -30,29 +30,29 @@ from charlm_jax.sampling.categorical import scaled_categorical, scaled_probabili
 from charlm_jax.sampling.params import check_scale, check_share, check_top_k
 
 
-# Truncations and policies are named tuples, whose structures JAX tells apart. It takes those of two
-# registered dataclasses with equally many fields for equal (seen in 0.10.2): now and then a
-# compiled program for the one would then run for the other.
+# Truncations and policies are named tuples, whose structures JAX distinguishes. It treats those of
+# two registered dataclasses with equally many fields as equal (seen in 0.10.2), so a program
+# compiled for one would occasionally run for the other.
 class Truncation(Protocol):
-    """A rule that leaves symbols out, with a number of its own for every row."""
+    """Rule that removes symbols, with a separate number for every row."""
 
     @property
     def in_order(self) -> bool:
-        """Whether the logits must come in descending order, which costs a sort."""
+        """True if the logits must be in descending order, which costs a sort."""
 
     def floor(self, left_BV: jax.Array) -> jax.Array:
-        """The least logit that stays.
+        """Return the smallest logit that is kept.
 
         Args:
-          left_BV: logits; -inf is what has been left out before.
+          left_BV: logits; -inf for symbols that are already removed.
 
         Returns:
-          floor_B; -inf leaves nothing more out.
+          floor_B; -inf removes no further symbols.
         """
 
 
 class TopK(NamedTuple):
-    """The k most probable symbols; 0, and more than there are, is all of them.
+    """The k most probable symbols; all of them if k is 0 or exceeds their number.
 
     Source: Fan, Lewis and Dauphin 2018 (Hierarchical neural story generation, section 5).
     """
@@ -69,10 +69,10 @@ class TopK(NamedTuple):
 
 
 class TopP(NamedTuple):
-    """The smallest set of symbols whose probability reaches p; 0 is the best alone, 1 is all.
+    """The smallest set of symbols whose probability reaches p; 0 is only the best, 1 is all.
 
-    A set whose probability is within float32's rounding of p may count as either side of it, but
-    p = 1 leaves out nothing, however small.
+    A set whose probability is within float32's rounding of p may fall on either side of it, but
+    p = 1 removes no symbol, however small its probability.
 
     Source: Holtzman et al. 2020 (The curious case of neural text degeneration, section 3.1).
     """
@@ -91,7 +91,7 @@ class TopP(NamedTuple):
 
 
 class MinP(NamedTuple):
-    """Symbols at least `ratio` times as probable as the best; 0 is all, 1 the best alone.
+    """Symbols at least `ratio` times as probable as the best; 0 is all, 1 only the best.
 
     Source: Nguyen et al. 2024 (Turning up the heat: min-p sampling, arXiv 2407.01082).
     """
@@ -107,22 +107,22 @@ class MinP(NamedTuple):
 
 
 class Policy(NamedTuple):
-    """Truncations and then a scale. Other numbers in the same arrays compile nothing new.
+    """Truncations and then a scale. Other numbers in the same arrays cause no recompilation.
 
     Attributes:
       scale_B: each row's scale factor, in [0, inf].
-      truncations: in the order in which they act; each that is listed costs time in every row.
+      truncations: truncations in the order of application; each costs time in every row.
     """
 
     scale_B: jax.Array
     truncations: tuple[Truncation, ...] = ()
 
     def sample(self, logits_BV: jax.Array, gumbel_BV: jax.Array) -> jax.Array:
-        """Sample one symbol for each row, as `scaled_categorical` does from what is left.
+        """Sample one symbol for each row, by `scaled_categorical` from the truncated logits.
 
         Args:
-          logits_BV: scores, float32. Of -inf, a symbol is not drawn; a row of nothing else draws
-            symbol 0.
+          logits_BV: scores, float32. A symbol with score -inf is never sampled, but a row of only
+            -inf gives symbol 0.
           gumbel_BV: standard Gumbel noise.
 
         Returns:
@@ -132,12 +132,12 @@ class Policy(NamedTuple):
 
 
 def probabilities(logits_BV: jax.Array, policy: Policy) -> jax.Array:
-    """What `policy.sample` follows: probs_BV, float32, exactly 0 where nothing may be drawn."""
+    """Return the distribution of `policy.sample`: probs_BV, float32, exactly 0 if removed."""
     return scaled_probabilities(truncate(logits_BV, policy.truncations), policy.scale_B)
 
 
 def truncate(logits_BV: jax.Array, truncations: Sequence[Truncation]) -> jax.Array:
-    """The same logits with -inf for what the truncations, one after another, leave out."""
+    """Return the logits with -inf for the symbols that the truncations, in order, remove."""
     if not truncations:
         return logits_BV
     in_order = any(truncation.in_order for truncation in truncations)
@@ -157,20 +157,21 @@ def build_policy(
     min_p: float | Sequence[float] = 0.0,
     keep_idle: bool = False,
 ) -> Policy:
-    """The policy of so many rows as there are scales.
+    """Build a policy with one row for each scale.
 
     Each truncation is one number, or one for each row.
 
     Args:
       scale: scale factors in [0, inf].
-      top_k: symbols to choose from, from 1; 0 is all of them.
+      top_k: number of symbols to choose from, from 1; 0 is all of them.
       top_p: probability of the nucleus, in [0, 1]; 1 is everything, 0 the best symbol.
-      min_p: least probability beside the best symbol's, in [0, 1]; 0 is everything, 1 the best.
-      keep_idle: whether a truncation that no row uses is in the policy all the same. It costs time
-        then, but any other numbers for as many rows compile nothing new.
+      min_p: minimum probability relative to the best symbol's, in [0, 1]; 0 is everything, 1 the
+        best symbol.
+      keep_idle: whether to include truncations that no row uses. They cost time, but other numbers
+        for the same number of rows then cause no recompilation.
 
     Raises:
-      CharlmError: a number that is not allowed, or not as many of them as there are rows.
+      CharlmError: a number is not allowed, or their count differs from the number of rows.
     """
     rows = len(scale)
     k_B = [check_top_k(k) for k in _each_row("top_k", top_k, rows)]
@@ -197,11 +198,11 @@ def _each_row(name: str, value: Any, rows: int) -> list[Any]:
 
 
 def _descending(logits_BV: jax.Array) -> jax.Array:
-    """Each row, largest first.
+    """Sort each row in descending order.
 
-    XLA sorts integers on the CPU some ten times as fast as floats, whose comparison has to think
-    of NaN. The bits of a float, all but the sign flipped where that is set, are an integer with
-    the same order.
+    XLA sorts integers on the CPU some ten times as fast as floats, whose comparison has to handle
+    NaN. The bits of a float, with all but the sign flipped if that is set, are an integer with the
+    same order.
     """
 
     def flip(bits_BV: jax.Array) -> jax.Array:

@@ -1,10 +1,10 @@
-r"""Where a drawn text ends before its last character: at a stop string.
+r"""Stop strings: sampled text is cut at the first that occurs.
 
-A text ends as soon as one of the strings is complete in what was drawn, and neither that string nor
-what follows it is part of the text. Of several that become complete with the same character the
-longest counts. The prompt does not count, so a string that begins in it ends nothing. Where a text
-ends therefore depends on its characters alone: not on the pieces in which it is drawn, nor on how
-many more were asked for.
+A text ends as soon as one of the strings is complete in the sampled text; neither that string nor
+anything after it is part of the text. Of several that are completed by the same character, the
+longest counts. The prompt does not count, so a string that begins in it has no effect. The end of a
+text therefore depends only on its characters, not on the pieces in which it is sampled or on the
+number of characters requested.
 """
 
 import re
@@ -18,12 +18,12 @@ _ESCAPES = {r"\n": "\n", r"\t": "\t", r"\\": "\\"}
 
 
 class Chunk(NamedTuple):
-    """What is new of a text.
+    """New part of a text.
 
     Attributes:
-      text: its next characters.
-      has_ended: whether these were its last.
-      stopped_by: the string that ended it; None where there was none.
+      text: the next characters.
+      has_ended: whether these are the last.
+      stopped_by: stop string that ended the text; None if none did.
     """
 
     text: str
@@ -34,15 +34,15 @@ class Chunk(NamedTuple):
 def apply_stop_strings(
     drawn: Iterable[Sequence[str]], stops: Sequence[str], texts: int
 ) -> Iterator[list[Chunk]]:
-    """Cut texts at stop strings while they are drawn.
+    """Cut texts at stop strings while they are sampled.
 
-    What may turn out to be the beginning of a stop string is held back until that is known.
+    Characters that may begin a stop string are held back until that is known.
 
     Args:
-      drawn: each item is the next characters of every text, as from a decoder. Nothing
-        more is taken from it when every text has ended.
+      drawn: the next characters of every text in each item, as from a decoder. It is not read
+        further once every text has ended.
       stops: strings of at least one character.
-      texts: how many there are.
+      texts: number of texts.
 
     Yields:
       The next piece of every text; in the last of these lists all have ended.
@@ -64,7 +64,7 @@ def apply_stop_strings(
 
 
 def _cut(text: str, stops: Sequence[str]) -> tuple[Chunk, str]:
-    """The piece that is certain, and the rest, which may be the beginning of a stop string."""
+    """Return the chunk that is certain, and the rest, which may begin a stop string."""
     complete = [
         (start + len(stop), start, stop) for stop in stops if (start := text.find(stop)) >= 0
     ]
@@ -82,13 +82,13 @@ def _cut(text: str, stops: Sequence[str]) -> tuple[Chunk, str]:
 
 
 def parse_stop(text: str) -> str:
-    r"""The stop string that somebody typed: `\n` is a newline, `\t` a tab, `\\` a backslash.
+    r"""Parse a stop string as typed: `\n` is a newline, `\t` a tab, `\\` a backslash.
 
     >>> parse_stop(r"end\n")
     'end\n'
 
     Raises:
-      CharlmError: another character behind a backslash.
+      CharlmError: another character follows a backslash.
     """
 
     def character(escape: re.Match[str]) -> str:
@@ -103,10 +103,10 @@ def parse_stop(text: str) -> str:
 
 
 def check_stops(stops: Sequence[str], vocabulary: Vocabulary) -> None:
-    """Refuse stop strings that no text can reach.
+    """Refuse stop strings that no text can contain.
 
     Raises:
-      CharlmError: a character that the model does not know.
+      CharlmError: a stop string has a character that the model does not know.
     """
     for stop in stops:
         vocabulary.encode(stop, what=f"stop={stop!r}", advice="leave it out: it is never drawn")

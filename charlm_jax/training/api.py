@@ -11,23 +11,23 @@ from charlm_jax.training.progress_bar import NullProgress, training_view
 
 
 def train(config: Config, workdir: Path | str, *, fresh: bool = False, quiet: bool = False) -> Run:
-    """Train a model as `charlm train` does, and pick it up.
+    """Train a model as `charlm train` does, and load the run.
 
-    Called again with the same config and folder it goes on where it was stopped, or, after the end,
-    only picks the run up.
+    Called again with the same config and folder, it resumes a run that was stopped; a run that has
+    finished is only loaded.
 
     Args:
-      config: what to train; `charlm_jax.load_config` makes one.
-      workdir: the run's folder; it is made, or it already holds this very run.
-      fresh: move a run that is there aside, and begin again.
-      quiet: say nothing on the way.
+      config: config of the run; `charlm_jax.load_config` returns one.
+      workdir: the run's folder, which is created or already holds this very run.
+      fresh: move an existing run aside and begin again.
+      quiet: show no progress.
 
     Returns:
-      The run at its best checkpoint; at its last, where nothing is held out.
+      The run at its best checkpoint; at its last if no text is held out.
 
     Raises:
-      CharlmError: a text, config or workdir that cannot be used; a loss that is not finite.
-      Interrupted: Ctrl-C, SIGTERM or SIGHUP came; the run was saved first.
+      CharlmError: the text, config or workdir cannot be used, or a loss is not finite.
+      Interrupted: Ctrl-C, SIGTERM or SIGHUP was received; the run was saved first.
     """
     if not isinstance(config, Config):
         raise CharlmError(f"config={config!r} is not a Config: charlm_jax.load_config makes one")

@@ -1,4 +1,4 @@
-"""What the last bit of a run depends on beside its config: machine, versions, threads."""
+"""Environment on which the exact bits of a run depend: machine, versions, threads."""
 
 import os
 import platform
@@ -16,7 +16,7 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
 
 def environment() -> Environment:
-    """The facts of this process: with all of them equal, a run is repeated bit for bit."""
+    """Return the facts of this process; if all are equal, a run repeats bit for bit."""
     return {
         "charlm_jax": __version__,
         "python": platform.python_version(),
@@ -32,7 +32,7 @@ def environment() -> Environment:
 
 
 def differences(there: Environment, here: Environment) -> list[str]:
-    """What is not the same in two environments, in words."""
+    """Describe the differences between two environments."""
     return [
         f"{name} was {there.get(name)!r} and is {here.get(name)!r}"
         for name in {**there, **here}
@@ -41,7 +41,7 @@ def differences(there: Environment, here: Environment) -> list[str]:
 
 
 def _counts(name: str) -> bool:
-    """Whether an environment variable may change what XLA computes."""
+    """Return whether an environment variable may change what XLA computes."""
     if name in ("XLA_FLAGS", "NPROC", "PJRT_NPROC"):
         return True
     is_idle = any(word in name for word in ("CACHE", "LOG", "TRACEBACK"))
@@ -49,26 +49,26 @@ def _counts(name: str) -> bool:
 
 
 def _threads() -> int:
-    """Processors that this process may use; XLA splits its work by that number."""
+    """Return the number of processors this process may use; XLA splits its work by it."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def _processor() -> str:
-    """The processor's name: XLA chooses instructions by it."""
+    """Return the processor's name; XLA chooses instructions by it."""
     return _cpuinfo("model name") or platform.processor()
 
 
 def lacks_bfloat16_units() -> bool:
-    """Whether this is a CPU that is known to have no instructions for products of bfloat16."""
+    """Return whether this is a CPU known to lack instructions for bfloat16 products."""
     flags = (_cpuinfo("flags") or _cpuinfo("Features")).split()  # x86, ARM
     is_cpu = jax.default_backend() == "cpu"
     return is_cpu and bool(flags) and not {"amx_bf16", "avx512_bf16", "bf16"} & set(flags)
 
 
 def _cpuinfo(field: str) -> str:
-    """What Linux says of the first processor; nothing elsewhere."""
+    """Return a field of the first processor in /proc/cpuinfo; empty if unavailable."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

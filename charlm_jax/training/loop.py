@@ -1,8 +1,8 @@
-"""The training loop: read this page first.
+"""The training loop: start reading here.
 
-A `Trainer` holds the parts of a run, a `TrainState` the arrays that it changes, a `LoopState` what
-it has seen so far. The device is always one dispatch ahead of the loop state: the results of one
-are read while the next one runs, so that writing them down never keeps the device waiting.
+A `Trainer` holds the parts of a run, a `TrainState` the arrays that it changes, a `LoopState` its
+progress. The device is always one dispatch ahead of the loop state: the results of one dispatch are
+read while the next one runs, so that logging never stalls the device.
 """
 
 import time
@@ -37,9 +37,9 @@ from charlm_jax.training.trainer import Trainer, build_trainer
 
 
 class Result(NamedTuple):
-    """How a run stands when `train_and_evaluate` returns.
+    """Status of a run when `train_and_evaluate` returns.
 
-    `best_loss_nats` is None where nothing is held out.
+    `best_loss_nats` is None if no text is held out.
     """
 
     step: int
@@ -58,22 +58,22 @@ def train_and_evaluate(
     progress: Progress | None = None,
     source: ConfigSource | None = None,
 ) -> Result:
-    """Train a model as the config says; go on where an earlier call on the workdir stopped.
+    """Train a model as configured, resuming an earlier run in the workdir.
 
     Args:
-      config: everything that the run depends on.
-      workdir: the run's folder; it is made, or it already holds this very run.
-      fresh: move a run that is there aside, and begin again.
-      view: what is told how training goes.
-      progress: told how a download of the text goes.
-      source: where the config was loaded from, if it was; `run.json` records it.
+      config: all settings of the run.
+      workdir: the run's folder, which is created or already holds this very run.
+      fresh: move an existing run aside and begin again.
+      view: listener for the progress of training.
+      progress: callback for the progress of a text download.
+      source: origin of the config, if it was loaded; `run.json` records it.
 
     Returns:
-      Where the run stands: at its last step, or where it stopped early.
+      The status of the run at its last step, or at the step where it stopped early.
 
     Raises:
-      CharlmError: a text, config or workdir that cannot be used; a loss that is not finite.
-      Interrupted: SIGINT, SIGTERM or SIGHUP came; the run was saved first.
+      CharlmError: the text, config or workdir cannot be used, or a loss is not finite.
+      Interrupted: SIGINT, SIGTERM or SIGHUP was received; the run was saved first.
     """
     view = ignore_broken_pipe(view)
     config = with_absolute_paths(config)
@@ -110,7 +110,7 @@ def train_and_evaluate(
 def _source_facts(
     source: ConfigSource | None, config: Config, recorded_config: Config | None
 ) -> dict[str, Any]:
-    """Return what changes in `run.json` about a config's source; None for what there is not."""
+    """Return the updates of `run.json` for a config's source; None for absent facts."""
     if source is None and config == recorded_config:
         return {}
     if source is None:
@@ -130,7 +130,7 @@ def _start(
     view: ProgressListener,
     recorded: dict[str, Any],
 ) -> tuple[TrainState, LoopState]:
-    """Restore or begin a run, and record what it is before it goes on from there."""
+    """Restore or begin a run, and record its facts before training starts."""
     state, loop_state, started_from = restore_or_init(trainer, run, initial, view.note)
     is_over = _is_over(trainer, loop_state)
     if not is_over:
@@ -166,7 +166,7 @@ def _is_over(trainer: Trainer, loop_state: LoopState) -> bool:
 
 
 class _Loop:
-    """The loop's moving parts."""
+    """Mutable state of the training loop."""
 
     def __init__(
         self,
@@ -180,14 +180,14 @@ class _Loop:
         self.run = run
         self.view = view
         self.loop_state = loop_state
-        self.again = again  # what to type to go on
+        self.again = again  # command that resumes the run
         self.ids_N = jnp.asarray(trainer.dataset.ids_N)
         self.pending: tuple[int, Dispatch] | None = None
         self.state_hash = ""
         self.clock = time.monotonic()
 
     def train(self, state: TrainState, signal_received: Callable[[], int]) -> None:
-        """Run to the end, or raise `Interrupted` after saving."""
+        """Train to the end, or save and raise `Interrupted`."""
         trainer, step = self.trainer, self.loop_state.step
         self.view.begin(step, trainer.total_steps)
         while not _is_over(trainer, self.loop_state):
@@ -211,9 +211,9 @@ class _Loop:
                 )
 
     def read_pending(self, state: TrainState) -> None:
-        """Read the losses of the dispatch before, and write the rows that are due."""
+        """Read the losses of the previous dispatch, and write the rows that are due."""
         if self.pending is None:
-            self.lap()  # compilation, mostly: part of the run's time, not of its speed
+            self.lap()  # mostly compilation: part of the run's time, not of its speed
             return
         count, dispatch = self.pending
         self.pending = None
@@ -235,14 +235,14 @@ class _Loop:
             loop_state.epoch = NOTHING
 
     def refuse_non_finite(self, losses: np.ndarray, norms: np.ndarray, state: TrainState) -> None:
-        """Stop at the first step whose loss or gradient is not finite; `state` is that before."""
+        """Fail at the first step whose loss or gradient is not finite; `state` precedes it."""
         bad = np.flatnonzero(~(np.isfinite(losses) & np.isfinite(norms)))
         if bad.size:
             step, loss, norm = self.loop_state.step + int(bad[0]) + 1, losses[bad[0]], norms[bad[0]]
             self.fail(f"step {step}: the loss is {loss:g}, the gradient's norm {norm:g}", state)
 
     def fail(self, what: str, state: TrainState) -> NoReturn:
-        """Give up; keep the state and the batch of the update that it was to make next."""
+        """Raise an error, after saving the state and the batch of the next update."""
         batch = self.trainer.batch(self.ids_N, int(state.step))
         workdir = self.run.workdir
         replay = f"charlm replay --workdir={workdir.path} names the array that went bad first"
@@ -253,7 +253,7 @@ class _Loop:
         raise self.diverged(f"{what}; {replay}")
 
     def diverged(self, what: str) -> CharlmError:
-        """The error of a run that cannot go on, with what is left of it."""
+        """Return the error of a run that diverged, which names its last good checkpoint."""
         steps = self.run.checkpoints.steps()
         last = f"checkpoint {steps[-1]} is the last good one" if steps else "nothing was saved yet"
         return CharlmError(
@@ -262,9 +262,9 @@ class _Loop:
         )
 
     def evaluate(self, state: TrainState) -> float | None:
-        """Score the held-out text if there is any, write the rows, remember the best.
+        """Score the held-out text, if any, write the rows and track the best loss.
 
-        Where an average of the weights is kept, its score is the one that counts.
+        If an average of the weights is kept, its score is the one that counts.
         """
         dataset, loop_state = self.trainer.dataset, self.loop_state
         if "valid" not in dataset.parts:
@@ -319,7 +319,7 @@ class _Loop:
         self.lap()
 
     def lap(self) -> float:
-        """Seconds since the last call; every second of the run is counted once."""
+        """Return the seconds since the last call; every second of the run is counted once."""
         now = time.monotonic()
         seconds, self.clock = now - self.clock, now
         self.loop_state.seconds += seconds

@@ -1,4 +1,4 @@
-"""What a run has seen so far, on the host. It is saved with every checkpoint."""
+"""Host-side training progress, saved with every checkpoint."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 
 
 class RunningMean(NamedTuple):
-    """A running sum of losses, and of the time that it took.
+    """Running sums of losses, characters and time.
 
     Attributes:
-      nats: summed over characters, in float64.
-      characters: how many.
-      seconds: spent on them alone.
+      nats: loss summed over characters, in float64.
+      characters: number of characters.
+      seconds: time spent only on these characters.
     """
 
     nats: float = 0.0
@@ -19,7 +19,7 @@ class RunningMean(NamedTuple):
     seconds: float = 0.0
 
     def plus(self, other: "RunningMean") -> "RunningMean":
-        """Both together."""
+        """Return the sums of both."""
         return RunningMean(
             self.nats + other.nats,
             self.characters + other.characters,
@@ -28,12 +28,12 @@ class RunningMean(NamedTuple):
 
     @property
     def mean_nats(self) -> float:
-        """Loss per character."""
+        """Mean loss per character, in nats."""
         return self.nats / self.characters
 
     @property
     def chars_per_second(self) -> float:
-        """Speed."""
+        """Characters per second."""
         return self.characters / max(self.seconds, 1e-9)
 
 
@@ -42,16 +42,16 @@ NOTHING = RunningMean()
 
 @dataclasses.dataclass
 class LoopState:
-    """What a run has seen so far.
+    """Training progress of a run.
 
     Attributes:
-      step: updates that are accounted for.
-      epoch: of the current epoch.
-      window: since the last `step` row.
+      step: number of updates that are accounted for.
+      epoch: running mean of the current epoch.
+      window: running mean since the last `step` row.
       seconds: wall-clock time of the run, earlier sessions included.
-      best_loss_nats: lowest held-out loss, None before the first.
-      best_step: where that was.
-      scores_since_best: how often the held-out text was scored after that.
+      best_loss_nats: lowest held-out loss; None before the first evaluation.
+      best_step: step of the lowest held-out loss.
+      scores_since_best: number of evaluations of the held-out text since then.
     """
 
     step: int = 0
@@ -63,7 +63,7 @@ class LoopState:
     scores_since_best: int = 0
 
     def add_score(self, loss_nats: float) -> None:
-        """Remember a held-out loss if it is the best; the first of two that are equal is."""
+        """Record a held-out loss if it is the lowest so far; of equal losses, the first is kept."""
         if self.best_loss_nats is None or loss_nats < self.best_loss_nats:
             self.best_loss_nats = loss_nats
             self.best_step = self.step
@@ -72,11 +72,11 @@ class LoopState:
             self.scores_since_best += 1
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; floats come back from JSON as they were."""
+        """Return plain values; floats survive a JSON round trip exactly."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "LoopState":
-        """Returns the state from the values that `to_json` returned."""
+        """Return the state from the values that `to_json` returned."""
         means = {name: RunningMean(*values[name]) for name in ("epoch", "window")}
         return cls(**{**values, **means})

@@ -1,4 +1,4 @@
-"""A step that gave no finite loss or gradient: kept as it was, and repeated array by array."""
+"""NaN replay: save a step with a non-finite loss or gradient, and repeat it array by array."""
 
 import math
 from collections.abc import Mapping
@@ -26,14 +26,14 @@ from charlm_jax.training.train_step import (
 )
 from charlm_jax.training.trainer import Trainer, build_update_rule
 
-_FORWARD = "forward"  # the stages whose arrays are (B, T, ...)
+_FORWARD = "forward"  # prefix of the stages whose arrays are (B, T, ...)
 
 
 def write_fault(workdir: Workdir, trainer: Trainer, state: TrainState, batch: Batch) -> None:
-    """Keep the state before an update that failed, and its batch.
+    """Save the state before an update that failed, and its batch.
 
     Raises:
-      CharlmError: it cannot be written.
+      CharlmError: the files cannot be written.
     """
     step = int(state.step) + 1
     batch = batch._replace(key=jax.random.key_data(batch.key))
@@ -48,15 +48,15 @@ def write_fault(workdir: Workdir, trainer: Trainer, state: TrainState, batch: Ba
 
 
 class ArrayStats(NamedTuple):
-    """One array of a step.
+    """Statistics of one array of a step.
 
     Attributes:
-      name: where in the step it belongs, as in `forward layer_0/cell` or `gradient/embedding`.
-      largest: greatest absolute value among the finite ones, 0 if there is none.
-      bad: how many values are not finite.
-      size: how many there are.
-      first: the index of the first that is not finite, None if all are. Of an array over positions
-        the first position counts, then the row.
+      name: stage and path, such as `forward layer_0/cell` or `gradient/embedding`.
+      largest: largest absolute value among the finite values; 0 if no value is finite.
+      bad: number of non-finite values.
+      size: number of values.
+      first: index of the first non-finite value; None if all are finite. Arrays over positions are
+        searched by position first, then by row.
     """
 
     name: str
@@ -67,14 +67,14 @@ class ArrayStats(NamedTuple):
 
 
 class Replay(NamedTuple):
-    """A step, repeated.
+    """Result of a repeated step.
 
     Attributes:
-      step: its number, from 1.
-      loss_nats: what it gave.
-      gradient_norm: likewise.
-      arrays: what it is made of, in the order in which they come about.
-      text: the rows that it read, as characters.
+      step: number of the step, from 1.
+      loss_nats: loss of the repeated step.
+      gradient_norm: global norm of its gradient.
+      arrays: statistics of its arrays, in the order of computation.
+      text: rows of its batch, as characters.
     """
 
     step: int
@@ -85,11 +85,11 @@ class Replay(NamedTuple):
 
     @property
     def first_bad(self) -> ArrayStats | None:
-        """The first array with a value that is not finite."""
+        """First array with a non-finite value; None if all are finite."""
         return next((seen for seen in self.arrays if seen.bad), None)
 
     def text_before(self, seen: ArrayStats) -> str | None:
-        """What a row had read when it met the first value that is not finite, where that is so."""
+        """Return the text a row had read at its first non-finite value; None if not applicable."""
         if not seen.name.startswith(_FORWARD) or seen.first is None:
             return None
         row, position = seen.first[:2]
@@ -97,10 +97,10 @@ class Replay(NamedTuple):
 
 
 def replay_fault(workdir: Path | str) -> Replay:
-    """Repeat the step at which a run failed, and look at every array on the way.
+    """Repeat the step at which a run failed, and measure each of its arrays.
 
     Raises:
-      CharlmError: no run there, or none that failed; what was kept is damaged.
+      CharlmError: there is no run, it did not fail, or the saved step is damaged.
     """
     run_dir = Workdir(workdir)
     run_dir.refuse_exported()
@@ -132,7 +132,7 @@ def replay_fault(workdir: Path | str) -> Replay:
 def _like(
     config: Config, model: LanguageModel, optimizer: optax.GradientTransformation
 ) -> tuple[TrainState, Batch]:
-    """Shapes and types of the state and the batch of a step."""
+    """Return the shapes and dtypes of the state and the batch of a step."""
     rows, length = config.data.batch_size, config.data.sequence_length
 
     def make(key: jax.Array) -> tuple[TrainState, Batch]:
@@ -163,7 +163,7 @@ def _stages(
     *,
     context: int,
 ) -> Mapping[str, Any]:
-    """Every array of an update, in the order in which it is computed, but nothing is jitted."""
+    """Return the arrays of an update, computed without jit, in the order of computation."""
     start = initial_batch_state(model, state.carried, batch.fresh_B, context=context)
     (loss, end), gradient = jax.value_and_grad(
         lambda params: loss_of_batch(model, params, start, batch), has_aux=True
@@ -195,7 +195,7 @@ def _look(stage: str, tree: Any) -> list[ArrayStats]:
         return [_measure(f"{stage}/{name}".rstrip("/"), x) for name, x in leaves.items()]
     arrays = tree if isinstance(tree, Mapping) else {"": tree}  # in the order of computation
     seen = [_measure(f"{stage}/{n}".rstrip("/"), x, by_position=True) for n, x in arrays.items()]
-    # A scan makes all arrays of a layer position by position.
+    # A scan computes all arrays of a layer position by position.
     return sorted(seen, key=lambda one: one.first[1] if one.first else math.inf)
 
 

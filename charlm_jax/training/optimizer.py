@@ -1,4 +1,4 @@
-"""The optimiser, its learning rate over time, and the average of weights, from plain scalars."""
+"""Optimiser, learning rate schedule and average of weights, from plain scalars."""
 
 import functools
 
@@ -19,18 +19,18 @@ def make_schedule(
     decay_fraction: float,
     total_steps: int,
 ) -> optax.Schedule:
-    """Learning rate as a function of the step, from 0.
+    """Return the learning rate as a function of the step, from 0.
 
     Args:
       schedule: `constant`; `cosine` from the peak down to the final rate at `total_steps`; or `wsd`
-        (warm-up, stable, decay; Hu et al. 2024, section 4), which stays at the peak and goes
-        straight down at the end.
+        (warm-up, stable, decay; Hu et al. 2024, section 4), which stays at the peak and
+        decays linearly at the end.
       learning_rate: the constant rate, or the peak.
-      warmup_steps: a linear rise over so many first steps; step s runs at (s + 1) / warmup_steps
+      warmup_steps: number of first steps with a linear rise; step s runs at (s + 1) / warmup_steps
         of the peak, so the first step already learns.
-      final_learning_rate: where cosine and wsd end.
-      decay_fraction: share of all steps in which wsd goes down.
-      total_steps: the run's length.
+      final_learning_rate: last rate of cosine and wsd.
+      decay_fraction: fraction of all steps in which wsd decays.
+      total_steps: length of the run in steps.
 
     Returns:
       step -> learning rate.
@@ -65,7 +65,7 @@ def build_optimizer(
     clip_norm: float,
     weight_decay: float,
 ) -> optax.GradientTransformation:
-    """Adam, or AdamW if `weight_decay` > 0, after clipping by global norm if `clip_norm` > 0.
+    """Build Adam, or AdamW if `weight_decay` > 0, after clipping by global norm if `clip_norm` > 0.
 
         update = -rate * (m_hat / (sqrt(v_hat) + epsilon) + weight_decay * kernel)
 
@@ -73,13 +73,13 @@ def build_optimizer(
       schedule: step -> rate.
       beta1: decay of the mean of gradients, m.
       beta2: decay of the mean of squared gradients, v.
-      epsilon: keeps the quotient finite.
-      epsilon_hat: add epsilon to sqrt(v) and not to sqrt(v_hat), as Keras and TensorFlow do; to
-        sqrt(v_hat) as optax and PyTorch do otherwise. The same number is then stronger in step t
-        by 1 / sqrt(1 - beta2^t), 30 times at first. Where gradients are as small as those of an
-        embedding at the start, the loss curve shows it for many epochs.
-      clip_norm: largest global norm of the gradient; 0 does not clip.
-      weight_decay: of the weights that `weight_decay_mask` names; 0 is plain Adam.
+      epsilon: term that keeps the quotient finite.
+      epsilon_hat: whether to add epsilon to sqrt(v), as Keras and TensorFlow do, instead of to
+        sqrt(v_hat), as optax and PyTorch do. This multiplies its effect in step t by
+        1 / sqrt(1 - beta2^t), 30 at first. With gradients as small as those of an embedding at the
+        start, the difference is visible in the loss curve for many epochs.
+      clip_norm: maximum global norm of the gradient; 0 does not clip.
+      weight_decay: decay of the weights selected by `weight_decay_mask`; 0 is plain Adam.
 
     Source: Kingma and Ba 2015, algorithm 1; epsilon-hat is from the end of its section 2.
     Loshchilov and Hutter 2019, algorithm 2, for the decay.
@@ -102,10 +102,10 @@ def build_optimizer(
 
 
 def weight_decay_mask(params: Params) -> Params:
-    """Which weights decay: those of matrix products, as a tree of booleans.
+    """Return a tree of booleans: True for weights that decay, those of matrix products.
 
-    Not biases and the scales of norms, which have few values and do not overfit; nor tables of
-    vectors, of which a step uses some rows and would shrink them all.
+    Biases and the scales of norms do not decay: they have few values and do not overfit. Nor do
+    tables of vectors: a step uses some of their rows, but decay would shrink all of them.
     """
 
     def is_kernel(path: tuple[jax.tree_util.DictKey, ...], weights: jax.Array) -> bool:
@@ -117,16 +117,16 @@ def weight_decay_mask(params: Params) -> Params:
 def update_average(
     average: Params, params: Params, step: jax.Array, *, average_decay: float
 ) -> Params:
-    """An exponential moving average of weights, after one more update.
+    """Update an exponential moving average of weights.
 
         average' = d * average + (1 - d) * params
         d = min(average_decay, (1 + step) / (10 + step))
 
     Args:
-      average: before it.
+      average: average before the update.
       params: the new weights.
-      step: updates made before this one.
-      average_decay: d, in the long run; smaller at first, so that the random start is forgotten.
+      step: number of updates made before this one.
+      average_decay: limit of d, which is smaller at first so that the random start is forgotten.
 
     Source: Polyak and Juditsky 1992 for averages; the first steps as in TensorFlow's
     `ExponentialMovingAverage`.

@@ -30,7 +30,7 @@ class ProgressListener(Protocol):
 
 
 class NullProgress:
-    """Shows nothing: for notebooks and tests."""
+    """Listener that shows no progress, for notebooks and tests."""
 
     def note(self, line: str) -> None:
         pass
@@ -49,12 +49,12 @@ Listener = TypeVar("Listener")
 
 
 def ignore_broken_pipe(listener: Listener | None) -> Listener:
-    """Returns a listener that passes calls on until one raises `OSError`, and is silent after it.
+    """Returns a listener that forwards calls until one raises `OSError`, and is silent after it.
 
     A terminal that was closed, or a reader that went away, must not end a run.
 
     Args:
-      listener: object whose methods return nothing; None for one that is silent.
+      listener: object whose methods return None; None for a silent listener.
     """
     return cast(Listener, _IgnoreBrokenPipe(listener))
 
@@ -75,7 +75,7 @@ class _IgnoreBrokenPipe:
 
 
 def describe_row(row: MetricsRow) -> str:
-    """Returns a metrics row in words: `epoch 3  step 1272  valid 1.612 nats  2.326 bits`."""
+    """Returns a metrics row as a line: `epoch  3  step   1272  valid 1.6120 nats/char ...`."""
     split = "avg'd" if row["weights"] == "average" else row["split"]
     return (
         f"epoch {row['epoch']:>2}  step {row['step']:>6}  {split:<5} "
@@ -85,7 +85,7 @@ def describe_row(row: MetricsRow) -> str:
 
 
 class LogProgress(NullProgress):
-    """Lines for logs, pipes and CI: every epoch and evaluation, and a step row now and then."""
+    """Lines for logs, pipes and CI: every epoch and evaluation, and occasional step rows."""
 
     def __init__(self, write: Callable[[str], None] = print, every_seconds: float = 10.0) -> None:
         self._write = write
@@ -105,7 +105,7 @@ class LogProgress(NullProgress):
 
 
 class Bar:
-    """A progress bar with loss, characters per second and time left; epoch rows stay above it."""
+    """A progress bar with loss, speed and time left; epoch and evaluation rows stay above it."""
 
     def __init__(self) -> None:
         from rich import progress
@@ -163,5 +163,5 @@ def displayed(bar: BarType) -> Iterator[BarType]:
 
 
 def training_view() -> AbstractContextManager[ProgressListener]:
-    """Returns the view that fits standard output."""
+    """Returns a progress bar if standard output is a terminal, and plain lines otherwise."""
     return displayed(Bar()) if sys.stdout.isatty() else nullcontext(LogProgress())

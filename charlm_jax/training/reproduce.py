@@ -1,4 +1,4 @@
-"""Does a run come out the same when it is run again?"""
+"""Reproducibility check: repeat the first steps of a run and compare hashes."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -18,15 +18,15 @@ from charlm_jax.training.trainer import build_trainer
 
 
 class Verification(NamedTuple):
-    """What came of repeating the first steps of a run.
+    """Result of repeating the first steps of a run.
 
     Attributes:
-      steps: how many were repeated.
+      steps: number of repeated steps.
       compared: steps at which hashes were compared.
-      first_difference: the first of them where they differ; None if they are all equal.
-      recorded: the hash there, as the run recorded it.
-      found: as it is now.
-      changes: what is not as it was when the run made these steps, in words.
+      first_difference: first of them where the hashes differ; None if all are equal.
+      recorded: hash recorded by the run at that step.
+      found: hash computed at that step now.
+      changes: descriptions of the changes in the environment since the run made these steps.
     """
 
     steps: int
@@ -40,15 +40,15 @@ class Verification(NamedTuple):
 def verify_run(
     workdir: Path | str, *, steps: int = 100, progress: Progress | None = None
 ) -> Verification:
-    """Repeat a run's first steps, and compare the hashes that its metrics recorded.
+    """Repeat a run's first steps, and compare their hashes with those in its metrics.
 
     Args:
-      workdir: its folder; nothing in it is changed.
-      steps: how far to go, at least to the first recorded row.
-      progress: told how a download of the text goes.
+      workdir: the run's folder, which is not changed.
+      steps: number of steps to repeat; more if the first recorded row is later.
+      progress: callback for the progress of a text download.
 
     Raises:
-      CharlmError: no run there, one without metrics, or a text that has changed.
+      CharlmError: there is no run, it has no metrics, or its text has changed.
     """
     if steps < 1:
         raise CharlmError(f"steps={steps} is not allowed: it must be at least 1")

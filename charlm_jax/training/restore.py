@@ -1,4 +1,4 @@
-"""Where a run starts: from new weights, another run's, or its latest valid checkpoint."""
+"""Start of a run: from new weights, another run's, or its latest valid checkpoint."""
 
 import dataclasses
 import os
@@ -24,11 +24,11 @@ from charlm_jax.training.trainer import Trainer
 
 
 class InitialParams(NamedTuple):
-    """The weights of step 0, and where they come from.
+    """Weights of step 0, and their origin.
 
     Attributes:
-      params: weights of another run, transferred to the run's symbols; None to draw new ones.
-      started_from: which run, checkpoint and weights, for run.json; None for new ones.
+      params: weights of another run, transferred to the run's symbols; None for new ones.
+      started_from: run, checkpoint and hash of those weights, for run.json; None for new ones.
     """
 
     params: Params | None
@@ -36,15 +36,15 @@ class InitialParams(NamedTuple):
 
 
 def load_init_from(trainer: Trainer, started_from: Mapping[str, Any] | None) -> InitialParams:
-    """Load the weights that `config.train.init_from` names, if it names any.
+    """Load the weights named by `config.train.init_from`, if any.
 
     Args:
-      trainer: the run.
-      started_from: what run.json recorded, if the run has started before. The other run may train
-        on, so its checkpoint is pinned when ours starts.
+      trainer: the run's parts.
+      started_from: record in run.json, if the run has started before. The source run may continue
+        training, so its checkpoint is pinned when this run starts.
 
     Raises:
-      CharlmError: there is no such run, it is another model, or not what it was.
+      CharlmError: the source run does not exist, has another model, or has changed.
     """
     source = trainer.config.train.init_from
     if not source:
@@ -72,12 +72,12 @@ def load_init_from(trainer: Trainer, started_from: Mapping[str, Any] | None) -> 
     return InitialParams(params, facts)
 
 
-# What does not change the function that a model computes from its weights, but for rounding.
+# Fields that do not change the function that a model computes from its weights, except rounding.
 _MAY_DIFFER = frozenset({"dropout", "init", "zero_init", "scan", "precision"})
 
 
 def _refuse_other_model(there: ModelConfig, here: ModelConfig) -> None:
-    """Weights mean something only in the model that they were trained in."""
+    """Refuse weights of another model: they are valid only in the model they were trained in."""
     for field in [field.name for field in dataclasses.fields(ModelConfig)]:
         if field in _MAY_DIFFER:
             continue
@@ -87,13 +87,13 @@ def _refuse_other_model(there: ModelConfig, here: ModelConfig) -> None:
 
 
 def validate_init_from(trainer: Trainer, workdir: Workdir, *, fresh: bool) -> InitialParams | None:
-    """Load the weights to start from before the workdir is touched, and refuse those that differ.
+    """Load and check the weights to start from, before the workdir is changed.
 
     Returns:
       The weights of step 0; None if the run has a checkpoint to resume from.
 
     Raises:
-      CharlmError: as `load_init_from`; or the weights are to come from the workdir itself.
+      CharlmError: see `load_init_from`; or `init_from` is the workdir itself.
     """
     source = trainer.config.train.init_from
     if not source:
@@ -115,20 +115,20 @@ def restore_or_init(
 ) -> tuple[TrainState, LoopState, Mapping[str, Any] | None]:
     """Restore the latest valid checkpoint, or begin at step 0 if nothing was saved yet.
 
-    Damaged checkpoints after it are moved aside, and each is noted.
+    Damaged checkpoints after it are moved aside and reported.
 
     Args:
       trainer: the run's parts.
       run: the run's directory.
-      initial: what `validate_init_from` returned.
+      initial: result of `validate_init_from`.
       note: callback for a line about every damaged checkpoint.
 
     Returns:
-      The state, the loop state, and which weights of another run the run started from (None if it
-      started from none).
+      The state, the loop state, and the record of the run that the weights came from (None for
+      new weights).
 
     Raises:
-      CharlmError: there are checkpoints, and none is valid; they are of another text or model.
+      CharlmError: no checkpoint is valid, or the latest belongs to another text or model.
     """
     checkpoint, damages = run.checkpoints.latest_valid()
     path = run.workdir.path
@@ -156,7 +156,7 @@ def restore_or_init(
 
 
 def _check_meta(checkpoint: Checkpoint, trainer: Trainer, run: OpenRun) -> LoopState:
-    """See that a checkpoint is this run's, and return the loop state that was saved with it."""
+    """Check that a checkpoint belongs to this run, and return its loop state."""
     meta, step = checkpoint.meta, checkpoint.step
     try:
         fingerprint, loop_state = meta["fingerprint"], LoopState.from_json(meta["tally"])
@@ -177,7 +177,7 @@ def _check_meta(checkpoint: Checkpoint, trainer: Trainer, run: OpenRun) -> LoopS
 
 
 def _refuse_to_lose_rows(trainer: Trainer, run: OpenRun) -> None:
-    """A run without a checkpoint begins again; its rows do not reach beyond the first save."""
+    """Refuse to restart a run that has metrics beyond its first save but no checkpoint."""
     rows = run.metrics.rows()
     if not rows or run.recorded_config is None:
         return

@@ -1,9 +1,9 @@
-"""Metrics rows as TensorBoard events: the extra `tensorboard`.
+"""Metrics rows as TensorBoard events, with the extra `tensorboard`.
 
-`metrics.jsonl` stays the source: its rows are written to a new file of events whenever training
-begins, and every further row is appended. An event's time is the row's `seconds` since the run
-began. The writer is tensorboard's own, without a thread: tensorboardX's `SummaryWriter` blocks the
-training for ever once its thread has met a full disk.
+`metrics.jsonl` is the source: its rows are written to a new event file whenever training begins,
+and every further row is appended. An event's time is the row's `seconds` since the run began. The
+writer is tensorboard's own, without a thread: tensorboardX's `SummaryWriter` blocks training
+forever once its thread meets a full disk.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ _FILE_VERSION = "brain.Event:2"
 
 
 class EventFiles:
-    """A listener that writes events and passes everything on to another listener.
+    """A listener that writes events and forwards all calls to another listener.
 
     Args:
       workdir: folder of the run; the events go to `tensorboard/` in it.
@@ -53,7 +53,7 @@ class EventFiles:
                 self._give_up(error)
 
     def write_anew(self) -> None:
-        """Replaces all events by those of the rows that have been written so far."""
+        """Replaces all events with those of the rows written so far."""
         rows = MetricsLog(self._workdir.metrics_file).rows()
         self._workdir.refuse_links()
         folder = self._workdir.tensorboard
@@ -62,7 +62,7 @@ class EventFiles:
             partial = folder / "partial"
             partial.unlink(missing_ok=True)
             _append(partial, [*_beginning(), *(event for row in rows for event in _events(row))])
-            # A TensorBoard that is open reads on in the file whose name sorts last.
+            # A running TensorBoard continues with the file whose name sorts last.
             before = sorted(folder.glob("events.out.tfevents.*.charlm_jax"))
             number = int(before[-1].name.split(".")[3]) + 1 if before else 0
             for file in before:
@@ -73,7 +73,7 @@ class EventFiles:
             self._give_up(error)
 
     def _give_up(self, error: OSError) -> None:
-        """Stops writing events; the run does not end for them."""
+        """Stops writing events; the run continues."""
         self._file = None
         reason = error.strerror or error
         self._view.note(f"no more events: cannot write to {self._workdir.tensorboard}: {reason}")
@@ -83,7 +83,7 @@ def scalars(row: MetricsRow) -> dict[str, float]:
     """Returns a row's values by tag; no two rows of a step have the same tag.
 
     Losses of steps are under `train`, of whole epochs under `train_epoch`, of held-out text under
-    `valid`, and under `valid_average` where the weights are a moving average.
+    `valid`, and under `valid_average` if the weights are a moving average.
     """
     is_passing = row["split"] == "train" and row["scope"] == "step"
     name = row["split"]
@@ -108,7 +108,7 @@ def _refuse_missing() -> None:
 
 
 def _beginning() -> Iterator[Any]:
-    """Yields the first events of a file; at the second, TensorBoard forgets earlier files."""
+    """Yields the first events of a file; the second makes TensorBoard discard earlier files."""
     from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
     yield Event(file_version=_FILE_VERSION)

@@ -1,4 +1,4 @@
-"""How fast models train here: characters per second, of several in turn."""
+"""Training speed of several models on this machine, in characters per second."""
 
 import statistics
 import time
@@ -17,15 +17,16 @@ Name = TypeVar("Name")
 def measure_speeds(
     configs: Mapping[Name, Config], *, rounds: int = 5, steps: int = 20
 ) -> dict[Name, float]:
-    """Characters per second in training, without start-up, scoring and saving.
+    """Return characters per second in training, without start-up, scoring and saving.
 
-    Every model has its turn in every round, so that all are slowed alike where the machine's speed
-    drifts. The machine has to be idle otherwise.
+    Models take turns in every round, so that drift in the machine's speed affects all equally. The
+    machine must be idle otherwise.
 
     Args:
-      configs: what to train, by any name.
-      rounds: whose median is returned; one more, which compiles, goes before them.
-      steps: updates in a turn.
+      configs: configs to train, by any name.
+      rounds: number of rounds, of which the median is returned; one more, which compiles, precedes
+        them.
+      steps: number of updates in a turn.
     """
     trainers = {
         name: build_trainer(config, load_dataset(config)) for name, config in configs.items()
@@ -37,9 +38,9 @@ def measure_speeds(
         for name, trainer in trainers.items():
             count, before = min(steps, trainer.steps_per_epoch), int(states[name].step)
             start = time.monotonic()
-            # The same batches in every turn; the weights go on, since a dispatch takes its arrays.
+            # Turns share their batches; the weights carry over, as a dispatch donates its arrays.
             state, _ = trainer.dispatch(states[name], ids[name], 0, count)
-            made = int(state.step) - before  # waits for them
+            made = int(state.step) - before  # waits for the updates
             seconds = time.monotonic() - start
             states[name] = state._replace(step=jnp.zeros_like(state.step))
             data = trainer.config.data

@@ -1,4 +1,4 @@
-"""One update of the parameters, and many of them in one dispatch."""
+"""Training step: one update of the parameters, or several in one dispatch."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -18,15 +18,15 @@ NO_AVERAGE: Params = {}
 
 
 class TrainState(NamedTuple):
-    """What an update reads and replaces.
+    """Arrays that an update reads and replaces.
 
     Attributes:
-      step: updates made.
+      step: number of updates made.
       params: the model's weights.
-      opt_state: the optimiser's.
-      carried: the state in which the rows of the last batch ended, where the loader carries it
-        on; otherwise ().
-      average: the moving average of the weights, where one is kept; otherwise empty.
+      opt_state: state of the optimiser.
+      carried: final model state of the last batch's rows if the loader carries it over;
+        otherwise ().
+      average: moving average of the weights if one is kept; otherwise empty.
     """
 
     step: jax.Array
@@ -44,7 +44,7 @@ class TrainState(NamedTuple):
         *,
         averages: bool = False,
     ) -> "TrainState":
-        """Returns the state at step 0.
+        """Return the state at step 0.
 
         Args:
           params: the model's weights.
@@ -62,14 +62,14 @@ class TrainState(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What one update learns from.
+    """Training data of one update.
 
     Attributes:
       inputs_BT: ids, int32.
       targets_BT: the ids that follow them.
-      mask_B: False where a row counts for nothing.
-      fresh_B: True where a row starts from the model's initial state.
-      key: of dropout.
+      mask_B: False for rows that do not count.
+      fresh_B: True for rows that start from the model's initial state.
+      key: key for dropout.
     """
 
     inputs_BT: jax.Array
@@ -80,12 +80,12 @@ class Batch(NamedTuple):
 
 
 class StepMetrics(NamedTuple):
-    """What an update says of itself; stacked, with one entry a step, after a dispatch.
+    """Metrics of one update; stacked along a leading step axis after a dispatch.
 
     Attributes:
-      loss_nats: mean over the batch's characters, before the update.
-      characters: how many they were.
-      gradient_norm: global norm, before clipping.
+      loss_nats: mean loss over the batch's characters, before the update.
+      characters: number of these characters.
+      gradient_norm: global norm of the gradient, before clipping.
     """
 
     loss_nats: jax.Array
@@ -94,11 +94,11 @@ class StepMetrics(NamedTuple):
 
 
 class Dispatch(NamedTuple):
-    """What several updates say of themselves.
+    """Metrics of several updates.
 
     Attributes:
-      steps: one entry a step.
-      state_hash: of parameters, optimiser and carried state after the last.
+      steps: metrics with one entry per step.
+      state_hash: hash of the whole training state after the last update.
     """
 
     steps: StepMetrics
@@ -112,14 +112,14 @@ TrainSteps = Callable[
 
 
 def checkpointed_params(state: TrainState) -> Params:
-    """What a checkpoint keeps as the model: the weights, and their average where there is one."""
+    """Return the weights as a checkpoint stores them, with their average if one is kept."""
     if not state.average:
         return state.params
     return {"raw": state.params, "average": state.average}
 
 
 def with_weights(state: TrainState, weights: Params) -> TrainState:
-    """The state with what `checkpointed_params` gave."""
+    """Return the state with its weights replaced by those that `checkpointed_params` gave."""
     if not state.average:
         return state._replace(params=weights)
     return state._replace(params=weights["raw"], average=weights["average"])
@@ -127,7 +127,7 @@ def with_weights(state: TrainState, weights: Params) -> TrainState:
 
 @jax.jit
 def all_finite(state: TrainState) -> jax.Array:
-    """Whether every number of a state is finite, and the parameters' global norm as well."""
+    """Return whether all numbers of a state and the parameters' global norm are finite."""
     numbers = jnp.array([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(state)])
     return jnp.all(numbers) & jnp.isfinite(optax.tree.norm(state.params))
 
@@ -135,13 +135,13 @@ def all_finite(state: TrainState) -> jax.Array:
 def initial_batch_state(
     model: LanguageModel, carried: ModelState, fresh_B: jax.Array, *, context: int
 ) -> ModelState:
-    """The state that the rows of a batch start from: carried on, or initial where they are fresh.
+    """Return the state that the rows of a batch start from: carried over, or initial if fresh.
 
     Args:
-      model: of which the state is.
-      carried: what the batch before ended in; () where nothing is carried.
-      fresh_B: which rows start anew.
-      context: past positions that an attention layer carries on.
+      model: model that the state belongs to.
+      carried: final state of the previous batch; () if no state is carried over.
+      fresh_B: True for rows that start from the initial state.
+      context: number of past positions that an attention layer caches.
     """
     initial = model.initial_state(len(fresh_B), context)
     if carried == ():
@@ -156,7 +156,7 @@ def initial_batch_state(
 def loss_of_batch(
     model: LanguageModel, params: Params, start: ModelState, batch: Batch
 ) -> tuple[jax.Array, ModelState]:
-    """Mean cross-entropy of the characters that count, in nats, and the state after the last."""
+    """Return the mean cross-entropy of the characters that count, in nats, and the final state."""
     logits_BTV, end = model.apply(params, batch.inputs_BT, start, key=batch.key)
     mask_BT = jnp.broadcast_to(batch.mask_B[:, None], batch.inputs_BT.shape)
     return masked_mean(negative_log_likelihood(logits_BTV, batch.targets_BT), mask_BT), end
@@ -169,16 +169,16 @@ def make_train_step(
     context: int = 0,
     average_decay: float = 0.0,
 ) -> TrainStep:
-    """Softmax cross-entropy of the next character, its gradient, and one update.
+    """Return a function that computes the next-character loss, its gradient and one update.
 
-    An update whose loss or gradient is not finite is not made: the state comes back as it was,
-    its step included.
+    If the loss or its gradient is not finite, the update is skipped: the state is returned
+    unchanged, its step included.
 
     Args:
-      model: what learns.
-      optimizer: of its parameters.
-      context: past positions that an attention layer carries on; 0 where nothing is carried.
-      average_decay: of the average of the weights, where the state keeps one.
+      model: model to train.
+      optimizer: optimizer for its parameters.
+      context: past positions that an attention layer caches; 0 if no state is carried over.
+      average_decay: decay of the average of the weights, if the state keeps one.
 
     Returns:
       (state, batch) -> (state, metrics).
@@ -224,11 +224,11 @@ def make_batch(
 
     Args:
       ids_N: the encoded text.
-      plan: of the epoch.
+      plan: plan of the epoch.
       batch_index: index of the batch in the epoch, from 0.
-      step: updates made before this one; its number is folded into the key.
+      step: number of updates made before this one, which is folded into the key.
       sequence_length: T.
-      dropout_key: root of every step's.
+      dropout_key: root of the keys of all steps.
     """
     inputs_BT, targets_BT = gather_batch(
         ids_N, plan.starts_EB[batch_index], sequence_length=sequence_length
@@ -240,25 +240,25 @@ def make_batch(
 def make_train_steps(
     train_step: TrainStep, *, sequence_length: int, most_steps: int, dropout_key: jax.Array
 ) -> TrainSteps:
-    """Several updates in one jitted program, whose state is donated.
+    """Return a jitted function that makes several updates; its state is donated.
 
     The number of steps is an argument and not a shape, so one compiled program serves every
     dispatch, wherever epochs, evaluations or an interruption cut them.
 
-    An update that was not made (see `make_train_step`) leaves `state.step` behind. That ends the
-    dispatch, and one whose first step is not `state.step` does nothing: the last sound state is
-    still there when the host reads what happened.
+    A skipped update (see `make_train_step`) does not advance `state.step`. That ends the dispatch,
+    and later dispatches, whose first step is not `state.step`, have no effect: the last valid
+    state is still there when the host reads the metrics.
 
     Args:
       train_step: one update.
       sequence_length: T.
-      most_steps: the longest dispatch.
-      dropout_key: every step folds its number in.
+      most_steps: maximum number of updates in a dispatch.
+      dropout_key: root key, into which every step folds its number.
 
     Returns:
       (state, ids_N, plan, batch_index, step, count) -> (state, dispatch): makes `count` updates,
-      from batch `batch_index` of the epoch on, which is update `step` of the run (both from 0).
-      Metrics have `most_steps` entries, of which the first `count` are meant.
+      starting with batch `batch_index` of the epoch, which is update `step` of the run (both from
+      0). Metrics have `most_steps` entries, of which the first `count` are valid.
     """
 
     def train_steps(

@@ -1,4 +1,4 @@
-"""A run put together from its config and text, before anything is compiled."""
+"""Assembly of a run from its config and text, before anything is compiled."""
 
 import functools
 from collections.abc import Callable
@@ -29,19 +29,19 @@ from charlm_jax.training.train_step import (
 
 
 class Trainer(NamedTuple):
-    """The parts of a run that follow from its config and text.
+    """Parts of a run that follow from its config and text.
 
     Attributes:
-      config: what the run was asked to be.
+      config: config of the run.
       dataset: the text, encoded and split.
-      model: its functions.
-      optimizer: of its parameters.
+      model: functions of the model.
+      optimizer: optimizer for the model's parameters.
       schedule: step -> learning rate.
-      loader: how an epoch reads the training text.
-      plan: epoch, from 0 -> where the rows of its batches start; the last plan is remembered.
+      loader: loader that plans how an epoch reads the training text.
+      plan: epoch, from 0 -> starts of the rows of its batches; the last plan is cached.
       train_steps: several updates in one dispatch.
-      score: per-character losses of a part, under the `window` rule.
-      total_steps: where the run ends.
+      score: per-character losses of a part, under the `window` evaluation protocol.
+      total_steps: number of steps in the run.
     """
 
     config: Config
@@ -61,18 +61,18 @@ class Trainer(NamedTuple):
         return self.loader.steps_per_epoch
 
     def ends_epoch(self, step: int) -> bool:
-        """Whether an epoch is whole after so many updates."""
+        """Return whether an epoch is complete after `step` updates."""
         return step % self.steps_per_epoch == 0
 
     def stops_at(self, step: int) -> bool:
-        """Whether held-out text is scored and a checkpoint saved after so many updates."""
+        """Return whether to score held-out text and save a checkpoint after `step` updates."""
         every = self.config.train.evaluate_every_steps or self.steps_per_epoch
         return step % every == 0 or step == self.total_steps
 
     def steps_to_next_stop(self, step: int) -> int:
-        """Length of the dispatch that starts at `step`.
+        """Return the length of the dispatch that starts at `step`.
 
-        It is cut at multiples of fixed numbers, never where a run happened to stop before.
+        It ends at multiples of fixed numbers, regardless of where an earlier session stopped.
         """
         train = self.config.train
         every = [
@@ -85,7 +85,7 @@ class Trainer(NamedTuple):
         return min(ahead, self.total_steps - step)
 
     def init_state(self, params: Params | None = None) -> TrainState:
-        """Returns the state at step 0, with the given parameters or newly drawn ones."""
+        """Return the state at step 0, with the given parameters or newly initialised ones."""
         rows, context = self.config.data.batch_size, self.config.carried_context
 
         def state(key: jax.Array, params: Params | None) -> TrainState:
@@ -105,7 +105,7 @@ class Trainer(NamedTuple):
         return self.train_steps(state, ids_N, self.plan(epoch), batch_index, step, count)
 
     def batch(self, ids_N: jax.Array, step: int) -> Batch:
-        """What update `step` of the run learns from."""
+        """Return the batch of update `step` of the run."""
         epoch, batch_index = divmod(step, self.steps_per_epoch)
         return make_batch(
             ids_N,
@@ -118,10 +118,10 @@ class Trainer(NamedTuple):
 
 
 def build_trainer(config: Config, dataset: Dataset) -> Trainer:
-    """Put a run together; every name in the config is looked up here, before anything compiles.
+    """Build a run's parts; all names in the config are looked up here, before anything compiles.
 
     Raises:
-      CharlmError: an unknown name, a text too short for the loader, a run too long to count.
+      CharlmError: an unknown name, a text too short for the loader, or a run of too many steps.
     """
     model = build_model(config.model, len(dataset.vocabulary))
     _refuse_too_long(config, model)
@@ -178,7 +178,7 @@ def build_trainer(config: Config, dataset: Dataset) -> Trainer:
 
 
 def _refuse_too_long(config: Config, model: LanguageModel) -> None:
-    """A model with a learned vector for every position reads no further than these go."""
+    """Refuse sequences that are longer than the model's table of learned positions."""
     most, data = model.max_length, config.data
     if most is None:
         return
@@ -195,7 +195,7 @@ def _refuse_too_long(config: Config, model: LanguageModel) -> None:
 
 
 def _refuse_segments(config: Config, model: LanguageModel) -> None:
-    """Segments have to be whole, and a state has to hold all that came before it."""
+    """Refuse unequal segments, and models whose state does not hold the whole past."""
     length = config.train.segment_length
     if not length:
         return
@@ -210,7 +210,7 @@ def _refuse_segments(config: Config, model: LanguageModel) -> None:
 def build_update_rule(
     config: Config, total_steps: int
 ) -> tuple[optax.Schedule, optax.GradientTransformation]:
-    """The learning rate over time, and the optimiser that follows it."""
+    """Build the learning rate schedule, and the optimiser that follows it."""
     adam = config.optimizer
     schedule = make_schedule(
         schedule=adam.schedule,
