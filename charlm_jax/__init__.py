@@ -4,7 +4,7 @@
     run = charlm_jax.train(config, "runs/first")
     print(run.generate("The ", scale=2.0))
 
-`charlm_jax.load_run` opens a run that was trained before.
+`charlm_jax.load_run` opens a trained run.
 """
 
 import importlib
@@ -35,7 +35,7 @@ _MODULES = {
     "write_report": "report.runs_page",
 }
 
-# Modules of 0.1.0 that notebooks may have imported, and where their content is now.
+# Modules of 0.1.0 that notebooks may import, and their current locations.
 _RENAMED = {
     "api": "training.api",
     "baselines": "evaluation.baselines",

@@ -1,10 +1,10 @@
-"""What does one layer of queries, keys and values learn, without a block around it?
+"""A single layer of queries, keys and values, without a block around it: what does it learn?
 
     charlm train --config=attention
     charlm train --config=attention:1.6M
 
-The textbook's last form, with eight heads and rotary positions. Nothing lies between the embedding
-and the layer: its keys and values know one character each, and no order but that of the distances.
+The textbook's last form, with eight heads and rotary positions. The layer reads the embedding
+directly: each key and value depends on one character, and order enters only as relative distance.
 
 Cost: about a minute on a 2-core AMD EPYC with AVX2.
 

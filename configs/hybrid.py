@@ -1,4 +1,4 @@
-"""Does attention add to an LSTM?
+"""Does attention improve an LSTM?
 
     charlm train --config=hybrid
     charlm train --config=hybrid:1.6M

@@ -1,22 +1,22 @@
-"""What does one LSTM layer learn from three quarters of a million characters of the book?
+"""One LSTM layer: what does it learn from three quarters of a million characters of the book?
 
     charlm train --config=lstm
     charlm train --config=lstm:1.6M
 
-The baseline that other models are set beside: gru, mingru, attention, transformer and hybrid read
-the same sequences, have about as many parameters, and their own learning rate, chosen in the same
-way (sweeps/variants trains them with three seeds).
+The baseline for other models: gru, mingru, attention, transformer and hybrid read the same
+sequences and have about as many parameters; each has its own learning rate, chosen in the same way
+(sweeps/variants trains them with three seeds).
 
 Cost: one to two minutes on a 2-core AMD EPYC with AVX2.
 
 Expected: 1.50 nats per character on the last tenth of the book, window of 64, seed 1, with 829,008
 parameters.
 
-`lstm:1.6M` is the textbook's model, of 1,636,432 parameters, with a better recipe: text that is cut
-anywhere, half the batch, a rate that rises to twelve times the book's and falls to nothing, and
-gradients that are clipped. What it reaches in N steps on the last tenth of the book, in windows of
-40 (--config.evaluation.context=40), seed 1, and the seconds from the command to its end, on the
-same machine alone:
+`lstm:1.6M` is the textbook's model (1,636,432 parameters) with a better recipe: random crops, half
+the batch, a learning rate that rises to twelve times the book's and falls to zero, and gradient
+clipping. Loss after N steps on the last tenth of the book, in windows of 40
+(--config.evaluation.context=40), seed 1, and seconds of the whole command, on the same machine with
+no other work:
 
     charlm train --config=lstm:1.6M --config.train.epochs=10 --config.train.max_steps=N
 
@@ -33,7 +33,7 @@ from ml_collections import ConfigDict
 
 from configs import base
 
-# Width of the embedding, units, and the peak learning rate.
+# Embedding width, hidden units and peak learning rate.
 SIZES = {"0.8M": (128, 384, 0.04), "1.6M": (256, 512, 0.012)}
 
 
@@ -52,7 +52,7 @@ def get_config(size: str = "0.8M") -> ConfigDict:
     config.optimizer.schedule = "cosine"
     config.optimizer.warmup_steps = 30
     config.optimizer.clip_norm = 1.0
-    # 749,568 characters, three quarters of the text that is trained on.
+    # 749,568 characters, three quarters of the training text.
     config.train.epochs = 1
     config.train.max_steps = 366
     return config

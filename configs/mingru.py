@@ -1,10 +1,10 @@
-"""Does a recurrence that needs no loop in training keep up with an LSTM?
+"""Does a recurrence that needs no loop in training match an LSTM?
 
     charlm train --config=mingru
     charlm train --config=mingru:1.6M
 
-Three blocks of a minGRU (arXiv 2410.01201) and an MLP. Neither its gate nor its candidate sees the
-state.
+Three blocks of a minGRU (arXiv 2410.01201) and an MLP. Neither its gate nor its candidate depends
+on the state.
 
 Cost: one to two minutes on a 2-core AMD EPYC with AVX2.
 

@@ -1,14 +1,14 @@
-"""What does a small LSTM make of my own text?
+"""A small LSTM on your own text: how good does it get?
 
     charlm train --config=my_text:path/to/text.txt
 
-The path may be a file, a folder or a quoted glob; from about 50 KB up.
+The path may be a file, a folder or a quoted glob, with about 50 KB of text or more.
 
 Cost: 2,000 steps of the quickstart's model, whatever the text's length: about three minutes on a
 2-core AMD EPYC with AVX2 (the quickstart's first 2,000 took 192 s).
 
-Expected: it depends on the text, so none is promised. A held-out loss that rises again does no
-harm: the best checkpoint is kept, and is the one that `sample` takes.
+Expected: depends on the text, so no figure is given. A held-out loss that rises again does no
+harm: the best checkpoint is kept, and `sample` uses it.
 """
 
 from ml_collections import ConfigDict
@@ -31,8 +31,8 @@ def get_config(path: str) -> ConfigDict:
     config.optimizer.schedule = "cosine"
     config.optimizer.warmup_steps = 50
     config.optimizer.clip_norm = 1.0
-    # The same 2,000 steps for a text of any length: many epochs of a short one, whose best
-    # checkpoint is the one to use, or a part of one epoch of a very long one.
+    # 2,000 steps for a text of any length: many epochs of a short one, whose best checkpoint is
+    # the one to use, or part of one epoch of a very long one.
     config.train.epochs = 100_000
     config.train.max_steps = 2000
     config.train.evaluate_every_steps = 250

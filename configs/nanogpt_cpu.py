@@ -1,17 +1,17 @@
-"""Does nanoGPT's recipe for a CPU give here what it gives there?
+"""Does nanoGPT's CPU recipe reach the same loss here?
 
     charlm train --config=nanogpt_cpu
 
 Four layers of 128, four heads, learned positions, LayerNorm, GELU, a tied embedding, no biases,
-AdamW; 2,000 steps of 12 x 64 characters of tiny Shakespeare, the first 90 % of it. One thing
-differs: here weight decay leaves the tables of embeddings and positions alone.
+AdamW; 2,000 steps of 12 x 64 characters of tiny Shakespeare, the first 90 % of it. One difference:
+here the embedding and position tables have no weight decay.
 
-Cost: 144 s from start to end on a 2-core AMD EPYC with AVX2 in a slow hour, 60 to 69 ms a step. In
-the same minutes the same recipe written in PyTorch 2.13 took 69 to 84 ms a step.
+Cost: 144 s from start to end on a 2-core AMD EPYC with AVX2 in a slow hour, 60 to 69 ms per step.
+At the same time, the same recipe in PyTorch 2.13 took 69 to 84 ms per step.
 
 Expected: 1.899 nats per character on the last 10 %, every character scored once in windows of 64,
-with 804,096 parameters. The PyTorch program gives 1.899 under the same rule, and 1.889 by nanoGPT's
-own estimate on 15,360 characters; nanoGPT's published figure is 1.88.
+with 804,096 parameters. The PyTorch program gives 1.899 under the same protocol, and 1.889 by
+nanoGPT's own estimate on 15,360 characters; nanoGPT's published figure is 1.88.
 """
 
 from ml_collections import ConfigDict

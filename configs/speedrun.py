@@ -1,13 +1,13 @@
-"""How fast does a 2-core CPU pass the figure of nanoGPT's CPU recipe, 1.88?
+"""Speedrun: how fast can a 2-core CPU beat 1.88, the loss of nanoGPT's CPU recipe?
 
     charlm train --config=speedrun
 
-One block of a minGRU and one of attention, 307,200 characters where nanogpt_cpu.py reads five times
-as many.
+One minGRU block and one attention block, trained on 307,200 characters, a fifth of what
+nanogpt_cpu.py reads.
 
-Cost: 27 to 28 s from the command to its end on a 2-core AMD EPYC with AVX2, of which 11 are
-training and the rest start-up, compilation and the scoring of the held-out text; the same recipe as
-nanogpt_cpu.py in PyTorch took 95 to 99 s there (its speed varies by half from hour to hour).
+Cost: 27 to 28 s for the whole command on a 2-core AMD EPYC with AVX2, of which 11 s are training
+and the rest start-up, compilation and scoring of the held-out text; the recipe of nanogpt_cpu.py in
+PyTorch took 95 to 99 s on that machine (whose speed varies by half from hour to hour).
 
 Expected: 1.862 nats per character, every held-out character scored once in windows of 64, with
 378,113 parameters. With 340 steps it is 1.889, with 440 it is 1.847.

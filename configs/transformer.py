@@ -1,10 +1,10 @@
-"""What does a small transformer with today's usual parts learn from the same characters?
+"""A small transformer with standard modern parts: what does it learn from the same characters?
 
     charlm train --config=transformer
     charlm train --config=transformer:1.6M
 
-Norms before the branches (RMSNorm), squared ReLU, rotary positions, normalised queries and keys,
-and branches that start from zero.
+Pre-norm blocks (RMSNorm), squared ReLU, rotary positions, normalised queries and keys, and branches
+initialised to zero.
 
 Cost: one to two minutes on a 2-core AMD EPYC with AVX2.
 

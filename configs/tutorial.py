@@ -2,12 +2,12 @@
 
     charlm train --config=tutorial
 
-Cost: 41 minutes on a 2-core AMD EPYC with AVX2 that other work shared (10,700 characters per second
-while it did not, which makes 34), 716 MB.
+Cost: 41 minutes on a shared 2-core AMD EPYC with AVX2 (10,700 characters per second while no other
+work ran, which makes 34 minutes), 716 MB.
 
 Expected: training loss 2.329 nats per character in the first epoch, 1.534 in the third, 1.017 in
 the last. The book prints 2.301, 1.534 and 1.034; epochs 2 to 20 lie within 0.017 of its values, the
-first does not, and why is not known. That is seed 1; the others were stopped early. Seeds 2 and 3
+first does not, for unknown reasons. These are for seed 1; other seeds were stopped early: 2 and 3
 give 2.319 and 2.324 in the first epoch; seed 2 is 0.033 above the book in the second, 0.009 in the
 fifth. With a shuffle buffer of 10,000 chunks, as in the book, the first epoch gave 2.328 (seed 1)
 and 2.335 (seed 2). Without `epsilon_hat`, epochs 2 to 5 of seed 1 lie 0.022 to 0.043 below.

@@ -2,7 +2,7 @@
 
     charlm train --config=tutorial_heldout
 
-Cost: 90 to 98 s an epoch alone on a 2-core AMD EPYC with AVX2, so some 32 minutes for all 20.
+Cost: 90 to 98 s per epoch on an idle 2-core AMD EPYC with AVX2, so about 32 minutes for all 20.
 
 Expected: held-out loss (window of 40) 2.006 nats per character after the first epoch, 1.347 after
 10, 1.334 after 12, best after 15 with 1.331 (training loss 1.102), 1.334 after 16, 1.347 after 20

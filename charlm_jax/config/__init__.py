@@ -1,4 +1,4 @@
-"""Configs: frozen dataclasses that hold every invariant, and loading from a file plus overrides."""
+"""Configs: validated frozen dataclasses, loaded from a file and overrides."""
 
 from charlm_jax.config.schema import Config, ModelConfig
 

@@ -1,8 +1,8 @@
-"""Formats of the JSON that charlm_jax keeps: what changed in each, and how old values are read.
+"""Formats of the JSON that charlm_jax writes: changes by format, and upgrades of old values.
 
 `config.json`, `run.json`, the metadata of checkpoints, the notes of evaluations and the header of
-exports carry `format`. Files from before there was one are of format 1. `upgrade` is called where
-such a file is read, and nowhere else: all other code knows the newest format alone.
+exports carry `format`. Older files without it have format 1. `upgrade` is called only where such a
+file is read: all other code knows only the newest format.
 
 To add a config field, append a format with the value that older runs have implicitly had:
 
@@ -23,22 +23,22 @@ Kind = Literal["config", "run", "checkpoint", "evaluation", "export"]
 
 
 class NewerFormat(CharlmError):
-    """A file of a format that only a later version of charlm_jax reads."""
+    """A file in a format that only a later version of charlm_jax can read."""
 
 
 class Change(NamedTuple):
-    """Changes of one kind of file between a format and the next.
+    """Changes to one kind of file from one format to the next.
 
     Attributes:
-      added: new fields by dotted name, with the value that stands for their absence.
-      renamed: new dotted names of fields by their old ones.
+      added: dotted names of new fields, with the values that older files imply.
+      renamed: new dotted names of fields, by their old names.
     """
 
     added: Mapping[str, Any] = {}
     renamed: Mapping[str, str] = {}
 
 
-# Format -> kind of file -> how it differs from the format before.
+# Format -> kind of file -> changes from the previous format.
 CHANGES: Mapping[int, Mapping[Kind, Change]] = {
     2: {
         "run": Change(renamed={"sittings": "sessions"}),
@@ -48,29 +48,29 @@ CHANGES: Mapping[int, Mapping[Kind, Change]] = {
 
 
 def newest_format() -> int:
-    """Return the format that is written, the newest that can be read."""
+    """Return the newest format, in which all files are written."""
     return max(CHANGES)
 
 
 def with_format(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of a new file, with the format that they are written in."""
+    """Return the values of a new file with their format."""
     return {"format": newest_format(), **values}
 
 
 def upgrade(kind: Kind, values: object, file: Path | None = None) -> dict[str, Any]:
-    """Return values that were read from a file as the newest format has them.
+    """Upgrade values that were read from a file to the newest format.
 
     Args:
       kind: kind of file.
-      values: content of the file, which is left as it is.
-      file: its path, for messages.
+      values: content of the file; not modified.
+      file: path of the file, for error messages.
 
     Returns:
-      The values without `format`: whoever writes them calls `with_format`.
+      The values without `format`; `with_format` adds it when they are written.
 
     Raises:
       NewerFormat: the format is newer than `newest_format`.
-      CharlmError: the format is not a positive integer, or the values are no object.
+      CharlmError: the format is not a positive integer, or the values are not an object.
 
     >>> upgrade("run", {"sittings": [], "finished": "done"})
     {'finished': 'done', 'sessions': []}
@@ -106,7 +106,7 @@ def _section(values: dict[str, Any], field: str, *, make: bool) -> tuple[dict[st
     *sections, name = field.split(".")
     for section in sections:
         inner = values.setdefault(section, {}) if make else values.get(section)
-        if not isinstance(inner, dict):  # absent, or damaged: whoever validates the values says so
+        if not isinstance(inner, dict):  # absent, or damaged: validation reports it
             return {}, name
         values = inner
     return values, name

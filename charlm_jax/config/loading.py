@@ -1,7 +1,7 @@
-"""From a config file and overrides to a `Config`.
+"""Loading of a `Config` from a config file and overrides.
 
-Later wins: `configs/base.py`, the named file, a sweep's point, the command line. The result is
-resolved once; past this module no ConfigDict exists.
+Later sources win: `configs/base.py`, the named file, a sweep's point, the command line. The result
+is resolved once; no ConfigDict exists outside this module.
 """
 
 import importlib.util
@@ -22,12 +22,12 @@ from charlm_jax.core.errors import CharlmError
 
 
 class ConfigSource(NamedTuple):
-    """Where a config was loaded from.
+    """Source of a config: its file, sweep point and overrides.
 
     Attributes:
       spec: shipped name or file, with its argument, as for `load_config`.
       point: fields of a sweep's point, such as `seed=2`.
-      overrides: the command line's, applied after the point.
+      overrides: command-line overrides, applied after the point.
     """
 
     spec: str
@@ -43,7 +43,7 @@ class ConfigSource(NamedTuple):
         """Return a source that loads the same config in every folder.
 
         Args:
-          config: what was loaded, with absolute paths.
+          config: config loaded from this source, with absolute paths.
         """
         path, argument = _locate(self.spec)
         name = self.spec if argument is None else self.spec[: -len(argument) - 1]
@@ -70,21 +70,21 @@ class ConfigSource(NamedTuple):
 
 
 def shipped_configs() -> Path:
-    """The folder of config files that came with the package: the clone's, or the wheel's."""
+    """Return the folder of config files shipped with the package: the clone's or the wheel's."""
     package = Path(__file__).resolve().parent.parent
     clone = package.parent / "configs"
     return clone if (clone / "base.py").is_file() else package / "shipped" / "configs"
 
 
 def shipped_names() -> list[str]:
-    """The names that `--config=NAME` resolves; those of sweeps begin with `sweeps/`."""
+    """Return the names that `--config=NAME` accepts; those of sweeps begin with `sweeps/`."""
     folder = shipped_configs()
     names = [path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.py")]
     return sorted(name for name in names if name != "base")
 
 
 def config_name(spec: str) -> str:
-    """A short name for a config, as its default workdir has it: `my_text:a/b.txt` -> my_text-b."""
+    """Return a short name, used in the default workdir: `my_text:a/b.txt` -> my_text-b."""
     path, argument = _locate(spec)
     stem = "" if argument is None else re.sub(r"\W+", "-", Path(argument).stem).strip("-")
     return f"{path.stem}-{stem}" if stem else path.stem
@@ -96,11 +96,11 @@ def load_config(
     *,
     point: Mapping[str, Any] | None = None,
 ) -> Config:
-    """Read a config file, apply a sweep's point and overrides, validate.
+    """Read a config file, apply a sweep's point and overrides, and validate the result.
 
     Args:
-      spec: a shipped name (`quickstart`) or a path (`my/config.py`); `:argument` behind either is
-        handed to the file's `get_config`.
+      spec: a shipped name (`quickstart`) or a path (`my/config.py`); `:argument` after either is
+        passed to the file's `get_config`.
       overrides: command-line texts such as `data.sequence_length=80`, applied in order, or a
         mapping of dotted field to value.
       point: one of the mappings that `sweep_points` returns, applied before the overrides.
@@ -109,7 +109,7 @@ def load_config(
       The resolved config.
 
     Raises:
-      CharlmError: no such file, a file that fails, an unknown field, a value that is not allowed.
+      CharlmError: no such file, a file that fails, an unknown field or an invalid value.
     """
     return Config.from_fields(load_fields(spec, overrides, point=point))
 
@@ -120,15 +120,15 @@ def load_fields(
     *,
     point: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What `load_config` validates: the fields of a file of any kind, with what changes them.
+    """Return the fields of a config file with a sweep's point and overrides, before validation.
 
     Args:
-      spec: as for `load_config`.
-      overrides: as for `load_config`.
-      point: as for `load_config`.
+      spec: shipped name or path, with an optional argument, as for `load_config`.
+      overrides: command-line texts, or a mapping of dotted field to value.
+      point: fields of a sweep's point, applied before the overrides.
 
     Raises:
-      CharlmError: no such file, a file that fails, an unknown field, a value of another type.
+      CharlmError: no such file, a file that fails, an unknown field or a value of another type.
     """
     config = _get_config(spec)
     config.lock()  # before the overrides: an unlocked ConfigDict grows misspelt keys silently
@@ -146,13 +146,13 @@ def load_fields(
 
 
 def sweep_points(spec: str) -> list[Mapping[str, Any]]:
-    """What `sweep()` of a config file returns: for every point, dotted fields and their values.
+    """Return the points of a config file's `sweep()`, each a mapping of dotted field to value.
 
     Args:
-      spec: as for `load_config`; the argument is handed on if `sweep` takes one.
+      spec: shipped name or path; its argument is passed to `sweep` if that takes one.
 
     Raises:
-      CharlmError: no such file, a file that fails or has no `sweep`, something else than points.
+      CharlmError: no such file, a file that fails or has no `sweep`, or invalid points.
     """
     points = _call(spec, "sweep")
     path, _ = _locate(spec)
@@ -170,7 +170,7 @@ def sweep_points(spec: str) -> list[Mapping[str, Any]]:
 
 
 def split_override(text: str) -> tuple[str, str]:
-    """Field and value of a command-line text such as `data.sequence_length=80`."""
+    """Split a command-line text such as `data.sequence_length=80` into field and value."""
     field, equals, value = text.partition("=")
     if not equals:
         raise CharlmError(f"--config.{text} has no value: write --config.{field}=VALUE")
@@ -178,7 +178,7 @@ def split_override(text: str) -> tuple[str, str]:
 
 
 def as_text(value: Any) -> str:
-    """A field's value as the command line takes it.
+    """Format a field's value for the command line.
 
     >>> as_text(("lstm", "gru")), as_text(True), as_text(1e-3)
     ('lstm,gru', 'true', '0.001')
@@ -189,7 +189,7 @@ def as_text(value: Any) -> str:
 
 
 def _locate(spec: str) -> tuple[Path, str | None]:
-    """The file that a spec names, and the argument behind its colon."""
+    """Return the file that a spec names, and the argument after its colon."""
     name, colon, argument = spec.partition(":")
     shipped = shipped_configs() / f"{name}.py"
     if re.fullmatch(r"[\w/]+", name) and shipped.is_file() and name in shipped_names():
@@ -205,11 +205,11 @@ def _locate(spec: str) -> tuple[Path, str | None]:
 
 @contextmanager
 def _configs_package(folder: Path) -> Iterator[None]:
-    """Let `from configs import base` mean the file's own folder, then the shipped one.
+    """Make `from configs import base` search the file's own folder, then the shipped one.
 
-    This puts a package in `sys.modules` for the time of one load. Folders on `sys.path` would not
-    do: the file's own folder may have any name, a regular package `configs` anywhere on the path is
-    preferred to folders without `__init__.py`, and the next load would find this one's modules.
+    This puts a package in `sys.modules` for the duration of one load. Folders on `sys.path` would
+    not work: the file's own folder may have any name, a regular package `configs` on the path takes
+    precedence over folders without `__init__.py`, and the next load would find these modules.
     """
     shadowed = {name: sys.modules.pop(name) for name in _loaded_configs()}
     package = types.ModuleType("configs")
@@ -236,7 +236,7 @@ def _get_config(spec: str) -> ConfigDict:
 
 
 def _call(spec: str, name: str) -> Any:
-    """What a function of a config file returns, called with the spec's argument."""
+    """Call a function of a config file with the spec's argument, and return its result."""
     path, argument = _locate(spec)
     source = importlib.util.spec_from_file_location(f"charlm_config_{path.stem}", path)
     assert source is not None and source.loader is not None
@@ -263,7 +263,7 @@ def _call(spec: str, name: str) -> Any:
 
 
 def _refuse_arguments(function: Callable[..., Any], arguments: Sequence[str], spec: str) -> None:
-    """An argument that is missing, or one too many."""
+    """Raise a `CharlmError` for a missing or superfluous argument."""
     signature = inspect.signature(function)
     try:
         signature.bind(*arguments)
@@ -315,7 +315,7 @@ def _set(config: ConfigDict, field: str, value: Any) -> None:
 
 
 def _parse(text: str, current: Any, field: str) -> Any:
-    """Read a command-line value as the type that the field has now."""
+    """Parse a command-line value as the type of the field's current value."""
     if isinstance(current, str):
         return text
     if isinstance(current, bool):

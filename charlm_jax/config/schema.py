@@ -1,6 +1,6 @@
-"""Everything that a run depends on, as frozen dataclasses that hold every invariant.
+"""Complete config of a run, as frozen dataclasses that validate every invariant.
 
-What reads a field can trust it. `loading.py` makes them from a file and overrides.
+Code that reads a field can trust it. `loading.py` builds them from a file and overrides.
 """
 
 import dataclasses
@@ -12,8 +12,8 @@ from typing import Any
 from charlm_jax.config.formats import upgrade, with_format
 from charlm_jax.core.errors import CharlmError, closest
 
-_MOST = 2**31  # what a step or a position is counted with
-_SMALLEST, _LARGEST = 2.0**-126, 2.0**127  # what float32 holds with full precision
+_MOST = 2**31  # limit of int32, which counts steps and positions
+_SMALLEST, _LARGEST = 2.0**-126, 2.0**127  # range of float32 at full precision
 
 
 def _require_count(field: str, value: int, *, least: int) -> None:
@@ -27,7 +27,7 @@ def _require(ok: bool, field: str, value: object, allowed: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """Which text, and how it is cut into batches."""
+    """Text, and how it is cut into batches."""
 
     corpus: str
     encoding: str
@@ -55,7 +55,7 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class SplitConfig:
-    """Which part of the text is held out."""
+    """Held-out parts of the text."""
 
     kind: str
     valid_fraction: float
@@ -78,7 +78,7 @@ class SplitConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """The stack of layers, and what each of them is made of."""
+    """The stack of layers, and the components of each layer."""
 
     layers: tuple[str, ...]
     embedding_size: int
@@ -107,7 +107,7 @@ class ModelConfig:
             value = getattr(self, field)
             _require(1 <= value <= 2**20, f"model.{field}", value, "in [1, 2**20]")
         _require(0.0 <= self.dropout < 1.0, "model.dropout", self.dropout, "in [0, 1)")
-        # What is added to a stream, or multiplied with it, has its width.
+        # Residual branches and a tied output layer must be as wide as the stream.
         is_one_stream = self.block in ("pre_norm", "post_norm") or self.tied_embedding
         if is_one_stream and self.embedding_size != self.hidden_size:
             cause = "tied_embedding=True" if self.tied_embedding else f"block={self.block}"
@@ -131,7 +131,7 @@ class ModelConfig:
             self._check_heads()
         field = "embedding_size"
         for name in self.layers if self.position == "rotary" else ():
-            if name == "self_attention":  # as wide as what it reads
+            if name == "self_attention":  # as wide as its input
                 width = getattr(self, field)
                 _require(width % 2 == 0, f"model.{field}", width, "even, to be turned in pairs")
             else:
@@ -151,7 +151,7 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """The update rule and its learning rate over time."""
+    """Update rule and learning-rate schedule."""
 
     learning_rate: float
     schedule: str
@@ -186,7 +186,7 @@ class OptimizerConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """How long to train, and how often to look."""
+    """Length of training, and intervals of logging and evaluation."""
 
     epochs: int
     max_steps: int
@@ -206,7 +206,7 @@ class TrainConfig:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationConfig:
-    """How held-out text is scored while training."""
+    """Scoring of held-out text during training."""
 
     context: int
     batch_size: int
@@ -218,10 +218,10 @@ class EvaluationConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Everything that a run depends on. `configs/base.py` says what each value means.
+    """Complete config of a run. `configs/base.py` documents each value.
 
-    Numbers are checked here; a name (of a layer, a loader, a split, ...) by the one table that
-    owns it, when the run is built and before anything is compiled.
+    Numbers are checked here. A name (of a layer, a loader, a split, ...) is checked by the one
+    table that owns it, when the run is built and before anything is compiled.
     """
 
     seed: int
@@ -245,11 +245,11 @@ class Config:
 
     @property
     def carried_context(self) -> int:
-        """Past positions that an attention layer carries from batch to batch, if any are."""
+        """Past positions that attention layers carry from batch to batch; 0 if they carry none."""
         return self.data.sequence_length if self.data.loader == "streams" else 0
 
     def with_paths(self, *, corpus: str, init_from: str) -> "Config":
-        """The same with the text and the run to start from named otherwise."""
+        """Return a copy that names another text and another run to start from."""
         data = dataclasses.replace(self.data, corpus=corpus)
         train = dataclasses.replace(self.train, init_from=init_from)
         return dataclasses.replace(self, data=data, train=train)
@@ -259,12 +259,12 @@ class Config:
         return with_format(dataclasses.asdict(self))
 
     def flatten(self) -> dict[str, Any]:
-        """Dotted field -> value, in declaration order; each item pastes back as an override."""
+        """Return dotted field -> value, in declaration order; each item is a valid override."""
         return dict(flatten(dataclasses.asdict(self)))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Config":
-        """Build from what `to_dict` of this or an earlier version returned.
+        """Build a config from the output of `to_dict`, of this or an earlier version.
 
         Raises:
           CharlmError: a newer format; a missing, unknown or mistyped field.
@@ -273,12 +273,12 @@ class Config:
 
     @classmethod
     def from_fields(cls, values: Mapping[str, Any]) -> "Config":
-        """Build from nested plain values; a missing, unknown or mistyped field is an error."""
+        """Build a config from nested plain values; a missing, unknown or mistyped field fails."""
         return _build(cls, values, "")
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted field and value of every leaf."""
+    """Yield the dotted field and the value of every leaf."""
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield from flatten(value, f"{prefix}{name}.")
@@ -305,7 +305,7 @@ def _build(kind: Any, values: object, prefix: str) -> Any:
 
 
 def _coerce(value: Any, hint: Any, field: str) -> Any:
-    """Check a leaf's type; bool is not an int here, and an int will do where a float is asked."""
+    """Check a leaf's type; an int is accepted as a float, but a bool is not accepted as an int."""
     if hint == tuple[str, ...]:
         if isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
             return tuple(value)
@@ -318,7 +318,7 @@ def _coerce(value: Any, hint: Any, field: str) -> Any:
 
 
 def as_float(value: float) -> float:
-    """The number as a float; an integer that is too large for one is infinite."""
+    """Convert a number to a float; integers too large for one become infinite."""
     try:
         return float(value)
     except OverflowError:
@@ -326,7 +326,7 @@ def as_float(value: float) -> float:
 
 
 def unknown_field(field: str, known: Sequence[str]) -> CharlmError:
-    """The error for a field that does not exist, with the nearest that does."""
+    """Return the error for an unknown field; it suggests the closest known one."""
     close = closest(field, known)
     hint = f"did you mean config.{close}?" if close else f"known: {', '.join(known)}"
     return CharlmError(f"config.{field} is not a field; {hint}")

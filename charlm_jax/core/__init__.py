@@ -1,1 +1,1 @@
-"""Foundations: errors, shape letters, PRNG streams, atomic files, names of tree leaves."""
+"""Foundations: errors, shape letters, PRNG streams, atomic files, tree utilities."""

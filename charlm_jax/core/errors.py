@@ -1,4 +1,4 @@
-"""The one error that a user can fix, and helpers that raise it."""
+"""The error for mistakes that a user can fix, and helpers that raise it."""
 
 import difflib
 from collections.abc import Iterable, Mapping
@@ -6,7 +6,7 @@ from typing import TypeVar
 
 
 class CharlmError(ValueError):
-    """A mistake that the user can mend.
+    """A mistake that the user can fix.
 
     Its message is one line: what was wrong, which value, and what would be right. The command
     line prints it without a traceback and exits with status 2; a notebook sees a `ValueError`.
@@ -17,7 +17,7 @@ class CharlmError(ValueError):
 
 
 def escape_control_characters(text: str) -> str:
-    r"""The same in one line, with whatever a terminal would act upon made visible.
+    r"""Returns a text on one line, with newlines and other non-printable characters escaped.
 
     >>> print(escape_control_characters("two\nlines, naïve"))
     two\nlines, naïve
@@ -26,7 +26,7 @@ def escape_control_characters(text: str) -> str:
 
 
 def write_error(path: object, error: OSError) -> CharlmError:
-    """The error of a place that cannot be written to."""
+    """Returns the error for a path that cannot be written to."""
     return CharlmError(f"cannot write to {path}: {error.strerror or error}")
 
 
@@ -34,12 +34,12 @@ Entry = TypeVar("Entry")
 
 
 def lookup(table: Mapping[str, Entry], name: str, source: str) -> Entry:
-    """The table's entry for a name that somebody gave, or a `CharlmError` that lists the names.
+    """Returns the entry for a user-supplied name; an error for an unknown one lists the names.
 
     Args:
-      table: entries by their names.
-      name: of one of them.
-      source: what gave the name: a field such as `config.model.norm`, or an argument.
+      table: entries by name.
+      name: name to look up.
+      source: origin of the name: a field such as `config.model.norm`, or an argument.
     """
     if name not in table:
         known = ", ".join(table)
@@ -68,6 +68,6 @@ MAX_CHARACTERS = 2**31 - 1
 
 
 def require_within(name: str, value: int, least: int, most: int) -> None:
-    """Refuse a number that lies outside [least, most]."""
+    """Raise a `CharlmError` for a number outside [least, most]."""
     if not least <= value <= most:
         raise CharlmError(f"{name}={value} is not allowed: it must lie in [{least}, {most}]")

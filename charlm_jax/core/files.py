@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Atomic file writes: a file is written completely or not at all."""
 
 import contextlib
 import os
@@ -12,19 +12,19 @@ from typing import IO
 # `run.json.01234567.partial`. Earlier versions wrote to `run.json.partial`.
 _TEMPORARY = re.compile(r"(?P<name>.+?)(\.[0-9a-f]{8})?\.partial", re.DOTALL)
 
-# No writer is busy for longer: the data are in memory when the file is opened.
+# No writer takes longer: the data are in memory when the file is opened.
 _ABANDONED_SECONDS = 600.0
 
 
 def atomic_write(path: Path, data: bytes) -> None:
-    """Write a file, or replace it, as a whole.
+    """Write or replace a file atomically.
 
-    The data go to a temporary file of a unique name in the same folder, reach the disk, and only
-    then get the final name: a process that is killed leaves the older file as it was, and two
-    writers of one file do not meet. A link is replaced, not followed.
+    The data are written to a temporary file with a unique name in the same folder, synced to disk,
+    and only then renamed: a killed process leaves the old file unchanged, and two writers of one
+    file do not interfere. A link is replaced, not followed.
 
-    Temporary files that killed writers of the same file left behind are removed once they are too
-    old to be in use.
+    Temporary files left by killed writers of the same file are removed once they are too old to be
+    in use.
 
     Raises:
       OSError: the file could not be written; no temporary file is left.
@@ -41,7 +41,7 @@ def atomic_write(path: Path, data: bytes) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Make a temporary file as `atomic_write` would, and remove it.
+    """Check that `atomic_write` would work, by creating and removing a temporary file.
 
     Raises:
       OSError: `atomic_write` would fail.
@@ -53,12 +53,12 @@ def check_writable(path: Path) -> None:
 
 @contextlib.contextmanager
 def synced_file(path: Path) -> Iterator[IO[bytes]]:
-    """Open a new file for writing; its data are on the disk when it is closed.
+    """Open a new file for writing, and sync it to disk before it is closed.
 
-    Some file systems report only at that point that they are full.
+    Some file systems report only then that they are full.
 
     Raises:
-      FileExistsError: the name is taken, if only by a link.
+      FileExistsError: the name is taken, even by a broken link.
     """
     with path.open("xb") as file:
         yield file
@@ -67,7 +67,7 @@ def synced_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 def final_name(name: str) -> str:
-    """Returns the name that a temporary file was to get, and any other name unchanged.
+    """Returns the final name of a temporary file, and any other name unchanged.
 
     >>> final_name("run.json.01234567.partial"), final_name("run.json")
     ('run.json', 'run.json')
@@ -77,17 +77,17 @@ def final_name(name: str) -> str:
 
 
 def remove_temporary_files(path: Path, *, older_than: float = 0.0) -> None:
-    """Remove what killed writers of a file left behind, as far as that is possible.
+    """Remove the temporary files of killed writers of a file; errors are ignored.
 
     Args:
-      path: the file that they were to write.
-      older_than: seconds since the last change; 0 only where nobody else can be writing.
+      path: final path of the file.
+      older_than: minimum seconds since the last change; 0 only if no other process can be writing.
     """
     with contextlib.suppress(OSError):
         for other in path.parent.iterdir():
             if path.name == final_name(other.name) != other.name:
                 is_old = time.time() - other.lstat().st_mtime >= older_than
-                # No writer of today uses the name without a token, but a user may.
+                # No current writer uses the name without a token, but a user may.
                 may_be_users = older_than > 0 and other.name == f"{path.name}.partial"
                 if is_old and not may_be_users:
                     other.unlink()

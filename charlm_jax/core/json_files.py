@@ -1,4 +1,4 @@
-"""Values in JSON's terms."""
+"""Conversion of values to JSON, and atomic writes of JSON files."""
 
 import json
 import math
@@ -12,7 +12,7 @@ from charlm_jax.core.files import atomic_write
 
 
 def to_jsonable(value: Any) -> Any:
-    """Named tuples as objects, arrays and tuples as lists, null for a number that is not finite.
+    """Convert named tuples to objects, arrays and tuples to lists, non-finite numbers to null.
 
     >>> to_jsonable({"scales": (0.5, np.float32(2.0), math.inf)})
     {'scales': [0.5, 2.0, None]}
@@ -29,10 +29,10 @@ def to_jsonable(value: Any) -> Any:
 
 
 def write_json(file: Path, values: Mapping[str, Any]) -> None:
-    """Replace a JSON file as a whole."""
+    """Write or replace a JSON file atomically."""
     atomic_write(file, dump_json(values))
 
 
 def dump_json(values: Mapping[str, Any]) -> bytes:
-    """The content of a JSON file."""
+    """Encode values as the content of a JSON file."""
     return (json.dumps(values, indent=2) + "\n").encode()

@@ -1,4 +1,4 @@
-"""One root key, and named streams from it. A spent key is never used again."""
+"""Named streams of PRNG keys, derived from one root key. A key is never reused."""
 
 import enum
 
@@ -6,7 +6,7 @@ import jax
 
 
 class KeyStream(enum.IntEnum):
-    """What a stream of keys is for. Numbers are part of a run's meaning: never renumber."""
+    """Purpose of a stream of keys. The numbers determine a run's results: never renumber."""
 
     PARAMETERS = 0
     ORDER = 1
@@ -15,5 +15,5 @@ class KeyStream(enum.IntEnum):
 
 
 def stream_key(seed: int, stream: KeyStream) -> jax.Array:
-    """The key of one stream; a step or an epoch folds its number in."""
+    """Return the key of one stream; steps and epochs fold in their numbers."""
     return jax.random.fold_in(jax.random.key(seed), stream)

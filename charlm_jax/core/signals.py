@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP as a question that the loop asks between dispatches."""
+"""Deferred Ctrl-C, SIGTERM and SIGHUP, which the loop polls between dispatches."""
 
 import signal
 import threading
@@ -10,7 +10,7 @@ from charlm_jax.core.errors import CharlmError
 
 
 class Interrupted(CharlmError):
-    """A run was asked to stop, and has saved itself.
+    """A run was stopped by a signal, after saving its state.
 
     Attributes:
       signal_number: SIGINT, SIGTERM or SIGHUP.
@@ -23,16 +23,16 @@ class Interrupted(CharlmError):
 
 @contextmanager
 def deferred_signals() -> Iterator[Callable[[], int]]:
-    """Hold SIGINT, SIGTERM and SIGHUP back; the function yielded gives the one received, or 0.
+    """Defer SIGINT, SIGTERM and SIGHUP; yield a function that returns the first received, or 0.
 
-    A second Ctrl-C acts at once. SIGHUP stays ignored where it was (as under nohup).
-    Outside the main thread, where Python allows no handlers, it always gives 0.
+    A second Ctrl-C acts immediately. SIGHUP stays ignored if it already was (as under nohup).
+    Outside the main thread, where Python allows no handlers, the function always returns 0.
     """
     received: list[int] = []
 
     def handler(number: int, frame: FrameType | None) -> None:
         del frame
-        if received and number == signal.SIGINT:  # a person who asks twice cannot wait
+        if received and number == signal.SIGINT:  # asked twice: do not wait
             raise KeyboardInterrupt
         received.append(number)
 

@@ -1,4 +1,4 @@
-"""Hashes of trees of arrays: 64 bits computed where the arrays live, and SHA-256 on the host."""
+"""Hashes of trees of arrays: 64 bits computed on the arrays' device, and SHA-256 on the host."""
 
 import hashlib
 from typing import Any
@@ -13,17 +13,16 @@ _GOLDEN_RATIO = 0x9E3779B9  # 2**32 / 1.618..., an odd number whose multiples sp
 
 
 def state_hash(tree: Any) -> jax.Array:
-    """Two 32-bit words that tell whether two trees are equal bit for bit.
+    """Return a 64-bit hash, as two words, for testing whether trees are equal bit for bit.
 
-        hash_w = sum over places n of mix(bits[n] ^ mix(n + salt(w)))  mod 2^32
+        hash_w = sum over positions n of mix(bits[n] ^ mix(n + salt(w)))  mod 2^32
 
-    Places are counted through all leaves, one after the other: a few loops over one long array
-    compile much faster than a few for every leaf. Sums of integers do not depend on their order, so
-    neither does the hash on how a machine splits the work. It guards against mistakes and not
-    against an adversary.
+    Positions run through the concatenated leaves: a few loops over one long array compile much
+    faster than a few for every leaf. Integer sums do not depend on their order, so the hash does
+    not depend on how a machine splits the work. It guards against mistakes, not an adversary.
 
     Args:
-      tree: arrays of 32-bit, 16-bit, 8-bit or boolean values; their order counts, names do not.
+      tree: arrays of 32-bit, 16-bit, 8-bit or boolean values; order matters, names do not.
 
     Returns:
       hash_2, uint32.
@@ -40,7 +39,7 @@ def state_hash(tree: Any) -> jax.Array:
 
 
 def format_hash(words: Any) -> str:
-    """A hash as 16 hexadecimal digits."""
+    """Return a hash as 16 hexadecimal digits."""
     high, low = (int(word) for word in words)
     return f"{high:08x}{low:08x}"
 

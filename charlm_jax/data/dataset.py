@@ -1,4 +1,4 @@
-"""The text of a run: its vocabulary, its encoding, its parts, and a fingerprint of all three."""
+"""The text of a run: its vocabulary, encoding, parts and fingerprint."""
 
 import dataclasses
 import hashlib
@@ -21,10 +21,10 @@ class Dataset:
     """An encoded text.
 
     Attributes:
-      corpus: the text and where it came from.
-      vocabulary: the symbols of the whole text, or of its training part.
-      ids_N: the text as ids, the smallest unsigned type that holds them.
-      parts: `train`, and `valid` and `test` where the split holds text out.
+      corpus: the text and its source.
+      vocabulary: symbols of the whole text, or of its training part.
+      ids_N: the text as ids, in the smallest unsigned type that holds them.
+      parts: `train`, and `valid` and `test` if the split holds text out.
     """
 
     corpus: Corpus
@@ -34,7 +34,7 @@ class Dataset:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of text, vocabulary and split: what two results must share to be compared."""
+        """Hash of text, vocabulary and split; results are comparable only if it is equal."""
         facts = {
             "text_sha256": self.corpus.text_sha256,
             "symbols": self.vocabulary.symbols,
@@ -46,7 +46,7 @@ class Dataset:
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
     def part(self, name: str) -> Part:
-        """The positions of a part; one that the split does not have is a `CharlmError`."""
+        """Return the positions of a part; raises `CharlmError` if the split does not have it."""
         if name in self.parts:
             return self.parts[name]
         if name == "test" and "valid" in self.parts:
@@ -63,7 +63,7 @@ class Dataset:
 
 
 def with_absolute_paths(config: Config) -> Config:
-    """The same config, as a run keeps it: it names the same text and run in every folder."""
+    """Return a config with absolute paths, as a run stores it, which works from any folder."""
     init_from = config.train.init_from
     return config.with_paths(
         corpus=absolute_spec(config.data.corpus),
@@ -75,7 +75,7 @@ def load_dataset(config: Config, *, progress: Progress | None = None) -> Dataset
     """Load, encode and split the text that a config names.
 
     Raises:
-      CharlmError: no such corpus, a text that does not decode or is too short.
+      CharlmError: there is no such corpus, or its text cannot be decoded or is too short.
     """
     corpus = load_corpus(config.data.corpus, encoding=config.data.encoding, progress=progress)
     split = config.split

@@ -1,6 +1,6 @@
-"""Pinned files: the user's folder first, then the cache, then a download with pooch.
+"""Files pinned by hash, from the user's folder, else the cache, else a download with pooch.
 
-A file whose sha256 differs is never returned, wherever it was found.
+A file with a different sha256 is never returned, wherever it was found.
 """
 
 import contextlib
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from requests import Session
 
 Progress = Callable[[int, int], None]
-"""Called with the bytes received so far and the bytes in all."""
+"""Callback with the bytes received so far and the total."""
 
 FOLDER_VARIABLE = "CHARLM_CORPORA"
 STALL_SECONDS = 20  # without a byte
-LIMIT_SECONDS = 300  # for one address in all: a server may also drip
+LIMIT_SECONDS = 300  # in total for one URL: a server may also trickle
 CHUNK_BYTES = 1 << 16
 
 _log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class PinnedFile:
       name: file name in the user's folder and in the cache.
       size: number of bytes.
       sha256: hash of the bytes, in hexadecimal.
-      urls: https addresses, tried in order.
+      urls: https URLs, tried in order.
     """
 
     name: str
@@ -50,8 +50,8 @@ class PinnedFile:
     urls: tuple[str, ...]
 
 
-# Addresses that name a commit come first: what they serve cannot change, while Project Gutenberg
-# puts its newest edition under the old address.
+# URLs that name a commit come first: their content cannot change, while Project Gutenberg serves
+# its newest edition at the old URL.
 MYSTERIOUS_ISLAND = PinnedFile(
     name="1268-0.txt",
     size=1_171_600,
@@ -77,14 +77,14 @@ TINY_SHAKESPEARE = PinnedFile(
 
 
 def fetch(file: PinnedFile, *, progress: Progress | None = None) -> tuple[bytes, str]:
-    """Returns a file's bytes and where they came from.
+    """Returns a file's bytes and their source.
 
     Args:
       file: file to look for.
-      progress: called during a download.
+      progress: callback for the progress of a download.
 
     Raises:
-      CharlmError: another edition lies in the user's folder, or no address served this one.
+      CharlmError: the user's folder has another edition, or no URL served this one.
     """
     if own := in_user_folder(file):
         data = read_bytes(own)
@@ -117,7 +117,7 @@ def fetch(file: PinnedFile, *, progress: Progress | None = None) -> tuple[bytes,
 
 
 def state_of(file: PinnedFile) -> str:
-    """Returns where `fetch` would find the file, judged by its size and not by its hash."""
+    """Returns where `fetch` would find the file, judged by its size, not its hash."""
     if in_user_folder(file):
         return f"in {FOLDER_VARIABLE}"
     try:
@@ -141,7 +141,7 @@ def in_user_folder(file: PinnedFile) -> Path | None:
 def cache_folder() -> Path:
     """Returns this user's cache folder for corpora: the platform's own, or XDG_CACHE_HOME's."""
     xdg = os.environ.get("XDG_CACHE_HOME", "")
-    if os.path.isabs(xdg):  # the XDG specification has relative paths ignored
+    if os.path.isabs(xdg):  # the XDG specification ignores relative paths
         return Path(xdg, "charlm_jax")
     try:
         home = Path.home()
@@ -153,10 +153,10 @@ def cache_folder() -> Path:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Returns a regular file's bytes; of a pipe or a device, reading could wait for ever.
+    """Returns a regular file's bytes; pipes and devices, which could block, are refused.
 
     Raises:
-      CharlmError: it is missing, not a regular file, or may not be read.
+      CharlmError: the file is missing, is not a regular file, or cannot be read.
     """
     if "\0" in str(path):
         raise CharlmError(f"{str(path)!r} is not a path: it has a NUL byte")
@@ -173,12 +173,12 @@ def read_bytes(path: Path) -> bytes:
 
 
 def sha256_of(data: bytes) -> str:
-    """Returns what `sha256sum` prints for these bytes."""
+    """Returns the SHA-256 of bytes in hexadecimal, as `sha256sum` prints it."""
     return hashlib.sha256(data).hexdigest()
 
 
 def https_session() -> "Session":
-    """Returns a session for https addresses, and redirects to https addresses, only."""
+    """Returns a session that accepts only https URLs and redirects to them."""
     import ssl
 
     from requests import Session
@@ -186,16 +186,16 @@ def https_session() -> "Session":
     session = Session()
     del session.adapters["http://"]
     system = ssl.get_default_verify_paths()
-    session.verify = system.cafile or system.capath or True  # True: the package certifi's
-    session.headers["Accept-Encoding"] = "identity"  # bytes received are bytes of the file
+    session.verify = system.cafile or system.capath or True  # True: certifi's certificates
+    session.headers["Accept-Encoding"] = "identity"  # received bytes are the file's
     return session
 
 
 def _download(file: PinnedFile, folder: Path, progress: Progress | None) -> tuple[bytes, str]:
-    """Downloads a file into a folder; returns its bytes and the first address that served it.
+    """Downloads a file into a folder; returns its bytes and the first URL that served it.
 
     Raises:
-      CharlmError: no address served this edition.
+      CharlmError: no URL served this edition.
       OSError: the folder cannot be written to.
     """
     import pooch
@@ -217,7 +217,7 @@ def _download(file: PinnedFile, folder: Path, progress: Progress | None) -> tupl
         except (RequestException, HTTPError) as error:
             reason = _reason(error)
         except ValueError as error:
-            # pooch's, which has both hashes in its first sentence; or of an address like none.
+            # From pooch, with both hashes in its first sentence; or for a malformed URL.
             first = str(error).partition(". ")[0]
             reason = f"serves another edition: {first}" if file.sha256 in first else first
         failures[f"{url.split('/')[2]}: {reason}"] = None
@@ -229,7 +229,7 @@ def _download(file: PinnedFile, folder: Path, progress: Progress | None) -> tupl
 
 
 def _receive(url: str, output: str, _: object, *, size: int, progress: Progress | None) -> None:
-    """Writes what an address serves; pooch's own downloader has no deadline for slow servers."""
+    """Saves the content of a URL; pooch's own downloader has no deadline for slow servers."""
     from requests import RequestException
 
     deadline = time.monotonic() + LIMIT_SECONDS
@@ -240,7 +240,7 @@ def _receive(url: str, output: str, _: object, *, size: int, progress: Progress 
         open(output, "wb") as file,
     ):
         response.raise_for_status()
-        while chunk := response.raw.read1(CHUNK_BYTES):  # waits for no more than the next bytes
+        while chunk := response.raw.read1(CHUNK_BYTES):  # returns as soon as bytes arrive
             received += file.write(chunk)
             if received > size:
                 raise RequestException(f"serves another edition, longer than {size:,} bytes")
@@ -266,14 +266,14 @@ def _reason(error: BaseException) -> str:
 
 def _move_aside(damaged: Path) -> None:
     aside = damaged.with_name(f"{damaged.name}.damaged")
-    # Another process may have been first; and where nothing can be moved, pooch replaces it.
+    # Another process may have moved it; if it cannot be moved, the download replaces it.
     with suppress(OSError):
         os.replace(damaged, aside)
     _log.warning("%s was damaged: set aside as %s, downloading it again", damaged, aside.name)
 
 
 class DownloadProgress:
-    """Prints the progress of a download on standard error, at most once a second."""
+    """Progress of a download, printed to standard error at most once a second."""
 
     def __init__(self) -> None:
         self._last = 0.0
@@ -283,5 +283,5 @@ class DownloadProgress:
         if done or now - self._last > 1.0:
             self._last = now
             of = f" of {total / 1e6:.1f}" if total else ""
-            with contextlib.suppress(OSError):  # nobody may be there to read it
+            with contextlib.suppress(OSError):  # standard error may be closed
                 print(f"downloading: {received / 1e6:.1f}{of} MB", file=sys.stderr)

@@ -1,7 +1,7 @@
-"""Batches as a pure function of (seed, step).
+"""Batch loaders: a batch is a pure function of (seed, step).
 
-The encoded text lives on the device. What moves is an epoch's plan: where each row of each of
-its batches starts. A batch is then a gather inside the jitted step.
+The encoded text stays on the device. An epoch has a plan: the position at which each row of each
+batch starts. A batch is then a gather inside the jitted step.
 """
 
 import math
@@ -17,13 +17,13 @@ from charlm_jax.data.splits import Part, size
 
 
 class EpochPlan(NamedTuple):
-    """Where the rows of an epoch's batches start.
+    """Start positions of the rows of an epoch's batches.
 
     Attributes:
       starts_EB: position of each row's first character, int32.
-      mask_EB: True where the row counts; the rows that pad a short last batch do not.
-      fresh_EB: True where the row starts from the model's initial state; elsewhere it goes on
-        from the state that the same row of the batch before ended in.
+      mask_EB: True for real rows, False for rows that pad a short last batch.
+      fresh_EB: True if the row starts from the model's initial state; otherwise it continues from
+        the final state of the same row in the previous batch.
     """
 
     starts_EB: jax.Array
@@ -32,12 +32,12 @@ class EpochPlan(NamedTuple):
 
 
 class Loader(NamedTuple):
-    """How an epoch reads the training text.
+    """Reading order of the training text.
 
     Attributes:
       steps_per_epoch: batches in one epoch.
       characters_per_epoch: targets in one epoch.
-      carries_state: whether a row may go on from the batch before.
+      carries_state: True if a row may continue from the previous batch.
       plan: (key, epoch) -> EpochPlan; the same arguments give the same plan.
     """
 
@@ -48,7 +48,7 @@ class Loader(NamedTuple):
 
 
 class _Shape(NamedTuple):
-    """What the loaders need to know beside the text."""
+    """Loader settings other than the text."""
 
     sequence_length: int
     batch_size: int
@@ -74,7 +74,7 @@ def _chunks(part: Part, shape: _Shape) -> Loader:
 
 def _crops(part: Part, shape: _Shape) -> Loader:
     steps = math.ceil(size(part) / (shape.batch_size * shape.sequence_length))
-    # Stretches that can hold a crop, and how many crops start before each.
+    # Stretches that can hold a crop, and the number of crop positions before each.
     wide = [stretch for stretch in part if len(stretch) > shape.sequence_length]
     before = np.cumsum([0] + [len(stretch) - shape.sequence_length for stretch in wide])
     shifts = np.array([s.start for s in wide], np.int32) - before[:-1].astype(np.int32)
@@ -95,7 +95,7 @@ def _crops(part: Part, shape: _Shape) -> Loader:
 
 
 def _streams(part: Part, shape: _Shape) -> Loader:
-    """Row b walks the pieces b P / B, b P / B + 1, ... of all P, round and round."""
+    """Row b reads the pieces b P / B, b P / B + 1, ... of all P, cyclically."""
     length, rows = shape.sequence_length, shape.batch_size
     starts_N = _pieces(part, length=length + 1, step=length)
     if len(starts_N) < rows:
@@ -124,7 +124,7 @@ def _streams(part: Part, shape: _Shape) -> Loader:
 
 
 def _pieces(part: Part, *, length: int, step: int) -> np.ndarray:
-    """Starts of the pieces of `length` characters that lie `step` apart in every stretch."""
+    """Return the starts of pieces of `length` characters, `step` apart, in every stretch."""
     starts = [np.arange(r.start, r.stop - length + 1, step, dtype=np.int32) for r in part]
     return np.concatenate(starts)
 
@@ -144,23 +144,24 @@ def build_loader(
     batch_size: int,
     reset_probability: float = 0.0,
 ) -> Loader:
-    """The loader of a training text.
+    """Build the loader of a training text.
+
+    `chunks`: an epoch is every non-overlapping piece of T + 1 characters once, in random order,
+    remainders dropped; a short last batch is padded and masked (as in the tutorial, which shuffles
+    with a buffer of 10,000 pieces where we permute all of them). `crops`: pieces with random start
+    positions, ceil(characters / (B x T)) batches. `streams`: truncated backpropagation through
+    time. B readers start evenly spaced and read piece by piece, cyclically, carrying their state,
+    which is reset at the beginning of a stretch; ceil(characters / (B x T)) batches.
 
     Args:
-      name: `chunks`: an epoch is every non-overlapping piece of T + 1 characters once, in random
-        order, remainders dropped; the last batch may be short and is then padded and masked
-        (as in the tutorial, which shuffles through a buffer of 10,000 pieces where we permute
-        them all). `crops`: pieces that start anywhere, ceil(characters / (B x T)) batches.
-        `streams`: truncated backpropagation through time. B readers start evenly spaced, read on
-        piece by piece with the state carried, round and round; the state is reset where a reader
-        comes to the beginning of a stretch; ceil(characters / (B x T)) batches.
-      part: stretches of the training text; a piece lies in one of them.
+      name: `chunks`, `crops` or `streams`.
+      part: stretches of the training text; each piece lies within one of them.
       sequence_length: T.
       batch_size: B.
-      reset_probability: of a row's state, before every batch, under `streams`.
+      reset_probability: probability that a row's state is reset before a batch, under `streams`.
 
     Raises:
-      CharlmError: an unknown name, fewer pieces than streams.
+      CharlmError: the name is unknown, or there are fewer pieces than streams.
     """
     shape = _Shape(sequence_length, batch_size, reset_probability)
     return lookup(_LOADERS, name, "config.data.loader")(tuple(part), shape)
@@ -169,11 +170,11 @@ def build_loader(
 def gather_batch(
     ids_N: jax.Array, starts_B: jax.Array, *, sequence_length: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Rows of T + 1 characters, as inputs and the same shifted by one.
+    """Gather rows of T + 1 characters as inputs, and as targets shifted by one.
 
     Args:
-      ids_N: the encoded text, any unsigned type.
-      starts_B: first character of each row; start + T must lie inside the text.
+      ids_N: encoded text, any unsigned type.
+      starts_B: position of each row's first character; start + T must lie inside the text.
       sequence_length: T.
 
     Returns:

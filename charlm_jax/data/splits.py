@@ -1,4 +1,4 @@
-"""Which part of a text is trained on, and which is held out."""
+"""Splits of a text into training and held-out parts."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -6,14 +6,14 @@ from typing import NamedTuple
 from charlm_jax.core.errors import CharlmError, lookup
 
 Part = tuple[range, ...]
-"""Positions of a part of the text: stretches in the text's order, which do not touch."""
+"""Positions of a part of the text: non-adjacent stretches in text order."""
 
 Parts = Mapping[str, Part]
-"""Parts by name: `train`, and `valid` and `test` where text is held out."""
+"""Parts by name: `train`, and `valid` and `test` if text is held out."""
 
 
 class SplitRule(NamedTuple):
-    """How a text is cut; `configs/base.py` says what each value means."""
+    """Rule for splitting a text; `configs/base.py` documents each value."""
 
     kind: str
     valid_fraction: float
@@ -62,29 +62,28 @@ _SPLITS: Mapping[str, Callable[[int, SplitRule], Parts]] = {
 
 
 def split_text(characters: int, rule: SplitRule, *, sequence_length: int) -> Parts:
-    """Cut a text into named parts.
+    """Split a text into named parts.
 
-    `tail` is train, valid and, where `test_fraction` > 0, test, one after another. `interleaved`
-    cuts the text into `blocks` equal sections and holds out the middle of each, with `guard`
-    characters on either side of a held-out stretch that belong to no part. `none` holds nothing
-    out.
+    `tail` is train, valid and, if `test_fraction` > 0, test, in that order. `interleaved` cuts the
+    text into `blocks` equal sections and holds out the middle of each; `guard` characters on either
+    side of a held-out stretch belong to no part. `none` trains on the whole text.
 
     Args:
       characters: length of the text.
-      rule: how to cut.
-      sequence_length: T; a stretch of training text needs at least T + 1 characters.
+      rule: splitting rule.
+      sequence_length: T; one stretch of training text must have at least T + 1 characters.
 
     Returns:
       Part name -> its stretches. The first character of a held-out stretch is predicted from the
-      one before it, so a stretch of N characters has N targets.
+      one before the stretch, so N characters have N targets.
 
     Raises:
-      CharlmError: the text is too short; the message gives the smallest length that would do.
+      CharlmError: the text is too short; the message gives the smallest length that suffices.
     """
     cut = lookup(_SPLITS, rule.kind, "config.split.kind")
 
     def fits(length: int) -> bool:
-        # A stretch whose range runs backwards is empty to Python.
+        # A range that runs backwards has length 0.
         train, *held_out = cut(length, rule).values()
         return any(len(r) > sequence_length for r in train) and all(
             len(stretch) > 0 for part in (train, *held_out) for stretch in part
@@ -105,12 +104,12 @@ def split_text(characters: int, rule: SplitRule, *, sequence_length: int) -> Par
 
 
 def size(part: Part) -> int:
-    """Characters in a part."""
+    """Return the number of characters in a part."""
     return sum(map(len, part))
 
 
 def target_positions(stretch: range) -> range:
-    """The positions of a stretch that are predicted: all but the first of a text.
+    """Return the predicted positions of a stretch: all but the first of a text.
 
     >>> target_positions(range(0, 5)), target_positions(range(5, 9))
     (range(1, 5), range(5, 9))

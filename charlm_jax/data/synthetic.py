@@ -1,17 +1,17 @@
-"""A seeded source of text whose best attainable loss is known exactly.
+"""Seeded synthetic text whose best attainable loss is known exactly.
 
-Character t repeats character t - reach with probability `copy`; otherwise it is drawn uniformly
-from k symbols. Every character is therefore uniform by itself, and the text is `reach` interleaved
-Markov chains that know nothing of one another:
+Character t repeats character t - reach with probability `copy`; otherwise it is sampled uniformly
+from k symbols. Each character is therefore marginally uniform, and the text consists of `reach`
+independent, interleaved Markov chains:
 
-- Who has read fewer than `reach` characters has read none of the target's own chain: the best loss
-  is ln k, exactly, however many of them there are.
-- Who has read `reach` or more knows the chain's last character c. The next one is c with
+- A reader of fewer than `reach` characters has seen none of the target's own chain: the best loss
+  is exactly ln k, however many characters were read.
+- A reader of `reach` or more knows the chain's last character c. The next one is c with
   probability q = copy + (1 - copy) / k, and each of the others with r = (1 - copy) / k. The best
-  loss is the entropy rate, -q ln q - (k - 1) r ln r nats, and reading further back adds nothing.
+  loss is the entropy rate, -q ln q - (k - 1) r ln r nats; more context does not lower it.
 
-So the reach of dependence is a step and not a slope: a model whose reach is one character too short
-learns nothing at all. Source: our choice, because a slope would leave it to taste where it ends.
+Dependence therefore ends at a step, not a slope: a model whose context is one character too short
+learns nothing at all. Source: our choice, because the end of a slope would be a matter of opinion.
 """
 
 import math
@@ -31,17 +31,17 @@ PARAMETERS = {"reach": int, "symbols": int, "copy": float, "characters": int, "s
 
 @dataclass(frozen=True)
 class SyntheticSource:
-    """The source described above.
+    """The source described in the module docstring.
 
     Args:
-      reach: how many characters back the copied one stands, from 1.
+      reach: distance in characters to the copied one, from 1.
       symbols: size k of the alphabet, 2 to 62.
-      copy: probability of copying, 0 (nothing can be predicted) to 1 (everything can).
+      copy: probability of copying, 0 (unpredictable) to 1 (deterministic).
       characters: length of the text, more than `reach`, at most 10 million.
-      seed: of the generator, from 0.
+      seed: seed of the generator, from 0.
 
     Raises:
-      CharlmError: for a value out of range.
+      CharlmError: a value is out of range.
     """
 
     reach: int = 8
@@ -65,12 +65,12 @@ class SyntheticSource:
 
     @property
     def spec(self) -> str:
-        """The source written out in full, as a corpus spec."""
+        """Corpus spec with all parameters."""
         return "synthetic:" + ",".join(f"{name}={value}" for name, value in asdict(self).items())
 
     @property
     def entropy_rate_nats(self) -> float:
-        """The best attainable loss per character, in nats, for who has read `reach` or more."""
+        """Best attainable loss per character, in nats, after reading `reach` or more."""
         hit, miss = self._probabilities
         return _surprise(hit) + (self.symbols - 1) * _surprise(miss)
 
@@ -79,17 +79,17 @@ class SyntheticSource:
         return math.log(self.symbols) if seen < self.reach else self.entropy_rate_nats
 
     def text(self) -> str:
-        """Returns the text; a longer one from the same source begins with the shorter one."""
+        """Returns the text; a longer text from the same source begins with the shorter one."""
         import numpy as np
 
-        # NumPy promises the raw stream of a bit generator for all versions, and nothing for what
-        # its Generator makes of it; so the text stays the same, character for character.
+        # NumPy guarantees the raw stream of a bit generator across versions, but not the output of
+        # Generator; the raw stream keeps the text identical.
         raw = np.random.PCG64(self.seed).random_raw(2 * self.characters)
         uniform = (raw >> 11).reshape(-1, 2) * 2.0**-53
         fresh = (uniform[:, 1] * self.symbols).astype(np.int64)
         position = np.arange(self.characters)
         drawn = (uniform[:, 0] >= self.copy) | (position < self.reach)
-        # A chain's character is that of its latest draw: a running maximum down its column.
+        # A chain repeats its latest draw, whose position is a running maximum down its column.
         rows = -(-self.characters // self.reach)
         latest = np.zeros(rows * self.reach, np.int64)
         latest[: self.characters] = np.where(drawn, position, 0)
@@ -98,16 +98,16 @@ class SyntheticSource:
         return np.frombuffer(ALPHABET.encode("ascii"), np.uint8)[ids].tobytes().decode("ascii")
 
     def nll_nats(self, text: str) -> "np.ndarray":
-        """Returns what the best predictor, which knows the source, pays for each character.
+        """Returns the per-character losses of the best predictor, which knows the source.
 
-        Its mean differs from the entropy rate by the luck of this one text, which a fair
+        Their mean differs from the entropy rate by the sampling noise of this text, which a fair
         comparison subtracts.
 
         Args:
-          text: what the source gave, from its beginning.
+          text: text from the source, from its beginning.
 
         Returns:
-          Negative log-likelihoods in nats, float64, one a character.
+          Negative log-likelihoods in nats, float64, one per character.
         """
         import numpy as np
 
@@ -121,19 +121,19 @@ class SyntheticSource:
 
     @property
     def _probabilities(self) -> tuple[float, float]:
-        """Of the character that stands `reach` back, and of each other symbol."""
+        """Probabilities of the character `reach` back, and of each other symbol."""
         miss = (1 - self.copy) / self.symbols
         return self.copy + miss, miss
 
 
 def parse_source(spec: str) -> SyntheticSource:
-    """Returns the source of a spec such as `synthetic:reach=8,copy=0.5`.
+    """Returns the source described by a spec such as `synthetic:reach=8,copy=0.5`.
 
     Args:
-      spec: `synthetic`, or `synthetic:` and any of the parameters as `name=value`.
+      spec: `synthetic`, or `synthetic:` and comma-separated parameters as `name=value`.
 
     Raises:
-      CharlmError: for an unknown, repeated or malformed parameter, or one out of range.
+      CharlmError: a parameter is unknown, repeated, malformed or out of range.
     """
     given: dict[str, float] = {}
     for item in filter(None, spec.partition(":")[2].split(",")):

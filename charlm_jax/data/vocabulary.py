@@ -1,4 +1,4 @@
-"""Characters to ids and back: sorted Unicode code points, vectorised."""
+"""Vectorised conversion of characters to ids and back, by sorted Unicode code points."""
 
 import dataclasses
 from functools import cached_property
@@ -12,7 +12,7 @@ UNKNOWN_POLICIES = ("error", "drop", "replace")
 
 @dataclasses.dataclass(frozen=True)
 class Vocabulary:
-    """The symbols of a text; a symbol's id is its place in code-point order.
+    """The symbols of a text; a symbol's id is its index in code-point order.
 
     Attributes:
       symbols: every symbol once, sorted by code point, as one string.
@@ -28,7 +28,7 @@ class Vocabulary:
 
     @classmethod
     def from_text(cls, text: str) -> "Vocabulary":
-        """The vocabulary of every character in `text`."""
+        """Build the vocabulary of all characters in `text`."""
         return cls("".join(map(chr, np.unique(_code_points(text)))))
 
     def __len__(self) -> int:
@@ -44,11 +44,11 @@ class Vocabulary:
         return np.min_scalar_type(len(self) - 1)
 
     def knows(self, text: str) -> np.ndarray:
-        """Which characters of a text are symbols: is_known_N, boolean."""
+        """Return a mask of the characters that are symbols: is_known_N, boolean."""
         return self._look_up(_code_points(text))[1]
 
     def _look_up(self, points_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Ids, and whether they are those of the code points."""
+        """Return ids, and a mask of those that match the code points."""
         ids_N = np.searchsorted(self._sorted_points, points_N)
         ids_N = np.minimum(ids_N, len(self) - 1)
         return ids_N, self._sorted_points[ids_N] == points_N
@@ -62,21 +62,21 @@ class Vocabulary:
         what: str = "the text",
         advice: str = "drop or replace them (--unknown=drop or --unknown=replace)",
     ) -> np.ndarray:
-        """Turn characters into ids.
+        """Encode characters as ids.
 
         Args:
           text: any string.
-          unknown: what to do with characters outside the vocabulary: `error`, `drop`, or
+          unknown: treatment of characters outside the vocabulary: `error`, `drop`, or
             `replace` by `replacement`.
           replacement: one character of the vocabulary.
-          what: how an error names the text, as in "the prompt".
-          advice: what an error tells to do instead of changing the text.
+          what: name of the text in error messages, such as "the prompt".
+          advice: alternative to changing the text, for error messages.
 
         Returns:
           ids_N of `dtype`, in [0, V); N is shorter than the text only under `drop`.
 
         Raises:
-          CharlmError: unknown characters under `error` (it names them), or a bad option.
+          CharlmError: unknown characters under `error` (named in the message), or a bad option.
         """
         if unknown not in UNKNOWN_POLICIES:
             raise CharlmError(f"unknown={unknown!r}: it must be {', '.join(UNKNOWN_POLICIES)}")
@@ -99,7 +99,7 @@ class Vocabulary:
         )
 
     def decode(self, ids_N: np.ndarray) -> str:
-        """Turn ids in [0, V) back into characters; an id outside raises `CharlmError`."""
+        """Decode ids in [0, V) into characters; an id out of range raises `CharlmError`."""
         ids_N = np.asarray(ids_N)
         if ids_N.size and not (ids_N.min() >= 0 and ids_N.max() < len(self)):
             raise CharlmError(f"ids must lie in [0, {len(self)})")

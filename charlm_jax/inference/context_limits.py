@@ -1,4 +1,4 @@
-"""Checks of what a model can read, made before anything is computed."""
+"""Checks of a model's length and context limits, made before anything is computed."""
 
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.data.splits import Part
@@ -9,18 +9,18 @@ from charlm_jax.models import LanguageModel
 def resolve_protocol(
     requested: EvalProtocol | None, model: LanguageModel, *, context: int
 ) -> EvalProtocol:
-    """Fill in what a protocol leaves to the run.
+    """Fill in the parts of a protocol that depend on the run.
 
     Args:
       requested: evaluation protocol; a window of the default context if None.
       model: model to score.
-      context: default context, that of the run's validation.
+      context: default context, used in the run's validation.
 
     Returns:
-      The protocol. The context of a stream is None where nothing depends on one.
+      The protocol. The context of a stream is None if the model does not depend on one.
 
     Raises:
-      CharlmError: a context for the stream of a model that has none.
+      CharlmError: a context is requested for the stream of a model that has none.
     """
     if requested is None:
         return Window(context)
@@ -33,7 +33,7 @@ def resolve_protocol(
 
 
 def check_context_is_used(model: LanguageModel, mode: str, context: int | None) -> None:
-    """Refuse a context that has no effect: a recurrent state depends on everything before it."""
+    """Refuse a context that has no effect: a recurrent state depends on all previous characters."""
     if context is not None and not model.keeps_positions:
         raise CharlmError(
             f"mode={mode} has no context to set, it reads all that came before; mode=window has one"
@@ -41,7 +41,7 @@ def check_context_is_used(model: LanguageModel, mode: str, context: int | None) 
 
 
 def check_length(model: LanguageModel, what: str, characters: int) -> None:
-    """Refuse more characters than a model with learned positions has vectors for."""
+    """Refuse more characters than a model has learned positions."""
     maximum = model.max_length
     if maximum is not None and characters > maximum:
         raise CharlmError(
@@ -51,6 +51,6 @@ def check_length(model: LanguageModel, what: str, characters: int) -> None:
 
 
 def check_part(model: LanguageModel, part: Part, protocol: EvalProtocol) -> None:
-    """Refuse a part that a protocol has the model read further than it can."""
+    """Refuse a part of which a protocol reads more characters than the model has positions."""
     what = "the text" if isinstance(protocol, Stream) else "the window"
     check_length(model, what, protocol.longest_read(part))

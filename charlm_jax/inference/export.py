@@ -1,4 +1,4 @@
-"""Taking a model out of its run: a folder that other programs can read, and `load_run` as well."""
+"""Export of a run's model: a folder that both `load_run` and other programs can read."""
 
 import os
 from collections.abc import Mapping
@@ -13,19 +13,19 @@ from charlm_jax.storage.workdir import Workdir
 
 
 def write_export(run: Run, folder: Path | str | None = None) -> list[Path]:
-    """Write a run's model as `charlm_jax.storage.safetensors_format` describes.
+    """Export a run's model in the format of `charlm_jax.storage.safetensors_format`.
 
-    Nothing is overwritten: a file that is there already must be what would be written.
+    Files are never overwritten: an existing file must be identical to the new one.
 
     Args:
-      run: as `charlm_jax.load_run` gives it, at one of its checkpoints.
-      folder: where to; one that is named by the step, in `export/` in the run's own, if None.
+      run: run at one of its checkpoints, from `charlm_jax.load_run`.
+      folder: output folder; if None, one named after the step in the run's `export/`.
 
     Returns:
-      The files.
+      Paths of the files.
 
     Raises:
-      CharlmError: the folder is a run, or has another file of such a name; it cannot be written.
+      CharlmError: the folder is a run, has a different file of that name, or cannot be written.
     """
     source = Workdir(run.workdir)
     average = "_average" if run.weights == "average" else ""
@@ -45,7 +45,7 @@ def write_export(run: Run, folder: Path | str | None = None) -> list[Path]:
 
 
 def _contents(run: Run, fingerprint: str, workdir: Workdir) -> Mapping[Path, bytes]:
-    """File -> what it holds. The weights come last: they make a folder an exported model."""
+    """Return file -> content. The weights come last: they make a folder an exported model."""
     symbols = {"symbols": run.vocabulary.symbols, "fingerprint": fingerprint}
     config, vocabulary = dump_json(run.config.to_dict()), dump_json(symbols)
     weights = pack(
@@ -63,7 +63,7 @@ def _contents(run: Run, fingerprint: str, workdir: Workdir) -> Mapping[Path, byt
 
 
 def _is_there(file: Path, data: bytes) -> bool:
-    """Whether a file is what is to be written; one that is something else is a `CharlmError`."""
+    """Return whether a file already has this content; other content raises `CharlmError`."""
     if not os.path.lexists(file):
         return False
     if file.is_symlink() or not file.is_file() or file.read_bytes() != data:

@@ -1,4 +1,4 @@
-"""A trained run, loaded again: its model, and its losses on the text that it was trained on."""
+"""A trained run, loaded from disk: its model, and its losses on its own text."""
 
 import dataclasses
 import functools
@@ -28,7 +28,7 @@ from charlm_jax.models import build_model
 from charlm_jax.storage.weights import describe_average, read_weights
 from charlm_jax.storage.workdir import Workdir
 
-# Runs that differ by their seed alone share a model, and with it what is compiled for it.
+# Runs that differ only in their seed share a model, and with it the compiled functions.
 _shared_model = functools.lru_cache(maxsize=16)(build_model)
 
 
@@ -37,13 +37,13 @@ class Run(TrainedModel):
     """A run's model at one of its checkpoints.
 
     Attributes:
-      config: what it was trained with.
-      vocabulary: its symbols.
-      model: its functions.
-      params: its weights.
-      workdir: where it lies.
-      checkpoint: the step that the weights are from.
-      weights: `raw`, or `average` where they are a moving average.
+      config: training config.
+      vocabulary: symbols of the model.
+      model: functions of the model.
+      params: weights of the model.
+      workdir: folder of the run.
+      checkpoint: step of the weights.
+      weights: `raw`, or `average` for a moving average.
     """
 
     workdir: Path
@@ -52,7 +52,7 @@ class Run(TrainedModel):
 
     @property
     def checkpoint_label(self) -> str:
-        """Which of its weights these are, in words."""
+        """Checkpoint and kind of the weights, in words."""
         return f"checkpoint {self.checkpoint}{describe_average(self.weights)}"
 
     def evaluate(
@@ -66,10 +66,10 @@ class Run(TrainedModel):
         """Score the characters of a part of the run's own text.
 
         Args:
-          protocol: evaluation protocol, such as `Stream()`; windows of validation's length if None.
+          protocol: evaluation protocol, such as `Stream()`; windows as in validation if None.
           split: `valid`, `test` or `train`.
-          cache: whether to read the losses from the run's folder, where they were saved before, and
-            to save them there otherwise; a warning says where that is not possible.
+          cache: whether to reuse losses saved in the run's folder, and to save new ones there; a
+            failure to save is a warning.
           progress: callback for the progress of a download of the text.
 
         Returns:
@@ -77,7 +77,7 @@ class Run(TrainedModel):
           order.
 
         Raises:
-          CharlmError: no such part, a text that has changed since, a context that does not fit.
+          CharlmError: no such part, a text that has changed since, or an invalid context.
         """
         protocol = self._resolve(protocol)
         dataset = self.dataset(progress)
@@ -105,14 +105,14 @@ class Run(TrainedModel):
         return evaluation, nll_N
 
     def save_evaluation(self, evaluation: Evaluation, nll_N: np.ndarray) -> Path:
-        """Save the per-character losses in the run's folder, with a JSON note beside them."""
+        """Save the per-character losses in the run's folder, with the evaluation as JSON."""
         return save_evaluation(Workdir(self.workdir), evaluation, nll_N)
 
     def dataset(self, progress: Progress | None = None) -> Dataset:
-        """The text that the run was trained on, and its parts.
+        """Load the text that the run was trained on, and its parts.
 
         Raises:
-          CharlmError: the text is not there, or has changed since.
+          CharlmError: the text is missing, or has changed since.
         """
         dataset = load_dataset(self.config, progress=progress)
         if dataset.fingerprint != Workdir(self.workdir).read_fingerprint():
@@ -126,16 +126,16 @@ class Run(TrainedModel):
 def load_run(
     workdir: Path | str, *, checkpoint: str | int = "best", weights: str | None = None
 ) -> Run:
-    """Pick up a run.
+    """Load a trained run or an exported model.
 
     Args:
-      workdir: its folder, or an exported model.
-      checkpoint: `best` (the latest, where nothing was validated), `latest`, or a step. In place of
-        a damaged `latest` the one before is taken, with a warning.
-      weights: `raw`, or their moving `average`; the average, where the run kept one, if None.
+      workdir: folder of the run, or of the exported model.
+      checkpoint: `best` (the latest, if nothing was validated), `latest`, or a step. If the latest
+        is damaged, `latest` falls back to the one before, with a warning.
+      weights: `raw`, or their moving `average`; if None, the average if the run kept one.
 
     Raises:
-      CharlmError: no run there, no such checkpoint, or one that is damaged.
+      CharlmError: there is no run or no such checkpoint, or the checkpoint is damaged.
     """
     run_dir = Workdir(workdir)
     run_dir.check_readable()

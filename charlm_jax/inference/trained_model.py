@@ -1,4 +1,4 @@
-"""A model with its weights and its vocabulary: samples text, scores text, shows its inside."""
+"""A model with its weights and vocabulary: sampling, scoring and inspection of text."""
 
 import dataclasses
 import functools
@@ -40,7 +40,7 @@ from charlm_jax.sampling.stop_strings import Chunk, apply_stop_strings, check_st
 
 _MAX_TEXTS = 10_000  # sampled at once
 
-# Old names of methods and properties, and what to call now.
+# Old names of methods and properties, and their replacements.
 _RENAMED = {
     "checkpoint_in_words": "checkpoint_label",
     "draw": "sample",
@@ -49,23 +49,23 @@ _RENAMED = {
     "guesses": "top_predictions",
 }
 
-# What is compiled for a model is shared by all that have it.
+# Compiled functions are shared by all objects with the same model.
 _shared_decoder = functools.lru_cache(maxsize=64)(make_decoder)
 _shared_scorer = functools.lru_cache(maxsize=64)(build_scorer)
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainedModel:
-    """A model that reads and writes text.
+    """A trained model that scores and samples text.
 
-    Sampling methods take `SamplingParams`, or its fields as keyword arguments, which change those
+    Sampling methods take `SamplingParams`, or its fields as keyword arguments, which override those
     of the params.
 
     Attributes:
-      config: what it was trained with.
-      vocabulary: its symbols.
-      model: its functions.
-      params: its weights.
+      config: training config.
+      vocabulary: symbols of the model.
+      model: functions of the model.
+      params: weights of the model.
     """
 
     config: Config
@@ -92,7 +92,7 @@ class TrainedModel:
           prompt: text of at least one character.
           sampling: sampling parameters; `SamplingParams()` if None.
           characters: number of characters to sample. A longer text begins with the shorter.
-          **changes: fields of `sampling` to change, such as `scale=2.0`.
+          **changes: fields of `sampling` to override, such as `scale=2.0`.
 
         Returns:
           The characters that follow the prompt.
@@ -122,15 +122,15 @@ class TrainedModel:
           samples: number of texts at each scale. Sample i uses the same noise at every scale, and
             does not depend on the other samples.
           scales: scale factors in [0, inf]; that of `sampling` alone if None.
-          **changes: fields of `sampling` to change.
+          **changes: fields of `sampling` to override.
 
         Returns:
           An iterator; each item is the next characters of every text: all samples of the first
           scale, then of the second, ...
 
         Raises:
-          CharlmError: an empty prompt, characters that the model does not know, no scale, a number
-            that is not allowed, more text than the model has positions for.
+          CharlmError: an empty prompt, characters that the model does not know, no scale, an
+            invalid number, or more text than the model has positions for.
         """
         sampling = _changed(sampling, changes)
         scales = [sampling.scale] if scales is None else scales
@@ -152,9 +152,9 @@ class TrainedModel:
         sampled: int = 0,
         **changes: Unpack[SamplingFields],
     ) -> Iterator[Chunk]:
-        """Sample more of one text, under parameters that may differ each time.
+        """Continue one text, with parameters that may differ each time.
 
-        Other numbers in `sampling` compile nothing new.
+        Changing numbers in `sampling` does not recompile anything.
 
         Args:
           text: prompt, followed by what was sampled so far.
@@ -162,8 +162,8 @@ class TrainedModel:
           characters: number of characters to sample.
           sample: index of the text among those of `sample`.
           sampled: number of characters at the end of `text` that were sampled: the noise continues
-            after theirs, so that a text in several parts is what it would be in one.
-          **changes: fields of `sampling` to change.
+            after theirs, so that sampling in several parts gives the same text as in one.
+          **changes: fields of `sampling` to override.
 
         Returns:
           An iterator over the next characters.
@@ -222,8 +222,8 @@ class TrainedModel:
           replacement: character that replaces them.
 
         Raises:
-          CharlmError: a text that is too short, characters that the model does not know, numbers
-            that are not finite.
+          CharlmError: a text that is too short, characters that the model does not know, or
+            numbers that are not finite.
         """
         protocol = self._resolve(protocol or Stream())
         nll_N, positions_N = self._score_positions(
@@ -241,7 +241,7 @@ class TrainedModel:
     ) -> TopPredictions:
         """Return the most probable characters at every position that `score` scores.
 
-        The arguments, and the errors, are those of `score`.
+        Arguments and errors are those of `score`.
         """
         protocol = self._resolve(protocol or Stream())
         top, positions_N = self._score_positions(
@@ -263,7 +263,7 @@ class TrainedModel:
         return values, positions_N[protocol.positions(whole)]
 
     def inspect(self, text: str, *, unknown: str = "error", replacement: str = " ") -> Activations:
-        """Return what happens inside the model while it reads a text: attention, gates, states.
+        """Return the model's activations while it reads a text: attention, gates, states.
 
         Args:
           text: at least one character.
@@ -296,10 +296,10 @@ class TrainedModel:
         size = self.config.evaluation.batch_size
         return _shared_scorer(self.model, protocol, batch_size=size, measure=measure)
 
-    if not TYPE_CHECKING:  # to a type checker, any name would be an attribute
+    if not TYPE_CHECKING:  # hidden from type checkers, which would accept any name
 
         def __getattr__(self, name: str) -> Never:
-            """Answer an old name with the new one."""
+            """Raise `AttributeError`, with the new name of a renamed attribute."""
             new = f": it is now {_RENAMED[name]}" if name in _RENAMED else ""
             kind = type(self).__name__
             raise AttributeError(
@@ -312,5 +312,5 @@ def _changed(sampling: SamplingParams | None, changes: SamplingFields) -> Sampli
 
 
 def _next_power_of_two(number: int) -> int:
-    """Return the smallest power of two that is not below a number, to compile for few lengths."""
+    """Return the smallest power of two >= a number, so that few lengths are compiled."""
     return 1 << (number - 1).bit_length()

@@ -1,20 +1,20 @@
-"""Checkpoints of a run: written whole or not at all, and read back only where every byte is right.
+"""Checkpoints of a run: written atomically, and verified byte for byte when read.
 
 Why not orbax-checkpoint: it silently casts arrays to the dtypes of the tree that they are restored
-into, and it does not notice a flipped bit. Runs here resume bit for bit, and can afford neither.
-What is written here serves one process on one host; for runs on many hosts, and when orbax reaches
-version 1.0, the question is worth asking again.
+into, and it does not detect a flipped bit. Runs here resume bit for bit, and can afford neither.
+This module serves one process on one host; for runs on many hosts, and when orbax reaches version
+1.0, the choice should be reconsidered.
 
 A checkpoint is a folder named by its step:
 
-    meta.json      whatever the run wants to know before it touches the arrays
-    params.npz     the model's arrays by their paths, for `numpy.load`
-    training.npz   the rest of what an update needs; drawing text does not use it
+    meta.json      values that the run needs before it reads the arrays
+    params.npz     the model's arrays by path, for `numpy.load`
+    training.npz   the rest of the training state; sampling does not use it
     contents.json  size and sha256 of every other file
 
-It is put together under another name and then renamed, so a process that dies leaves a whole
-checkpoint or none. To open one is to read every file once and to compare it with `contents.json`;
-arrays are made of the bytes that were compared.
+It is assembled under another name and then renamed, so a process that dies leaves a complete
+checkpoint or none. Opening one reads every file once and compares it with `contents.json`; arrays
+are built from the verified bytes.
 """
 
 import hashlib
@@ -44,10 +44,10 @@ _FILES = ("meta.json", *(f"{item}.npz" for item in _ITEMS))
 
 
 class DamagedCheckpoint(CharlmError):
-    """A checkpoint is not what was written.
+    """A checkpoint differs from what was written.
 
     Attributes:
-      step: which one.
+      step: step of the checkpoint.
     """
 
     def __init__(self, step: int, what: str) -> None:
@@ -59,8 +59,8 @@ class Checkpoint:
     """One checkpoint, read from disk and verified.
 
     Attributes:
-      step: updates made before it was saved.
-      meta: the JSON values that were saved with it.
+      step: number of updates before it was saved.
+      meta: JSON values saved with it.
     """
 
     def __init__(self, step: int, meta: dict[str, Any], files: Mapping[str, bytes]) -> None:
@@ -69,18 +69,18 @@ class Checkpoint:
         self._files = files
 
     def params(self, like: Tree) -> Tree:
-        """Returns the model's arrays, on the host, in a tree of the structure of `like`.
+        """Returns the model's arrays, on the host, in a tree with the structure of `like`.
 
         Args:
-          like: a tree whose leaves have the shapes and dtypes that are needed.
+          like: tree whose leaves have the required shapes and dtypes.
 
         Raises:
-          CharlmError: the checkpoint has other arrays; the message names the first difference.
+          CharlmError: the checkpoint has different arrays; the message names the first difference.
         """
         return self._restore("params", like)
 
     def training(self, like: Tree) -> Tree:
-        """Returns the other arrays of an update; arguments and errors as in `params`."""
+        """Returns the rest of the training state; arguments and errors are those of `params`."""
         return self._restore("training", like)
 
     def _restore(self, item: str, like: Tree) -> Tree:
@@ -93,22 +93,22 @@ class Checkpoint:
         if mismatch := tree_mismatch(there, here):
             raise CharlmError(f"checkpoint {self.step} does not fit this model: {mismatch}")
         with np.load(io.BytesIO(self._files[f"{item}.npz"]), allow_pickle=False) as arrays:
-            # NumPy's files know no bfloat16: it comes back as bytes without a type.
+            # NumPy's files do not support bfloat16: it is loaded as untyped bytes.
             leaves = [arrays[path].view(x.dtype) for path, x in needed.items()]
         return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
 class Checkpoints:
-    """The folder of a run's checkpoints: the two latest and, where losses are given, the best."""
+    """Folder of a run's checkpoints: the two latest and, if losses are given, the best."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def steps(self) -> list[int]:
-        """Steps of the checkpoints that are there, sound or not, ascending.
+        """Returns the steps of all checkpoints, valid or not, in ascending order.
 
         Raises:
-          CharlmError: something else lies where a checkpoint would.
+          CharlmError: a file or a link has the name of a checkpoint.
         """
         if not self._folder.is_dir():
             return []
@@ -127,18 +127,18 @@ class Checkpoints:
         meta: Mapping[str, Any],
         loss_nats: float | None,
     ) -> None:
-        """Write a checkpoint, then remove those that are no longer wanted.
+        """Write a checkpoint, then remove those that are no longer needed.
 
         Args:
-          step: its name; one that is already there is left as it is.
+          step: name of the checkpoint; an existing one is left unchanged.
           params: a tree of arrays. Both trees are copied to the host first, so their buffers may
             be donated as soon as this returns.
           training: a tree of arrays.
           meta: JSON values.
-          loss_nats: the held-out loss, by which the best is kept; None where there is none.
+          loss_nats: held-out loss, by which the best is kept; None if there is none.
 
         Raises:
-          CharlmError: it could not be written. What was there before still is.
+          CharlmError: it could not be written; earlier checkpoints are unchanged.
         """
         if step in self.steps():
             return
@@ -171,17 +171,17 @@ class Checkpoints:
         self.prune()
 
     def prune(self) -> None:
-        """Remove all but the two latest and the best; one that may have been the best stays."""
+        """Remove all but the two latest, the best, and damaged ones that may have been the best."""
         losses, damages = self._losses()
         keep = {*self.steps()[-_LATEST_KEPT:], *losses[:1], *(error.step for error in damages)}
         for step in self.steps():
             if step not in keep:
-                # Renamed first: what is half removed must not look like a checkpoint.
+                # Renamed first: a half-removed folder must not look like a checkpoint.
                 self._path(step).rename(self._folder / f"partial-{step}")
         self.clear_partial()
 
     def clear_partial(self) -> None:
-        """Remove what a process that died has left half written or half removed."""
+        """Remove checkpoints that a killed process left half written or half removed."""
         for path in self._folder.glob("partial-*"):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
@@ -189,9 +189,9 @@ class Checkpoints:
                 path.unlink()
 
     def quarantine(self, step: int, folder: Path) -> Path:
-        """Move a checkpoint into another folder, under a name that is free there.
+        """Move a checkpoint into another folder, under an unused name.
 
-        The checkpoints may be on another disk than that folder.
+        The two folders may be on different disks.
         """
         number = 1
         try:
@@ -204,11 +204,11 @@ class Checkpoints:
         return target
 
     def choose(self, which: str) -> int:
-        """The step of `latest`, of `best` (the latest, if nothing was validated), or of a number.
+        """Returns the step of `latest`, `best` (the latest, if nothing was validated) or a number.
 
         Raises:
-          CharlmError: there is no such checkpoint; the message lists those that there are.
-          DamagedCheckpoint: nobody can say which is the best.
+          CharlmError: there is no such checkpoint; the message lists the existing ones.
+          DamagedCheckpoint: a loss cannot be read, so that the best is unknown.
         """
         steps = self.steps()
         if not steps:
@@ -228,14 +228,14 @@ class Checkpoints:
         )
 
     def open(self, step: int, items: Sequence[str] = _ITEMS) -> Checkpoint:
-        """Compare every file of a checkpoint with what was written, and keep what was read.
+        """Read a checkpoint and verify each of its files.
 
         Args:
-          step: the checkpoint.
+          step: step of the checkpoint.
           items: arrays that will be restored; the others are not kept in memory.
 
         Raises:
-          DamagedCheckpoint: a file is missing, of another size or of other content.
+          DamagedCheckpoint: a file is missing, or its size or content has changed.
         """
         contents = self._read_contents(step)
         meta = self._parse_meta(step, self._read_file(step, "meta.json", contents))
@@ -250,7 +250,7 @@ class Checkpoints:
     def latest_valid(
         self, items: Sequence[str] = _ITEMS
     ) -> tuple[Checkpoint | None, list[DamagedCheckpoint]]:
-        """Returns the latest checkpoint that is not damaged, and the damages of those after it."""
+        """Returns the latest valid checkpoint, and the errors of the damaged ones after it."""
         damages: list[DamagedCheckpoint] = []
         for step in reversed(self.steps()):
             try:
@@ -260,7 +260,7 @@ class Checkpoints:
         return None, damages
 
     def _losses(self) -> tuple[list[int], list[DamagedCheckpoint]]:
-        """Steps by held-out loss, the lowest and earliest first; and whose loss is not known."""
+        """Returns steps by held-out loss, lowest and earliest first; and damaged checkpoints."""
         losses, damages = [], []
         for step in self.steps():
             try:
@@ -282,7 +282,7 @@ class Checkpoints:
         return _parse_json(step, "contents.json", data)
 
     def _read_file(self, step: int, name: str, contents: Mapping[str, Any]) -> bytes:
-        """Returns what a file holds, if that is what was written; a link is not followed."""
+        """Returns the verified content of a file; a link is not followed."""
         path = self._path(step) / name
         if not os.path.lexists(path):
             raise DamagedCheckpoint(step, f"it lacks {name}")

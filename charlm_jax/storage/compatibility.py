@@ -1,4 +1,4 @@
-"""Which config changes allow a run to be resumed."""
+"""Config changes that allow a run to be resumed."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -13,18 +13,18 @@ _LIMITS = ("train.max_steps", "train.patience")
 
 
 def check_same_run(workdir: Workdir, config: Config, dataset: "Dataset") -> Config | None:
-    """Refuse a directory that holds a run of another config or on another text.
+    """Refuse a directory that holds a run with another config or text.
 
     Args:
-      workdir: the directory, which need not exist.
-      config: the requested config.
-      dataset: the requested text.
+      workdir: directory of the run, which need not exist.
+      config: requested config.
+      dataset: requested text.
 
     Returns:
-      The config that the run recorded; None where no run has started.
+      The config that the run recorded; None if no run has started.
 
     Raises:
-      CharlmError: they differ in more than what may change on resume.
+      CharlmError: the text differs, or a config value that may not change on resume.
     """
     if not workdir.config_file.exists() or not workdir.has_started():
         return None
@@ -54,13 +54,13 @@ def config_changes(there: Config, here: Config) -> list[str]:
 
 
 def _may_change(field: str, before: Any, value: Any, config: Config) -> bool:
-    """What only watches a run, or makes it longer without changing the steps that were made."""
+    """Return whether a change only affects monitoring, or extends a run and keeps its steps."""
     is_constant_rate = config.optimizer.schedule == "constant"
-    is_later_limit = field in _LIMITS and (value == 0 or 0 < before < value)  # 0 is no limit
+    is_later_limit = field in _LIMITS and (value == 0 or 0 < before < value)  # 0 means no limit
     match field:
         case "train.log_every_steps" | "evaluation.batch_size":
             return True
-        case "train.evaluate_every_steps":  # with patience it decides when to end
+        case "train.evaluate_every_steps":  # with patience it affects when training stops
             return config.train.patience == 0
         case "train.epochs":
             return is_constant_rate and value > before

@@ -1,6 +1,6 @@
-"""The lock of a run's directory: one process writes at a time.
+"""Lock of a run's directory: one process writes at a time.
 
-It is a `flock` of the operating system, which ends with the process, however that ends.
+It is a `flock` of the operating system, released when the process ends for any reason.
 """
 
 import fcntl
@@ -18,7 +18,7 @@ _TRIES = 10
 
 @contextmanager
 def held(file: Path) -> Iterator[TextIO]:
-    """Hold a lock file, which is made together with its directory if necessary, and yield it open.
+    """Hold a lock file, created with its directory if necessary, and yield it open.
 
     Raises:
       CharlmError: another process holds it, or it cannot be written.
@@ -36,7 +36,7 @@ def held(file: Path) -> Iterator[TextIO]:
 
 
 def record_owner(opened: TextIO) -> None:
-    """Write the number of this process into the lock file that it holds.
+    """Write this process's id into the lock file that it holds.
 
     Raises:
       CharlmError: it cannot be written.
@@ -67,7 +67,7 @@ def _open(file: Path) -> TextIO:
 
 
 def _is_still(file: Path, opened: TextIO) -> bool:
-    """Returns whether an open file is still the one of that name; a run may have been moved."""
+    """Returns whether an open file still has this path; a run may have been moved."""
     try:
         return os.path.samestat(os.fstat(opened.fileno()), file.stat())
     except FileNotFoundError:
@@ -75,7 +75,7 @@ def _is_still(file: Path, opened: TextIO) -> bool:
 
 
 def _try_for_a_while(descriptor: int) -> bool:
-    """`is_held` takes the lock for a moment, which is no reason to give up."""
+    """Try to lock several times, because `is_held` takes the lock for a moment."""
     for _ in range(_TRIES):
         if _try(descriptor):
             return True

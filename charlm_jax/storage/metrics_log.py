@@ -1,4 +1,4 @@
-"""`metrics.jsonl`: one JSON object a line, appended as a run goes on."""
+"""`metrics.jsonl`: one JSON object per line, appended during training."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from charlm_jax.core.types import bits
 
 MetricsRow = Mapping[str, Any]
 
-_LATEST_BYTES = 4096  # some ten rows
+_LATEST_BYTES = 4096  # about ten rows
 
 
 def metrics_row(
@@ -29,19 +29,19 @@ def metrics_row(
     chars_per_second: float,
     seconds: float,
 ) -> MetricsRow:
-    """One row.
+    """Build one row of metrics.
 
     Args:
-      step: updates made so far.
-      epoch: the epoch that the last of them belongs to, from 1.
+      step: number of updates so far.
+      epoch: epoch of the last update, from 1.
       split: `train` or `valid`.
-      scope: `step` (the steps since the last such row, or a validation on the way) or `epoch` (a
-        whole epoch, or the validation at its end).
-      weights: whose loss it is: `raw`, or their moving `average`.
-      loss_nats: mean negative log-likelihood of a character.
-      learning_rate: of the last update.
-      state_hash: of parameters, optimiser and carried state after it (`charlm_jax.core.tree_hash`).
-      chars_per_second: characters trained on, or scored, per second of doing just that.
+      scope: `step` (the steps since the last such row, or a validation within an epoch) or `epoch`
+        (a whole epoch, or the validation at its end).
+      weights: weights that have this loss: `raw`, or their moving `average`.
+      loss_nats: mean negative log-likelihood per character, in nats.
+      learning_rate: learning rate of the last update.
+      state_hash: `charlm_jax.core.tree_hash` of parameters, optimiser and carried state after it.
+      chars_per_second: characters trained on, or scored, per second spent on that alone.
       seconds: wall-clock time of the run so far, earlier sessions included.
     """
     return {
@@ -59,19 +59,19 @@ def metrics_row(
     }
 
 
-# What a row must have, and of which type.
+# Required fields of a row, and their types.
 _FIELDS = {**get_annotations(metrics_row), "bits_per_char": float}
 del _FIELDS["return"]
 
 
 class MetricsLog:
-    """Appends rows to a file, and forgets those past the step that a run goes on from."""
+    """Log of metrics: appends rows, and drops those after the step that a run resumes from."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def append(self, row: MetricsRow) -> None:
-        """Write one row as one line, at once; a `CharlmError` where that cannot be done."""
+        """Write one row as one line, immediately; raises `CharlmError` on failure."""
         try:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
@@ -79,22 +79,22 @@ class MetricsLog:
             raise write_error(self._path, error) from error
 
     def rows(self) -> list[MetricsRow]:
-        """All rows, in order; a last line that was torn off is passed over.
+        """Return all rows in order; an incomplete last line is skipped.
 
         Raises:
-          CharlmError: another line is not a row.
+          CharlmError: another line is not a valid row.
         """
         if not self._path.exists():
             return []
         *lines, last = self._path.read_bytes().split(b"\n")
-        del last  # empty, or torn: a whole line ends in a newline
+        del last  # empty, or incomplete: a complete line ends in a newline
         return [self._parse(number, line) for number, line in enumerate(lines, start=1)]
 
     def latest(self) -> list[MetricsRow]:
-        """The last few rows, quickly: those that are whole in the file's last bytes.
+        """Return the last few rows quickly: those complete in the file's last bytes.
 
         Raises:
-          CharlmError: one of them is not a row.
+          CharlmError: one of them is not a valid row.
         """
         if not self._path.exists():
             return []
@@ -106,7 +106,7 @@ class MetricsLog:
         return [self._parse(number, line) for number, line in enumerate(whole, start=-len(whole))]
 
     def truncate_after(self, step: int) -> None:
-        """Drop rows past `step` and a torn last line: they will be written again."""
+        """Drop rows after `step` and an incomplete last line: they will be written again."""
         if not self._path.exists():
             return
         kept = [json.dumps(row) + "\n" for row in self.rows() if row["step"] <= step]

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass
 class OpenRun:
-    """A run whose lock this process holds, and what its directory says.
+    """A run whose lock this process holds, with the content of its directory.
 
-    Neither a checkpoint nor the metrics are read here: `restore_or_init` opens the one that it
-    resumes from, and nothing of that size stays in memory while the run trains.
+    Neither checkpoints nor metrics are read here: `restore_or_init` opens the checkpoint that it
+    resumes from, and nothing of that size stays in memory during training.
 
     Attributes:
-      workdir: paths in the directory.
-      recorded_config: config of the run so far; None for one that has not started.
+      workdir: paths in the run's directory.
+      recorded_config: config of the run so far; None for a run that has not started.
       facts: content of run.json; {} for a run that has not started.
       checkpoints: the run's checkpoints.
       metrics: the run's metrics.jsonl.
@@ -37,26 +37,26 @@ class OpenRun:
     metrics: MetricsLog
 
     def claim(self, config: Config, dataset: "Dataset") -> None:
-        """Record the config and the vocabulary, which make the directory this run's."""
+        """Record the config and the vocabulary, which assign the directory to this run."""
         self.workdir.claim(config, dataset)
 
     def write_facts(self, **changes: Any) -> None:
-        """Change values of run.json; the others stay."""
+        """Update values of run.json; the others are kept."""
         self.facts |= changes
         self.workdir.write_facts(self.facts)
 
 
 @contextmanager
 def open_run(workdir: Workdir, config: Config, dataset: "Dataset") -> Iterator[OpenRun]:
-    """Lock a run's directory, made if necessary, and read what it says.
+    """Lock a run's directory, created if necessary, and read its content.
 
     Args:
-      workdir: the directory.
-      config: the requested config.
-      dataset: the requested text.
+      workdir: directory of the run.
+      config: requested config.
+      dataset: requested text.
 
     Raises:
-      CharlmError: another process holds it; it is not a run's, or another run's; a file is damaged.
+      CharlmError: another process holds the directory, it is not this run's, or a file is damaged.
     """
     with workdir.held():
         recorded_config = check_same_run(workdir, config, dataset)

@@ -1,4 +1,4 @@
-"""The runs in a folder, at a glance. Nothing is computed: what they wrote down is read."""
+"""Overview of the runs in a folder, read from their files; nothing is computed."""
 
 import time
 from collections.abc import Iterator
@@ -11,18 +11,18 @@ from charlm_jax.storage.workdir import Workdir
 
 
 class RunStatus(NamedTuple):
-    """One run.
+    """Status of one run.
 
     Attributes:
-      path: its folder.
-      state: `training`, `done`, `stopped early`, `interrupted`, `failed` (at a step that gave no
-        finite number), `begun` (nothing recorded yet) or `unreadable`.
-      corpus: what it trains on.
-      parameters: how many the model has; None where that is not known.
-      step: updates recorded.
-      total_steps: where it ends.
-      best_loss_nats: lowest held-out loss, per character.
-      seconds_ago: since it last wrote to its metrics.
+      path: folder of the run.
+      state: `training`, `done`, `stopped early`, `interrupted`, `failed` (a value was not
+        finite), `begun` (nothing recorded yet) or `unreadable`.
+      corpus: name or path of the training text.
+      parameters: number of model parameters; None if unknown.
+      step: number of recorded updates.
+      total_steps: planned number of updates; None if unknown.
+      best_loss_nats: lowest held-out loss, in nats per character; None if there is none.
+      seconds_ago: seconds since the last write to its metrics.
     """
 
     path: str
@@ -36,7 +36,7 @@ class RunStatus(NamedTuple):
 
 
 def list_runs(folder: Path | str) -> list[RunStatus]:
-    """The runs in a folder and in the folders below it, the latest first.
+    """Return the runs in a folder and in the folders below it, latest first.
 
     Raises:
       CharlmError: there is no such folder.
@@ -51,10 +51,10 @@ def list_runs(folder: Path | str) -> list[RunStatus]:
 
 
 def run_folders(folder: Path | str) -> list[Path]:
-    """A run's folder, or those of all runs below a folder, by name.
+    """Return a run's folder, or those of all runs below a folder, sorted by name.
 
     Raises:
-      CharlmError: there is no run; it is an exported model alone.
+      CharlmError: there is no run, or only an exported model.
     """
     found = list(_run_folders(Path(folder)))
     if not found:
@@ -69,7 +69,7 @@ def _run_folders(root: Path) -> Iterator[Path]:
         return
     try:
         paths = sorted(root.iterdir())
-    except OSError:  # a folder that may not be read has no run to show
+    except OSError:  # an unreadable folder has no run to show
         return
     for path in paths:
         if path.is_dir() and not path.is_symlink() and not path.name.startswith("."):
@@ -77,7 +77,7 @@ def _run_folders(root: Path) -> Iterator[Path]:
 
 
 def read_status(workdir: Workdir) -> RunStatus:
-    """How one run stands."""
+    """Return the status of one run."""
     files = (workdir.metrics_file, workdir.config_file)
     changed = next((file.stat().st_mtime for file in files if file.exists()), 0.0)
     seconds_ago = max(0.0, time.time() - changed)
@@ -113,7 +113,7 @@ def _state(workdir: Workdir, finished: str | None, has_rows: bool) -> str:
 
 
 def format_age(seconds: float) -> str:
-    """How long ago, in the largest unit that fits.
+    """Format an age in the largest unit that fits.
 
     >>> format_age(5), format_age(150), format_age(7300), format_age(200_000)
     ('5 s ago', '2 min ago', '2 h ago', '2 days ago')

@@ -1,18 +1,18 @@
 """An exported model: its weights in the safetensors format, its config and vocabulary as JSON.
 
-    model.safetensors  the weights by their paths, such as `layer_0.mixer.input.kernel`
-    config.json        what they were trained with, as in a run
+    model.safetensors  the weights by path, such as `layer_0.mixer.input.kernel`
+    config.json        the training config, as in a run
     vocabulary.json    the symbols and the fingerprint of the text, as in a run
 
-The header of the first has facts about the model, as JSON under `charlm_jax`. They are one value
-because the library writes several in any order, and the same export should be the same bytes.
+The header of model.safetensors has facts about the model, as JSON under `charlm_jax`. They are one
+value because the library writes several in any order, and the same export should be the same bytes.
 
-    format       of all this, as `charlm_jax.config.formats` defines it
-    version      of charlm_jax
-    checkpoint   the step that the weights are from
-    weights      raw, or average where they are a moving average
-    fingerprint  of text, vocabulary and split
-    sha256       of the two other files, and of these facts together with the weights
+    format       format of the export, defined in `charlm_jax.config.formats`
+    version      version of charlm_jax
+    checkpoint   step of the weights
+    weights      `raw`, or `average` for a moving average
+    fingerprint  fingerprint of text, vocabulary and split
+    sha256       hashes of the two other files, and of these facts together with the weights
 """
 
 import functools
@@ -40,14 +40,14 @@ _DTYPES = {"F32": "float32"}
 
 
 def pack(params: Params, files: Mapping[str, bytes], **facts: int | str) -> bytes:
-    """The bytes of `model.safetensors`.
+    """Return the bytes of `model.safetensors`.
 
     Args:
-      params: the weights, float32, which are kept bit for bit.
-      files: the content of the other files by their names.
+      params: weights, float32, stored bit for bit.
+      files: content of the other files by name.
       **facts: checkpoint, weights and fingerprint.
     """
-    # The library writes memory as it lies, and that of a transposed array lies otherwise.
+    # The library writes raw memory, which has another order for a transposed array.
     arrays = {name: np.array(x, order="C") for name, x in _leaves_by_name(params).items()}
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     about = with_format({"version": __version__, **facts, "sha256": hashes})
@@ -58,19 +58,19 @@ def pack(params: Params, files: Mapping[str, bytes], **facts: int | str) -> byte
 def read_exported(
     workdir: Workdir, like: Params, *, checkpoint: str, weights: str | None
 ) -> tuple[Params, int, str]:
-    """The weights of an exported model, where every byte is what was exported.
+    """Return the weights of an exported model, after verifying every byte.
 
     Args:
-      workdir: its folder.
-      like: a tree whose leaves have shape and dtype.
-      checkpoint: `best`, `latest` or the one step that there is.
-      weights: `raw` or `average`; what there is if None.
+      workdir: folder of the export.
+      like: tree whose leaves have the required shapes and dtypes.
+      checkpoint: `best`, `latest` or the exported step.
+      weights: `raw` or `average`; the exported kind if None.
 
     Returns:
-      The weights, their step, and whether they are `raw` or an `average`.
+      The weights, their step, and their kind, `raw` or `average`.
 
     Raises:
-      CharlmError: a file is damaged, or of another model; there is no such checkpoint.
+      CharlmError: a file is damaged or of another model, or has other weights than requested.
     """
     facts, arrays = _read(workdir, like)
     step, kind = facts["checkpoint"], facts["weights"]
@@ -138,7 +138,7 @@ def _refuse_other_arrays(workdir: Workdir, slices: Mapping[str, Any], like: Para
 
 
 def _content_hash(facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
-    """A hash of the facts, with the hashes of the other files, and of all weights by name."""
+    """Return a hash of the facts, with the other files' hashes, and of all weights by name."""
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for name in sorted(arrays):
         digest.update(name.encode() + arrays[name].tobytes())

@@ -1,4 +1,4 @@
-"""A trained model's weights: from the checkpoints of a run, or from an exported model."""
+"""Weights of a trained model, from the checkpoints of a run or from an exported model."""
 
 import contextlib
 import warnings
@@ -16,12 +16,12 @@ from charlm_jax.storage.workdir import Workdir
 
 
 class Weights(NamedTuple):
-    """Weights, and which they are.
+    """Weights with their step and kind.
 
     Attributes:
       params: a tree of arrays.
-      checkpoint: the step that they are from.
-      kind: `raw`, or `average` where they are a moving average.
+      checkpoint: step of the weights.
+      kind: `raw`, or `average` for a moving average.
     """
 
     params: Params
@@ -30,7 +30,7 @@ class Weights(NamedTuple):
 
 
 def describe_average(kind: str) -> str:
-    """What stands behind a checkpoint where its weights are a moving average.
+    """Return the suffix of a checkpoint's label if its weights are a moving average.
 
     >>> print("checkpoint 7" + describe_average("average"))
     checkpoint 7, averaged weights
@@ -41,18 +41,18 @@ def describe_average(kind: str) -> str:
 def read_weights(
     workdir: Workdir, config: Config, like: Params, *, checkpoint: str, kind: str | None
 ) -> Weights:
-    """The weights in a folder.
+    """Read the weights of a run or of an exported model.
 
     Args:
-      workdir: the folder of a run, or an exported model.
-      config: what they were trained with.
-      like: a tree whose leaves have shape and dtype.
-      checkpoint: `best` (the latest, where nothing was validated), `latest`, or a step. In place of
-        a damaged `latest` the one before is taken, with a warning.
-      kind: `raw` or `average`; the average, where there is one, if None.
+      workdir: folder of the run, or of the exported model.
+      config: training config.
+      like: tree whose leaves have the required shapes and dtypes.
+      checkpoint: `best` (the latest, if nothing was validated), `latest`, or a step. If the latest
+        is damaged, `latest` falls back to the one before, with a warning.
+      kind: `raw` or `average`; if None, the average if there is one.
 
     Raises:
-      CharlmError: no such checkpoint, or one that is damaged.
+      CharlmError: there is no such checkpoint or kind, or the checkpoint is damaged.
     """
     if workdir.is_exported:
         return Weights(*read_exported(workdir, like, checkpoint=checkpoint, weights=kind))
@@ -92,13 +92,13 @@ def _open(checkpoints: Checkpoints, which: str) -> Checkpoint:
     if latest is None:
         raise damages[0]
     for damage in damages:
-        # Four frames up: whoever called `load_run`.
+        # Four frames up: the caller of `load_run`.
         warnings.warn(f"{damage}: checkpoint {latest.step} is used", stacklevel=4)
     return latest
 
 
 def _others(checkpoints: Checkpoints) -> str:
-    """Which checkpoints could be named in place of a damaged one."""
+    """List the valid checkpoints, in words, as alternatives to a damaged one."""
     sound = []
     for step in checkpoints.steps():
         with contextlib.suppress(DamagedCheckpoint):

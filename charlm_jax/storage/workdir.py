@@ -1,4 +1,4 @@
-"""A run on disk: its folder, the files that identify it, and who may write to it."""
+"""A run on disk: its folder, the files that identify it, and exclusive write access."""
 
 import json
 import os
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from charlm_jax.data.dataset import Dataset
 
 
-# What a run writes down about itself, beside the sessions in which it trained.
+# Fields of run.json and their types, without the training sessions.
 _FACTS = {
     "config_spec": str,
     "point": list,
@@ -37,10 +37,10 @@ _FACTS = {
 _MEND = "restore it from a copy, or begin again with --fresh"
 MEND_EXPORTED = "restore it from a copy, or export the model again"
 
-# In a folder that `checkpoints` is a link to: the path of the run that it belongs to.
+# If `checkpoints` is a link: a file in its target, with the path of the run that owns it.
 _OWNER = ".run"
 
-# What a run that died before it was claimed may have left.
+# Files that may be left by a run that died before it was claimed.
 _CLAIM = {"lock", "checkpoints", "vocabulary.json"}
 
 
@@ -76,28 +76,28 @@ class Workdir:
 
     @property
     def is_exported(self) -> bool:
-        """Whether it is an exported model, and not a run."""
+        """True for an exported model, False for a run."""
         return os.path.lexists(self.exported_file) and not os.path.lexists(self.checkpoints)
 
     def refuse_exported(self) -> None:
-        """An exported model has a run's config and symbols, and nothing of its training.
+        """Refuse an exported model, which has a run's config and symbols but no training state.
 
         Raises:
-          CharlmError: this is one.
+          CharlmError: the folder is an exported model.
         """
         if self.is_exported:
             raise CharlmError(f"{self.path} is an exported model, not a run: name another folder")
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Make the directory if necessary, and keep every other process from writing to it.
+        """Create the directory if necessary, and lock out writes by other processes.
 
         Raises:
-          CharlmError: another process holds it; it is not a run's, or cannot be written.
+          CharlmError: another process holds it, it is not a run's, or it cannot be written.
         """
         self._refuse_foreign()
         with lock.held(self.lock_file) as opened:
-            self._refuse_foreign()  # again, now that nobody else writes
+            self._refuse_foreign()  # again, now that no other process writes
             lock.record_owner(opened)
             for file in (self.config_file, self.vocabulary_file, self.facts_file):
                 remove_temporary_files(file)
@@ -109,10 +109,10 @@ class Workdir:
         return lock.is_held(self.lock_file)
 
     def move_aside(self) -> Path | None:
-        """Rename a run that is there, to a name that is free; None where there is nothing.
+        """Rename an existing run to an unused name; returns its new path, None if there is no run.
 
         Raises:
-          CharlmError: what is there is not a run, or a process is writing to it.
+          CharlmError: the folder is not a run's, or a process is writing to it.
         """
         self._refuse_foreign()
         if not self.config_file.exists():
@@ -133,10 +133,10 @@ class Workdir:
         return self.path.parent / target.name if self.path.name else target
 
     def claim(self, config: Config, dataset: "Dataset") -> None:
-        """Make a folder that is held this run's.
+        """Assign a held folder to this run.
 
         Raises:
-          CharlmError: it cannot be written.
+          CharlmError: the folder cannot be written.
         """
         try:
             self.checkpoints.mkdir(exist_ok=True)
@@ -145,7 +145,7 @@ class Workdir:
             symbols = dataset.vocabulary.symbols
             words = {"symbols": symbols, "fingerprint": dataset.fingerprint}
             write_json(self.vocabulary_file, words)
-            write_json(self.config_file, config.to_dict())  # last: it marks a whole claim
+            write_json(self.config_file, config.to_dict())  # last: it marks a complete claim
         except OSError as error:
             raise write_error(self.path, error) from error
 
@@ -155,10 +155,10 @@ class Workdir:
         return has_rows or self.fault.exists() or any(self.checkpoints.glob("*"))
 
     def check_readable(self) -> None:
-        """See that a run, or an exported model, can be read here.
+        """Check that a run or an exported model can be read here.
 
         Raises:
-          CharlmError: there is no directory; it is a run's, and has links in it.
+          CharlmError: there is no directory, or a run's directory contains links.
         """
         try:
             is_there = self.path.exists()
@@ -172,7 +172,7 @@ class Workdir:
             self.refuse_links()
 
     def read_config(self) -> Config:
-        """The run's config."""
+        """Returns the run's config."""
         values = self._read_json(self.config_file)
         try:
             return Config.from_dict(values)
@@ -182,7 +182,7 @@ class Workdir:
             raise CharlmError(f"{self.config_file} does not fit: {error}") from error
 
     def read_vocabulary(self) -> Vocabulary:
-        """The run's symbols."""
+        """Returns the run's vocabulary."""
         symbols = self._read_word(self.vocabulary_file, "symbols")
         try:
             return Vocabulary(symbols)
@@ -190,11 +190,11 @@ class Workdir:
             raise self._damaged(self.vocabulary_file, str(error)) from error
 
     def read_fingerprint(self) -> str:
-        """The fingerprint of the text that the run was started on."""
+        """Returns the fingerprint of the text that the run was started on."""
         return self._read_word(self.vocabulary_file, "fingerprint")
 
     def read_facts(self) -> dict[str, Any]:
-        """What the run has written down about itself; {} before it has."""
+        """Returns the content of run.json; {} before the run has written it."""
         if not self.facts_file.exists():
             return {}
         try:
@@ -222,7 +222,7 @@ class Workdir:
         """Replace run.json.
 
         Raises:
-          CharlmError: it cannot be written.
+          CharlmError: the file cannot be written.
         """
         try:
             write_json(self.facts_file, with_format(facts))
@@ -257,7 +257,7 @@ class Workdir:
         return values
 
     def _refuse_foreign(self) -> None:
-        """A folder is a run, empty, or what is left of a claim that was cut short."""
+        """Refuse any folder but a run's, an empty one, or one left by an interrupted claim."""
         if not os.path.lexists(self.path):
             return
         if not self.path.is_dir():
@@ -274,7 +274,7 @@ class Workdir:
         names = {final_name(path.name) for path in self.path.iterdir()}
         is_begun = self.lock_file.exists() and names <= {*_CLAIM, self.config_file.name}
         if names == {self.checkpoints.name} and not any(self.checkpoints.iterdir()):
-            return  # a folder, or a link to one, that was made for the run
+            return  # an empty folder, or a link to one, made for the run
         if self.checkpoints.name in names and not is_begun:
             raise CharlmError(
                 f"{self.path} has checkpoints but no config.json: restore it from a copy, or "
@@ -284,7 +284,7 @@ class Workdir:
             raise CharlmError(f"{self.path} exists and is not a run: choose another --workdir")
 
     def _refuse_foreign_checkpoints(self) -> None:
-        """Refuse a link to a folder of something else: checkpoints come and go there."""
+        """Refuse a link to a folder with other content: checkpoints are added and removed there."""
         for path in self.checkpoints.iterdir():
             if not re.fullmatch(r"(partial-)?[0-9]+|\..*", path.name):
                 raise CharlmError(
@@ -294,7 +294,7 @@ class Workdir:
         owner_file = self.checkpoints / _OWNER
         if owner_file.is_file():
             owner = Path(owner_file.read_text(encoding="utf-8", errors="replace").strip())
-            is_this = owner == self.path.resolve()  # otherwise it may be this one's older place
+            is_this = owner == self.path.resolve()  # if not, it may be this run's earlier path
             if not is_this and (owner / "checkpoints").resolve() == self.checkpoints.resolve():
                 raise CharlmError(
                     f"{self.checkpoints} is a link to the folder of the checkpoints of {owner}, "
@@ -302,12 +302,12 @@ class Workdir:
                 )
 
     def refuse_links(self) -> None:
-        """Refuse links in the directory: a run must not write anywhere else.
+        """Refuse links in the directory: a run must not write outside it.
 
         `checkpoints` itself may be a link to a folder, such as one on a larger disk.
 
         Raises:
-          CharlmError: there is another link, or that one leads nowhere.
+          CharlmError: there is another link, or the target of `checkpoints` does not exist.
         """
         for folder in (self.path, *self.folders):
             for path in folder.iterdir() if folder.is_dir() else ():

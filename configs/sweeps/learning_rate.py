@@ -1,10 +1,10 @@
-"""Which learning rate does a model want?
+"""Learning-rate sweep: which peak rate is best for a model?
 
     charlm sweep --config=sweeps/learning_rate --jobs=2
     charlm sweep --config=sweeps/learning_rate:transformer --jobs=2
 
-Seven peaks, each twice the one before, in otherwise the same run of one seed. The argument is one
-of the models of sweeps/variants. A best rate at either end of the seven is no answer yet.
+Seven peaks, each twice the previous one, in otherwise identical runs of one seed. The argument is
+one of the models of sweeps/variants. A best rate at either end of the seven is inconclusive.
 """
 
 from typing import Any

@@ -1,11 +1,11 @@
-"""How much does a model gain by being larger, when it reads no more text?
+"""Model-scale sweep: how much does a larger model gain from the same amount of text?
 
     charlm sweep --config=sweeps/model_scale --jobs=2
     charlm sweep --config=sweeps/model_scale:transformer --jobs=2
 
-Four widths, each twice the one before; the third is that of the config of the same name. The best
-learning rate falls as a model widens, so every width is given three, around the one that was chosen
-for the third; what counts is the best of them.
+Four widths, each twice the previous one; the third is that of the config of the same name. The best
+learning rate falls with the width, so every width gets three rates, around the one chosen for the
+third; the best of them counts.
 """
 
 from typing import Any

@@ -1,15 +1,15 @@
-"""How long should the sequences be that a model is trained on?
+"""Sequence-length sweep: how long should training sequences be?
 
     charlm sweep --config=sweeps/sequence_length --jobs=2
     charlm sweep --config=sweeps/sequence_length:transformer --jobs=2
 
 Eight lengths from 5 to 640 characters, three seeds each. A batch holds 2,560 characters whatever
-the length (64 sequences of 40, as in the textbook), so that every run makes equally many steps over
-equally many characters: what changes is how far gradients and attention reach, and how many
-different places of the text are in a batch. Every run is scored in windows of 64 characters, since
-a window of the training length would give every length another task.
+the length (64 sequences of 40, as in the textbook), so that all runs make the same number of steps
+on the same number of characters. The length changes how far gradients and attention reach, and how
+many different positions of the text are in a batch. Every run is scored in windows of 64
+characters, since windows of the training length would make the task differ between lengths.
 
-All have the learning rate of the model's own config, which was chosen at length 64.
+All use the learning rate of the model's own config, which was chosen at length 64.
 """
 
 from typing import Any
@@ -29,7 +29,7 @@ def get_config(model: str = "lstm") -> ConfigDict:
     config.data.sequence_length = 40
     config.data.batch_size = BATCH_CHARACTERS // 40
     config.evaluation.context = 64
-    # 750,080 characters, as many as the other configs read but for less than a batch.
+    # 750,080 characters, within one batch of what the other configs read.
     config.train.max_steps = 293
     return config
 
