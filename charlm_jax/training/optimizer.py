@@ -38,7 +38,7 @@ def make_schedule(
     decay_steps = max(round(decay_fraction * total_steps), 1)
     stable_steps = max(total_steps - warmup_steps - decay_steps, 0)
     fall = optax.linear_schedule(learning_rate, final_learning_rate, decay_steps)
-    weight_decay_mask = {
+    schedules = {
         "constant": optax.constant_schedule(learning_rate),
         "cosine": optax.cosine_decay_schedule(
             learning_rate,
@@ -47,7 +47,7 @@ def make_schedule(
         ),
         "wsd": optax.join_schedules([optax.constant_schedule(learning_rate), fall], [stable_steps]),
     }
-    after = lookup(weight_decay_mask, schedule, "config.optimizer.schedule")
+    after = lookup(schedules, schedule, "config.optimizer.schedule")
     if warmup_steps == 0:
         return after
     first = learning_rate / warmup_steps

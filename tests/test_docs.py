@@ -1,0 +1,49 @@
+"""The documentation site builds without a warning and loads nothing from elsewhere."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from charlm_jax.cli.commands import COMMANDS
+from charlm_jax.config.loading import load_config, shipped_names
+from tests.conftest import ROOT
+
+# What a browser loads by itself, unlike the target of a link.
+LOADED = re.compile(
+    r"<(?:script|img|iframe)[^>]+src=\"?(https?:)?//|<link[^>]+href=\"?(https?:)?//"
+)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("docs") / "site"
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    built = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    return folder
+
+
+@pytest.mark.exhaustive
+def test_no_page_loads_anything_from_elsewhere(site: Path) -> None:
+    pages = [*site.rglob("*.html")]
+    assert len(pages) > 20
+    for page in pages:
+        assert not LOADED.search(page.read_text(encoding="utf-8")), page
+    for style in site.rglob("*.css"):
+        assert not re.search(r"url\([\"']?(https?:)?//", style.read_text(encoding="utf-8")), style
+
+
+@pytest.mark.exhaustive
+def test_every_command_config_and_field_has_its_entry(site: Path) -> None:
+    def page(name: str) -> str:
+        return (site / "reference" / name / "index.html").read_text(encoding="utf-8")
+
+    commands, configs, fields = page("cli"), page("configs"), page("config")
+    assert all(f'id="charlm-{name}"' in commands for name in COMMANDS)
+    assert all(f'id="{name.replace("/", "")}"' in configs for name in shipped_names())
+    assert all(f"<code>{field} = " in fields for field in load_config("quickstart").flatten())
