@@ -23,8 +23,8 @@ def build_parser(description: str, **counts: int) -> Parser:
     """Build the parser of a comparison command; `counts` are integer flags with defaults."""
     parser = Parser(description=description, allow_abbrev=False)
     add = parser.add_argument
-    add("--only", metavar="NAME[,NAME...]", help="programs (default: all)")
-    add("--json", action="store_true", help="end with one line of JSON that has every figure")
+    add("--only", metavar="NAME[,NAME...]", help="programs to measure (default: all)")
+    add("--json", action="store_true", help="print all results as one line of JSON")
     add_counts(parser, rounds=ROUNDS, **counts)
     return parser
 
@@ -70,11 +70,11 @@ def measure(programs: Mapping[str, Program], options: argparse.Namespace) -> Mea
       CharlmError: a program name is unknown, or there is only one round, which is the warm-up.
     """
     if options.rounds < 2:
-        raise CharlmError("--rounds=1 must be 2 or more: the first only warms up")
+        raise CharlmError("--rounds=1 must be 2 or more: the first round is a warm-up")
     names = options.only.split(",") if options.only else list(programs)
     for name in names:
         if name not in programs:
-            raise CharlmError(f"no program {name!r}: name some of {','.join(programs)}")
+            raise CharlmError(f"unknown program {name!r}: choose from {','.join(programs)}")
     chosen = {name: program for name, program in programs.items() if name in names}
     return take_turns(chosen, rounds=options.rounds, note=note)
 
@@ -115,7 +115,7 @@ def print_speeds(measured: Mapping[str, Sequence[Turn]], unit: str, scale: float
     if not measured:
         return
     width = max(map(len, measured))
-    print(f"\n{'':{width}}  {unit:>14}  {'least .. most':>22}  {'peak MB':>8}")
+    print(f"\n{'':{width}}  {unit:>14}  {'min .. max':>22}  {'peak MB':>8}")
     for name, turns in measured.items():
         speeds = [turn.speed / scale for turn in turns]
         spread = f"{min(speeds):,.0f} .. {max(speeds):,.0f}"

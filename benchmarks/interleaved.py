@@ -91,7 +91,7 @@ class Worker:
     def _read(self) -> dict[str, Any]:
         line = self._process.stdout.readline()
         if not line:
-            raise LeftOut(f"it died: {self._process.last_words()}")
+            raise LeftOut(f"the process ended: {self._process.last_words()}")
         facts: dict[str, Any] = json.loads(line)
         if facts.pop("kind") == "left_out":
             raise LeftOut(facts["why"])

@@ -63,7 +63,7 @@ RATIOS: Ratios = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, and print the tables or JSON."""
-    parser = build_parser("Sampling side by side.", characters=CHARACTERS, **SIZES)
+    parser = build_parser("Compare sampling speeds.", characters=CHARACTERS, **SIZES)
     return run_command(parser, arguments, compare)
 
 
@@ -81,7 +81,7 @@ def compare(options: argparse.Namespace) -> int:
         )
         return finish(measured)
     print_speeds(measured.turns, "characters/s")
-    print_ratios("Ours over theirs in characters/s, median of the rounds' ratios", ratios)
+    print_ratios("Our characters/s relative to theirs, median ratio over rounds", ratios)
     return finish(measured)
 
 

@@ -33,7 +33,7 @@ SIZES = {"embedding_size": 256, "hidden_size": 512, "batch_size": 64}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, and print the tables or JSON."""
-    parser = build_parser("The cost of a character by sequence length.", **SIZES)
+    parser = build_parser("Measure the training cost per character by sequence length.", **SIZES)
     add = parser.add_argument
     add("--lengths", default="40,160,640,2560", metavar="T[,T...]", help="default: %(default)s")
     add("--corpus", default="", help="a text (default: random ids, as long as the book)")
@@ -64,7 +64,7 @@ def compare(options: argparse.Namespace) -> int:
         )
         return finish(measured)
     print_speeds(measured.turns, "characters/s")
-    print_ratios("Seconds a character, over those of the first length", costs)
+    print_ratios("Seconds per character relative to the first length", costs)
     return finish(measured)
 
 
@@ -75,7 +75,7 @@ def parse_lengths(text: str) -> list[int]:
     except ValueError:
         lengths = []
     if not lengths or min(lengths) < 1 or len(set(lengths)) < len(lengths):
-        raise CharlmError(f"--lengths={text} must be different whole numbers, as in 40,160")
+        raise CharlmError(f"--lengths={text} must be distinct positive integers such as 40,160")
     return lengths
 
 

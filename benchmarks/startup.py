@@ -35,15 +35,15 @@ Seconds = dict[str, list[float]]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, and print the tables or JSON."""
-    parser = Parser(description="Seconds until something happens.", allow_abbrev=False)
-    parser.add_argument("--json", action="store_true", help="end with one line of JSON")
+    parser = Parser(description="Measure startup times.", allow_abbrev=False)
+    parser.add_argument("--json", action="store_true", help="print the results as one line of JSON")
     add_counts(parser, rounds=ROUNDS)
     return run_command(parser, arguments, measure)
 
 
 def measure(options: argparse.Namespace) -> int:
     if options.rounds < 2:
-        raise CharlmError("--rounds=1 must be 2 or more: the first only warms up")
+        raise CharlmError("--rounds=1 must be 2 or more: the first round is a warm-up")
     commands: Seconds = {}
     parts: dict[str, Seconds] = {"train": {}, "sample": {}}
     with tempfile.TemporaryDirectory() as name:
@@ -61,9 +61,9 @@ def measure(options: argparse.Namespace) -> int:
         tables = {kind: summarise(table) for kind, table in parts.items()}
         print_json("startup", options, seconds=summarise(commands), parts=tables)
         return 0
-    print_table("seconds until something happens", commands)
-    print_table("of `charlm train`, from the inside", parts["train"])
-    print_table("of `charlm sample`, from the inside", parts["sample"])
+    print_table("startup time in seconds", commands)
+    print_table("parts of `charlm train`", parts["train"])
+    print_table("parts of `charlm sample`", parts["sample"])
     return 0
 
 
@@ -144,7 +144,7 @@ def summarise(table: Seconds) -> dict[str, dict[str, float | list[float]]]:
 
 def print_table(title: str, table: Seconds) -> None:
     width = max(map(len, [title, *table]))
-    print(f"\n{title:{width}}  {'median':>7}  {'least .. most':>16}")
+    print(f"\n{title:{width}}  {'median':>7}  {'min .. max':>16}")
     for name, seconds in table.items():
         spread = f"{min(seconds):.2f} .. {max(seconds):.2f}"
         print(f"{name:{width}}  {statistics.median(seconds):>7.2f}  {spread:>16}")

@@ -55,7 +55,7 @@ class ModuleProcess:
         status = self.wait()
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").strip().splitlines()
-        return lines[-1] if lines else f"it ended with status {status}"
+        return lines[-1] if lines else f"exit status {status}"
 
     def close(self, patience_seconds: float = 0.0) -> None:
         """End the process: terminate it if patience is positive, and kill it after that time."""

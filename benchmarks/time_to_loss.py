@@ -48,13 +48,13 @@ class Score(NamedTuple):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, and print the times or JSON."""
-    parser = Parser(description="Seconds to a held-out loss.", allow_abbrev=False)
+    parser = Parser(description="Measure the time to reach a held-out loss.", allow_abbrev=False)
     add = parser.add_argument
     add("--config", default="lstm", help="a shipped config or a file (default: %(default)s)")
     add("--corpus", default="mysterious-island", help="default: %(default)s")
     add("--target", type=float, default=TARGET_NATS, metavar="NATS", help="default: %(default)s")
-    add("--keras", action="store_true", help="train the tutorial in Keras after it")
-    add("--json", action="store_true", help="end with one line of JSON")
+    add("--keras", action="store_true", help="then train the tutorial's model in Keras")
+    add("--json", action="store_true", help="print the results as one line of JSON")
     parser.set_defaults(counts=[])
     return run_command(parser, arguments, measure)
 
@@ -64,7 +64,9 @@ def measure(options: argparse.Namespace) -> int:
         raise CharlmError(f"--target={options.target} must be above 0")
     ours = follow("ours", our_scores(options), target=options.target)
     if not ours:
-        raise CharlmError("the run ended without a score: it validates never, or holds nothing out")
+        raise CharlmError(
+            "the run has no held-out loss: it never validates, or has no held-out text"
+        )
     reached = ours[-1].loss_nats <= options.target
     best = ours[-1] if reached else min(ours, key=lambda score: score.loss_nats)
     facts: dict[str, Any] = {"ours": best._asdict(), "reached": reached, "scores": ours}
@@ -74,10 +76,10 @@ def measure(options: argparse.Namespace) -> int:
         if keras:
             theirs = min(keras, key=lambda score: score.loss_nats)
             facts |= {"keras": theirs._asdict(), "keras_scores": keras}
-            words.append(describe("Keras, at its best", theirs))
+            words.append(describe("Keras, best score", theirs))
             if reached:
                 facts["ratios"] = {"seconds_keras_over_ours": theirs.seconds / best.seconds}
-                words.append(f"Keras over ours: {theirs.seconds / best.seconds:.2f}")
+                words.append(f"Keras / ours, seconds: {theirs.seconds / best.seconds:.2f}")
     if options.json:
         asked = {"config": options.config, "overrides": options.overrides}
         print_json(

@@ -62,8 +62,10 @@ ROOFS: Ratios = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, and print the tables or JSON."""
-    parser = build_parser("Training steps side by side.", steps=STEPS, **SIZES)
-    parser.add_argument("--corpus", default="", help="a text (default: random ids, as long)")
+    parser = build_parser("Compare training speeds.", steps=STEPS, **SIZES)
+    parser.add_argument(
+        "--corpus", default="", help="a text (default: random ids of the same length)"
+    )
     return run_command(parser, arguments, compare)
 
 
@@ -99,8 +101,8 @@ def compare(options: argparse.Namespace) -> int:
         return finish(measured)
     print_speeds(programs, "characters/s")
     print_speeds(roofs, "GFLOP/s", 1e9)
-    print_ratios("Ours over theirs in characters/s, median of the rounds' ratios", ratios)
-    print_ratios(f"Share of the roof, at {flops:,} FLOPs a character", shares)
+    print_ratios("Our characters/s relative to theirs, median ratio over rounds", ratios)
+    print_ratios(f"Fraction of the roofline, at {flops:,} FLOPs per character", shares)
     return finish(measured)
 
 

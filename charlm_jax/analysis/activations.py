@@ -95,11 +95,14 @@ def capture_activations(
         not finite.
     """
     length = len(ids_T)
-    for most, reader in ((model.max_length, "this model reads"), (MOST_CHARACTERS, "it may have")):
+    for most, reader in (
+        (model.max_length, "this model reads"),
+        (MOST_CHARACTERS, "inspect reads"),
+    ):
         if most is not None and length > most:
             raise CharlmError(
-                f"the text is too long to look inside: it has {length} characters, and {reader} "
-                f"at most {most}"
+                f"the text is too long to inspect: it has {length} characters, and {reader} at "
+                f"most {most}"
             )
     ids_BT = jnp.asarray(ids_T, jnp.int32)[None, :]
     seen = jax.jit(model.inspect)(params, ids_BT, model.initial_state(1, 0))

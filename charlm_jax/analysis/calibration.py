@@ -105,7 +105,7 @@ def calibrated_scale(scales_A: np.ndarray, predictions: Predictions) -> Interval
     scale = zero_crossing(scales_A, predictions.loss_NA - predictions.entropy_NA)
     if scale is None:
         raise CharlmError(
-            f"the scale with the least held-out loss lies outside [{scales_A[0]:g}, "
+            f"the scale with the lowest held-out loss is outside [{scales_A[0]:g}, "
             f"{scales_A[-1]:g}]: the model has not learned to predict this text"
         )
     return scale

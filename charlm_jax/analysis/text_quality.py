@@ -124,8 +124,8 @@ class TextQualityEvaluator:
         amount = len(self.reference), len(self.reference[0])
         if (len(samples), *{len(sample) for sample in samples}) != amount:
             raise CharlmError(
-                f"{_amount(samples)} cannot be judged: the human text is {_amount(self.reference)},"
-                f" and only equal amounts compare"
+                f"{_amount(samples)} cannot be evaluated: they must match the human text, "
+                f"{_amount(self.reference)}"
             )
         lengths = self.index.common_lengths(samples)
         words_by_sample = [words(sample) for sample in samples]
@@ -175,10 +175,13 @@ def build_text_quality_evaluator(
         different lengths, or shorter than 24 characters.
     """
     if len(human) % 2 or len(human) < 4:
-        raise CharlmError(f"{len(human)} human samples do not do: take an even number, at least 4")
+        raise CharlmError(
+            f"{len(human)} human samples are not allowed: use an even number, at least 4"
+        )
     if len({len(sample) for sample in human}) > 1 or len(human[0]) < COPIED_GRAM:
         raise CharlmError(
-            f"the human text is {_amount(human)}: all must be equally long, at least {COPIED_GRAM}"
+            f"the human text is {_amount(human)}: all must have the same length, at least "
+            f"{COPIED_GRAM}"
         )
     known = frozenset[str]().union(*(words(text[r.start : r.stop]) for r in train))
     return TextQualityEvaluator(known, build_copy_index(text, train), human[::2], human[1::2])
@@ -210,7 +213,7 @@ def human_samples(text: str, part: Part, *, samples: int, characters: int) -> li
     if len(starts) < samples:
         raise CharlmError(
             f"the part of {size(part)} characters has room for {len(starts)} samples of "
-            f"{characters}, not {samples}: take fewer, or shorter ones"
+            f"{characters}, not {samples}: use fewer or shorter samples"
         )
     chosen = [starts[(2 * i + 1) * len(starts) // (2 * samples)] for i in range(samples)]
     return [text[start : start + characters] for start in chosen]

@@ -39,10 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _refuse_unknown_command(parser, rest)
     known, unknown = parser.parse_known_args(rest)
     if known.command is None:
-        parser.error(f"no command: name one of {', '.join(COMMANDS)}")
+        parser.error(f"no command given: choose one of {', '.join(COMMANDS)}")
     for text in overrides:
         if not hasattr(known, "config"):
-            known.parser.error(f"--config.{text} means nothing to this command")
+            known.parser.error(f"--config.{text} does not apply to this command")
         if "=" not in text:
             known.parser.error(f"--config.{text} has no value: write --config.{text}=VALUE")
     known.parser.refuse_unknown(unknown)
@@ -69,8 +69,8 @@ def _refuse_unknown_command(parser: Parser, arguments: Sequence[str]) -> None:
     name = arguments[0] if arguments else ""
     if name and not name.startswith("-") and name not in COMMANDS:
         meant = closest(name, COMMANDS)
-        hint = f"did you mean {meant}?" if meant else f"name one of {', '.join(COMMANDS)}"
-        parser.error(f"no command {name!r}, {hint}")
+        hint = f"did you mean {meant}?" if meant else f"choose one of {', '.join(COMMANDS)}"
+        parser.error(f"unknown command {name!r}, {hint}")
 
 
 def _split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

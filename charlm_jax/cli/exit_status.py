@@ -45,14 +45,14 @@ def _try(program: str, work: Callable[[], int | None], goes_on: bool) -> int:
         say(program, f"{error.strerror or error}{path}")
         return USER_ERROR
     except KeyboardInterrupt:
-        say(program, "interrupted" + (": the same command goes on from there" if goes_on else ""))
+        say(program, "interrupted" + ("; run the same command again to resume" if goes_on else ""))
         return 128 + signal.SIGINT
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and "Out of memory" not in str(error):  # from XLA
             raise
         asked = re.search(r"allocating (\d+) bytes", str(error))
-        size = f" ({int(asked[1]) / 1e9:.1f} GB asked for)" if asked else ""
-        hint = "a smaller model, batch or sequence length, or fewer samples, may do"
+        size = f" ({int(asked[1]) / 1e9:.1f} GB requested)" if asked else ""
+        hint = "try a smaller model, batch or sequence length, or fewer samples"
         say(program, f"out of memory{size}: {hint}")
         return USER_ERROR
     return status or 0

@@ -35,21 +35,21 @@ _NUMBERS: Mapping[str, Callable[[str], Any]] = {
 }
 
 _HELP = {
-    "/more": "go on from where the text ended, behind what stopped it",
-    "/again": "the same prompt with other noise",
-    "/help": "this list",
-    "/quit": "end; so does the end of the input",
-    "//TEXT": "the prompt /TEXT",
+    "/more": "continue the last text, past the stop string if one ended it",
+    "/again": "sample the same prompt again with different noise",
+    "/help": "show this list",
+    "/quit": "quit; the end of the input does the same",
+    "//TEXT": "use /TEXT as the prompt",
 }
 
 _MEANINGS = {
-    "scale": "scale factor of the logits, 1 / temperature",
-    "top_k": "of the K likeliest characters; 0 is all",
-    "top_p": "of these, the fewest whose probability reaches P; 1 is all",
-    "min_p": "of these, those at least P times as likely as the best; 0 is all",
-    "chars": "characters to draw",
-    "seed": "root of the noise",
-    "stop": r"end before this text, in which \n is a newline; /stop alone is nowhere",
+    "scale": "scale factor of the logits (1 / temperature)",
+    "top_k": "keep the K most probable characters; 0 keeps all",
+    "top_p": "of these, keep the fewest whose total probability reaches P; 1 keeps all",
+    "min_p": "of these, keep those at least P times as probable as the best; 0 keeps all",
+    "chars": "number of characters to sample",
+    "seed": "random seed",
+    "stop": r"stop before this text (\n is a newline); /stop alone clears it",
 }
 
 
@@ -117,7 +117,7 @@ class Session:
         if name not in (*actions, "quit"):
             close = closest(name, [*_MEANINGS, *actions, "quit"])
             hint = f"did you mean /{close}?" if close else "/help lists the commands"
-            raise CharlmError(f"no command /{name}, {hint}")
+            raise CharlmError(f"unknown command /{name}, {hint}")
         if value.strip():
             raise CharlmError(f"/{name} takes no value")
         if name == "quit":
@@ -149,7 +149,7 @@ class Session:
         if name == "scale":
             return f"scale {value:g} (temperature {temperature(value):g})"
         if name == "stop":
-            return "stop " + (" or ".join(map(repr, value)) or "nowhere")
+            return "stop " + (" or ".join(map(repr, value)) or "none")
         return f"{name} {value}"
 
     def _more(self) -> None:
@@ -195,7 +195,7 @@ class Session:
 
 def _number(name: str, value: str) -> Any:
     if not value.strip():
-        raise CharlmError(f"/{name} has no value: write a number behind it")
+        raise CharlmError(f"/{name} needs a value: write a number after it")
     try:
         return _NUMBERS[name](value)
     except ValueError:

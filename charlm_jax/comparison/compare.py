@@ -149,7 +149,7 @@ def compare(
         context.
     """
     if not runs:
-        raise CharlmError("nothing to compare: name the folders of runs")
+        raise CharlmError("no runs to compare: give at least one run")
     check_same_text(runs)
     if protocol is None:
         protocol = Window(shared_context(runs))
@@ -199,11 +199,11 @@ def find_baselines(dataset: Dataset, evaluation: Evaluation) -> list[Baseline]:
 
 def describe_baselines(split: str, mode: str) -> str:
     """Return a note on how the baselines were computed, for readers of the results."""
-    note = "Uniform, unigram and n-gram predict the same characters by the same rule; compressors "
-    note += "have read the training part"
-    note += ", and pay for the whole part that is scored." if mode == "sliding" else " before."
+    note = "Uniform, unigram and n-gram are scored on the same characters with the same protocol; "
+    note += "compressors are primed with the training part"
+    note += " and compress the whole scored part." if mode == "sliding" else "."
     if split == "train":
-        note += " All but uniform were fitted to the very text that they are scored on here."
+        note += " All except uniform are fitted to the text that they are scored on."
     return note
 
 
@@ -226,7 +226,7 @@ def check_same_text(runs: Sequence[Run]) -> None:
         if fingerprint != prints[0]:
             raise CharlmError(
                 f"{run.workdir} and {runs[0].workdir} cannot be compared: their text, vocabulary "
-                f"or split is not the same"
+                f"or split differs"
             )
 
 
@@ -239,8 +239,8 @@ def shared_context(runs: Sequence[Run]) -> int:
     contexts = sorted({run.config.evaluation_context for run in runs})
     if len(contexts) > 1:
         raise CharlmError(
-            f"these runs validate with unlike contexts ({', '.join(map(str, contexts))}): name one "
-            f"with --context"
+            f"these runs validate with different contexts ({', '.join(map(str, contexts))}): "
+            f"choose one with --context"
         )
     return contexts[0] if contexts else 0
 

@@ -116,7 +116,7 @@ def gather(
       CharlmError: there is no run, or the runs cannot be compared (see `compare`).
     """
     if not runs:
-        raise CharlmError("nothing to report: name the folders of runs")
+        raise CharlmError("no runs to report on: give at least one run")
     dataset = runs[0].dataset(progress)
     scores = None
     if split != "valid" or split in dataset.parts:

@@ -73,9 +73,9 @@ def reads_before(run: Run, passage: range) -> str:
     before = _read_before(run, passage)
     if run.model.max_length is not None:
         return f"the {before:,} characters before it"
-    description = f"all before it, from {before:,} characters before the passage on"
+    description = f"all characters before it, starting {before:,} before the passage"
     if run.model.keeps_positions:
-        description += f", attention keeping the last {run.config.evaluation_context:,}"
+        description += f", of which attention keeps the last {run.config.evaluation_context:,}"
     return description
 
 

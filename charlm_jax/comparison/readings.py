@@ -36,10 +36,10 @@ def describe_difference(first: Reading, second: Reading) -> str:
     """Describe the mean difference of two losses, over the characters that both scored."""
     difference_N = surprisal_difference(first.score, second.score)
     if not difference_N.size:
-        return f"{first.label} and {second.label} scored no character in common"
+        return f"{first.label} and {second.label} have no scored character in common"
     return (
-        f"{second.label} less {first.label}: {difference_N.mean():+.4f} nats per character over "
-        f"{difference_N.size:,} that both scored"
+        f"{second.label} minus {first.label}: {difference_N.mean():+.4f} nats per character "
+        f"over {difference_N.size:,} characters scored by both"
     )
 
 

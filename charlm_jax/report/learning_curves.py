@@ -56,7 +56,7 @@ def learning_curves(groups: Sequence[GroupFacts], valid_characters: int) -> list
         if lines
     ]
     has_average = any(len(run.held_out) > 1 for run in runs)
-    note = "dotted, with hollow marks: raw weights, where the average is what counts"
+    note = "dotted, with hollow markers: raw weights of runs that are scored with averaged weights"
     return [
         render("blocks.html.j2", "grid", css_class="charts", blocks=charts),
         legend([group.name for group in groups], note=note if has_average else ""),

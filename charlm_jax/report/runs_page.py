@@ -91,11 +91,10 @@ def describe(
     sections = []
     if scores is None:
         text = (
-            "These runs hold no text out, so no held-out figure exists: nothing here measures how "
-            "well they predict new text. With config.split.kind=tail the end of the text is held "
-            "out."
+            "These runs have no held-out text, so this page cannot show how well they predict new "
+            "text. Set config.split.kind=tail to hold out the end of the text."
         )
-        sections.append(Section("No held-out figure", [text]))
+        sections.append(Section("No held-out loss", [text]))
     else:
         heading = "Comparison" if len(groups) > 1 else "Result"
         sections.append(Section(heading, comparison_blocks(scores, groups)))
@@ -105,12 +104,12 @@ def describe(
             Section("Learning curves", learning_curves(groups, findings.valid_characters))
         )
     if scores is not None:
-        sections.append(Section("Loss by characters read before", position_blocks(scores)))
-        sections.append(Section("Loss by class of character", [class_table(scores)]))
+        sections.append(Section("Loss by number of preceding characters", position_blocks(scores)))
+        sections.append(Section("Loss by character class", [class_table(scores)]))
     sections += [
         *more,
         Section("Samples", _samples(findings)),
-        Section("Surprise, character by character", _heat(findings.heat)),
+        Section("Surprisal of every character", _heat(findings.heat)),
     ]
     return Description(_title(findings), _lead(findings, command), sections)
 
@@ -138,7 +137,7 @@ def _lead(findings: ReportData, command: str | None) -> list[PageBlock]:
         "Groups": "; ".join(map(_group_label, findings.groups)),
         "Text": f"{_text_name(findings)}: {findings.characters:,} characters, "
         f"{findings.symbols} symbols",
-        "Scored": "nothing: no text is held out" if scores is None else scored(scores),
+        "Scored": "none: no text is held out" if scores is None else scored(scores),
         "Checkpoint" if len(steps) == 1 else "Checkpoints": "; ".join(steps),
         "Newest metrics": "none" if newest is None else f"{newest:%Y-%m-%d %H:%M} UTC",
         "Written by": f"charlm_jax {__version__}",
@@ -168,9 +167,9 @@ def _configuration(findings: ReportData) -> list[PageBlock]:
     differing = Table(
         ["config.", *(group.name for group in findings.groups)],
         [[field, *values] for field, values in findings.differing.items()],
-        "Fields in which runs differ",
+        "Fields that differ between groups",
     )
-    return [differing, details("Fields that all runs share", shared)]
+    return [differing, details("Fields shared by all runs", shared)]
 
 
 def _samples(findings: ReportData) -> list[PageBlock]:
@@ -197,12 +196,11 @@ def _heat(heat: Heat) -> list[PageBlock]:
     first, last = heat.passage.start + 1, heat.passage.stop
     kind = "training" if heat.split == "train" else f"held-out ({heat.split})"
     about = (
-        f"Characters {first:,} to {last:,} of the text, from the middle of the {kind} part. The "
-        f"more a colour stands out from the page, the higher is the character's loss; point at a "
-        f"character for its figure."
+        f"Characters {first:,} to {last:,} of the text, from the middle of the {kind} part. "
+        f"Stronger colours mark higher losses; point at a character for its loss."
     )
     if heat.split == "train":
-        about += " The model was trained on this very text."
+        about += " The model was trained on this text."
     maps = [
         HeatMap(label, nll_N, rule)
         for label, nll_N, rule in zip(heat.labels, heat.nll_RN, heat.rules, strict=True)

@@ -28,9 +28,9 @@ from charlm_jax.report.learning_curves import legend
 _MODES: Mapping[str, str] = {
     "window": "The text is cut into windows, each read from an empty state; every character is "
     "scored once.",
-    "sliding": "A fixed number of characters is read before each scored one; the scored ones are "
-    "evenly spread.",
-    "stream": "The text is read through, and every character is scored once.",
+    "sliding": "Every target is scored after a fixed number of preceding characters; the targets "
+    "are evenly spaced.",
+    "stream": "The text is read in one pass, carrying the state; every character is scored once.",
 }
 
 
@@ -80,12 +80,12 @@ def _about_figures(scores: Scores) -> str:
         sentences.append("Intervals are over blocks of 1,000 characters, not over seeds.")
     else:
         sentences.append(
-            "Intervals are over blocks of 1,000 characters, and over seeds where there are several."
+            "Intervals are over blocks of 1,000 characters, and over seeds if there are several."
         )
         sentences.append("Spread is the standard deviation over seeds.")
     if len(scores.rows) > 1:
         sentences.append(
-            "A difference is significant where its interval, over the same blocks of both, "
+            "A difference is significant if its interval, over the same blocks of both runs, "
             "excludes 0."
         )
     sentences.append(describe_baselines(scores.split, scores.mode))
@@ -98,7 +98,7 @@ def _group_columns(scores: Scores) -> Mapping[str, Callable[[GroupResult], str]]
     if any(row.spread is not None for row in scores.rows):
         columns["spread"] = lambda row: "" if row.spread is None else f"{row.spread:.4f}"
     if len(scores.rows) > 1:
-        columns[f"nats less {scores.rows[0].name}"] = lambda row: (
+        columns[f"nats minus {scores.rows[0].name}"] = lambda row: (
             "" if row.difference is None else row.difference.describe()
         )
     columns["seeds"] = lambda row: ", ".join(map(str, row.seeds))
@@ -127,7 +127,7 @@ def _span_chart(scores: Scores) -> Markup:
     ngrams = [(b.name, b.loss.mean) for b in scores.baselines if b.loss and b.kind == "ngram"]
     values = [x for span in spans for x in (span.mean, span.low, span.high, *span.values)]
     axis = linear_axis("nats per character", [*values, *(value for _, value in ngrams)])
-    return span_chart(spans, ngrams, title="Loss of every group, with its interval", x=axis)
+    return span_chart(spans, ngrams, title="Loss of every group, with 95 % intervals", x=axis)
 
 
 def _run_table(scores: Scores, groups: Sequence[GroupFacts]) -> Table:
@@ -148,7 +148,7 @@ def _run_table(scores: Scores, groups: Sequence[GroupFacts]) -> Table:
                     f"{bits(loss_nats):.4f}",
                 ]
             )
-    columns = ["run", "group", "seed", "steps made", "checkpoint", "weights", "nats", "bits"]
+    columns = ["run", "group", "seed", "steps", "checkpoint", "weights", "nats", "bits"]
     return Table(columns, rows, f"Every run: {scored(scores)}", text_columns=2)
 
 
@@ -172,13 +172,13 @@ def position_blocks(scores: Scores) -> list[PageBlock]:
     count = sum(group.cell.characters for group in scores.by_position[0])
     caption = (
         f"Separate windows of {windows} characters, each read from an empty state, over "
-        f"{_text_of(scores)}, {count:,} characters: a point is the mean over a range of positions, "
-        f"the band its 95 % interval."
+        f"{_text_of(scores)}, {count:,} characters. Points are means over ranges of positions, "
+        f"bands their 95 % intervals."
     )
     drawing = line_chart(
         lines,
-        title="Loss by the number of characters read before, in nats",
-        x=doubling_axis("characters read before", 1.0, max(scores.windows)),
+        title="Loss by number of preceding characters, in nats",
+        x=doubling_axis("preceding characters", 1.0, max(scores.windows)),
         y=linear_axis("nats per character", [y for point in points for y in point[1:]]),
         verticals=[(f"trained on {n:,}", n) for n in dict.fromkeys(scores.trained)],
     )
@@ -196,7 +196,7 @@ def _position_table(scores: Scores) -> Table:
         [label, f"{cell.characters:,}", *(_loss_cell(cells.get(label)) for cells in by_label)]
         for label, cell in longest.items()
     ]
-    columns = ["read before", "characters", *(row.name for row in scores.rows)]
+    columns = ["context", "characters", *(row.name for row in scores.rows)]
     return Table(columns, rows, "Nats per character, 95 % interval")
 
 
@@ -228,7 +228,7 @@ def class_table(scores: Scores) -> Table:
     return Table(
         ["class", "characters", "share", *(row.name for row in scores.rows)],
         rows,
-        f"Nats per character by its class, 95 % interval: {scored(scores)}",
+        f"Nats per character by character class, 95 % interval: {scored(scores)}",
     )
 
 

@@ -27,12 +27,11 @@ _MAX_NAME, _MAX_LINE = 40, 160
 _CONTEXT = 30  # characters shown before a surprising one
 
 _MODES = {
-    "stream": "Every character is predicted from all characters before it, from the beginning of "
-    "the text on.",
+    "stream": "Every character is predicted from all preceding characters of the text.",
     "window": "The text is read in windows, each from an empty state: the first characters of a "
     "window have little context, and higher losses.",
-    "sliding": "Every character is predicted from the same number of characters before it; the "
-    "first ones of the text are not scored.",
+    "sliding": "Every character is predicted from the same number of preceding characters; the "
+    "first characters of the text are not scored.",
 }
 
 
@@ -53,12 +52,12 @@ def write_text_page(readings: Sequence[Reading], text: str, path: Path | str, *,
     """
     shown = [read_characters(reading, text[:COLOURED_CHARACTERS]) for reading in readings]
     sections = [
-        Section("Surprise, character by character", _maps(readings, shown, text)),
+        Section("Surprisal of every character", _maps(readings, shown, text)),
         Section("The most surprising characters", [_character_table(x, text) for x in shown]),
         Section("The most surprising lines", [_line_table(readings, text)]),
     ]
     readers = " and ".join(reading.label[:_MAX_NAME] for reading in readings)
-    title = f"{name[-_MAX_NAME:]}, read by {readers}"
+    title = f"{name[-_MAX_NAME:]}, scored by {readers}"
     return write_page(path, title=title, lead=[_lead(readings, text, name)], sections=sections)
 
 
@@ -89,9 +88,9 @@ def _maps(
 ) -> list[PageBlock]:
     modes = {reading.label: _MODES[reading.score.protocol.mode] for reading in readings}
     blocks: list[PageBlock] = [
-        "The more a colour stands out from the page, the higher is the character's loss. Point at "
-        f"a character, or touch it, for its figure and the {GUESSES} most probable characters, in "
-        "per cent. Characters underlined with dots are not scored.",
+        "Stronger colours mark higher losses. Point at a character, or touch it, for its loss and "
+        f"the {GUESSES} most probable characters, in per cent. Characters with a dotted underline "
+        "are not scored.",
     ]
     if len(set(modes.values())) == 1:
         blocks += set(modes.values())
@@ -99,8 +98,8 @@ def _maps(
         blocks += [f"{label}: {mode}" for label, mode in modes.items()]
     if len(text) > COLOURED_CHARACTERS:
         blocks.append(
-            f"Coloured are the first {COLOURED_CHARACTERS:,} of {len(text):,} characters, to keep "
-            f"the page small. The means above the colours are over these."
+            f"Only the first {COLOURED_CHARACTERS:,} of {len(text):,} characters are coloured, to "
+            f"keep the page small. The means above them are over these characters."
         )
     maps = [HeatMap(x.label, x.nll_N, x.rule, _notes(x)) for x in shown]
     return [*blocks, *heat_blocks(text[:COLOURED_CHARACTERS], maps)]
@@ -115,7 +114,7 @@ def _notes(shown: CharacterReading) -> list[str]:
             lines.append(f"unknown to the model: {_treatment(shown)}")
         if position in shown.predictions:
             lines.append(_format_predictions(shown.predictions[position]))
-        notes.append("\n".join(lines) or "not scored: too little before it")
+        notes.append("\n".join(lines) or "not scored: too little context")
     return notes
 
 

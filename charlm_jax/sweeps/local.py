@@ -127,8 +127,8 @@ def run_points(
     if len(sweep.outcomes) < len(points):
         done = sum(outcome.state == "done" for outcome in sweep.outcomes.values())
         raise Interrupted(
-            f"stopped with {done} of {len(points)} points done: the same command goes on from "
-            f"there",
+            f"stopped with {done} of {len(points)} points done; run the same command again to "
+            f"resume",
             signal_received(),
         )
     return [sweep.outcomes[point.name] for point in points]
@@ -137,9 +137,11 @@ def run_points(
 def _refuse_names(points: Sequence[Point]) -> None:
     for name, count in Counter(point.name for point in points).items():
         if count > 1:
-            raise CharlmError(f"{count} points have the name {name!r}: it must be one's own")
+            raise CharlmError(f"{count} points have the name {name!r}: names must be unique")
         if name in NOT_NAMES or name.startswith(".") or "/" in name or not name:
-            raise CharlmError(f"{name!r} cannot be the name of a point: its folder has that name")
+            raise CharlmError(
+                f"{name!r} cannot be the name of a point: use a folder name that is not reserved"
+            )
 
 
 def core_shares(jobs: int) -> list[frozenset[int]]:
@@ -186,7 +188,7 @@ class _Processes:
             self._end(point, self._done(point))
             return
         if point.workdir(self._folder).is_held():
-            self._end(point, Outcome(point, "elsewhere"), "another process trains it")
+            self._end(point, Outcome(point, "elsewhere"), "another process is training it")
             return
         file = point.log_file(self._folder)
         try:
@@ -214,9 +216,9 @@ class _Processes:
         elif number and status in (-number, 128 + number):
             self._end(point, None, "stopped")
         elif point.workdir(self._folder).is_held():  # another process was faster
-            self._end(point, Outcome(point, "elsewhere"), "another process trains it")
+            self._end(point, Outcome(point, "elsewhere"), "another process is training it")
         else:
-            says = _last_line(file, log_start) or "it said nothing"
+            says = _last_line(file, log_start) or "no output"
             if status < 0:
                 says = f"killed by {signal.Signals(-status).name} ({says})"
             self._end(point, Outcome(point, "failed", says=says), f"failed: {says}")

@@ -165,7 +165,7 @@ def _refuse_same(configs: Sequence[Mapping[str, Any]], fields: Sequence[str]) ->
             raise CharlmError(
                 f"points {numbers[values]} and {number} of the sweep are the same"
                 + (f" ({said})" if said else "")
-                + ": leave one out"
+                + ": remove one"
             )
         numbers[values] = number
 
@@ -178,8 +178,8 @@ def _refuse_overriding(
         if field in fields and _count(configs, [field]) > 1:
             values = dict.fromkeys(as_text(config[field]) for config in configs)
             raise CharlmError(
-                f"--config.{text}: the sweep itself varies config.{field} ({', '.join(values)}), "
-                f"and this would be the same for every point: leave it out"
+                f"--config.{text}: the sweep varies config.{field} itself ({', '.join(values)}), "
+                f"and an override would be the same for every point: remove it"
             )
 
 
@@ -315,14 +315,14 @@ def _changes(file: Path, here: Mapping[str, Any]) -> list[str]:
     except (ValueError, RecursionError, TypeError, KeyError) as error:
         raise CharlmError(f"{file} is damaged: choose another --workdir") from error
     changes = [
-        f"{name} is {value!r} there and {here[name]!r} here"
+        f"{name} was {value!r} and is now {here[name]!r}"
         for name, value in words.items()
         if value != here[name]
     ]
-    changes += [f"point {name} is only there" for name in before if name not in now]
-    changes += [f"point {name} is only here" for name in now if name not in before]
+    changes += [f"point {name} is missing now" for name in before if name not in now]
+    changes += [f"point {name} is new" for name in now if name not in before]
     return changes + [
-        f"point {name} is {before[name]} there and {now[name]} here"
+        f"point {name} was {before[name]} and is now {now[name]}"
         for name in now
         if name in before and before[name] != now[name]
     ]

@@ -153,7 +153,7 @@ def _why_failed(point: Point, folder: Path, ids: Mapping[str, str]) -> str:
         raise CharlmError(f"cannot read {file}: {error.strerror or error}") from error
     return (
         escape_control_characters(reason)
-        or f"killed before it could save, or out of memory: {log} may say more"
+        or f"killed before it could save, or out of memory: see {log}"
     )
 
 
@@ -181,7 +181,7 @@ def _read_ids(file: Path) -> dict[str, str]:
         return {str(name): str(job_id) for name, job_id in ids.items()}
     except (OSError, ValueError, AttributeError) as error:
         raise CharlmError(
-            f"{file} is damaged: see that no job of this sweep is in the queue, and remove it"
+            f"{file} is damaged: check that no job of this sweep is queued, then remove the file"
         ) from error
 
 
@@ -208,13 +208,13 @@ def slurm_executor(
     try:
         executor = submitit.SlurmExecutor(job_folder)
     except RuntimeError as error:
-        raise CharlmError("no SLURM on this machine: there is no command srun") from error
+        raise CharlmError("no SLURM on this machine: srun was not found") from error
     try:
         executor.update_parameters(**{"job_name": "charlm", **parameters})
     except ValueError as error:
         first = str(error).splitlines()[0]
         raise CharlmError(
-            f"--slurm: {first}: write sbatch's long options, such as time=60,partition=NAME,mem=4GB"
+            f"--slurm: {first}: use long options of sbatch, such as time=60,partition=NAME,mem=4GB"
         ) from error
     return executor, lambda job_id: not submitit.SlurmJob(job_folder, job_id).done(force_check=True)
 

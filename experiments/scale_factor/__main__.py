@@ -80,9 +80,9 @@ def study(options: argparse.Namespace, command: str) -> None:
     """Sample from every given run, measure and write the results."""
     runs = [_load(text) for text in options.workdir]
     if len({(run.workdir.resolve(), run.checkpoint) for run in runs}) < len(runs):
-        raise CharlmError("a run is named twice: name each once")
+        raise CharlmError("a run is given twice: give each run once")
     if options.out == "":
-        raise CharlmError("--out is an empty text: name a folder")
+        raise CharlmError("--out is empty: give a folder")
     plan = SamplePlan(options.prompt, options.samples, options.characters, options.seed)
     check_plan(plan)
     settings = truncated(
@@ -103,7 +103,7 @@ def study(options: argparse.Namespace, command: str) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=f"experiments.{STUDY}",
-        description="What does the scale factor do?",
+        description="Measure how the scale factor changes sampled text.",
         usage=argparse.SUPPRESS,  # one-line errors
         allow_abbrev=False,
     )
@@ -113,27 +113,41 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         required=True,
         metavar="RUN[@CHECKPOINT]",
-        help="a run, at best, latest or a step (default: best); may be given more than once",
+        help="run, with best, latest or a step (default: best); may be given several times",
     )
     add(
         "--settings",
         choices=tuple(SETTINGS),
         default="scales",
-        help="eleven scales, or truncations as well (default: %(default)s)",
+        help="eleven scales only, or truncations as well (default: %(default)s)",
     )
     add(
         "--prompt",
         default=plan.prompt,
         help="text that all samples continue (default: %(default)r)",
     )
-    add("--samples", type=int, default=plan.samples, help="per setting (default: %(default)s)")
-    add("--characters", type=int, default=plan.characters, help="per sample (default: %(default)s)")
-    add("--seed", type=int, default=plan.seed, help="root of the noise (default: %(default)s)")
-    add("--top_k", type=int, help="truncation at every scale")
-    add("--top_p", type=float, help="truncation at every scale")
-    add("--min_p", type=float, help="truncation at every scale")
+    add(
+        "--samples",
+        type=int,
+        default=plan.samples,
+        help="samples per setting (default: %(default)s)",
+    )
+    add(
+        "--characters",
+        type=int,
+        default=plan.characters,
+        help="characters per sample (default: %(default)s)",
+    )
+    add("--seed", type=int, default=plan.seed, help="random seed (default: %(default)s)")
+    add("--top_k", type=int, help="top-k truncation at every scale")
+    add("--top_p", type=float, help="top-p truncation at every scale")
+    add("--min_p", type=float, help="min-p truncation at every scale")
     add("--split", default="valid", help="held-out part: valid or test (default: %(default)s)")
-    add("--out", metavar="DIR", help="default: RUN/scale_factor; runs/scale_factor for several")
+    add(
+        "--out",
+        metavar="DIR",
+        help="default: RUN/scale_factor, or runs/scale_factor for several runs",
+    )
     return parser
 
 

@@ -111,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Train missing runs, score them and write the results."""
     parser = argparse.ArgumentParser(
         prog=f"experiments.{STUDY}",
-        description="How long should training sequences be?",
+        description="Measure how the length of training sequences affects the loss.",
         usage=argparse.SUPPRESS,  # one-line errors
         allow_abbrev=False,
     )
@@ -119,8 +119,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--preset", choices=tuple(PRESETS), default="minutes", help="default: %(default)s")
     add("--workdir", help="default: runs/sequence_length-PRESET")
     add("--corpus", default="mysterious-island", help="default: %(default)s")
-    add("--jobs", type=int, default=1, help="runs that train at once (default: %(default)s)")
-    add("--tables_only", action="store_true", help="write tables.md again from results.json")
+    add("--jobs", type=int, default=1, help="number of runs trained at once (default: %(default)s)")
+    add("--tables_only", action="store_true", help="rewrite tables.md from results.json")
     options = parser.parse_args(arguments)
     command = f"python -m experiments.{STUDY} --preset={options.preset} --corpus={options.corpus}"
 

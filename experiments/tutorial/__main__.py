@@ -79,14 +79,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Walk through the chapter; the exit status is 1 if its text is unavailable."""
     parser = argparse.ArgumentParser(
         prog="experiments.tutorial",
-        description="The textbook's chapter, figure by figure.",
+        description="Reproduce the textbook's chapter figure by figure.",
         usage=argparse.SUPPRESS,  # one-line errors
         allow_abbrev=False,
     )
     parser.add_argument("--workdir", default="runs/tutorial", help="default: %(default)s")
     parser.add_argument("--epochs", type=int, help="default: the book's 20")
-    parser.add_argument("--skip_training", action="store_true", help="take what the workdir holds")
-    parser.add_argument("--figure", metavar="PATH", help="draw the loss curves, as .png or .svg")
+    parser.add_argument(
+        "--skip_training", action="store_true", help="use the run in --workdir as it is"
+    )
+    parser.add_argument("--figure", metavar="PATH", help="save the loss curves as .png or .svg")
     options = parser.parse_args(arguments)
     return run_program(parser.prog, lambda: walk(options))
 
@@ -127,7 +129,7 @@ def read_book(config: Config) -> Book | None:
         data, source = fetch(MYSTERIOUS_ISLAND, progress=DownloadProgress())
         dataset = load_dataset(config)
     except CharlmError as error:
-        print(f"{error}\n(passed over: the text, its encoding, its chunks, and training)")
+        print(f"{error}\n(skipped: the text, its encoding, its chunks, and training)")
         return None
     return Book(decode(data, encoding="utf-8", source=source), dataset)
 
@@ -149,7 +151,7 @@ def show_encoding(dataset: Dataset) -> None:
 
 
 def show_chunks(config: Config, dataset: Dataset) -> None:
-    heading("Chunks, as inputs and targets")
+    heading("Chunks as inputs and targets")
     length, vocabulary = config.data.sequence_length, dataset.vocabulary
     ids_N, starts_B = jnp.asarray(dataset.ids_N), jnp.array([0, length + 1])
     inputs_BT, targets_BT = map(np.asarray, gather_batch(ids_N, starts_B, sequence_length=length))
@@ -161,13 +163,13 @@ def show_chunks(config: Config, dataset: Dataset) -> None:
 
 
 def show_shift() -> None:
-    heading("The target is the input, one character on")
+    heading("Targets are the inputs shifted by one character")
     text = "Deep Learni"
     vocabulary = Vocabulary.from_text(text)
     ids_N = jnp.asarray(vocabulary.encode(text))
     shifted = gather_batch(ids_N, jnp.array([0]), sequence_length=len(text) - 1)
     x, y = (vocabulary.decode(np.asarray(ids_BT[0])) for ids_BT in shifted)
-    print(f"x {x!r}\ny {y!r}\nso {x!r} is to be followed by {y[-1]!r}")
+    print(f"x {x!r}\ny {y!r}\nso {x!r} should be followed by {y[-1]!r}")
 
 
 def show_batches(config: Config) -> None:
@@ -182,7 +184,7 @@ def show_batches(config: Config) -> None:
     mask_EB = loader.plan(jax.random.key(SEED), 0).mask_EB
     chunks = loader.characters_per_epoch // data.sequence_length
     print(f"{chunks:,} chunks of {data.sequence_length + 1} characters")
-    print(f"{loader.steps_per_epoch} steps an epoch, the last of {mask_EB[-1].sum()} chunks")
+    print(f"{loader.steps_per_epoch} steps per epoch; the last one has {mask_EB[-1].sum()} chunks")
 
 
 def show_model(config: Config) -> None:
@@ -191,14 +193,14 @@ def show_model(config: Config) -> None:
     for name, kind, shape, parameters in modules:
         output = f"({', '.join(map(str, shape))})"
         print(f"{name:<10} {kind:<10} {output:<12} {parameters:>10,}")
-    print(f"{'in all':<34} {sum(module.parameters for module in modules):>10,}")
+    print(f"{'total':<34} {sum(module.parameters for module in modules):>10,}")
 
 
 def train(config: Config, workdir: str) -> None:
     heading("Training")
     with training_view() as view:
         result = train_and_evaluate(config, workdir, view=view)
-    print(f"{workdir}: {result.step:,} steps" + (", trained before" if result.was_done else ""))
+    print(f"{workdir}: {result.step:,} steps" + (", already trained" if result.was_done else ""))
 
 
 def pick_up(workdir: str) -> Run | None:
@@ -206,7 +208,7 @@ def pick_up(workdir: str) -> Run | None:
     try:
         run = load_run(workdir, checkpoint="latest")
     except CharlmError as error:
-        print(f"{error}\n(passed over: the loss curve, and text drawn from the model)")
+        print(f"{error}\n(skipped: the loss curve, and text sampled from the model)")
         return None
     print(f"{workdir}, step {run.checkpoint:,}")
     return run
@@ -225,7 +227,7 @@ def show_losses(run: Run, figure: str | None) -> None:
     if figure:
         file = os.path.expanduser(figure)
         save_learning_curves({"charlm_jax": loss_nats, "the book": BOOK_LOSS_NATS}, file)
-        print(f"drawn in {file}")
+        print(f"saved to {file}")
 
 
 def show_scaling() -> None:
@@ -237,7 +239,7 @@ def show_scaling() -> None:
 
 
 def show_draws() -> None:
-    heading("Ten draws")
+    heading("Ten samples")
     noise_BV = gumbel_noise(sample_keys(SEED, 10), jnp.array(0), 3)
     for logits_V, scale in (
         ([1.0, 1.0, 1.0], 1.0),
@@ -249,7 +251,7 @@ def show_draws() -> None:
 
 
 def show_next_character(run: Run) -> None:
-    heading("What the model expects after 'Deep Learn'")
+    heading("Most probable characters after 'Deep Learn'")
     ids_BT = jnp.asarray(run.vocabulary.encode("Deep Learn"))[None, :]
     logits_BTV, _ = run.model.apply(run.params, ids_BT, run.model.initial_state(1, 0))
     (probs_V,) = scaled_probabilities(logits_BTV[:, -1], jnp.ones(1))

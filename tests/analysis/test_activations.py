@@ -152,7 +152,7 @@ def test_a_text_beyond_the_places_of_the_model_is_an_error() -> None:
 
 def test_a_text_beyond_the_limit_is_an_error() -> None:
     model, ids_T = build_model(make_model_config("rnn"), 2), np.zeros(MOST_CHARACTERS + 1, int)
-    with pytest.raises(CharlmError, match="2001 characters, and it may have at most 2000"):
+    with pytest.raises(CharlmError, match="2001 characters, and inspect reads at most 2000"):
         capture_activations(model, {}, ids_T, symbols="ab", kinds=("rnn",))
 
 

@@ -193,7 +193,10 @@ def test_samples_without_words_do_not_count() -> None:
 @pytest.mark.parametrize(
     ("samples", "said"),
     [
-        ([], "0 samples of 0 characters cannot be judged: the human text is 3 samples of 200 ch"),
+        (
+            [],
+            "0 samples of 0 characters cannot be evaluated: they must match the human text",
+        ),
         (["a" * 200] * 2, "2 samples of 200 characters"),
         (["a" * 199] * 3, "3 samples of 199 characters"),
         (["a" * 199, "a" * 200, "a" * 201], "3 samples of 199 to 201 characters"),
@@ -208,11 +211,11 @@ def test_unlike_amounts_are_refused(samples: list[str], said: str) -> None:
 @pytest.mark.parametrize(
     ("human", "said"),
     [
-        ([], "0 human samples do not do: take an even number, at least 4"),
-        (["a" * 30] * 2, "2 human samples do not do"),
-        (["a" * 30] * 5, "5 human samples do not do"),
-        (["a" * 23] * 4, "4 samples of 23 characters: all must be equally long, at least 24"),
-        (["a" * 30] * 3 + ["a" * 31], "4 samples of 30 to 31 characters: all must be"),
+        ([], "0 human samples are not allowed: use an even number, at least 4"),
+        (["a" * 30] * 2, "2 human samples are not allowed"),
+        (["a" * 30] * 5, "5 human samples are not allowed"),
+        (["a" * 23] * 4, "4 samples of 23 characters: all must have the same length, at least 24"),
+        (["a" * 30] * 3 + ["a" * 31], "4 samples of 30 to 31 characters: all must have"),
     ],
 )
 def test_human_text_that_does_not_do_is_refused(human: list[str], said: str) -> None:

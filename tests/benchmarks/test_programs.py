@@ -130,7 +130,7 @@ def test_what_cannot_run_is_named_and_left_out(toy: Callable[..., Program]) -> N
         "absent": "no_such_package is not installed",
         "refuses": "ValueError: no such luck",
         "fails": "ValueError: enough",
-        "dies": "it died: killed by a toy",
+        "dies": "the process ended: killed by a toy",
     }
 
 
@@ -426,15 +426,15 @@ def test_nothing_to_measure_is_a_failure(
 @pytest.mark.parametrize(
     ("command", "argument", "message"),
     [
-        (train_step, "--only=float32,keres", "no program 'keres': name some of float32,"),
+        (train_step, "--only=float32,keres", "unknown program 'keres': choose from float32,"),
         (train_step, "--rounds=1", "--rounds=1 must be 2 or more"),
         (train_step, "--steps=0", "--steps=0 must be 1 or more"),
         (train_step, "--corpus=nowhere", "'nowhere' is no registered corpus"),
         (train_step, "--batch_size=9999999", "a batch takes 409,999,959"),
         (sampling, "--charcters=5", "unknown argument --charcters, did you mean --char"),
         (sampling, "--rounds=few", "argument --rounds: invalid int value: 'few'"),
-        (sequence_length, "--lengths=40,40", "must be different whole numbers"),
-        (sequence_length, "--lengths=40,", "must be different whole numbers"),
+        (sequence_length, "--lengths=40,40", "must be distinct positive integers"),
+        (sequence_length, "--lengths=40,", "must be distinct positive integers"),
         (startup, "--rounds=1", "--rounds=1 must be 2 or more"),
         (time_to_loss, "--target=-1", "--target=-1.0 must be above 0"),
         (time_to_loss, "--config=nowhere", "no config 'nowhere'"),

@@ -199,7 +199,7 @@ def test_a_session_prints_what_the_commands_print(
     assert out == "".join(expected)
     first, *notes = err.splitlines()
     assert first == f"{workdir}, checkpoint 38, carried; /help lists the commands"
-    assert notes[1] == "no command /sede, did you mean /seed?" and "U+DCFF" in notes[2]
+    assert notes[1] == "unknown command /sede, did you mean /seed?" and "U+DCFF" in notes[2]
     assert [notes[0], *notes[3:]] == [
         "scale 2 (temperature 0.5)",
         "scale 1 (temperature 1)",

@@ -34,8 +34,12 @@ OUTCOMES = [
     (Interrupted("stopped and saved", signal.SIGTERM), 143, "stopped and saved"),
     (Interrupted("stopped and saved", signal.SIGINT), 130, "stopped and saved"),
     (KeyboardInterrupt(), 130, "interrupted"),
-    (MemoryError(), 2, "out of memory: a smaller model, batch or sequence length, or fewer"),
-    (RuntimeError("Out of memory allocating 5000000000 bytes."), 2, "out of memory (5.0 GB asked"),
+    (MemoryError(), 2, "out of memory: try a smaller model, batch or sequence length, or fewer"),
+    (
+        RuntimeError("Out of memory allocating 5000000000 bytes."),
+        2,
+        "out of memory (5.0 GB requested",
+    ),
 ]
 
 
@@ -90,7 +94,7 @@ sys.exit(run_program("prog", work))
 FIRST = {
     "tutorial": (tutorial, "read_book", [], ""),
     "scale_factor": (scale_factor, "_load", ["--workdir=a"], ""),
-    "sequence_length": (sequence_length, "Study", [], ": the same command goes on from there"),
+    "sequence_length": (sequence_length, "Study", [], "; run the same command again to resume"),
 }
 
 

@@ -107,7 +107,7 @@ def test_a_stop_string_ends_a_text_and_more_goes_on_behind_it(run: TrainedModel)
     assert talk.say("/stop", "/chars 9", "/more") == (
         _text(run, "ab", characters=60)[place : place + 3 + 9] + "\n"
     )
-    assert talk.notes == [f"stop {text[12:15]!r}", "stop nowhere", "chars 9"]
+    assert talk.notes == [f"stop {text[12:15]!r}", "stop none", "chars 9"]
 
 
 def test_other_numbers_compile_nothing(run: TrainedModel) -> None:
@@ -128,13 +128,13 @@ MISTAKES = {
     "a@": ("the prompt has the character '@'", "vocabulary of 5 symbols"),
     "//@": "the prompt has the character '@'",
     "\x1b[A": "the prompt has the characters '\\x1b' (U+001B)",
-    "/": "no command /, /help lists the commands",
-    "/scal 2": "no command /scal, did you mean /scale?",
+    "/": "unknown command /, /help lists the commands",
+    "/scal 2": "unknown command /scal, did you mean /scale?",
     "/Scale 2": "did you mean /scale?",
-    "/temperature 2": "no command /temperature",
-    "/ more": "no command /,",
-    "/scale": "/scale has no value",
-    "/scale  ": "/scale has no value",
+    "/temperature 2": "unknown command /temperature",
+    "/ more": "unknown command /,",
+    "/scale": "/scale needs a value",
+    "/scale  ": "/scale needs a value",
     "/scale hot": "/scale hot is not a number",
     "/scale 1 2": "/scale 1 2 is not a number",
     "/scale -1": ("scale=-1", "[0, inf]"),

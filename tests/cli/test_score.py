@@ -185,7 +185,7 @@ def test_the_page_has_a_cell_for_every_character(
     score, guesses = lstm.score(TEXT), lstm.top_predictions(TEXT)
     (cells,) = _cells(page)
     assert len(cells) == len(TEXT)
-    assert cells[0] == ("none", "not scored: too little before it")
+    assert cells[0] == ("none", "not scored: too little context")
     np.testing.assert_allclose([nats for _, nats in heat_maps(page)[0]], score.nll_N, atol=6e-4)
     for (_, title), symbols, row in zip(
         cells[1:], guesses.symbols, guesses.probability_NG, strict=True
@@ -233,7 +233,9 @@ def test_two_models_of_unlike_alphabets_read_the_same_text(
     drawn = [nats for _, nats in heat_maps(page)[2]]
     np.testing.assert_allclose(drawn, less_N[~np.isnan(less_N)], atol=6e-4)
     assert "7 unknown characters left out" in page.text()
-    difference = f"other less lstm: {np.nanmean(less_N):+.4f} nats per character over 33 that both"
+    difference = (
+        f"other minus lstm: {np.nanmean(less_N):+.4f} nats per character over 33 characters"
+    )
     assert difference in page.text()
     assert difference in charlm(*both, "--unknown=drop").splitlines()[-1]
     head, *rows, first, last, _ = charlm(*both, "--unknown=replace").splitlines()
@@ -252,7 +254,7 @@ def test_two_models_with_no_character_in_common(charlm: Command, tmp_path: Path)
     both = ("--workdir=lstm", "--beside=other", str(text), "--unknown=drop")
     told = json.loads(charlm(*both, "--json", f"--html={path}"))
     assert (told["shared_characters"], told["difference_nats"]) == (0, None)
-    words = "lstm and other scored no character in common"
+    words = "lstm and other have no scored character in common"
     assert charlm(*both).endswith(f"{words}\n") and words in read(path).text()
     assert [len(cells) for cells in _cells(read(path))] == [8, 8]
 
@@ -279,14 +281,14 @@ def test_the_page_of_a_long_text_shows_its_beginning(
         charlm("--workdir=lstm", file, f"--html={path}")
         page = read(path)
         assert [len(cells) for cells in _cells(page)] == [limit]
-        assert f"Coloured are the first {limit} of 41 characters" in page.text()
+        assert f"Only the first {limit} of 41 characters are coloured" in page.text()
         assert f"{lstm.score(TEXT).bits_per_char:.4f} bits" in page.text()  # of the whole
     monkeypatch.undo()
 
 
 def test_a_file_that_is_not_ours_is_kept(charlm: Command, file: str) -> None:
     message = charlm("--workdir=lstm", file, f"--html={file}")
-    assert "is not a page that charlm wrote" in message and message.count("\n") == 1
+    assert "was not written by charlm" in message and message.count("\n") == 1
     assert Path(file).read_text() == TEXT
 
 
@@ -297,5 +299,5 @@ def test_a_hostile_text_cannot_act_upon_terminal_or_page(charlm: Command, tmp_pa
     assert "\x1b" not in printed and r"\x1b[31m" in printed
     page = read(path)  # refuses scripts, and tags that are not closed
     assert not {"\x1b", "\u202e"} & set(path.read_text(encoding="utf-8"))
-    assert page.text("title") == "<b>&.txt, read by lstm"
+    assert page.text("title") == "<b>&.txt, scored by lstm"
     assert [len(cells) for cells in _cells(page)] == [len(text.read_text(encoding="utf-8"))]

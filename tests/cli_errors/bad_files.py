@@ -147,7 +147,7 @@ FOUND: Mapping[str, Sequence[tuple[str, Says]]] = {
         ("export --workdir=done --out", "argument --out: expected one argument"),
         ("export --workdir=done --out=", "argument --out: the path is empty"),
         ("export --workdir=done --json", "unknown argument --json"),
-        ("export --workdir=done --config.seed=1", "--config.seed=1 means nothing"),
+        ("export --workdir=done --config.seed=1", "--config.seed=1 does not apply"),
         ("export --workdir=nowhere", ("no run at nowhere", "no such folder")),
         ("export --workdir=unfinished", ("unfinished has no checkpoint", "train it")),
         ("export --workdir=best_damaged", ("checkpoint 38 is damaged", "sound", "19")),

@@ -142,8 +142,8 @@ def test_what_was_kept_is_not_taken_for_another(runs: list[Run]) -> None:
 
 def test_what_cannot_be_compared_is_refused(runs: list[Run], tmp_path: Path) -> None:
     changes: list[tuple[dict, str]] = [
-        ({"split.valid_fraction": 0.2}, "their text, vocabulary or split is not the same"),
-        ({"evaluation.context": 4}, r"unlike contexts \(4, 8\): name one with --context"),
+        ({"split.valid_fraction": 0.2}, "their text, vocabulary or split differs"),
+        ({"evaluation.context": 4}, r"different contexts \(4, 8\): choose one with --context"),
     ]
     for number, (fields, message) in enumerate(changes):
         place = tmp_path / str(number)
@@ -153,7 +153,7 @@ def test_what_cannot_be_compared_is_refused(runs: list[Run], tmp_path: Path) -> 
     compare([runs[0], load_run(tmp_path / "1")], Stream())  # has no context
     with pytest.raises(CharlmError, match="the same run: same config, same seed"):
         compare([runs[0], runs[1], runs[0]])
-    with pytest.raises(CharlmError, match="nothing to compare"):
+    with pytest.raises(CharlmError, match="no runs to compare"):
         compare([])
 
 
@@ -198,9 +198,9 @@ def test_it_is_said_what_baselines_have_read(
         for asked in ("compare",), ("report", f"--out={page}"):
             assert main([*asked, str(seeded_runs / "size_6_seed_1"), *flags]) == 0
         for said in capsys.readouterr().out, page.read_text():
-            assert "compressors have read the training part" in said
-            assert ("pay for the whole part" in said) == whole
-            assert ("fitted to the very text" in said) == fitted
+            assert "compressors are primed with the training part" in said
+            assert ("compress the whole scored part" in said) == whole
+            assert ("fitted to the text that they are scored on" in said) == fitted
 
 
 def test_runs_that_differ_in_much_are_called_as_their_folders(

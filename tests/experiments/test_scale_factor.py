@@ -433,8 +433,8 @@ def test_the_star_is_where_human_text_is(tmp_path: Path, monkeypatch: pytest.Mon
         (["--workdir=RUN", "--out=docs/studies/sequence_length"], "is not from this study"),
         (["--workdir=RUN", "--out=OTHERS"], "OTHERS/results.json is not from this study"),
         (["--workdir=RUN", "--out=OTHERS/results.json"], "is not a folder: choose another"),
-        (["--workdir=RUN", "--out="], "--out is an empty text"),
-        (["--workdir=RUN", "--workdir=RUN@best"], "a run is named twice"),
+        (["--workdir=RUN", "--out="], "--out is empty"),
+        (["--workdir=RUN", "--workdir=RUN@best"], "a run is given twice"),
     ],
     ids=[
         *("run", "flag", "split", "much", "little", "checkpoint", "settings", "varied", "page"),

@@ -138,7 +138,7 @@ def test_a_unit_is_the_same_row_in_every_panel(drawn: list[Figure]) -> None:
     for axes, x_TH in ((gate_axes, gate_TH), (cell_axes, cell_TH)):
         np.testing.assert_array_equal(axes.images[0].get_array(), x_TH.T[order_H])
         assert ticks(axes.xaxis) == [visible_symbol(symbol) for symbol in TEXT]
-        assert axes.get_ylabel() == "9 units, greatest\nmean cell on top"
+        assert axes.get_ylabel() == "9 units, sorted\nby mean cell"
     assert gate_axes.images[0].get_clim() == (0.0, 1.0)
     low, high = cell_axes.images[0].get_clim()
     assert low == -high == pytest.approx(-np.abs(cell_TH).max())

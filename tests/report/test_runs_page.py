@@ -235,7 +235,7 @@ def test_what_is_not_ours_is_kept(
     for path in (foreign, link, tmp_path):
         assert main(["report", one, f"--out={path}"]) == 2
         message = capsys.readouterr().err
-        why = "is a folder" if path is tmp_path else "is not a page that charlm wrote"
+        why = "is a folder" if path is tmp_path else "was not written by charlm"
         assert why in message and message.count("\n") == 1
     assert foreign.read_text() == "<!DOCTYPE html>\nmine"
     (tmp_path / "page.html.partial").symlink_to(foreign)
@@ -315,16 +315,16 @@ def test_a_run_that_holds_nothing_out_has_no_held_out_figure(
 ) -> None:
     page = read(write_report(hostile[1:], tmp_path / "page.html"))
     text = page.text()
-    assert "no held-out figure exists" in text and "95 %" not in text
-    assert "The model was trained on this very text" in text
+    assert "These runs have no held-out text" in text and "95 %" not in text
+    assert "The model was trained on this text" in text
     assert len(heat_maps(page)[0]) == PASSAGE
     page = read(write_report(hostile[1:], tmp_path / "train.html", split="train"))
     assert "training text, " in page.text() and "95 %" in page.text()
     with pytest.raises(CharlmError, match="holds no text out"):
         write_report(hostile[1:], tmp_path / "test.html", split="test")
-    with pytest.raises(CharlmError, match="their text, vocabulary or split is not the same"):
+    with pytest.raises(CharlmError, match="their text, vocabulary or split differs"):
         write_report([hostile[1], hostile[0]], tmp_path / "both.html")
-    with pytest.raises(CharlmError, match="nothing to report"):
+    with pytest.raises(CharlmError, match="no runs to report on"):
         write_report([], tmp_path / "none.html")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["page.html", "train.html"]
 
@@ -343,8 +343,8 @@ def test_averages_and_learned_positions_have_their_page(tmp_path: Path) -> None:
     page = read(write_report([run], tmp_path / "page.html"))
     assert run.checkpoint_label == "checkpoint 10, averaged weights"
     assert "step 10, averaged weights" in page.text()
-    assert "dotted, with hollow marks: raw weights" in page.text()
-    assert "Read: the 8 characters before it" in page.text()
+    assert "dotted, with hollow markers: raw weights" in page.text()
+    assert "Context: the 8 characters before it" in page.text()
     dataset = load_dataset(run.config)
     (valid,) = dataset.part("valid")
     score = run.score(dataset.corpus.text[valid.start - 8 :], Sliding(8, targets=0))

@@ -173,7 +173,9 @@ def test_an_interrupted_sweep_ends_as_if_nothing_had_happened(
     points, folder = points_of(tmp_path, **MIDDLING), tmp_path / "runs"
     handler = signal.getsignal(signal.SIGINT)
     first = SignalAt(folder, signal.SIGINT)
-    with pytest.raises(Interrupted, match=r"of 2 points done: the same command goes on") as caught:
+    with pytest.raises(
+        Interrupted, match=r"of 2 points done; run the same command again"
+    ) as caught:
         run_points(points, folder, view=first)
     assert caught.value.signal_number == signal.SIGINT
     assert signal.getsignal(signal.SIGINT) is handler
@@ -223,7 +225,7 @@ sys.exit(main(['sweep', '--config={spec}', '--workdir={folder}', '--jobs=2']))
         start_new_session=True,
     )
     assert result.returncode == 130, result.stderr
-    message = "stopped with 0 of 2 points done: the same command goes on from there"
+    message = "stopped with 0 of 2 points done; run the same command again to resume"
     assert result.stderr == f"charlm sweep: {message}\n"
     assert "3" in result.stdout.splitlines()
     assert_saved(folder, ["seed=1", "seed=2"])
@@ -256,7 +258,7 @@ def test_other_signals_are_passed_on(
     out, err = capsys.readouterr()
     assert status == 128 + number
     assert out.splitlines() == ["seed=1: started", "seed=1: stopped"]
-    message = "stopped with 0 of 2 points done: the same command goes on from there"
+    message = "stopped with 0 of 2 points done; run the same command again to resume"
     assert err == f"charlm sweep: {message}\n"
     assert_saved(folder, ["seed=1"])
 
@@ -298,7 +300,7 @@ def test_a_point_that_another_process_trains_is_left_to_it(tmp_path: Path) -> No
     with Workdir(folder / "seed=1").held():
         (outcome,) = run_points(points, folder, view=log)
     assert outcome.state == "elsewhere" and not log.started
-    assert log.notes == ["seed=1: another process trains it"]
+    assert log.notes == ["seed=1: another process is training it"]
 
 
 def test_a_log_that_cannot_be_written_is_one_line_and_stops_the_sweep(tmp_path: Path) -> None:

@@ -225,7 +225,7 @@ def test_a_file_beside_a_sweep_can_be_imported(tmp_path: Path) -> None:
             r"points 1 and 3 of the sweep are the same \(seed=2\)",
         ),
         ("return [{}, {'seed': 1}]", r"points 1 and 2 of the sweep are the same \(seed=1\)"),
-        ("return [{}, {}]", r"points 1 and 2 of the sweep are the same: leave"),
+        ("return [{}, {}]", r"points 1 and 2 of the sweep are the same: remove"),
     ],
 )
 def test_what_is_no_sweep_is_one_clear_line(
@@ -250,7 +250,7 @@ def test_a_config_without_a_sweep_is_refused() -> None:
 @pytest.mark.core
 def test_an_override_of_what_the_points_differ_in_is_refused(write: Callable[..., str]) -> None:
     spec = write("return [{'seed': s, 'train.epochs': 5} for s in (1, 2)]")
-    with pytest.raises(CharlmError, match=r"seed=3: the sweep itself varies config.seed \(1, 2\)"):
+    with pytest.raises(CharlmError, match=r"seed=3: the sweep varies config.seed itself \(1, 2\)"):
         load_sweep(spec, ["seed=3"])
     with pytest.raises(CharlmError, match=r"^config.sed is not a field"):
         load_sweep(spec, ["sed=3"])
@@ -300,13 +300,13 @@ def test_a_folder_holds_one_sweep(write: Callable[..., str], tmp_path: Path) -> 
         return str(caught.value)
 
     fewer = refused(load_sweep(write("return [{'data.sequence_length': 5}]")))
-    assert "point sequence_length=5-seed=1 is only there" in fewer and "and 2 more" in fewer
-    assert "point sequence_length=5 is only here" in refused(
+    assert "point sequence_length=5-seed=1 is missing now" in fewer and "and 2 more" in fewer
+    assert "point sequence_length=5 is new" in refused(
         Sweep(sweep.config, (), (*sweep.points, load_sweep(fewer_spec(write)).points[0]))
     )
     changed = refused(load_sweep(write(GRID.replace("80", "90"))))
-    assert "point sequence_length=5-seed=1 is [" in changed and "batch_size=18" in changed
-    assert "overrides is [] there and ['train.epochs=1'] here" in refused(
+    assert "point sequence_length=5-seed=1 was [" in changed and "batch_size=18" in changed
+    assert "overrides was [] and is now ['train.epochs=1']" in refused(
         load_sweep(write(GRID), ["train.epochs=1"])
     )
     assert (folder / "manifest.json").read_bytes() == before

@@ -18,7 +18,7 @@ def add_config(parser: argparse.ArgumentParser) -> None:
         required=True,
         metavar="NAME|FILE[:ARG]",
         help="a shipped config such as quickstart, or a path ending in .py; "
-        "--config.FIELD=VALUE changes a field, as in --config.data.sequence_length=80",
+        "override fields with --config.FIELD=VALUE, such as --config.data.sequence_length=80",
     )
 
 
@@ -31,12 +31,12 @@ def add_run(parser: argparse.ArgumentParser) -> None:
         "--checkpoint",
         default="best",
         metavar="best|latest|STEP",
-        help="which weights; best is the latest where nothing was validated (default: best)",
+        help="checkpoint to load; best means latest if the run was never validated (default: best)",
     )
     parser.add_argument(
         "--weights",
         choices=("average", "raw"),
-        help="of a run that keeps a moving average of its weights (default: average)",
+        help="weights to load if the run keeps a moving average of them (default: average)",
     )
 
 
@@ -46,37 +46,37 @@ def add_unknown(parser: argparse.ArgumentParser, what: str) -> None:
         "--unknown",
         choices=("error", "drop", "replace"),
         default="error",
-        help=f"what to do with characters of the {what} that the model does not know",
+        help=f"how to handle characters of the {what} outside the vocabulary (default: error)",
     )
     parser.add_argument(
         "--replacement",
         default=" ",
-        help="what --unknown=replace puts there (default: a space)",
+        help="replacement character for --unknown=replace (default: a space)",
     )
 
 
 def add_protocol(command: argparse.ArgumentParser) -> None:
     """Add the flags of an evaluation: the split and the protocol."""
     add = command.add_argument
-    add("--split", default="valid", help="valid, test or train (default: valid)")
+    add("--split", default="valid", help="split to score: valid, test or train (default: valid)")
     add(
         "--mode",
         choices=("window", "sliding", "stream"),
         default="window",
-        help="separate windows, exactly so many characters before each, or the state carried "
-        "through the whole text (default: window)",
+        help="separate windows (window), a fixed number of characters before each target "
+        "(sliding), or the state carried through the whole text (stream) (default: window)",
     )
     add(
         "--context",
         type=int,
-        help="the window's length, the characters before each, or the positions that attention "
-        "keeps (default: validation's)",
+        help="window length, number of characters before each target, or number of positions "
+        "that attention keeps (default: the context used in validation)",
     )
     add(
         "--targets",
         type=int,
         default=10_000,
-        help="how many characters sliding scores, evenly spread; 0 is all (default: 10000)",
+        help="number of evenly spaced targets for --mode=sliding; 0 scores all (default: 10000)",
     )
 
 
@@ -88,13 +88,13 @@ def add_several(command: argparse.ArgumentParser) -> None:
         nargs="+",
         type=nonempty_path,
         metavar="DIR",
-        help="runs, or folders with runs in them",
+        help="run folders, or folders that contain runs",
     )
     add(
         "--checkpoint",
         default="best",
         metavar="best|latest|STEP",
-        help="which weights; best is the latest where nothing was validated (default: best)",
+        help="checkpoint to load; best means latest if the run was never validated (default: best)",
     )
     add_protocol(command)
 

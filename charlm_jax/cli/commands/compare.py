@@ -11,15 +11,17 @@ from charlm_jax.cli.commands.common_flags import add_several, read_protocol
 if TYPE_CHECKING:
     from charlm_jax.comparison.compare import Comparison
 
-HELP = "Set runs side by side, with intervals and baselines."
+HELP = "Compare runs, with confidence intervals and baselines."
 
 
 def add_flags(command: argparse.ArgumentParser) -> None:
     """Add the flags of the command."""
     add_several(command)
     how = command.add_mutually_exclusive_group()
-    how.add_argument("--json", action="store_true", help="one JSON object")
-    how.add_argument("--csv", action="store_true", help="a line for each group and baseline")
+    how.add_argument("--json", action="store_true", help="print one JSON object")
+    how.add_argument(
+        "--csv", action="store_true", help="print CSV, one line per group and baseline"
+    )
 
 
 def run(options: argparse.Namespace) -> None:
@@ -57,7 +59,7 @@ def _print_comparison(comparison: "Comparison") -> None:
         "95 % interval": "left",
         "bits": "right",
         "spread": "right",
-        f"less {rows[0].name}": "left",
+        f"minus {rows[0].name}": "left",
     }
     groups = [
         (
@@ -88,7 +90,7 @@ def _print_comparison(comparison: "Comparison") -> None:
     print_table(columns, [*groups, *baselines])
     print(
         f"\n{key.split}, {evaluation.characters:,} characters, {evaluation.protocol_description}. "
-        f"Intervals are over blocks of 1,000 characters and over seeds where there are several; "
+        f"Intervals are over blocks of 1,000 characters, and over seeds if there are several; "
         f"spread is the standard deviation over seeds. "
         f"{describe_baselines(key.split, key.protocol.mode)}"
     )

@@ -4,15 +4,15 @@ import argparse
 import dataclasses
 import json
 
-HELP = "List the known texts, or describe one (name, file, glob)."
+HELP = "List the available corpora, or describe one."
 
 
 def add_flags(command: argparse.ArgumentParser) -> None:
     """Add the flags of the command."""
     add = command.add_argument
-    add("name", nargs="?", metavar="NAME", help="a name, file, folder or glob")
-    add("--encoding", default="utf-8", help="of files (default: utf-8)")
-    add("--json", action="store_true", help="one JSON object, or a list of them")
+    add("name", nargs="?", metavar="NAME", help="corpus name, file, folder or glob")
+    add("--encoding", default="utf-8", help="encoding of the files (default: utf-8)")
+    add("--json", action="store_true", help="print one JSON object, or a list of them")
 
 
 def run(options: argparse.Namespace) -> None:

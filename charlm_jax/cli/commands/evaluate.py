@@ -5,14 +5,14 @@ import json
 
 from charlm_jax.cli.commands.common_flags import add_protocol, add_run, load, read_protocol
 
-HELP = "Score every character of a held-out text once."
+HELP = "Compute the loss of a run on a held-out split."
 
 
 def add_flags(command: argparse.ArgumentParser) -> None:
     """Add the flags of the command."""
     add_run(command)
     add_protocol(command)
-    command.add_argument("--json", action="store_true", help="one JSON object")
+    command.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(options: argparse.Namespace) -> None:

@@ -5,19 +5,19 @@ import argparse
 from charlm_jax.cli.commands.common_flags import add_run, load
 from charlm_jax.cli.parser import nonempty_path
 
-HELP = "Write a model for other programs: weights as safetensors, the rest as JSON."
+HELP = "Export a model: weights as safetensors, config and vocabulary as JSON."
 
 
 def add_flags(command: argparse.ArgumentParser) -> None:
     """Add the flags of the command."""
     add_run(command)
     add = command.add_argument
-    add("--to", choices=("safetensors",), default="safetensors", help="the format of the weights")
+    add("--to", choices=("safetensors",), default="safetensors", help="format of the weights")
     add(
         "--out",
         type=nonempty_path,
         metavar="DIR",
-        help="where the files go (default: export/ in the run's folder); none is overwritten",
+        help="output folder (default: export/ in the run's folder); files are never overwritten",
     )
 
 

@@ -16,23 +16,23 @@ if TYPE_CHECKING:
     from charlm_jax.analysis.activations import Activations
     from charlm_jax.inference.run import Run
 
-HELP = "Draw what happens inside a model while it reads a text."
+HELP = "Plot attention weights and gate activations of a model on a text."
 
 
 def add_flags(command: argparse.ArgumentParser) -> None:
     """Add the flags of the command."""
     add_run(command)
     add = command.add_argument
-    add("--text", required=True, help="what the model reads")
+    add("--text", required=True, help="text that the model reads")
     add(
         "--out",
         type=nonempty_path,
         metavar="DIR",
-        help="where the figures go (default: inspect/ in the run's folder); their names end in the "
-        "step and a code of run and text, so that only the same command replaces them",
+        help="output folder (default: inspect/ in the run's folder); file names end in the step "
+        "and a hash of run and text, so that only the same command replaces a figure",
     )
     add_unknown(command, "text")
-    add("--json", action="store_true", help="one JSON object")
+    add("--json", action="store_true", help="print one JSON object")
 
 
 def run(options: argparse.Namespace) -> None:

@@ -4,7 +4,7 @@ import argparse
 
 from charlm_jax.cli.parser import nonempty_path
 
-HELP = "Repeat the step at which a run failed, array by array."
+HELP = "Repeat the step at which a run failed and find the first non-finite array."
 
 
 def add_flags(command: argparse.ArgumentParser) -> None:
@@ -25,7 +25,7 @@ def run(options: argparse.Namespace) -> None:
     first = result.first_bad
     shown = result.arrays[: result.arrays.index(first) + 1] if first else result.arrays
     print_table(
-        {"array, in the order of the step": "left", "largest": "right", "not finite": "left"},
+        {"array, in order of computation": "left", "largest": "right", "non-finite": "left"},
         [
             (
                 array.name,
@@ -36,9 +36,9 @@ def run(options: argparse.Namespace) -> None:
         ],
     )
     if first is None:
-        print("\nevery array is finite: the fault does not repeat here")
+        print("\nall arrays are finite; the failure did not reproduce")
         return
-    print(f"\nfirst not finite: {first.name}, at index {first.first}")
+    print(f"\nfirst non-finite array: {first.name}, at index {first.first}")
     text = result.text_before(first)
     if text is not None:
-        print(f"its row had read {text!r}")
+        print(f"text read by that row: {text!r}")

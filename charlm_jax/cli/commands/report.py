@@ -8,7 +8,7 @@ from pathlib import Path
 from charlm_jax.cli.commands.common_flags import add_several, read_protocol
 from charlm_jax.cli.parser import nonempty_path
 
-HELP = "Write a page about runs, in one file to send on."
+HELP = "Write an HTML report on runs as a single self-contained file."
 
 
 def add_flags(command: argparse.ArgumentParser) -> None:
@@ -18,7 +18,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
         "--out",
         type=nonempty_path,
         metavar="FILE",
-        help="the page (default: report.html in DIR; here, if there are several)",
+        help="output file (default: report.html in DIR, or in the current folder for several)",
     )
 
 

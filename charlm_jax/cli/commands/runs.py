@@ -17,9 +17,9 @@ def add_flags(command: argparse.ArgumentParser) -> None:
         type=nonempty_path,
         default="runs",
         metavar="DIR",
-        help="where to look (default: runs)",
+        help="folder to search (default: runs)",
     )
-    add("--json", action="store_true", help="one JSON object a run")
+    add("--json", action="store_true", help="print one JSON object per run")
 
 
 def run(options: argparse.Namespace) -> None:

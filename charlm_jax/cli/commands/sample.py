@@ -20,7 +20,7 @@ from charlm_jax.core.errors import CharlmError
 if TYPE_CHECKING:
     from charlm_jax.sampling.params import SamplingParams
 
-HELP = "Draw text from a trained model."
+HELP = "Sample text from a trained model."
 
 
 def add_flags(command: argparse.ArgumentParser) -> None:
@@ -28,36 +28,37 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     add_run(command)
     _add_prompt(command)
     add = command.add_argument
-    add("--chars", type=int, default=500, help="characters to draw (default: 500)")
+    add("--chars", type=int, default=500, help="number of characters to sample (default: 500)")
     add(
         "--stop",
         action="append",
         default=[],
         metavar="TEXT",
-        help="end a text before TEXT where that is drawn; \\n is a newline, \\t a tab, \\\\ a "
-        "backslash; may be given several times",
+        help="stop before TEXT when it is sampled; \\n is a newline, \\t a tab, \\\\ a backslash; "
+        "may be given several times",
     )
     add(
         "--scale",
         type=_scales,
         default=[1.0],
         metavar="A[,A...]",
-        help="scale factors of the logits, 1 / temperature, from 0 (uniform) to inf (greedy); "
-        "default: 1",
+        help="scale factors of the logits (1 / temperature), from 0 (uniform) to inf (greedy) "
+        "(default: 1)",
     )
     _add_truncations(command)
-    add("--num", type=int, default=1, help="samples at each scale (default: 1)")
-    add("--seed", type=int, default=0, help="root of the noise (default: 0)")
+    add("--num", type=int, default=1, help="number of samples per scale (default: 1)")
+    add("--seed", type=int, default=0, help="random seed (default: 0)")
     add(
         "--mode",
         choices=("carried", "window"),
-        help="carry the state, or read the last characters again for every new one, as the "
-        "textbook does (default: carried, or window for a model with learned positions)",
+        help="carry the state between characters, or re-read the last --context characters for "
+        "every new one, as the textbook does (default: carried, or window for a model with "
+        "learned positions)",
     )
     add(
         "--context",
         type=int,
-        help="the window's length, or the positions that attention keeps (default: training's)",
+        help="window length, or number of positions that attention keeps (default: as in training)",
     )
     add_unknown(command, "prompt")
     _add_output(command)
@@ -65,19 +66,19 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 
 def _add_prompt(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
-    add("--prompt", metavar="TEXT", help="what the text goes on from")
+    add("--prompt", metavar="TEXT", help="text to continue")
     add(
         "--prompt_file",
         type=nonempty_path,
         metavar="FILE",
-        help="the same from a file in UTF-8, or - for standard input; a newline at its end is "
-        "part of it",
+        help="UTF-8 file with the text to continue, or - for standard input; a trailing newline "
+        "is part of the prompt",
     )
     add(
         "--interactive",
         action="store_true",
-        help="read prompts from the terminal, one a line, and commands that change the settings "
-        "in between; /help lists them",
+        help="read prompts from the terminal, one per line; slash commands change the settings, "
+        "and /help lists them",
     )
 
 
@@ -91,20 +92,26 @@ def _scales(text: str) -> list[float]:
 
 def _add_truncations(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
-    add("--top_k", type=int, default=0, metavar="K", help="the K likeliest; 0 is all (default)")
+    add(
+        "--top_k",
+        type=int,
+        default=0,
+        metavar="K",
+        help="keep the K most probable characters; 0 keeps all (default)",
+    )
     add(
         "--top_p",
         type=float,
         default=1.0,
         metavar="P",
-        help="of these, the fewest whose probability reaches P; 1 is all (default)",
+        help="of these, keep the fewest whose total probability reaches P; 1 keeps all (default)",
     )
     add(
         "--min_p",
         type=float,
         default=0.0,
         metavar="P",
-        help="of these, those at least P times as likely as the best; 0 is all (default)",
+        help="of these, keep those at least P times as probable as the best; 0 keeps all (default)",
     )
 
 
@@ -114,10 +121,10 @@ def _add_output(command: argparse.ArgumentParser) -> None:
         "--layout",
         choices=("auto", "columns", "rows"),
         default="auto",
-        help="the scales side by side, or one text below the other (default: side by side where "
-        "standard output is a terminal that is wide enough)",
+        help="print the scales side by side (columns) or one below the other (rows); auto chooses "
+        "columns if standard output is a wide enough terminal (default: auto)",
     )
-    add("--json", action="store_true", help="one JSON object a sample")
+    add("--json", action="store_true", help="print one JSON object per sample")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -150,12 +157,12 @@ def _refuse_misfits(options: argparse.Namespace) -> None:
     """Refuse incompatible flags."""
     refuse, wants_file = options.parser.error, options.prompt_file is not None
     if options.prompt is not None and wants_file:
-        refuse("--prompt and --prompt_file are two prompts: give one of them")
+        refuse("--prompt and --prompt_file cannot be combined: give one of them")
     if options.json and options.layout != "auto":
-        refuse("--layout means nothing with --json")
+        refuse("--layout cannot be used with --json")
     if not options.interactive:
         if options.prompt is None and not wants_file:
-            refuse("missing: --prompt or --prompt_file")
+            refuse("--prompt or --prompt_file is required")
         return
     if options.prompt_file == "-":
         refuse("--prompt_file=- and --interactive would both read standard input")
@@ -165,9 +172,9 @@ def _refuse_misfits(options: argparse.Namespace) -> None:
         "--layout": options.layout == "auto",
     }.items():
         if not is_default:
-            refuse(f"{flag} means nothing with --interactive, which draws one text at a time")
+            refuse(f"{flag} cannot be used with --interactive, which samples one text at a time")
     if len(options.scale) > 1:
-        refuse("--interactive draws one text at a time: give one --scale")
+        refuse("--interactive samples one text at a time: give one --scale")
 
 
 def _read_prompt(options: argparse.Namespace) -> str | None:

@@ -93,8 +93,8 @@ def choose_column_width(options: argparse.Namespace) -> int:
         return width
     if options.layout == "columns":
         raise CharlmError(
-            f"--layout=columns is not possible: {columns} columns on {terminal_width} characters "
-            f"are {max(width, 0)} wide, and at least {LEAST_WIDTH} are needed"
+            f"--layout=columns does not fit: {columns} columns in {terminal_width} characters are "
+            f"{max(width, 0)} wide each, and at least {LEAST_WIDTH} are needed"
         )
     return 0
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from charlm_jax.evaluation.text_score import LineScore
     from charlm_jax.inference.run import Run
 
-HELP = "Say how surprising a text is to a model, line by line, and draw it."
+HELP = "Score a text line by line under a model; optionally write an HTML page."
 
 _WIDTH = 80  # printed characters of a line
 
@@ -26,38 +26,42 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     """Add the flags of the command."""
     add_run(command)
     add = command.add_argument
-    add("file", type=nonempty_path, metavar="FILE", help="the text; - reads standard input")
+    add("file", type=nonempty_path, metavar="FILE", help="text file, or - for standard input")
     add(
-        "--beside", type=nonempty_path, metavar="DIR", help="another run, which reads the same text"
+        "--beside",
+        type=nonempty_path,
+        metavar="DIR",
+        help="second run to score the same text with, for comparison",
     )
-    add("--encoding", default="utf-8", help="of the text (default: utf-8)")
+    add("--encoding", default="utf-8", help="encoding of the text (default: utf-8)")
     add(
         "--mode",
         choices=("stream", "window", "sliding"),
-        help="the state carried from the first character on, separate windows, or exactly so many "
-        "characters before each (default: stream, or window for a model with learned positions)",
+        help="the state carried through the whole text (stream), separate windows (window), or a "
+        "fixed number of characters before each target (sliding) (default: stream, or window for "
+        "a model with learned positions)",
     )
     add(
         "--context",
         type=int,
-        help="the window's length, the characters before each, or the positions that attention "
-        "keeps (default: validation's)",
+        help="window length, number of characters before each target, or number of positions "
+        "that attention keeps (default: the context used in validation)",
     )
     add_unknown(command, "text")
     add(
         "--sort",
         choices=("text", "surprise"),
         default="text",
-        help="lines in the text's order, or by their bits per character, the most first "
+        help="order of the lines: as in the text, or highest bits per character first "
         "(default: text)",
     )
     add(
         "--html",
         type=nonempty_path,
         metavar="FILE",
-        help="a page of its own, with the surprise of every character, up to 10,000",
+        help="write an HTML page with the surprisal of each of the first 10,000 characters",
     )
-    add("--json", action="store_true", help="one JSON object")
+    add("--json", action="store_true", help="print one JSON object")
 
 
 def run(options: argparse.Namespace) -> None:

@@ -13,8 +13,8 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     """Add the flags of the command."""
     add_config(command)
     add = command.add_argument
-    add("--symbols", type=int, help="count for so many symbols, without reading the text")
-    add("--json", action="store_true", help="one JSON object")
+    add("--symbols", type=int, help="vocabulary size to assume, instead of reading the text")
+    add("--json", action="store_true", help="print one JSON object")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -46,6 +46,6 @@ def run(options: argparse.Namespace) -> None:
         (m.name, m.kind, f"({', '.join(map(str, m.output_shape))})", f"{m.parameters:,}")
         for m in modules
     ]
-    rows.append(("in all", "", "", f"{parameters:,}"))
+    rows.append(("total", "", "", f"{parameters:,}"))
     print_table({"module": "left", "layer": "left", "output": "left", "parameters": "right"}, rows)
-    print(f"\nFLOPs a character, forwards, at length {length}: {flops:,}")
+    print(f"\nforward FLOPs per character at sequence length {length}: {flops:,}")

@@ -11,7 +11,7 @@ from charlm_jax.core.errors import CharlmError
 if TYPE_CHECKING:
     from charlm_jax.sweeps.points import Sweep
 
-HELP = "Train every point of a sweep, or go on with it."
+HELP = "Train every point of a sweep, or resume a sweep."
 
 
 def add_flags(command: argparse.ArgumentParser) -> None:
@@ -22,28 +22,28 @@ def add_flags(command: argparse.ArgumentParser) -> None:
         "--workdir",
         type=nonempty_path,
         metavar="DIR",
-        help="holds a folder for every point (default: runs/NAME-OF-THE-CONFIG)",
+        help="folder of the sweep, with one folder per point (default: runs/NAME-OF-THE-CONFIG)",
     )
     add(
         "--jobs",
         type=int,
         metavar="N",
-        help="points that train at once, each on its share of the cores (default: 1; under slurm "
-        "256)",
+        help="number of points trained at once, each on its share of the cores (default: 1, or "
+        "256 with --launcher=slurm)",
     )
-    add("--dry_run", action="store_true", help="print the points' commands, and do nothing")
+    add("--dry_run", action="store_true", help="print the command of every point and exit")
     add(
         "--launcher",
         choices=("local", "slurm"),
         default="local",
-        help="where points train: here, or as jobs of a SLURM cluster (default: local)",
+        help="train the points on this machine, or as SLURM jobs (default: local)",
     )
     add(
         "--slurm",
         type=_pairs,
         default={},
         metavar="NAME=VALUE[,...]",
-        help="sbatch's long options for every job, such as time=60,partition=gpu,cpus_per_task=4",
+        help="long options of sbatch for every job, such as time=60,partition=gpu,cpus_per_task=4",
     )
 
 
@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
     if options.jobs is not None and options.jobs < 1:
         raise CharlmError(f"jobs={options.jobs} is not allowed: it must be at least 1")
     if options.slurm and options.launcher != "slurm":
-        raise CharlmError("--slurm means nothing without --launcher=slurm")
+        raise CharlmError("--slurm requires --launcher=slurm")
     plan = load_sweep(options.config, options.overrides)
     folder = Workdir(options.workdir or f"runs/{config_name(options.config)}").path
     if options.dry_run:

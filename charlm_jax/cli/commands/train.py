@@ -5,15 +5,20 @@ import argparse
 from charlm_jax.cli.commands.common_flags import add_config
 from charlm_jax.cli.parser import nonempty_path
 
-HELP = "Train a model, or go on with a run."
+HELP = "Train a model, or resume a run."
 
 
 def add_flags(command: argparse.ArgumentParser) -> None:
     """Add the flags of the command."""
     add_config(command)
     add = command.add_argument
-    add("--workdir", type=nonempty_path, metavar="DIR", help="default: runs/NAME-OF-THE-CONFIG")
-    add("--fresh", action="store_true", help="move a run that is there aside, and begin again")
+    add(
+        "--workdir",
+        type=nonempty_path,
+        metavar="DIR",
+        help="the run's folder (default: runs/NAME-OF-THE-CONFIG)",
+    )
+    add("--fresh", action="store_true", help="move an existing run aside and start again")
     add(
         "--init_from",
         type=nonempty_path,
@@ -52,7 +57,7 @@ def run(options: argparse.Namespace) -> None:
         )
         if options.tensorboard and result.was_done:
             events.write_anew()
-    early = ", stopped early: the held-out loss no longer fell" if result.stopped_early else ""
+    early = ", stopped early: the held-out loss stopped improving" if result.stopped_early else ""
     if result.was_done:
         print(f"{workdir} is done: {result.step} steps{early}")
     else:

@@ -4,14 +4,14 @@ import argparse
 
 from charlm_jax.cli.parser import nonempty_path
 
-HELP = "Repeat a run's first steps, and compare them bit for bit."
+HELP = "Repeat a run's first steps and check that they match bit for bit."
 
 
 def add_flags(command: argparse.ArgumentParser) -> None:
     """Add the flags of the command."""
     add = command.add_argument
     add("--workdir", required=True, type=nonempty_path, metavar="DIR", help="the run's folder")
-    add("--steps", type=int, default=100, help="how many to repeat (default: 100)")
+    add("--steps", type=int, default=100, help="number of steps to repeat (default: 100)")
 
 
 def run(options: argparse.Namespace) -> int:

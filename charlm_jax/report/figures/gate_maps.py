@@ -68,7 +68,7 @@ def save_gate_maps(
         mean = f", {values_TH.mean():.2f} on average" if is_gate else ""
         axes.set_title(label + mean, fontsize=9, loc="left", pad=4)
         axes.set_yticks([])
-        axes.set_ylabel(f"{units} units, greatest\nmean {last} on top", fontsize=9)
+        axes.set_ylabel(f"{units} units, sorted\nby mean {last}", fontsize=9)
         fits = label_characters(axes.xaxis, symbols, inches=across)
         bar_axes = add_axes(figure, left=left + across + 0.12, top=upper, width=0.12, height=down)
         figure.colorbar(image, cax=bar_axes, label=label, format="%g")

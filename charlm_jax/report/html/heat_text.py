@@ -67,10 +67,10 @@ def heat_blocks(text: str, maps: Sequence[HeatMap]) -> list[Markup]:
     drawings = []
     for label, nll_N, rule, notes in maps:
         scored_N = nll_N[~np.isnan(nll_N)]
-        mean = f"mean {scored_N.mean():.4f} nats" if scored_N.size else "nothing scored"
+        mean = f"mean {scored_N.mean():.4f} nats" if scored_N.size else "no character scored"
         name = f"Loss of {label} at every character of the passage"
         drawing = heat_text(text, nll_N, label=name, notes=notes)
-        drawings.append(figure(f"{label}: {mean}. Read: {rule}.", drawing))
+        drawings.append(figure(f"{label}: {mean}. Context: {rule}.", drawing))
     blocks = [heat_legend(), render("blocks.html.j2", "grid", css_class="maps", blocks=drawings)]
     if len(maps) == 2:
         blocks += _difference_blocks(text, *maps)
@@ -85,9 +85,9 @@ def plain_text(text: str) -> Markup:
 def _difference_blocks(text: str, first: HeatMap, second: HeatMap) -> list[Markup]:
     difference_N = second.nll_N - first.nll_N
     if np.isnan(difference_N).all():
-        return [block_html(f"{first.label} and {second.label} scored no character in common.")]
-    name = f"Loss of {second.label} less {first.label} at every character of the passage"
-    caption = f"{second.label} less {first.label}: mean {np.nanmean(difference_N):+.4f} nats."
+        return [block_html(f"{first.label} and {second.label} have no scored character in common.")]
+    name = f"Loss of {second.label} minus {first.label} at every character of the passage"
+    caption = f"{second.label} minus {first.label}: mean {np.nanmean(difference_N):+.4f} nats."
     drawing = difference_text(text, difference_N, label=name)
     return [*difference_legend(first.label, second.label), figure(caption, drawing)]
 
@@ -160,7 +160,7 @@ def _heat_cell(symbol: str, nats: float, note: str) -> _Cell:
 
 def _difference_cell(symbol: str, nats: float) -> _Cell:
     if math.isnan(nats):
-        return _cell(symbol, 0.0, "none", "not scored by both")
+        return _cell(symbol, 0.0, "none", "not scored by both models")
     level = min(max(round(nats / STEP_NATS) + _HALF, 0), LEVELS)
     return _cell(symbol, abs(nats), f"d{level}", f"{nats:+.3f} nats")
 

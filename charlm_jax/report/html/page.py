@@ -143,10 +143,10 @@ def check_page_path(path: Path) -> None:
         raise CharlmError(f"{str(path)!r} is not a path: it has a NUL byte")
     try:
         if path.is_dir():
-            raise CharlmError(f"{path} is a folder: name a file in it")
+            raise CharlmError(f"{path} is a folder: give a file name")
         if os.path.lexists(path) and not _is_page(path):
             raise CharlmError(
-                f"{path} is not a page that charlm wrote: move it away, or name another file"
+                f"{path} was not written by charlm: move it away or choose another file"
             )
         path.parent.mkdir(parents=True, exist_ok=True)
         check_writable(path)
