@@ -14,7 +14,7 @@ Choice = TypeVar("Choice")
 def pick(name: str, choices: Mapping[str, Choice]) -> Choice:
     """Return the entry for a config's argument, such as `1.6M` in `transformer:1.6M`."""
     if name not in choices:
-        raise ValueError(f"there is no {name!r}: name one of {', '.join(choices)}")
+        raise ValueError(f"unknown name {name!r}: it must be one of {', '.join(choices)}")
     return choices[name]
 
 

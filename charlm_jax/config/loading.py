@@ -159,7 +159,7 @@ def sweep_points(spec: str) -> list[Mapping[str, Any]]:
     if not isinstance(points, (list, tuple)):
         raise CharlmError(f"sweep of {path} returned {type(points).__name__}, not a list of dicts")
     if not points:
-        raise CharlmError(f"sweep of {path} returned no point: it must return at least one")
+        raise CharlmError(f"sweep of {path} returned no points: it must return at least one")
     for number, point in enumerate(points, start=1):
         if not isinstance(point, Mapping) or not all(isinstance(field, str) for field in point):
             raise CharlmError(
@@ -248,7 +248,7 @@ def _call(spec: str, name: str) -> Any:
             raise CharlmError(f"config file {path} failed: {_one_line(error)}") from error
         function = getattr(module, name, None)
         if not callable(function):
-            hint = "" if name == "get_config" else ": charlm train is for a single run"
+            hint = "" if name == "get_config" else ": use charlm train for a single run"
             raise CharlmError(f"config file {path} defines no function {name}{hint}")
         if name == "sweep" and not inspect.signature(function).parameters:
             argument = None  # `get_config` takes it
@@ -290,7 +290,7 @@ def _get(config: ConfigDict, field: str) -> Any:
     if isinstance(node, ConfigDict):
         example = f"{field}.{next(iter(node))}"
         raise CharlmError(
-            f"config.{field} is a section: set one of its fields, as config.{example}"
+            f"config.{field} is a section: set one of its fields, such as config.{example}"
         )
     return node
 
@@ -321,7 +321,7 @@ def _parse(text: str, current: Any, field: str) -> Any:
     if isinstance(current, bool):
         if text.lower() in ("true", "false"):
             return text.lower() == "true"
-        raise CharlmError(f"config.{field}={text!r} is not a truth value: write true or false")
+        raise CharlmError(f"config.{field}={text!r} is not a boolean: write true or false")
     if isinstance(current, (tuple, list)):
         items = (item.strip(" '\"") for item in text.strip("()[]").split(","))
         return tuple(item for item in items if item)

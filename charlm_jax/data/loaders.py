@@ -101,8 +101,8 @@ def _streams(part: Part, shape: _Shape) -> Loader:
     if len(starts_N) < rows:
         raise CharlmError(
             f"the training text is too short for config.data.batch_size={rows} streams: it has "
-            f"{len(starts_N)} pieces of config.data.sequence_length={length} characters, and every "
-            f"stream needs one of its own: a smaller batch or length would do"
+            f"{len(starts_N)} pieces of config.data.sequence_length={length} characters, and each "
+            f"stream needs at least one: use a smaller batch size or sequence length"
         )
     begins_N = np.isin(starts_N, [stretch.start for stretch in part])
     steps = math.ceil(size(part) / (rows * length))

@@ -94,11 +94,15 @@ def split_text(characters: int, rule: SplitRule, *, sequence_length: int) -> Par
     parts = ", ".join(f"{size(part)} {name}" for name, part in cut(characters, rule).items())
     is_cut_up = rule.kind == "interleaved"
     smallest = _smallest(fits, sequence_length + 1)
-    would_do = "no text would do" if smallest is None else f"a text of {smallest} would do"
+    longer = (
+        "no text is long enough: use "
+        if smallest is None
+        else f"use a text of at least {smallest} characters or "
+    )
     raise CharlmError(
         f"the text is too short: {characters} characters, split into {parts}, but "
-        f"config.data.sequence_length={sequence_length} needs {sequence_length + 1} to train on: "
-        f"{would_do}, or a shorter length"
+        f"config.data.sequence_length={sequence_length} needs {sequence_length + 1} for training: "
+        f"{longer}a shorter length"
         + (", fewer config.split.blocks or a smaller config.split.guard" if is_cut_up else "")
     )
 

@@ -61,7 +61,7 @@ class SyntheticSource:
         for name, (low, high) in limits.items():
             value = getattr(self, name)
             if not low <= value <= high:
-                raise CharlmError(f"synthetic: {name}={value} is not from {low} to {high}")
+                raise CharlmError(f"synthetic: {name}={value} is not between {low} and {high}")
 
     @property
     def spec(self) -> str:

@@ -91,10 +91,10 @@ class Difference(NamedTuple):
         >>> Difference(-0.0123, -0.015, -0.0098).describe()
         '-0.0123 [-0.0150, -0.0098]'
         >>> Difference(0.001, -0.002, 0.004).describe()
-        'no difference shown'
+        'not significant'
         """
         if not self.is_significant:
-            return "no difference shown"
+            return "not significant"
         return f"{self.mean:+.4f} [{self.low:+.4f}, {self.high:+.4f}]"
 
 
@@ -168,7 +168,7 @@ def difference(
     a, b = _group(a_SN, mask_N, block), _group(b_RN, mask_N, block)
     if a.length != b.length:
         raise CharlmError(
-            f"the groups have {a.length} and {b.length} losses: both must be of the same text"
+            f"the groups have {a.length} and {b.length} losses: both must be for the same text"
         )
     return Difference(a.mean - b.mean, *_ends([a, b], draws, level, seed, is_paired=is_paired))
 
@@ -198,17 +198,19 @@ class _Group(NamedTuple):
 def _group(nll_SN: Runs, mask_N: np.ndarray | None, block: int) -> _Group:
     rows = [np.asarray(nll_N) for nll_N in nll_SN]
     if not rows or any(row.ndim != 1 or not row.size for row in rows):
-        raise CharlmError("a group is a row of losses for each of its runs, at least one")
+        raise CharlmError("a group needs at least one run, and a non-empty row of losses per run")
     lengths = [len(row) for row in rows]
     if len(set(lengths)) > 1:
-        raise CharlmError(f"the runs have {lengths} losses: all must be of the same text")
+        raise CharlmError(f"the runs have {lengths} losses: all must be for the same text")
     mask_N = np.ones(lengths[0], bool) if mask_N is None else np.asarray(mask_N, bool)
     if mask_N.shape != rows[0].shape:
-        raise CharlmError(f"the mask is of shape {mask_N.shape}, for runs of {lengths[0]} losses")
+        raise CharlmError(
+            f"the mask has shape {mask_N.shape}, but the runs have {lengths[0]} losses"
+        )
     starts_K = np.arange(0, lengths[0], block)
     counts_K = np.add.reduceat(mask_N, starts_K, dtype=np.int64)
     if not counts_K.any():
-        raise CharlmError("the mask lets no character count: it must be True somewhere")
+        raise CharlmError("the mask includes no character: it must be True for at least one")
     with np.errstate(invalid="ignore"):
         sums = [np.add.reduceat(np.where(mask_N, x, 0), starts_K, dtype=np.float64) for x in rows]
     for run, sums_K in enumerate(sums):

@@ -121,7 +121,7 @@ class Sliding:
         size = len(positions_N)
         if not size:
             raise CharlmError(
-                f"context={self.context} is too long: no character has so many before it"
+                f"context={self.context} is too long: no character has that many before it"
             )
         count = min(self.targets or size, size)
         return positions_N[(2 * np.arange(count) + 1) * size // (2 * count)]

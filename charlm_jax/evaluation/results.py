@@ -176,8 +176,8 @@ def read_evaluation(workdir: Workdir, key: EvaluationKey) -> tuple[Evaluation, n
         return None
     if evaluation.key == dataclasses.replace(key, weights_hash=None):
         warnings.warn(
-            f"{note} does not say of which weights it is, only of which checkpoint: remove it, and "
-            f"the text is scored again",
+            f"{note} records the checkpoint that was scored, but not its weights: remove it to "
+            f"score the text again",
             stacklevel=3,  # whoever called `Run.evaluate`
         )
         return dataclasses.replace(evaluation, key=key), nll_N

@@ -73,7 +73,9 @@ def build_scorer(
         case Sliding():
             return make_sliding_scorer(model, protocol, batch_size=batch_size, measure=measure)
         case Stream(None) if model.keeps_positions:
-            raise CharlmError("Stream() is not enough for attention: give the positions it keeps")
+            raise CharlmError(
+                "Stream() needs a context for attention: give the number of positions to keep"
+            )
         case Stream():
             return make_stream_scorer(model, context=protocol.context or 0, measure=measure)
 

@@ -85,7 +85,7 @@ def known_characters(
     ids_N = vocabulary.encode(text, unknown=unknown, replacement=replacement)
     if len(ids_N) < 2:
         raise CharlmError(
-            f"the text is too short to score ({len(ids_N)} known characters): it takes two, "
+            f"the text is too short to score ({len(ids_N)} known characters): it needs two, "
             f"since the first is not predicted"
         )
     is_whole = len(ids_N) == len(text)

@@ -36,7 +36,8 @@ def check_context_is_used(model: LanguageModel, mode: str, context: int | None) 
     """Refuse a context that has no effect: a recurrent state depends on all previous characters."""
     if context is not None and not model.keeps_positions:
         raise CharlmError(
-            f"mode={mode} has no context to set, it reads all that came before; mode=window has one"
+            f"mode={mode} takes no context: the model's state depends on all previous characters; "
+            f"to limit the context, use mode=window"
         )
 
 
@@ -45,8 +46,8 @@ def check_length(model: LanguageModel, what: str, characters: int) -> None:
     maximum = model.max_length
     if maximum is not None and characters > maximum:
         raise CharlmError(
-            f"{what} takes {characters} places and the model has {maximum} "
-            f"(config.model.max_length): mode=window with a context of at most {maximum} can do it"
+            f"{what} needs {characters} positions, but the model has {maximum} "
+            f"(config.model.max_length): use mode=window with a context of at most {maximum}"
         )
 
 

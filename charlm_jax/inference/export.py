@@ -68,7 +68,7 @@ def _is_there(file: Path, data: bytes) -> bool:
         return False
     if file.is_symlink() or not file.is_file() or file.read_bytes() != data:
         raise CharlmError(
-            f"{file} is there already and is something else: move it away, or name another "
+            f"{file} already exists and is a different file: move it away, or name another "
             f"folder (--out)"
         )
     return True

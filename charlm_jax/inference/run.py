@@ -101,7 +101,7 @@ class Run(TrainedModel):
             try:
                 self.save_evaluation(evaluation, nll_N)
             except CharlmError as error:
-                warnings.warn(f"{error}: the losses are not kept", stacklevel=2)
+                warnings.warn(f"{error}: the losses are not saved", stacklevel=2)
         return evaluation, nll_N
 
     def save_evaluation(self, evaluation: Evaluation, nll_N: np.ndarray) -> Path:
@@ -118,7 +118,7 @@ class Run(TrainedModel):
         if dataset.fingerprint != Workdir(self.workdir).read_fingerprint():
             raise CharlmError(
                 f"the text of {self.config.data.corpus} has changed since {self.workdir} was "
-                f"trained: a figure on it would not be comparable"
+                f"trained: a loss on it would not be comparable"
             )
         return dataset
 
@@ -143,7 +143,7 @@ def load_run(
     try:
         model = _shared_model(config.model, len(vocabulary))
     except CharlmError as error:
-        raise CharlmError(f"{run_dir.config_file} does not fit: {error}") from error
+        raise CharlmError(f"{run_dir.config_file} is not valid: {error}") from error
     like = jax.eval_shape(lambda: model.init(jax.random.key(0)))
     params, step, kind = read_weights(
         run_dir, config, like, checkpoint=str(checkpoint), kind=weights

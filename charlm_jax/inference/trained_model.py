@@ -135,7 +135,7 @@ class TrainedModel:
         sampling = _changed(sampling, changes)
         scales = [sampling.scale] if scales is None else scales
         if len(scales) == 0:
-            raise CharlmError("scales is empty: name at least one, such as scales=[1.0]")
+            raise CharlmError("scales is empty: give at least one, such as scales=[1.0]")
         require_within("num", samples, 1, _MAX_TEXTS // len(scales))
         pairs = list(itertools.product(scales, range(samples)))
         policy = build_policy(scale=[scale for scale, _ in pairs], **sampling.truncations)
@@ -194,7 +194,7 @@ class TrainedModel:
         whole = len(text_N) + characters
         if mode == "carried":
             check_context_is_used(self.model, mode, sampling.context)
-            check_length(self.model, "prompt and text", whole - 1)
+            check_length(self.model, "prompt plus text", whole - 1)
         else:
             check_length(self.model, "the window", min(window, whole + 1))
         if mode == "window" or sampling.context is not None:

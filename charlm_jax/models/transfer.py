@@ -30,7 +30,7 @@ def transfer_params(there: Params, symbols_there: str, here: Params, symbols_her
     """
     # The axis of symbols is left out of the comparison.
     if mismatch := tree_mismatch(_describe_leaves(there), _describe_leaves(here)):
-        raise CharlmError(f"it is another model: {mismatch}")
+        raise CharlmError(f"it is a different model: {mismatch}")
     both = sorted(set(symbols_there) & set(symbols_here))
     from_V = np.array([symbols_there.index(symbol) for symbol in both], np.int32)
     to_V = np.array([symbols_here.index(symbol) for symbol in both], np.int32)

@@ -72,7 +72,7 @@ class SamplingParams:
         check_scale(self.scale)
         if isinstance(self.stop, str):
             raise CharlmError(
-                f"stop={self.stop!r} is one string, not several: write stop=[{self.stop!r}]"
+                f"stop={self.stop!r} is a string, not a list of strings: write stop=[{self.stop!r}]"
             )
         if "" in self.stop:
             raise CharlmError("stop='' is not allowed: it must have at least one character")
@@ -110,7 +110,9 @@ def check_top_k(k: int) -> int:
       CharlmError: the number is negative or not whole.
     """
     if not k >= 0 or k % 1:
-        raise CharlmError(f"top_k={k} is not allowed: it must be a whole number from 0; 0 is all")
+        raise CharlmError(
+            f"top_k={k} is not allowed: it must be a whole number, at least 0; 0 keeps all symbols"
+        )
     return min(int(k), 2**31 - 1)
 
 
@@ -122,5 +124,7 @@ def check_share(name: str, share: float) -> float:
     """
     if not 0 <= share <= 1:
         every = {"top_p": 1, "min_p": 0}[name]
-        raise CharlmError(f"{name}={share} is not allowed: it must lie in [0, 1]; {every} is all")
+        raise CharlmError(
+            f"{name}={share} is not allowed: it must lie in [0, 1]; {every} keeps all symbols"
+        )
     return share

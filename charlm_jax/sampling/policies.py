@@ -192,7 +192,8 @@ def _each_row(name: str, value: Any, rows: int) -> list[Any]:
     values = [value] * rows if np.ndim(value) == 0 else list(value)
     if len(values) != rows:
         raise CharlmError(
-            f"{name} has {len(values)} values for {rows} rows: it must be one number, or one a row"
+            f"{name} has {len(values)} values for {rows} rows: it must be one number, or one for "
+            f"each row"
         )
     return values
 

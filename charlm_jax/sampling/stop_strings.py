@@ -94,8 +94,8 @@ def parse_stop(text: str) -> str:
     def character(escape: re.Match[str]) -> str:
         if escape[0] not in _ESCAPES:
             raise CharlmError(
-                f"stop={text!r} has {escape[0]}: behind a backslash stands n (newline), t (tab) or "
-                f"another backslash"
+                f"stop={text!r} has {escape[0]}: a backslash must be followed by n (newline), "
+                f"t (tab) or another backslash"
             )
         return _ESCAPES[escape[0]]
 
@@ -109,4 +109,4 @@ def check_stops(stops: Sequence[str], vocabulary: Vocabulary) -> None:
       CharlmError: a stop string has a character that the model does not know.
     """
     for stop in stops:
-        vocabulary.encode(stop, what=f"stop={stop!r}", advice="leave it out: it is never drawn")
+        vocabulary.encode(stop, what=f"stop={stop!r}", advice="remove it: it is never sampled")

@@ -165,8 +165,8 @@ class Checkpoints:
         except OSError as error:
             shutil.rmtree(partial, ignore_errors=True)
             raise CharlmError(
-                f"cannot save checkpoint {step}: {error.strerror}; those before are as they were: "
-                f"mend that, and the run goes on from the last of them"
+                f"cannot save checkpoint {step}: {error.strerror}; earlier checkpoints are "
+                f"unchanged: fix this to resume from the latest"
             ) from error
         self.prune()
 
@@ -278,16 +278,16 @@ class Checkpoints:
         try:
             data = b"" if path.is_symlink() else path.read_bytes()
         except OSError as error:
-            raise DamagedCheckpoint(step, "it has no sound contents.json") from error
+            raise DamagedCheckpoint(step, "it has no valid contents.json") from error
         return _parse_json(step, "contents.json", data)
 
     def _read_file(self, step: int, name: str, contents: Mapping[str, Any]) -> bytes:
         """Returns the verified content of a file; a link is not followed."""
         path = self._path(step) / name
         if not os.path.lexists(path):
-            raise DamagedCheckpoint(step, f"it lacks {name}")
+            raise DamagedCheckpoint(step, f"{name} is missing")
         if name not in contents:
-            raise DamagedCheckpoint(step, "it has no sound contents.json")
+            raise DamagedCheckpoint(step, "it has no valid contents.json")
         data = None if path.is_symlink() or not path.is_file() else path.read_bytes()
         if data is None or _size_and_hash(data) != contents[name]:
             raise DamagedCheckpoint(step, f"{name} has changed")
@@ -307,7 +307,7 @@ class Checkpoints:
         except (KeyError, TypeError, ValueError, AttributeError):
             is_sound = False
         if not is_sound:
-            raise DamagedCheckpoint(step, "it has no sound meta.json")
+            raise DamagedCheckpoint(step, "it has no valid meta.json")
         return meta
 
     def _path(self, step: int) -> Path:
@@ -322,7 +322,7 @@ def _parse_json(step: int, name: str, data: bytes) -> dict[str, Any]:
     try:
         values = json.loads(data.decode())
     except (ValueError, RecursionError) as error:
-        raise DamagedCheckpoint(step, f"it has no sound {name}") from error
+        raise DamagedCheckpoint(step, f"it has no valid {name}") from error
     if not isinstance(values, dict):
-        raise DamagedCheckpoint(step, f"it has no sound {name}")
+        raise DamagedCheckpoint(step, f"it has no valid {name}")
     return values

@@ -31,7 +31,7 @@ def held(file: Path) -> Iterator[TextIO]:
                 f"stop it, or choose another --workdir"
             )
         if not _is_still(file, opened):
-            raise CharlmError(f"{file.parent} was moved aside just now: try again")
+            raise CharlmError(f"{file.parent} was just moved aside: try again")
         yield opened
 
 

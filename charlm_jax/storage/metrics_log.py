@@ -125,6 +125,6 @@ class MetricsLog:
         )
         if not is_row or row["step"] < 1:
             raise CharlmError(
-                f"{self._path}, line {number}, is not a row of metrics: remove that line"
+                f"{self._path}, line {number}, is not a valid metrics row: remove that line"
             )
         return row

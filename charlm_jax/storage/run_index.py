@@ -44,7 +44,7 @@ def list_runs(folder: Path | str) -> list[RunStatus]:
     root = Path(folder)
     if not root.is_dir():
         raise CharlmError(
-            f"no folder {folder}: name one with runs in it (charlm train makes runs/)"
+            f"no folder {folder}: give a folder that contains runs (charlm train creates runs/)"
         )
     rows = [read_status(Workdir(path)) for path in _run_folders(root)]
     return sorted(rows, key=lambda row: row.seconds_ago)
@@ -59,7 +59,9 @@ def run_folders(folder: Path | str) -> list[Path]:
     found = list(_run_folders(Path(folder)))
     if not found:
         Workdir(folder).refuse_exported()
-        raise CharlmError(f"no run in {folder}: name the folder of a run, or one with runs in it")
+        raise CharlmError(
+            f"no run in {folder}: give a run's folder, or a folder that contains runs"
+        )
     return found
 
 

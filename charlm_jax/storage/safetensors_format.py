@@ -77,9 +77,7 @@ def read_exported(
     if checkpoint not in ("best", "latest", str(step)):
         raise CharlmError(f"no checkpoint {checkpoint!r}: {workdir.path} was exported from {step}")
     if weights not in (None, kind):
-        raise CharlmError(
-            f"weights={weights!r} is not to be had from {workdir.path}: it has {kind}"
-        )
+        raise CharlmError(f"{workdir.path} has no weights={weights!r}; available: {kind}")
     leaves = [jnp.asarray(arrays[name]) for name in _leaves_by_name(like)]
     return jax.tree.unflatten(jax.tree.structure(like), leaves), step, kind
 
@@ -98,7 +96,9 @@ def _read(workdir: Workdir, like: Params) -> tuple[dict[str, Any], dict[str, np.
     except OSError as error:
         raise CharlmError(f"cannot read {file}: {error.strerror or error}") from error
     if facts["sha256"].pop("weights", None) != _content_hash(facts, arrays):
-        raise CharlmError(f"{file} is damaged: it is not what was exported; {MEND_EXPORTED}")
+        raise CharlmError(
+            f"{file} is damaged: its content is not what was exported; {MEND_EXPORTED}"
+        )
     return upgrade("export", facts), arrays
 
 
@@ -112,7 +112,9 @@ def _read_facts(file: Path, metadata: Mapping[str, str] | None) -> dict[str, Any
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise CharlmError(f"{file} was not written by charlm export: {MEND_EXPORTED}") from error
     if not are_sound:
-        raise CharlmError(f"{file} is damaged: its facts have a wrong type; {MEND_EXPORTED}")
+        raise CharlmError(
+            f"{file} is damaged: a value in its metadata has the wrong type; {MEND_EXPORTED}"
+        )
     return facts
 
 
@@ -133,7 +135,7 @@ def _refuse_other_arrays(workdir: Workdir, slices: Mapping[str, Any], like: Para
     here = {name: describe_leaf(x.dtype, x.shape) for name, x in _leaves_by_name(like).items()}
     if mismatch := tree_mismatch(there, here):
         raise CharlmError(
-            f"{workdir.exported_file} does not fit its {workdir.config_file.name}: {mismatch}"
+            f"{workdir.exported_file} does not match its {workdir.config_file.name}: {mismatch}"
         )
 
 

@@ -60,9 +60,7 @@ def read_weights(
     kinds = ("average", "raw") if averages else ("raw",)
     kind = kinds[0] if kind is None else kind
     if kind not in kinds:
-        raise CharlmError(
-            f"weights={kind!r} is not to be had from {workdir.path}: it has {' and '.join(kinds)}"
-        )
+        raise CharlmError(f"{workdir.path} has no weights={kind!r}; available: {', '.join(kinds)}")
     if not workdir.checkpoints.exists():
         raise CharlmError(
             f"no weights at {workdir.path}: it has neither {workdir.checkpoints.name}/ nor "
@@ -77,8 +75,8 @@ def read_weights(
         raise CharlmError(f"{error}; {_others(checkpoints)}") from error
     if opened.meta.get("fingerprint") != workdir.read_fingerprint():
         raise CharlmError(
-            f"checkpoint {opened.step} of {workdir.path} was trained on another text or other "
-            f"symbols than {workdir.vocabulary_file.name} says: put the right file back"
+            f"checkpoint {opened.step} of {workdir.path} was trained on a different text or "
+            f"vocabulary than {workdir.vocabulary_file.name} records: restore the right file"
         )
     saved = opened.params({"raw": like, "average": like} if averages else like)
     params = saved[kind] if averages else saved
@@ -93,7 +91,7 @@ def _open(checkpoints: Checkpoints, which: str) -> Checkpoint:
         raise damages[0]
     for damage in damages:
         # Four frames up: the caller of `load_run`.
-        warnings.warn(f"{damage}: checkpoint {latest.step} is used", stacklevel=4)
+        warnings.warn(f"{damage}: using checkpoint {latest.step} instead", stacklevel=4)
     return latest
 
 
@@ -105,6 +103,6 @@ def _others(checkpoints: Checkpoints) -> str:
             checkpoints.open(step, items=[])
             sound.append(str(step))
     if not sound:
-        return "no other is sound"
+        return "no other checkpoint is valid"
     noun, verb = ("checkpoint", "is") if len(sound) == 1 else ("checkpoints", "are")
-    return f"{noun} {', '.join(sound)} {verb} sound"
+    return f"{noun} {', '.join(sound)} {verb} valid"

@@ -121,7 +121,7 @@ class Workdir:
         if Path.cwd().is_relative_to(path):
             raise CharlmError(
                 f"{self.path} is the folder that this command runs in and cannot be moved aside: "
-                f"go elsewhere, or choose another --workdir"
+                f"change directory, or choose another --workdir"
             )
         while os.path.lexists(target := path.with_name(f"{path.name}.{number}")):
             number += 1
@@ -179,7 +179,7 @@ class Workdir:
         except NewerFormat as error:
             raise NewerFormat(f"{self.config_file}: {error}") from error
         except CharlmError as error:
-            raise CharlmError(f"{self.config_file} does not fit: {error}") from error
+            raise CharlmError(f"{self.config_file} is not valid: {error}") from error
 
     def read_vocabulary(self) -> Vocabulary:
         """Returns the run's vocabulary."""
@@ -215,7 +215,7 @@ class Workdir:
             if kind is list:
                 are_sound &= all(isinstance(text, str) for text in facts.get(name) or [])
         if not are_sound:
-            raise self._damaged(self.facts_file, "a value has a wrong type")
+            raise self._damaged(self.facts_file, "a value has the wrong type")
         return facts
 
     def write_facts(self, facts: Mapping[str, Any]) -> None:
@@ -289,7 +289,7 @@ class Workdir:
             if not re.fullmatch(r"(partial-)?[0-9]+|\..*", path.name):
                 raise CharlmError(
                     f"{self.checkpoints} is a link to a folder that holds {path.name}: link it to "
-                    f"one that has nothing but this run's checkpoints"
+                    f"a folder that holds only this run's checkpoints"
                 )
         owner_file = self.checkpoints / _OWNER
         if owner_file.is_file():
@@ -297,8 +297,8 @@ class Workdir:
             is_this = owner == self.path.resolve()  # if not, it may be this run's earlier path
             if not is_this and (owner / "checkpoints").resolve() == self.checkpoints.resolve():
                 raise CharlmError(
-                    f"{self.checkpoints} is a link to the folder of the checkpoints of {owner}, "
-                    f"and each run removes what it no longer needs: link it to another folder"
+                    f"{self.checkpoints} is a link to the checkpoints of {owner}, and each run "
+                    f"deletes checkpoints that it no longer needs: link it to another folder"
                 )
 
     def refuse_links(self) -> None:
@@ -316,5 +316,5 @@ class Workdir:
         if self.checkpoints.is_symlink() and not self.checkpoints.exists():
             raise CharlmError(
                 f"{self.checkpoints} is a link to {os.readlink(self.checkpoints)}, which does not "
-                f"exist: bring that folder back, or remove the link"
+                f"exist: restore that folder, or remove the link"
             )

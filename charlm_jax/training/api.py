@@ -30,7 +30,7 @@ def train(config: Config, workdir: Path | str, *, fresh: bool = False, quiet: bo
       Interrupted: Ctrl-C, SIGTERM or SIGHUP was received; the run was saved first.
     """
     if not isinstance(config, Config):
-        raise CharlmError(f"config={config!r} is not a Config: charlm_jax.load_config makes one")
+        raise CharlmError(f"config={config!r} is not a Config: charlm_jax.load_config returns one")
     if quiet:
         train_and_evaluate(config, workdir, fresh=fresh, view=NullProgress())
     else:

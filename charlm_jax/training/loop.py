@@ -94,7 +94,7 @@ def train_and_evaluate(
         was_done = _is_over(trainer, loop_state)
         if not was_done:
             with deferred_signals() as signal_received:
-                again = "the same command" + (" without --fresh" if fresh else "")
+                again = "the same command " + ("without --fresh" if fresh else "again")
                 _Loop(trainer, run, view, loop_state, again).train(state, signal_received)
         stopped_early = loop_state.step < trainer.total_steps
         run.write_facts(finished="stopped early" if stopped_early else "done", **recorded)
@@ -142,10 +142,10 @@ def _start(
     if trainer.config.model.precision == "bfloat16" and lacks_bfloat16_units():
         view.note("this processor has no bfloat16 units: config.model.precision=float32 is faster")
     if loop_state.step:
-        view.note(f"going on from step {loop_state.step} of {trainer.total_steps}")
+        view.note(f"resuming from step {loop_state.step} of {trainer.total_steps}")
         before = sessions[-1]["environment"] if sessions else {}
         for change in differences(before, environment()):
-            view.note(f"not bit for bit what it would have been without the stop: {change}")
+            view.note(f"may not be bit-for-bit equal to an uninterrupted run: {change}")
     run.write_facts(
         **recorded,
         corpus=trainer.config.data.corpus,
@@ -205,8 +205,8 @@ class _Loop:
                 self.save(state, loss_nats)
             if number and not _is_over(trainer, self.loop_state):
                 raise Interrupted(
-                    f"stopped at step {step} of {trainer.total_steps} and saved: "
-                    f"{self.again} goes on from there",
+                    f"stopped at step {step} of {trainer.total_steps} and saved; "
+                    f"run {self.again} to resume",
                     number,
                 )
 
@@ -239,23 +239,25 @@ class _Loop:
         bad = np.flatnonzero(~(np.isfinite(losses) & np.isfinite(norms)))
         if bad.size:
             step, loss, norm = self.loop_state.step + int(bad[0]) + 1, losses[bad[0]], norms[bad[0]]
-            self.fail(f"step {step}: the loss is {loss:g}, the gradient's norm {norm:g}", state)
+            self.fail(f"step {step}: the loss is {loss:g}, the gradient norm {norm:g}", state)
 
     def fail(self, what: str, state: TrainState) -> NoReturn:
         """Raise an error, after saving the state and the batch of the next update."""
         batch = self.trainer.batch(self.ids_N, int(state.step))
         workdir = self.run.workdir
-        replay = f"charlm replay --workdir={workdir.path} names the array that went bad first"
+        replay = f"charlm replay --workdir={workdir.path} names the first array that is not finite"
         try:
             write_fault(workdir, self.trainer, state, batch)
         except CharlmError as error:
-            replay = f"the state before it could not be kept ({error})"
+            replay = f"the state before it could not be saved ({error})"
         raise self.diverged(f"{what}; {replay}")
 
     def diverged(self, what: str) -> CharlmError:
         """Return the error of a run that diverged, which names its last good checkpoint."""
         steps = self.run.checkpoints.steps()
-        last = f"checkpoint {steps[-1]} is the last good one" if steps else "nothing was saved yet"
+        last = (
+            f"checkpoint {steps[-1]} is the last good one" if steps else "no checkpoint was saved"
+        )
         return CharlmError(
             f"{what}; {last}: lower config.optimizer.learning_rate or set "
             f"config.optimizer.clip_norm, in another --workdir"

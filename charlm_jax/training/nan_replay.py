@@ -108,13 +108,13 @@ def replay_fault(workdir: Path | str) -> Replay:
     config, vocabulary = run_dir.read_config(), run_dir.read_vocabulary()
     kept = Checkpoints(run_dir.fault)
     if not kept.steps():
-        raise CharlmError(f"the run at {run_dir.path} has met no fault: there is nothing to replay")
+        raise CharlmError(f"the run at {run_dir.path} has not failed: there is nothing to replay")
     number = kept.steps()[-1]
     model = build_model(config.model, len(vocabulary))
     checkpoint = kept.open(number)
     total_steps = checkpoint.meta.get("total_steps")
     if not isinstance(total_steps, int):
-        raise CharlmError(f"{run_dir.fault}/{number} is not a step that failed")
+        raise CharlmError(f"{run_dir.fault}/{number} is not the saved step of a failed run")
     _, optimizer = build_update_rule(config, total_steps)
     state, batch = _restore(checkpoint, _like(config, model, optimizer))
     context = config.carried_context

@@ -146,7 +146,7 @@ def restore_or_init(
     loop_state = _check_meta(checkpoint, trainer, run)
     for damage in damages:
         moved = run.checkpoints.quarantine(damage.step, run.workdir.damaged)
-        note(f"{damage}: moved to {moved}, going on from checkpoint {checkpoint.step}")
+        note(f"{damage}: moved to {moved}, resuming from checkpoint {checkpoint.step}")
     run.checkpoints.prune()
     like = jax.eval_shape(trainer.init_state)
     weights = checkpoint.params(checkpointed_params(like))
@@ -163,15 +163,15 @@ def _check_meta(checkpoint: Checkpoint, trainer: Trainer, run: OpenRun) -> LoopS
         changes = config_changes(Config.from_dict(meta["config"]), trainer.config)
     except (KeyError, TypeError, CharlmError) as error:
         raise CharlmError(
-            f"checkpoint {step} does not say where the run stood: another version of charlm_jax "
-            f"may have written it; begin again with --fresh"
+            f"checkpoint {step} does not record the run's progress: another version of "
+            f"charlm_jax may have written it; begin again with --fresh"
         ) from error
     if fingerprint != trainer.dataset.fingerprint:
-        changes.insert(0, "its text is another")
+        changes.insert(0, "its text is different")
     if changes:
         raise CharlmError(
-            f"checkpoint {step} of {run.workdir.path} is of another run: {'; '.join(changes)}: put "
-            f"the right one back, or begin again with --fresh"
+            f"checkpoint {step} of {run.workdir.path} belongs to another run: "
+            f"{'; '.join(changes)}: restore the right one, or begin again with --fresh"
         )
     return loop_state
 

@@ -76,7 +76,9 @@ class EventFiles:
         """Stops writing events; the run continues."""
         self._file = None
         reason = error.strerror or error
-        self._view.note(f"no more events: cannot write to {self._workdir.tensorboard}: {reason}")
+        self._view.note(
+            f"TensorBoard logging stopped: cannot write to {self._workdir.tensorboard}: {reason}"
+        )
 
 
 def scalars(row: MetricsRow) -> dict[str, float]:

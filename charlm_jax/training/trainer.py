@@ -183,9 +183,9 @@ def _refuse_too_long(config: Config, model: LanguageModel) -> None:
     if most is None:
         return
     position = config.model.position
-    rule = f"config.model.position={position} has config.model.max_length={most} places"
+    rule = f"config.model.position={position} has config.model.max_length={most} positions"
     if data.loader == "streams":
-        raise CharlmError(f"{rule}, and config.data.loader=streams reads on through the whole text")
+        raise CharlmError(f"{rule}, but config.data.loader=streams reads through the whole text")
     for field, length in {
         "data.sequence_length": data.sequence_length,
         "evaluation.context": config.evaluation_context,

@@ -429,7 +429,7 @@ def test_nothing_to_measure_is_a_failure(
         (train_step, "--only=float32,keres", "unknown program 'keres': choose from float32,"),
         (train_step, "--rounds=1", "--rounds=1 must be 2 or more"),
         (train_step, "--steps=0", "--steps=0 must be 1 or more"),
-        (train_step, "--corpus=nowhere", "'nowhere' is no registered corpus"),
+        (train_step, "--corpus=nowhere", "'nowhere' is not a registered corpus"),
         (train_step, "--batch_size=9999999", "a batch takes 409,999,959"),
         (sampling, "--charcters=5", "unknown argument --charcters, did you mean --char"),
         (sampling, "--rounds=few", "argument --rounds: invalid int value: 'few'"),

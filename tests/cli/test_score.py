@@ -135,7 +135,7 @@ def test_standard_input(
     [
         (b"", "standard input is empty"),
         (b"\xef\xbb\xbf", "standard input is empty"),
-        (b"h", "too short to score (1 known characters): it takes two"),
+        (b"h", "too short to score (1 known characters): it needs two"),
         (b"hell\xff", "standard input is not utf-8: byte 0xff at offset 4"),
         (b"hello@", "outside the model's vocabulary of 20 symbols"),
     ],

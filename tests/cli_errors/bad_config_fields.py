@@ -23,7 +23,7 @@ FIELDS: Mapping[str, Refused | None] = {
     "split.blocks": ((*COUNTS, "0"), "in [1, "),
     "split.guard": (COUNTS, "in [0, 2**31)"),
     "split.vocabulary": (("", "x", "All"), "one of all, train"),
-    "model.layers": (("", ",", "()"), "has 0 layers, not 1 to 64"),
+    "model.layers": (("", ",", "()"), "has 0 layers: it must have 1 to 64"),
     "model.embedding_size": ((*COUNTS, "0"), "in [1, 2**"),
     "model.hidden_size": ((*COUNTS, "0"), "in [1, 2**"),
     "model.block": (("", "x", "Bare"), "one of bare, pre_norm, post_norm"),

@@ -70,7 +70,7 @@ FOUND: Mapping[str, Sequence[tuple[str, Says]]] = {
             "train --config=tiny.py --workdir=fingerprint_other",
             ("is not the one that fingerprint_other was started on", "--fresh"),
         ),
-        ("evaluate --workdir=fingerprint_other", "than vocabulary.json says"),
+        ("evaluate --workdir=fingerprint_other", "than vocabulary.json records"),
         ("verify --workdir=fingerprint_other", "has changed since"),
     ],
     "Starting from another run": [
@@ -103,11 +103,11 @@ FOUND: Mapping[str, Sequence[tuple[str, Says]]] = {
         ("sample --workdir=done --prompt=a --checkpoint=³", ("'³'", "19, 38")),
         ("inspect --workdir=done --text=a --checkpoint=7", ("'7'", "19, 38")),
         ("evaluate --workdir=done --checkpoint=best,latest", ("'best,latest'", "19, 38")),
-        ("sample --workdir=best_damaged --prompt=a", ("checkpoint 38 is damaged", "sound", "19")),
-        ("evaluate --workdir=best_damaged", ("checkpoint 38 is damaged", "sound", "19")),
-        ("sample --workdir=best_note_damaged --prompt=a", ("38 is damaged", "sound", "19")),
-        ("evaluate --workdir=best_note_damaged", ("38 is damaged", "sound", "19")),
-        ("sample --workdir=only_one_and_damaged --prompt=a", ("38 is damaged", "sound")),
+        ("sample --workdir=best_damaged --prompt=a", ("checkpoint 38 is damaged", "valid", "19")),
+        ("evaluate --workdir=best_damaged", ("checkpoint 38 is damaged", "valid", "19")),
+        ("sample --workdir=best_note_damaged --prompt=a", ("38 is damaged", "valid", "19")),
+        ("evaluate --workdir=best_note_damaged", ("38 is damaged", "valid", "19")),
+        ("sample --workdir=only_one_and_damaged --prompt=a", ("38 is damaged", "valid")),
         ("sample --workdir=all_damaged --prompt=a", "is damaged"),
         ("sample --workdir=all_damaged --prompt=a --checkpoint=latest", "38 is damaged"),
         ("sample --workdir=all_damaged --prompt=a --checkpoint=19", "19 is damaged"),
@@ -127,7 +127,7 @@ FOUND: Mapping[str, Sequence[tuple[str, Says]]] = {
         ("evaluate --workdir=note_of_other_arrays", "checkpoint 38"),
         (
             "sample --workdir=of_another_model --prompt=a",
-            "trained on another text or other symbols",
+            "trained on a different text or vocabulary",
         ),
         ("sample --workdir=symbols_more --prompt=a", ("does not fit this model", "embedding")),
         ("sample --workdir=checkpoints_a_file --prompt=a", "checkpoint"),
@@ -150,10 +150,10 @@ FOUND: Mapping[str, Sequence[tuple[str, Says]]] = {
         ("export --workdir=done --config.seed=1", "--config.seed=1 does not apply"),
         ("export --workdir=nowhere", ("no run at nowhere", "no such folder")),
         ("export --workdir=unfinished", ("unfinished has no checkpoint", "train it")),
-        ("export --workdir=best_damaged", ("checkpoint 38 is damaged", "sound", "19")),
+        ("export --workdir=best_damaged", ("checkpoint 38 is damaged", "valid", "19")),
         ("export --workdir=done --checkpoint=7", ("'7'", "19, 38")),
         ("export --workdir=done --weights=best", ("'best'", "average", "raw")),
-        ("export --workdir=done --weights=average", ("weights='average'", "it has raw")),
+        ("export --workdir=done --weights=average", ("weights='average'", "available: raw")),
         ("export --workdir=done --out=fox.txt", "cannot write to fox.txt"),
         ("export --workdir=done --out=fox.txt/x", "cannot write to fox.txt/x"),
         ("export --workdir=done --out=/proc/x", "cannot write to /proc/x"),
@@ -161,14 +161,17 @@ FOUND: Mapping[str, Sequence[tuple[str, Says]]] = {
         ("export --workdir=done --out=" + "x" * 3000, "xxx"),
         ("export --workdir=done --out=done", "done is a run: name another folder"),
         ("export --workdir=done --out=other", "other is a run: name another folder"),
-        ("export --workdir=other --out=exported", "exported/config.json is there already"),
+        ("export --workdir=other --out=exported", "exported/config.json already exists"),
         (
             "export --workdir=done --checkpoint=19 --out=exported",
-            ("exported/model.safetensors is there already", "--out"),
+            ("exported/model.safetensors already exists", "--out"),
         ),
         ("export --workdir=exported --checkpoint=19", ("'19'", "was exported from 38")),
         ("sample --workdir=exported --prompt=a --checkpoint=19", ("'19'", "exported from 38")),
-        ("sample --workdir=exported --prompt=a --weights=average", "exported: it has raw"),
+        (
+            "sample --workdir=exported --prompt=a --weights=average",
+            "exported has no weights='average'; available: raw",
+        ),
         *[
             (f"{command}exported", "exported is an exported model, not a run")
             for command in (
@@ -256,7 +259,7 @@ FOUND: Mapping[str, Sequence[tuple[str, Says]]] = {
         *[
             (
                 command.format(run=run),
-                f"{run}/metrics.jsonl, line 1, is not a row of metrics",
+                f"{run}/metrics.jsonl, line 1, is not a valid metrics row",
             )
             for command in (
                 "train --config=tiny.py --workdir={run} --config.train.epochs=3",

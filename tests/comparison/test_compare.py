@@ -89,7 +89,9 @@ def test_a_figure_that_cannot_be_kept_is_given_all_the_same(
     run = load_run(folder)
     shutil.rmtree(folder / "evaluation", ignore_errors=True)
     (folder / "evaluation").write_text("in the way")
-    with pytest.warns(UserWarning, match="cannot write to .*evaluation.*: the losses are not kept"):
+    with pytest.warns(
+        UserWarning, match="cannot write to .*evaluation.*: the losses are not saved"
+    ):
         evaluation, nll_N = run.evaluate(Window(7), cache=True)
     np.testing.assert_array_equal(nll_N, run.evaluate(Window(7))[1])
     assert evaluation.characters == len(nll_N)
@@ -100,7 +102,7 @@ def test_a_figure_that_cannot_be_kept_is_given_all_the_same(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "replace", is_full)
-    with pytest.warns(UserWarning, match="No space left on device: the losses are not kept"):
+    with pytest.warns(UserWarning, match="No space left on device: the losses are not saved"):
         run.evaluate(Window(7), cache=True)
     assert not [*(folder / "evaluation").iterdir()]
 

@@ -91,7 +91,7 @@ def test_a_decoding_error_names_file_offset_byte_and_remedy(folder):
     (folder / "latin.txt").write_bytes(b"caf\xe9 noir")
     message = message_of("latin.txt")
     assert "latin.txt is not utf-8: byte 0xe9 at offset 3" in message
-    assert "latin-1 (--config.data.encoding, or --encoding)" in message
+    assert "set --config.data.encoding (or --encoding), such as latin-1" in message
 
 
 @pytest.mark.parametrize("encoding", ["utf8x", "hex", "", "a\0b"])
@@ -103,7 +103,7 @@ def test_an_unknown_encoding_is_an_error_even_for_an_empty_file(folder, encoding
 @pytest.mark.parametrize("data", [b"", codecs.BOM_UTF8])
 def test_an_empty_file_is_an_error(folder, data):
     (folder / "empty.txt").write_bytes(data)
-    assert message_of("empty.txt") == "'empty.txt' is empty: there is no character to read"
+    assert message_of("empty.txt") == "'empty.txt' is empty: it has no characters"
 
 
 def test_a_pipe_is_refused_and_not_waited_for(folder):
@@ -203,8 +203,8 @@ def test_nothing_to_read_is_an_error(folder):
     (folder / "blank").mkdir()
     (folder / "blank" / "a").touch()
     (folder / "blank" / "b").touch()
-    assert "'none' has no file to read" in message_of("none")
-    assert "'*.text' has no file to read" in message_of("*.text")
+    assert "'none' has no files to read" in message_of("none")
+    assert "'*.text' has no files to read" in message_of("*.text")
     assert "'blank' is empty" in message_of("blank")
 
 
@@ -226,7 +226,7 @@ def test_a_folder_that_may_not_be_listed_is_an_error_and_not_skipped(tree, monke
 
 def test_an_unknown_name_lists_the_known_ones_and_the_closest():
     message = message_of("tiny-shakespear")
-    assert "'tiny-shakespear' is no registered corpus" in message
+    assert "'tiny-shakespear' is not a registered corpus" in message
     assert ", ".join(REGISTRY) in message
     assert "no such file" in message
     assert message.endswith("did you mean 'tiny-shakespeare'?")

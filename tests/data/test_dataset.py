@@ -57,5 +57,5 @@ def test_a_part_that_is_not_there_says_how_to_have_it(path: Path) -> None:
     assert set(dataset.parts) == {"train", "valid"}
     with pytest.raises(CharlmError, match=r"no 'test' part: .*split.test_fraction"):
         dataset.part("test")
-    with pytest.raises(CharlmError, match="no part 'dev': this run has train, valid"):
+    with pytest.raises(CharlmError, match="unknown part 'dev': this run has train, valid"):
         dataset.part("dev")

@@ -188,7 +188,7 @@ def test_an_answer_that_drips_is_given_up(serve, monkeypatch):
     server = serve(*[Answer(CONTENT, send=drip)] * 2)
     message = message_of()
     for host in ("first.example", "second.example"):
-        (received,) = re.findall(rf"{host}: gave (\d+) bytes in 0.2 seconds", message)
+        (received,) = re.findall(rf"{host}: sent only (\d+) bytes in 0.2 seconds", message)
         assert 0 < int(received) < 20
     assert server.hung_up.wait(10)
 
@@ -197,10 +197,10 @@ def test_another_edition_is_named_as_such_and_never_kept(serve):
     other = b"a newer edition"
     serve(other, CONTENT + b"longer")
     message = message_of()
-    assert "first.example: serves another edition: SHA256" in message
+    assert "first.example: serves a different version: SHA256" in message
     assert f"expected {FILE.sha256} but got {hashlib.sha256(other).hexdigest()}" in message
-    assert "second.example: serves another edition, longer than 256,000 bytes" in message
-    assert "to train on another edition, save it and pass its path" in message
+    assert "second.example: serves a different version, longer than 256,000 bytes" in message
+    assert "to train on a different version, save it and pass its path" in message
     assert cached_names() == []
 
 
@@ -210,7 +210,7 @@ def test_offline_one_line_says_what_was_tried_and_what_to_do(serve):
     assert "first.example: Name or service not known; second.example: HTTP 503" in message
     assert "CHARLM_CORPORA" in message
     assert "--config.data.corpus" in message
-    assert "edition" not in message
+    assert "different version" not in message
 
 
 def test_a_host_that_fails_twice_alike_is_named_once(serve):
@@ -223,7 +223,7 @@ def test_a_truncated_answer_is_told_from_another_edition(serve):
     serve(Answer(CONTENT[:1_000], length=len(CONTENT)), OSError(1, "no route"))
     message = message_of()
     assert "1000 bytes read, 255000 more expected" in message
-    assert "edition" not in message
+    assert "different version" not in message
 
 
 def interrupt(*_arguments, **_options):
@@ -260,7 +260,7 @@ def test_a_cache_that_cannot_be_written_does_not_stop_the_run(serve, tmp_path, m
     serve(CONTENT)
     data, source = fetch(FILE)
     assert (data, source) == (CONTENT, FILE.urls[0])
-    assert "was not kept in the cache: Not a directory" in caplog.text
+    assert "could not be cached: Not a directory" in caplog.text
 
 
 def test_a_full_disk_is_one_line_and_its_file_is_not_kept(serve, monkeypatch, caplog):
@@ -270,7 +270,7 @@ def test_a_full_disk_is_one_line_and_its_file_is_not_kept(serve, monkeypatch, ca
     monkeypatch.setattr(download, "atomic_write", full)
     serve(CONTENT)  # once: a file that cannot be kept is not downloaded again
     assert fetch(FILE) == (CONTENT, FILE.urls[0])
-    assert "was not kept in the cache: No space left on device" in caplog.text
+    assert "could not be cached: No space left on device" in caplog.text
     monkeypatch.setattr(download, "open", full, raising=False)
     serve(CONTENT)
     assert message_of() == f"cannot write to {tempfile.gettempdir()}: No space left on device"

@@ -30,7 +30,7 @@ def test_a_split_fits_the_text_or_names_the_smallest_that_would_do(
     try:
         parts = split_text(characters, rule, sequence_length=length)
     except CharlmError as error:
-        smallest = int(str(error).split("a text of ")[1].split()[0])
+        smallest = int(str(error).split("a text of at least ")[1].split()[0])
         assert smallest > characters
         split_text(smallest, rule, sequence_length=length)
         with pytest.raises(CharlmError):

@@ -217,5 +217,5 @@ def test_a_measure_may_be_a_tree(
 
 def test_a_stream_through_attention_names_its_context() -> None:
     attention = compiled_model(make_model_config("attention", hidden_size=4, embedding_size=4), V)
-    with pytest.raises(CharlmError, match="give the positions it keeps"):
+    with pytest.raises(CharlmError, match="needs a context for attention"):
         build_scorer(attention, Stream(), batch_size=1)

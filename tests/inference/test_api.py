@@ -60,7 +60,7 @@ def test_text_is_generated_as_it_is_drawn(run: charlm_jax.Run) -> None:
     assert run.generate("ab", characters=40, scale=2.0, seed=3, top_k=10**9, top_p=1) == text
     with pytest.raises(CharlmError, match="the prompt is empty"):
         run.generate("")
-    with pytest.raises(CharlmError, match="scales is empty: name at least one"):
+    with pytest.raises(CharlmError, match="scales is empty: give at least one"):
         run.sample("ab", characters=1, scales=[])
     with pytest.raises(CharlmError, match="num=0 is not allowed"):
         run.sample("ab", characters=1, samples=0)

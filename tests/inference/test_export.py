@@ -200,7 +200,7 @@ def test_raw_weights_and_their_average_are_two_models(tmp_path: Path) -> None:
         assert again.weights == load_run(folder, weights=kind).weights == kind
         assert same_bits(again.params, kept[kind])
         (other,) = {"raw", "average"} - {kind}
-        with pytest.raises(CharlmError, match=rf"weights='{other}' is not to be had from .*{kind}"):
+        with pytest.raises(CharlmError, match=rf"has no weights='{other}'; available: {kind}"):
             load_run(folder, weights=other)
     assert [Path(row.path).name for row in list_runs(tmp_path)] == ["run"]
 
@@ -248,13 +248,13 @@ def test_a_file_that_is_something_else_is_left_as_it_is(
     run: Run, tmp_path: Path, name: str
 ) -> None:
     (tmp_path / name).write_bytes(b"mine")
-    with pytest.raises(CharlmError, match=rf"{name} is there already and is something else"):
+    with pytest.raises(CharlmError, match=rf"{name} already exists and is a different file"):
         write_export(run, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert (tmp_path / name).read_bytes() == b"mine"
     (tmp_path / name).unlink()
     (tmp_path / name).symlink_to(tmp_path / "nowhere")
-    with pytest.raises(CharlmError, match=rf"{name} is there already"):
+    with pytest.raises(CharlmError, match=rf"{name} already exists"):
         write_export(run, tmp_path)
     assert not (tmp_path / "nowhere").exists()
 
@@ -410,10 +410,10 @@ OTHER_HEADERS: Mapping[str, tuple[Callable[[Header], None], str]] = {
     "facts_a_list": (_facts("[1]"), "was not written by charlm export"),
     "facts_nested": (_facts("[" * 100_000), "was not written by charlm export"),
     "of_the_future": (_facts(format=99), "format 99 is newer than charlm_jax 0"),
-    "step_a_text": (_facts(checkpoint="7"), "its facts have a wrong type"),
-    "another_step": (_facts(checkpoint=8), "it is not what was exported"),
-    "another_kind": (_facts(weights="average"), "it is not what was exported"),
-    "no_seal": (_no_seal, "it is not what was exported"),
+    "step_a_text": (_facts(checkpoint="7"), "a value in its metadata has the wrong type"),
+    "another_step": (_facts(checkpoint=8), "its content is not what was exported"),
+    "another_kind": (_facts(weights="average"), "its content is not what was exported"),
+    "no_seal": (_no_seal, "its content is not what was exported"),
     "no_hashes": (_facts(sha256={}), "config.json is not the one that model.safetensors was"),
 }
 

@@ -320,7 +320,7 @@ def test_a_run_that_holds_nothing_out_has_no_held_out_figure(
     assert len(heat_maps(page)[0]) == PASSAGE
     page = read(write_report(hostile[1:], tmp_path / "train.html", split="train"))
     assert "training text, " in page.text() and "95 %" in page.text()
-    with pytest.raises(CharlmError, match="holds no text out"):
+    with pytest.raises(CharlmError, match="has no held-out text"):
         write_report(hostile[1:], tmp_path / "test.html", split="test")
     with pytest.raises(CharlmError, match="their text, vocabulary or split differs"):
         write_report([hostile[1], hostile[0]], tmp_path / "both.html")

@@ -109,12 +109,12 @@ def test_any_stop_string_can_be_typed(stop: str) -> None:
 
 @pytest.mark.parametrize("typed", ["a\\", "\\x", "\\\n", "\\\\\\"])
 def test_another_backslash_is_refused(typed: str) -> None:
-    with pytest.raises(CharlmError, match="behind a backslash stands"):
+    with pytest.raises(CharlmError, match="a backslash must be followed by"):
         parse_stop(typed)
 
 
 def test_a_stop_string_that_cannot_work_is_refused() -> None:
     vocabulary = Vocabulary("ab")
     check_stops(["ab", "b"], vocabulary)
-    with pytest.raises(CharlmError, match=r"stop='a\\n' has the character .* it is never drawn"):
+    with pytest.raises(CharlmError, match=r"stop='a\\n' has the character .* it is never sampled"):
         check_stops(["a\n"], vocabulary)

@@ -195,8 +195,8 @@ def test_no_room_leaves_the_last_checkpoint_and_nothing_half_done(
     command = [sys.executable, "-c", FULL, str(tmp_path / "checkpoints"), str(limit)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert ended.stdout.splitlines() == [
-        "cannot save checkpoint 2: File too large; those before are as they were: mend that, and "
-        "the run goes on from the last of them",
+        "cannot save checkpoint 2: File too large; earlier checkpoints are unchanged: fix this to "
+        "resume from the latest",
         "[1] ['1']",
     ], ended.stderr
     assert ended.stderr == ""

@@ -62,7 +62,7 @@ def test_the_latest_rows_are_the_last_ones_that_are_whole(file: Path, count: int
     assert len(rows) == count and len(latest) == min(count, 4096 // len(_lines(100)))
     assert latest == rows[len(rows) - len(latest) :]
     file.write_text(_lines(*range(1, count + 1)) + "{}\n" + _lines(5))
-    with pytest.raises(CharlmError, match="line -2, is not a row"):
+    with pytest.raises(CharlmError, match="line -2, is not a valid metrics row"):
         book.latest()
 
 
@@ -83,6 +83,6 @@ BROKEN = {
 def test_a_line_that_is_no_row_is_an_error_and_stays(file: Path, line: str) -> None:
     data = (_lines(1) + line + "\n" + _lines(2)).encode(errors="surrogateescape")
     file.write_bytes(data)
-    with pytest.raises(CharlmError, match="line 2, is not a row"):
+    with pytest.raises(CharlmError, match="line 2, is not a valid metrics row"):
         MetricsLog(file).truncate_after(2)
     assert file.read_bytes() == data

@@ -78,7 +78,7 @@ def test_an_old_evaluation_is_read() -> None:
     """Not computed again: the array is the one that was kept."""
     run = load_run(FOLDER / "lstm", checkpoint="latest")
     wanted, _ = run.evaluate()
-    with pytest.warns(UserWarning, match="does not say of which weights it is"):
+    with pytest.warns(UserWarning, match="but not its weights"):
         found = read_evaluation(Workdir(run.workdir), wanted.key)
     assert found is not None and found[0].key == wanted.key
     (file,) = (FOLDER / "lstm" / "evaluation").glob("*.npy")

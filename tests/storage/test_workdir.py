@@ -128,7 +128,7 @@ def test_two_runs_do_not_share_a_folder_of_checkpoints(tmp_path: Path) -> None:
     for run in (one, other):
         _link_checkpoints(run, outside)
     train_and_evaluate(config, one)
-    message = f"{other}/checkpoints is a link to the folder of the checkpoints of {one}"
+    message = f"{other}/checkpoints is a link to the checkpoints of {one}"
     with pytest.raises(CharlmError, match=re.escape(message)):
         train_and_evaluate(config, other)
     assert load_run(one).checkpoint == 1
@@ -136,7 +136,9 @@ def test_two_runs_do_not_share_a_folder_of_checkpoints(tmp_path: Path) -> None:
     longer = make_tiny_config(**{"train.max_steps": 2})
     assert train_and_evaluate(longer, tmp_path / "moved").step == 2
     shutil.copytree(tmp_path / "moved", one, symlinks=True)
-    with pytest.raises(CharlmError, match=re.escape(f"of the checkpoints of {tmp_path}/moved")):
+    with pytest.raises(
+        CharlmError, match=re.escape(f"a link to the checkpoints of {tmp_path}/moved")
+    ):
         train_and_evaluate(make_tiny_config(**{"train.max_steps": 3}), one)
 
 

@@ -235,7 +235,7 @@ def assert_saved(folder: Path, names: Sequence[str]) -> None:
     """The points got one signal: they have saved, and their processes are gone."""
     for name in names:
         last = (folder / "logs" / f"{name}.log").read_text().splitlines()[-1]
-        assert last.endswith("and saved: the same command goes on from there"), last
+        assert last.endswith("and saved; run the same command again to resume"), last
         assert not Workdir(folder / name).is_held()
 
 

@@ -205,7 +205,7 @@ def test_a_file_beside_a_sweep_can_be_imported(tmp_path: Path) -> None:
     ("body", "message"),
     [
         ("return {'seed': 1}", "returned dict, not a list of dicts"),
-        ("return []", "returned no point"),
+        ("return []", "returned no points"),
         ("return [{'seed': 1}, 2]", "point 2 of .* is 2: it must be a dict of dotted fields"),
         ("return [{'seed': 1}, {3: 4}]", "point 2 of .*: it must be a dict of dotted fields"),
         ("return 1 / 0", "ZeroDivisionError"),
@@ -237,11 +237,13 @@ def test_what_is_no_sweep_is_one_clear_line(
 
 
 def test_a_config_without_a_sweep_is_refused() -> None:
-    with pytest.raises(CharlmError, match="defines no function sweep: charlm train"):
+    with pytest.raises(CharlmError, match="defines no function sweep: use charlm train"):
         load_sweep("tutorial")
     with pytest.raises(CharlmError, match="sweeps/sequence_length"):
         load_sweep("sequence_length")
-    with pytest.raises(CharlmError, match="there is no 'x': name one of lstm, transformer, mingru"):
+    with pytest.raises(
+        CharlmError, match="unknown name 'x': it must be one of lstm, transformer, mingru"
+    ):
         load_sweep("sweeps/sequence_length:x")
     with pytest.raises(CharlmError, match="takes no argument"):
         load_sweep("sweeps/variants:x")

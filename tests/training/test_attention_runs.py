@@ -98,14 +98,14 @@ def test_the_average_is_scored_beside_the_weights_and_is_what_counts(hybrid: Pat
     best = min(row["loss_nats"] for row in rows if row["weights"] == "average")
     (listed,) = list_runs(hybrid)
     assert listed.best_loss_nats == best
-    with pytest.raises(CharlmError, match=r"'other' is not to be had from .*: it has average and"):
+    with pytest.raises(CharlmError, match=r"has no weights='other'; available: average, raw"):
         load_run(hybrid, weights="other")
 
 
 def test_a_run_without_an_average_has_none(tmp_path: Path) -> None:
     train_and_evaluate(make_tiny_config(**{"train.max_steps": 2}), tmp_path / "run")
     assert load_run(tmp_path / "run").weights == "raw"
-    with pytest.raises(CharlmError, match=r"'average' is not to be had from .*: it has raw"):
+    with pytest.raises(CharlmError, match=r"has no weights='average'; available: raw"):
         load_run(tmp_path / "run", weights="average")
 
 
@@ -164,7 +164,7 @@ def test_learned_positions_end_where_they_end(learned: Run) -> None:
         lambda: learned.evaluate(Window(13)),
         lambda: learned.score(long + symbols[0]),
     ):
-        with pytest.raises(CharlmError, match=r"the model has 12 .*a context of at most 12 can"):
+        with pytest.raises(CharlmError, match=r"the model has 12 .*a context of at most 12"):
             refused()
 
 
@@ -180,14 +180,14 @@ def test_a_part_that_begins_inside_the_text_has_a_target_for_every_character(
         _, nll_N = learned.evaluate(Stream())
         assert nll_N.shape == (characters,) and np.isfinite(nll_N).all()
     else:
-        with pytest.raises(CharlmError, match="the text takes 13 places and the model has 12"):
+        with pytest.raises(CharlmError, match="the text needs 13 positions, but the model has 12"):
             learned.evaluate(Stream())
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"data.loader": "streams"}, "reads on through the whole text"),
+        ({"data.loader": "streams"}, "reads through the whole text"),
         ({"data.sequence_length": 13}, "fewer than config.data.sequence_length=13"),
         ({"evaluation.context": 13}, "fewer than config.evaluation.context=13"),
     ],
@@ -195,7 +195,7 @@ def test_a_part_that_begins_inside_the_text_has_a_target_for_every_character(
 def test_training_beyond_the_last_position_is_refused_before_it_begins(
     change: dict[str, object], message: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(CharlmError, match=f"max_length=12 places.*{message}"):
+    with pytest.raises(CharlmError, match=f"max_length=12 positions.*{message}"):
         train_and_evaluate(make_tiny_config(**(LEARNED | change)), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

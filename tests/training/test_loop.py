@@ -102,7 +102,7 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(
     finished: Path, tmp_path: Path, step: int, number: int
 ) -> None:
     workdir, handler = tmp_path / "run", signal.getsignal(signal.SIGINT)
-    with pytest.raises(Interrupted, match="the same command goes on") as caught:
+    with pytest.raises(Interrupted, match="run the same command again to resume") as caught:
         train_and_evaluate(make_tiny_config(), workdir, view=StopAt(step, number))
     assert caught.value.signal_number == number
     assert signal.getsignal(signal.SIGINT) is handler
@@ -180,7 +180,7 @@ def test_parameters_ruined_by_the_last_update_are_not_saved(tmp_path: Path) -> N
     for split in ("tail", "none"):
         workdir = tmp_path / split
         wild = dataclasses.replace(config, split=dataclasses.replace(config.split, kind=split))
-        with pytest.raises(CharlmError, match=r"step 1: .*nothing was saved yet"):
+        with pytest.raises(CharlmError, match=r"step 1: .*no checkpoint was saved"):
             train_and_evaluate(wild, workdir)
         assert Checkpoints(workdir / "checkpoints").steps() == []
 
@@ -262,7 +262,7 @@ def test_without_a_held_out_part_there_is_no_held_out_figure(tmp_path: Path) -> 
     assert {row["split"] for row in _rows(tmp_path / "run")} == {"train"}
     run = load_run(tmp_path / "run")  # best falls back to the latest
     assert run.checkpoint == result.step
-    with pytest.raises(CharlmError, match="holds no text out"):
+    with pytest.raises(CharlmError, match="has no held-out text"):
         run.evaluate()
     evaluation, nll_N = run.evaluate(split="train")
     assert evaluation.characters == len(nll_N) == 2999  # nothing predicts the first
@@ -283,7 +283,7 @@ def test_a_run_is_picked_up_for_scoring(finished: Path) -> None:
     assert (len(nll_P), sliding.characters) == (50, 50)
     stream, _ = run.evaluate(Stream())
     assert stream.key.protocol == Stream() and stream.characters == 300
-    with pytest.raises(CharlmError, match="mode=stream has no context to set"):
+    with pytest.raises(CharlmError, match="mode=stream takes no context"):
         run.evaluate(Stream(5))
 
 
@@ -307,7 +307,7 @@ def test_a_run_is_picked_up_for_drawing(finished: Path) -> None:
         ({"characters": -1}, "chars=-1"),
         ({"seed": -1}, "seed=-1"),
         ({"context": 0, "mode": "window"}, "context=0"),
-        ({"context": 4}, "no context to set"),
+        ({"context": 4}, "takes no context"),
     ]
     right = {"prompt": prompt, "characters": 1, "scales": [1.0], "samples": 1, "seed": 0}
     for change, message in wrong:

@@ -103,7 +103,7 @@ def test_a_replay_names_the_array_that_went_bad_first(tmp_path: Path, trainer: T
     ids_N = jnp.asarray(trainer.dataset.ids_N)
     with place.held():
         place.claim(trainer.config, trainer.dataset)
-        with pytest.raises(CharlmError, match="has met no fault"):
+        with pytest.raises(CharlmError, match="has not failed"):
             replay_fault(place.path)
         batch = trainer.batch(ids_N, 0)
         write_fault(place, trainer, state, batch)
@@ -144,7 +144,9 @@ def test_a_run_that_fails_keeps_the_state_before_and_says_how_to_look(
 ) -> None:
     changes = {"optimizer.learning_rate": 1e38, "data.loader": loader, "split.kind": "none"}
     workdir = tmp_path / "run"
-    with pytest.raises(CharlmError, match=r"step 2: .*charlm replay --workdir=.*nothing was saved"):
+    with pytest.raises(
+        CharlmError, match=r"step 2: .*charlm replay --workdir=.*no checkpoint was saved"
+    ):
         train_and_evaluate(make_tiny_config(**changes), workdir)
     assert Checkpoints(workdir / "checkpoints").steps() == []
     assert Checkpoints(workdir / "fault").steps() == [2]

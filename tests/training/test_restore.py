@@ -49,14 +49,16 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_loudly(
     workdir, notes = tmp_path / "run", Notes()
     shutil.copytree(finished, workdir)
     _damage(workdir, 38)
-    with pytest.warns(UserWarning, match="checkpoint 38 is damaged: .* checkpoint 19 is used"):
+    with pytest.warns(
+        UserWarning, match="checkpoint 38 is damaged: .* using checkpoint 19 instead"
+    ):
         assert load_run(workdir, checkpoint="latest").checkpoint == 19
-    with pytest.raises(CharlmError, match=r"38 is damaged: .*; checkpoint 19 is sound"):
+    with pytest.raises(CharlmError, match=r"38 is damaged: .*; checkpoint 19 is valid"):
         load_run(workdir, checkpoint="38")
     train_and_evaluate(make_tiny_config(), workdir, view=notes)
     assert "checkpoint 38 is damaged: training.npz has changed" in notes.lines[0]
-    assert "going on from checkpoint 19" in notes.lines[0]
-    assert notes.lines[1] == "going on from step 19 of 38"
+    assert "resuming from checkpoint 19" in notes.lines[0]
+    assert notes.lines[1] == "resuming from step 19 of 38"
     assert _rows(workdir) == _rows(finished)
     for first, second in zip(_params(finished), _params(workdir), strict=True):
         np.testing.assert_array_equal(first, second)
@@ -113,7 +115,7 @@ def test_a_run_that_was_killed_before_its_first_save_may_be_watched_otherwise(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"seed": 2}, "of another run: config.seed is 2 there and 1 here"),
+        ({"seed": 2}, "belongs to another run: config.seed is 2 there and 1 here"),
         ({"data.corpus": "synthetic:reach=2,symbols=3,characters=3000,seed=1"}, "text"),
     ],
 )
@@ -127,7 +129,7 @@ def test_another_runs_checkpoint_is_not_gone_on_from(
     with pytest.raises(CharlmError, match=message):
         train_and_evaluate(make_tiny_config(), tmp_path / "run")
     if "data.corpus" in change:
-        with pytest.raises(CharlmError, match="trained on another text or other symbols"):
+        with pytest.raises(CharlmError, match="trained on a different text or vocabulary"):
             load_run(tmp_path / "run")
 
 

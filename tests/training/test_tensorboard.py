@@ -110,7 +110,7 @@ def test_a_full_disk_ends_the_events_and_not_the_run(
     row = {"step": 1, "split": "valid", "scope": "step", "weights": "raw", "seconds": 1.0}
     events.row(row | {"loss_nats": 1.0, "bits_per_char": 1.4})
     (note,) = notes
-    assert note.startswith("no more events: cannot write to")
+    assert note.startswith("TensorBoard logging stopped: cannot write to")
 
 
 def test_a_link_in_the_folder_is_refused(tmp_path: Path) -> None:
