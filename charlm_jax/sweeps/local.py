@@ -113,14 +113,15 @@ def run_points(
         deferred_signals() as signal_received,
         ThreadPoolExecutor(jobs, initializer=lambda: _run_on(shares.pop())) as pool,
     ):
-        waiting = {pool.submit(sweep.train, point) for point in points}
+        futures = [pool.submit(sweep.train, point) for point in points]
+        waiting = {*futures}
         try:
             while waiting:
                 ended, waiting = wait(waiting, _LOOK_SECONDS, return_when=FIRST_EXCEPTION)
                 if number := signal_received():
                     sweep.stop(number, times=1)
                 sweep.show(points)
-                for future in ended:
+                for future in sorted(ended, key=futures.index):  # the first error is raised
                     future.result()
         finally:  # after an exception, such as a second Ctrl-C, no process may keep running
             sweep.stop(signal.SIGINT, times=2)

@@ -40,7 +40,7 @@ def loss_fn(params, chunks_BT):
 def train_step(params, opt_state, key):
     """Take one optimizer step on random crops of the text."""
     starts_B = jax.random.randint(key, (BATCH,), 0, len(ids_N) - LENGTH)
-    chunks_BT = ids_N[starts_B[:, None] + jnp.arange(LENGTH + 1)]
+    chunks_BT = ids_N[starts_B[:, None] + jnp.arange(LENGTH + 1)[None, :]]
     loss, gradients = jax.value_and_grad(loss_fn)(params, chunks_BT)
     updates, opt_state = optimizer.update(gradients, opt_state, params)
     return optax.apply_updates(params, updates), opt_state, loss

@@ -126,7 +126,7 @@ def test_how_sure_a_share_is_does_not_depend_on_how_often_its_bin_comes() -> Non
 
 def test_a_model_that_knows_nothing_has_no_calibrated_scale(ids_N: np.ndarray) -> None:
     backwards = _predict(ids_N, -1.0)
-    with pytest.raises(CharlmError, match=r"lies outside \[0.25, 4\]"):
+    with pytest.raises(CharlmError, match=r"is outside \[0.25, 4\]"):
         calibrated_scale(SCALES, backwards)
 
 
