@@ -22,7 +22,7 @@ DOCS_READY := $(VENV)/.ready-docs
 help:  ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(READY)  ## Train a small model on Shakespeare, draw text from it, say what to try next
+demo: $(READY)  ## Train a small model on Shakespeare, sample from it, say what to try next
 	$(BIN)/charlm train --config=quickstart
 	$(BIN)/charlm sample --workdir=runs/quickstart --prompt="The " --chars=300 --scale=0.5,1,2 --seed=1
 	@echo
