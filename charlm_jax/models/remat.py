@@ -1,5 +1,8 @@
 """Rematerialisation: training on long sequences in less memory."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -8,11 +11,12 @@ from charlm_jax.models.language_model import LanguageModel
 
 
 def rematerialize(model: LanguageModel, *, segment_length: int) -> LanguageModel:
-    """Return the same model with a gradient that needs less memory and more time.
+    """Return the model with a gradient that needs less memory and more time.
 
     A sequence is read in segments. Only the states between them are kept for the backward pass,
     which recomputes the inside of each segment. Gradients still flow through the whole sequence
-    (Chen et al. 2016; Gruslys et al. 2016). The logits still grow with the sequence.
+    (Chen et al. 2016; Gruslys et al. 2016). The logits still grow with the sequence. With dropout,
+    every segment has a key of its own, split from the one that is given.
 
     Args:
       model: model whose state holds all information about the past, such as a recurrent one.
@@ -40,4 +44,24 @@ def rematerialize(model: LanguageModel, *, segment_length: int) -> LanguageModel
         state, logits_CBTV = jax.lax.scan(read, state, (ids_CBT, keys))
         return jnp.swapaxes(logits_CBTV, 0, 1).reshape(rows, length, -1), state
 
-    return model._replace(apply=apply)
+    def inspect(
+        params: Params, ids_BT: jax.Array, state: ModelState, *, key: jax.Array | None = None
+    ) -> Mapping[str, Any]:
+        count, rest = divmod(ids_BT.shape[1], segment_length)
+        if rest or count < 2:
+            return model.inspect(params, ids_BT, state, key=key)
+        keys = [None] * count if key is None else jax.random.split(key, count)
+        captured = []
+        for piece_BT, piece_key in zip(jnp.split(ids_BT, count, axis=1), keys, strict=True):
+            captured.append(model.inspect(params, piece_BT, state, key=piece_key))
+            _, state = model.apply(params, piece_BT, state, key=piece_key)
+        return _concatenate(captured)
+
+    return model._replace(apply=apply, inspect=inspect)
+
+
+def _concatenate(pieces: Sequence[Any]) -> Any:
+    """Join captured arrays along their positions; mappings keep their order, unlike in a pytree."""
+    if isinstance(pieces[0], Mapping):
+        return {name: _concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+    return jnp.concatenate(pieces, axis=1)

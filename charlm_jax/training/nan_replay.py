@@ -13,7 +13,7 @@ import optax
 from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.trees import leaves_by_path
-from charlm_jax.models import LanguageModel, build_model
+from charlm_jax.models import LanguageModel, build_model, rematerialize
 from charlm_jax.models.losses import negative_log_likelihood
 from charlm_jax.storage.checkpoint import Checkpoint, Checkpoints
 from charlm_jax.storage.workdir import Workdir
@@ -117,6 +117,8 @@ def replay_fault(workdir: Path | str) -> Replay:
         raise CharlmError(f"{run_dir.fault}/{number} is not the saved step of a failed run")
     _, optimizer = build_update_rule(config, total_steps)
     state, batch = _restore(checkpoint, _like(config, model, optimizer))
+    if length := config.train.segment_length:
+        model = rematerialize(model, segment_length=length)
     context = config.carried_context
     _, metrics = jax.jit(make_train_step(model, optimizer, context=context))(state, batch)
     stages = _stages(model, optimizer, state, batch, context=context)

@@ -73,6 +73,11 @@ def test_dropout_differs_between_segments() -> None:
     params = {**params, "layer_0": {**params["layer_0"], "mixer": still}}
     logits_1TV, _ = apply_segments(params, ids_BT, state, key=jax.random.key(1))
     assert jnp.abs(logits_1TV[:, :12] - logits_1TV[:, 12:]).max() > 0.01
+    captured = segmented.inspect(params, ids_BT, state, key=jax.random.key(1))
+    np.testing.assert_allclose(captured["logits"], logits_1TV, atol=1e-5)
+    whole, found = model.inspect(params, ids_BT, state), segmented.inspect(params, ids_BT, state)
+    assert [*found] == [*whole] and [*found["layer_0"]] == [*whole["layer_0"]]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), dict(found), dict(whole))
     alone = apply_segments(params, ids_BT, state)[0]
     np.testing.assert_allclose(alone, model.apply(params, ids_BT, state)[0], atol=1e-5)
 

@@ -123,6 +123,22 @@ def test_a_replay_names_the_array_that_went_bad_first(tmp_path: Path, trainer: T
     assert not any(name.startswith("forward layer_1") for name in before)
 
 
+def test_a_replay_drops_out_what_training_did_in_its_segments(tmp_path: Path) -> None:
+    changes = {"train.segment_length": 4, "model.dropout": 0.5, "model.layers": ("rnn", "gru")}
+    config = make_tiny_config(**changes)
+    trainer = build_trainer(config, load_dataset(config))
+    workdir, state = Workdir(tmp_path / "run"), trainer.init_state()
+    ids_N = jnp.asarray(trainer.dataset.ids_N)
+    with workdir.held():
+        workdir.claim(config, trainer.dataset)
+        write_fault(workdir, trainer, state, trainer.batch(ids_N, 0))
+    replay = replay_fault(workdir.path)
+    _, dispatch = trainer.dispatch(state, ids_N, 0, 1)
+    assert replay.loss_nats == pytest.approx(float(dispatch.steps.loss_nats[0]), rel=1e-5)
+    names = [seen.name for seen in replay.arrays if seen.name.startswith("forward layer")]
+    assert names == sorted(names, key=lambda name: name.split("/")[0]) and names
+
+
 def test_weights_that_are_not_finite_are_named_as_such(tmp_path: Path, trainer: Trainer) -> None:
     place, state = Workdir(tmp_path / "run"), trainer.init_state()
     kernel = jnp.asarray(state.params["output"]["kernel"]).at[1, 2].set(jnp.nan)
