@@ -28,7 +28,7 @@ class Model(nn.Module):
 
 
 State = tuple[Any, Any]
-"""Parameters and optimiser state."""
+"""Parameters and optimizer state."""
 
 
 def make_train_step(

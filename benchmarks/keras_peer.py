@@ -37,7 +37,7 @@ def build_model(symbols: int, embedding_size: int, hidden_size: int, *, jit: boo
 
 
 def compile_model(model: Any, **options: Any) -> None:
-    """Compile a model with the chapter's optimiser and loss."""
+    """Compile a model with the chapter's optimizer and loss."""
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer="adam", loss=loss, **options)
 

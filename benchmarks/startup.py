@@ -58,8 +58,8 @@ def measure(options: argparse.Namespace) -> int:
                 collect(parts["train"], train_parts)
                 collect(parts["sample"], sample_parts)
     if options.json:
-        tables = {kind: summarise(table) for kind, table in parts.items()}
-        print_json("startup", options, seconds=summarise(commands), parts=tables)
+        tables = {kind: summarize(table) for kind, table in parts.items()}
+        print_json("startup", options, seconds=summarize(commands), parts=tables)
         return 0
     print_table("startup time in seconds", commands)
     print_table("parts of `charlm train`", parts["train"])
@@ -129,7 +129,7 @@ def collect(table: Seconds, row: Mapping[str, float]) -> None:
         table.setdefault(name, []).append(seconds)
 
 
-def summarise(table: Seconds) -> dict[str, dict[str, float | list[float]]]:
+def summarize(table: Seconds) -> dict[str, dict[str, float | list[float]]]:
     """Return the median, range and rounds of every row."""
     return {
         name: {

@@ -28,7 +28,7 @@ class LSTM(nn.Module):
 
 
 class Attention(nn.Module):
-    """Causal attention with rotary positions and normalised queries and keys."""
+    """Causal attention with rotary positions and normalized queries and keys."""
 
     def __init__(self, size: int, heads: int, length: int) -> None:
         super().__init__()

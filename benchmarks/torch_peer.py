@@ -1,6 +1,6 @@
 """PyTorch programs for the same models, trained and sampled from as is usual on a CPU.
 
-Batches are tensors before the clock starts, optimisers are fused, no result is read before a turn
+Batches are tensors before the clock starts, optimizers are fused, no result is read before a turn
 ends, and PyTorch chooses the number of threads. Models are not compiled: `torch.compile` unrolls an
 LSTM over its time steps and needs a C++ compiler.
 

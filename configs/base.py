@@ -88,7 +88,7 @@ def get_config() -> ConfigDict:
     config.model.heads = 1
     # Key and value heads, each shared by heads / kv_heads query heads; 0 means as many as heads.
     config.model.kv_heads = 0
-    # Normalise every query and key before their product.
+    # Normalize every query and key before their product.
     config.model.qk_norm = False
     # Positions visible to attention, its own included; 0 means all.
     config.model.window = 0
@@ -103,7 +103,7 @@ def get_config() -> ConfigDict:
     # +-0.05. flax: per-gate kernels, LeCun-normal inputs, zero biases. gpt2: normal with standard
     # deviation 0.02, divided by sqrt(2 x layers) for what is added to the stream.
     config.model.init = "keras"
-    # Initialise the output projections of attention and MLPs in blocks to zero, so that they add
+    # Initialize the output projections of attention and MLPs in blocks to zero, so that they add
     # nothing to the stream at first.
     config.model.zero_init = False
     # float32, or bfloat16: operands of matrix products are rounded to bfloat16, forwards and
@@ -144,7 +144,7 @@ def get_config() -> ConfigDict:
     config.train.max_steps = 0
     # Maximum number of steps that run on the device before control returns to the host.
     config.train.steps_per_dispatch = 20
-    # Characters per rematerialised segment of a sequence: segments are computed twice, so that the
+    # Characters per rematerialized segment of a sequence: segments are computed twice, so that the
     # memory of a step does not grow with the sequence. 0 disables it. Only for recurrent layers.
     config.train.segment_length = 0
     # Steps averaged in one `step` row of metrics.jsonl.

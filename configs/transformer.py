@@ -3,8 +3,8 @@
     charlm train --config=transformer
     charlm train --config=transformer:1.6M
 
-Pre-norm blocks (RMSNorm), squared ReLU, rotary positions, normalised queries and keys, and branches
-initialised to zero.
+Pre-norm blocks (RMSNorm), squared ReLU, rotary positions, normalized queries and keys, and branches
+initialized to zero.
 
 Cost: one to two minutes on a 2-core AMD EPYC with AVX2.
 

@@ -162,13 +162,13 @@ class Attention(nn.Module):
       size: total width of the heads, and width of the output.
       heads: number of query heads.
       kv_heads: number of key and value heads; if fewer, they are shared (Ainslie et al. 2023).
-      qk_norm: whether queries and keys are normalised (Henry et al. 2020; here by RMSNorm, whose
+      qk_norm: whether queries and keys are normalized (Henry et al. 2020; here by RMSNorm, whose
         learned scale replaces the paper's).
       position: position encoding.
       window: maximum number of positions attended to; 0 for no limit (Beltagy et al. 2020,
         section 3.1).
-      scheme: weight initialisation scheme.
-      output_init: initialiser of the output projection.
+      scheme: weight initialization scheme.
+      output_init: initializer of the output projection.
       operand_dtype: dtype to which operands of matrix products are rounded.
     """
 

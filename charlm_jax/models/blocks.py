@@ -52,8 +52,8 @@ class MLP(nn.Module):
       size: D, width of input and output.
       hidden_size: F, width of the hidden layer.
       kind: non-linearity: `gelu`, `relu2` or `swiglu`.
-      scheme: weight initialisation scheme.
-      output_init: initialiser of W_o.
+      scheme: weight initialization scheme.
+      output_init: initializer of W_o.
       operand_dtype: dtype to which operands of matrix products are rounded.
     """
 

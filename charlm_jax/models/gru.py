@@ -68,7 +68,7 @@ class GRU(nn.Module):
 
     Attributes:
       hidden_size: H.
-      scheme: weight initialisation scheme.
+      scheme: weight initialization scheme.
       operand_dtype: dtype to which operands of matrix products are rounded.
     """
 

@@ -1,4 +1,4 @@
-"""Weight initialisation as in Keras, Flax and GPT-2.
+"""Weight initialization as in Keras, Flax and GPT-2.
 
 The gates of a recurrent layer are stacked in one kernel of shape (in, gates x H). Keras samples
 that kernel as one matrix, so its Glorot limit counts all gates as outputs, and the recurrent
@@ -39,12 +39,12 @@ def _per_gate(draw: Initializer, gates: int) -> Initializer:
 
 @dataclasses.dataclass(frozen=True)
 class InitScheme:
-    """Initialisers for each kind of parameter.
+    """Initializers for each kind of parameter.
 
     Attributes:
-      embedding: initialiser of the (V, D) table.
-      kernel: initialiser of a dense (in, out) matrix.
-      recurrent: initialiser of one gate's (H, H) matrix, or of all gates' if `joint`.
+      embedding: initializer of the (V, D) table.
+      kernel: initializer of a dense (in, out) matrix.
+      recurrent: initializer of one gate's (H, H) matrix, or of all gates' if `joint`.
       forget_bias: initial bias of an LSTM's forget gate; every other bias starts from 0.
       joint: whether stacked gates are sampled as one matrix.
       scales_residuals: whether kernels that add to the residual stream are smaller in a deeper
@@ -59,11 +59,11 @@ class InitScheme:
     scales_residuals: bool = False
 
     def gate_kernel(self, gates: int) -> Initializer:
-        """Return the initialiser of the stacked input kernel (D, gates x H)."""
+        """Return the initializer of the stacked input kernel (D, gates x H)."""
         return self.kernel if self.joint else _per_gate(self.kernel, gates)
 
     def recurrent_kernel(self, gates: int) -> Initializer:
-        """Return the initialiser of the stacked recurrent kernel (H, gates x H)."""
+        """Return the initializer of the stacked recurrent kernel (H, gates x H)."""
         return self.recurrent if self.joint else _per_gate(self.recurrent, gates)
 
 
@@ -105,13 +105,13 @@ def init_scheme(name: str) -> InitScheme:
 
     `keras` follows Keras 3 (`keras.layers.LSTM`), `flax` follows Flax 0.12 (Linen), and `gpt2`
     follows Radford et al. 2018, section 4.1, and 2019, section 2.3. Their models have no recurrent
-    kernels or forget gates; `gpt2` initialises those as in Keras.
+    kernels or forget gates; `gpt2` initializes those as in Keras.
     """
     return lookup(_SCHEMES, name, "config.model.init")
 
 
 def residual_kernel(model: ModelConfig) -> Initializer:
-    """Return the initialiser of a kernel whose output is added to the residual stream.
+    """Return the initializer of a kernel whose output is added to the residual stream.
 
     Attention and the MLP end in such a kernel, recurrent layers do not. With `zero_init` it is 0,
     so that each branch adds 0 at first (Goyal et al. 2017, section 5.1, for the last scale of a
@@ -134,7 +134,7 @@ def residual_kernel(model: ModelConfig) -> Initializer:
 
 
 def forget_gate_bias(value: float) -> Initializer:
-    """Return the initialiser of an LSTM's bias (4H; i, f, g, o): zeros, and `value` at f."""
+    """Return the initializer of an LSTM's bias (4H; i, f, g, o): zeros, and `value` at f."""
 
     def init(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
         del key

@@ -9,7 +9,7 @@ def negative_log_likelihood(logits_BTV: jax.Array, targets_BT: jax.Array) -> jax
     """Return -log softmax(logits)[target] for every position.
 
     Args:
-      logits_BTV: unnormalised log-probabilities, float32.
+      logits_BTV: unnormalized log-probabilities, float32.
       targets_BT: ids in [0, V), any integer type.
 
     Returns:

@@ -66,7 +66,7 @@ class LSTM(nn.Module):
 
     Attributes:
       hidden_size: H.
-      scheme: weight initialisation scheme.
+      scheme: weight initialization scheme.
       operand_dtype: dtype to which operands of matrix products are rounded.
     """
 

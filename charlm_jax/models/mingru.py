@@ -83,7 +83,7 @@ class MinGRU(nn.Module):
     Attributes:
       hidden_size: H.
       scan: implementation of the recurrence.
-      scheme: weight initialisation scheme.
+      scheme: weight initialization scheme.
       operand_dtype: dtype to which operands of matrix products are rounded.
     """
 

@@ -1,4 +1,4 @@
-"""Rematerialisation: training on long sequences in less memory."""
+"""Rematerialization: training on long sequences in less memory."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

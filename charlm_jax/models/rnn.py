@@ -21,7 +21,7 @@ class RNN(nn.Module):
 
     Attributes:
       hidden_size: H.
-      scheme: weight initialisation scheme.
+      scheme: weight initialization scheme.
       operand_dtype: dtype to which operands of matrix products are rounded.
     """
 

@@ -21,7 +21,7 @@ def transfer_params(there: Params, symbols_there: str, here: Params, symbols_her
     Args:
       there: weights of the trained model.
       symbols_there: symbols of the trained model.
-      here: freshly initialised weights of the new model.
+      here: freshly initialized weights of the new model.
       symbols_here: symbols of the new model.
 
     Raises:

@@ -1,7 +1,7 @@
 """Sampling policies: top-k, top-p and min-p truncation, then a scale factor (1 / temperature).
 
 A policy first truncates the model's own distribution, at scale 1. Each truncation sees the symbols
-left by the previous one, renormalised, and the scale factor comes last:
+left by the previous one, renormalized, and the scale factor comes last:
 
   top-k   the k most probable symbols.
   top-p   the fewest of these, most probable first, whose probability reaches p (the nucleus).

@@ -40,7 +40,7 @@ def metrics_row(
       weights: weights that have this loss: `raw`, or their moving `average`.
       loss_nats: mean negative log-likelihood per character, in nats.
       learning_rate: learning rate of the last update.
-      state_hash: `charlm_jax.core.tree_hash` of parameters, optimiser and carried state after it.
+      state_hash: `charlm_jax.core.tree_hash` of parameters, optimizer and carried state after it.
       chars_per_second: characters trained on, or scored, per second spent on that alone.
       seconds: wall-clock time of the run so far, earlier sessions included.
     """

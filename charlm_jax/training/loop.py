@@ -1,8 +1,8 @@
 """The training loop: start reading here.
 
 A `Trainer` holds the parts of a run, a `TrainState` the arrays that it changes, a `LoopState` its
-progress. The device is always one dispatch ahead of the loop state: the results of one dispatch are
-read while the next one runs, so that logging never stalls the device.
+progress. Between evaluations the device is one dispatch ahead of the loop state: the results of one
+dispatch are read while the next one runs, so that logging does not stall the device.
 """
 
 import time
@@ -213,7 +213,7 @@ class _Loop:
     def read_pending(self, state: TrainState) -> None:
         """Read the losses of the previous dispatch, and write the rows that are due."""
         if self.pending is None:
-            self.lap()  # mostly compilation: part of the run's time, not of its speed
+            self.lap()  # after a start it is mostly compilation, which is not part of the speed
             return
         count, dispatch = self.pending
         self.pending = None

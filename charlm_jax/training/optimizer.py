@@ -1,4 +1,4 @@
-"""Optimiser, learning rate schedule and average of weights, from plain scalars."""
+"""Optimizer, learning rate schedule and average of weights, from plain scalars."""
 
 import functools
 

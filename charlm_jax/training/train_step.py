@@ -23,7 +23,7 @@ class TrainState(NamedTuple):
     Attributes:
       step: number of updates made.
       params: the model's weights.
-      opt_state: state of the optimiser.
+      opt_state: state of the optimizer.
       carried: final model state of the last batch's rows if the loader carries it over;
         otherwise ().
       average: moving average of the weights if one is kept; otherwise empty.

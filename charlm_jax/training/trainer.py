@@ -85,7 +85,7 @@ class Trainer(NamedTuple):
         return min(ahead, self.total_steps - step)
 
     def init_state(self, params: Params | None = None) -> TrainState:
-        """Return the state at step 0, with the given parameters or newly initialised ones."""
+        """Return the state at step 0, with the given parameters or newly initialized ones."""
         rows, context = self.config.data.batch_size, self.config.carried_context
 
         def state(key: jax.Array, params: Params | None) -> TrainState:
@@ -210,7 +210,7 @@ def _refuse_segments(config: Config, model: LanguageModel) -> None:
 def build_update_rule(
     config: Config, total_steps: int
 ) -> tuple[optax.Schedule, optax.GradientTransformation]:
-    """Build the learning rate schedule, and the optimiser that follows it."""
+    """Build the learning rate schedule, and the optimizer that follows it."""
     adam = config.optimizer
     schedule = make_schedule(
         schedule=adam.schedule,

@@ -1,8 +1,9 @@
-"""Train a character-level language model with its four functions and optax, and sample from it.
+"""Train a character-level language model with its pure functions and optax, and sample from it.
 
     python docs/examples/minimal_training.py path/to/text.txt [STEPS]
 
-`charlm_jax.train` does the same and more: held-out evaluation, checkpoints, resuming, metrics.
+The text needs at least a few KB. `charlm_jax.train` adds learning rate schedules, held-out
+evaluation, checkpoints that resume exactly, and metrics.
 """
 
 import sys
@@ -18,19 +19,21 @@ from charlm_jax.models import build_model
 
 LENGTH, BATCH, SCALE = 64, 32, 2.0  # the scale factor is the inverse temperature
 
+if len(sys.argv) < 2:
+    sys.exit("usage: minimal_training.py TEXT [STEPS]")
 text = Path(sys.argv[1]).read_text(encoding="utf-8")
 steps = int(sys.argv[2]) if len(sys.argv) > 2 else 500
 
 vocabulary = Vocabulary.from_text(text)
 ids_N = jnp.asarray(vocabulary.encode(text), jnp.int32)
-config = load_config("quickstart")  # one LSTM; try "transformer"
+config = load_config("quickstart")  # one LSTM; for "transformer" lower the learning rate to 1e-3
 model = build_model(config.model, len(vocabulary))
 optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(5e-3))
 
 
 def loss_fn(params, chunks_BT):
     """Mean cross-entropy in nats of each character after the first, given those before it."""
-    state = model.initial_state(BATCH, context=0)
+    state = model.initial_state(len(chunks_BT), context=0)  # nothing is kept between calls
     logits_BTV, _ = model.apply(params, chunks_BT[:, :-1], state)
     targets_BT = chunks_BT[:, 1:]
     return optax.softmax_cross_entropy_with_integer_labels(logits_BTV, targets_BT).mean()
@@ -61,9 +64,10 @@ for step in range(steps):
     if (step + 1) % 50 == 0:
         print(f"step {step + 1}: {loss:.3f} nats per character")
 
+# Attention keeps the last `context` positions; a recurrent layer ignores it.
 id_B, state = ids_N[:1], model.initial_state(1, context=LENGTH)
-sampled = []
-for position in range(300):
+sampled = [int(id_B[0])]
+for position in range(299):
     id_B, state = sample_step(params, id_B, state, jax.random.fold_in(sample_key, position))
     sampled.append(int(id_B[0]))
 print(vocabulary.decode(sampled))

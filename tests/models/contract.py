@@ -36,7 +36,7 @@ for _name in MIXERS:
     CASES[f"{_name}-bare"] = make_model_config(_name, **BARE)
     CASES[f"{_name}-pre_norm-bfloat16"] = make_model_config(_name, **BLOCK, precision="bfloat16")
 
-# What else can be said of a model, in pairs: each name has its turn, and not with every other.
+# Further options, covered in pairs rather than in full combination.
 # fmt: off
 _FURTHER: list[tuple[tuple[str, ...], dict[str, Any]]] = [
     (ATTENTION, BLOCK),
@@ -131,7 +131,7 @@ def check_form(subject: Subject, context: int) -> None:
 
 
 def check_causality(subject: Subject, context: int) -> None:
-    """Row t changes at place t: what lies before comes out the same to the bit."""
+    """Changing character t leaves all earlier logits bitwise equal."""
     ids_BT, start = draw_ids(0), subject.start(context)
     places_T = np.arange(T)
     changed_BT = ids_BT.at[places_T, places_T].set((ids_BT[places_T, places_T] + 1) % V)
@@ -158,7 +158,7 @@ def check_rows(subject: Subject, context: int) -> None:
 
 
 def check_pieces(subject: Subject, context: int) -> None:
-    """A text comes out the same however it is cut, be there room for all of it or not."""
+    """The logits do not depend on how a text is cut, whether or not the cache holds all of it."""
     ids_BT = jnp.concatenate([draw_ids(0), draw_ids(1)], axis=1)
     results = []
     # Pieces of two lengths only, so that little is compiled.
@@ -174,14 +174,14 @@ def check_pieces(subject: Subject, context: int) -> None:
             other,
             results[0],
         )
-    if context >= T:  # room that is not needed is as good as none
+    if context >= T:  # an oversized cache gives the same result as none
         alone_BTV, _ = subject.read(ids_BT[:, :T], subject.model.initial_state(B, 0))
         first_BTV = results[0][0][:, :T]
         np.testing.assert_allclose(alone_BTV, first_BTV, atol=subject.tolerance, rtol=1e-5)
 
 
 def check_reading_on(subject: Subject) -> None:
-    """Models read on for ever, but for one that learns places: NaN stands beyond them."""
+    """Only learned positions limit the length; logits beyond it are NaN."""
     most, state = subject.model.max_length, subject.model.initial_state(B, FEW)
     assert most == (MAX_LENGTH if subject.config.position == "learned" else None)
     for piece in range(8):
