@@ -411,7 +411,7 @@ def test_a_table_has_a_row_for_every_program(
     assert train_step.main(["--rounds=2", "--steps=2", only, *sizes]) == 0
     lines = capsys.readouterr().out.splitlines()
     rows = [line.split()[0] for line in lines if line[:1].isalpha()]
-    assert rows == ["float32", "roof_recurrent_float32", "Share"]
+    assert rows == ["float32", "roof_recurrent_float32", "Fraction"]
     assert lines[-1].split()[0] == "float32_of_recurrent"
 
 
