@@ -8,7 +8,6 @@ import contextlib
 import io
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -61,7 +60,7 @@ def configs_page() -> str:
     parts = ["# Configs", "", "Each is the argument of `--config`.", ""]
     for name in shipped_names():
         source = (shipped_configs() / f"{name}.py").read_text(encoding="utf-8")
-        parts += [f"## {name}", "", _indent_code(ast.get_docstring(ast.parse(source)) or ""), ""]
+        parts += [f"## {name}", "", _as_markdown(ast.get_docstring(ast.parse(source)) or ""), ""]
     return "\n".join(parts)
 
 
@@ -97,11 +96,7 @@ def _help_text(*command: str) -> str:
     return f"```text\n{printed.getvalue().rstrip()}\n```\n"
 
 
-def _indent_code(docstring: str) -> str:
+def _as_markdown(docstring: str) -> str:
     """Return a docstring as Markdown; its indented lines are code already."""
-    return "\n".join(_escaped_lines(docstring))
-
-
-def _escaped_lines(text: str) -> Iterator[str]:
-    for line in text.splitlines():
-        yield line if line.startswith("    ") else line.replace("<", "&lt;")
+    lines = docstring.splitlines()
+    return "\n".join(x if x.startswith("    ") else x.replace("<", "&lt;") for x in lines)

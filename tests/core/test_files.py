@@ -85,6 +85,7 @@ def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
     file.symlink_to(outside)
     own = tmp_path / "run.json.partial"
     own.symlink_to(outside)
+    os.utime(own, (0, 0), follow_symlinks=False)
     atomic_write(file, b"data")
     assert outside.read_text() == "mine" and not file.is_symlink()
     assert sorted(tmp_path.iterdir()) == [outside, file, own]  # no writer of today made the last
