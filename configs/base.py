@@ -152,6 +152,9 @@ def get_config() -> ConfigDict:
     # Steps between evaluations on held-out text, each with a checkpoint; 0 means once per epoch, at
     # its end.
     config.train.evaluate_every_steps = 0
+    # Steps between samples shown during training, each from the same prompt with the same noise; 0
+    # shows none.
+    config.train.sample_every_steps = 0
     # Stop after this many evaluations without a new best; 0 disables early stopping.
     config.train.patience = 0
     # Folder of a run whose best weights to start from; empty for new weights. (--init_from=RUN)

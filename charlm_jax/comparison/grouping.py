@@ -13,6 +13,7 @@ _INDIFFERENT = (
     "seed",
     "train.steps_per_dispatch",
     "train.log_every_steps",
+    "train.sample_every_steps",
     "evaluation.context",
     "evaluation.batch_size",
 )

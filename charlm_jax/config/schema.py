@@ -189,7 +189,7 @@ class OptimizerConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """Length of training, and intervals of logging and evaluation."""
+    """Length of training, and intervals of logging, evaluation and samples."""
 
     epochs: int
     max_steps: int
@@ -197,13 +197,20 @@ class TrainConfig:
     segment_length: int
     log_every_steps: int
     evaluate_every_steps: int
+    sample_every_steps: int
     patience: int
     init_from: str
 
     def __post_init__(self) -> None:
         for field in ("epochs", "steps_per_dispatch", "log_every_steps"):
             _require_count(f"train.{field}", getattr(self, field), least=1)
-        for field in ("max_steps", "segment_length", "evaluate_every_steps", "patience"):
+        for field in (
+            "max_steps",
+            "segment_length",
+            "evaluate_every_steps",
+            "sample_every_steps",
+            "patience",
+        ):
             _require_count(f"train.{field}", getattr(self, field), least=0)
 
 

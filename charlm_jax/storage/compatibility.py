@@ -58,7 +58,7 @@ def _may_change(field: str, before: Any, value: Any, config: Config) -> bool:
     is_constant_rate = config.optimizer.schedule == "constant"
     is_later_limit = field in _LIMITS and (value == 0 or 0 < before < value)  # 0 means no limit
     match field:
-        case "train.log_every_steps" | "evaluation.batch_size":
+        case "train.log_every_steps" | "train.sample_every_steps" | "evaluation.batch_size":
             return True
         case "train.evaluate_every_steps":  # with patience it affects when training stops
             return config.train.patience == 0

@@ -24,6 +24,8 @@ from charlm_jax.core.trees import count_parameters
 from charlm_jax.data.dataset import load_dataset, with_absolute_paths
 from charlm_jax.data.download import Progress
 from charlm_jax.evaluation.scoring import mean_score
+from charlm_jax.inference.trained_model import TrainedModel
+from charlm_jax.sampling.params import SamplingParams
 from charlm_jax.storage.metrics_log import metrics_row
 from charlm_jax.storage.open_run import OpenRun, open_run
 from charlm_jax.storage.workdir import Workdir
@@ -34,6 +36,9 @@ from charlm_jax.training.progress_bar import ProgressListener, ignore_broken_pip
 from charlm_jax.training.restore import InitialParams, restore_or_init, validate_init_from
 from charlm_jax.training.train_step import Dispatch, TrainState, all_finite, checkpointed_params
 from charlm_jax.training.trainer import Trainer, build_trainer
+
+# Samples shown during training.
+_SAMPLING, _SAMPLE_LENGTH = SamplingParams(scale=1.5, seed=1), 200
 
 
 class Result(NamedTuple):
@@ -197,10 +202,13 @@ class _Loop:
             self.read_pending(state)
             self.pending = (count, dispatch)
             number = signal_received()
-            if number or trainer.stops_at(step):
+            if number or trainer.stops_at(step) or trainer.samples_at(step):
                 self.read_pending(state)
                 if not all_finite(state):
                     self.fail(f"step {step}: the parameters or their norm are not finite", state)
+            if trainer.samples_at(step):
+                self.sample(state)
+            if number or trainer.stops_at(step):
                 loss_nats = self.evaluate(state) if trainer.stops_at(step) else None
                 self.save(state, loss_nats)
             if number and not _is_over(trainer, self.loop_state):
@@ -284,6 +292,15 @@ class _Loop:
             self.write_row("valid", scope, seen, weights)
         loop_state.add_score(score.loss_nats)
         return score.loss_nats
+
+    def sample(self, state: TrainState) -> None:
+        """Show a text sampled from the weights; its prompt and noise are the same every time."""
+        trainer, dataset = self.trainer, self.trainer.dataset
+        params = state.average or state.params
+        model = TrainedModel(trainer.config, dataset.vocabulary, trainer.model, params)
+        text = model.generate(dataset.vocabulary.symbols[0], _SAMPLING, characters=_SAMPLE_LENGTH)
+        self.view.sample(self.loop_state.step, text)
+        self.lap()
 
     def write_row(self, split: str, scope: str, seen: RunningMean, weights: str = "raw") -> None:
         """Append a row to the metrics, and show it."""

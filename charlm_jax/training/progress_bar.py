@@ -2,6 +2,7 @@
 
 import math
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -28,6 +29,9 @@ class ProgressListener(Protocol):
     def row(self, row: MetricsRow) -> None:
         """Called after a row was written to the metrics."""
 
+    def sample(self, step: int, text: str) -> None:
+        """Called with a text sampled from the weights at `step`."""
+
 
 class NullProgress:
     """Listener that shows no progress, for notebooks and tests."""
@@ -42,6 +46,9 @@ class NullProgress:
         pass
 
     def row(self, row: MetricsRow) -> None:
+        pass
+
+    def sample(self, step: int, text: str) -> None:
         pass
 
 
@@ -84,6 +91,11 @@ def describe_row(row: MetricsRow) -> str:
     )
 
 
+def describe_sample(step: int, text: str) -> str:
+    """Returns a sample as an indented paragraph under its step."""
+    return f"step {step}:\n{textwrap.indent(text.strip(), '    ')}\n"
+
+
 class LogProgress(NullProgress):
     """Lines for logs, pipes and CI: every epoch and evaluation, and occasional step rows."""
 
@@ -102,6 +114,9 @@ class LogProgress(NullProgress):
             return
         self._last = time.monotonic()
         self.note(describe_row(row))
+
+    def sample(self, step: int, text: str) -> None:
+        self.note(describe_sample(step, text))
 
 
 class Bar:
@@ -140,6 +155,9 @@ class Bar:
     def row(self, row: MetricsRow) -> None:
         if row["scope"] == "epoch" or row["split"] != "train":
             self.note(describe_row(row))
+
+    def sample(self, step: int, text: str) -> None:
+        self.note(describe_sample(step, text))
 
 
 BarType = TypeVar("BarType", bound="HasDisplay")

@@ -52,6 +52,9 @@ class EventFiles:
             except OSError as error:
                 self._give_up(error)
 
+    def sample(self, step: int, text: str) -> None:
+        self._view.sample(step, text)
+
     def write_anew(self) -> None:
         """Replaces all events with those of the rows written so far."""
         rows = MetricsLog(self._workdir.metrics_file).rows()

@@ -69,6 +69,11 @@ class Trainer(NamedTuple):
         every = self.config.train.evaluate_every_steps or self.steps_per_epoch
         return step % every == 0 or step == self.total_steps
 
+    def samples_at(self, step: int) -> bool:
+        """Return whether to show a sample after `step` updates."""
+        every = self.config.train.sample_every_steps
+        return every > 0 and step % every == 0
+
     def steps_to_next_stop(self, step: int) -> int:
         """Return the length of the dispatch that starts at `step`.
 
@@ -79,6 +84,7 @@ class Trainer(NamedTuple):
             train.steps_per_dispatch,
             train.log_every_steps,
             train.evaluate_every_steps,
+            train.sample_every_steps,
             self.steps_per_epoch,
         ]
         ahead = min(n - step % n for n in every if n)

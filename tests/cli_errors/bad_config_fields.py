@@ -60,6 +60,7 @@ FIELDS: Mapping[str, Refused | None] = {
     "train.segment_length": (COUNTS, "in [0, 2**31)"),
     "train.log_every_steps": ((*COUNTS, "0"), "in [1, 2**31)"),
     "train.evaluate_every_steps": (COUNTS, "in [0, 2**31)"),
+    "train.sample_every_steps": (COUNTS, "in [0, 2**31)"),
     "train.patience": (COUNTS, "in [0, 2**31)"),
     "train.init_from": None,
     "evaluation.context": (COUNTS, "in [0, 2**31)"),

@@ -115,6 +115,43 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(
         np.testing.assert_array_equal(first, second)
 
 
+class Samples(NullProgress):
+    """Collects the samples that are shown."""
+
+    def __init__(self) -> None:
+        self.texts: dict[int, str] = {}
+
+    def sample(self, step: int, text: str) -> None:
+        self.texts[step] = text
+
+
+def test_samples_are_those_of_the_weights_and_change_nothing(
+    finished: Path, tmp_path: Path
+) -> None:
+    view, config = Samples(), make_tiny_config(**{"train.sample_every_steps": 7})
+    train_and_evaluate(config, tmp_path / "run", view=view)
+    assert list(view.texts) == [7, 14, 21, 28, 35]
+    assert _rows(tmp_path / "run") == _rows(finished)
+    for first, second in zip(_params(finished), _params(tmp_path / "run"), strict=True):
+        np.testing.assert_array_equal(first, second)
+    short = make_tiny_config(**{"train.max_steps": 14})
+    train_and_evaluate(short, tmp_path / "short")
+    run = load_run(tmp_path / "short", checkpoint="latest")
+    prompt = run.vocabulary.symbols[0]
+    assert view.texts[14] == run.generate(prompt, characters=200, scale=1.5, seed=1)
+    # Shown again after a resume, and only while nothing else depends on the interval.
+    again = Samples()
+    short = make_tiny_config(**{"train.sample_every_steps": 21})
+    train_and_evaluate(short, tmp_path / "short", view=again)
+    assert again.texts == {21: view.texts[21]}
+
+
+def test_a_sample_is_a_paragraph_under_its_step() -> None:
+    lines: list[str] = []
+    LogProgress(lines.append).sample(20, "\nTo be,\n\nor not\n")
+    assert lines == ["step 20:\n    To be,\n\n    or not\n"]
+
+
 def test_a_second_ctrl_c_acts_at_once_and_a_second_sigterm_does_not(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         train_and_evaluate(make_tiny_config(), tmp_path / "a", view=StopAt(3, times=2))
