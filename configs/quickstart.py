@@ -1,10 +1,12 @@
-"""A first look: does a small LSTM learn to write plays in one pass over Shakespeare?
+"""A first look: how well does a small GRU spell after a minute of Shakespeare?
 
     charlm train --config=quickstart
 
-Cost: 230 s on a 2-core AMD EPYC with AVX2, at about 22,000 characters per second.
+It reads 1.6 million characters, a third of the plays, and shows a sample every 400 steps.
 
-Expected: 1.604 nats (2.314 bits) per character on the last 2 % of the plays, window of 64. Samples
+Cost: TIME on a 2-core AMD EPYC with AVX2, at about SPEED characters per second.
+
+Expected: LOSS nats (BITS bits) per character on the last 2 % of the plays, window of 64. Samples
 are mostly English words at scale 2, and contain many at scale 1.
 """
 
@@ -18,14 +20,17 @@ def get_config() -> ConfigDict:
     config.data.corpus = "shakespeare"
     config.data.loader = "crops"
     config.data.sequence_length = 64
-    config.data.batch_size = 32
+    config.data.batch_size = 16
     config.split.valid_fraction = 0.02
+    config.model.layers = ("gru",)
     config.model.embedding_size = 64
-    config.model.hidden_size = 256
-    config.optimizer.learning_rate = 5e-3
+    config.model.hidden_size = 320
+    config.optimizer.learning_rate = 1e-2
     config.optimizer.schedule = "cosine"
     config.optimizer.warmup_steps = 50
     config.optimizer.clip_norm = 1.0
     config.train.epochs = 1
-    config.train.evaluate_every_steps = 500
+    config.train.max_steps = 1600
+    config.train.evaluate_every_steps = 800
+    config.train.sample_every_steps = 400
     return config

@@ -165,9 +165,10 @@ def excess_pseudovalues(
     distributed differently. `divergence_pseudovalues` is far from 0 even for one source, and may be
     least for another. Very random text scores too well here: its own halves hardly share a string.
 
-    For `quickstart`, 50 samples of 500 characters at each of the scales 0.7, 0.85, 1, 1.2, 1.5 and
-    2 were compared with 50 others at scale 1. For 8 of 8 seeds the excess was least at 1 (0.000
-    there, 0.010 at 1.2, with a standard deviation of 0.003), and the divergence at 1.2 or 1.5.
+    For an LSTM of 256 units trained on the plays of Shakespeare, 50 samples of 500 characters at
+    each of the scales 0.7, 0.85, 1, 1.2, 1.5 and 2 were compared with 50 others at scale 1. For 8
+    of 8 seeds the excess was least at 1 (0.000 there, 0.010 at 1.2, with a standard deviation of
+    0.003), and the divergence at 1.2 or 1.5.
 
     Source: our choice, an energy distance (Szekely and Rizzo 2013, Energy statistics).
 

@@ -26,7 +26,7 @@ steps = int(sys.argv[2]) if len(sys.argv) > 2 else 500
 
 vocabulary = Vocabulary.from_text(text)
 ids_N = jnp.asarray(vocabulary.encode(text), jnp.int32)
-config = load_config("quickstart")  # one LSTM; for "transformer" lower the learning rate to 1e-3
+config = load_config("quickstart")  # one GRU; for "transformer" lower the learning rate to 1e-3
 model = build_model(config.model, len(vocabulary))
 optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(5e-3))
 
