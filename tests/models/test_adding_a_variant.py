@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from charlm_jax.models import mixers
-from tests.conftest import ROOT, make_model_config
-from tests.models.contract import (
+from charlm_jax.models.testing import (
     BARE,
     FEW,
     Subject,
@@ -27,6 +26,8 @@ from tests.models.contract import (
     check_reading_on,
     check_rows,
 )
+from tests.conftest import ROOT, make_model_config
+from tests.models.contract import make_subject
 
 GUIDE = (ROOT / "docs" / "adding_a_variant.md").read_text(encoding="utf-8")
 
@@ -96,7 +97,7 @@ def _subject(monkeypatch: pytest.MonkeyPatch, source: str) -> Subject:
     names = dict(vars(mixers))
     exec(f"{import_line}\nENTRY = {{\n{entry}\n}}", names)
     monkeypatch.setitem(mixers.MIXERS, "leaky", names["ENTRY"]["leaky"])
-    return Subject(make_model_config("leaky", **BARE))
+    return make_subject(make_model_config("leaky", **BARE))
 
 
 def test_the_new_mixer_keeps_the_contract(monkeypatch: pytest.MonkeyPatch) -> None:
