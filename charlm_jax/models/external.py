@@ -231,9 +231,12 @@ def build_external(
         raise CharlmError(
             f"{_FIELD}={layer!r}: from_config returned {kind}: it must return a flax.linen.Module"
         )
-    for method in ("__call__", "initial_state"):
-        if not callable(getattr(type(mixer), method, None)):
-            raise CharlmError(f"{_FIELD}={layer!r}: {type(mixer).__name__} has no method {method}")
+    is_there = {
+        "__call__": callable(mixer),
+        "initial_state": callable(getattr(type(mixer), "initial_state", None)),
+    }
+    for method in (method for method, present in is_there.items() if not present):
+        raise CharlmError(f"{_FIELD}={layer!r}: {type(mixer).__name__} has no method {method}")
     return mixer
 
 
