@@ -61,7 +61,7 @@ def get_config() -> ConfigDict:
 
     config.model = ConfigDict()
     # From the embedding up: any of lstm, gru, rnn, mingru, attention (queries, keys and values),
-    # self_attention (without parameters).
+    # self_attention (without parameters); or module:Class, a class of a module of one's own.
     config.model.layers = ("lstm",)
     # Width of a symbol's vector.
     config.model.embedding_size = 256

@@ -1,5 +1,6 @@
 """`charlm <command>`: parser, messages and exit codes; each command is a module of `commands`."""
 
+import argparse
 import io
 import sys
 import warnings
@@ -7,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from charlm_jax._version import __version__
-from charlm_jax.cli.commands import COMMANDS
+from charlm_jax.cli.commands import COMMANDS, WITHOUT_MODEL
+from charlm_jax.cli.commands.common_flags import add_allow_module
 from charlm_jax.cli.exit_status import open_closed_streams, run_program
 from charlm_jax.cli.parser import Parser, say
 from charlm_jax.core.errors import closest
@@ -28,6 +30,8 @@ def _build_parser(arguments: Sequence[str]) -> Parser:
         command.set_defaults(parser=command)
         if [name] == [*arguments[:1]]:
             module.add_flags(command)
+            if name not in WITHOUT_MODEL:
+                add_allow_module(command)
     return parser
 
 
@@ -50,7 +54,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may lack some characters
         sys.stdout.reconfigure(errors="backslashreplace")
     with _warnings_of_one_line(known.parser.prog):
-        return run_program(known.parser.prog, lambda: COMMANDS[known.command].run(known))
+        return run_program(known.parser.prog, lambda: _run(known))
+
+
+def _run(options: argparse.Namespace) -> int | None:
+    """Import the modules that the user allows, and run the command."""
+    if modules := getattr(options, "allow_module", ()):
+        from charlm_jax.models.external import allow_module
+
+        for module in modules:
+            allow_module(module)
+    return COMMANDS[options.command].run(options)
 
 
 @contextmanager

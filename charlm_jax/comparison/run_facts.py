@@ -103,7 +103,16 @@ def train_command(facts: Mapping[str, Any], workdir: str) -> str:
         return f"# no command recorded: {escape_control_characters(workdir)}/config.json"
     point, overrides = facts.get("point") or (), facts.get("overrides") or ()
     config, *fields = ConfigSource(facts["config_spec"], tuple(point), tuple(overrides)).flags()
-    return shlex.join(["charlm", "train", config, f"--workdir={workdir}", *fields])
+    allowed = dict.fromkeys(
+        f"--allow_module={_importable(source)}" for source in facts.get("mixers") or ()
+    )
+    return shlex.join(["charlm", "train", config, f"--workdir={workdir}", *fields, *allowed])
+
+
+def _importable(source: Mapping[str, Any]) -> str:
+    """Return a module's file if that alone imports it, otherwise its name."""
+    module, file = source["module"], source["file"]
+    return file if file is not None and Path(file).stem == module else module
 
 
 def newest_row(runs: Sequence[Run]) -> datetime.datetime | None:

@@ -11,14 +11,15 @@ import re
 import sys
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
 from charlm_jax.config.schema import Config, as_float, flatten, unknown_field
-from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.errors import CharlmError, describe_exception
+from charlm_jax.core.import_path import first_on_path
 
 
 class ConfigSource(NamedTuple):
@@ -208,8 +209,9 @@ def _configs_package(folder: Path) -> Iterator[None]:
     """Make `from configs import base` search the file's own folder, then the shipped one.
 
     This puts a package in `sys.modules` for the duration of one load. Folders on `sys.path` would
-    not work: the file's own folder may have any name, a regular package `configs` on the path takes
-    precedence over folders without `__init__.py`, and the next load would find these modules.
+    not work for it: the file's own folder may have any name, a regular package `configs` on the
+    path takes precedence over folders without `__init__.py`, and the next load would find these
+    modules.
     """
     shadowed = {name: sys.modules.pop(name) for name in _loaded_configs()}
     package = types.ModuleType("configs")
@@ -221,6 +223,13 @@ def _configs_package(folder: Path) -> Iterator[None]:
         for name in _loaded_configs():
             del sys.modules[name]
         sys.modules.update(shadowed)
+
+
+def _own_folder_first(path: Path) -> AbstractContextManager[None]:
+    """Let a user's file import its neighbours, such as the module of a mixer, as a script can."""
+    folder = path.resolve().parent
+    is_shipped = folder.is_relative_to(shipped_configs().resolve())
+    return nullcontext() if is_shipped else first_on_path(folder)
 
 
 def _loaded_configs() -> list[str]:
@@ -241,11 +250,11 @@ def _call(spec: str, name: str) -> Any:
     source = importlib.util.spec_from_file_location(f"charlm_config_{path.stem}", path)
     assert source is not None and source.loader is not None
     module = importlib.util.module_from_spec(source)
-    with _configs_package(path.resolve().parent):
+    with _configs_package(path.resolve().parent), _own_folder_first(path):
         try:
             source.loader.exec_module(module)
         except Exception as error:
-            raise CharlmError(f"config file {path} failed: {_one_line(error)}") from error
+            raise CharlmError(f"config file {path} failed: {describe_exception(error)}") from error
         function = getattr(module, name, None)
         if not callable(function):
             hint = "" if name == "get_config" else ": use charlm train for a single run"
@@ -259,7 +268,7 @@ def _call(spec: str, name: str) -> Any:
         except CharlmError:
             raise
         except Exception as error:
-            raise CharlmError(f"config file {path} failed: {_one_line(error)}") from error
+            raise CharlmError(f"config file {path} failed: {describe_exception(error)}") from error
 
 
 def _refuse_arguments(function: Callable[..., Any], arguments: Sequence[str], spec: str) -> None:
@@ -274,11 +283,6 @@ def _refuse_arguments(function: Callable[..., Any], arguments: Sequence[str], sp
         value = next(iter(signature.parameters), "value")
         example = name if arguments else f"{name}:{value.upper()}"
         raise CharlmError(f"config {path.stem} {wanted}: write --config={example}") from error
-
-
-def _one_line(error: Exception) -> str:
-    first = str(error).strip().splitlines()[:1]
-    return f"{type(error).__name__}: {first[0] if first else 'no message'}"
 
 
 def _get(config: ConfigDict, field: str) -> Any:

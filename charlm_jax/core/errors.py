@@ -30,6 +30,16 @@ def write_error(path: object, error: OSError) -> CharlmError:
     return CharlmError(f"cannot write to {path}: {error.strerror or error}")
 
 
+def describe_exception(error: BaseException) -> str:
+    """Returns an exception's type and the first line of its message.
+
+    >>> describe_exception(ValueError("not a number"))
+    'ValueError: not a number'
+    """
+    first = str(error).strip().splitlines()[:1]
+    return f"{type(error).__name__}: {first[0] if first else 'no message'}"
+
+
 Entry = TypeVar("Entry")
 
 

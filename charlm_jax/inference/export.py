@@ -8,6 +8,7 @@ from charlm_jax.core.errors import CharlmError, write_error
 from charlm_jax.core.files import atomic_write
 from charlm_jax.core.json_files import dump_json
 from charlm_jax.inference.run import Run
+from charlm_jax.storage.mixer_sources import recorded_mixers
 from charlm_jax.storage.safetensors_format import pack
 from charlm_jax.storage.workdir import Workdir
 
@@ -33,7 +34,7 @@ def write_export(run: Run, folder: Path | str | None = None) -> list[Path]:
     workdir = Workdir(own if folder is None else folder)
     if workdir.checkpoints.exists() or workdir.lock_file.exists():
         raise CharlmError(f"{workdir.path} is a run: name another folder (--out)")
-    contents = _contents(run, source.read_fingerprint(), workdir)
+    contents = _contents(run, source, workdir)
     try:
         missing = [file for file, data in contents.items() if not _is_there(file, data)]
         workdir.path.mkdir(parents=True, exist_ok=True)
@@ -44,16 +45,19 @@ def write_export(run: Run, folder: Path | str | None = None) -> list[Path]:
     return list(contents)
 
 
-def _contents(run: Run, fingerprint: str, workdir: Workdir) -> Mapping[Path, bytes]:
+def _contents(run: Run, source: Workdir, workdir: Workdir) -> Mapping[Path, bytes]:
     """Return file -> content. The weights come last: they make a folder an exported model."""
+    fingerprint = source.read_fingerprint()
     symbols = {"symbols": run.vocabulary.symbols, "fingerprint": fingerprint}
     config, vocabulary = dump_json(run.config.to_dict()), dump_json(symbols)
+    mixers = [mixer._asdict() for mixer in recorded_mixers(source, run.config.model)]
     weights = pack(
         run.params,
         {workdir.config_file.name: config, workdir.vocabulary_file.name: vocabulary},
         checkpoint=run.checkpoint,
         weights=run.weights,
         fingerprint=fingerprint,
+        **({"mixers": mixers} if mixers else {}),
     )
     return {
         workdir.config_file: config,

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from charlm_jax.config.schema import ModelConfig
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.tree_hash import content_hash
 from charlm_jax.data.dataset import Dataset, load_dataset
@@ -24,12 +25,19 @@ from charlm_jax.evaluation.results import (
 from charlm_jax.evaluation.scoring import mean_score
 from charlm_jax.inference.context_limits import check_part
 from charlm_jax.inference.trained_model import TrainedModel
-from charlm_jax.models import build_model
+from charlm_jax.models import LanguageModel, build_model
+from charlm_jax.storage.mixer_sources import check_mixers
 from charlm_jax.storage.weights import describe_average, read_weights
 from charlm_jax.storage.workdir import Workdir
 
-# Runs that differ only in their seed share a model, and with it the compiled functions.
-_shared_model = functools.lru_cache(maxsize=16)(build_model)
+
+@functools.lru_cache(maxsize=16)
+def _shared_model(model: ModelConfig, vocab_size: int, mixers: tuple[type, ...]) -> LanguageModel:
+    """Build a model; runs that differ only in their seed share it, and its compiled functions.
+
+    The key has the classes of mixers outside the package, which a notebook may define again.
+    """
+    return build_model(model, vocab_size)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,13 +143,15 @@ def load_run(
       weights: `raw`, or their moving `average`; if None, the average if the run kept one.
 
     Raises:
-      CharlmError: there is no run or no such checkpoint, or the checkpoint is damaged.
+      CharlmError: there is no run or no such checkpoint, the checkpoint is damaged, or the model
+        has a layer of a module that is not imported.
     """
     run_dir = Workdir(workdir)
     run_dir.check_readable()
     config, vocabulary = run_dir.read_config(), run_dir.read_vocabulary()
+    mixers = check_mixers(run_dir, config.model)
     try:
-        model = _shared_model(config.model, len(vocabulary))
+        model = _shared_model(config.model, len(vocabulary), mixers)
     except CharlmError as error:
         raise CharlmError(f"{run_dir.config_file} is not valid: {error}") from error
     like = jax.eval_shape(lambda: model.init(jax.random.key(0)))

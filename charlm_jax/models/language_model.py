@@ -1,7 +1,7 @@
 """A character-level language model as pure functions."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -278,7 +278,15 @@ def _places(read_B: jax.Array | tuple[()], length: int) -> jax.Array | None:
 
 
 def _unwrap(seen: Mapping[str, Any]) -> dict[str, jax.Array]:
-    """Flatten the values sown by Linen: tuples, nested under the name of the sowing module."""
+    """Flatten the values sown by Linen: tuples, nested under the names of the sowing modules."""
     sown = dict(seen.get("captured", {}))
-    sown = {**sown.pop("mixer", {}), **sown}
-    return {name: values[0] for name, values in sown.items()}
+    return dict(_arrays({**sown.pop("mixer", {}), **sown}))
+
+
+def _arrays(sown: Mapping[str, Any]) -> Iterator[tuple[str, jax.Array]]:
+    """Yield arrays by name; those of a module within the mixer have its name before their own."""
+    for name, values in sown.items():
+        if isinstance(values, Mapping):
+            yield from ((f"{name}_{inner}", x) for inner, x in _arrays(values))
+        else:
+            yield name, values[0]

@@ -1,5 +1,7 @@
 """Sequence mixers by name. A new one takes one class, and one line here.
 
+`external.py` finds mixers that are defined outside the package, as `module:Class`.
+
 A mixer is a Linen module with `__call__(x_BTD, state) -> (y_BTD, state)` and
 `initial_state(batch_size, context)`, which uses no parameters. A mixer that begins with a linear
 projection may offer it as `project(x)`, and the rest as `mix(z, state)`.
@@ -13,8 +15,15 @@ from collections.abc import Callable, Mapping
 from flax import linen as nn
 
 from charlm_jax.config.schema import ModelConfig
-from charlm_jax.core.errors import lookup
+from charlm_jax.core.errors import CharlmError
 from charlm_jax.models.attention import Attention, SelfAttention
+from charlm_jax.models.external import (
+    MixerSource,
+    build_external,
+    describe_source,
+    find_mixer,
+    installed_mixers,
+)
 from charlm_jax.models.gru import GRU
 from charlm_jax.models.initializers import init_scheme, residual_kernel
 from charlm_jax.models.lstm import LSTM
@@ -71,5 +80,47 @@ MIXERS: Mapping[str, Callable[[ModelConfig, int], nn.Module]] = {
 
 
 def build_mixer(name: str, model: ModelConfig, width: int) -> nn.Module:
-    """Build the named mixer, unbound; raise `CharlmError` for an unknown name."""
-    return lookup(MIXERS, name, "config.model.layers")(model, width)
+    """Build the named mixer, unbound.
+
+    Args:
+      name: name in `MIXERS`, `module:Class`, or the short name of an installed mixer.
+      model: config of the model.
+      width: width of the layer's input.
+
+    Raises:
+      CharlmError: the name is unknown, or its module may not be used (see `external.py`).
+    """
+    if name in MIXERS:
+        return MIXERS[name](model, width)
+    return build_external(name, find_external(name), model, width)
+
+
+def external_layers(model: ModelConfig) -> tuple[str, ...]:
+    """Return the names in `config.model.layers` that are not in `MIXERS`, each once."""
+    return tuple(dict.fromkeys(name for name in model.layers if name not in MIXERS))
+
+
+def find_external(name: str) -> type[nn.Module]:
+    """Find the class of a mixer outside the package.
+
+    Args:
+      name: `module:Class`, or the short name of an installed mixer.
+
+    Raises:
+      CharlmError: the name is unknown, or its module may not be used (see `external.py`).
+    """
+    if ":" in name:
+        return find_mixer(name)
+    installed = installed_mixers()
+    if name not in installed:
+        known = ", ".join([*MIXERS, *installed])
+        raise CharlmError(
+            f"config.model.layers={name!r} is not known: it must be a module:Class of your own, or "
+            f"one of {known}"
+        )
+    return find_mixer(installed[name])
+
+
+def describe_mixers(model: ModelConfig) -> tuple[MixerSource, ...]:
+    """Return the origins of a model's mixers outside the package, all of which can be found."""
+    return tuple(describe_source(name, find_external(name)) for name in external_layers(model))

@@ -12,13 +12,15 @@ value because the library writes several in any order, and the same export shoul
     checkpoint   step of the weights
     weights      `raw`, or `average` for a moving average
     fingerprint  fingerprint of text, vocabulary and split
+    mixers       origins of mixers outside the package, as in run.json; absent if there are none
     sha256       hashes of the two other files, and of these facts together with the weights
 """
 
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,19 +35,19 @@ from charlm_jax.config.formats import NewerFormat, upgrade, with_format
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.trees import describe_leaf, leaves_by_path, tree_mismatch
 from charlm_jax.core.types import Params
-from charlm_jax.storage.workdir import MEND_EXPORTED, Workdir
+from charlm_jax.storage.workdir import MEND_EXPORTED, Workdir, are_mixer_sources
 
 _FACTS = {"version": str, "checkpoint": int, "weights": str, "fingerprint": str, "sha256": dict}
 _DTYPES = {"F32": "float32"}
 
 
-def pack(params: Params, files: Mapping[str, bytes], **facts: int | str) -> bytes:
+def pack(params: Params, files: Mapping[str, bytes], **facts: Any) -> bytes:
     """Return the bytes of `model.safetensors`.
 
     Args:
       params: weights, float32, stored bit for bit.
       files: content of the other files by name.
-      **facts: checkpoint, weights and fingerprint.
+      **facts: checkpoint, weights, fingerprint and, if there are any, mixers, as plain values.
     """
     # The library writes raw memory, which has another order for a transposed array.
     arrays = {name: np.array(x, order="C") for name, x in _leaves_by_name(params).items()}
@@ -82,19 +84,25 @@ def read_exported(
     return jax.tree.unflatten(jax.tree.structure(like), leaves), step, kind
 
 
+def read_exported_mixers(workdir: Workdir) -> list[dict[str, Any]]:
+    """Return the origins of an exported model's mixers outside the package.
+
+    Raises:
+      CharlmError: the file is damaged.
+    """
+    with _opened(workdir.exported_file) as opened:
+        facts = _read_facts(workdir.exported_file, opened.metadata())
+    mixers: list[dict[str, Any]] = facts.get("mixers") or []
+    return mixers
+
+
 def _read(workdir: Workdir, like: Params) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     file = workdir.exported_file
-    try:
-        with safe_open(file, framework="np") as opened:
-            facts, names = _read_facts(file, opened.metadata()), opened.keys()
-            _refuse_other_files(workdir, facts["sha256"])
-            _refuse_other_arrays(workdir, {name: opened.get_slice(name) for name in names}, like)
-            arrays = {name: opened.get_tensor(name) for name in names}
-    except SafetensorError as error:
-        words = str(error).removeprefix("Error while deserializing header: ")
-        raise CharlmError(f"{file} is damaged: {words}; {MEND_EXPORTED}") from error
-    except OSError as error:
-        raise CharlmError(f"cannot read {file}: {error.strerror or error}") from error
+    with _opened(file) as opened:
+        facts, names = _read_facts(file, opened.metadata()), opened.keys()
+        _refuse_other_files(workdir, facts["sha256"])
+        _refuse_other_arrays(workdir, {name: opened.get_slice(name) for name in names}, like)
+        arrays = {name: opened.get_tensor(name) for name in names}
     if facts["sha256"].pop("weights", None) != _content_hash(facts, arrays):
         raise CharlmError(
             f"{file} is damaged: its content is not what was exported; {MEND_EXPORTED}"
@@ -102,11 +110,25 @@ def _read(workdir: Workdir, like: Params) -> tuple[dict[str, Any], dict[str, np.
     return upgrade("export", facts), arrays
 
 
+@contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    """Open the weights; errors are `CharlmError`s that name the file."""
+    try:
+        with safe_open(file, framework="np") as opened:
+            yield opened
+    except SafetensorError as error:
+        words = str(error).removeprefix("Error while deserializing header: ")
+        raise CharlmError(f"{file} is damaged: {words}; {MEND_EXPORTED}") from error
+    except OSError as error:
+        raise CharlmError(f"cannot read {file}: {error.strerror or error}") from error
+
+
 def _read_facts(file: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:
     try:
         facts: dict[str, Any] = json.loads((metadata or {})["charlm_jax"])
         upgraded = upgrade("export", facts, file)
         are_sound = all(type(upgraded[name]) is kind for name, kind in _FACTS.items())
+        are_sound &= are_mixer_sources(upgraded.get("mixers"))
     except NewerFormat:
         raise
     except (KeyError, TypeError, ValueError, RecursionError) as error:

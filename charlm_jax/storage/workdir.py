@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from charlm_jax.data.dataset import Dataset
 
 
-# Fields of run.json and their types, without the training sessions.
+# Fields of run.json and their types, without the training sessions and the mixers.
 _FACTS = {
     "config_spec": str,
     "point": list,
@@ -33,6 +33,8 @@ _FACTS = {
     "finished": str,
 }
 
+# Fields of a record in `mixers`, of run.json and of exports; the last two may be null.
+_MIXER_SOURCE = ("layer", "module", "file", "sha256")
 
 _MEND = "restore it from a copy, or begin again with --fresh"
 MEND_EXPORTED = "restore it from a copy, or export the model again"
@@ -42,6 +44,19 @@ _OWNER = ".run"
 
 # Files that may be left by a run that died before it was claimed.
 _CLAIM = {"lock", "checkpoints", "vocabulary.json"}
+
+
+def are_mixer_sources(values: object) -> bool:
+    """Return whether a value is a list of the records of mixers outside the package, or None."""
+    if values is None:
+        return True
+    return isinstance(values, list) and all(
+        isinstance(source, dict)
+        and set(source) == set(_MIXER_SOURCE)
+        and all(isinstance(source[name], str) for name in _MIXER_SOURCE[:2])
+        and all(isinstance(source[name], (str, type(None))) for name in _MIXER_SOURCE[2:])
+        for source in values
+    )
 
 
 class Workdir:
@@ -214,6 +229,7 @@ class Workdir:
             are_sound &= isinstance(facts.get(name), (kind, type(None)))
             if kind is list:
                 are_sound &= all(isinstance(text, str) for text in facts.get(name) or [])
+        are_sound &= are_mixer_sources(facts.get("mixers"))
         if not are_sound:
             raise self._damaged(self.facts_file, "a value has the wrong type")
         return facts

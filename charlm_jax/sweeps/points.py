@@ -46,11 +46,13 @@ class Point(NamedTuple):
       name: name of its folder and log, unique within the sweep.
       config: value of `--config`: a shipped name or a file, with its argument.
       overrides: texts such as `data.sequence_length=40`; the last one wins.
+      modules: values of `--allow_module`, for layers outside the package.
     """
 
     name: str
     config: str
     overrides: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
 
     def load(self) -> Config:
         """Load the point's config, with absolute paths as saved by its run."""
@@ -66,8 +68,9 @@ class Point(NamedTuple):
 
     def arguments(self, folder: Path) -> list[str]:
         """Return the arguments of `charlm` that train the point."""
-        fields = [f"--config.{text}" for text in self.overrides]
-        return ["train", f"--config={self.config}", f"--workdir={folder / self.name}", *fields]
+        more = [f"--config.{text}" for text in self.overrides]
+        more += [f"--allow_module={module}" for module in self.modules]
+        return ["train", f"--config={self.config}", f"--workdir={folder / self.name}", *more]
 
     def command(self, folder: Path) -> str:
         """Return the shell command that trains the point, for the current directory."""
@@ -103,12 +106,13 @@ class Sweep(NamedTuple):
     points: tuple[Point, ...]
 
 
-def load_sweep(spec: str, overrides: Sequence[str] = ()) -> Sweep:
+def load_sweep(spec: str, overrides: Sequence[str] = (), *, modules: Sequence[str] = ()) -> Sweep:
     """Read the sweep of a config file, and validate the config of every point.
 
     Args:
       spec: config name or file, passed to `load_config`; the file has a function `sweep`.
       overrides: command-line texts applied to every point, after its own fields.
+      modules: values of `--allow_module`, passed to the process of every point.
 
     Raises:
       CharlmError: the file defines no sweep, a point's config is invalid, two points are the same,
@@ -125,9 +129,13 @@ def load_sweep(spec: str, overrides: Sequence[str] = ()) -> Sweep:
         make_point(name, spec, {field: config[field] for field in point})
         for name, point, config in zip(names, points, configs, strict=True)
     ]
-    texts = tuple(overrides)
+    texts, allowed = tuple(overrides), tuple(modules)
     return Sweep(
-        spec, texts, tuple(point._replace(overrides=point.overrides + texts) for point in named)
+        spec,
+        texts,
+        tuple(
+            point._replace(overrides=point.overrides + texts, modules=allowed) for point in named
+        ),
     )
 
 

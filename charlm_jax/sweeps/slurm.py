@@ -12,6 +12,7 @@ from charlm_jax.config.loading import load_config
 from charlm_jax.core.errors import CharlmError, escape_control_characters, write_error
 from charlm_jax.core.json_files import write_json
 from charlm_jax.core.signals import Interrupted
+from charlm_jax.models.external import allow_module
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.sweeps.points import SLURM, Point, find_source
 from charlm_jax.training.loop import train_and_evaluate
@@ -41,7 +42,7 @@ class JobStatus(NamedTuple):
     failed: str = ""
 
 
-def train_point(config: str, workdir: str, *overrides: str) -> None:
+def train_point(config: str, workdir: str, *overrides: str, modules: Sequence[str] = ()) -> None:
     """Trains or resumes a point: the body of one job.
 
     submitit makes SLURM send SIGUSR2 shortly before a job's time limit. It is handled like SIGTERM:
@@ -54,6 +55,8 @@ def train_point(config: str, workdir: str, *overrides: str) -> None:
     before = signal.signal(signal.SIGUSR2, stop)
     try:
         with _recorded_failure(_failure_file(Path(workdir))):
+            for module in modules:
+                allow_module(module)
             train_and_evaluate(
                 load_config(config, overrides),
                 workdir,
@@ -163,7 +166,11 @@ def _submit(points: Sequence[Point], folder: Path, executor: "Executor") -> dict
         with executor.batch():
             jobs = [
                 executor.submit(
-                    train_point, point.config, str(folder / point.name), *point.overrides
+                    train_point,
+                    point.config,
+                    str(folder / point.name),
+                    *point.overrides,
+                    modules=point.modules,
                 )
                 for point in points
             ]

@@ -25,8 +25,10 @@ from charlm_jax.data.dataset import load_dataset, with_absolute_paths
 from charlm_jax.data.download import Progress
 from charlm_jax.evaluation.scoring import mean_score
 from charlm_jax.inference.trained_model import TrainedModel
+from charlm_jax.models.mixers import describe_mixers
 from charlm_jax.sampling.params import SamplingParams
 from charlm_jax.storage.metrics_log import metrics_row
+from charlm_jax.storage.mixer_sources import recorded_mixers, source_changes
 from charlm_jax.storage.open_run import OpenRun, open_run
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training.environment import differences, environment, lacks_bfloat16_units
@@ -143,6 +145,7 @@ def _start(
     run.claim(trainer.config, trainer.dataset)
     if is_over:
         return state, loop_state
+    mixers = describe_mixers(trainer.config.model)
     sessions = run.facts.get("sessions", [])
     if trainer.config.model.precision == "bfloat16" and lacks_bfloat16_units():
         view.note("this processor has no bfloat16 units: config.model.precision=float32 is faster")
@@ -151,6 +154,10 @@ def _start(
         before = sessions[-1]["environment"] if sessions else {}
         for change in differences(before, environment()):
             view.note(f"may not be bit-for-bit equal to an uninterrupted run: {change}")
+        for change in source_changes(recorded_mixers(run.workdir, trainer.config.model), mixers):
+            view.note(f"may not be equal to an uninterrupted run: {change}")
+    session = {"from_step": loop_state.step, "environment": environment()}
+    listed = [mixer._asdict() for mixer in mixers]
     run.write_facts(
         **recorded,
         corpus=trainer.config.data.corpus,
@@ -159,7 +166,8 @@ def _start(
         total_steps=trainer.total_steps,
         started_from=started_from,
         finished=None,
-        sessions=[*sessions, {"from_step": loop_state.step, "environment": environment()}],
+        sessions=[*sessions, session | ({"mixers": listed} if listed else {})],
+        mixers=listed or None,
     )
     return state, loop_state
 

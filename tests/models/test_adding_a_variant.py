@@ -1,5 +1,6 @@
 """docs/adding_a_variant.md, done as it says, in a copy of the repository."""
 
+import dataclasses
 import os
 import re
 import shlex
@@ -7,13 +8,16 @@ import shutil
 import subprocess
 import sys
 import types
+from collections.abc import Iterator
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 
-from charlm_jax.models import mixers
-from tests.conftest import ROOT, make_model_config
-from tests.models.contract import (
+from charlm_jax.config.loading import load_config
+from charlm_jax.models import build_model, mixers
+from charlm_jax.models.testing import (
     BARE,
     FEW,
     Subject,
@@ -23,10 +27,13 @@ from tests.models.contract import (
     check_form,
     check_gradients,
     check_inspection,
+    check_mixer,
     check_pieces,
     check_reading_on,
     check_rows,
 )
+from tests.conftest import ROOT, make_model_config
+from tests.models.contract import make_subject
 
 GUIDE = (ROOT / "docs" / "adding_a_variant.md").read_text(encoding="utf-8")
 
@@ -48,7 +55,7 @@ def _with_the_cheat(module: str) -> str:
 
 def _follow(folder: Path) -> None:
     """Write the class, and put the import and the line where the guide says they belong."""
-    module, import_line, entry = _blocks("python")
+    module, import_line, entry = _blocks("python")[:3]
     (folder / "charlm_jax" / "models" / "leaky.py").write_text(module, encoding="utf-8")
     mixers = folder / "charlm_jax" / "models" / "mixers.py"
     text = mixers.read_text(encoding="utf-8")
@@ -72,13 +79,13 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _run(clone: Path, command: str) -> str:
+def _run(clone: Path, command: str, folder: Path | None = None) -> str:
     """One line of the guide, with this environment in place of the clone's own."""
     program, *arguments = shlex.split(command)
-    module = [] if program.endswith("/python") else ["-m", "charlm_jax"]
+    module = [] if program.endswith("python") else ["-m", "charlm_jax"]
     result = subprocess.run(
         [sys.executable, *module, *arguments],
-        cwd=clone,
+        cwd=folder or clone,
         env=os.environ | {"PYTHONPATH": str(clone)},
         capture_output=True,
         text=True,
@@ -89,14 +96,14 @@ def _run(clone: Path, command: str) -> str:
 
 def _subject(monkeypatch: pytest.MonkeyPatch, source: str) -> Subject:
     """The guide's mixer in a bare stack; its module and its line are in no file."""
-    _, import_line, entry = _blocks("python")
+    _, import_line, entry = _blocks("python")[:3]
     module = types.ModuleType("charlm_jax.models.leaky")
     exec(source, vars(module))
     monkeypatch.setitem(sys.modules, module.__name__, module)
     names = dict(vars(mixers))
     exec(f"{import_line}\nENTRY = {{\n{entry}\n}}", names)
     monkeypatch.setitem(mixers.MIXERS, "leaky", names["ENTRY"]["leaky"])
-    return Subject(make_model_config("leaky", **BARE))
+    return make_subject(make_model_config("leaky", **BARE))
 
 
 def test_the_new_mixer_keeps_the_contract(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,3 +155,42 @@ def test_the_new_mixer_is_trained_and_set_beside_an_lstm(clone: Path) -> None:
         parameters, best = re.search(r"([\d,]{6,}) .* (\d\.\d{4}) ", line).groups()  # type: ignore
         assert parameters in GUIDE, "the guide states another number of parameters"
         assert best in GUIDE or float(best) < 3.0  # another machine may round otherwise
+
+
+@pytest.fixture
+def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The current folder, in which the guide was followed without a clone."""
+    module, _, _, imports, method, config = _blocks("python")
+    last = list(re.finditer(r"^from .*\n", module, flags=re.MULTILINE))[-1]
+    text = module[: last.end()] + imports + module[last.end() :].rstrip() + "\n\n" + method
+    (tmp_path / "leaky.py").write_text(text, encoding="utf-8")
+    (tmp_path / "leaky_config.py").write_text(config, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    sys.modules.pop("leaky", None)
+
+
+def test_without_a_clone_the_config_gives_the_model_of_the_clone(
+    outside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load_config("leaky_config.py").model
+    assert model.layers == ("leaky:Leaky",) * 2
+    _subject(monkeypatch, _blocks("python")[0])  # adds the line
+    there = dataclasses.replace(model, layers=("leaky",) * 2)
+    for key in (0, 1):
+        here, as_there = (build_model(m, 5).init(jax.random.key(key)) for m in (model, there))
+        jax.tree.map(np.testing.assert_array_equal, here, as_there)
+    assert len(check_mixer("leaky:Leaky")) == 20
+
+
+@pytest.mark.exhaustive
+def test_without_a_clone_the_commands_do_what_the_guide_says(outside: Path) -> None:
+    check, train, sample = _blocks("bash")[2].splitlines()
+    properties = _run(ROOT, check, outside).splitlines()
+    assert len(properties) == 20 and all(line.endswith(".") for line in properties)
+    printed = _run(ROOT, train, outside)
+    best = re.search(r"best held-out loss: (\S+) nats", printed)
+    assert best is not None and (best[1] in GUIDE or float(best[1]) < 3.0)
+    assert len(_run(ROOT, sample, outside)) > 500
+    with pytest.raises(AssertionError, match="--allow_module=leaky"):
+        _run(ROOT, sample.removesuffix(" --allow_module=leaky.py"), outside)

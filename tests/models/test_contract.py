@@ -1,11 +1,12 @@
 """The contract of every model.
 
 A mixer takes part by its line in `MIXERS`: `pytest tests/models/test_contract.py -k NAME` is the
-contract of that one. The properties are in `contract.py`; further down they are shown to fail on
-mixers that break them.
+contract of that one. The properties are in `charlm_jax.models.testing`; further down they are shown
+to fail on mixers that break them.
 """
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -19,16 +20,10 @@ from charlm_jax.config.schema import ModelConfig
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.models import build_model
 from charlm_jax.models.mixers import MIXERS
-from tests.conftest import make_model_config, quick_jit
-from tests.models.contract import (
-    ATTENTION,
+from charlm_jax.models.testing import (
     BARE,
     BLOCK,
-    CARRYING,
-    CASES,
     FEW,
-    IS_BARE,
-    READING,
     B,
     Subject,
     T,
@@ -39,10 +34,21 @@ from tests.models.contract import (
     check_form,
     check_gradients,
     check_inspection,
+    check_mixer,
     check_pieces,
+    check_projection,
     check_reading_on,
     check_rows,
     draw_ids,
+)
+from tests.conftest import make_model_config, quick_jit
+from tests.models.contract import (
+    ATTENTION,
+    CARRYING,
+    CASES,
+    IS_BARE,
+    READING,
+    make_subject,
     share,
     subject_of,
 )
@@ -101,12 +107,8 @@ def test_the_same_key_gives_the_same_parameters(name: str) -> None:
 
 @pytest.mark.parametrize("name", [n for n in CASES if IS_BARE[n]])
 def test_few_ids_and_many_ids_read_the_embedding_alike(name: str) -> None:
-    """Below V ids the rows are embedded, above V the projected table is: the same function."""
-    subject, ids_BT = subject_of(name), draw_ids(0)
-    assert T < V < ids_BT.size
-    whole_BTV, _ = subject.read(ids_BT, subject.model.initial_state(B, 0))
-    row_BTV, _ = subject.read(ids_BT[:1], subject.model.initial_state(1, 0))
-    np.testing.assert_allclose(row_BTV, whole_BTV[:1], atol=subject.tolerance, rtol=1e-5)
+    assert T < V < B * T
+    check_projection(subject_of(name))
 
 
 @pytest.mark.parametrize(
@@ -119,7 +121,7 @@ def test_few_ids_and_many_ids_read_the_embedding_alike(name: str) -> None:
     ids=lambda config: "-".join([*config.layers, config.block]),
 )
 def test_dropout_needs_a_key_and_depends_on_it(config: ModelConfig) -> None:
-    subject, plain = Subject(dataclasses.replace(config, dropout=0.5)), share(config)
+    subject, plain = make_subject(dataclasses.replace(config, dropout=0.5)), share(config)
     ids_BT, start = draw_ids(0), subject.model.initial_state(B, 0)
 
     def logits(key: jax.Array | None) -> np.ndarray:
@@ -250,7 +252,7 @@ def test_bfloat16_is_what_products_read_and_not_what_they_add_up(name: str) -> N
 def test_scans_differ_in_nothing_but_the_way() -> None:
     ways, logits = set(), []
     for scan in ("sequential", "associative"):
-        subject = Subject(make_model_config("mingru", **BLOCK, scan=scan))
+        subject = make_subject(make_model_config("mingru", **BLOCK, scan=scan))
         arguments = (draw_ids(0), subject.model.initial_state(B, 0))
         logits.append(subject.read(*arguments)[0])
         ways.add(" scan[" in str(jax.make_jaxpr(subject.model.apply)(subject.params, *arguments)))
@@ -357,7 +359,7 @@ class Toy(nn.Module):
 def make_toy(monkeypatch: pytest.MonkeyPatch, flaw: str) -> Subject:
     """The toy in a bare stack, from a line in the table like any other."""
     monkeypatch.setitem(MIXERS, "toy", lambda model, width: Toy(flaw))
-    return Subject(make_model_config("toy", **BARE))
+    return make_subject(make_model_config("toy", **BARE))
 
 
 READINGS, CARRYINGS = [(0,), (FEW,)], [(FEW,)]
@@ -390,3 +392,51 @@ def test_a_mixer_without_a_flaw_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     for check, calls in FLAWS.values():
         for arguments in calls:
             check(subject, *arguments)
+
+
+@pytest.mark.parametrize("flaw", ["reads the next character", "forgets", "has an idle parameter"])
+def test_check_mixer_names_the_property_that_is_broken(
+    monkeypatch: pytest.MonkeyPatch, flaw: str
+) -> None:
+    make_toy(monkeypatch, flaw)
+    check, _ = FLAWS[flaw]
+    assert check.__doc__ is not None
+    with pytest.raises(AssertionError, match=re.escape(check.__doc__)) as caught:
+        check_mixer("toy")
+    assert str(caught.value).startswith("toy, alone in float32, breaks the contract: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_check_mixer_tries_it_alone_and_in_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_toy(monkeypatch, "none")
+    lines = check_mixer("toy")
+    assert len(lines) == len(set(lines)) == 2 * 10
+    for check, _ in FLAWS.values():
+        assert sum(str(check.__doc__) in line for line in lines) == 2
+
+    class Crashing(Toy):
+        @nn.compact
+        def __call__(self, x_BTD: jax.Array, state: ToyState) -> tuple[jax.Array, ToyState]:
+            assert x_BTD.shape[-1] == 6, "only alone"  # 8 in a block
+            return Toy(self.flaw)(x_BTD, state)
+
+    monkeypatch.setitem(MIXERS, "toy", lambda model, width: Crashing("none"))
+    with pytest.raises(AssertionError, match="only alone"):
+        check_mixer("toy")
+
+
+def test_an_error_of_a_mixer_says_which_property_was_checked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Crashing(Toy):
+        def initial_state(self, batch_size: int, context: int) -> ToyState:
+            if batch_size == 1:
+                return super().initial_state(batch_size, context)
+            raise KeyError("rows")
+
+    monkeypatch.setitem(MIXERS, "toy", lambda model, width: Crashing("none"))
+    with pytest.raises(KeyError, match="rows") as caught:
+        check_mixer("toy")
+    assert caught.value.__notes__ == [
+        f"toy, alone in float32, failed in the check: {check_form.__doc__}"
+    ]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import submitit
+from submitit.core.utils import DelayedSubmission
 
 from charlm_jax.cli import main
 from charlm_jax.core.errors import CharlmError
@@ -19,6 +20,7 @@ from charlm_jax.storage.workdir import Workdir
 from charlm_jax.sweeps import slurm
 from charlm_jax.sweeps.slurm import submit_points
 from charlm_jax.training.progress_bar import LogProgress
+from tests.models.own_mixer import write_mixer
 from tests.sweeps.test_local import ENDLESS, SEEDS, points_of, rows_of
 from tests.sweeps.test_points import write_sweep
 
@@ -81,6 +83,27 @@ def test_the_end_of_a_jobs_time_saves_the_run(tmp_path: Path) -> None:
             slurm.train_point(point.config, str(tmp_path / "run"), *point.overrides)
     assert signal.getsignal(signal.SIGUSR2) == before
     assert not list((tmp_path / "slurm").iterdir())  # it did not fail
+
+
+def test_a_job_imports_the_modules_that_the_sweep_allows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_mixer(tmp_path / "own_mixer.py")
+    allowed = str(tmp_path / "own_mixer.py")
+    trained = []
+    monkeypatch.setattr(
+        slurm, "train_and_evaluate", lambda config, *_, **__: trained.append(config)
+    )
+    point = points_of(tmp_path)[0]._replace(modules=(allowed,))
+    submit_points([point], tmp_path, Queue(tmp_path / "slurm"))
+    (file,) = (tmp_path / "slurm").glob("*_submitted.pkl")
+    job = DelayedSubmission.load(file)
+    try:
+        assert job.kwargs == {"modules": (allowed,)}
+        job.function(*job.args, **job.kwargs)
+        assert len(trained) == 1 and "own_mixer" in sys.modules
+    finally:
+        sys.modules.pop("own_mixer", None)
 
 
 class Killed(BaseException):

@@ -54,3 +54,6 @@ COMMANDS: Mapping[str, Command] = {
     "export": export,
     "corpora": corpora,
 }
+
+# All others build a model, and take `--allow_module`.
+WITHOUT_MODEL = frozenset({"runs", "corpora"})

@@ -22,6 +22,19 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_allow_module(parser: argparse.ArgumentParser) -> None:
+    """Add `--allow_module`, which lets the model have layers of one's own."""
+    parser.add_argument(
+        "--allow_module",
+        action="append",
+        default=[],
+        type=nonempty_path,
+        metavar="NAME|FILE.py",
+        help="import this module, so that config.model.layers may name its classes as "
+        "module:Class; a layer's name alone imports nothing; may be given several times",
+    )
+
+
 def add_run(parser: argparse.ArgumentParser) -> None:
     """Add the flags that select a run, its checkpoint and its weights."""
     parser.add_argument(

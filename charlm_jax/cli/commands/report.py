@@ -40,6 +40,7 @@ def run(options: argparse.Namespace) -> None:
         for name in flags
         if getattr(options, name) != options.parser.get_default(name)
     ]
+    changed += [f"--allow_module={module}" for module in options.allow_module]
     runs = [load_run(path, checkpoint=options.checkpoint) for path in paths]
     write_report(
         runs,

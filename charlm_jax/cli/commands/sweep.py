@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
         raise CharlmError(f"jobs={options.jobs} is not allowed: it must be at least 1")
     if options.slurm and options.launcher != "slurm":
         raise CharlmError("--slurm requires --launcher=slurm")
-    plan = load_sweep(options.config, options.overrides)
+    plan = load_sweep(options.config, options.overrides, modules=options.allow_module)
     folder = Workdir(options.workdir or f"runs/{config_name(options.config)}").path
     if options.dry_run:
         for point in plan.points:
