@@ -1,13 +1,15 @@
 """A notebook is found by what has been imported, and its output is replaced, not repeated."""
 
+import os
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
 from charlm_jax.core.notebook import in_notebook, open_output
-from tests.conftest import FakeNotebook
+from tests.conftest import ROOT, FakeNotebook
 
 
 def test_a_kernel_is_a_notebook(notebook: FakeNotebook) -> None:
@@ -24,10 +26,17 @@ def test_a_terminal_and_a_plain_interpreter_are_none(monkeypatch: pytest.MonkeyP
         assert not in_notebook()
 
 
-def test_ipython_is_not_imported_to_look() -> None:
+def test_ipython_is_not_imported_to_look(tmp_path: Path) -> None:
+    (tmp_path / "IPython.py").touch()  # where the real one is not installed
     script = "import sys; from charlm_jax.core.notebook import in_notebook as find; "
     script += "print(find(), 'IPython' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    path = os.pathsep.join([str(ROOT), str(tmp_path)])
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
     assert done.stdout == "False False\n", done.stderr
 
 

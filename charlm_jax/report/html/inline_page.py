@@ -28,4 +28,4 @@ class InlinePage:
         return f'<iframe sandbox style="{style}" srcdoc="{page}">{_INSTEAD}</iframe>'
 
 
-_INSTEAD = "This page is shown in a trusted notebook (File, Trust Notebook), after running it."
+_INSTEAD = "To see this page, run the cell, or trust the notebook (File, Trust Notebook)."
