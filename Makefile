@@ -17,6 +17,7 @@ RUN_READY := $(VENV)/.ready-run
 READY := $(VENV)/.ready
 BENCH_READY := $(VENV)/.ready-bench
 DOCS_READY := $(VENV)/.ready-docs
+NOTEBOOKS_READY := $(VENV)/.ready-notebooks
 
 .PHONY: help demo test test-all lint format bench docs docs-serve clean
 
@@ -40,7 +41,7 @@ PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 test: $(READY)  ## Run the tests; PYTEST_ARGS="-m core" runs the quick core
 	$(PYTEST) $(PYTEST_ARGS)
 
-test-all: $(READY) $(DOCS_READY)  ## Run the exhaustive tests too, and compile programs as users do
+test-all: $(READY) $(DOCS_READY) $(NOTEBOOKS_READY)  ## Run the exhaustive tests too, and compile programs as users do
 	$(PYTEST) --exhaustive $(PYTEST_ARGS)
 
 lint: $(READY)  ## Check style, formatting, types and language; change nothing
@@ -94,6 +95,10 @@ $(READY): $(RUN_READY)
 
 $(DOCS_READY): $(READY)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group docs
+	@touch $@
+
+$(NOTEBOOKS_READY): $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group notebooks
 	@touch $@
 
 # On Linux the PyTorch of the usual index brings CUDA along, several GB that nothing here uses. Its

@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from charlm_jax.inference.export import write_export as write_export
     from charlm_jax.inference.run import Run as Run
     from charlm_jax.inference.run import load_run as load_run
+    from charlm_jax.report.plots import plot_attention as plot_attention
+    from charlm_jax.report.plots import plot_gates as plot_gates
+    from charlm_jax.report.plots import plot_loss as plot_loss
+    from charlm_jax.report.plots import show_page as show_page
+    from charlm_jax.report.plots import show_surprisal as show_surprisal
     from charlm_jax.report.runs_page import write_report as write_report
     from charlm_jax.training.api import train as train
 
@@ -30,6 +35,11 @@ _MODULES = {
     "Run": "inference.run",
     "load_config": "config.loading",
     "load_run": "inference.run",
+    "plot_attention": "report.plots",
+    "plot_gates": "report.plots",
+    "plot_loss": "report.plots",
+    "show_page": "report.plots",
+    "show_surprisal": "report.plots",
     "train": "training.api",
     "write_export": "inference.export",
     "write_report": "report.runs_page",

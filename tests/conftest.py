@@ -13,6 +13,8 @@ import logging
 import math
 import os
 import resource
+import sys
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -227,6 +229,40 @@ def text_file(tmp_path: Path) -> Path:
     path = tmp_path / "text.txt"
     path.write_text("the quick brown fox jumps over the lazy dog.\n" * 60, encoding="utf-8")
     return path
+
+
+class FakeNotebook:
+    """What a notebook shows below its running cell, and how often it was told to."""
+
+    def __init__(self) -> None:
+        self.output: dict[str, str] = {}
+        self.updates = 0
+        self.outputs = 0
+
+    def display(self, bundle: dict[str, str], *, raw: bool, display_id: bool) -> "FakeNotebook":
+        assert raw and display_id
+        self.outputs += 1
+        self.update(bundle, raw=True)
+        return self
+
+    def update(self, bundle: dict[str, str], *, raw: bool) -> None:
+        assert raw
+        self.output = bundle
+        self.updates += 1
+
+
+@pytest.fixture
+def notebook(monkeypatch: pytest.MonkeyPatch) -> FakeNotebook:
+    """This process as the kernel of a notebook, as far as IPython tells."""
+    shell = type("ZMQInteractiveShell", (), {})
+    fake = FakeNotebook()
+    package = types.ModuleType("IPython")
+    package.get_ipython = type("Shell", (shell,), {})  # type: ignore[attr-defined]
+    display = types.ModuleType("IPython.display")
+    display.display = fake.display  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "IPython", package)
+    monkeypatch.setitem(sys.modules, "IPython.display", display)
+    return fake
 
 
 @pytest.fixture

@@ -36,6 +36,7 @@ ROOT_FILES = {"__init__.py", "__main__.py", "_version.py", "py.typed"}
 
 # The packages that may import a dependency.
 OWNERS = {
+    "IPython": {"core"},
     "argparse": {"cli"},
     "flax": {"models"},
     "jinja2": {"report"},
@@ -53,7 +54,7 @@ OWNERS = {
 }
 
 # Dependencies that a command imports only where it needs them.
-SLOW = {"flax", "jax", "matplotlib", "pooch", "requests", "rich", "urllib3"}
+SLOW = {"IPython", "flax", "jax", "matplotlib", "pooch", "requests", "rich", "urllib3"}
 
 
 def _imports(package: Path) -> Iterator[tuple[Path, str]]:

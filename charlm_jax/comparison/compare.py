@@ -12,6 +12,7 @@ import numpy as np
 
 from charlm_jax.comparison.grouping import group_runs
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.html_table import html_table
 from charlm_jax.core.json_files import to_jsonable
 from charlm_jax.core.trees import count_parameters
 from charlm_jax.core.types import bits
@@ -126,6 +127,58 @@ class Comparison(NamedTuple):
             )
             for group in self.groups
         ]
+
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """Return the results as text: headings, and a row per group and baseline."""
+        rows = self.rows()
+        columns = ["group", "seeds", "parameters", "nats", "95 % interval", "bits", "spread"]
+        groups = [
+            [
+                row.name,
+                str(len(row.seeds)),
+                f"{row.parameters:,}",
+                f"{row.loss.mean:.4f}",
+                row.loss.describe_ends(),
+                f"{row.bits_per_char:.4f}",
+                "" if row.spread is None else f"{row.spread:.4f}",
+                "" if row.difference is None else row.difference.describe(),
+            ]
+            for row in rows
+        ]
+        baselines = [
+            [
+                baseline.name,
+                "",
+                "",
+                f"{baseline.bits_per_char * math.log(2):.4f}",
+                "" if baseline.loss is None else baseline.loss.describe_ends(),
+                f"{baseline.bits_per_char:.4f}",
+                "",
+                "",
+            ]
+            for baseline in self.baselines
+        ]
+        return [*columns, f"minus {rows[0].name}"], [*groups, *baselines]
+
+    def describe(self) -> str:
+        """Describe what was scored, as a caption of `table`."""
+        evaluation = self.groups[0].evaluations[0]
+        key = evaluation.key
+        return (
+            f"{key.split}, {evaluation.characters:,} characters, "
+            f"{evaluation.protocol_description}. "
+            f"Intervals are over blocks of 1,000 characters, and over seeds if there are several; "
+            f"spread is the standard deviation over seeds. "
+            f"{describe_baselines(key.split, key.protocol.mode)}"
+        )
+
+    def __repr__(self) -> str:
+        groups, baselines = ([x.name for x in part] for part in self)
+        return f"{type(self).__name__}(groups={groups}, baselines={baselines})"
+
+    def _repr_html_(self) -> str:
+        columns, rows = self.table()
+        return html_table(rows, columns=columns, caption=self.describe())
 
 
 def compare(

@@ -11,6 +11,7 @@ from typing import Any
 
 from charlm_jax.config.formats import upgrade, with_format
 from charlm_jax.core.errors import CharlmError, closest
+from charlm_jax.core.html_table import html_table
 
 _MOST = 2**31  # limit of int32, which counts steps and positions
 _SMALLEST, _LARGEST = 2.0**-126, 2.0**127  # range of float32 at full precision
@@ -271,6 +272,9 @@ class Config:
     def flatten(self) -> dict[str, Any]:
         """Return dotted field -> value, in declaration order; each item is a valid override."""
         return dict(flatten(dataclasses.asdict(self)))
+
+    def _repr_html_(self) -> str:
+        return html_table([*self.flatten().items()], columns=["config.", "value"])
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Config":

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from charlm_jax.core.errors import CharlmError, write_error
 from charlm_jax.core.files import atomic_write
+from charlm_jax.core.notebook import in_notebook, open_output
 
 if TYPE_CHECKING:
     from requests import Session
@@ -273,15 +274,20 @@ def _move_aside(damaged: Path) -> None:
 
 
 class DownloadProgress:
-    """Progress of a download, printed to standard error at most once a second."""
+    """Progress of a download: a bar in a notebook, else a line to standard error every second."""
 
     def __init__(self) -> None:
         self._last = 0.0
+        self._show = open_output() if in_notebook() else None
 
     def __call__(self, received: int, total: int | None) -> None:
         now, done = time.monotonic(), received == total
-        if done or now - self._last > 1.0:
+        of = f" of {total / 1e6:.1f}" if total else ""
+        line = f"downloading: {received / 1e6:.1f}{of} MB"
+        if self._show is not None:
+            bar = f'<progress value="{received}" max="{total}"></progress> '
+            self._show(line if done or not total else bar + line, line, at_once=done)
+        elif done or now - self._last > 1.0:
             self._last = now
-            of = f" of {total / 1e6:.1f}" if total else ""
             with contextlib.suppress(OSError):  # standard error may be closed
-                print(f"downloading: {received / 1e6:.1f}{of} MB", file=sys.stderr)
+                print(line, file=sys.stderr)

@@ -6,8 +6,11 @@ from functools import cached_property
 import numpy as np
 
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.html_table import html_table
 
 UNKNOWN_POLICIES = ("error", "drop", "replace")
+
+_SHOWN = 200  # symbols in a notebook
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +36,11 @@ class Vocabulary:
 
     def __len__(self) -> int:
         return len(self.symbols)
+
+    def _repr_html_(self) -> str:
+        more = f" and {len(self) - _SHOWN:,} more" if len(self) > _SHOWN else ""
+        symbols = repr(self.symbols[:_SHOWN])
+        return html_table([["symbols", f"{len(self):,}"], ["by id", symbols + more]])
 
     @cached_property
     def _sorted_points(self) -> np.ndarray:

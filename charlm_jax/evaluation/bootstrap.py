@@ -31,6 +31,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.html_table import html_table
 
 Runs = Sequence[np.ndarray] | np.ndarray
 """Negative log-likelihoods in nats: a row of N per run."""
@@ -72,6 +73,9 @@ class Interval(NamedTuple):
         is_one_block = not math.isfinite(self.low)
         return "none: one block" if is_one_block else f"[{self.low:z.4f}, {self.high:z.4f}]"
 
+    def _repr_html_(self) -> str:
+        return html_table([["mean", f"{self.mean:z.4f}"], ["interval", self.describe_ends()]])
+
 
 class Difference(NamedTuple):
     """The mean of a - b and the ends of its interval, in nats per character."""
@@ -96,6 +100,14 @@ class Difference(NamedTuple):
         if not self.is_significant:
             return "not significant"
         return f"{self.mean:+.4f} [{self.low:+.4f}, {self.high:+.4f}]"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            ["difference", f"{self.mean:+.4f}"],
+            ["interval", Interval(*self).describe_ends()],
+            ["significant", "yes" if self.is_significant else "no"],
+        ]
+        return html_table(rows)
 
 
 def mean_interval(

@@ -13,6 +13,7 @@ import numpy as np
 from charlm_jax.config.formats import NewerFormat, upgrade, with_format
 from charlm_jax.core.errors import write_error
 from charlm_jax.core.files import atomic_write
+from charlm_jax.core.html_table import html_table
 from charlm_jax.core.json_files import write_json
 from charlm_jax.evaluation.bootstrap import BLOCK
 from charlm_jax.evaluation.protocol import EvalProtocol, Sliding, build_protocol
@@ -90,6 +91,18 @@ class Evaluation:
         3
         """
         return max(1, round(BLOCK * self.characters / self.key.split_characters))
+
+    def _repr_html_(self) -> str:
+        rows = [
+            ["loss, nats per character", f"{self.loss_nats:.4f}"],
+            ["bits per character", f"{self.bits_per_char:.4f}"],
+            ["characters", f"{self.characters:,} of {self.key.split_characters:,}"],
+            ["part", self.key.split],
+            ["protocol", self.protocol_description],
+            ["checkpoint", f"{self.key.checkpoint:,}"],
+            ["weights", self.key.weights],
+        ]
+        return html_table(rows)
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields of the note that is saved with the losses."""

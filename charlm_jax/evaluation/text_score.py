@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.html_table import html_table
 from charlm_jax.core.types import bits
 from charlm_jax.data.vocabulary import Vocabulary
 from charlm_jax.evaluation.protocol import EvalProtocol
@@ -51,6 +52,15 @@ class TextScore(NamedTuple):
         count = int(np.searchsorted(self.positions_N, characters))
         nll_N[self.positions_N[:count]] = self.nll_N[:count]
         return nll_N
+
+    def _repr_html_(self) -> str:
+        rows = [
+            ["loss, nats per character", f"{self.loss_nats:.4f}"],
+            ["bits per character", f"{self.bits_per_char:.4f}"],
+            ["characters", f"{self.characters:,}"],
+            ["protocol", str(self.protocol)],
+        ]
+        return html_table(rows)
 
 
 def surprisal_difference(first: TextScore, second: TextScore) -> np.ndarray:

@@ -11,7 +11,9 @@ import numpy as np
 
 from charlm_jax.config.schema import ModelConfig
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.html_table import html_table
 from charlm_jax.core.tree_hash import content_hash
+from charlm_jax.core.trees import count_parameters
 from charlm_jax.data.dataset import Dataset, load_dataset
 from charlm_jax.data.download import Progress
 from charlm_jax.data.splits import target_positions
@@ -26,6 +28,7 @@ from charlm_jax.evaluation.scoring import mean_score
 from charlm_jax.inference.context_limits import check_part
 from charlm_jax.inference.trained_model import TrainedModel
 from charlm_jax.models import LanguageModel, build_model
+from charlm_jax.storage.metrics_log import MetricsLog
 from charlm_jax.storage.mixer_sources import check_mixers
 from charlm_jax.storage.weights import describe_average, read_weights
 from charlm_jax.storage.workdir import Workdir
@@ -62,6 +65,36 @@ class Run(TrainedModel):
     def checkpoint_label(self) -> str:
         """Checkpoint and kind of the weights, in words."""
         return f"checkpoint {self.checkpoint}{describe_average(self.weights)}"
+
+    def __repr__(self) -> str:
+        place = f"{str(self.workdir)!r}, checkpoint={self.checkpoint}, weights={self.weights!r}"
+        return f"{type(self).__name__}({place})"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            ["run", str(self.workdir)],
+            ["text", self.config.data.corpus],
+            ["layers", ", ".join(self.config.model.layers)],
+            ["parameters", f"{count_parameters(self.params):,}"],
+            ["checkpoint", f"{self.checkpoint:,}"],
+            ["weights", self.weights],
+        ]
+        loss_nats = self._recorded_loss()
+        if loss_nats is not None:
+            rows.append(["held-out loss in training", f"{loss_nats:.4f} nats per character"])
+        return html_table(rows)
+
+    def _recorded_loss(self) -> float | None:
+        """Return the validation loss of the checkpoint in the metrics; None if there is none."""
+        try:
+            rows = MetricsLog(Workdir(self.workdir).metrics_file).rows()
+        except (CharlmError, OSError):  # a display never fails
+            return None
+        mark = (self.checkpoint, "valid", self.weights)
+        losses = (
+            row["loss_nats"] for row in rows if (row["step"], row["split"], row["weights"]) == mark
+        )
+        return next(losses, None)
 
     def evaluate(
         self,

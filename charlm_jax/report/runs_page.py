@@ -139,9 +139,10 @@ def _lead(findings: ReportData, command: str | None) -> list[PageBlock]:
         f"{findings.symbols} symbols",
         "Scored": "none: no text is held out" if scores is None else scored(scores),
         "Checkpoint" if len(steps) == 1 else "Checkpoints": "; ".join(steps),
-        "Newest metrics": "none" if newest is None else f"{newest:%Y-%m-%d %H:%M} UTC",
-        "Written by": f"charlm_jax {__version__}",
     }
+    if unfinished:
+        facts["Newest metrics"] = "none" if newest is None else f"{newest:%Y-%m-%d %H:%M} UTC"
+    facts["Written by"] = f"charlm_jax {__version__}"
     commands = [run.command for run in runs] + ([] if command is None else [command])
     purpose = "To train the same runs" + ("" if command is None else ", and to write this page")
     return [

@@ -52,7 +52,7 @@ def write_text_page(readings: Sequence[Reading], text: str, path: Path | str, *,
     """
     shown = [read_characters(reading, text[:COLOURED_CHARACTERS]) for reading in readings]
     sections = [
-        Section("Surprisal of every character", _maps(readings, shown, text)),
+        Section("Surprisal of every character", surprisal_blocks(readings, shown, text)),
         Section("The most surprising characters", [_character_table(x, text) for x in shown]),
         Section("The most surprising lines", [_line_table(readings, text)]),
     ]
@@ -83,9 +83,16 @@ def _summary(reading: Reading, text: str) -> str:
     return "; ".join(filter(None, facts))
 
 
-def _maps(
+def surprisal_blocks(
     readings: Sequence[Reading], shown: Sequence[CharacterReading], text: str
 ) -> list[PageBlock]:
+    """Render a text coloured by its losses, with the top predictions at every character.
+
+    Args:
+      readings: scores of the text under one run or two.
+      shown: losses and top predictions of its first `COLOURED_CHARACTERS` characters.
+      text: text that was scored.
+    """
     modes = {reading.label: _MODES[reading.score.protocol.mode] for reading in readings}
     blocks: list[PageBlock] = [
         "Stronger colours mark higher losses. Point at a character, or touch it, for its loss and "

@@ -1,13 +1,17 @@
-"""Progress of a training run: a bar on a terminal, plain lines elsewhere."""
+"""Progress of a training run: a bar on a terminal or in a notebook, plain lines elsewhere."""
 
 import math
 import sys
 import textwrap
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from html import escape
 from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
+from charlm_jax.core.html_table import html_table
+from charlm_jax.core.notebook import CellOutput, in_notebook, open_output
 from charlm_jax.storage.metrics_log import MetricsRow
 
 if TYPE_CHECKING:
@@ -160,6 +164,110 @@ class Bar:
         self.note(describe_sample(step, text))
 
 
+_MAX_NOTEBOOK_ROWS = 20
+_TRAINING, _HELD_OUT, _AVERAGE = "training loss", "held-out loss", "of averaged weights"
+
+
+class NotebookView(NullProgress):
+    """A progress bar in a notebook; a table of evaluations and the latest sample are below it.
+
+    What is left when training ends has no times or speeds, so that a notebook that is run again
+    gives the same output.
+
+    Args:
+      show: callback that draws below the cell.
+      clock: seconds since any fixed moment.
+    """
+
+    def __init__(self, show: CellOutput, clock: Callable[[], float] = time.monotonic) -> None:
+        self._show = show
+        self._clock = clock
+        self._notes: list[str] = []
+        self._losses: defaultdict[int, dict[str, float]] = defaultdict(dict)
+        self._training = math.nan
+        self._step = self._total_steps = 0
+        self._timed_from: tuple[int, float] | None = None  # after the compilation
+        self._status = self._sample = ""
+
+    def note(self, line: str) -> None:
+        self._notes.append(line)
+        self._draw(at_once=True)
+
+    def begin(self, step: int, total_steps: int) -> None:
+        self._step, self._total_steps = step, total_steps
+        self._status = "compiling ..."
+        self._draw(at_once=True)
+
+    def advance(self, step: int, loss_nats: float, chars_per_second: float) -> None:
+        self._step, now = step, self._clock()
+        self._timed_from = since_step, since = self._timed_from or (step, now)
+        self._status = f"{loss_nats:.3f} nats, {chars_per_second:,.0f} characters/s"
+        if step > since_step:
+            left = (now - since) / (step - since_step) * (self._total_steps - step)
+            self._status += f", {int(left) // 60}:{int(left) % 60:02} left"
+        self._draw()
+
+    def row(self, row: MetricsRow) -> None:
+        step, loss_nats = row["step"], row["loss_nats"]
+        if row["split"] == "train":
+            self._training = loss_nats
+            if row["scope"] == "step":
+                return
+        self._losses[step][_TRAINING] = self._training
+        if row["split"] != "train":
+            self._losses[step][_AVERAGE if row["weights"] == "average" else _HELD_OUT] = loss_nats
+        self._draw(at_once=True)
+
+    def sample(self, step: int, text: str) -> None:
+        self._sample = describe_sample(step, text)
+        self._draw(at_once=True)
+
+    def end(self) -> None:
+        """Replace the bar with the step that was reached, if training had begun."""
+        if self._total_steps:
+            self._status = ""
+            self._draw(at_once=True)
+
+    def _draw(self, *, at_once: bool = False) -> None:
+        lines, html = [*self._notes], [escape(line) for line in self._notes]
+        if self._total_steps:
+            status = f"step {self._step:,} of {self._total_steps:,}"
+            bar = f'<progress value="{self._step}" max="{self._total_steps}"></progress>'
+            lines.append(status)
+            html.append(f"{bar} {status}, {self._status}" if self._status else status)
+        table = ""
+        if self._losses:
+            columns, rows = self._table()
+            lines += map("  ".join, [columns, *rows])
+            table = html_table(rows, columns=columns)
+        if self._sample:
+            lines.append(self._sample)
+            table += f"<pre>{escape(self._sample)}</pre>"
+        self._show("<br>".join(html) + table, "\n".join(lines), at_once=at_once)
+
+    def _table(self) -> tuple[list[str], list[list[str]]]:
+        found = {name for losses in self._losses.values() for name in losses}
+        names = [name for name in (_TRAINING, _HELD_OUT, _AVERAGE) if name in found]
+        rows = [
+            [f"{step:,}", *(_four_digits(losses.get(name, math.nan)) for name in names)]
+            for step, losses in list(self._losses.items())[-_MAX_NOTEBOOK_ROWS:]
+        ]
+        return ["step", *names], rows
+
+
+def _four_digits(loss_nats: float) -> str:
+    return "" if math.isnan(loss_nats) else f"{loss_nats:.4f}"
+
+
+@contextmanager
+def _notebook_view() -> Iterator[NotebookView]:
+    view = NotebookView(open_output())
+    try:
+        yield view
+    finally:
+        view.end()
+
+
 BarType = TypeVar("BarType", bound="HasDisplay")
 
 
@@ -181,5 +289,7 @@ def displayed(bar: BarType) -> Iterator[BarType]:
 
 
 def training_view() -> AbstractContextManager[ProgressListener]:
-    """Returns a progress bar if standard output is a terminal, and plain lines otherwise."""
+    """Returns a progress bar on a terminal or in a notebook, and plain lines otherwise."""
+    if in_notebook():
+        return _notebook_view()
     return displayed(Bar()) if sys.stdout.isatty() else nullcontext(LogProgress())

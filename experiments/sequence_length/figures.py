@@ -8,7 +8,8 @@ import numpy as np
 
 from charlm_jax.analysis.loss_breakdown import CLASSES, geometric_bins
 from charlm_jax.evaluation.bootstrap import Interval
-from charlm_jax.report.figures.panels import IntervalCurve, Panel, save_heat_map, save_panels
+from charlm_jax.report.figures.base import save_figure
+from charlm_jax.report.figures.panels import IntervalCurve, Panel, draw_heat_map, draw_panels
 from experiments.sequence_length.measures import BUDGETS, STATES, Condition, Measurements
 
 LOSS = "loss, nats per character"
@@ -81,13 +82,13 @@ def save_effective_context(
             for change, by_context in by_change.items()
         ]
         panels.append(Panel(model, curves))
-    save_panels(
+    figure = draw_panels(
         panels,
-        path,
         title=f"How far back it looks: large marks are the effective context\n{about}",
         x_label="characters before the target that are left unchanged (n)",
         y_label=LOSS,
     )
+    save_figure(figure, path)
     return path
 
 
@@ -124,9 +125,8 @@ def _by_place(
             ]
             if curves:
                 panels.append(Panel(f"{model}, state {state}", curves))
-    save_panels(
+    figure = draw_panels(
         panels,
-        path,
         title="Loss by context position: large marks are the training length, the first places "
         f"lie above\n{about}",
         x_label="characters read before the target (p), from an empty state",
@@ -135,6 +135,7 @@ def _by_place(
         y_range=_y_range(panels, most=0.6),
         columns=len(_models(figures)),
     )
+    save_figure(figure, path)
     return path
 
 
@@ -154,9 +155,8 @@ def _heat_maps(
         if not conditions or not all(cells):
             continue
         path = folder / f"length_by_context_{model}.png"
-        save_heat_map(
+        figure = draw_heat_map(
             np.array([[cell.interval.mean for cell in row] for row in cells]),
-            path,
             rows=[str(condition.length) for condition in conditions],
             columns=[cell.label for cell in cells[0]],
             title=f"{model}, state reset: loss by training length and context\n{about}",
@@ -164,6 +164,7 @@ def _heat_maps(
             y_label="training length T",
             unit=LOSS,
         )
+        save_figure(figure, path)
         files.append(path)
     return files
 
@@ -248,7 +249,8 @@ def _save_by_length(
     y_range: tuple[float, float] | None = None,
 ) -> Path:
     lengths = sorted({x for panel in panels for curve in panel.curves for x in curve.x})
-    save_panels(
-        panels, path, title=title, x_label=LENGTH, y_label=y_label, ticks=lengths, y_range=y_range
+    figure = draw_panels(
+        panels, title=title, x_label=LENGTH, y_label=y_label, ticks=lengths, y_range=y_range
     )
+    save_figure(figure, path)
     return path

@@ -37,7 +37,8 @@ from charlm_jax.data.loaders import build_loader, gather_batch
 from charlm_jax.data.vocabulary import Vocabulary
 from charlm_jax.inference.run import Run, load_run
 from charlm_jax.models.summary import summarize
-from charlm_jax.report.figures.loss_curve import save_learning_curves
+from charlm_jax.report.figures.base import save_figure
+from charlm_jax.report.figures.loss_curve import draw_learning_curves
 from charlm_jax.sampling.categorical import (
     gumbel_noise,
     sample_keys,
@@ -226,7 +227,8 @@ def show_losses(run: Run, figure: str | None) -> None:
         print(f"{epoch:>5}  {ours:.4f}  {book:.4f}     {ours - book:+.4f}")
     if figure:
         file = os.path.expanduser(figure)
-        save_learning_curves({"charlm_jax": loss_nats, "the book": BOOK_LOSS_NATS}, file)
+        curves = {"charlm_jax": loss_nats, "the book": BOOK_LOSS_NATS}
+        save_figure(draw_learning_curves(curves), file)
         print(f"saved to {file}")
 
 

@@ -262,8 +262,7 @@ def test_only_the_same_command_replaces_a_figure(
         path.parent.mkdir(exist_ok=True)
         path.touch()
 
-    for name in ("save_attention_maps", "save_attention_distances", "save_gate_maps"):
-        monkeypatch.setattr(figures, name, write)
+    monkeypatch.setattr(figures, "save_figure", write)
 
     def files(place: Path, *flags: str) -> set[Path]:
         inspect(place, *flags)

@@ -20,6 +20,7 @@ from requests.adapters import HTTPAdapter
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.data import download
 from charlm_jax.data.download import PinnedFile, cache_folder, fetch, state_of
+from tests.conftest import FakeNotebook
 
 CONTENT = bytes(range(256)) * 1_000
 FILE = PinnedFile(
@@ -379,3 +380,18 @@ def test_every_pinned_address_is_https_and_the_first_cannot_change(file):
     assert len(file.sha256) == 64
     commit = file.urls[0].split("/")[5]
     assert len(commit) == 40
+
+
+def test_a_notebook_draws_a_bar_and_keeps_a_line(notebook: FakeNotebook, capsys):
+    report = download.DownloadProgress()
+    assert notebook.outputs == 0
+    report(500_000, 2_000_000)
+    assert '<progress value="500000" max="2000000">' in notebook.output["text/html"]
+    report(2_000_000, 2_000_000)
+    assert notebook.output["text/html"] == "downloading: 2.0 of 2.0 MB"
+    assert notebook.outputs == 1 and capsys.readouterr() == ("", "")
+
+
+def test_elsewhere_a_download_is_a_line(capsys):
+    download.DownloadProgress()(2_000_000, 2_000_000)
+    assert capsys.readouterr() == ("", "downloading: 2.0 of 2.0 MB\n")

@@ -9,10 +9,10 @@ from matplotlib.figure import Figure
 
 from charlm_jax.analysis.activations import mean_attention_distance
 from charlm_jax.core.errors import CharlmError
-from charlm_jax.report.figures import attention_maps, gate_maps
-from charlm_jax.report.figures.attention_maps import save_attention_distances, save_attention_maps
+from charlm_jax.report.figures import attention_maps
+from charlm_jax.report.figures.attention_maps import draw_attention_distances, draw_attention_maps
 from charlm_jax.report.figures.base import save_figure, visible_symbol
-from charlm_jax.report.figures.gate_maps import save_gate_maps
+from charlm_jax.report.figures.gate_maps import draw_gate_maps
 
 TEXT = "to be,\nor $x$"
 LONG = "words and more, " * 125
@@ -23,19 +23,6 @@ def draw_weights(length: int, heads: int) -> np.ndarray:
     weights_THS = np.random.default_rng(0).exponential(size=(length, heads, length))
     weights_THS *= np.tril(np.ones((length, length)))[:, None, :]
     return weights_THS / weights_THS.sum(axis=2, keepdims=True)
-
-
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """Figures, in place of their files."""
-    figures: list[Figure] = []
-
-    def keep(figure: Figure, path: Path | str) -> None:
-        figures.append(figure)
-
-    for module in (attention_maps, gate_maps):
-        monkeypatch.setattr(module, "save_figure", keep)
-    return figures
 
 
 def ticks(axis: Any) -> list[str]:
@@ -52,7 +39,10 @@ def test_attention_maps_are_labelled(tmp_path: Path) -> None:
     weights_THS = draw_weights(len(TEXT), 3)
     distance_H = mean_attention_distance(weights_THS)
     title = "it reads “$x$”"
-    save_attention_maps(weights_THS, distance_H, TEXT, file, layer="layer 1", title=title)
+    figure = draw_attention_maps(
+        weights_THS, distance_H, TEXT, heads=range(3), layer="layer 1", title=title
+    )
+    save_figure(figure, file)
     for head, distance in enumerate(distance_H):
         words = f"layer 1, head {head}: mean distance {distance:.1f} characters"
         assert f"<!-- {words} -->" in texts(file)
@@ -67,10 +57,12 @@ def test_attention_maps_are_labelled(tmp_path: Path) -> None:
         assert f"<!-- {words} -->" in texts(file)
 
 
-def test_rows_look_and_columns_are_looked_at(drawn: list[Figure]) -> None:
+def test_rows_look_and_columns_are_looked_at() -> None:
     weights_THS = draw_weights(len(TEXT), 2)
-    save_attention_maps(weights_THS, np.zeros(2), TEXT, "", layer="layer 0", title="")
-    maps = [axes for axes in drawn[0].axes if axes.images and axes.get_title()]
+    figure = draw_attention_maps(
+        weights_THS, np.zeros(2), TEXT, heads=range(2), layer="layer 0", title=""
+    )
+    maps = [axes for axes in figure.axes if axes.images and axes.get_title()]
     marks = [visible_symbol(symbol) for symbol in TEXT]
     for head, axes in enumerate(maps):
         (image,) = axes.images
@@ -84,23 +76,31 @@ def test_rows_look_and_columns_are_looked_at(drawn: list[Figure]) -> None:
 
 @pytest.mark.parametrize(("length", "heads", "maps"), [(1, 1, 1), (300, 5, 5), (2, 9, 6)])
 def test_attention_maps_of_any_size_are_bounded(
-    length: int, heads: int, maps: int, drawn: list[Figure], monkeypatch: pytest.MonkeyPatch
+    length: int, heads: int, maps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attention_maps, "_MAX_HEADS", 6)
     weights_THS = draw_weights(length, heads)
-    distance_H = np.zeros(heads)
-    save_attention_maps(weights_THS, distance_H, LONG[:length], "", layer="layer 0", title="")
-    assert max(drawn[0].get_size_inches()) < 25
-    assert len([axes for axes in drawn[0].axes if axes.get_title()]) == maps
-    words = " ".join(text.get_text() for text in drawn[0].texts)
+    figure = draw_attention_maps(
+        weights_THS,
+        np.zeros(heads),
+        LONG[:length],
+        heads=range(heads),
+        layer="layer 0",
+        title="",
+    )
+    assert max(figure.get_size_inches()) < 25
+    assert len([axes for axes in figure.axes if axes.get_title()]) == maps
+    words = " ".join(text.get_text() for text in figure.texts)
     assert ("the first 6 of 9 heads" in words) == (heads == 9)
 
 
-def test_characters_that_would_be_too_small_are_positions(drawn: list[Figure]) -> None:
+def test_characters_that_would_be_too_small_are_positions() -> None:
     weights_THS, distance_H = draw_weights(300, 1), np.zeros(1)
-    save_attention_maps(weights_THS, distance_H, LONG[:300], "", layer="layer 0", title="")
-    save_gate_maps({}, {"hidden": np.ones((2000, 2))}, LONG, "", title="")
-    for figure, length in zip(drawn, (300, 2000), strict=True):
+    maps = draw_attention_maps(
+        weights_THS, distance_H, LONG[:300], heads=[0], layer="layer 0", title=""
+    )
+    gates = draw_gate_maps({}, {"hidden": np.ones((2000, 2))}, LONG, title="")
+    for figure, length in ((maps, 300), (gates, 2000)):
         marks = ticks(figure.axes[0].xaxis)
         assert len(marks) < 20 and {"0", str(length // 2 - 50 * (length == 300))} <= set(marks)
         words = [text.get_text() for text in figure.texts] + [
@@ -110,10 +110,9 @@ def test_characters_that_would_be_too_small_are_positions(drawn: list[Figure]) -
         assert max(figure.get_size_inches()) < 25
 
 
-def test_distances_stand_by_head_and_layer(tmp_path: Path, drawn: list[Figure]) -> None:
+def test_distances_stand_by_head_and_layer() -> None:
     distances = {"layer 0": np.array([0.5, 2.25]), "layer 3": np.array([7.0])}
-    save_attention_distances(distances, 41, "", title="it reads")
-    (axes,) = drawn[0].axes
+    (axes,) = draw_attention_distances(distances, 41, title="it reads").axes
     heights = [y for line in axes.lines[:2] for y in line.get_ydata()]
     assert heights == [0.5, 2.25, 7.0]
     assert ticks(axes.xaxis) == ["layer 0", "layer 3"]
@@ -123,17 +122,17 @@ def test_distances_stand_by_head_and_layer(tmp_path: Path, drawn: list[Figure]) 
     assert axes.get_ylim()[1] > 10.0
 
 
-def test_distances_of_many_heads_are_bounded(drawn: list[Figure]) -> None:
+def test_distances_of_many_heads_are_bounded() -> None:
     distances = {f"layer {index}": np.arange(64.0) for index in range(12)}
-    save_attention_distances(distances, 100, "", title="")
-    assert max(drawn[0].get_size_inches()) < 25
+    figure = draw_attention_distances(distances, 100, title="")
+    assert max(figure.get_size_inches()) < 25
 
 
-def test_a_unit_is_the_same_row_in_every_panel(drawn: list[Figure]) -> None:
+def test_a_unit_is_the_same_row_in_every_panel() -> None:
     random = np.random.default_rng(0)
     gate_TH, cell_TH = random.random((len(TEXT), 9)), 3.0 * random.normal(size=(len(TEXT), 9))
-    save_gate_maps({"forget_gate": gate_TH}, {"cell": cell_TH}, TEXT, "", title="")
-    gate_axes, cell_axes = (axes for axes in drawn[0].axes if axes.get_title(loc="left"))
+    figure = draw_gate_maps({"forget_gate": gate_TH}, {"cell": cell_TH}, TEXT, title="")
+    gate_axes, cell_axes = (axes for axes in figure.axes if axes.get_title(loc="left"))
     order_H = np.argsort(-cell_TH.mean(axis=0))
     for axes, x_TH in ((gate_axes, gate_TH), (cell_axes, cell_TH)):
         np.testing.assert_array_equal(axes.images[0].get_array(), x_TH.T[order_H])
@@ -144,15 +143,14 @@ def test_a_unit_is_the_same_row_in_every_panel(drawn: list[Figure]) -> None:
     assert low == -high == pytest.approx(-np.abs(cell_TH).max())
 
 
-def test_small_states_have_the_scale_from_minus_1_to_1(drawn: list[Figure]) -> None:
-    save_gate_maps({}, {"hidden": np.full((len(TEXT), 2), 0.1)}, TEXT, "", title="")
-    assert drawn[0].axes[0].images[0].get_clim() == (-1.0, 1.0)
+def test_small_states_have_the_scale_from_minus_1_to_1() -> None:
+    figure = draw_gate_maps({}, {"hidden": np.full((len(TEXT), 2), 0.1)}, TEXT, title="")
+    assert figure.axes[0].images[0].get_clim() == (-1.0, 1.0)
 
 
 @pytest.mark.parametrize("units", [1, 64, 256, 1000])
-def test_every_row_is_as_high_as_the_next(units: int, drawn: list[Figure]) -> None:
-    save_gate_maps({}, {"hidden": np.ones((3, units))}, "abc", "", title="")
-    (figure,) = drawn
+def test_every_row_is_as_high_as_the_next(units: int) -> None:
+    figure = draw_gate_maps({}, {"hidden": np.ones((3, units))}, "abc", title="")
     height = figure.axes[0].get_position().height * figure.get_size_inches()[1] * figure.dpi
     assert 199 < height < 601
     assert units > 600 or round(height, 3) % units == 0
@@ -161,7 +159,8 @@ def test_every_row_is_as_high_as_the_next(units: int, drawn: list[Figure]) -> No
 def test_gate_maps_are_labelled(tmp_path: Path) -> None:
     ones_TH = np.ones((len(TEXT), 4))
     file = tmp_path / "gates.svg"
-    save_gate_maps({"reset_gate": 0.5 * ones_TH}, {"candidate": ones_TH}, TEXT, file, title="it")
+    figure = draw_gate_maps({"reset_gate": 0.5 * ones_TH}, {"candidate": ones_TH}, TEXT, title="it")
+    save_figure(figure, file)
     for words in ("it", "reset gate, 0.50 on average", "candidate", "character read", "⏎"):
         assert f"<!-- {words} -->" in texts(file)
 
@@ -169,7 +168,8 @@ def test_gate_maps_are_labelled(tmp_path: Path) -> None:
 def test_what_the_font_lacks_is_its_code_point(tmp_path: Path) -> None:
     assert [visible_symbol(symbol) for symbol in "é\t\x01中🐍"] == ["é", "⇥", "1", "4e2d", "1f40d"]
     text = "中🐍é\x01"
-    save_gate_maps({}, {"hidden": np.ones((len(text), 1))}, text, tmp_path / "a.png", title="")
+    figure = draw_gate_maps({}, {"hidden": np.ones((len(text), 1))}, text, title="")
+    save_figure(figure, tmp_path / "a.png")
     assert (tmp_path / "a.png").stat().st_size > 1000  # and no warning, which would be an error
 
 

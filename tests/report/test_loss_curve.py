@@ -5,13 +5,14 @@ from pathlib import Path
 import pytest
 
 from charlm_jax.core.errors import CharlmError
-from charlm_jax.report.figures.loss_curve import save_learning_curves
+from charlm_jax.report.figures.base import save_figure
+from charlm_jax.report.figures.loss_curve import draw_learning_curves
 
 CURVES = {"ours": [2.0, 1.5, 1.25], "the book": [2.25, 1.5]}
 
 
 def test_axes_and_curves_are_labelled(tmp_path: Path) -> None:
-    save_learning_curves(CURVES, tmp_path / "new folder" / "curves.svg")
+    save_figure(draw_learning_curves(CURVES), tmp_path / "new folder" / "curves.svg")
     # Letters are drawn as outlines; matplotlib keeps each text beside them as a comment.
     drawn = (tmp_path / "new folder" / "curves.svg").read_text(encoding="utf-8")
     for label in ("epoch", "training loss, nats per character", *CURVES):
@@ -22,5 +23,5 @@ def test_axes_and_curves_are_labelled(tmp_path: Path) -> None:
 def test_a_figure_that_cannot_be_written_is_one_line(tmp_path: Path, name: str) -> None:
     (tmp_path / "taken").write_text("a file, not a folder")
     with pytest.raises(CharlmError, match=r"^cannot write the figure .*curves") as failure:
-        save_learning_curves(CURVES, tmp_path / name)
+        save_figure(draw_learning_curves(CURVES), tmp_path / name)
     assert "\n" not in str(failure.value)

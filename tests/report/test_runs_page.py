@@ -225,6 +225,14 @@ def test_the_same_runs_give_the_same_bytes(file: Path, runs: list[Run], tmp_path
     assert len(heat_maps(read(again))) == 1
 
 
+def test_only_unfinished_runs_have_a_time(runs: list[Run]) -> None:
+    data = gather(runs[:1], Window(5))
+    assert "Newest metrics" not in str(describe(data).lead)
+    (group,) = data.groups
+    unfinished = group._replace(runs=[run._replace(has_ended=False) for run in group.runs])
+    assert "<dt>Newest metrics</dt><dd>20" in str(describe(data._replace(groups=[unfinished])).lead)
+
+
 def test_what_is_not_ours_is_kept(
     seeded_runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -46,54 +46,11 @@ def run(options: argparse.Namespace) -> None:
 
 def _print_comparison(comparison: "Comparison") -> None:
     from charlm_jax.cli.tables import print_table
-    from charlm_jax.comparison.compare import describe_baselines
 
-    rows = comparison.rows()
-    evaluation = comparison.groups[0].evaluations[0]
-    key = evaluation.key
-    columns = {
-        "group": "left",
-        "seeds": "right",
-        "parameters": "right",
-        "nats": "right",
-        "95 % interval": "left",
-        "bits": "right",
-        "spread": "right",
-        f"minus {rows[0].name}": "left",
-    }
-    groups = [
-        (
-            row.name,
-            str(len(row.seeds)),
-            f"{row.parameters:,}",
-            f"{row.loss.mean:.4f}",
-            row.loss.describe_ends(),
-            f"{row.bits_per_char:.4f}",
-            "" if row.spread is None else f"{row.spread:.4f}",
-            "" if row.difference is None else row.difference.describe(),
-        )
-        for row in rows
-    ]
-    baselines = [
-        (
-            baseline.name,
-            "",
-            "",
-            f"{baseline.bits_per_char * math.log(2):.4f}",
-            "" if baseline.loss is None else baseline.loss.describe_ends(),
-            f"{baseline.bits_per_char:.4f}",
-            "",
-            "",
-        )
-        for baseline in comparison.baselines
-    ]
-    print_table(columns, [*groups, *baselines])
-    print(
-        f"\n{key.split}, {evaluation.characters:,} characters, {evaluation.protocol_description}. "
-        f"Intervals are over blocks of 1,000 characters, and over seeds if there are several; "
-        f"spread is the standard deviation over seeds. "
-        f"{describe_baselines(key.split, key.protocol.mode)}"
-    )
+    columns, rows = comparison.table()
+    sides = ("left", "right", "right", "right", "left", "right", "right", "left")
+    print_table(dict(zip(columns, sides, strict=True)), rows)
+    print(f"\n{comparison.describe()}")
 
 
 def _print_csv(comparison: "Comparison") -> None:

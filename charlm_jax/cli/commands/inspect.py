@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from charlm_jax.cli.commands.common_flags import add_run, add_unknown, load
 from charlm_jax.cli.parser import nonempty_path
-from charlm_jax.core.errors import escape_control_characters
 
 if TYPE_CHECKING:
     from charlm_jax.analysis.activations import Activations
@@ -39,13 +38,12 @@ def run(options: argparse.Namespace) -> None:
     """Run a model over a text and plot its activations."""
     run = load(options)
     inside = run.inspect(options.text, unknown=options.unknown, replacement=options.replacement)
-    from charlm_jax.report.figures.activation_maps import save_activations
+    from charlm_jax.report.figures.activation_maps import describe_source, save_activations
     from charlm_jax.storage.workdir import Workdir
 
     own = Workdir(run.workdir).inspect
     folder = own if options.out is None else Path(os.path.expanduser(options.out))
-    source = f"{escape_control_characters(run.workdir.resolve().name)[:30]}, {run.checkpoint_label}"
-    files = save_activations(inside, folder, tag=_tag(run, inside), source=source)
+    files = save_activations(inside, folder, tag=_tag(run, inside), source=describe_source(run))
     if options.json:
         print(json.dumps(_inside_as_json(run, inside, options.text, files)))
         return

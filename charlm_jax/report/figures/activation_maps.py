@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
-from charlm_jax.analysis.activations import Activations
-from charlm_jax.report.figures.attention_maps import save_attention_distances, save_attention_maps
-from charlm_jax.report.figures.base import visible_symbol
-from charlm_jax.report.figures.gate_maps import save_gate_maps
+from charlm_jax.analysis.activations import Activations, LayerActivations
+from charlm_jax.core.errors import escape_control_characters
+from charlm_jax.inference.run import Run
+from charlm_jax.report.figures.attention_maps import draw_attention_distances, draw_attention_maps
+from charlm_jax.report.figures.base import InlineFigure, save_figure, visible_symbol
+from charlm_jax.report.figures.gate_maps import draw_gate_maps
 
 _TITLE_CHARACTERS = 40
+_NAME_CHARACTERS = 30
 
 
 def save_activations(
@@ -27,30 +30,74 @@ def save_activations(
     Raises:
       CharlmError: a file cannot be written.
     """
-    text = activations.symbols[:_TITLE_CHARACTERS]
-    more = "…" if len(activations.symbols) > len(text) else ""
-    read = f"“{''.join(c if c == ' ' else visible_symbol(c) for c in text)}{more}”"
-    files = []
-    distances = {}
+    symbols, files, distances = activations.symbols, [], {}
     for layer in activations.layers:
-        name = layer.name.replace("_", " ")
-        title = f"{name} ({layer.kind}) of {source}, reading\n{read}"
         if layer.distance_H is not None:
             files.append(folder / f"{layer.name}_attention_{tag}.png")
-            save_attention_maps(
-                layer.arrays["weights"],
-                layer.distance_H,
-                activations.symbols,
-                files[-1],
-                layer=name,
-                title=title,
-            )
-            distances[name] = layer.distance_H
+            save_figure(draw_layer_attention(layer, symbols, source=source), files[-1])
+            distances[_layer_name(layer)] = layer.distance_H
         elif layer.states:
             files.append(folder / f"{layer.name}_gates_{tag}.png")
-            save_gate_maps(layer.gates, layer.states, activations.symbols, files[-1], title=title)
+            save_figure(draw_layer_gates(layer, symbols, source=source), files[-1])
     if distances:
         files.append(folder / f"attention_distance_{tag}.png")
-        title = f"mean attention distance of {source}, reading\n{read}"
-        save_attention_distances(distances, len(activations.symbols), files[-1], title=title)
+        title = _title("mean attention distance", symbols, source)
+        save_figure(draw_attention_distances(distances, len(symbols), title=title), files[-1])
     return files
+
+
+def draw_layer_attention(
+    layer: LayerActivations, symbols: str, *, source: str, head: int | None = None
+) -> InlineFigure:
+    """Draw the attention weights of a layer.
+
+    Args:
+      layer: activations of an attention layer.
+      symbols: the T characters that were read.
+      source: name of the model in the title.
+      head: head to draw; all if None.
+    """
+    weights_THS, distance_H = layer.arrays["weights"], layer.distance_H
+    assert distance_H is not None
+    heads = range(len(distance_H)) if head is None else [head]
+    return draw_attention_maps(
+        weights_THS[:, heads],
+        distance_H[heads],
+        symbols,
+        heads=heads,
+        layer=_layer_name(layer),
+        title=_layer_title(layer, symbols, source),
+    )
+
+
+def draw_layer_gates(layer: LayerActivations, symbols: str, *, source: str) -> InlineFigure:
+    """Draw the gates and states of a layer.
+
+    Args:
+      layer: activations of a recurrent layer.
+      symbols: the T characters that were read.
+      source: name of the model in the title.
+    """
+    title = _layer_title(layer, symbols, source)
+    return draw_gate_maps(layer.gates, layer.states, symbols, title=title)
+
+
+def describe_source(run: Run) -> str:
+    """Return a run's name in titles: its folder and checkpoint."""
+    name = escape_control_characters(run.workdir.resolve().name)
+    return f"{name[:_NAME_CHARACTERS]}, {run.checkpoint_label}"
+
+
+def _layer_name(layer: LayerActivations) -> str:
+    return layer.name.replace("_", " ")
+
+
+def _layer_title(layer: LayerActivations, symbols: str, source: str) -> str:
+    return _title(f"{_layer_name(layer)} ({layer.kind})", symbols, source)
+
+
+def _title(subject: str, symbols: str, source: str) -> str:
+    text = symbols[:_TITLE_CHARACTERS]
+    more = "…" if len(symbols) > len(text) else ""
+    shown = "".join(c if c == " " else visible_symbol(c) for c in text)
+    return f"{subject} of {source}, reading\n“{shown}{more}”"

@@ -1,19 +1,18 @@
 """Maps of attention weights per head, and mean attention distances of heads."""
 
 import math
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.colors import PowerNorm
 from matplotlib.ticker import MaxNLocator
 
 from charlm_jax.report.figures.base import (
+    InlineFigure,
     add_axes,
     add_title,
     blank_figure,
     label_characters,
-    save_figure,
     visible_symbol,
 )
 from charlm_jax.report.palette import BLUE, VERMILION
@@ -23,15 +22,15 @@ _MAX_INCHES = 16.0  # of all maps side by side
 _WEIGHT_TICKS = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0)
 
 
-def save_attention_maps(
+def draw_attention_maps(
     weights_THS: np.ndarray,
     distance_H: np.ndarray,
     symbols: str,
-    path: Path | str,
     *,
+    heads: Sequence[int],
     layer: str,
     title: str,
-) -> None:
+) -> InlineFigure:
     """Draw the attention weights of one layer, a map per head.
 
     Rows are queries, columns are keys. Keys after the query are grey. The colour scale is the
@@ -42,15 +41,11 @@ def save_attention_maps(
       weights_THS: probabilities over S = T for each query and head.
       distance_H: mean attention distance of each head, in characters.
       symbols: the T characters.
-      path: file to write; its ending names the format.
+      heads: numbers of the H heads.
       layer: name of the layer.
       title: title of the figure.
-
-    Raises:
-      CharlmError: the file cannot be written.
     """
-    length, heads, _ = weights_THS.shape
-    drawn = min(heads, _MAX_HEADS)
+    length, drawn = len(symbols), min(len(heads), _MAX_HEADS)
     columns = math.ceil(math.sqrt(drawn))
     rows = math.ceil(drawn / columns)
     side = min(max(0.105 * length, 3.4), 8.0, _MAX_INCHES / columns)
@@ -60,19 +55,19 @@ def save_attention_maps(
     size = min(max(10.0, 0.9 * width), 15.0)
     figure = blank_figure(width, height)
     is_ahead_TS = np.triu(np.ones((length, length), bool), k=1)
-    for head in range(drawn):
-        row, column = divmod(head, columns)
+    for index, head in enumerate(heads[:drawn]):
+        row, column = divmod(index, columns)
         axes = add_axes(
             figure, left=left + column * across, top=top + row * down, width=side, height=side
         )
         image = axes.imshow(
-            np.ma.masked_array(weights_THS[:, head], is_ahead_TS),
+            np.ma.masked_array(weights_THS[:, index], is_ahead_TS),
             cmap="viridis",
             norm=PowerNorm(0.5, vmin=0.0, vmax=1.0),
             interpolation_stage="data",
         )
         axes.set_facecolor("#e4e4e4")
-        heading = f"{layer}, head {head}: mean distance {distance_H[head]:.1f} characters"
+        heading = f"{layer}, head {head}: mean distance {distance_H[index]:.1f} characters"
         axes.set_title(heading, fontsize=min(2.6 * side, 12.0), pad=4)
         fits = label_characters(axes.xaxis, symbols, inches=side)
         label_characters(axes.yaxis, symbols, inches=side)
@@ -91,24 +86,20 @@ def save_attention_maps(
     bar_axes = add_axes(figure, left=width - 1.1, top=middle - tall / 2, width=0.15, height=tall)
     figure.colorbar(image, cax=bar_axes, ticks=_WEIGHT_TICKS)
     bar_axes.set_ylabel("attention weight", fontsize=size)
-    title += "" if drawn == heads else f" (the first {drawn} of {heads} heads)"
+    title += "" if drawn == len(heads) else f" (the first {drawn} of {len(heads)} heads)"
     add_title(figure, title, size=size)
-    save_figure(figure, path)
+    return figure
 
 
-def save_attention_distances(
-    distances: Mapping[str, np.ndarray], length: int, path: Path | str, *, title: str
-) -> None:
+def draw_attention_distances(
+    distances: Mapping[str, np.ndarray], length: int, *, title: str
+) -> InlineFigure:
     """Draw the mean attention distance of every head, and that of equal weights.
 
     Args:
       distances: layer -> distance_H in characters.
       length: T, the number of characters read.
-      path: file to write; its ending names the format.
       title: title of the figure.
-
-    Raises:
-      CharlmError: the file cannot be written.
     """
     heads = [len(distance_H) for distance_H in distances.values()]
     wanted = sum(max(1.0, 0.42 * count) for count in heads) + 1.5
@@ -153,4 +144,4 @@ def save_attention_distances(
     axes.grid(axis="y", color="#dddddd", linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
     add_title(figure, title)
-    save_figure(figure, path)
+    return figure

@@ -18,6 +18,7 @@ from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.files import atomic_write
 
 DOTS_PER_INCH = 150
+_PIXELS_PER_INCH = 80  # in a notebook: fewer than the dots, so that a fine screen shows more detail
 
 # A monospaced font, so that neighbours do not touch; matplotlib includes it.
 _FONT = "DejaVu Sans Mono"
@@ -25,6 +26,16 @@ _SIGNS = {" ": "␣", "\n": "⏎", "\t": "⇥"}
 
 _MAX_SIZE, _MIN_SIZE = 9.0, 4.0  # points
 _POINTS = 72.0  # per inch
+
+
+class InlineFigure(Figure):
+    """A figure that a notebook shows by itself, with or without `%matplotlib inline`."""
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        image = io.BytesIO()
+        self.savefig(image, format="png")
+        width, height = (round(_PIXELS_PER_INCH * inches) for inches in self.get_size_inches())
+        return image.getvalue(), {"width": width, "height": height}
 
 
 def save_figure(figure: Figure, path: Path | str) -> None:
@@ -48,9 +59,9 @@ def save_figure(figure: Figure, path: Path | str) -> None:
         raise CharlmError(f"cannot write the figure {path}: {reason}") from error
 
 
-def blank_figure(width: float, height: float) -> Figure:
+def blank_figure(width: float, height: float) -> InlineFigure:
     """Return a white figure of a size in inches, for `add_axes`."""
-    return Figure(figsize=(width, height), dpi=DOTS_PER_INCH, facecolor="white")
+    return InlineFigure(figsize=(width, height), dpi=DOTS_PER_INCH, facecolor="white")
 
 
 def add_axes(figure: Figure, *, left: float, top: float, width: float, height: float) -> Axes:

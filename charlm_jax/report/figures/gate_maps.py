@@ -2,31 +2,29 @@
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 from matplotlib.colors import Normalize, SymLogNorm
 
 from charlm_jax.report.figures.base import (
     DOTS_PER_INCH,
+    InlineFigure,
     add_axes,
     add_title,
     blank_figure,
     label_characters,
-    save_figure,
 )
 
 _MIN_DOTS, _MAX_DOTS = 200, 600  # height of a panel
 
 
-def save_gate_maps(
+def draw_gate_maps(
     gates: Mapping[str, np.ndarray],
     states: Mapping[str, np.ndarray],
     symbols: str,
-    path: Path | str,
     *,
     title: str,
-) -> None:
+) -> InlineFigure:
     """Draw every unit of a recurrent layer over the text, a panel per gate and state.
 
     A unit is the same row in every panel. Rows are sorted by the unit's mean in the last state, the
@@ -37,11 +35,7 @@ def save_gate_maps(
       gates: name -> gate (T, H), in [0, 1].
       states: name -> candidate, cell or hidden (T, H), of either sign; at least one.
       symbols: the T characters.
-      path: file to write; its ending names the format.
       title: title of the figure.
-
-    Raises:
-      CharlmError: the file cannot be written.
     """
     last, last_TH = list(states.items())[-1]
     order_H = np.argsort(-last_TH.mean(axis=0), kind="stable")
@@ -74,7 +68,7 @@ def save_gate_maps(
         figure.colorbar(image, cax=bar_axes, label=label, format="%g")
     axes.set_xlabel("character read" if fits else "position of the character read")
     add_title(figure, title)
-    save_figure(figure, path)
+    return figure
 
 
 def _state_norm(values_TH: np.ndarray) -> Normalize:

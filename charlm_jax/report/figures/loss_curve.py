@@ -1,15 +1,16 @@
-"""Plot of training loss by epoch."""
+"""Curves of training and held-out losses."""
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
-from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from charlm_jax.report.figures.base import save_figure
-from charlm_jax.report.palette import BLUE, DARK_GREY, VERMILION
+from charlm_jax.comparison.run_facts import Curve, RunFacts
+from charlm_jax.report.figures.base import InlineFigure
+from charlm_jax.report.palette import BLUE, DARK_GREY, FIGURE_SERIES, VERMILION
+from charlm_jax.storage.weights import describe_average
 
 # Markers and line styles differ too, for printing in grey.
 _STYLES: Sequence[Mapping[str, Any]] = (
@@ -17,27 +18,50 @@ _STYLES: Sequence[Mapping[str, Any]] = (
     {"color": VERMILION, "marker": "s", "markersize": 7, "linestyle": ":", "fillstyle": "none"},
     {"color": DARK_GREY, "marker": "^", "markersize": 6, "linestyle": "--", "fillstyle": "none"},
 )
+_HELD_OUT: Mapping[str, Any] = {"linestyle": "--", "marker": "o", "markersize": 4}
 
 
-def save_learning_curves(curves: Mapping[str, Sequence[float]], path: Path | str) -> None:
+def draw_learning_curves(curves: Mapping[str, Sequence[float]]) -> InlineFigure:
     """Draw training losses by epoch in one set of axes.
 
     Args:
       curves: label -> loss of epochs 1, 2, ... in nats per character; three curves can be
         distinguished.
-      path: file to write; its ending names the format, such as .png or .svg.
-
-    Raises:
-      CharlmError: the file cannot be written, or its ending is not a known format.
     """
-    figure = Figure(figsize=(6.4, 3.8), dpi=160, facecolor="white", layout="constrained")
-    axes = figure.add_subplot(
-        xlabel="epoch", ylabel="training loss, nats per character", facecolor="white"
-    )
+    figure, axes = _loss_axes("epoch", "training loss, nats per character")
     for (label, loss_nats), style in zip(curves.items(), cycle(_STYLES), strict=False):
         axes.plot(range(1, len(loss_nats) + 1), loss_nats, label=label, **style)
+    axes.legend(edgecolor="none", framealpha=1)
+    return figure
+
+
+def draw_losses_by_step(runs: Sequence[RunFacts]) -> InlineFigure:
+    """Draw training and held-out losses by step, in a colour per run.
+
+    Args:
+      runs: facts about the runs; each has rows of metrics.
+    """
+    figure, axes = _loss_axes("step", "loss, nats per character")
+    for run, color in zip(runs, cycle(FIGURE_SERIES), strict=False):
+        name = f"{run.name}, " if len(runs) > 1 else ""
+        _plot(axes, run.training, f"{name}training", color=color, linewidth=1.0)
+        for weights, curve in run.held_out.items():
+            label = f"{name}held out{describe_average(weights)}"
+            _plot(axes, curve, label, color=color, **_HELD_OUT)
+    axes.legend(edgecolor="none", framealpha=1)
+    return figure
+
+
+def _loss_axes(x_label: str, y_label: str) -> tuple[InlineFigure, Axes]:
+    figure = InlineFigure(figsize=(6.4, 3.8), dpi=160, facecolor="white", layout="constrained")
+    axes = figure.add_subplot(xlabel=x_label, ylabel=y_label, facecolor="white")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes.grid(color="#dddddd", linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(edgecolor="none", framealpha=1)
-    save_figure(figure, path)
+    return figure, axes
+
+
+def _plot(axes: Axes, curve: Curve, label: str, **style: Any) -> None:
+    if curve:
+        steps, losses_nats = zip(*curve, strict=True)
+        axes.plot(steps, losses_nats, label=label.replace("$", r"\$"), **style)

@@ -4,17 +4,15 @@ import math
 import textwrap
 from collections.abc import Sequence
 from itertools import cycle
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from charlm_jax.evaluation.bootstrap import Interval
-from charlm_jax.report.figures.base import DOTS_PER_INCH, save_figure
+from charlm_jax.report.figures.base import DOTS_PER_INCH, InlineFigure
 from charlm_jax.report.palette import FIGURE_SERIES, GREY
 
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # distinguish series when printed in grey
@@ -54,9 +52,8 @@ class Panel(NamedTuple):
     x_marks: Sequence[float] = ()
 
 
-def save_panels(
+def draw_panels(
     panels: Sequence[Panel],
-    path: Path | str,
     *,
     title: str,
     x_label: str,
@@ -65,12 +62,11 @@ def save_panels(
     ticks: Sequence[float] | None = None,
     y_range: tuple[float, float] | None = None,
     columns: int | None = None,
-) -> None:
+) -> InlineFigure:
     """Draw curves over a logarithmic x, in panels that share both axes and one legend.
 
     Args:
       panels: panels from left to right, row by row.
-      path: file to write; its ending names the format.
       title: title of the figure.
       x_label: quantity and unit of x.
       y_label: quantity and unit of y.
@@ -78,14 +74,11 @@ def save_panels(
       ticks: ticks of x; powers of 2 if None.
       y_range: range of y; that of the curves if None.
       columns: number of panels in a row; all if None.
-
-    Raises:
-      CharlmError: the file cannot be written.
     """
     columns = min(columns or len(panels), len(panels))
     rows = -(-len(panels) // columns)
     size = (min(16.0, 2.4 + 4.1 * columns), 0.9 + 3.7 * rows)
-    figure = Figure(figsize=size, dpi=DOTS_PER_INCH, facecolor="white", layout="constrained")
+    figure = InlineFigure(figsize=size, dpi=DOTS_PER_INCH, facecolor="white", layout="constrained")
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
@@ -111,12 +104,11 @@ def save_panels(
     figure.legend(
         [*handles.values()], [*handles], loc="outside right center", frameon=False, fontsize=9
     )
-    save_figure(figure, path)
+    return figure
 
 
-def save_heat_map(
+def draw_heat_map(
     values_RC: np.ndarray,
-    path: Path | str,
     *,
     rows: Sequence[str],
     columns: Sequence[str],
@@ -124,25 +116,21 @@ def save_heat_map(
     x_label: str,
     y_label: str,
     unit: str,
-) -> None:
+) -> InlineFigure:
     """Draw a table of numbers as coloured cells with their values; dark is low.
 
     Args:
       values_RC: numbers; cells with NaN stay empty.
-      path: file to write; its ending names the format.
       rows: labels of the rows from the top down.
       columns: labels of the columns from the left.
       title: title of the figure.
       x_label: quantity that the columns are steps of.
       y_label: quantity that the rows are steps of.
       unit: quantity and unit of the numbers.
-
-    Raises:
-      CharlmError: the file cannot be written.
     """
     height, width = values_RC.shape
     size = (min(16.0, 2.4 + 0.62 * width), 1.7 + 0.42 * height)
-    figure = Figure(figsize=size, dpi=DOTS_PER_INCH, facecolor="white", layout="constrained")
+    figure = InlineFigure(figsize=size, dpi=DOTS_PER_INCH, facecolor="white", layout="constrained")
     axes = figure.add_subplot()
     image = axes.imshow(values_RC, cmap="cividis", aspect="auto", interpolation="nearest")
     low, high = np.nanmin(values_RC), np.nanmax(values_RC)
@@ -159,7 +147,7 @@ def save_heat_map(
     axes.set_ylabel(y_label)
     figure.suptitle(_wrapped(title, size[0]), fontsize=10.5)
     figure.colorbar(image, label=unit)
-    save_figure(figure, path)
+    return figure
 
 
 def _wrapped(title: str, inches: float) -> str:

@@ -116,6 +116,26 @@ def write_page(
       CharlmError: the file is something else or cannot be written, or a block cannot be rendered.
     """
     path = Path(path)
+    html = page_html(title, lead, sections)
+    check_page_path(path)
+    try:
+        atomic_write(path, html.encode("utf-8"))
+    except OSError as error:
+        raise write_error(path, error) from error
+    return path
+
+
+def page_html(title: str, lead: Sequence[PageBlock], sections: Sequence[Section]) -> str:
+    """Render a whole page.
+
+    Args:
+      title: title of the page.
+      lead: blocks before the first section.
+      sections: sections in order.
+
+    Raises:
+      CharlmError: a block cannot be rendered.
+    """
     html = render(
         "page.html.j2",
         marker=_MARKER,
@@ -125,12 +145,7 @@ def write_page(
         lead=map(block_html, lead),
         sections=[(heading, map(block_html, blocks)) for heading, blocks in sections],
     )
-    check_page_path(path)
-    try:
-        atomic_write(path, show_invisible(html).encode("utf-8"))
-    except OSError as error:
-        raise write_error(path, error) from error
-    return path
+    return show_invisible(html)
 
 
 def check_page_path(path: Path) -> None:
@@ -144,7 +159,7 @@ def check_page_path(path: Path) -> None:
     try:
         if path.is_dir():
             raise CharlmError(f"{path} is a folder: give a file name")
-        if os.path.lexists(path) and not _is_page(path):
+        if os.path.lexists(path) and not is_page(path):
             raise CharlmError(
                 f"{path} was not written by charlm: move it away or choose another file"
             )
@@ -154,7 +169,8 @@ def check_page_path(path: Path) -> None:
         raise write_error(path, error) from error
 
 
-def _is_page(path: Path) -> bool:
+def is_page(path: Path) -> bool:
+    """Return whether a file is a page of `write_page`."""
     if not path.is_file() or path.is_symlink():
         return False
     with path.open("rb") as file:

@@ -1,0 +1,49 @@
+"""Output of a Jupyter notebook's cell that changes while the cell runs."""
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+_SECONDS_BETWEEN = 0.25
+
+
+class CellOutput(Protocol):
+    """Callback that replaces an output, as HTML and as plain text; `at_once` if it must be seen."""
+
+    def __call__(self, html: str, text: str, *, at_once: bool = False) -> None: ...
+
+
+def in_notebook() -> bool:
+    """Returns whether this process is a notebook's kernel; IPython is never imported for it."""
+    get_shell = getattr(sys.modules.get("IPython"), "get_ipython", None)
+    shell = get_shell() if get_shell else None
+    return any(kind.__name__ == "ZMQInteractiveShell" for kind in type(shell).__mro__)
+
+
+def open_output(clock: Callable[[], float] = time.monotonic) -> CellOutput:
+    """Returns a callback that draws below the running cell, at most four times a second.
+
+    Nothing is drawn before its first call. Only for a notebook's kernel.
+
+    Args:
+      clock: seconds since any fixed moment.
+    """
+    from IPython.display import display
+
+    handle = None
+    last = 0.0
+
+    def show(html: str, text: str, *, at_once: bool = False) -> None:
+        nonlocal handle, last
+        now = clock()
+        if handle is not None and not at_once and now - last < _SECONDS_BETWEEN:
+            return
+        last = now
+        bundle = {"text/html": html, "text/plain": text}
+        if handle is None:
+            handle = display(bundle, raw=True, display_id=True)
+        else:
+            handle.update(bundle, raw=True)
+
+    return show

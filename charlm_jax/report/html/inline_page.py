@@ -1,0 +1,31 @@
+"""Pages inside a notebook, in a frame of their own."""
+
+import dataclasses
+
+_TALLEST = 640  # pixels
+
+
+@dataclasses.dataclass(frozen=True)
+class InlinePage:
+    """A page that a notebook shows in a frame, so that neither styles the other.
+
+    The frame is sandboxed: nothing in it can run scripts or reach the notebook. A notebook that is
+    not trusted, and viewers that remove frames, show a line of text.
+
+    Attributes:
+      html: the whole page.
+      height: expected height of the page in pixels; the frame is at most 640 high, and the reader
+        can resize it.
+    """
+
+    html: str = dataclasses.field(repr=False)
+    height: int
+
+    def _repr_html_(self) -> str:
+        height = min(self.height, _TALLEST)
+        style = f"width: 100%; height: {height}px; border: 0; resize: vertical"
+        page = self.html.replace("&", "&amp;").replace('"', "&quot;")
+        return f'<iframe sandbox style="{style}" srcdoc="{page}">{_INSTEAD}</iframe>'
+
+
+_INSTEAD = "To see this page, run the cell, or trust the notebook (File, Trust Notebook)."

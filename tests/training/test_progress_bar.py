@@ -1,0 +1,133 @@
+"""Progress in a notebook: a bar while it trains, and only steps and losses in the end."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import charlm_jax
+from charlm_jax.core.notebook import CellOutput
+from charlm_jax.storage.metrics_log import MetricsRow, metrics_row
+from charlm_jax.training.progress_bar import LogProgress, NotebookView, training_view
+from tests.conftest import FakeNotebook, make_tiny_config
+
+
+def row(step: int, loss_nats: float, *, split: str, weights: str = "raw") -> MetricsRow:
+    return metrics_row(
+        step=step,
+        epoch=1,
+        split=split,
+        scope="step",
+        weights=weights,
+        loss_nats=loss_nats,
+        learning_rate=1e-3,
+        state_hash="",
+        chars_per_second=1234.0,
+        seconds=77.0,
+    )
+
+
+class Output:
+    """The last output, in place of a notebook's."""
+
+    def __call__(self, html: str, text: str, *, at_once: bool = False) -> None:
+        self.html, self.text = html, text
+
+
+def cells(html: str) -> list[list[str]]:
+    rows = re.findall(r"<tr>(.*?)</tr>", html)
+    return [re.findall(r"<t[hd]>(.*?)</t[hd]>", row) for row in rows]
+
+
+def test_the_bar_has_step_loss_speed_and_time_left() -> None:
+    now, output = 0.0, Output()
+    view = NotebookView(output, clock=lambda: now)
+    view.begin(10, 1010)
+    assert 'value="10" max="1010"' in output.html and "compiling" in output.html
+    now = 100.0  # the compilation, which the time left must not count
+    view.advance(110, 2.5, 4321.0)
+    assert "left" not in output.html
+    now = 110.0
+    view.advance(210, 2.25, 4321.0)
+    assert 'value="210" max="1010"' in output.html
+    assert "2.250 nats, 4,321 characters/s, 1:20 left" in output.html  # 800 steps of a tenth
+    view.note("a <note>")
+    assert "a &lt;note&gt;" in output.html
+
+
+def test_evaluations_are_rows_of_a_table() -> None:
+    output = Output()
+    view = NotebookView(output)
+    view.begin(0, 20)
+    view.row(row(10, 3.0, split="train"))
+    assert "<table>" not in output.html
+    view.row(row(10, 3.5, split="valid"))
+    view.row(row(10, 3.25, split="valid", weights="average"))
+    view.row(row(20, 2.0, split="valid"))
+    assert cells(output.html) == [
+        ["step", "training loss", "held-out loss", "of averaged weights"],
+        ["10", "3.0000", "3.5000", "3.2500"],
+        ["20", "3.0000", "2.0000", ""],
+    ]
+    for step in range(30, 1000):
+        view.row(row(step, 1.0, split="valid"))
+    assert len(cells(output.html)) == 21 and cells(output.html)[-1][0] == "999"
+
+
+def test_the_latest_sample_is_below_and_escaped() -> None:
+    output = Output()
+    view = NotebookView(output)
+    view.begin(0, 10)
+    view.sample(2, "<b>first")
+    view.sample(4, "<b>second")
+    html, plain = output.html, output.text
+    assert html.endswith("<pre>step 4:\n    &lt;b&gt;second\n</pre>") and "first" not in html
+    assert plain.endswith("step 4:\n    <b>second\n")
+
+
+def test_nothing_is_left_that_changes_from_run_to_run(
+    notebook: FakeNotebook, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outputs = []
+    for name in ("one", "two"):
+        run = charlm_jax.train(make_tiny_config(), tmp_path / name)
+        outputs.append(notebook.output)
+    assert outputs[0] == outputs[1] and notebook.outputs == 2
+    html = outputs[0]["text/html"]
+    assert html.startswith("step 38 of 38<table>") and "progress" not in html
+    assert cells(html)[-1] == ["38", *(f"{x:.4f}" for x in last_losses(run))]
+    assert capsys.readouterr().out == ""
+
+
+def last_losses(run: charlm_jax.Run) -> list[float]:
+    from charlm_jax.comparison.run_facts import read_run_facts
+    from charlm_jax.storage.metrics_log import MetricsLog
+
+    rows = MetricsLog(run.workdir / "metrics.jsonl").rows()
+    (epoch,) = (x for x in rows if (x["step"], x["scope"], x["split"]) == (38, "epoch", "train"))
+    return [epoch["loss_nats"], read_run_facts(run).held_out["raw"][-1][1]]
+
+
+def test_a_stop_leaves_the_step_that_was_reached(notebook: FakeNotebook) -> None:
+    with pytest.raises(KeyboardInterrupt), training_view() as view:
+        view.begin(0, 100)
+        view.advance(20, 2.0, 1000.0)
+        raise KeyboardInterrupt
+    assert notebook.output["text/html"] == "step 20 of 100"
+
+
+def test_a_run_that_is_done_shows_nothing(notebook: FakeNotebook) -> None:
+    with training_view():
+        pass
+    assert notebook.outputs == 0
+
+
+def test_without_a_notebook_or_a_terminal_there_are_lines() -> None:
+    with training_view() as view:
+        assert isinstance(view, LogProgress)
+
+
+def test_a_notebook_view_is_what_an_output_takes() -> None:
+    output: CellOutput = Output()
+    NotebookView(output).end()
+    assert not hasattr(output, "html")
