@@ -71,6 +71,7 @@ def test_a_loss_is_a_curve_of_the_metrics(run: charlm_jax.Run, limited: charlm_j
     labels = [line.get_label() for line in axes.lines]
     assert labels == [r"run \$x\$, training", r"run \$x\$, held out", "limited, training"]
     assert len({line.get_color() for line in axes.lines}) == 2
+    assert axes.get_legend() is None and axes.figure.legends  # beside the curves, not on them
     assert charlm_jax.plot_loss(run)._repr_png_()[0].startswith(b"\x89PNG")
 
 

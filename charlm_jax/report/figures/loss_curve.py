@@ -48,7 +48,11 @@ def draw_losses_by_step(runs: Sequence[RunFacts]) -> InlineFigure:
         for weights, curve in run.held_out.items():
             label = f"{name}held out{describe_average(weights)}"
             _plot(axes, curve, label, color=color, **_HELD_OUT)
-    axes.legend(edgecolor="none", framealpha=1)
+    if len(runs) == 1:
+        axes.legend(edgecolor="none", framealpha=1)
+    else:  # too many curves to leave room between them
+        figure.set_figwidth(8.4)
+        figure.legend(loc="outside right upper", frameon=False, fontsize=9)
     return figure
 
 
