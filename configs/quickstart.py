@@ -4,9 +4,9 @@
 
 It reads 1.6 million characters, a third of the plays, and shows a sample every 400 steps.
 
-Cost: TIME on a 2-core AMD EPYC with AVX2, at about SPEED characters per second.
+Cost: 80 to 90 s on a 2-core AMD EPYC with AVX2, at about 22,000 characters per second.
 
-Expected: LOSS nats (BITS bits) per character on the last 2 % of the plays, window of 64. Samples
+Expected: 1.587 nats (2.290 bits) per character on the last 2 % of the plays, window of 64. Samples
 are mostly English words at scale 2, and contain many at scale 1.
 """
 
