@@ -29,7 +29,7 @@ from charlm_jax.inference.context_limits import check_part
 from charlm_jax.inference.trained_model import TrainedModel
 from charlm_jax.models import LanguageModel, build_model
 from charlm_jax.storage.metrics_log import MetricsLog
-from charlm_jax.storage.mixer_sources import check_mixers
+from charlm_jax.storage.mixer_sources import find_recorded_mixers
 from charlm_jax.storage.weights import describe_average, read_weights
 from charlm_jax.storage.workdir import Workdir
 
@@ -182,7 +182,7 @@ def load_run(
     run_dir = Workdir(workdir)
     run_dir.check_readable()
     config, vocabulary = run_dir.read_config(), run_dir.read_vocabulary()
-    mixers = check_mixers(run_dir, config.model)
+    mixers = find_recorded_mixers(run_dir, config.model)
     try:
         model = _shared_model(config.model, len(vocabulary), mixers)
     except CharlmError as error:

@@ -174,8 +174,9 @@ def _import_installed(layer: str, module: str) -> types.ModuleType:
     if module not in {value.partition(":")[0] for value in installed_mixers().values()}:
         raise CharlmError(
             f"{_FIELD}={layer!r} needs module {module}, which is not imported, and a name alone "
-            f"imports nothing: if you trust it, give --allow_module={module} or "
-            f"--allow_module=path/to/{module.rpartition('.')[2]}.py, or import it first in Python"
+            f"imports nothing: if you trust it, give its file "
+            f"(--allow_module=path/to/{module.rpartition('.')[2]}.py), its name if Python can "
+            f"import it (--allow_module={module}), or import it first in Python"
         )
     try:
         with without_current_folder():

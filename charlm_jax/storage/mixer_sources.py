@@ -33,7 +33,7 @@ def recorded_mixers(workdir: Workdir, model: ModelConfig) -> tuple[MixerSource, 
     return tuple(MixerSource(**source) for source in recorded)
 
 
-def check_mixers(workdir: Workdir, model: ModelConfig) -> tuple[type, ...]:
+def find_recorded_mixers(workdir: Workdir, model: ModelConfig) -> tuple[type, ...]:
     """Find the mixers outside the package that a run or an exported model needs.
 
     A file that has changed since is a warning, attributed to the caller of the caller.

@@ -298,7 +298,7 @@ class _Loop:
                 raise self.diverged(what)
             scope = "epoch" if self.trainer.ends_epoch(loop_state.step) else "step"
             self.write_row("valid", scope, seen, weights)
-        loop_state.add_score(score.loss_nats)
+        loop_state.add_score(score.loss_nats)  # of the average, the last of `kinds`, if one is kept
         return score.loss_nats
 
     def sample(self, state: TrainState) -> None:

@@ -16,7 +16,7 @@ from charlm_jax.core.trees import leaves_by_path
 from charlm_jax.models import LanguageModel, build_model, rematerialize
 from charlm_jax.models.losses import negative_log_likelihood
 from charlm_jax.storage.checkpoint import Checkpoint, Checkpoints
-from charlm_jax.storage.mixer_sources import check_mixers
+from charlm_jax.storage.mixer_sources import find_recorded_mixers
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training.train_step import (
     Batch,
@@ -111,7 +111,7 @@ def replay_fault(workdir: Path | str) -> Replay:
     if not kept.steps():
         raise CharlmError(f"the run at {run_dir.path} has not failed: there is nothing to replay")
     number = kept.steps()[-1]
-    check_mixers(run_dir, config.model)
+    find_recorded_mixers(run_dir, config.model)
     model = build_model(config.model, len(vocabulary))
     checkpoint = kept.open(number)
     total_steps = checkpoint.meta.get("total_steps")

@@ -11,7 +11,7 @@ from charlm_jax.core.tree_hash import format_hash
 from charlm_jax.data.dataset import load_dataset
 from charlm_jax.data.download import Progress
 from charlm_jax.storage.metrics_log import MetricsLog
-from charlm_jax.storage.mixer_sources import check_mixers
+from charlm_jax.storage.mixer_sources import find_recorded_mixers
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training.environment import differences, environment
 from charlm_jax.training.restore import load_init_from
@@ -63,7 +63,7 @@ def verify_run(
     dataset = load_dataset(config, progress=progress)
     if dataset.fingerprint != run_dir.read_fingerprint():
         raise CharlmError(f"the text of {config.data.corpus} has changed since the run was made")
-    check_mixers(run_dir, config.model)
+    find_recorded_mixers(run_dir, config.model)
     trainer = build_trainer(config, dataset)
     initial = load_init_from(trainer, facts.get("started_from"))
     state = trainer.init_state(initial.params)

@@ -144,7 +144,7 @@ def initial_batch_state(
       context: number of past positions that an attention layer caches.
     """
     initial = model.initial_state(len(fresh_B), context)
-    if carried == ():
+    if not jax.tree.leaves(carried):
         return initial
 
     def choose(first: jax.Array, on: jax.Array) -> jax.Array:
@@ -200,7 +200,7 @@ def make_train_step(
             step=state.step + 1,
             params=params,
             opt_state=opt_state,
-            carried=() if state.carried == () else end,
+            carried=end if jax.tree.leaves(state.carried) else state.carried,
             average=average,
         )
         is_made = jnp.isfinite(loss) & jnp.isfinite(norm)

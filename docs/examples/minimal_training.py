@@ -24,6 +24,9 @@ if len(sys.argv) < 2:
 text = Path(sys.argv[1]).read_text(encoding="utf-8")
 steps = int(sys.argv[2]) if len(sys.argv) > 2 else 500
 
+if len(text) < LENGTH + 2:
+    sys.exit(f"the text has {len(text)} characters: it needs at least {LENGTH + 2}")
+
 vocabulary = Vocabulary.from_text(text)
 ids_N = jnp.asarray(vocabulary.encode(text), jnp.int32)
 config = load_config("quickstart")  # one GRU; for "transformer" lower the learning rate to 1e-3
@@ -61,7 +64,7 @@ params = model.init(init_key)
 opt_state = optimizer.init(params)
 for step in range(steps):
     params, opt_state, loss = train_step(params, opt_state, jax.random.fold_in(train_key, step))
-    if (step + 1) % 50 == 0:
+    if step == 0 or (step + 1) % 50 == 0:
         print(f"step {step + 1}: {loss:.3f} nats per character")
 
 # Attention keeps the last `context` positions; a recurrent layer ignores it.
