@@ -111,8 +111,7 @@ def get_config() -> ConfigDict:
     config.model.precision = "float32"
 
     config.optimizer = ConfigDict()
-    # Adam, or AdamW if weight_decay is above 0.
-    # Constant learning rate, or peak of the schedule.
+    # Constant learning rate, or peak of the schedule, of Adam, or AdamW if weight_decay is above 0.
     config.optimizer.learning_rate = 1e-3
     # constant, cosine (from the peak to final_learning_rate over the run), or wsd (warm-up, stable,
     # decay: constant, then linear to final_learning_rate over the last decay_fraction of the run).

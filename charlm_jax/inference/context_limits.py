@@ -20,10 +20,16 @@ def resolve_protocol(
       The protocol. The context of a stream is None if the model does not depend on one.
 
     Raises:
-      CharlmError: a context is requested for the stream of a model that has none.
+      CharlmError: a context is requested for the stream of a model that has none, or the value is
+        not a protocol.
     """
     if requested is None:
         return Window(context)
+    if not isinstance(requested, EvalProtocol):
+        raise CharlmError(
+            f"protocol={requested!r} is not an evaluation protocol: it must be Window(context), "
+            f"Sliding(context, targets) or Stream()"
+        )
     if not isinstance(requested, Stream):
         return requested
     check_context_is_used(model, requested.mode, requested.context)

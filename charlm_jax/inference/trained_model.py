@@ -308,7 +308,14 @@ class TrainedModel:
 
 
 def _changed(sampling: SamplingParams | None, changes: SamplingFields) -> SamplingParams:
-    return dataclasses.replace(sampling or SamplingParams(), **changes)
+    if sampling is None:
+        sampling = SamplingParams()
+    if not isinstance(sampling, SamplingParams):
+        raise CharlmError(
+            f"sampling={sampling!r} is not SamplingParams: give a number of characters as "
+            f"characters=N"
+        )
+    return dataclasses.replace(sampling, **changes)
 
 
 def _next_power_of_two(number: int) -> int:

@@ -81,6 +81,14 @@ def test_a_text_ends_before_the_first_stop_string(run: charlm_jax.Run) -> None:
         run.generate("ab", stop="ab")
 
 
+def test_a_number_in_place_of_a_record_is_a_mistake_in_one_line(run: charlm_jax.Run) -> None:
+    with pytest.raises(CharlmError, match="give a number of characters as characters=N"):
+        run.generate("ab", 50)  # type: ignore[arg-type]
+    for call in (run.score, run.top_predictions):
+        with pytest.raises(CharlmError, match="protocol=3 is not an evaluation protocol"):
+            call("abab", 3)  # type: ignore[operator]
+
+
 @pytest.mark.core
 @pytest.mark.parametrize("mode", ["carried", "window"])
 def test_a_text_that_goes_on_is_the_longer_one(run: charlm_jax.Run, mode: str) -> None:
