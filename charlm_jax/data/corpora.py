@@ -4,6 +4,7 @@ Characters are Unicode code points and none is dropped silently: text is decoded
 become "\n", and only a byte-order mark at the very beginning of a file is removed.
 """
 
+import codecs
 import glob
 import os
 import re
@@ -120,24 +121,55 @@ def list_corpora() -> tuple[CorpusRow, ...]:
     )
 
 
+# Encodings by byte-order mark. The mark of UTF-32 begins with that of UTF-16.
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+
+# Share of NUL among every second byte from which on a text is taken for UTF-16, which has the high
+# bytes of Latin letters there; in UTF-32 it is reached among the others too.
+_NUL_SHARE = 0.3
+
 _ADVICE = (
-    "for text in another encoding, set --config.data.encoding (or --encoding), such as latin-1; "
+    "for text in another encoding, set --config.data.encoding (or --encoding), such as {encoding}; "
     "to leave out files that are not text, use a glob such as 'folder/**/*.txt'"
 )
+
+
+def _guess_encoding(data: bytes) -> str | None:
+    """Returns the encoding that a byte-order mark or NUL bytes suggest; None without either."""
+    for mark, name in _MARKS.items():
+        if data.startswith(mark):
+            return name
+    least = max(1.0, _NUL_SHARE * len(data) / 2)
+    in_even, in_odd = (half.count(0) >= least for half in (data[::2], data[1::2]))
+    if in_even and in_odd:
+        return "utf-32-le" if data[0] else "utf-32-be"
+    return "utf-16-le" if in_odd else "utf-16-be" if in_even else None
 
 
 def decode(data: bytes, *, encoding: str, source: str, advice: str = _ADVICE) -> str:
     r"""Returns bytes as text: decoded strictly, with "\n" newlines, a byte-order mark kept.
 
+    Text of UTF-16 or UTF-32 that another encoding happens to accept is refused: it has the mark of
+    its own encoding, or NUL characters.
+
     Args:
       data: the bytes of one file.
       encoding: any encoding known to Python.
       source: name of the data in error messages.
-      advice: advice in the error message for bytes that are not text.
+      advice: advice in the error message for bytes that are not text; `{encoding}` in it stands for
+        the encoding that the bytes suggest.
 
     Raises:
       CharlmError: the encoding is unknown, or the bytes are not text in it.
     """
+    guess = _guess_encoding(data)
+    advice = advice.format(encoding=guess or "latin-1")
     try:
         "a".encode(encoding)  # empty data would be decoded under any name
     except (LookupError, ValueError):
@@ -152,6 +184,8 @@ def decode(data: bytes, *, encoding: str, source: str, advice: str = _ADVICE) ->
         ) from None
     except UnicodeError as error:  # punycode and similar encodings give no offset
         raise CharlmError(f"{source} is not {encoding}: {error}") from None
+    if guess is not None and not codecs.lookup(encoding).name.startswith(guess[:6]):
+        raise CharlmError(f"{source} looks like {guess} and is read as {encoding}: {advice}")
     if lone := re.search("[\ud800-\udfff]", text):
         raise CharlmError(
             f"{source} has the lone surrogate U+{ord(lone[0]):04X} at character {lone.start()}, "

@@ -94,6 +94,40 @@ def test_a_decoding_error_names_file_offset_byte_and_remedy(folder):
     assert "set --config.data.encoding (or --encoding), such as latin-1" in message
 
 
+ENGLISH = "It was the best of times, it was the worst of times.\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "encoding", "right"),
+    [
+        (ENGLISH.encode("utf-16-le"), "utf-8", "utf-16-le"),  # every second character a NUL
+        (ENGLISH.encode("utf-16-be"), "latin-1", "utf-16-be"),
+        (ENGLISH.encode("utf-32-le"), "utf-8", "utf-32-le"),
+        (ENGLISH.encode("utf-32-be"), "ascii", "utf-32-be"),
+        (codecs.BOM_UTF16_LE + "Дом".encode("utf-16-le"), "latin-1", "utf-16"),
+        (codecs.BOM_UTF16_BE + "Дом".encode("utf-16-be"), "cp1252", "utf-16"),
+        (codecs.BOM_UTF32_LE + "Дом".encode("utf-32-le"), "latin-1", "utf-32"),
+        (codecs.BOM_UTF8 + "Дом".encode(), "latin-1", "utf-8"),
+    ],
+)
+def test_decoding_that_succeeds_is_not_taken_for_right(folder, data, encoding, right):
+    (folder / "text.txt").write_bytes(data)
+    message = message_of("text.txt", encoding=encoding)
+    assert f"such as {right}; " in message and "text.txt" in message
+    assert load_corpus("text.txt", encoding=right).text == data.decode(right).removeprefix("\ufeff")
+
+
+def test_the_advice_follows_the_bytes_where_decoding_fails(folder):
+    (folder / "text.txt").write_bytes(ENGLISH.encode("utf-16"))
+    message = message_of("text.txt")
+    assert "is not utf-8: byte 0xff at offset 0" in message and "such as utf-16; " in message
+
+
+def test_a_few_nul_characters_are_text(folder):
+    (folder / "text.txt").write_text(ENGLISH * 20 + "\0\0\0")
+    assert load_corpus("text.txt").text.endswith("\0\0\0")
+
+
 @pytest.mark.parametrize("encoding", ["utf8x", "hex", "", "a\0b"])
 def test_an_unknown_encoding_is_an_error_even_for_an_empty_file(folder, encoding):
     (folder / "a.txt").touch()
