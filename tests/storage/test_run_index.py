@@ -10,6 +10,7 @@ import pytest
 
 from charlm_jax.cli import main
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.signals import Interrupted
 from charlm_jax.inference.export import write_export
 from charlm_jax.inference.run import load_run
 from charlm_jax.storage.run_index import list_runs, run_folders
@@ -39,7 +40,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
         **{"train.patience": 1, "optimizer.learning_rate": 3.0, "train.epochs": 50}
     )
     train_and_evaluate(early, folder / "sweep" / "early")
-    with pytest.raises(CharlmError):
+    with pytest.raises(Interrupted):
         train_and_evaluate(make_tiny_config(), folder / "interrupted", view=StopAt(22))
     with pytest.raises(CharlmError):
         train_and_evaluate(make_tiny_config(**{"optimizer.learning_rate": 1e38}), folder / "failed")
