@@ -241,7 +241,7 @@ def build_external(
     return mixer
 
 
-def describe_source(layer: str, mixer_class: type[nn.Module]) -> MixerSource:
+def mixer_source(layer: str, mixer_class: type[nn.Module]) -> MixerSource:
     """Return the origin of a layer's class, with the hash of the file as it is now."""
     module = mixer_class.__module__
     file = getattr(sys.modules[module], "__file__", None)

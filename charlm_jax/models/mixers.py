@@ -20,9 +20,9 @@ from charlm_jax.models.attention import Attention, SelfAttention
 from charlm_jax.models.external import (
     MixerSource,
     build_external,
-    describe_source,
     find_mixer,
     installed_mixers,
+    mixer_source,
 )
 from charlm_jax.models.gru import GRU
 from charlm_jax.models.initializers import init_scheme, residual_kernel
@@ -123,4 +123,4 @@ def find_external(name: str) -> type[nn.Module]:
 
 def describe_mixers(model: ModelConfig) -> tuple[MixerSource, ...]:
     """Return the origins of a model's mixers outside the package, all of which can be found."""
-    return tuple(describe_source(name, find_external(name)) for name in external_layers(model))
+    return tuple(mixer_source(name, find_external(name)) for name in external_layers(model))

@@ -201,7 +201,7 @@ def check_gradients(subject: Subject) -> None:
 
 
 def check_drawing(subject: Subject) -> None:
-    """The same key gives the same weights, and no two arrays come from the same random numbers."""
+    """A key determines the weights, and no two arrays come from the same random numbers."""
     init = subject.jit(subject.model.init)
     params, again, other = (init(jax.random.key(seed)) for seed in (0, 0, 1))
     jax.tree.map(np.testing.assert_array_equal, params, again)

@@ -1,6 +1,7 @@
 """Runs are compared on the same characters or not at all, and every group is what it says."""
 
 import csv
+import dataclasses
 import errno
 import io
 import json
@@ -14,6 +15,7 @@ import pytest
 
 from charlm_jax.cli import main
 from charlm_jax.comparison.compare import compare, comparison_to_json, find_baselines
+from charlm_jax.comparison.grouping import group_runs
 from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.data.dataset import Dataset, load_dataset
@@ -45,6 +47,15 @@ def test_seeds_are_put_together_and_arms_named_by_what_differs(runs: list[Run]) 
     assert rows[0].loss == mean_interval(first) and rows[0].difference is None
     assert rows[1].difference == difference(second, first)
     assert rows[1].spread == std_over_seeds(second)
+
+
+@pytest.mark.parametrize("field", ["sample_every_steps", "log_every_steps", "steps_per_dispatch"])
+def test_fields_that_only_observe_do_not_split_a_group(runs: list[Run], field: str) -> None:
+    first, _, second, _ = runs
+    train = dataclasses.replace(second.config.train, **{field: 7})
+    watched = dataclasses.replace(second, config=dataclasses.replace(second.config, train=train))
+    (group,) = group_runs([first, watched]).values()
+    assert group == [first, watched]
 
 
 def test_blocks_of_sparse_targets_are_blocks_of_text(runs: list[Run]) -> None:

@@ -137,14 +137,23 @@ def test_samples_are_those_of_the_weights_and_change_nothing(
         np.testing.assert_array_equal(first, second)
     short = make_tiny_config(**{"train.max_steps": 14})
     train_and_evaluate(short, tmp_path / "short")
-    run = load_run(tmp_path / "short", checkpoint="latest")
-    prompt = run.vocabulary.symbols[0]
-    assert view.texts[14] == run.generate(prompt, characters=200, scale=1.5, seed=1)
-    # Shown again after a resume, and only while nothing else depends on the interval.
+    # A resumed run may have another interval.
     again = Samples()
     short = make_tiny_config(**{"train.sample_every_steps": 21})
     train_and_evaluate(short, tmp_path / "short", view=again)
     assert again.texts == {21: view.texts[21]}
+
+
+def test_a_sample_continues_the_first_symbol(tmp_path: Path) -> None:
+    """After a rate so high that the prompt makes a difference."""
+    changes = {"train.max_steps": 14, "train.sample_every_steps": 14}
+    view, config = Samples(), make_tiny_config(**changes, **{"optimizer.learning_rate": 0.3})
+    train_and_evaluate(config, tmp_path / "run", view=view)
+    run = load_run(tmp_path / "run", checkpoint="latest")
+    first, *_, last = (
+        run.generate(symbol, characters=200, scale=1.5, seed=1) for symbol in run.vocabulary.symbols
+    )
+    assert view.texts == {14: first} and first != last
 
 
 def test_a_sample_is_a_paragraph_under_its_step() -> None:

@@ -166,7 +166,7 @@ def test_a_run_starts_from_the_best_weights_of_another(
     assert first != _rows(tmp_path / "cold")[0]["loss_nats"]
 
     times = 2 if stop < 19 else 1  # asked twice, it stops without saving
-    with pytest.raises((KeyboardInterrupt, CharlmError)):
+    with pytest.raises(KeyboardInterrupt):
         train_and_evaluate(config, tmp_path / "stopped", view=StopAt(stop, times=times))
     train_and_evaluate(config, tmp_path / "stopped")
     assert _rows(tmp_path / "stopped") == _rows(tmp_path / "whole")
