@@ -131,8 +131,9 @@ _MARKS = {
 }
 
 # Share of NUL among every second byte from which on a text is taken for UTF-16, which has the high
-# bytes of Latin letters there; in UTF-32 it is reached among the others too.
-_NUL_SHARE = 0.3
+# bytes of Latin letters there; in UTF-32 it is reached among the others too. A few NUL characters
+# in a short text suggest nothing.
+_NUL_SHARE, _LEAST_NULS = 0.3, 4
 
 _ADVICE = (
     "for text in another encoding, set --config.data.encoding (or --encoding), such as {encoding}; "
@@ -145,7 +146,7 @@ def _guess_encoding(data: bytes) -> str | None:
     for mark, name in _MARKS.items():
         if data.startswith(mark):
             return name
-    least = max(1.0, _NUL_SHARE * len(data) / 2)
+    least = max(_LEAST_NULS, _NUL_SHARE * len(data) / 2)
     in_even, in_odd = (half.count(0) >= least for half in (data[::2], data[1::2]))
     if in_even and in_odd:
         return "utf-32-le" if data[0] else "utf-32-be"
@@ -184,7 +185,8 @@ def decode(data: bytes, *, encoding: str, source: str, advice: str = _ADVICE) ->
         ) from None
     except UnicodeError as error:  # punycode and similar encodings give no offset
         raise CharlmError(f"{source} is not {encoding}: {error}") from None
-    if guess is not None and not codecs.lookup(encoding).name.startswith(guess[:6]):
+    # Decoding as UTF-32 is its own evidence: no other text of some length is accepted.
+    if guess is not None and not codecs.lookup(encoding).name.startswith((guess[:6], "utf-32")):
         raise CharlmError(f"{source} looks like {guess} and is read as {encoding}: {advice}")
     if lone := re.search("[\ud800-\udfff]", text):
         raise CharlmError(
