@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from charlm_jax.config.loading import ConfigSource, as_text
 from charlm_jax.core.errors import escape_control_characters
 from charlm_jax.inference.run import Run
-from charlm_jax.storage.metrics_log import MetricsLog, MetricsRow
+from charlm_jax.storage.metrics_log import MetricsRow
+from charlm_jax.storage.seal import read_rows
 from charlm_jax.storage.workdir import Workdir
 
 Curve = Sequence[tuple[int, float]]
@@ -61,7 +62,7 @@ def read_run_facts(run: Run) -> RunFacts:
       CharlmError: a file in the folder is damaged.
     """
     workdir, data = Workdir(run.workdir), run.config.data
-    facts, rows = workdir.read_facts(), MetricsLog(workdir.metrics_file).rows()
+    facts, rows = workdir.read_facts(), read_rows(workdir)
     passing = [row for row in rows if row["split"] == "train" and row["scope"] == "step"]
     epochs = [row for row in rows if row["split"] == "train" and row["scope"] == "epoch"]
     held_out = [row for row in rows if row["split"] == "valid"]

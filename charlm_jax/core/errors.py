@@ -25,6 +25,11 @@ def escape_control_characters(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
+def read_error(path: object, error: OSError) -> CharlmError:
+    """Returns the error for a path that cannot be read."""
+    return CharlmError(f"cannot read {path}: {error.strerror or error}")
+
+
 def write_error(path: object, error: OSError) -> CharlmError:
     """Returns the error for a path that cannot be written to."""
     return CharlmError(f"cannot write to {path}: {error.strerror or error}")

@@ -1,9 +1,11 @@
-"""Atomic file writes: a file is written completely or not at all."""
+"""Reads of regular files, and atomic writes: a file is written completely or not at all."""
 
 import contextlib
+import errno
 import os
 import re
 import secrets
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,6 +40,21 @@ def atomic_write(path: Path, data: bytes) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def read_regular(path: Path) -> bytes:
+    """Return the content of a regular file; a link is followed.
+
+    A pipe or a device is refused without waiting for its data.
+
+    Raises:
+      OSError: the file cannot be read, or is not a regular one.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with open(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        return file.read()
 
 
 def check_writable(path: Path) -> None:

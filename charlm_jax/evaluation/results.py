@@ -1,6 +1,7 @@
 """Saved evaluations: held-out losses on disk, with everything that they depend on."""
 
 import dataclasses
+import hashlib
 import io
 import json
 import warnings
@@ -11,12 +12,14 @@ from typing import Any
 import numpy as np
 
 from charlm_jax.config.formats import NewerFormat, upgrade, with_format
+from charlm_jax.core.arrays import parse_npy
 from charlm_jax.core.errors import write_error
-from charlm_jax.core.files import atomic_write
+from charlm_jax.core.files import atomic_write, read_regular
 from charlm_jax.core.html_table import html_table
 from charlm_jax.core.json_files import write_json
 from charlm_jax.evaluation.bootstrap import BLOCK
 from charlm_jax.evaluation.protocol import EvalProtocol, Sliding, build_protocol
+from charlm_jax.evaluation.scoring import mean_score
 from charlm_jax.storage.workdir import Workdir
 
 
@@ -155,7 +158,8 @@ def save_evaluation(workdir: Workdir, evaluation: Evaluation, nll_N: np.ndarray)
         content = io.BytesIO()
         np.save(content, nll_N)
         atomic_write(file, content.getvalue())
-        write_json(file.with_suffix(".json"), with_format(evaluation.to_json()))
+        note = {**evaluation.to_json(), "sha256": _sha256(content.getvalue())}
+        write_json(file.with_suffix(".json"), with_format(note))
     except OSError as error:
         raise write_error(workdir.evaluation, error) from error
     return file
@@ -164,14 +168,16 @@ def save_evaluation(workdir: Workdir, evaluation: Evaluation, nll_N: np.ndarray)
 def read_evaluation(workdir: Workdir, key: EvaluationKey) -> tuple[Evaluation, np.ndarray] | None:
     """Read what `save_evaluation` saved under a key.
 
-    Warns if the evaluation does not name its weights: earlier versions did not save their hash.
+    The mean is computed from the losses, and the losses are compared with the hash in the note.
+    Earlier versions saved no hashes of the losses, or of the weights: then the mean must be the one
+    in the note, and a warning says that the weights are not known.
 
     Args:
       workdir: the run's folder.
       key: key that the evaluation must have.
 
     Returns:
-      The evaluation and nll_N; None if none was saved or its files are inconsistent.
+      The evaluation and nll_N; None if none was saved under this key or its files are damaged.
 
     Raises:
       NewerFormat: a later version of charlm_jax saved the evaluation.
@@ -179,13 +185,17 @@ def read_evaluation(workdir: Workdir, key: EvaluationKey) -> tuple[Evaluation, n
     file = workdir.evaluation / key.file_name
     note = file.with_suffix(".json")
     try:
-        values = upgrade("evaluation", json.loads(note.read_text(encoding="utf-8")), note)
-        evaluation, nll_N = Evaluation.from_json(values), np.load(file, allow_pickle=False)
+        values = upgrade("evaluation", json.loads(read_regular(note).decode()), note)
+        digest = values.pop("sha256")
+        noted, data = Evaluation.from_json(values), read_regular(file)
+        nll_N = parse_npy(data, shape=(noted.characters,), dtype=np.float32)
     except NewerFormat:
         raise
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
-    if nll_N.shape != (evaluation.characters,):
+    evaluation = Evaluation(noted.key, **mean_score(nll_N)._asdict())
+    is_sound = evaluation == noted if digest is None else digest == _sha256(data)
+    if not is_sound:
         return None
     if evaluation.key == dataclasses.replace(key, weights_hash=None):
         warnings.warn(
@@ -195,3 +205,7 @@ def read_evaluation(workdir: Workdir, key: EvaluationKey) -> tuple[Evaluation, n
         )
         return dataclasses.replace(evaluation, key=key), nll_N
     return (evaluation, nll_N) if evaluation.key == key else None
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

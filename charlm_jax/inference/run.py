@@ -28,8 +28,8 @@ from charlm_jax.evaluation.scoring import mean_score
 from charlm_jax.inference.context_limits import check_part
 from charlm_jax.inference.trained_model import TrainedModel
 from charlm_jax.models import LanguageModel, build_model
-from charlm_jax.storage.metrics_log import MetricsLog
 from charlm_jax.storage.mixer_sources import find_recorded_mixers
+from charlm_jax.storage.seal import read_rows
 from charlm_jax.storage.weights import describe_average, read_weights
 from charlm_jax.storage.workdir import Workdir
 
@@ -87,7 +87,7 @@ class Run(TrainedModel):
     def _recorded_loss(self) -> float | None:
         """Return the validation loss of the checkpoint in the metrics; None if there is none."""
         try:
-            rows = MetricsLog(Workdir(self.workdir).metrics_file).rows()
+            rows = read_rows(Workdir(self.workdir))
         except (CharlmError, OSError):  # a display never fails
             return None
         mark = (self.checkpoint, "valid", self.weights)
@@ -189,6 +189,6 @@ def load_run(
         raise CharlmError(f"{run_dir.config_file} is not valid: {error}") from error
     like = jax.eval_shape(lambda: model.init(jax.random.key(0)))
     params, step, kind = read_weights(
-        run_dir, config, like, checkpoint=str(checkpoint), kind=weights
+        run_dir, config, vocabulary, like, checkpoint=str(checkpoint), kind=weights
     )
     return Run(config, vocabulary, model, params, run_dir.path, step, kind)

@@ -1,4 +1,4 @@
-"""Config changes that allow a run to be resumed."""
+"""Config changes that allow a run to be resumed, or its weights to be used."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,20 @@ if TYPE_CHECKING:
     from charlm_jax.data.dataset import Dataset
 
 _LIMITS = ("train.max_steps", "train.patience")
+
+# Fields that only observe a run.
+_OBSERVING = ("train.log_every_steps", "train.sample_every_steps", "evaluation.batch_size")
+
+# Fields without bearing on a model and its losses: when training ends or is observed, and where
+# the text lies, which has a fingerprint.
+_NO_BEARING = {
+    *_OBSERVING,
+    *_LIMITS,
+    "train.epochs",
+    "train.evaluate_every_steps",
+    "data.corpus",
+    "data.encoding",
+}
 
 
 def check_same_run(workdir: Workdir, config: Config, dataset: "Dataset") -> Config | None:
@@ -53,13 +67,22 @@ def config_changes(there: Config, here: Config) -> list[str]:
     ]
 
 
+def changes_of_model(there: Config, here: Config) -> list[str]:
+    """List the config differences that bear on a model or on its losses, in words."""
+    return [
+        f"config.{field} is {before!r} there and {here.flatten()[field]!r} here"
+        for field, before in there.flatten().items()
+        if before != here.flatten()[field] and field not in _NO_BEARING
+    ]
+
+
 def _may_change(field: str, before: Any, value: Any, config: Config) -> bool:
     """Return whether a change only affects monitoring, or extends a run and keeps its steps."""
     is_constant_rate = config.optimizer.schedule == "constant"
     is_later_limit = field in _LIMITS and (value == 0 or 0 < before < value)  # 0 means no limit
+    if field in _OBSERVING:
+        return True
     match field:
-        case "train.log_every_steps" | "train.sample_every_steps" | "evaluation.batch_size":
-            return True
         case "train.evaluate_every_steps":  # with patience it affects when training stops
             return config.train.patience == 0
         case "train.epochs":

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from charlm_jax.core.errors import CharlmError
-from charlm_jax.storage.metrics_log import MetricsLog
+from charlm_jax.storage.seal import read_checked_config, read_rows
 from charlm_jax.storage.workdir import Workdir
 
 
@@ -16,7 +16,8 @@ class RunStatus(NamedTuple):
     Attributes:
       path: folder of the run.
       state: `training`, `done`, `stopped early`, `interrupted`, `failed` (a value was not
-        finite), `begun` (nothing recorded yet) or `unreadable`.
+        finite), `begun` (nothing recorded yet) or `unreadable`. `unknown` if the disk has no file
+        locks, so that nothing tells whether a process is training.
       corpus: name or path of the training text.
       parameters: number of model parameters; None if unknown.
       step: number of recorded updates.
@@ -85,8 +86,7 @@ def read_status(workdir: Workdir) -> RunStatus:
     seconds_ago = max(0.0, time.time() - changed)
     try:
         workdir.check_readable()
-        config, facts = workdir.read_config(), workdir.read_facts()
-        rows = MetricsLog(workdir.metrics_file).rows()
+        config, facts, rows = read_checked_config(workdir), workdir.read_facts(), read_rows(workdir)
     except CharlmError:
         return RunStatus(str(workdir.path), "unreadable", "", None, 0, None, None, seconds_ago)
     counted = "average" if config.optimizer.average_decay > 0 else "raw"
@@ -105,10 +105,13 @@ def read_status(workdir: Workdir) -> RunStatus:
 
 
 def _state(workdir: Workdir, finished: str | None, has_rows: bool) -> str:
-    if workdir.is_held():
+    is_held = workdir.is_held()
+    if is_held:
         return "training"
     if finished:
         return finished
+    if is_held is None:
+        return "unknown"
     if workdir.fault.is_dir():
         return "failed"
     return "interrupted" if has_rows else "begun"

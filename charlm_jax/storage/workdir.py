@@ -1,17 +1,23 @@
 """A run on disk: its folder, the files that identify it, and exclusive write access."""
 
+import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from charlm_jax.config.formats import NewerFormat, upgrade, with_format
 from charlm_jax.config.schema import Config
-from charlm_jax.core.errors import CharlmError, write_error
-from charlm_jax.core.files import atomic_write, final_name, remove_temporary_files
+from charlm_jax.core.errors import CharlmError, read_error, write_error
+from charlm_jax.core.files import (
+    atomic_write,
+    final_name,
+    read_regular,
+    remove_temporary_files,
+)
 from charlm_jax.core.json_files import write_json
 from charlm_jax.data.vocabulary import Vocabulary
 from charlm_jax.storage import lock
@@ -32,6 +38,9 @@ _FACTS = {
     "started_from": dict,
     "finished": str,
 }
+
+# Name of the hash of all other values in run.json.
+_SHA256 = "sha256"
 
 # Fields of a record in `mixers`, of run.json and of exports; the last two may be null.
 _MIXER_SOURCE = ("layer", "module", "file", "sha256")
@@ -57,6 +66,11 @@ def are_mixer_sources(values: object) -> bool:
         and all(isinstance(source[name], (str, type(None))) for name in _MIXER_SOURCE[2:])
         for source in values
     )
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    """Return a hash of JSON values."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 class Workdir:
@@ -104,8 +118,11 @@ class Workdir:
             raise CharlmError(f"{self.path} is an exported model, not a run: name another folder")
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self) -> Iterator[Callable[[], bool]]:
         """Create the directory if necessary, and lock out writes by other processes.
+
+        Yields:
+          A function that returns whether the directory is still there and still this one.
 
         Raises:
           CharlmError: another process holds it, it is not a run's, or it cannot be written.
@@ -117,10 +134,10 @@ class Workdir:
             for file in (self.config_file, self.vocabulary_file, self.facts_file):
                 remove_temporary_files(file)
             remove_temporary_files(self.metrics_file)
-            yield
+            yield lambda: lock.is_still(self.lock_file, opened)
 
-    def is_held(self) -> bool:
-        """Returns whether a process is writing to the directory."""
+    def is_held(self) -> bool | None:
+        """Returns whether a process is writing to the directory; None if nothing can tell."""
         return lock.is_held(self.lock_file)
 
     def move_aside(self) -> Path | None:
@@ -212,8 +229,10 @@ class Workdir:
         """Returns the content of run.json; {} before the run has written it."""
         if not self.facts_file.exists():
             return {}
+        values = self._read_json(self.facts_file)
         try:
-            facts = upgrade("run", self._read_json(self.facts_file), self.facts_file)
+            facts = upgrade("run", values, self.facts_file)
+            digest = facts.pop(_SHA256, None)  # earlier versions wrote none
         except NewerFormat:
             raise
         except CharlmError as error:
@@ -232,6 +251,8 @@ class Workdir:
         are_sound &= are_mixer_sources(facts.get("mixers"))
         if not are_sound:
             raise self._damaged(self.facts_file, "a value has the wrong type")
+        if digest not in (None, _digest({key: x for key, x in values.items() if key != _SHA256})):
+            raise self._damaged(self.facts_file, "its content is not what was written")
         return facts
 
     def write_facts(self, facts: Mapping[str, Any]) -> None:
@@ -240,8 +261,9 @@ class Workdir:
         Raises:
           CharlmError: the file cannot be written.
         """
+        values = with_format(facts)
         try:
-            write_json(self.facts_file, with_format(facts))
+            write_json(self.facts_file, {**values, _SHA256: _digest(values)})
         except OSError as error:
             raise write_error(self.path, error) from error
 
@@ -257,12 +279,12 @@ class Workdir:
 
     def _read_json(self, file: Path) -> dict[str, Any]:
         try:
-            values = json.loads(file.read_text(encoding="utf-8"))
+            values = json.loads(read_regular(file).decode())
         except FileNotFoundError as error:
             self.check_readable()
             raise CharlmError(f"no run at {self.path}: it has no {file.name}") from error
         except OSError as error:
-            raise CharlmError(f"cannot read {file}: {error.strerror}") from error
+            raise read_error(file, error) from error
         except (ValueError, RecursionError) as error:
             where = ""
             if isinstance(error, json.JSONDecodeError):

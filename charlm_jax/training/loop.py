@@ -30,6 +30,7 @@ from charlm_jax.sampling.params import SamplingParams
 from charlm_jax.storage.metrics_log import metrics_row
 from charlm_jax.storage.mixer_sources import recorded_mixers, source_changes
 from charlm_jax.storage.open_run import OpenRun, open_run
+from charlm_jax.storage.seal import sealed_values
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training.environment import differences, environment, lacks_bfloat16_units
 from charlm_jax.training.loop_state import NOTHING, LoopState, RunningMean
@@ -104,6 +105,7 @@ def train_and_evaluate(
                 again = "the same command " + ("without --fresh" if fresh else "again")
                 _Loop(trainer, run, view, loop_state, again).train(state, signal_received)
         stopped_early = loop_state.step < trainer.total_steps
+        run.refuse_if_gone()
         run.write_facts(finished="stopped early" if stopped_early else "done", **recorded)
     return Result(
         step=loop_state.step,
@@ -140,8 +142,8 @@ def _start(
     """Restore or begin a run, and record its facts before training starts."""
     state, loop_state, started_from = restore_or_init(trainer, run, initial, view.note)
     is_over = _is_over(trainer, loop_state)
-    if not is_over:
-        run.metrics.truncate_after(loop_state.step)
+    if not loop_state.step:
+        run.metrics.truncate_after(0)
     run.claim(trainer.config, trainer.dataset)
     if is_over:
         return state, loop_state
@@ -329,19 +331,20 @@ class _Loop:
 
     def save(self, state: TrainState, loss_nats: float | None) -> None:
         """Write a checkpoint of this step."""
-        meta = {
-            "charlm_jax": __version__,
-            "jax": jax.__version__,
-            "config": self.trainer.config.to_dict(),
-            "fingerprint": self.trainer.dataset.fingerprint,
-            "tally": self.loop_state.to_json(),
-        }
+        self.run.refuse_if_gone()
         self.run.checkpoints.save(
             self.loop_state.step,
             params=checkpointed_params(state),
             training=(state.step, state.opt_state, state.carried),
-            meta=meta,
+            meta={
+                "charlm_jax": __version__,
+                "jax": jax.__version__,
+                **sealed_values(self.trainer.config, self.trainer.dataset),
+                "tally": self.loop_state.to_json(),
+            },
             loss_nats=loss_nats,
+            best_step=self.loop_state.best_step,
+            rows=self.run.metrics.written(),
         )
         self.lap()
 

@@ -77,6 +77,16 @@ class LoopState:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "LoopState":
-        """Return the state from the values that `to_json` returned."""
+        """Return the state from the values that `to_json` returned.
+
+        Raises:
+          KeyError: a value is missing.
+          TypeError: a value is unknown, or not a number.
+        """
         means = {name: RunningMean(*values[name]) for name in ("epoch", "window")}
-        return cls(**{**values, **means})
+        state = cls(**{**values, **means})
+        others = (state.step, state.seconds, state.best_step, state.scores_since_best)
+        numbers = (*state.epoch, *state.window, *others, state.best_loss_nats or 0.0)
+        if not all(type(number) in (int, float) for number in numbers):
+            raise TypeError("a value is not a number")
+        return state

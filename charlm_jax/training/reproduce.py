@@ -10,8 +10,8 @@ from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.tree_hash import format_hash
 from charlm_jax.data.dataset import load_dataset
 from charlm_jax.data.download import Progress
-from charlm_jax.storage.metrics_log import MetricsLog
 from charlm_jax.storage.mixer_sources import find_recorded_mixers
+from charlm_jax.storage.seal import read_checked_config, read_rows
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training.environment import differences, environment
 from charlm_jax.training.restore import load_init_from
@@ -56,8 +56,8 @@ def verify_run(
     run_dir = Workdir(workdir)
     run_dir.refuse_exported()
     run_dir.check_readable()
-    config, facts = run_dir.read_config(), run_dir.read_facts()
-    recorded = {row["step"]: row["state_hash"] for row in MetricsLog(run_dir.metrics_file).rows()}
+    config, facts = read_checked_config(run_dir), run_dir.read_facts()
+    recorded = {row["step"]: row["state_hash"] for row in read_rows(run_dir)}
     if not recorded:
         raise CharlmError(f"the run at {run_dir.path} has no metrics yet: train it first")
     dataset = load_dataset(config, progress=progress)

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from charlm_jax.config.schema import Config, ModelConfig
+from charlm_jax.config.formats import NewerFormat
+from charlm_jax.config.schema import ModelConfig
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.tree_hash import format_hash, state_hash
 from charlm_jax.core.types import Params
@@ -17,6 +18,7 @@ from charlm_jax.models.transfer import transfer_params
 from charlm_jax.storage.checkpoint import Checkpoint, Checkpoints
 from charlm_jax.storage.compatibility import config_changes
 from charlm_jax.storage.open_run import OpenRun
+from charlm_jax.storage.seal import describe_lost_rows, read_seal
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training.loop_state import LoopState
 from charlm_jax.training.train_step import TrainState, checkpointed_params, with_weights
@@ -144,6 +146,7 @@ def restore_or_init(
             initial = load_init_from(trainer, pinned)  # the workdir has changed since
         return trainer.init_state(initial.params), LoopState(), initial.started_from
     loop_state = _check_meta(checkpoint, trainer, run)
+    _restore_rows(checkpoint, run, note)
     for damage in damages:
         moved = run.checkpoints.quarantine(damage.step, run.workdir.damaged)
         note(f"{damage}: moved to {moved}, resuming from checkpoint {checkpoint.step}")
@@ -159,14 +162,18 @@ def _check_meta(checkpoint: Checkpoint, trainer: Trainer, run: OpenRun) -> LoopS
     """Check that a checkpoint belongs to this run, and return its loop state."""
     meta, step = checkpoint.meta, checkpoint.step
     try:
-        fingerprint, loop_state = meta["fingerprint"], LoopState.from_json(meta["tally"])
-        changes = config_changes(Config.from_dict(meta["config"]), trainer.config)
+        seal, loop_state = read_seal(checkpoint), LoopState.from_json(meta["tally"])
+        if loop_state.step != step:
+            raise CharlmError("its progress is that of another step")
+    except NewerFormat:
+        raise
     except (KeyError, TypeError, CharlmError) as error:
         raise CharlmError(
             f"checkpoint {step} does not record the run's progress: another version of "
             f"charlm_jax may have written it; begin again with --fresh"
         ) from error
-    if fingerprint != trainer.dataset.fingerprint:
+    changes = config_changes(seal.config, trainer.config)
+    if seal.fingerprint != trainer.dataset.fingerprint:
         changes.insert(0, "its text is different")
     if changes:
         raise CharlmError(
@@ -174,6 +181,24 @@ def _check_meta(checkpoint: Checkpoint, trainer: Trainer, run: OpenRun) -> LoopS
             f"{'; '.join(changes)}: restore the right one, or begin again with --fresh"
         )
     return loop_state
+
+
+def _restore_rows(checkpoint: Checkpoint, run: OpenRun, note: Callable[[str], None]) -> None:
+    """Make the metrics those up to the checkpoint; what has been lost of them is restored."""
+    if checkpoint.rows is None:
+        note(
+            f"checkpoint {checkpoint.step} was saved by an earlier version, which did not seal "
+            f"symbols and metrics: {run.workdir.metrics_file.name} is taken as it is"
+        )
+        run.metrics.truncate_after(checkpoint.step)
+        return
+    content = run.metrics.content()
+    if not content.startswith(checkpoint.rows):
+        note(
+            f"{run.workdir.metrics_file} {describe_lost_rows(content, checkpoint.rows)} that "
+            f"checkpoint {checkpoint.step} recorded: they are restored from the checkpoint"
+        )
+    run.metrics.replace(checkpoint.rows)
 
 
 def _refuse_to_lose_rows(trainer: Trainer, run: OpenRun) -> None:

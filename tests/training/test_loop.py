@@ -214,7 +214,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
     train_and_evaluate(good, workdir)
     checkpoints = Checkpoints(workdir / "checkpoints")
     state = make_wild(checkpoints, good)
-    checkpoints.save(20, **state, loss_nats=None)
+    rows = (workdir / "metrics.jsonl").read_bytes()
+    checkpoints.save(20, **state, loss_nats=None, rows=rows)
     with pytest.raises(CharlmError, match=r"step 21: .*checkpoint 20 is the last good one"):
         train_and_evaluate(make_tiny_config(), workdir)
     assert checkpoints.steps()[-1] == 20

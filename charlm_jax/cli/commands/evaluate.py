@@ -4,6 +4,8 @@ import argparse
 import json
 
 from charlm_jax.cli.commands.common_flags import add_protocol, add_run, load, read_protocol
+from charlm_jax.cli.parser import say
+from charlm_jax.core.errors import CharlmError
 
 HELP = "Compute the loss of a run on a held-out split."
 
@@ -23,12 +25,18 @@ def run(options: argparse.Namespace) -> None:
     evaluation, nll_N = run.evaluate(
         read_protocol(options, [run]), split=options.split, progress=DownloadProgress()
     )
-    file = run.save_evaluation(evaluation, nll_N)
     if options.json:
         print(json.dumps(evaluation.to_json()))
+    else:
+        print(
+            f"{evaluation.key.split}: {evaluation.loss_nats:.4f} nats, "
+            f"{evaluation.bits_per_char:.4f} bits per character over {evaluation.characters:,} "
+            f"characters ({evaluation.protocol_description}, {run.checkpoint_label})"
+        )
+    try:
+        file = run.save_evaluation(evaluation, nll_N)
+    except CharlmError as error:  # a figure that took minutes is not lost to a full disk
+        say(options.parser.prog, f"{error}: the losses are not saved")
         return
-    print(
-        f"{evaluation.key.split}: {evaluation.loss_nats:.4f} nats, "
-        f"{evaluation.bits_per_char:.4f} bits per character over {evaluation.characters:,} "
-        f"characters ({evaluation.protocol_description}, {run.checkpoint_label})\n{file}"
-    )
+    if not options.json:
+        print(file)
