@@ -31,8 +31,8 @@ from charlm_jax.inference.export import write_export
 from charlm_jax.inference.run import Run, load_run
 from charlm_jax.models import build_model
 from charlm_jax.storage.checkpoint import Checkpoints
-from charlm_jax.storage.seal import sealed_values
 from charlm_jax.storage.run_index import list_runs, run_folders
+from charlm_jax.storage.seal import sealed_values
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training.loop import train_and_evaluate
 from charlm_jax.training.reproduce import verify_run
