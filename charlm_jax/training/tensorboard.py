@@ -6,6 +6,8 @@ writer is tensorboard's own, without a thread: tensorboardX's `SummaryWriter` bl
 forever once its thread meets a full disk.
 """
 
+import contextlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,9 @@ from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training.progress_bar import ProgressListener, ignore_broken_pipe
 
 _FILE_VERSION = "brain.Event:2"
+
+# Name of the files that this module writes; other files in the folder are left alone.
+_OWN_FILE = re.compile(r"events\.out\.tfevents\.[0-9]{10}\.charlm_jax")
 
 
 class EventFiles:
@@ -60,19 +65,21 @@ class EventFiles:
         rows = MetricsLog(self._workdir.metrics_file).rows()
         self._workdir.refuse_links()
         folder = self._workdir.tensorboard
+        partial = folder / "partial"
         try:
             folder.mkdir(exist_ok=True)
-            partial = folder / "partial"
             partial.unlink(missing_ok=True)
             _append(partial, [*_beginning(), *(event for row in rows for event in _events(row))])
             # A running TensorBoard continues with the file whose name sorts last.
-            before = sorted(folder.glob("events.out.tfevents.*.charlm_jax"))
-            number = int(before[-1].name.split(".")[3]) + 1 if before else 0
+            before = [path for path in folder.iterdir() if _OWN_FILE.fullmatch(path.name)]
+            number = max((int(path.name.split(".")[3]) + 1 for path in before), default=0)
             for file in before:
                 file.unlink()
             self._file = folder / f"events.out.tfevents.{number:010d}.charlm_jax"
             partial.rename(self._file)
         except OSError as error:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
             self._give_up(error)
 
     def _give_up(self, error: OSError) -> None:

@@ -81,6 +81,20 @@ def test_a_run_that_goes_on_shows_no_point_twice(tmp_path: Path) -> None:
     assert read_events(run) == expected_events(run)
 
 
+def test_files_that_are_not_ours_are_left_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "run" / "tensorboard"
+    pytest.importorskip("tensorboard")
+    assert train(tmp_path / "run", "--config.train.max_steps=5") == 0
+    folder.mkdir()
+    (folder / "events.out.tfevents.abc.charlm_jax").write_text("mine")
+    for _ in range(2):
+        EventFiles(tmp_path / "run", NullProgress()).write_anew()
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "events.out.tfevents.0000000001.charlm_jax",
+        "events.out.tfevents.abc.charlm_jax",
+    ]
+
+
 def test_a_missing_package_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
