@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -226,8 +227,17 @@ class Workdir:
         return self._read_word(self.vocabulary_file, "fingerprint")
 
     def read_facts(self) -> dict[str, Any]:
-        """Returns the content of run.json; {} before the run has written it."""
+        """Returns the content of run.json; {} before the run has written it.
+
+        A run that has lost it since is a warning.
+        """
         if not self.facts_file.exists():
+            if not self.is_exported and any(self.checkpoints.glob("[0-9]*")):
+                warnings.warn(
+                    f"{self.facts_file} is missing: the run's sessions, command and size are not "
+                    f"known",
+                    stacklevel=2,
+                )
             return {}
         values = self._read_json(self.facts_file)
         try:
