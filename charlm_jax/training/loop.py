@@ -235,9 +235,12 @@ class _Loop:
         self.pending = None
         losses = np.asarray(dispatch.steps.loss_nats, np.float64)[:count]
         characters = np.asarray(dispatch.steps.characters, np.int64)[:count]
-        self.refuse_non_finite(losses, np.asarray(dispatch.steps.gradient_norm)[:count], state)
+        norms = np.asarray(dispatch.steps.gradient_norm)[:count]
+        self.refuse_non_finite(losses, norms, state)
         self.state_hash = format_hash(np.asarray(dispatch.state_hash))
-        seen = RunningMean(float(losses @ characters), int(characters.sum()), self.lap())
+        seen = RunningMean(
+            float(losses @ characters), int(characters.sum()), self.lap(), float(norms.max())
+        )
         loop_state = self.loop_state
         loop_state.step += count
         loop_state.window = loop_state.window.plus(seen)
@@ -319,6 +322,7 @@ class _Loop:
             scope=scope,
             weights=weights,
             loss_nats=seen.mean_nats,
+            gradient_norm=seen.gradient_norm if split == "train" else None,
             learning_rate=float(self.trainer.schedule(self.loop_state.step - 1)),
             state_hash=self.state_hash,
             chars_per_second=seen.chars_per_second,

@@ -6,24 +6,27 @@ from typing import Any, NamedTuple
 
 
 class RunningMean(NamedTuple):
-    """Running sums of losses, characters and time.
+    """Running sums of losses, characters and time, and the largest gradient norm.
 
     Attributes:
       nats: loss summed over characters, in float64.
       characters: number of characters.
       seconds: time spent only on these characters.
+      gradient_norm: largest norm of a step's gradient; 0 if no gradient was computed.
     """
 
     nats: float = 0.0
     characters: int = 0
     seconds: float = 0.0
+    gradient_norm: float = 0.0
 
     def plus(self, other: "RunningMean") -> "RunningMean":
-        """Return the sums of both."""
+        """Return the sums of both, and the larger norm."""
         return RunningMean(
             self.nats + other.nats,
             self.characters + other.characters,
             self.seconds + other.seconds,
+            max(self.gradient_norm, other.gradient_norm),
         )
 
     @property

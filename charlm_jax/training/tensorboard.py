@@ -17,6 +17,13 @@ from charlm_jax.training.progress_bar import ProgressListener, ignore_broken_pip
 
 _FILE_VERSION = "brain.Event:2"
 
+# Tags of `step` rows besides losses, and their fields.
+_OF_STEPS = {
+    "optimizer/gradient_norm": "gradient_norm",
+    "optimizer/learning_rate": "learning_rate",
+    "speed/chars_per_second": "chars_per_second",
+}
+
 
 class EventFiles:
     """A listener that writes events and forwards all calls to another listener.
@@ -87,8 +94,10 @@ class EventFiles:
 def scalars(row: MetricsRow) -> dict[str, float]:
     """Returns a row's values by tag; no two rows of a step have the same tag.
 
-    Losses of steps are under `train`, of whole epochs under `train_epoch`, of held-out text under
-    `valid`, and under `valid_average` if the weights are a moving average.
+    Tags are `loss_nats/NAME` and `loss_bits/NAME`, which TensorBoard sorts first, with the name
+    `train` for steps, `train_epoch` for whole epochs, `valid` for held-out text, and
+    `valid_average` for held-out text if the weights are a moving average; then
+    `optimizer/gradient_norm`, `optimizer/learning_rate` and `speed/chars_per_second` of steps.
     """
     is_passing = row["split"] == "train" and row["scope"] == "step"
     name = row["split"]
@@ -96,9 +105,12 @@ def scalars(row: MetricsRow) -> dict[str, float]:
         name = "train_epoch"
     elif row["weights"] == "average":
         name += "_average"
-    values = {f"{name}/{unit}": float(row[unit]) for unit in ("loss_nats", "bits_per_char")}
-    own = ("learning_rate", "chars_per_second") if is_passing else ()
-    return values | {unit: float(row[unit]) for unit in own}
+    values = {f"loss_nats/{name}": "loss_nats", f"loss_bits/{name}": "bits_per_char"}
+    return {
+        tag: float(row[field])
+        for tag, field in (values | (_OF_STEPS if is_passing else {})).items()
+        if field in row  # earlier versions wrote no gradient norms
+    }
 
 
 def _refuse_missing() -> None:

@@ -5,16 +5,19 @@ import dataclasses
 import json
 import math
 import os
+import shutil
 import signal
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.signals import Interrupted
+from charlm_jax.core.types import Params
 from charlm_jax.data.dataset import load_dataset
 from charlm_jax.evaluation import Sliding, Stream, Window
 from charlm_jax.inference.run import load_run
@@ -23,6 +26,11 @@ from charlm_jax.storage.metrics_log import MetricsLog, MetricsRow
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training.loop import train_and_evaluate
 from charlm_jax.training.progress_bar import LogProgress, NullProgress
+from charlm_jax.training.train_step import (
+    checkpointed_params,
+    initial_batch_state,
+    loss_of_batch,
+)
 from charlm_jax.training.trainer import build_trainer
 from tests.conftest import make_tiny_config
 
@@ -65,7 +73,10 @@ def test_rows_say_what_happened(finished: Path) -> None:
     steps_per_epoch = math.ceil(2700 // 9 / 16)
     assert steps_per_epoch == 19
     names = "step epoch split scope weights loss_nats bits_per_char learning_rate state_hash"
-    assert all(list(row) == [*names.split(), "chars_per_second", "seconds"] for row in rows)
+    names += " chars_per_second seconds"
+    for row in rows:
+        assert [name for name in row if name != "gradient_norm"] == names.split()
+        assert ("gradient_norm" in row) == (row["split"] == "train")
     kinds = [(r["step"], r["epoch"], r["split"]) for r in rows if r["scope"] == "epoch"]
     assert kinds == [(19, 1, "train"), (19, 1, "valid"), (38, 2, "train"), (38, 2, "valid")]
     steps = [(row["step"], row["epoch"]) for row in rows if row["scope"] == "step"]
@@ -86,6 +97,68 @@ def test_an_epoch_row_is_the_mean_over_its_characters(tmp_path: Path) -> None:
     sizes = [16] * 18 + [300 - 18 * 16]
     (epoch,) = [r for r in rows if r["scope"] == "epoch" and r["split"] == "train"]
     assert epoch["loss_nats"] == pytest.approx(np.average(losses, weights=sizes), rel=1e-12)
+
+
+def test_a_row_has_the_largest_gradient_norm_of_its_steps(finished: Path, tmp_path: Path) -> None:
+    """Before clipping, which makes the second run's steps shorter but not its first norm."""
+    singly, clipped = tmp_path / "singly", tmp_path / "clipped"
+    train_and_evaluate(make_tiny_config(**{"train.log_every_steps": 1}), singly)
+    norms = {r["step"]: r["gradient_norm"] for r in _rows(singly) if r["scope"] == "step"}
+    spans = {"step": 5, "epoch": 19}
+    for row in _rows(finished):
+        if row["split"] == "train":
+            first = row["step"] - spans[row["scope"]] + 1
+            assert row["gradient_norm"] == max(norms[n] for n in range(first, row["step"] + 1))
+    config = make_tiny_config(**{"train.log_every_steps": 1, "optimizer.clip_norm": 1e-3})
+    train_and_evaluate(config, clipped)
+    assert _rows(clipped)[0]["gradient_norm"] == norms[1] > 1e-3
+
+
+def test_the_gradient_norm_is_that_of_all_parameters_together(tmp_path: Path) -> None:
+    config = make_tiny_config(**{"train.log_every_steps": 1, "train.max_steps": 1})
+    train_and_evaluate(config, tmp_path / "run")
+    trainer = build_trainer(config, load_dataset(config))
+    state = trainer.init_state()
+    batch = trainer.batch(jnp.asarray(trainer.dataset.ids_N), 0)
+    start = initial_batch_state(trainer.model, (), batch.fresh_B, context=0)
+
+    def loss_nats(params: Params) -> jax.Array:
+        return loss_of_batch(trainer.model, params, start, batch)[0]
+
+    leaves = jax.tree.leaves(jax.jit(jax.grad(loss_nats))(state.params))
+    norm = math.sqrt(sum(float(np.sum(np.square(x, dtype=np.float64))) for x in leaves))
+    assert _rows(tmp_path / "run")[0]["gradient_norm"] == pytest.approx(norm, rel=1e-5)
+
+
+def test_a_run_that_kept_no_gradient_norms_goes_on(finished: Path, tmp_path: Path) -> None:
+    """Its checkpoints and rows are those of earlier versions; the next rows have the norms."""
+    workdir = tmp_path / "run"
+    train_and_evaluate(make_tiny_config(**{"train.epochs": 1}), workdir)
+    checkpoints = Checkpoints(workdir / "checkpoints")
+    opened = checkpoints.open(19)
+    assert all(len(opened.meta["tally"][name]) == 4 for name in ("epoch", "window"))
+    old = {name: opened.meta["tally"][name][:3] for name in ("epoch", "window")}
+    rows = [
+        {k: v for k, v in r.items() if k != "gradient_norm"} for r in _rows(workdir, timing=True)
+    ]
+    (workdir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    shutil.rmtree(workdir / "checkpoints" / "19")
+    state = build_trainer(make_tiny_config(), load_dataset(make_tiny_config())).init_state()
+    like = checkpointed_params(state), (state.step, state.opt_state, state.carried)
+    checkpoints.save(
+        19,
+        params=opened.params(like[0]),
+        training=opened.training(like[1]),
+        meta=opened.meta | {"tally": opened.meta["tally"] | old},
+        loss_nats=opened.meta["loss_nats"],
+    )
+    train_and_evaluate(make_tiny_config(), workdir)
+    without = [{k: v for k, v in row.items() if k != "gradient_norm"} for row in _rows(finished)]
+    found = _rows(workdir)
+    assert [{k: v for k, v in row.items() if k != "gradient_norm"} for row in found] == without
+    # The row of steps 16 to 20 has the norm of the last alone.
+    assert [r["step"] for r in found if "gradient_norm" in r] == [20, 25, 30, 35, 38]
+    assert found[-2]["gradient_norm"] == _rows(finished)[-2]["gradient_norm"]
 
 
 def test_the_same_config_gives_the_same_run(finished: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ def row(step: int, loss_nats: float, *, split: str, weights: str = "raw") -> Met
         scope="step",
         weights=weights,
         loss_nats=loss_nats,
+        gradient_norm=1.5 if split == "train" else None,
         learning_rate=1e-3,
         state_hash="",
         chars_per_second=1234.0,
