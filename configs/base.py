@@ -164,5 +164,8 @@ def get_config() -> ConfigDict:
     config.evaluation.context = 0
     # Windows scored at once; affects the speed, not the result.
     config.evaluation.batch_size = 256
+    # Maximum number of held-out characters scored during training, in windows spread evenly over
+    # the held-out text; 0 means all. `charlm evaluate` always scores all.
+    config.evaluation.max_characters = 500_000
 
     return config

@@ -221,9 +221,11 @@ class EvaluationConfig:
 
     context: int
     batch_size: int
+    max_characters: int
 
     def __post_init__(self) -> None:
-        _require_count("evaluation.context", self.context, least=0)
+        for field in ("context", "max_characters"):
+            _require_count(f"evaluation.{field}", getattr(self, field), least=0)
         _require_count("evaluation.batch_size", self.batch_size, least=1)
 
 

@@ -126,21 +126,25 @@ class Checkpoints:
         training: Any,
         meta: Mapping[str, Any],
         loss_nats: float | None,
+        replace: bool = False,
     ) -> None:
         """Write a checkpoint, then remove those that are no longer needed.
 
         Args:
-          step: name of the checkpoint; an existing one is left unchanged.
+          step: name of the checkpoint.
           params: a tree of arrays. Both trees are copied to the host first, so their buffers may
             be donated as soon as this returns.
           training: a tree of arrays.
           meta: JSON values.
           loss_nats: held-out loss, by which the best is kept; None if there is none.
+          replace: whether to replace an existing checkpoint of this step; otherwise it is left
+            unchanged.
 
         Raises:
           CharlmError: it could not be written; earlier checkpoints are unchanged.
         """
-        if step in self.steps():
+        is_there = step in self.steps()
+        if is_there and not replace:
             return
         items = {"params": leaves_by_path(params), "training": leaves_by_path(training)}
         items = {name: jax.tree.map(np.array, arrays) for name, arrays in items.items()}
@@ -161,6 +165,8 @@ class Checkpoints:
             contents = {name: _size_and_hash((partial / name).read_bytes()) for name in _FILES}
             with synced_file(partial / "contents.json") as file:
                 file.write(json.dumps(contents).encode())
+            if is_there:  # under a name that `clear_partial` removes
+                self._path(step).rename(self._folder / f"partial-0{step}")
             partial.rename(self._path(step))
         except OSError as error:
             shutil.rmtree(partial, ignore_errors=True)

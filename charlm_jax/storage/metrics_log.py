@@ -110,11 +110,21 @@ class MetricsLog:
         whole = [first, *lines][:-1] if start == 0 else lines[:-1]
         return [self._parse(number, line) for number, line in enumerate(whole, start=-len(whole))]
 
-    def truncate_after(self, step: int) -> None:
-        """Drop rows after `step` and an incomplete last line: they will be written again."""
+    def truncate_after(self, step: int, *, is_scored: bool = True) -> None:
+        """Drop rows that will be written again, and an incomplete last line.
+
+        Args:
+          step: step whose rows are the last to keep.
+          is_scored: whether to keep its `valid` rows too.
+        """
         if not self._path.exists():
             return
-        kept = [json.dumps(row) + "\n" for row in self.rows() if row["step"] <= step]
+        kept = [
+            json.dumps(row) + "\n"
+            for row in self.rows()
+            if row["step"] < step
+            or (row["step"] == step and (is_scored or row["split"] == "train"))
+        ]
         try:
             atomic_write(self._path, "".join(kept).encode())
         except OSError as error:

@@ -55,6 +55,7 @@ class LoopState:
       best_loss_nats: lowest held-out loss; None before the first evaluation.
       best_step: step of the lowest held-out loss.
       scores_since_best: number of evaluations of the held-out text since then.
+      score_is_due: True if the held-out text is to be scored at this step: a signal came first.
     """
 
     step: int = 0
@@ -64,6 +65,7 @@ class LoopState:
     best_loss_nats: float | None = None
     best_step: int = 0
     scores_since_best: int = 0
+    score_is_due: bool = False
 
     def add_score(self, loss_nats: float) -> None:
         """Record a held-out loss if it is the lowest so far; of equal losses, the first is kept."""
@@ -73,6 +75,7 @@ class LoopState:
             self.scores_since_best = 0
         else:
             self.scores_since_best += 1
+        self.score_is_due = False
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values; floats survive a JSON round trip exactly."""

@@ -30,6 +30,9 @@ class ProgressListener(Protocol):
     def advance(self, step: int, loss_nats: float, chars_per_second: float) -> None:
         """Called after a dispatch, with the mean loss of its steps."""
 
+    def scoring(self, share: float) -> None:
+        """Called while held-out text is scored, with the share that is done."""
+
     def row(self, row: MetricsRow) -> None:
         """Called after a row was written to the metrics."""
 
@@ -47,6 +50,9 @@ class NullProgress:
         pass
 
     def advance(self, step: int, loss_nats: float, chars_per_second: float) -> None:
+        pass
+
+    def scoring(self, share: float) -> None:
         pass
 
     def row(self, row: MetricsRow) -> None:
@@ -156,6 +162,10 @@ class Bar:
                 speed=f"{chars_per_second:,.0f} chars/s",
             )
 
+    def scoring(self, share: float) -> None:
+        if self._task is not None:
+            self.display.update(self._task, loss=f"scoring {share:.0%}")
+
     def row(self, row: MetricsRow) -> None:
         if row["scope"] == "epoch" or row["split"] != "train":
             self.note(describe_row(row))
@@ -205,6 +215,10 @@ class NotebookView(NullProgress):
         if step > since_step:
             left = (now - since) / (step - since_step) * (self._total_steps - step)
             self._status += f", {int(left) // 60}:{int(left) % 60:02} left"
+        self._draw()
+
+    def scoring(self, share: float) -> None:
+        self._status = f"scoring {share:.0%}"
         self._draw()
 
     def row(self, row: MetricsRow) -> None:

@@ -12,6 +12,7 @@ from charlm_jax.config.schema import Config, ModelConfig
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.tree_hash import format_hash, state_hash
 from charlm_jax.core.types import Params
+from charlm_jax.data.splits import size
 from charlm_jax.inference.run import load_run
 from charlm_jax.models.transfer import transfer_params
 from charlm_jax.storage.checkpoint import Checkpoint, Checkpoints
@@ -160,7 +161,11 @@ def _check_meta(checkpoint: Checkpoint, trainer: Trainer, run: OpenRun) -> LoopS
     meta, step = checkpoint.meta, checkpoint.step
     try:
         fingerprint, loop_state = meta["fingerprint"], LoopState.from_json(meta["tally"])
-        changes = config_changes(Config.from_dict(meta["config"]), trainer.config)
+        changes = config_changes(
+            Config.from_dict(meta["config"]),
+            trainer.config,
+            held_out=size(trainer.dataset.parts.get("valid", ())),
+        )
     except (KeyError, TypeError, CharlmError) as error:
         raise CharlmError(
             f"checkpoint {step} does not record the run's progress: another version of "

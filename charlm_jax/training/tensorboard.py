@@ -51,6 +51,9 @@ class EventFiles:
     def advance(self, step: int, loss_nats: float, chars_per_second: float) -> None:
         self._view.advance(step, loss_nats, chars_per_second)
 
+    def scoring(self, share: float) -> None:
+        self._view.scoring(share)
+
     def row(self, row: MetricsRow) -> None:
         self._view.row(row)
         if self._file is not None:

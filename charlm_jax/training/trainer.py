@@ -14,7 +14,9 @@ from charlm_jax.core.prng import KeyStream, stream_key
 from charlm_jax.core.types import Params
 from charlm_jax.data.dataset import Dataset
 from charlm_jax.data.loaders import EpochPlan, Loader, build_loader
-from charlm_jax.evaluation.scoring import Scorer, make_window_scorer
+from charlm_jax.data.splits import Part
+from charlm_jax.evaluation.protocol import Window
+from charlm_jax.evaluation.scoring import WindowScorer, make_window_scorer
 from charlm_jax.models import LanguageModel, build_model, rematerialize
 from charlm_jax.training.optimizer import build_optimizer, make_schedule
 from charlm_jax.training.train_step import (
@@ -41,6 +43,7 @@ class Trainer(NamedTuple):
       plan: epoch, from 0 -> starts of the rows of its batches; the last plan is cached.
       train_steps: several updates in one dispatch.
       score: per-character losses of a part, under the `window` evaluation protocol.
+      watched: held-out windows that are scored during training; empty if no text is held out.
       total_steps: number of steps in the run.
     """
 
@@ -52,7 +55,8 @@ class Trainer(NamedTuple):
     loader: Loader
     plan: Callable[[int], EpochPlan]
     train_steps: TrainSteps
-    score: Scorer
+    score: WindowScorer
+    watched: Part
     total_steps: int
 
     @property
@@ -179,6 +183,9 @@ def build_trainer(config: Config, dataset: Dataset) -> Trainer:
         plan=plan,
         train_steps=train_steps,
         score=score,
+        watched=Window(config.evaluation_context).spread(
+            dataset.parts.get("valid", ()), most=config.evaluation.max_characters
+        ),
         total_steps=total_steps,
     )
 

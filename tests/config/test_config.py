@@ -24,6 +24,20 @@ def test_every_shipped_config_resolves(name: str) -> None:
     assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
+def test_no_shipped_config_holds_out_more_than_is_watched_in_training() -> None:
+    """Otherwise published rows and best checkpoints would change."""
+    characters = {
+        "shakespeare": 4_998_180,
+        "mysterious-island": 1_131_711,
+        "tiny-shakespeare": 1_115_394,
+    }
+    for name in shipped_names():
+        if name != "my_text":
+            config = load_config(name)
+            held_out = config.split.valid_fraction * characters[config.data.corpus]
+            assert held_out < config.evaluation.max_characters == 500_000
+
+
 def test_the_tutorial_says_what_the_textbook_says() -> None:
     config = load_config("tutorial")
     assert config.data.corpus == "mysterious-island"

@@ -189,6 +189,95 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(
         np.testing.assert_array_equal(first, second)
 
 
+class StopInScoring(NullProgress):
+    """Sends a signal when a share of the held-out text is scored, the n-th time that one is."""
+
+    def __init__(self, share: float, time: int = 1) -> None:
+        self.share, self.time = share, time
+        self.shares: list[float] = []
+
+    def scoring(self, share: float) -> None:
+        self.shares.append(share)
+        if share >= self.share and self.shares.count(share) == self.time:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.core
+@pytest.mark.parametrize(
+    ("time", "average_decay"), [(1, 0.0), (2, 0.0), (1, 0.5), (2, 0.5), (4, 0.5)]
+)
+def test_a_signal_ends_scoring_which_is_done_on_going_on(
+    tmp_path: Path, time: int, average_decay: float
+) -> None:
+    """At the first step that is scored and at the last, in scoring raw and averaged weights."""
+    config = make_tiny_config(**{"optimizer.average_decay": average_decay})
+    train_and_evaluate(config, tmp_path / "whole")
+    workdir, view = tmp_path / "run", StopInScoring(2 / 6, time)
+    with pytest.raises(Interrupted, match="and saved; run the same command again to resume"):
+        train_and_evaluate(config, workdir, view=view)
+    assert view.shares[-1] == 2 / 6  # at once: no further batch
+    step = 19 if time <= 1 + (average_decay > 0) else 38
+    checkpoints = Checkpoints(workdir / "checkpoints")
+    opened = checkpoints.open(step)
+    assert checkpoints.steps()[-1] == step and opened.meta["loss_nats"] is None
+    assert not [r for r in _rows(workdir) if (r["step"], r["split"]) == (step, "valid")]
+    with pytest.raises(Interrupted):  # and once more, when scoring is all that is left
+        train_and_evaluate(config, workdir, view=StopInScoring(1 / 6))
+    # As a process leaves it that is killed after scoring, before it has saved.
+    row = {**MetricsLog(workdir / "metrics.jsonl").rows()[-1], "split": "valid", "step": step}
+    MetricsLog(workdir / "metrics.jsonl").append(row)
+    result = train_and_evaluate(config, workdir)
+    assert result.step == 38 and not result.was_done
+    assert _rows(workdir) == _rows(tmp_path / "whole")
+    for first, second in zip(_params(tmp_path / "whole"), _params(workdir), strict=True):
+        np.testing.assert_array_equal(first, second)
+    whole = Checkpoints(tmp_path / "whole" / "checkpoints")
+    for kept in checkpoints.steps():
+        assert checkpoints.open(kept).meta["loss_nats"] == whole.open(kept).meta["loss_nats"]
+    assert checkpoints.choose("best") == whole.choose("best") == result.best_step
+
+
+class Notes(NullProgress):
+    """Collects the messages."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def note(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def test_a_part_of_the_held_out_text_is_watched(finished: Path, tmp_path: Path) -> None:
+    """Some of the windows that `evaluate` scores, to the bit; training is the same."""
+    config, view = make_tiny_config(**{"evaluation.max_characters": 70}), Notes()
+    result = train_and_evaluate(config, tmp_path / "run", view=view)
+    assert view.lines == [
+        "held-out losses are of 64 of the 300 held-out characters, evenly spread; "
+        "charlm evaluate scores all"
+    ]
+    assert result.watched == "of 64 of the 300 held-out characters, evenly spread"
+    run = load_run(tmp_path / "run", checkpoint="latest")
+    evaluation, nll_N = run.evaluate()
+    assert evaluation.characters == 300
+    watched = build_trainer(config, load_dataset(config)).watched
+    mean = np.mean(np.concatenate([nll_N[x.start - 2700 : x.stop - 2700] for x in watched]))
+    found, others = _rows(tmp_path / "run"), _rows(finished)
+    assert found[-1]["loss_nats"] == pytest.approx(mean, rel=1e-6)
+    assert found[-1]["loss_nats"] != others[-1]["loss_nats"]
+    assert [r for r in found if r["split"] == "train"] == [
+        r for r in others if r["split"] == "train"
+    ]
+
+
+def test_how_much_is_watched_may_change_where_it_is_all_the_same(tmp_path: Path) -> None:
+    """Runs of earlier versions have no limit: they go on under any that is not below their text."""
+    workdir, none = tmp_path / "run", {"evaluation.max_characters": 0}
+    train_and_evaluate(make_tiny_config(**none, **{"train.epochs": 1}), workdir)
+    train_and_evaluate(make_tiny_config(**{"evaluation.max_characters": 300}), workdir)
+    with pytest.raises(CharlmError, match="max_characters is 300 there and 299 here"):
+        train_and_evaluate(make_tiny_config(**{"evaluation.max_characters": 299}), workdir)
+
+
 class Samples(NullProgress):
     """Collects the samples that are shown."""
 
