@@ -23,7 +23,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import NoneType
 from typing import Any, TypeVar
@@ -99,10 +99,16 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """Folder of a run's checkpoints: the two latest and, if losses are given, the best."""
+    """Folder of a run's checkpoints: the two latest and, if losses are given, the best.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+      folder: the folder, which need not exist.
+      keeps: whether the checkpoint of a step is kept too; None for no other.
+    """
+
+    def __init__(self, folder: Path, keeps: Callable[[int], bool] | None = None) -> None:
         self._folder = folder
+        self._keeps = keeps or (lambda step: False)
 
     def steps(self) -> list[int]:
         """Returns the steps of all checkpoints, valid or not, in ascending order.
@@ -177,11 +183,14 @@ class Checkpoints:
         self.prune()
 
     def prune(self) -> None:
-        """Remove all but the two latest, the best, and damaged ones that may have been the best."""
+        """Remove all but the two latest, the best, the series that is kept, and damaged ones.
+
+        A damaged checkpoint may have been the best.
+        """
         losses, damages = self._losses()
         keep = {*self.steps()[-_LATEST_KEPT:], *losses[:1], *(error.step for error in damages)}
         for step in self.steps():
-            if step not in keep:
+            if step not in keep and not self._keeps(step):
                 # Renamed first: a half-removed folder must not look like a checkpoint.
                 self._path(step).rename(self._folder / f"partial-{step}")
         self.clear_partial()

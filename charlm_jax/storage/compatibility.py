@@ -71,6 +71,8 @@ def _may_change(field: str, before: Any, value: Any, config: Config, held_out: i
             return min(before or held_out, held_out) == min(value or held_out, held_out)
         case "train.evaluate_every_steps":  # with patience it affects when training stops
             return config.train.patience == 0
+        case "train.keep":  # another rule would remove what was kept
+            return before == ""
         case "train.epochs":
             return is_constant_rate and value > before
         case "train.max_steps":

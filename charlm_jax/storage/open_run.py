@@ -64,6 +64,6 @@ def open_run(workdir: Workdir, config: Config, dataset: "Dataset") -> Iterator[O
             workdir=workdir,
             recorded_config=recorded_config,
             facts=workdir.read_facts() if workdir.has_started() else {},
-            checkpoints=Checkpoints(workdir.checkpoints),
+            checkpoints=Checkpoints(workdir.checkpoints, config.train.keeps),
             metrics=MetricsLog(workdir.metrics_file),
         )

@@ -232,13 +232,13 @@ class _Loop:
             self.read_pending(state)
             self.pending = (count, dispatch)
             number = signal_received()
-            if number or trainer.stops_at(step) or trainer.samples_at(step):
+            if number or trainer.saves_at(step) or trainer.samples_at(step):
                 self.read_pending(state)
                 if not all_finite(state):
                     self.fail(f"step {step}: the parameters or their norm are not finite", state)
             if trainer.samples_at(step):
                 self.sample(state)
-            if number or trainer.stops_at(step):
+            if number or trainer.saves_at(step):
                 self.loop_state.score_is_due = trainer.stops_at(step) and bool(trainer.watched)
                 self.score_and_save(state, signal_received)
 

@@ -423,6 +423,50 @@ def test_the_best_and_the_latest_checkpoints_are_kept(tmp_path: Path) -> None:
     assert evaluation.loss_nats == pytest.approx(best["loss_nats"], rel=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("keep", "series"), [("log", [1, 2, 4, 8, 16, 32]), ("40", [40, 80]), ("", [])]
+)
+def test_a_series_of_checkpoints_is_kept(tmp_path: Path, keep: str, series: list[int]) -> None:
+    """Also by a run that was stopped; the weights are those of a run of that many steps."""
+    last, end = series[-1] if series else 38, 95 if keep == "40" else 45
+    config = make_tiny_config(**{"train.keep": keep, "train.epochs": 5, "train.max_steps": end})
+    workdir = tmp_path / "run"
+    for stop in (3, 25):
+        with pytest.raises(Interrupted):
+            train_and_evaluate(config, workdir, view=StopAt(stop))
+    result = train_and_evaluate(config, workdir)
+    checkpoints = Checkpoints(workdir / "checkpoints")
+    latest = {last, end} if keep == "40" else {38, end}
+    assert set(checkpoints.steps()) == {*series, *latest, result.best_step}
+    fields = {"train.epochs": 5, "train.max_steps": last}
+    train_and_evaluate(make_tiny_config(**fields), tmp_path / "short")
+    kept = jax.tree.leaves(load_run(workdir, checkpoint=last).params)
+    for first, second in zip(kept, _params(tmp_path / "short"), strict=True):
+        np.testing.assert_array_equal(first, second)
+    assert load_run(workdir, checkpoint=last).evaluate()[0].key.checkpoint == last
+
+
+def test_a_series_may_begin_later_and_does_not_change(tmp_path: Path) -> None:
+    workdir, short = tmp_path / "run", {"train.epochs": 1}
+    train_and_evaluate(make_tiny_config(**short), workdir)
+    train_and_evaluate(make_tiny_config(**{"train.keep": "log"}), workdir)
+    assert Checkpoints(workdir / "checkpoints").steps() == [32, 38]
+    for other in ("", "40"):
+        with pytest.raises(CharlmError, match=f"train.keep is 'log' there and '{other}' here"):
+            train_and_evaluate(make_tiny_config(**{"train.keep": other}), workdir)
+
+
+def test_a_series_has_a_bound(tmp_path: Path) -> None:
+    for keep, epochs, least in [("39", 20, 40), ("40", 200, 75), ("74", 200, 75)]:
+        config = make_tiny_config(**{"train.keep": keep, "train.epochs": epochs})
+        message = f"train.keep={keep} is not allowed .*at least {least}, for at most 50"
+        with pytest.raises(CharlmError, match=message):
+            build_trainer(config, load_dataset(config))
+    config = make_tiny_config(**{"train.keep": "75", "train.epochs": 200})
+    trainer = build_trainer(config, load_dataset(config))
+    assert sum(map(config.train.keeps, range(1, trainer.total_steps + 1))) == 50
+
+
 def test_an_interval_in_steps_takes_the_place_of_epochs(tmp_path: Path) -> None:
     config = make_tiny_config(**{"train.evaluate_every_steps": 30, "train.epochs": 4})
     train_and_evaluate(config, tmp_path / "run")
