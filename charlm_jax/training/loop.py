@@ -348,10 +348,10 @@ class _Loop:
             if not np.isfinite(score.loss_nats):
                 what = f"step {loop_state.step}: the held-out loss is {score.loss_nats:g}"
                 raise self.diverged(what)
-        scope = "epoch" if trainer.ends_epoch(loop_state.step) else "step"
-        for weights, mean in seen.items():
-            self.write_row("valid", scope, mean, weights)
         loop_state.add_score(score.loss_nats)  # of the average, the last of `kinds`, if one is kept
+        scope = "epoch" if trainer.ends_epoch(loop_state.step) else "step"
+        for name, mean in seen.items():
+            self.write_row("valid", scope, mean, name, loop_state.mark if name == weights else "")
         return score.loss_nats
 
     def sample(self, state: TrainState) -> None:
@@ -360,11 +360,13 @@ class _Loop:
         params = state.average or state.params
         model = TrainedModel(trainer.config, dataset.vocabulary, trainer.model, params)
         text = model.generate(dataset.vocabulary.symbols[0], _SAMPLING, characters=_SAMPLE_LENGTH)
-        self.view.sample(self.loop_state.step, text)
+        self.view.sample(self.loop_state.step, _SAMPLING.scale, text)
         self.lap()
 
-    def write_row(self, split: str, scope: str, seen: RunningMean, weights: str = "raw") -> None:
-        """Append a row to the metrics, and show it."""
+    def write_row(
+        self, split: str, scope: str, seen: RunningMean, weights: str = "raw", mark: str = ""
+    ) -> None:
+        """Append a row to the metrics, and show it with its mark."""
         row = metrics_row(
             step=self.loop_state.step,
             epoch=(self.loop_state.step - 1) // self.trainer.steps_per_epoch + 1,
@@ -379,7 +381,7 @@ class _Loop:
             seconds=self.loop_state.seconds,
         )
         self.run.metrics.append(row)
-        self.view.row(row)
+        self.view.row(row, mark)
 
     def save(self, state: TrainState, loss_nats: float | None, *, replace: bool) -> None:
         """Write a checkpoint of this step."""

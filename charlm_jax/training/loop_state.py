@@ -77,6 +77,11 @@ class LoopState:
             self.scores_since_best += 1
         self.score_is_due = False
 
+    @property
+    def mark(self) -> str:
+        """The latest held-out loss compared with the earlier ones, in words."""
+        return f"no better since step {self.best_step}" if self.scores_since_best else "best"
+
     def to_json(self) -> dict[str, Any]:
         """Return plain values; floats survive a JSON round trip exactly."""
         return dataclasses.asdict(self)

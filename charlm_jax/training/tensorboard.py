@@ -54,16 +54,16 @@ class EventFiles:
     def scoring(self, share: float) -> None:
         self._view.scoring(share)
 
-    def row(self, row: MetricsRow) -> None:
-        self._view.row(row)
+    def row(self, row: MetricsRow, mark: str) -> None:
+        self._view.row(row, mark)
         if self._file is not None:
             try:
                 _append(self._file, _events(row))
             except OSError as error:
                 self._give_up(error)
 
-    def sample(self, step: int, text: str) -> None:
-        self._view.sample(step, text)
+    def sample(self, step: int, scale: float, text: str) -> None:
+        self._view.sample(step, scale, text)
 
     def write_anew(self) -> None:
         """Replaces all events with those of the rows written so far."""

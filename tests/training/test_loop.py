@@ -284,7 +284,7 @@ class Samples(NullProgress):
     def __init__(self) -> None:
         self.texts: dict[int, str] = {}
 
-    def sample(self, step: int, text: str) -> None:
+    def sample(self, step: int, scale: float, text: str) -> None:
         self.texts[step] = text
 
 
@@ -320,8 +320,8 @@ def test_a_sample_continues_the_first_symbol(tmp_path: Path) -> None:
 
 def test_a_sample_is_a_paragraph_under_its_step() -> None:
     lines: list[str] = []
-    LogProgress(lines.append).sample(20, "\nTo be,\n\nor not\n")
-    assert lines == ["step 20:\n    To be,\n\n    or not\n"]
+    LogProgress(lines.append).sample(20, 1.5, "\nTo be,\n\nor not\n")
+    assert lines == ["step 20, scale 1.5:\n    To be,\n\n    or not\n"]
 
 
 def test_a_second_ctrl_c_acts_at_once_and_a_second_sigterm_does_not(tmp_path: Path) -> None:
@@ -584,7 +584,7 @@ class Gone(NullProgress):
         if step >= 3:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    def row(self, row: MetricsRow) -> None:
+    def row(self, row: MetricsRow, mark: str) -> None:
         raise OSError(5, "Input/output error")
 
 
@@ -605,11 +605,37 @@ def test_when_to_look_may_not_change_where_it_decides_when_to_end(tmp_path: Path
         train_and_evaluate(config, tmp_path / "run")
 
 
-def test_plain_lines_show_epochs_and_not_every_step(finished: Path) -> None:
-    lines: list[str] = []
-    view = LogProgress(lines.append)
-    for row in MetricsLog(finished / "metrics.jsonl").rows():
-        view.row(row)
-    assert sum("valid" in line for line in lines) == 2
-    assert len(lines) == 5  # the first step row, and four of epochs
-    assert "nats/char" in lines[0] and "bits/char" in lines[0]
+class Marks(NullProgress):
+    """Collects the marks of rows."""
+
+    def __init__(self) -> None:
+        self.marks: dict[tuple[int, str, str], str] = {}
+
+    def row(self, row: MetricsRow, mark: str) -> None:
+        self.marks[row["step"], row["split"], row["weights"]] = mark
+
+
+def test_rows_are_marked_that_are_the_best_or_no_better(tmp_path: Path) -> None:
+    """Also by a run that was stopped in between, and of averaged weights if they count."""
+    config = make_tiny_config(
+        **{"train.evaluate_every_steps": 4, "optimizer.learning_rate": 0.5, "train.epochs": 3}
+    )
+    view = Marks()
+    with pytest.raises(Interrupted):
+        train_and_evaluate(config, tmp_path / "run", view=StopAt(22))
+    train_and_evaluate(config, tmp_path / "run", view=view)
+    rows = [row for row in _rows(tmp_path / "run") if row["split"] == "valid"]
+    losses = {row["step"]: row["loss_nats"] for row in rows}
+    expected = {}
+    for step in losses:
+        best = min(range(4, step + 1), key=lambda n: losses.get(n, math.inf))
+        expected[step] = "best" if best == step else f"no better since step {best}"
+    found = {step: mark for (step, split, _), mark in view.marks.items() if split == "valid"}
+    assert found == {step: mark for step, mark in expected.items() if step > 22}
+    assert not any(mark for (_, split, _), mark in view.marks.items() if split == "train")
+    assert any(mark.startswith("no better") for mark in found.values())
+    averaged = Marks()
+    config = make_tiny_config(**{"optimizer.average_decay": 0.5})
+    train_and_evaluate(config, tmp_path / "averaged", view=averaged)
+    assert averaged.marks[19, "valid", "raw"] == ""
+    assert averaged.marks[19, "valid", "average"] == "best"

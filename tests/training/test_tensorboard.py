@@ -69,7 +69,8 @@ def test_a_run_that_goes_on_shows_no_point_twice(tmp_path: Path) -> None:
     # As a run leaves it that was killed after it had written rows that will be written again.
     events = EventFiles(run, NullProgress())
     events.write_anew()
-    events.row({**MetricsLog(run / "metrics.jsonl").rows()[0], "step": 25, "loss_nats": 9.0})
+    row = {**MetricsLog(run / "metrics.jsonl").rows()[0], "step": 25, "loss_nats": 9.0}
+    events.row(row, "")
     (file,) = (run / "tensorboard").iterdir()
     assert file.name > first.name and (25, 9.0) in read_events(run)["loss_nats/train"]
     file.write_bytes(file.read_bytes() + b"torn")
@@ -109,7 +110,7 @@ def test_a_full_disk_ends_the_events_and_not_the_run(
     (tmp_path / "tensorboard").write_text("a file, where a folder is to be")
     events.begin(0, 1)
     row = {"step": 1, "split": "valid", "scope": "step", "weights": "raw", "seconds": 1.0}
-    events.row(row | {"loss_nats": 1.0, "bits_per_char": 1.4})
+    events.row(row | {"loss_nats": 1.0, "bits_per_char": 1.4}, "best")
     (note,) = notes
     assert note.startswith("TensorBoard logging stopped: cannot write to")
 
