@@ -156,6 +156,10 @@ def get_config() -> ConfigDict:
     config.train.sample_every_steps = 0
     # Stop after this many evaluations without a new best; 0 disables early stopping.
     config.train.patience = 0
+    # Checkpoints to keep for good, besides the two latest and the best: a number of steps between
+    # them (at least 40, and at most 50 checkpoints in a run); log for steps 1, 2, 4, 8, ...; empty
+    # for none. They are about 12 bytes per parameter each.
+    config.train.keep = ""
     # Folder of a run whose best weights to start from; empty for new weights. (--init_from=RUN)
     config.train.init_from = ""
 
@@ -164,5 +168,8 @@ def get_config() -> ConfigDict:
     config.evaluation.context = 0
     # Windows scored at once; affects the speed, not the result.
     config.evaluation.batch_size = 256
+    # Maximum number of held-out characters scored during training, in windows spread evenly over
+    # the held-out text; 0 means all. `charlm evaluate` always scores all.
+    config.evaluation.max_characters = 500_000
 
     return config

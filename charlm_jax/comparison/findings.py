@@ -21,7 +21,7 @@ from charlm_jax.core.errors import CharlmError
 from charlm_jax.data.dataset import Dataset
 from charlm_jax.data.download import Progress
 from charlm_jax.data.splits import size
-from charlm_jax.evaluation.protocol import EvalProtocol
+from charlm_jax.evaluation.protocol import EvalProtocol, Window
 from charlm_jax.inference.run import Run
 from charlm_jax.sampling.categorical import temperature
 
@@ -72,7 +72,7 @@ class ReportData(NamedTuple):
       groups: groups in the order in which their first runs were named.
       corpus: name of the text, or its path.
       characters: number of characters of the text.
-      valid_characters: number of characters that runs validate on.
+      watched_characters: numbers of characters that runs validate on while they train.
       symbols: size of the vocabulary.
       newest: time of the last row of metrics, in UTC; None if there is no row.
       scores: scores of the runs; None if no text is held out.
@@ -86,7 +86,7 @@ class ReportData(NamedTuple):
     groups: Sequence[GroupFacts]
     corpus: str
     characters: int
-    valid_characters: int
+    watched_characters: Sequence[int]
     symbols: int
     newest: datetime.datetime | None
     scores: Scores | None
@@ -95,6 +95,11 @@ class ReportData(NamedTuple):
     prompt: str
     samples: Sequence[Sequence[Sample]]
     heat: Heat
+
+
+def _watched(run: Run, dataset: Dataset) -> int:
+    valid, most = dataset.parts.get("valid", ()), run.config.evaluation.max_characters
+    return size(Window(run.config.evaluation_context).spread(valid, most=most))
 
 
 def gather(
@@ -132,7 +137,7 @@ def gather(
         groups=[GroupFacts(name, [*map(read_run_facts, group)]) for name, group in groups.items()],
         corpus=dataset.corpus.name,
         characters=dataset.corpus.characters,
-        valid_characters=size(dataset.parts.get("valid", ())),
+        watched_characters=sorted({_watched(run, dataset) for run in runs}),
         symbols=len(dataset.vocabulary),
         newest=newest_row(runs),
         scores=scores,

@@ -62,6 +62,7 @@ def read_run_facts(run: Run) -> RunFacts:
       CharlmError: a file in the folder is damaged.
     """
     workdir, data = Workdir(run.workdir), run.config.data
+    workdir.warn_of_lost_facts()
     facts, rows = workdir.read_facts(), read_rows(workdir)
     passing = [row for row in rows if row["split"] == "train" and row["scope"] == "step"]
     epochs = [row for row in rows if row["split"] == "train" and row["scope"] == "epoch"]

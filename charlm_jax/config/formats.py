@@ -45,7 +45,10 @@ CHANGES: Mapping[int, Mapping[Kind, Change]] = {
         "evaluation": Change(added={"weights_hash": None}),
     },
     3: {"config": Change(added={"train.sample_every_steps": 0})},
-    4: {"evaluation": Change(added={"sha256": None})},
+    4: {
+        "config": Change(added={"evaluation.max_characters": 0, "train.keep": ""}),
+        "evaluation": Change(added={"sha256": None}),
+    },
 }
 
 

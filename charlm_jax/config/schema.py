@@ -200,6 +200,7 @@ class TrainConfig:
     evaluate_every_steps: int
     sample_every_steps: int
     patience: int
+    keep: str
     init_from: str
 
     def __post_init__(self) -> None:
@@ -213,6 +214,15 @@ class TrainConfig:
             "patience",
         ):
             _require_count(f"train.{field}", getattr(self, field), least=0)
+        is_number = self.keep.isascii() and self.keep.isdecimal() and 0 < int(self.keep) < _MOST
+        allowed = "a number of steps, log, or empty"
+        _require(is_number or self.keep in ("", "log"), "train.keep", self.keep, allowed)
+
+    def keeps(self, step: int) -> bool:
+        """Return whether the checkpoint of a step, from 1, is kept for good."""
+        if self.keep == "log":
+            return step & (step - 1) == 0
+        return bool(self.keep) and step % int(self.keep) == 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,9 +231,11 @@ class EvaluationConfig:
 
     context: int
     batch_size: int
+    max_characters: int
 
     def __post_init__(self) -> None:
-        _require_count("evaluation.context", self.context, least=0)
+        for field in ("context", "max_characters"):
+            _require_count(f"evaluation.{field}", getattr(self, field), least=0)
         _require_count("evaluation.batch_size", self.batch_size, least=1)
 
 

@@ -72,6 +72,29 @@ class Window:
         """Return the largest number of characters that the model reads from its initial state."""
         return min(self.context, max(map(len, map(target_positions, part))))
 
+    def spread(self, part: Part, *, most: int) -> Part:
+        """Return a part's windows, thinned evenly to at most `most` characters.
+
+        A window that is kept is one of the whole part's, so its characters have the losses that
+        they have there.
+
+        Args:
+          part: part of the text.
+          most: largest number of characters; 0 for no limit.
+
+        Returns:
+          The middle window of each equal share of the part; the part itself if it is no longer.
+
+        >>> Window(2).spread((range(1, 13),), most=5)
+        (range(3, 5), range(9, 11))
+        """
+        if most == 0 or sum(map(len, map(target_positions, part))) <= most:
+            return part
+        windows = self.read_stretches(part)
+        count = max(1, most // self.context)
+        chosen = (windows[(2 * n + 1) * len(windows) // (2 * count)] for n in range(count))
+        return tuple(window[:most] for window in chosen)
+
 
 @dataclasses.dataclass(frozen=True)
 class Sliding:

@@ -5,7 +5,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,22 @@ Measure = Callable[[jax.Array, jax.Array], Any]
 
 Scorer = Callable[[Params, jax.Array, Part], Any]
 """(params, ids_N, part) -> the measure's tree: NumPy arrays with one entry per scored character."""
+
+
+class WindowScorer(Protocol):
+    """A `Scorer` that can be watched, and left off by an exception of `between`.
+
+    `between` is called with the share that is done after every batch but the last.
+    """
+
+    def __call__(
+        self,
+        params: Params,
+        ids_N: jax.Array,
+        part: Part,
+        between: Callable[[float], None] | None = None,
+    ) -> Any: ...
+
 
 PositionScorer = Callable[[Params, jax.Array, np.ndarray], Any]
 """(params, ids_N, positions_P) -> the measure's tree, with one entry per position."""
@@ -86,7 +102,7 @@ def make_window_scorer(
     context: int,
     batch_size: int,
     measure: Measure = negative_log_likelihood,
-) -> Scorer:
+) -> WindowScorer:
     """Return the scorer of `Window`.
 
     Args:
@@ -100,16 +116,22 @@ def make_window_scorer(
     """
     score_batch = _make_batch_scorer(model, measure)
 
-    def score(params: Params, ids_N: jax.Array, part: Part) -> Any:
+    def score(
+        params: Params,
+        ids_N: jax.Array,
+        part: Part,
+        between: Callable[[float], None] | None = None,
+    ) -> Any:
         stretches = [target_positions(stretch) for stretch in part]
         length = min(context, max(map(len, stretches)))
         starts = np.concatenate([np.asarray(x[::length], np.int32) - 1 for x in stretches])
         ends = np.concatenate([[x.stop - 1] * len(x[::length]) for x in stretches])
         offsets_T = np.arange(length + 1, dtype=np.int32)
-        pieces = [
-            score_batch(params, ids_N, starts_B, offsets_T)
-            for starts_B in _batches(starts, length=length, most=batch_size)
-        ]
+        batches = _batches(starts, length=length, most=batch_size)
+        values = (score_batch(params, ids_N, starts_B, offsets_T) for starts_B in batches)
+        pieces = (
+            list(values) if between is None else list(_one_ahead(values, len(batches), between))
+        )
         is_target_RT = offsets_T[None, :-1] < (ends - starts)[:, None]
         return jax.tree.map(lambda x_RT: x_RT[: len(starts)][is_target_RT], _concatenate(pieces))
 
@@ -129,6 +151,18 @@ def _make_batch_scorer(model: LanguageModel, measure: Measure) -> Callable[..., 
         return measure(logits_BTV, rows_BT[:, 1:])
 
     return score_batch
+
+
+def _one_ahead(
+    values: Iterator[Any], count: int, between: Callable[[float], None]
+) -> Iterator[Any]:
+    """Yield the values of batches, each fetched while the device computes the next."""
+    pending = next(values)
+    for done, following in enumerate(values, start=1):
+        yield jax.tree.map(np.asarray, pending)
+        between(done / count)
+        pending = following
+    yield pending
 
 
 def _concatenate(pieces: Sequence[Any]) -> Any:

@@ -101,7 +101,7 @@ def describe(
     sections.append(Section("Configuration", _configuration(findings)))
     if any(run.training or run.held_out for group in groups for run in group.runs):
         sections.append(
-            Section("Learning curves", learning_curves(groups, findings.valid_characters))
+            Section("Learning curves", learning_curves(groups, findings.watched_characters))
         )
     if scores is not None:
         sections.append(Section("Loss by number of preceding characters", position_blocks(scores)))

@@ -26,7 +26,7 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -115,10 +115,16 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """Folder of a run's checkpoints: the two latest and, if losses are given, the best."""
+    """Folder of a run's checkpoints: the two latest and, if losses are given, the best.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+      folder: the folder, which need not exist.
+      keeps: whether the checkpoint of a step is kept too; None for no other.
+    """
+
+    def __init__(self, folder: Path, keeps: Callable[[int], bool] | None = None) -> None:
         self._folder = folder
+        self._keeps = keeps or (lambda step: False)
 
     def steps(self) -> list[int]:
         """Returns the steps of all checkpoints, valid or not, in ascending order.
@@ -145,11 +151,12 @@ class Checkpoints:
         loss_nats: float | None,
         best_step: int | None = None,
         rows: bytes = b"",
+        replace: bool = False,
     ) -> None:
         """Write a checkpoint, then remove those that are no longer needed.
 
         Args:
-          step: name of the checkpoint; an existing one is left unchanged.
+          step: name of the checkpoint.
           params: a tree of arrays. Both trees are copied to the host first, so their buffers may
             be donated as soon as this returns.
           training: a tree of arrays.
@@ -158,11 +165,14 @@ class Checkpoints:
           best_step: step of the lowest held-out loss of the run so far, 0 if there is none. If
             None, the losses of the checkpoints decide which is the best.
           rows: lines of the metrics up to this step.
+          replace: whether to replace an existing checkpoint of this step; otherwise it is left
+            unchanged.
 
         Raises:
           CharlmError: it could not be written; earlier checkpoints are unchanged.
         """
-        if step in self.steps():
+        is_there = step in self.steps()
+        if is_there and not replace:
             return
         items = {"params": leaves_by_path(params), "training": leaves_by_path(training)}
         items = {name: jax.tree.map(np.array, arrays) for name, arrays in items.items()}
@@ -186,6 +196,8 @@ class Checkpoints:
             contents = {name: _size_and_hash((partial / name).read_bytes()) for name in _FILES}
             with synced_file(partial / "contents.json") as file:
                 file.write(json.dumps(contents).encode())
+            if is_there:  # under a name that `clear_partial` removes
+                self._path(step).rename(self._folder / f"partial-0{step}")
             partial.rename(self._path(step))
         except OSError as error:
             shutil.rmtree(partial, ignore_errors=True)
@@ -196,11 +208,14 @@ class Checkpoints:
         self.prune()
 
     def prune(self) -> None:
-        """Remove all but the two latest, the best, and damaged ones that may have been the best."""
+        """Remove all but the two latest, the best, the series that is kept, and damaged ones.
+
+        A damaged checkpoint may have been the best.
+        """
         losses, damages = self._losses()
         keep = {*self.steps()[-_LATEST_KEPT:], *losses[:1], *(error.step for error in damages)}
         for step in self.steps():
-            if step not in keep:
+            if step not in keep and not self._keeps(step):
                 # Renamed first: a half-removed folder must not look like a checkpoint.
                 self._path(step).rename(self._folder / f"partial-{step}")
         self.clear_partial()

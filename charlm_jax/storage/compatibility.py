@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.data.splits import size
 from charlm_jax.storage.workdir import Workdir
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ _NO_BEARING = {
     *_LIMITS,
     "train.epochs",
     "train.evaluate_every_steps",
+    "train.keep",
+    "evaluation.max_characters",
     "data.corpus",
     "data.encoding",
 }
@@ -43,7 +46,7 @@ def check_same_run(workdir: Workdir, config: Config, dataset: "Dataset") -> Conf
     if not workdir.config_file.exists() or not workdir.has_started():
         return None
     recorded = workdir.read_config()
-    changes = config_changes(recorded, config)
+    changes = config_changes(recorded, config, held_out=size(dataset.parts.get("valid", ())))
     if changes:
         raise CharlmError(
             f"{workdir.path} holds another run: {'; '.join(changes)}: choose another --workdir, or "
@@ -57,13 +60,19 @@ def check_same_run(workdir: Workdir, config: Config, dataset: "Dataset") -> Conf
     return recorded
 
 
-def config_changes(there: Config, here: Config) -> list[str]:
-    """List the config differences that prevent resuming a run, in words."""
+def config_changes(there: Config, here: Config, *, held_out: int) -> list[str]:
+    """List the config differences that prevent resuming a run, in words.
+
+    Args:
+      there: config that the run recorded.
+      here: requested config.
+      held_out: number of characters of the run's held-out text.
+    """
     before = there.flatten()
     return [
         f"config.{field} is {before[field]!r} there and {value!r} here"
         for field, value in here.flatten().items()
-        if value != before[field] and not _may_change(field, before[field], value, here)
+        if value != before[field] and not _may_change(field, before[field], value, here, held_out)
     ]
 
 
@@ -76,15 +85,19 @@ def changes_of_model(there: Config, here: Config) -> list[str]:
     ]
 
 
-def _may_change(field: str, before: Any, value: Any, config: Config) -> bool:
+def _may_change(field: str, before: Any, value: Any, config: Config, held_out: int) -> bool:
     """Return whether a change only affects monitoring, or extends a run and keeps its steps."""
     is_constant_rate = config.optimizer.schedule == "constant"
     is_later_limit = field in _LIMITS and (value == 0 or 0 < before < value)  # 0 means no limit
     if field in _OBSERVING:
         return True
     match field:
+        case "evaluation.max_characters":  # if both score the same characters
+            return min(before or held_out, held_out) == min(value or held_out, held_out)
         case "train.evaluate_every_steps":  # with patience it affects when training stops
             return config.train.patience == 0
+        case "train.keep":  # another rule would remove what was kept
+            return before == ""
         case "train.epochs":
             return is_constant_rate and value > before
         case "train.max_steps":

@@ -25,6 +25,7 @@ def metrics_row(
     scope: str,
     weights: str,
     loss_nats: float,
+    gradient_norm: float | None,
     learning_rate: float,
     state_hash: str,
     chars_per_second: float,
@@ -40,11 +41,14 @@ def metrics_row(
         (a whole epoch, or the validation at its end).
       weights: weights that have this loss: `raw`, or their moving `average`.
       loss_nats: mean negative log-likelihood per character, in nats.
+      gradient_norm: largest L2 norm of a step's gradient among the row's steps, all parameters
+        together, before clipping; None for `valid`, whose rows do not have the field.
       learning_rate: learning rate of the last update.
       state_hash: `charlm_jax.core.tree_hash` of parameters, optimizer and carried state after it.
       chars_per_second: characters trained on, or scored, per second spent on that alone.
       seconds: wall-clock time of the run so far, earlier sessions included.
     """
+    norm = {} if gradient_norm is None else {"gradient_norm": gradient_norm}
     return {
         "step": step,
         "epoch": epoch,
@@ -53,6 +57,7 @@ def metrics_row(
         "weights": weights,
         "loss_nats": loss_nats,
         "bits_per_char": bits(loss_nats),
+        **norm,
         "learning_rate": learning_rate,
         "state_hash": state_hash,
         "chars_per_second": round(chars_per_second, 1),
@@ -60,9 +65,9 @@ def metrics_row(
     }
 
 
-# Required fields of a row, and their types.
+# Required fields of a row, and their types; earlier versions wrote no gradient norms.
 _FIELDS = {**get_annotations(metrics_row), "bits_per_char": float}
-del _FIELDS["return"]
+del _FIELDS["return"], _FIELDS["gradient_norm"]
 
 
 class MetricsLog:
@@ -161,9 +166,10 @@ def _parse(path: Path, number: int, line: bytes) -> MetricsRow:
         row = json.loads(line)
     except (ValueError, RecursionError):
         row = None
-    if not isinstance(row, dict) or not all(
+    is_row = isinstance(row, dict) and all(
         _is_value(row.get(name), kind) for name, kind in _FIELDS.items()
-    ):
+    )
+    if not (is_row and _is_value(row.get("gradient_norm", 0.0), float)):
         raise CharlmError(f"{path}, line {number}, is not a valid metrics row: remove that line")
     return row
 

@@ -73,12 +73,13 @@ def open_run(workdir: Workdir, config: Config, dataset: "Dataset") -> Iterator[O
       CharlmError: another process holds the directory, it is not this run's, or a file is damaged.
     """
     with workdir.held() as is_there:
+        workdir.warn_of_lost_facts()
         recorded_config = check_same_run(workdir, config, dataset)
         yield OpenRun(
             workdir=workdir,
             recorded_config=recorded_config,
             facts=workdir.read_facts() if workdir.has_started() else {},
-            checkpoints=Checkpoints(workdir.checkpoints),
+            checkpoints=Checkpoints(workdir.checkpoints, config.train.keeps),
             metrics=MetricsLog(workdir.metrics_file),
             is_there=is_there,
         )

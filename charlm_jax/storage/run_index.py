@@ -86,6 +86,7 @@ def read_status(workdir: Workdir) -> RunStatus:
     seconds_ago = max(0.0, time.time() - changed)
     try:
         workdir.check_readable()
+        workdir.warn_of_lost_facts()
         config, facts, rows = read_checked_config(workdir), workdir.read_facts(), read_rows(workdir)
     except CharlmError:
         return RunStatus(str(workdir.path), "unreadable", "", None, 0, None, None, seconds_ago)

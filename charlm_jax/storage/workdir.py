@@ -227,17 +227,8 @@ class Workdir:
         return self._read_word(self.vocabulary_file, "fingerprint")
 
     def read_facts(self) -> dict[str, Any]:
-        """Returns the content of run.json; {} before the run has written it.
-
-        A run that has lost it since is a warning.
-        """
+        """Returns the content of run.json; {} before the run has written it."""
         if not self.facts_file.exists():
-            if not self.is_exported and any(self.checkpoints.glob("[0-9]*")):
-                warnings.warn(
-                    f"{self.facts_file} is missing: the run's sessions, command and size are not "
-                    f"known",
-                    stacklevel=2,
-                )
             return {}
         values = self._read_json(self.facts_file)
         try:
@@ -264,6 +255,14 @@ class Workdir:
         if digest not in (None, _digest({key: x for key, x in values.items() if key != _SHA256})):
             raise self._damaged(self.facts_file, "its content is not what was written")
         return facts
+
+    def warn_of_lost_facts(self) -> None:
+        """Warn if a run has checkpoints but no run.json, which is written before them."""
+        if not self.facts_file.exists() and any(self.checkpoints.glob("[0-9]*")):
+            warnings.warn(
+                f"{self.facts_file} is missing: the run's sessions, command and size are not known",
+                stacklevel=2,
+            )
 
     def write_facts(self, facts: Mapping[str, Any]) -> None:
         """Replace run.json.

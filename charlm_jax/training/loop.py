@@ -5,6 +5,7 @@ progress. Between evaluations the device is one dispatch ahead of the loop state
 dispatch are read while the next one runs, so that logging does not stall the device.
 """
 
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,10 +20,11 @@ from charlm_jax.config.loading import ConfigSource
 from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.signals import Interrupted, deferred_signals
-from charlm_jax.core.tree_hash import format_hash
+from charlm_jax.core.tree_hash import format_hash, state_hash
 from charlm_jax.core.trees import count_parameters
 from charlm_jax.data.dataset import load_dataset, with_absolute_paths
 from charlm_jax.data.download import Progress
+from charlm_jax.data.splits import size
 from charlm_jax.evaluation.scoring import mean_score
 from charlm_jax.inference.trained_model import TrainedModel
 from charlm_jax.models.mixers import describe_mixers
@@ -47,12 +49,14 @@ _SAMPLING, _SAMPLE_LENGTH = SamplingParams(scale=1.5, seed=1), 200
 class Result(NamedTuple):
     """Status of a run when `train_and_evaluate` returns.
 
-    `best_loss_nats` is None if no text is held out.
+    `best_loss_nats` is None if no text is held out. `watched` says of which characters it is if it
+    is not of all held-out ones, and is empty otherwise.
     """
 
     step: int
     best_loss_nats: float | None
     best_step: int
+    watched: str
     stopped_early: bool
     was_done: bool
 
@@ -111,9 +115,17 @@ def train_and_evaluate(
         step=loop_state.step,
         best_loss_nats=loop_state.best_loss_nats,
         best_step=loop_state.best_step,
+        watched=_watched(trainer),
         stopped_early=stopped_early,
         was_done=was_done,
     )
+
+
+def _watched(trainer: Trainer) -> str:
+    all_characters, watched = size(trainer.dataset.parts.get("valid", ())), size(trainer.watched)
+    if watched == all_characters:
+        return ""
+    return f"of {watched:,} of the {all_characters:,} held-out characters, evenly spread"
 
 
 def _source_facts(
@@ -151,6 +163,8 @@ def _start(
     sessions = run.facts.get("sessions", [])
     if trainer.config.model.precision == "bfloat16" and lacks_bfloat16_units():
         view.note("this processor has no bfloat16 units: config.model.precision=float32 is faster")
+    if watched := _watched(trainer):
+        view.note(f"held-out losses are {watched}; charlm evaluate scores all")
     if loop_state.step:
         view.note(f"resuming from step {loop_state.step} of {trainer.total_steps}")
         before = sessions[-1]["environment"] if sessions else {}
@@ -177,7 +191,12 @@ def _start(
 def _is_over(trainer: Trainer, loop_state: LoopState) -> bool:
     patience = trainer.config.train.patience
     is_stale = patience > 0 and loop_state.scores_since_best >= patience
-    return is_stale or loop_state.step >= trainer.total_steps
+    is_last = loop_state.step >= trainer.total_steps
+    return (is_stale or is_last) and not loop_state.score_is_due
+
+
+class _LeftOff(Exception):
+    """A signal came while held-out text was scored."""
 
 
 class _Loop:
@@ -205,6 +224,9 @@ class _Loop:
         """Train to the end, or save and raise `Interrupted`."""
         trainer, step = self.trainer, self.loop_state.step
         self.view.begin(step, trainer.total_steps)
+        if self.loop_state.score_is_due:
+            self.state_hash = format_hash(np.asarray(state_hash(state)))
+            self.score_and_save(state, signal_received, replace=True)
         while not _is_over(trainer, self.loop_state):
             count = trainer.steps_to_next_stop(step)
             state, dispatch = trainer.dispatch(state, self.ids_N, step, count)
@@ -212,21 +234,41 @@ class _Loop:
             self.read_pending(state)
             self.pending = (count, dispatch)
             number = signal_received()
-            if number or trainer.stops_at(step) or trainer.samples_at(step):
+            if number or trainer.saves_at(step) or trainer.samples_at(step):
                 self.read_pending(state)
                 if not all_finite(state):
                     self.fail(f"step {step}: the parameters or their norm are not finite", state)
             if trainer.samples_at(step):
                 self.sample(state)
-            if number or trainer.stops_at(step):
-                loss_nats = self.evaluate(state) if trainer.stops_at(step) else None
-                self.save(state, loss_nats)
-            if number and not _is_over(trainer, self.loop_state):
-                raise Interrupted(
-                    f"stopped at step {step} of {trainer.total_steps} and saved; "
-                    f"run {self.again} to resume",
-                    number,
-                )
+            if number or trainer.saves_at(step):
+                self.loop_state.score_is_due = trainer.stops_at(step) and bool(trainer.watched)
+                self.score_and_save(state, signal_received)
+
+    def score_and_save(
+        self, state: TrainState, signal_received: Callable[[], int], *, replace: bool = False
+    ) -> None:
+        """Score held-out text if that is due, and save; raise `Interrupted` after a signal.
+
+        Scoring is left off at a signal, and due again when the run resumes.
+
+        Args:
+          state: state of this step.
+          signal_received: function that returns the signal, or 0.
+          replace: whether a checkpoint of this step, without the score, is there to be replaced.
+        """
+        loop_state, loss_nats = self.loop_state, None
+        if loop_state.score_is_due:
+            with contextlib.suppress(_LeftOff):
+                loss_nats = self.evaluate(state, signal_received)
+        if not (replace and loop_state.score_is_due):
+            self.save(state, loss_nats, replace=replace)
+        number = signal_received()
+        if number and not _is_over(self.trainer, loop_state):
+            raise Interrupted(
+                f"stopped at step {loop_state.step} of {self.trainer.total_steps} and saved; "
+                f"run {self.again} to resume",
+                number,
+            )
 
     def read_pending(self, state: TrainState) -> None:
         """Read the losses of the previous dispatch, and write the rows that are due."""
@@ -237,9 +279,12 @@ class _Loop:
         self.pending = None
         losses = np.asarray(dispatch.steps.loss_nats, np.float64)[:count]
         characters = np.asarray(dispatch.steps.characters, np.int64)[:count]
-        self.refuse_non_finite(losses, np.asarray(dispatch.steps.gradient_norm)[:count], state)
+        norms = np.asarray(dispatch.steps.gradient_norm)[:count]
+        self.refuse_non_finite(losses, norms, state)
         self.state_hash = format_hash(np.asarray(dispatch.state_hash))
-        seen = RunningMean(float(losses @ characters), int(characters.sum()), self.lap())
+        seen = RunningMean(
+            float(losses @ characters), int(characters.sum()), self.lap(), float(norms.max())
+        )
         loop_state = self.loop_state
         loop_state.step += count
         loop_state.window = loop_state.window.plus(seen)
@@ -281,26 +326,34 @@ class _Loop:
             f"config.optimizer.clip_norm, in another --workdir"
         )
 
-    def evaluate(self, state: TrainState) -> float | None:
-        """Score the held-out text, if any, write the rows and track the best loss.
+    def evaluate(self, state: TrainState, signal_received: Callable[[], int]) -> float:
+        """Score the watched held-out text, write the rows and track the best loss.
 
-        If an average of the weights is kept, its score is the one that counts.
+        If an average of the weights is kept, its score is the one that counts. Rows are written
+        when all weights are scored, so that a signal before leaves none.
         """
-        dataset, loop_state = self.trainer.dataset, self.loop_state
-        if "valid" not in dataset.parts:
-            return None
+
+        def between(share: float) -> None:
+            if signal_received():
+                raise _LeftOff
+            self.view.scoring(share)
+
+        trainer, loop_state = self.trainer, self.loop_state
         kinds = {"raw": state.params}
         if state.average:
             kinds["average"] = state.average
+        seen = {}
         for weights, params in kinds.items():
-            score = mean_score(self.trainer.score(params, self.ids_N, dataset.part("valid")))
-            seen = RunningMean(score.loss_nats * score.characters, score.characters, self.lap())
+            score = mean_score(trainer.score(params, self.ids_N, trainer.watched, between))
+            nats = score.loss_nats * score.characters
+            seen[weights] = RunningMean(nats, score.characters, self.lap())
             if not np.isfinite(score.loss_nats):
                 what = f"step {loop_state.step}: the held-out loss is {score.loss_nats:g}"
                 raise self.diverged(what)
-            scope = "epoch" if self.trainer.ends_epoch(loop_state.step) else "step"
-            self.write_row("valid", scope, seen, weights)
         loop_state.add_score(score.loss_nats)  # of the average, the last of `kinds`, if one is kept
+        scope = "epoch" if trainer.ends_epoch(loop_state.step) else "step"
+        for name, mean in seen.items():
+            self.write_row("valid", scope, mean, name, loop_state.mark if name == weights else "")
         return score.loss_nats
 
     def sample(self, state: TrainState) -> None:
@@ -309,11 +362,13 @@ class _Loop:
         params = state.average or state.params
         model = TrainedModel(trainer.config, dataset.vocabulary, trainer.model, params)
         text = model.generate(dataset.vocabulary.symbols[0], _SAMPLING, characters=_SAMPLE_LENGTH)
-        self.view.sample(self.loop_state.step, text)
+        self.view.sample(self.loop_state.step, _SAMPLING.scale, text)
         self.lap()
 
-    def write_row(self, split: str, scope: str, seen: RunningMean, weights: str = "raw") -> None:
-        """Append a row to the metrics, and show it."""
+    def write_row(
+        self, split: str, scope: str, seen: RunningMean, weights: str = "raw", mark: str = ""
+    ) -> None:
+        """Append a row to the metrics, and show it with its mark."""
         row = metrics_row(
             step=self.loop_state.step,
             epoch=(self.loop_state.step - 1) // self.trainer.steps_per_epoch + 1,
@@ -321,15 +376,16 @@ class _Loop:
             scope=scope,
             weights=weights,
             loss_nats=seen.mean_nats,
+            gradient_norm=seen.gradient_norm if split == "train" else None,
             learning_rate=float(self.trainer.schedule(self.loop_state.step - 1)),
             state_hash=self.state_hash,
             chars_per_second=seen.chars_per_second,
             seconds=self.loop_state.seconds,
         )
         self.run.metrics.append(row)
-        self.view.row(row)
+        self.view.row(row, mark)
 
-    def save(self, state: TrainState, loss_nats: float | None) -> None:
+    def save(self, state: TrainState, loss_nats: float | None, *, replace: bool) -> None:
         """Write a checkpoint of this step."""
         self.run.refuse_if_gone()
         self.run.checkpoints.save(
@@ -345,6 +401,7 @@ class _Loop:
             loss_nats=loss_nats,
             best_step=self.loop_state.best_step,
             rows=self.run.metrics.written(),
+            replace=replace,
         )
         self.lap()
 

@@ -13,6 +13,7 @@ from charlm_jax.config.schema import ModelConfig
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.tree_hash import format_hash, state_hash
 from charlm_jax.core.types import Params
+from charlm_jax.data.splits import size
 from charlm_jax.inference.run import load_run
 from charlm_jax.models.transfer import transfer_params
 from charlm_jax.storage.checkpoint import Checkpoint, Checkpoints
@@ -172,7 +173,8 @@ def _check_meta(checkpoint: Checkpoint, trainer: Trainer, run: OpenRun) -> LoopS
             f"checkpoint {step} does not record the run's progress: another version of "
             f"charlm_jax may have written it; begin again with --fresh"
         ) from error
-    changes = config_changes(seal.config, trainer.config)
+    held_out = size(trainer.dataset.parts.get("valid", ()))
+    changes = config_changes(seal.config, trainer.config, held_out=held_out)
     if seal.fingerprint != trainer.dataset.fingerprint:
         changes.insert(0, "its text is different")
     if changes:

@@ -24,6 +24,20 @@ def test_every_shipped_config_resolves(name: str) -> None:
     assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
+def test_no_shipped_config_holds_out_more_than_is_watched_in_training() -> None:
+    """Otherwise published rows and best checkpoints would change."""
+    characters = {
+        "shakespeare": 4_998_180,
+        "mysterious-island": 1_131_711,
+        "tiny-shakespeare": 1_115_394,
+    }
+    for name in shipped_names():
+        if name != "my_text":
+            config = load_config(name)
+            held_out = config.split.valid_fraction * characters[config.data.corpus]
+            assert held_out < config.evaluation.max_characters == 500_000
+
+
 def test_the_tutorial_says_what_the_textbook_says() -> None:
     config = load_config("tutorial")
     assert config.data.corpus == "mysterious-island"
@@ -75,6 +89,9 @@ def test_a_mapping_of_dotted_fields_is_a_sweep_point() -> None:
         ("optimizer.learning_rate=nan", "for float32"),
         ("optimizer.learning_rate=1e39", "for float32"),
         ("optimizer.epsilon=1e-50", "for float32"),
+        ("train.keep=0", "a number of steps, log, or empty"),
+        ("train.keep=-3", "a number of steps, log, or empty"),
+        ("train.keep=all", "a number of steps, log, or empty"),
         ("data.batch_size=2147483648", r"in \[1, 2\*\*31\)"),
         ("data.reset_probability=0.5", "0 unless config.data.loader=streams"),
         ("split.test_fraction=0.9", "below 1 together with config.split.valid_fraction=0.1"),

@@ -54,6 +54,17 @@ def test_the_two_latest_and_the_best_are_kept(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["10", "2", "5"]
 
 
+def test_a_checkpoint_is_replaced_only_where_that_is_wanted(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    _save(checkpoints, 3)
+    _save(checkpoints, 3, 1.5)
+    assert checkpoints.open(3).meta["loss_nats"] is None
+    trees = {"params": PARAMS, "training": TRAINING}
+    checkpoints.save(3, **trees, meta={}, loss_nats=1.5, replace=True)
+    assert checkpoints.open(3).meta["loss_nats"] == 1.5
+    assert [path.name for path in tmp_path.iterdir()] == ["3"]
+
+
 def test_without_losses_the_best_is_the_latest(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path / "new")
     with pytest.raises(CharlmError, match="no checkpoint yet"):

@@ -174,6 +174,14 @@ def test_facts_are_what_was_written(run: Path) -> None:
     assert Workdir(run).read_facts()["parameters"]
 
 
+def test_facts_that_were_lost_are_noticed(run: Path) -> None:
+    (run / "run.json").unlink()
+    with pytest.warns(UserWarning, match=r"run\.json is missing"):
+        assert read_status(Workdir(run)).parameters is None
+    with pytest.warns(UserWarning, match=r"run\.json is missing"):
+        train_and_evaluate(make_tiny_config(**{"train.epochs": 3}), run)
+
+
 # Kept evaluations.
 
 
@@ -421,7 +429,7 @@ def test_a_disk_without_locks_is_used_with_a_warning(tmp_path: Path) -> None:
         with pytest.raises(CharlmError, match=message), workdir.held():
             pass
         assert workdir.is_held() is (True if state == "training" else None)
-    workdir.facts_file.unlink()
+    workdir.write_facts({**workdir.read_facts(), "finished": None})
     assert read_status(workdir).state == "unknown"
     workdir.lock_file.write_text(f"{2**30} {socket.gethostname()}\n")  # it has died
     assert workdir.is_held() is False

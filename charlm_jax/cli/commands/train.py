@@ -63,4 +63,8 @@ def run(options: argparse.Namespace) -> None:
     else:
         print(f"{workdir}: trained {result.step} steps{early}")
     if result.best_loss_nats is not None:
-        print(f"best held-out loss: {result.best_loss_nats:.4f} nats, at step {result.best_step}")
+        watched = f" ({result.watched})" if result.watched else ""
+        print(
+            f"best held-out loss: {result.best_loss_nats:.4f} nats, at step {result.best_step}"
+            f"{watched}"
+        )
