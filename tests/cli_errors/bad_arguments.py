@@ -348,6 +348,11 @@ TYPED: Mapping[str, Sequence[tuple[str, Says]]] = {
         ("sample --workdir=done --prompt=a --stop=b --stop=@", ("stop='@'", "it is never sampled")),
         ("sample --workdir=done --prompt=a --stop='\\n'", "stop='\\n' has the character"),
         ("sample --workdir=done --prompt=a --stop='a\\d'", "must be followed by n (newline)"),
+        ("sample --workdir=done --prompt='a\\d'", ("\\d is not an escape", "another backslash")),
+        ("sample --workdir=done --prompt='a\\\\'", "the prompt has the character '\\\\' (U+005C)"),
+        ("sample --workdir=done --prompt='a\\n'", "'\\n' (U+000A)"),
+        ("sample --workdir=done --prompt=a --replacement='\\d'", "\\d is not an escape"),
+        ("inspect --workdir=done --text='a\\d'", "\\d is not an escape"),
         ("sample --workdir=done --interactive --stop=@", ("stop='@'", "it is never sampled")),
     ],
     "Texts to score": [

@@ -4,12 +4,14 @@ import argparse
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from charlm_jax.cli.commands.common_flags import add_run, add_unknown, load
 from charlm_jax.cli.parser import nonempty_path
+from charlm_jax.cli.typed_text import ESCAPES_HELP, needs_escapes, typed_text
 
 if TYPE_CHECKING:
     from charlm_jax.analysis.activations import Activations
@@ -22,7 +24,12 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     """Add the flags of the command."""
     add_run(command)
     add = command.add_argument
-    add("--text", required=True, help="text that the model reads")
+    add(
+        "--text",
+        required=True,
+        type=typed_text,
+        help=f"text that the model reads ({ESCAPES_HELP})",
+    )
     add(
         "--out",
         type=nonempty_path,
@@ -47,6 +54,8 @@ def run(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(_inside_as_json(run, inside, options.text, files)))
         return
+    if needs_escapes(options.text):
+        print(f"text {options.text!r}", file=sys.stderr)
     print(*files, sep="\n")
     distances = {layer.name: layer.distance_H for layer in inside.layers}
     rows = {name: d_H for name, d_H in distances.items() if d_H is not None}
