@@ -381,6 +381,18 @@ TYPED: Mapping[str, Sequence[tuple[str, Says]]] = {
             "score --workdir=done fox.txt --beside=other --checkpoint=7",
             "done has no checkpoint '7'",
         ),
+        (
+            "score --workdir=done fox.txt --lines=own",
+            ("argument --lines: invalid choice: 'own'", "running", "separate"),
+        ),
+        (
+            "score --workdir=done abc.txt --lines=separate --mode=sliding --context=3",
+            "mode=sliding reads across lines",
+        ),
+        (
+            "score --workdir=other one.txt --unknown=drop --lines=separate",
+            ("too short to score", "it needs two"),
+        ),
         ("score --workdir=done fox.txt --context=3", "mode=stream takes no context"),
         ("score --workdir=done fox.txt --mode=window --context=0", "context=0 is not allowed"),
         (

@@ -52,8 +52,15 @@ def add_flags(command: argparse.ArgumentParser) -> None:
         "--sort",
         choices=("text", "surprise"),
         default="text",
-        help="order of the lines: as in the text, or highest bits per character first "
-        "(default: text)",
+        help="order of the lines: as in the text, or highest bits per character first, equal ones "
+        "as in the text (default: text)",
+    )
+    add(
+        "--lines",
+        choices=("running", "separate"),
+        help="read each line after the lines before it (running), or from a fresh state, so that "
+        "its figure does not depend on them (separate) (default: running, or separate with "
+        "--sort=surprise)",
     )
     add(
         "--html",
@@ -134,9 +141,14 @@ def _reading(
     mode, context = options.mode or default_scoring_mode(run.model), options.context
     if context is None and mode != "stream":
         context = run.config.evaluation_context
-    unknown = {"unknown": options.unknown, "replacement": options.replacement}
+    lines = options.lines or ("separate" if options.sort == "surprise" else "running")
     try:
-        how = {"protocol": build_protocol(mode, context=context, targets=0), **unknown}
+        how = {
+            "protocol": build_protocol(mode, context=context, targets=0),
+            "unknown": options.unknown,
+            "replacement": options.replacement,
+            "separate_lines": lines == "separate",
+        }
         score = run.score(text, **how)
     except CharlmError as error:
         which = f"{run.workdir}: " if len(runs) > 1 else ""
@@ -184,7 +196,7 @@ def _summary(reading: "Reading", text: str) -> str:
         f"{escape_control_characters(reading.label)}: {score.loss_nats:.4f} nats, "
         f"{score.bits_per_char:.4f} bits per character over {score.characters:,} "
         f"characters{unknown and f', {unknown}'} "
-        f"({score.protocol}, {run.checkpoint_label})"
+        f"({score.rule}, {run.checkpoint_label})"
     )
 
 
@@ -213,6 +225,7 @@ def _as_json(reading: "Reading", text: str, options: argparse.Namespace) -> dict
         "file": options.file,
         "mode": score.protocol.mode,
         "context": score.protocol.context,
+        "separate_lines": score.separate_lines,
         "unknown": options.unknown,
         "unknown_characters": int((~run.vocabulary.knows(text)).sum()),
         "characters": score.characters,
