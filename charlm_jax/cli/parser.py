@@ -7,7 +7,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import NoReturn, get_type_hints
 
-from charlm_jax.core.errors import closest, escape_control_characters
+from charlm_jax.core.errors import closest
+from charlm_jax.core.visible_text import visible_line
 
 USER_ERROR = 2
 
@@ -51,7 +52,7 @@ def nonempty_path(text: str) -> str:
 def say(program: str, message: object) -> None:
     """Print one line on standard error."""
     with contextlib.suppress(OSError):  # standard error may have no reader
-        print(f"{program}: {escape_control_characters(str(message))}", file=sys.stderr)
+        print(f"{program}: {visible_line(str(message))}", file=sys.stderr)
 
 
 def _fields() -> Iterator[str]:

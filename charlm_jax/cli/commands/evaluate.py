@@ -4,6 +4,7 @@ import argparse
 import json
 
 from charlm_jax.cli.commands.common_flags import add_protocol, add_run, load, read_protocol
+from charlm_jax.cli.output import show
 
 HELP = "Compute the loss of a run on a held-out split."
 
@@ -25,9 +26,9 @@ def run(options: argparse.Namespace) -> None:
     )
     file = run.save_evaluation(evaluation, nll_N)
     if options.json:
-        print(json.dumps(evaluation.to_json()))
+        show(json.dumps(evaluation.to_json()))
         return
-    print(
+    show(
         f"{evaluation.key.split}: {evaluation.loss_nats:.4f} nats, "
         f"{evaluation.bits_per_char:.4f} bits per character over {evaluation.characters:,} "
         f"characters ({evaluation.protocol_description}, {run.checkpoint_label})\n{file}"

@@ -14,6 +14,7 @@ from charlm_jax.cli.commands.sample_output import (
     print_texts,
     sample_infos,
 )
+from charlm_jax.cli.output import note
 from charlm_jax.cli.parser import nonempty_path
 from charlm_jax.cli.typed_text import ESCAPES_HELP, needs_escapes, typed_text
 from charlm_jax.core.errors import CharlmError
@@ -151,13 +152,13 @@ def run(options: argparse.Namespace) -> None:
         print_json(infos, chunks)
         return
     width = choose_column_width(options)
-    print(describe_source(run, options.mode), file=sys.stderr)
+    note(describe_source(run, options.mode))
     if options.prompt is not None and needs_escapes(options.prompt):
-        print(f"prompt {options.prompt!r}", file=sys.stderr)
+        note(f"prompt {options.prompt!r}")
     unknown = sum(symbol not in run.vocabulary.symbols for symbol in prompt or "")
     if unknown:
         became = "left out" if options.unknown == "drop" else "replaced"
-        print(f"{unknown} unknown characters of the prompt were {became}", file=sys.stderr)
+        note(f"{unknown} unknown characters of the prompt were {became}")
     print_texts(infos, chunks, width)
 
 

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from charlm_jax.cli.commands.common_flags import add_run, add_unknown
+from charlm_jax.cli.output import show
 from charlm_jax.cli.parser import nonempty_path
-from charlm_jax.core.errors import CharlmError, escape_control_characters
+from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.visible_text import visible_line
 
 if TYPE_CHECKING:
     from charlm_jax.comparison.readings import Reading
@@ -87,15 +89,15 @@ def run(options: argparse.Namespace) -> None:
         name = "standard input" if options.file == "-" else Path(options.file).name
         write_text_page(readings, text, page, name=name)
     if options.json:
-        print(json.dumps({**_all_as_json(readings, text, options), "page": page and str(page)}))
+        show(json.dumps({**_all_as_json(readings, text, options), "page": page and str(page)}))
         return
     _print_lines(readings, text, options.sort)
     for reading in readings:
-        print(_summary(reading, text))
+        show(_summary(reading, text))
     if len(readings) == 2:
-        print(escape_control_characters(describe_difference(*readings)))
+        show(visible_line(describe_difference(*readings)))
     if page is not None:
-        print(page)
+        show(page)
 
 
 def _read(file: str, encoding: str) -> str:
@@ -179,7 +181,7 @@ def _print_lines(readings: "Sequence[Reading]", text: str, sort: str) -> None:
                 str(line.number),
                 str(line.characters),
                 *map(_bits, figures),
-                escape_control_characters(shown),
+                shown,
             )
         )
     print_table(dict.fromkeys(heads, "right") | {"text": "left"}, rows)
@@ -193,7 +195,7 @@ def _summary(reading: "Reading", text: str) -> str:
     score, run = reading.score, reading.run
     unknown = reading.describe_unknown(text)
     return (
-        f"{escape_control_characters(reading.label)}: {score.loss_nats:.4f} nats, "
+        f"{visible_line(reading.label)}: {score.loss_nats:.4f} nats, "
         f"{score.bits_per_char:.4f} bits per character over {score.characters:,} "
         f"characters{unknown and f', {unknown}'} "
         f"({score.rule}, {run.checkpoint_label})"
