@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from charlm_jax.cli.typed_text import ESCAPES_HELP, needs_escapes, unescape
 from charlm_jax.core.errors import MAX_CHARACTERS, CharlmError, closest, require_within
+from charlm_jax.core.foreign_names import suggest_flag
 from charlm_jax.inference.trained_model import TrainedModel
 from charlm_jax.sampling.categorical import temperature
 from charlm_jax.sampling.params import SamplingParams
@@ -118,8 +119,11 @@ class Session:
             return True
         actions = {"more": self._more, "again": self._again, "help": self._help}
         if name not in (*actions, "quit"):
+            settings = [f"--{setting}" for setting in _MEANINGS]
             close = closest(name, [*_MEANINGS, *actions, "quit"])
-            hint = f"did you mean /{close}?" if close else "/help lists the commands"
+            hint = suggest_flag(name, settings, lambda flag: f"/{flag.removeprefix('--')}") or (
+                f"did you mean /{close}?" if close else "/help lists the commands"
+            )
             raise CharlmError(f"unknown command /{name}, {hint}")
         if value.strip():
             raise CharlmError(f"/{name} takes no value")

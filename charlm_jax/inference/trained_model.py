@@ -12,7 +12,8 @@ import numpy as np
 
 from charlm_jax.analysis.activations import Activations, capture_activations
 from charlm_jax.config.schema import Config
-from charlm_jax.core.errors import MAX_CHARACTERS, CharlmError, require_within
+from charlm_jax.core.errors import MAX_CHARACTERS, CharlmError, closest, require_within
+from charlm_jax.core.foreign_names import suggest_flag
 from charlm_jax.core.types import Params
 from charlm_jax.data.splits import Part
 from charlm_jax.data.vocabulary import Vocabulary
@@ -349,7 +350,27 @@ def _changed(sampling: SamplingParams | None, changes: SamplingFields) -> Sampli
             f"sampling={sampling!r} is not SamplingParams: give a number of characters as "
             f"characters=N"
         )
+    known = [field.name for field in dataclasses.fields(SamplingParams)]
+    for name in changes:
+        if name not in known:
+            raise _unknown_parameter(name, known)
     return dataclasses.replace(sampling, **changes)
+
+
+# Flags of `charlm sample` and the parameters of `sample` that have other names.
+_PARAMETERS = {"--prompt": "prompt", "--chars": "characters", "--num": "samples"}
+
+
+def _unknown_parameter(name: str, known: Sequence[str]) -> CharlmError:
+    """Return the error for an unknown keyword argument; it suggests ours."""
+    if ours := _PARAMETERS.get(f"--{name}"):
+        return CharlmError(f"{name} is not a parameter; did you mean {ours}?")
+    flags = [*_PARAMETERS, *(f"--{field}" for field in known)]
+    foreign = suggest_flag(name, flags, lambda flag: _PARAMETERS.get(flag, flag.lstrip("-")))
+    names = [*_PARAMETERS.values(), *known]
+    close = closest(name, names)
+    hint = foreign or (f"did you mean {close}?" if close else f"known: {', '.join(names)}")
+    return CharlmError(f"{name} is not a parameter; {hint}")
 
 
 def _refuse_non_finite(values: Any) -> None:

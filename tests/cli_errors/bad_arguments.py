@@ -37,7 +37,10 @@ TYPED: Mapping[str, Sequence[tuple[str, Says]]] = {
         ("sample done --prompt=a", ("arguments are required", "--workdir")),
         ("sample --workdir= --prompt=a", "argument --workdir: the path is empty"),
         ("sample --workdir=done --prompt", "argument --prompt: expected one argument"),
-        ("sample --workdir=done --prompt=a --temperature=1", "unknown argument --temperature"),
+        ("sample --workdir=done --prompt=a --temperature=1", "--scale (1 / temperature)?"),
+        ("sample --workdir=done --start=a", "unknown argument --start, did you mean --prompt?"),
+        ("train --config=tiny.py --lr=1", "did you mean --config.optimizer.learning_rate?"),
+        ("generate --workdir=done", "unknown command 'generate', did you mean sample?"),
         ("sample --workdir=done --prompt=a --scales=1", "did you mean --scale?"),
         (
             "sample --workdir=done --prompt=a --json=yes",
@@ -143,6 +146,8 @@ TYPED: Mapping[str, Sequence[tuple[str, Says]]] = {
     ],
     "Fields": [
         (f"{TRAIN} --config.sed=3", "did you mean config.seed?"),
+        (f"{TRAIN} --config.block_size=3", "did you mean config.data.sequence_length?"),
+        (f"{TRAIN} --config.bias=true", "there is none: "),
         (f"{TRAIN} --config.batch_size=3", "did you mean config.data.batch_size?"),
         (f"{TRAIN} --config.data.sequense_length=3", "did you mean config.data.sequence_length?"),
         (f"{TRAIN} --config.model.learning_rate=1", "did you mean config.optimizer.learning_rate?"),
