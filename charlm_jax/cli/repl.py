@@ -2,18 +2,21 @@ r"""Interactive sampling session: prompts, and slash commands that change the sa
 
 A line is a prompt, or a command if it begins with a slash. A prompt yields sample 0 of its seed, so
 its text equals that of `TrainedModel.sample` with the same settings. `/again` yields the next
-sample. `/more` continues as a longer text would have done, under the current settings.
+sample. `/more` continues as a longer text would have done, under the current settings. Prompts and
+stop strings have the escapes of `typed_text`.
 """
 
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from charlm_jax.cli.typed_text import ESCAPES_HELP, needs_escapes, unescape
 from charlm_jax.core.errors import MAX_CHARACTERS, CharlmError, closest, require_within
+from charlm_jax.core.foreign_names import suggest_flag
 from charlm_jax.inference.trained_model import TrainedModel
 from charlm_jax.sampling.categorical import temperature
 from charlm_jax.sampling.params import SamplingParams
-from charlm_jax.sampling.stop_strings import check_stops, parse_stop
+from charlm_jax.sampling.stop_strings import check_stops
 
 
 class _Text(NamedTuple):
@@ -40,6 +43,7 @@ _HELP = {
     "/help": "show this list",
     "/quit": "quit; the end of the input does the same",
     "//TEXT": "use /TEXT as the prompt",
+    "TEXT": f"sample a text that continues this prompt ({ESCAPES_HELP})",
 }
 
 _MEANINGS = {
@@ -49,7 +53,7 @@ _MEANINGS = {
     "min_p": "of these, keep those at least P times as probable as the best; 0 keeps all",
     "chars": "number of characters to sample",
     "seed": "random seed",
-    "stop": r"stop before this text (\n is a newline); /stop alone clears it",
+    "stop": f"stop before this text ({ESCAPES_HELP}); /stop alone clears it",
 }
 
 
@@ -92,10 +96,10 @@ class Session:
         try:
             if not line.startswith("/"):
                 if line:
-                    self.begin(line)
+                    self.begin(unescape(line))
                 return True
             if line.startswith("//"):
-                self.begin(line[1:])
+                self.begin(unescape(line[1:]))
                 return True
             name, _, value = line[1:].partition(" ")
             return self._command(name, value)
@@ -115,8 +119,11 @@ class Session:
             return True
         actions = {"more": self._more, "again": self._again, "help": self._help}
         if name not in (*actions, "quit"):
+            settings = [f"--{setting}" for setting in _MEANINGS]
             close = closest(name, [*_MEANINGS, *actions, "quit"])
-            hint = f"did you mean /{close}?" if close else "/help lists the commands"
+            hint = suggest_flag(name, settings, lambda flag: f"/{flag.removeprefix('--')}") or (
+                f"did you mean /{close}?" if close else "/help lists the commands"
+            )
             raise CharlmError(f"unknown command /{name}, {hint}")
         if value.strip():
             raise CharlmError(f"/{name} takes no value")
@@ -128,7 +135,7 @@ class Session:
     def _change(self, name: str, value: str) -> None:
         new: Any
         if name == "stop":
-            new = (parse_stop(value),) if value else ()
+            new = (unescape(value),) if value else ()
             check_stops(new, self._run.vocabulary)
         else:
             new = _number(name, value)
@@ -175,6 +182,8 @@ class Session:
             sampled=len(text.sampled),
         )
         self._text, self._next_sample = text, text.sample + 1
+        if not text.sampled and needs_escapes(text.prompt):
+            self._note(f"prompt {text.prompt!r}")
         self._write(above)
         try:
             for chunk in chunks:

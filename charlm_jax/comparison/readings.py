@@ -78,7 +78,7 @@ def read_characters(reading: Reading, text: str) -> CharacterReading:
         predictions=_top_predictions(reading, text),
         unknown=frozenset(np.flatnonzero(~reading.run.vocabulary.knows(text)).tolist()),
         replacement=how["replacement"] if how["unknown"] == "replace" else None,
-        rule=str(score.protocol),
+        rule=score.rule,
     )
 
 
@@ -94,4 +94,5 @@ def _top_predictions(reading: Reading, text: str) -> dict[int, list[tuple[str, f
     return {
         position: list(zip(symbols, probabilities, strict=True))
         for position, symbols, probabilities in rows
+        if position < len(text)  # not the newline after the last of separate lines
     }

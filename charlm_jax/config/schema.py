@@ -11,6 +11,7 @@ from typing import Any
 
 from charlm_jax.config.formats import upgrade, with_format
 from charlm_jax.core.errors import CharlmError, closest
+from charlm_jax.core.foreign_names import suggest_field
 from charlm_jax.core.html_table import html_table
 
 _MOST = 2**31  # limit of int32, which counts steps and positions
@@ -352,7 +353,16 @@ def as_float(value: float) -> float:
 
 
 def unknown_field(field: str, known: Sequence[str]) -> CharlmError:
-    """Return the error for an unknown field; it suggests the closest known one."""
-    close = closest(field, known)
+    """Return the error for an unknown field; it suggests a known one, or says that there is none.
+
+    A field of that name in another section comes first, then our name for another program's, then
+    the closest.
+    """
+    last = field.rpartition(".")[2]
+    same = next((name for name in known if name.rpartition(".")[2] == last), None)
+    foreign = None if same else suggest_field(field)
+    if foreign is not None:
+        return CharlmError(f"config.{field} is not a field; {foreign}")
+    close = same or closest(field, known)
     hint = f"did you mean config.{close}?" if close else f"known: {', '.join(known)}"
     return CharlmError(f"config.{field} is not a field; {hint}")

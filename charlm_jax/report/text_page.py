@@ -13,7 +13,7 @@ from charlm_jax.comparison.readings import (
     read_characters,
 )
 from charlm_jax.core.types import bits
-from charlm_jax.evaluation.text_score import GUESSES, score_lines, sort_by_surprisal
+from charlm_jax.evaluation.text_score import GUESSES, TextScore, score_lines, sort_by_surprisal
 from charlm_jax.report.html.heat_text import HeatMap, heat_blocks, sign
 from charlm_jax.report.html.page import PageBlock, Section, Table, write_page
 from charlm_jax.report.html.rendering import render
@@ -77,7 +77,7 @@ def _summary(reading: Reading, text: str) -> str:
         f"{score.bits_per_char:.4f} bits ({score.loss_nats:.4f} nats) per character over "
         f"{score.characters:,} characters",
         reading.describe_unknown(text),
-        f"read: {score.protocol}",
+        f"read: {score.rule}",
         f"checkpoint {run.checkpoint:,}{describe_average(run.weights)}",
     ]
     return "; ".join(filter(None, facts))
@@ -93,7 +93,7 @@ def surprisal_blocks(
       shown: losses and top predictions of its first `COLOURED_CHARACTERS` characters.
       text: text that was scored.
     """
-    modes = {reading.label: _MODES[reading.score.protocol.mode] for reading in readings}
+    modes = {reading.label: _read_before(reading.score) for reading in readings}
     blocks: list[PageBlock] = [
         "Stronger colours mark higher losses. Point at a character, or touch it, for its loss and "
         f"the {GUESSES} most probable characters, in per cent. Characters with a dotted underline "
@@ -110,6 +110,11 @@ def surprisal_blocks(
         )
     maps = [HeatMap(x.label, x.nll_N, x.rule, _notes(x)) for x in shown]
     return [*blocks, *heat_blocks(text[:COLOURED_CHARACTERS], maps)]
+
+
+def _read_before(score: TextScore) -> str:
+    lines = " Every line is read on its own, from an empty state." if score.separate_lines else ""
+    return f"{_MODES[score.protocol.mode]}{lines}"
 
 
 def _notes(shown: CharacterReading) -> list[str]:
@@ -178,6 +183,8 @@ def _line_table(readings: Sequence[Reading], text: str) -> Table:
             ]
         )
     ranked = f", ranked by {readings[0].label}" if others else ""
+    if not readings[0].score.separate_lines:
+        ranked += ". Each line was read after the lines before it, on which its figure depends"
     return Table(
         ["line", "number", "scored", *(reading.label for reading in readings)],
         rows,

@@ -7,14 +7,10 @@ text therefore depends only on its characters, not on the pieces in which it is 
 number of characters requested.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from charlm_jax.core.errors import CharlmError
 from charlm_jax.data.vocabulary import Vocabulary
-
-_ESCAPES = {r"\n": "\n", r"\t": "\t", r"\\": "\\"}
 
 
 class Chunk(NamedTuple):
@@ -79,27 +75,6 @@ def _cut(text: str, stops: Sequence[str]) -> tuple[Chunk, str]:
     ]
     end = len(text) - max(begun, default=0)
     return Chunk(text[:end]), text[end:]
-
-
-def parse_stop(text: str) -> str:
-    r"""Parse a stop string as typed: `\n` is a newline, `\t` a tab, `\\` a backslash.
-
-    >>> parse_stop(r"end\n")
-    'end\n'
-
-    Raises:
-      CharlmError: another character follows a backslash.
-    """
-
-    def character(escape: re.Match[str]) -> str:
-        if escape[0] not in _ESCAPES:
-            raise CharlmError(
-                f"stop={text!r} has {escape[0]}: a backslash must be followed by n (newline), "
-                f"t (tab) or another backslash"
-            )
-        return _ESCAPES[escape[0]]
-
-    return re.sub(r"\\.?", character, text, flags=re.DOTALL)
 
 
 def check_stops(stops: Sequence[str], vocabulary: Vocabulary) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
 from charlm_jax.core.html_table import html_table
 from charlm_jax.core.notebook import CellOutput, in_notebook, open_output
+from charlm_jax.core.visible_text import visible_text
 from charlm_jax.storage.metrics_log import MetricsRow
 
 if TYPE_CHECKING:
@@ -215,7 +216,7 @@ class Bar:
         self._total_steps = 0
 
     def note(self, line: str) -> None:
-        self.display.console.print(line, markup=False, highlight=False)
+        print_above(self.display, line)
 
     def begin(self, step: int, total_steps: int) -> None:
         self._total_steps = total_steps
@@ -271,7 +272,7 @@ class NotebookView(NullProgress):
         self._status = self._sample = ""
 
     def note(self, line: str) -> None:
-        self._notes.append(line)
+        self._notes.append(visible_text(line))
         self._draw(at_once=True)
 
     def begin(self, step: int, total_steps: int) -> None:
@@ -303,7 +304,7 @@ class NotebookView(NullProgress):
         self._draw(at_once=True)
 
     def sample(self, step: int, scale: float, text: str) -> None:
-        self._sample = describe_sample(step, scale, text)
+        self._sample = visible_text(describe_sample(step, scale, text))
         self._draw(at_once=True)
 
     def end(self) -> None:
@@ -364,6 +365,12 @@ class HasDisplay(Protocol):
     """A view that draws on a terminal."""
 
     display: "Progress"
+
+
+def print_above(display: "Progress", text: str) -> None:
+    """Prints a text above a progress bar, with invisible characters escaped."""
+    shown = visible_text(text)
+    display.console.print(shown, markup=False, highlight=False, emoji=False)
 
 
 @contextmanager

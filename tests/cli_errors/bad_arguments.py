@@ -37,7 +37,10 @@ TYPED: Mapping[str, Sequence[tuple[str, Says]]] = {
         ("sample done --prompt=a", ("arguments are required", "--workdir")),
         ("sample --workdir= --prompt=a", "argument --workdir: the path is empty"),
         ("sample --workdir=done --prompt", "argument --prompt: expected one argument"),
-        ("sample --workdir=done --prompt=a --temperature=1", "unknown argument --temperature"),
+        ("sample --workdir=done --prompt=a --temperature=1", "--scale (1 / temperature)?"),
+        ("sample --workdir=done --start=a", "unknown argument --start, did you mean --prompt?"),
+        ("train --config=tiny.py --lr=1", "did you mean --config.optimizer.learning_rate?"),
+        ("generate --workdir=done", "unknown command 'generate', did you mean sample?"),
         ("sample --workdir=done --prompt=a --scales=1", "did you mean --scale?"),
         (
             "sample --workdir=done --prompt=a --json=yes",
@@ -143,6 +146,8 @@ TYPED: Mapping[str, Sequence[tuple[str, Says]]] = {
     ],
     "Fields": [
         (f"{TRAIN} --config.sed=3", "did you mean config.seed?"),
+        (f"{TRAIN} --config.block_size=3", "did you mean config.data.sequence_length?"),
+        (f"{TRAIN} --config.bias=true", "there is none: "),
         (f"{TRAIN} --config.batch_size=3", "did you mean config.data.batch_size?"),
         (f"{TRAIN} --config.data.sequense_length=3", "did you mean config.data.sequence_length?"),
         (f"{TRAIN} --config.model.learning_rate=1", "did you mean config.optimizer.learning_rate?"),
@@ -348,6 +353,11 @@ TYPED: Mapping[str, Sequence[tuple[str, Says]]] = {
         ("sample --workdir=done --prompt=a --stop=b --stop=@", ("stop='@'", "it is never sampled")),
         ("sample --workdir=done --prompt=a --stop='\\n'", "stop='\\n' has the character"),
         ("sample --workdir=done --prompt=a --stop='a\\d'", "must be followed by n (newline)"),
+        ("sample --workdir=done --prompt='a\\d'", ("\\d is not an escape", "another backslash")),
+        ("sample --workdir=done --prompt='a\\\\'", "the prompt has the character '\\\\' (U+005C)"),
+        ("sample --workdir=done --prompt='a\\n'", "'\\n' (U+000A)"),
+        ("sample --workdir=done --prompt=a --replacement='\\d'", "\\d is not an escape"),
+        ("inspect --workdir=done --text='a\\d'", "\\d is not an escape"),
         ("sample --workdir=done --interactive --stop=@", ("stop='@'", "it is never sampled")),
     ],
     "Texts to score": [
@@ -375,6 +385,18 @@ TYPED: Mapping[str, Sequence[tuple[str, Says]]] = {
         (
             "score --workdir=done fox.txt --beside=other --checkpoint=7",
             "done has no checkpoint '7'",
+        ),
+        (
+            "score --workdir=done fox.txt --lines=own",
+            ("argument --lines: invalid choice: 'own'", "running", "separate"),
+        ),
+        (
+            "score --workdir=done abc.txt --lines=separate --mode=sliding --context=3",
+            "mode=sliding reads across lines",
+        ),
+        (
+            "score --workdir=other one.txt --unknown=drop --lines=separate",
+            ("too short to score", "it needs two"),
         ),
         ("score --workdir=done fox.txt --context=3", "mode=stream takes no context"),
         ("score --workdir=done fox.txt --mode=window --context=0", "context=0 is not allowed"),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.data.vocabulary import Vocabulary
-from charlm_jax.sampling.stop_strings import Chunk, apply_stop_strings, check_stops, parse_stop
+from charlm_jax.sampling.stop_strings import Chunk, apply_stop_strings, check_stops
 from tests.conftest import examples
 
 usual = examples(3)
@@ -98,19 +98,6 @@ def test_without_stop_strings_every_piece_is_passed_on_as_it_comes() -> None:
     lists = list(apply_stop_strings([["ab", "c"], ["d", ""]], [], 2))
     assert [[piece.text for piece in row] for row in lists] == [["ab", "c"], ["d", ""], ["", ""]]
     assert list(apply_stop_strings([], ["a"], 1)) == [[Chunk("", has_ended=True)]]
-
-
-@given(st.text("abn\n\t\\", min_size=1, max_size=8))
-@usual
-def test_any_stop_string_can_be_typed(stop: str) -> None:
-    typed = stop.replace("\\", r"\\").replace("\n", r"\n").replace("\t", r"\t")
-    assert parse_stop(typed) == stop
-
-
-@pytest.mark.parametrize("typed", ["a\\", "\\x", "\\\n", "\\\\\\"])
-def test_another_backslash_is_refused(typed: str) -> None:
-    with pytest.raises(CharlmError, match="a backslash must be followed by"):
-        parse_stop(typed)
 
 
 def test_a_stop_string_that_cannot_work_is_refused() -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from charlm_jax.cli.parser import nonempty_path
+from charlm_jax.cli.typed_text import ESCAPES_HELP, typed_text
 
 if TYPE_CHECKING:
     from charlm_jax.evaluation import EvalProtocol
@@ -63,8 +64,9 @@ def add_unknown(parser: argparse.ArgumentParser, what: str) -> None:
     )
     parser.add_argument(
         "--replacement",
+        type=typed_text,
         default=" ",
-        help="replacement character for --unknown=replace (default: a space)",
+        help=f"replacement character for --unknown=replace ({ESCAPES_HELP}; default: a space)",
     )
 
 

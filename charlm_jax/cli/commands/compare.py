@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from charlm_jax.cli.commands.common_flags import add_several, read_protocol
+from charlm_jax.cli.output import show
 
 if TYPE_CHECKING:
     from charlm_jax.comparison.compare import Comparison
@@ -37,7 +38,7 @@ def run(options: argparse.Namespace) -> None:
         runs, read_protocol(options, runs), split=options.split, progress=DownloadProgress()
     )
     if options.json:
-        print(json.dumps(comparison_to_json(comparison), allow_nan=False))
+        show(json.dumps(comparison_to_json(comparison), allow_nan=False))
     elif options.csv:
         _print_csv(comparison)
     else:
@@ -50,7 +51,7 @@ def _print_comparison(comparison: "Comparison") -> None:
     columns, rows = comparison.table()
     sides = ("left", "right", "right", "right", "left", "right", "right", "left")
     print_table(dict(zip(columns, sides, strict=True)), rows)
-    print(f"\n{comparison.describe()}")
+    show(f"\n{comparison.describe()}")
 
 
 def _print_csv(comparison: "Comparison") -> None:

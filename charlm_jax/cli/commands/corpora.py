@@ -4,6 +4,8 @@ import argparse
 import dataclasses
 import json
 
+from charlm_jax.cli.output import show
+
 HELP = "List the available corpora, or describe one."
 
 
@@ -23,11 +25,11 @@ def run(options: argparse.Namespace) -> None:
     if options.name is None:
         rows = list_corpora()
         if options.json:
-            print(json.dumps([dataclasses.asdict(row) for row in rows]))
+            show(json.dumps([dataclasses.asdict(row) for row in rows]))
             return
         for row in rows:
-            print(f"{row.name:<18} {row.characters:>10,}  {row.state}")
-            print(f"{'':<18} {row.description} ({row.licence})")
+            show(f"{row.name:<18} {row.characters:>10,}  {row.state}")
+            show(f"{'':<18} {row.description} ({row.licence})")
         return
     corpus = load_corpus(options.name, encoding=options.encoding, progress=DownloadProgress())
     facts = {
@@ -40,7 +42,7 @@ def run(options: argparse.Namespace) -> None:
         "text_sha256": corpus.text_sha256,
     }
     if options.json:
-        print(json.dumps(facts))
+        show(json.dumps(facts))
         return
     for name, value in facts.items():
-        print(f"{name:<12} {value}")
+        show(f"{name:<12} {value}")

@@ -4,6 +4,7 @@ import argparse
 import json
 
 from charlm_jax.cli.commands.common_flags import add_protocol, add_run, load, read_protocol
+from charlm_jax.cli.output import show
 from charlm_jax.cli.parser import say
 from charlm_jax.core.errors import CharlmError
 
@@ -26,9 +27,9 @@ def run(options: argparse.Namespace) -> None:
         read_protocol(options, [run]), split=options.split, progress=DownloadProgress()
     )
     if options.json:
-        print(json.dumps(evaluation.to_json()))
+        show(json.dumps(evaluation.to_json()))
     else:
-        print(
+        show(
             f"{evaluation.key.split}: {evaluation.loss_nats:.4f} nats, "
             f"{evaluation.bits_per_char:.4f} bits per character over {evaluation.characters:,} "
             f"characters ({evaluation.protocol_description}, {run.checkpoint_label})"
@@ -39,4 +40,4 @@ def run(options: argparse.Namespace) -> None:
         say(options.parser.prog, f"{error}: the losses are not saved")
         return
     if not options.json:
-        print(file)
+        show(file)

@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 
 from charlm_jax.cli.commands.common_flags import add_several, read_protocol
+from charlm_jax.cli.output import show
 from charlm_jax.cli.parser import nonempty_path
 
 HELP = "Write an HTML report on runs as a single self-contained file."
@@ -50,4 +51,4 @@ def run(options: argparse.Namespace) -> None:
         command=shlex.join(["charlm", "report", *options.folders, *changed]),
         progress=DownloadProgress(),
     )
-    print(file)
+    show(file)

@@ -14,7 +14,9 @@ from charlm_jax.cli.commands.sample_output import (
     print_texts,
     sample_infos,
 )
+from charlm_jax.cli.output import note
 from charlm_jax.cli.parser import nonempty_path
+from charlm_jax.cli.typed_text import ESCAPES_HELP, needs_escapes, typed_text
 from charlm_jax.core.errors import CharlmError
 
 if TYPE_CHECKING:
@@ -32,10 +34,10 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     add(
         "--stop",
         action="append",
+        type=typed_text,
         default=[],
         metavar="TEXT",
-        help="stop before TEXT when it is sampled; \\n is a newline, \\t a tab, \\\\ a backslash; "
-        "may be given several times",
+        help=f"stop before TEXT when it is sampled ({ESCAPES_HELP}); may be given several times",
     )
     add(
         "--scale",
@@ -66,19 +68,24 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 
 def _add_prompt(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
-    add("--prompt", metavar="TEXT", help="text to continue")
+    add(
+        "--prompt",
+        type=typed_text,
+        metavar="TEXT",
+        help=f"text to continue ({ESCAPES_HELP})",
+    )
     add(
         "--prompt_file",
         type=nonempty_path,
         metavar="FILE",
-        help="UTF-8 file with the text to continue, or - for standard input; a trailing newline "
-        "is part of the prompt",
+        help="UTF-8 file with the text to continue, or - for standard input; it has no escapes, "
+        "and a trailing newline is part of the prompt",
     )
     add(
         "--interactive",
         action="store_true",
-        help="read prompts from the terminal, one per line; slash commands change the settings, "
-        "and /help lists them",
+        help="read prompts from the terminal, one per line, with the escapes of --prompt; slash "
+        "commands change the settings, and /help lists them",
     )
 
 
@@ -145,11 +152,13 @@ def run(options: argparse.Namespace) -> None:
         print_json(infos, chunks)
         return
     width = choose_column_width(options)
-    print(describe_source(run, options.mode), file=sys.stderr)
+    note(describe_source(run, options.mode))
+    if options.prompt is not None and needs_escapes(options.prompt):
+        note(f"prompt {options.prompt!r}")
     unknown = sum(symbol not in run.vocabulary.symbols for symbol in prompt or "")
     if unknown:
         became = "left out" if options.unknown == "drop" else "replaced"
-        print(f"{unknown} unknown characters of the prompt were {became}", file=sys.stderr)
+        note(f"{unknown} unknown characters of the prompt were {became}")
     print_texts(infos, chunks, width)
 
 
@@ -200,7 +209,6 @@ def _read_prompt(options: argparse.Namespace) -> str | None:
 def _read_sampling(options: argparse.Namespace) -> "SamplingParams":
     """Return the sampling parameters given by the flags, with the first of the scales."""
     from charlm_jax.sampling.params import SamplingParams
-    from charlm_jax.sampling.stop_strings import parse_stop
 
     return SamplingParams(
         scale=options.scale[0],
@@ -208,7 +216,7 @@ def _read_sampling(options: argparse.Namespace) -> "SamplingParams":
         top_p=options.top_p,
         min_p=options.min_p,
         seed=options.seed,
-        stop=[parse_stop(text) for text in options.stop],
+        stop=options.stop,
         mode=options.mode,
         context=options.context,
         unknown=options.unknown,

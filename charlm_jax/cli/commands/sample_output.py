@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from charlm_jax.cli.output import note, show
 from charlm_jax.core.errors import CharlmError
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def print_json(infos: Sequence[SampleInfo], chunks: Iterable[Sequence["Chunk"]])
     for row in chunks:
         texts = [text + chunk.text for text, chunk in zip(texts, row, strict=True)]
     for info, text, chunk in zip(infos, texts, row, strict=True):
-        print(json.dumps({**_to_json(info), "text": text, "stopped_by": chunk.stopped_by}))
+        show(json.dumps({**_to_json(info), "text": text, "stopped_by": chunk.stopped_by}))
 
 
 def _to_json(info: SampleInfo) -> dict[str, Any]:
@@ -106,9 +107,9 @@ def print_texts(
     from charlm_jax.cli.columns import lay_out
 
     if len(infos) == 1 and not width:
-        print(_heading(infos[0]), file=sys.stderr)
+        note(_heading(infos[0]))
     for text in lay_out(chunks, _columns(infos, width) if width else _plain(infos)):
-        print(text, end="", flush=True)
+        show(text, end="")
 
 
 def _plain(infos: Sequence[SampleInfo]) -> "list[Sheet]":

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from charlm_jax.cli.commands.common_flags import add_run, add_unknown
+from charlm_jax.cli.output import show
 from charlm_jax.cli.parser import nonempty_path
-from charlm_jax.core.errors import CharlmError, escape_control_characters
+from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.visible_text import visible_line
 
 if TYPE_CHECKING:
     from charlm_jax.comparison.readings import Reading
@@ -52,8 +54,15 @@ def add_flags(command: argparse.ArgumentParser) -> None:
         "--sort",
         choices=("text", "surprise"),
         default="text",
-        help="order of the lines: as in the text, or highest bits per character first "
-        "(default: text)",
+        help="order of the lines: as in the text, or highest bits per character first, equal ones "
+        "as in the text (default: text)",
+    )
+    add(
+        "--lines",
+        choices=("running", "separate"),
+        help="read each line after the lines before it (running), or from a fresh state, so that "
+        "its figure does not depend on them (separate) (default: running, or separate with "
+        "--sort=surprise)",
     )
     add(
         "--html",
@@ -80,15 +89,15 @@ def run(options: argparse.Namespace) -> None:
         name = "standard input" if options.file == "-" else Path(options.file).name
         write_text_page(readings, text, page, name=name)
     if options.json:
-        print(json.dumps({**_all_as_json(readings, text, options), "page": page and str(page)}))
+        show(json.dumps({**_all_as_json(readings, text, options), "page": page and str(page)}))
         return
     _print_lines(readings, text, options.sort)
     for reading in readings:
-        print(_summary(reading, text))
+        show(_summary(reading, text))
     if len(readings) == 2:
-        print(escape_control_characters(describe_difference(*readings)))
+        show(visible_line(describe_difference(*readings)))
     if page is not None:
-        print(page)
+        show(page)
 
 
 def _read(file: str, encoding: str) -> str:
@@ -134,9 +143,14 @@ def _reading(
     mode, context = options.mode or default_scoring_mode(run.model), options.context
     if context is None and mode != "stream":
         context = run.config.evaluation_context
-    unknown = {"unknown": options.unknown, "replacement": options.replacement}
+    lines = options.lines or ("separate" if options.sort == "surprise" else "running")
     try:
-        how = {"protocol": build_protocol(mode, context=context, targets=0), **unknown}
+        how = {
+            "protocol": build_protocol(mode, context=context, targets=0),
+            "unknown": options.unknown,
+            "replacement": options.replacement,
+            "separate_lines": lines == "separate",
+        }
         score = run.score(text, **how)
     except CharlmError as error:
         which = f"{run.workdir}: " if len(runs) > 1 else ""
@@ -167,7 +181,7 @@ def _print_lines(readings: "Sequence[Reading]", text: str, sort: str) -> None:
                 str(line.number),
                 str(line.characters),
                 *map(_bits, figures),
-                escape_control_characters(shown),
+                shown,
             )
         )
     print_table(dict.fromkeys(heads, "right") | {"text": "left"}, rows)
@@ -181,10 +195,10 @@ def _summary(reading: "Reading", text: str) -> str:
     score, run = reading.score, reading.run
     unknown = reading.describe_unknown(text)
     return (
-        f"{escape_control_characters(reading.label)}: {score.loss_nats:.4f} nats, "
+        f"{visible_line(reading.label)}: {score.loss_nats:.4f} nats, "
         f"{score.bits_per_char:.4f} bits per character over {score.characters:,} "
         f"characters{unknown and f', {unknown}'} "
-        f"({score.protocol}, {run.checkpoint_label})"
+        f"({score.rule}, {run.checkpoint_label})"
     )
 
 
@@ -213,6 +227,7 @@ def _as_json(reading: "Reading", text: str, options: argparse.Namespace) -> dict
         "file": options.file,
         "mode": score.protocol.mode,
         "context": score.protocol.context,
+        "separate_lines": score.separate_lines,
         "unknown": options.unknown,
         "unknown_characters": int((~run.vocabulary.knows(text)).sum()),
         "characters": score.characters,

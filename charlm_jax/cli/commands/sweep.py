@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from charlm_jax.cli.commands.common_flags import add_config
+from charlm_jax.cli.output import show
 from charlm_jax.cli.parser import nonempty_path
 from charlm_jax.core.errors import CharlmError
 
@@ -71,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
     folder = Workdir(options.workdir or f"runs/{config_name(options.config)}").path
     if options.dry_run:
         for point in plan.points:
-            print(point.command(folder))
+            show(point.command(folder))
         return 0
     refuse_other(plan, folder)
     import jax
@@ -97,12 +98,12 @@ def _sweep_here(plan: "Sweep", folder: Path, options: argparse.Namespace) -> int
         jobs = 1 if options.jobs is None else options.jobs
         outcomes = run_points(plan.points, folder, jobs=jobs, view=view)
     done = sum(outcome.state == "done" for outcome in outcomes)
-    print(f"{folder}: {done} of {len(outcomes)} points are done")
+    show(f"{folder}: {done} of {len(outcomes)} points are done")
     for outcome in outcomes:
         if outcome.state == "failed":
             command = outcome.point.command(folder)
-            print(f"{outcome.point.name} failed: {outcome.says}")
-            print(f"  {command}")
+            show(f"{outcome.point.name} failed: {outcome.says}")
+            show(f"  {command}")
     return 0 if done == len(outcomes) else 1
 
 
@@ -117,7 +118,7 @@ def _sweep_on_cluster(plan: "Sweep", folder: Path, options: argparse.Namespace) 
     for point, state, job_id, failed in placed:
         if failed:
             command = point.command(folder)
-            print(f"{point.name}: failed: {failed}")
-            print(f"  {command}")
-        print(f"{point.name}: {state}" + (f", job {job_id}" if job_id and state != "done" else ""))
+            show(f"{point.name}: failed: {failed}")
+            show(f"  {command}")
+        show(f"{point.name}: {state}" + (f", job {job_id}" if job_id and state != "done" else ""))
     return 1 if any(one.failed for one in placed) else 0

@@ -3,6 +3,7 @@
 import argparse
 
 from charlm_jax.cli.commands.common_flags import add_config
+from charlm_jax.cli.output import show
 from charlm_jax.cli.parser import nonempty_path
 
 HELP = "Train a model, or resume a run."
@@ -59,12 +60,12 @@ def run(options: argparse.Namespace) -> None:
             events.write_anew()
     early = ", stopped early: the held-out loss stopped improving" if result.stopped_early else ""
     if result.was_done:
-        print(f"{workdir} is done: {result.step} steps{early}")
+        show(f"{workdir} is done: {result.step} steps{early}")
     else:
-        print(f"{workdir}: trained {result.step} steps{early}")
+        show(f"{workdir}: trained {result.step} steps{early}")
     if result.best_loss_nats is not None:
         watched = f" ({result.watched})" if result.watched else ""
-        print(
+        show(
             f"best held-out loss: {result.best_loss_nats:.4f} nats, at step {result.best_step}"
             f"{watched}"
         )

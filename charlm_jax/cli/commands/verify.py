@@ -2,6 +2,7 @@
 
 import argparse
 
+from charlm_jax.cli.output import show
 from charlm_jax.cli.parser import nonempty_path
 
 HELP = "Repeat a run's first steps and check that they match bit for bit."
@@ -21,14 +22,14 @@ def run(options: argparse.Namespace) -> int:
 
     result = verify_run(options.workdir, steps=options.steps, progress=DownloadProgress())
     for change in result.changes:
-        print(change)
+        show(change)
     if result.first_difference is None:
-        print(
+        show(
             f"{options.workdir}: {result.steps} steps repeated, {len(result.compared)} hashes "
             f"compared, all equal"
         )
         return 0
-    print(
+    show(
         f"{options.workdir}: differs at step {result.first_difference}: "
         f"{result.recorded} recorded, {result.found} now"
     )

@@ -11,7 +11,8 @@ from markupsafe import Markup
 from charlm_jax._version import __version__
 from charlm_jax.core.errors import CharlmError, write_error
 from charlm_jax.core.files import atomic_write, check_writable
-from charlm_jax.report.html.rendering import render, show_invisible
+from charlm_jax.core.visible_text import visible_text
+from charlm_jax.report.html.rendering import render
 from charlm_jax.report.palette import PAGE_SERIES
 
 _MARKER = "A page of charlm_jax:"
@@ -145,7 +146,7 @@ def page_html(title: str, lead: Sequence[PageBlock], sections: Sequence[Section]
         lead=map(block_html, lead),
         sections=[(heading, map(block_html, blocks)) for heading, blocks in sections],
     )
-    return show_invisible(html)
+    return visible_text(html)
 
 
 def check_page_path(path: Path) -> None:
