@@ -76,6 +76,16 @@ def final_name(name: str) -> str:
     return match["name"] if match else name
 
 
+def is_temporary(name: str) -> bool:
+    """Returns whether a name is that of a temporary file of `atomic_write`, with its token.
+
+    >>> is_temporary("run.json.01234567.partial"), is_temporary("notes.partial")
+    (True, False)
+    """
+    match = _TEMPORARY.fullmatch(name)
+    return match is not None and match[2] is not None
+
+
 def remove_temporary_files(path: Path, *, older_than: float = 0.0) -> None:
     """Remove the temporary files of killed writers of a file; errors are ignored.
 

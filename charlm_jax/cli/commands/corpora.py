@@ -40,7 +40,9 @@ def run(options: argparse.Namespace) -> None:
         "text_sha256": corpus.text_sha256,
     }
     if options.json:
-        print(json.dumps(facts))
+        print(json.dumps({**facts, "left_out": corpus.left_out}))
         return
     for name, value in facts.items():
         print(f"{name:<12} {value}")
+    if corpus.left_out:
+        print(corpus.left_out)

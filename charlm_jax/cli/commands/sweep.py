@@ -82,7 +82,8 @@ def run(options: argparse.Namespace) -> int:
     # This process only reads configs: leave the accelerator's memory to the runs.
     jax.config.update("jax_platforms", "cpu")  # type: ignore[no-untyped-call]
     left = [point for point in plan.points if not point.is_finished(folder)]
-    check_points(left, folder, progress=DownloadProgress())
+    for line in check_points(left, folder, progress=DownloadProgress()):
+        print(line)
     launch = {"local": _sweep_here, "slurm": _sweep_on_cluster}[options.launcher]
     return launch(plan, folder, options)
 
