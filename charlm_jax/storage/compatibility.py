@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
 _LIMITS = ("train.max_steps", "train.patience")
 
+# Fields that say where a text is and how its bytes are decoded, but nothing else about a run.
+_PLACES = ("data.corpus", "data.encoding")
+
 
 def check_same_run(workdir: Workdir, config: Config, dataset: "Dataset") -> Config | None:
     """Refuse a directory that holds a run with another config or text.
@@ -29,13 +32,14 @@ def check_same_run(workdir: Workdir, config: Config, dataset: "Dataset") -> Conf
     if not workdir.config_file.exists() or not workdir.has_started():
         return None
     recorded = workdir.read_config()
-    changes = config_changes(recorded, config)
+    has_same_text = workdir.read_fingerprint() == dataset.fingerprint
+    changes = config_changes(recorded, config, same_text=has_same_text)
     if changes:
         raise CharlmError(
             f"{workdir.path} holds another run: {'; '.join(changes)}: choose another --workdir, or "
             f"move that run aside with --fresh"
         )
-    if workdir.read_fingerprint() != dataset.fingerprint:
+    if not has_same_text:
         raise CharlmError(
             f"the text of {dataset.corpus.name} is not the one that {workdir.path} was started on: "
             f"restore the text, choose another --workdir, or begin again with --fresh"
@@ -43,13 +47,21 @@ def check_same_run(workdir: Workdir, config: Config, dataset: "Dataset") -> Conf
     return recorded
 
 
-def config_changes(there: Config, here: Config) -> list[str]:
-    """List the config differences that prevent resuming a run, in words."""
+def config_changes(there: Config, here: Config, *, same_text: bool) -> list[str]:
+    """List the config differences that prevent resuming a run, in words.
+
+    Args:
+      there: config of the run.
+      here: requested config.
+      same_text: whether the texts have the same fingerprint, wherever they are.
+    """
     before = there.flatten()
     return [
         f"config.{field} is {before[field]!r} there and {value!r} here"
         for field, value in here.flatten().items()
-        if value != before[field] and not _may_change(field, before[field], value, here)
+        if value != before[field]
+        and not (same_text and field in _PLACES)
+        and not _may_change(field, before[field], value, here)
     ]
 
 

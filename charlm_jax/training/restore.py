@@ -160,13 +160,15 @@ def _check_meta(checkpoint: Checkpoint, trainer: Trainer, run: OpenRun) -> LoopS
     meta, step = checkpoint.meta, checkpoint.step
     try:
         fingerprint, loop_state = meta["fingerprint"], LoopState.from_json(meta["tally"])
-        changes = config_changes(Config.from_dict(meta["config"]), trainer.config)
+        has_same_text = fingerprint == trainer.dataset.fingerprint
+        there = Config.from_dict(meta["config"])
+        changes = config_changes(there, trainer.config, same_text=has_same_text)
     except (KeyError, TypeError, CharlmError) as error:
         raise CharlmError(
             f"checkpoint {step} does not record the run's progress: another version of "
             f"charlm_jax may have written it; begin again with --fresh"
         ) from error
-    if fingerprint != trainer.dataset.fingerprint:
+    if not has_same_text:
         changes.insert(0, "its text is different")
     if changes:
         raise CharlmError(
