@@ -66,6 +66,25 @@ def synced_file(path: Path) -> Iterator[IO[bytes]]:
         os.fsync(file.fileno())
 
 
+def stored_path(path: str) -> str:
+    """Returns a path as it is stored: the bytes of its name as UTF-8, in any locale.
+
+    Bytes that are not UTF-8 become lone surrogates, as Python has them in a UTF-8 locale.
+    """
+    try:
+        return os.fsencode(path).decode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # no name of this locale: it is stored text already
+        return path
+
+
+def local_path(text: str) -> str:
+    """Returns a path as this locale has it, from the form that `stored_path` returns."""
+    try:
+        return os.fsdecode(text.encode("utf-8", "surrogateescape"))
+    except UnicodeEncodeError:
+        return text
+
+
 def final_name(name: str) -> str:
     """Returns the final name of a temporary file, and any other name unchanged.
 

@@ -59,16 +59,15 @@ def run(options: argparse.Namespace) -> int:
 
     On a cluster it is 1 if a job failed and its point is submitted again.
     """
-    from charlm_jax.config.loading import config_name
     from charlm_jax.storage.workdir import Workdir
-    from charlm_jax.sweeps.points import load_sweep, refuse_other
+    from charlm_jax.sweeps.points import default_sweep_folder, load_sweep, refuse_other
 
     if options.jobs is not None and options.jobs < 1:
         raise CharlmError(f"jobs={options.jobs} is not allowed: it must be at least 1")
     if options.slurm and options.launcher != "slurm":
         raise CharlmError("--slurm requires --launcher=slurm")
     plan = load_sweep(options.config, options.overrides, modules=options.allow_module)
-    folder = Workdir(options.workdir or f"runs/{config_name(options.config)}").path
+    folder = Workdir(options.workdir or default_sweep_folder(options.config)).path
     if options.dry_run:
         for point in plan.points:
             print(point.command(folder))
