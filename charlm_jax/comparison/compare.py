@@ -16,7 +16,7 @@ from charlm_jax.core.html_table import html_table
 from charlm_jax.core.json_files import to_jsonable
 from charlm_jax.core.trees import count_parameters
 from charlm_jax.core.types import bits
-from charlm_jax.data.dataset import Dataset, load_dataset
+from charlm_jax.data.dataset import Dataset
 from charlm_jax.data.download import Progress
 from charlm_jax.evaluation.baselines import compressed_bits_per_char, uniform_nll, unigram_nll
 from charlm_jax.evaluation.bootstrap import (
@@ -217,7 +217,7 @@ def compare(
             scored.append(run.evaluate(own, split=split, cache=True, progress=progress))
         evaluations, losses = zip(*scored, strict=True)
         groups.append(RunGroup(name, group, evaluations, np.stack(losses)))
-    dataset = load_dataset(runs[0].config, progress=progress)
+    dataset = runs[0].dataset(progress)
     return Comparison(groups, find_baselines(dataset, groups[0].evaluations[0]))
 
 

@@ -8,9 +8,12 @@ from typing import Any
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.inference.run import Run
 
-# Fields that do not affect training, and the one in which the runs of a group differ.
+# Fields that do not affect training, and the one in which the runs of a group differ. Runs that are
+# compared have one text, wherever each has read it.
 _INDIFFERENT = (
     "seed",
+    "data.corpus",
+    "data.encoding",
     "train.steps_per_dispatch",
     "train.log_every_steps",
     "train.sample_every_steps",

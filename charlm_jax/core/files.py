@@ -83,6 +83,25 @@ def synced_file(path: Path) -> Iterator[IO[bytes]]:
         os.fsync(file.fileno())
 
 
+def stored_path(path: str) -> str:
+    """Returns a path as it is stored: the bytes of its name as UTF-8, in any locale.
+
+    Bytes that are not UTF-8 become lone surrogates, as Python has them in a UTF-8 locale.
+    """
+    try:
+        return os.fsencode(path).decode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # no name of this locale: it is stored text already
+        return path
+
+
+def local_path(text: str) -> str:
+    """Returns a path as this locale has it, from the form that `stored_path` returns."""
+    try:
+        return os.fsdecode(text.encode("utf-8", "surrogateescape"))
+    except UnicodeEncodeError:
+        return text
+
+
 def final_name(name: str) -> str:
     """Returns the final name of a temporary file, and any other name unchanged.
 
@@ -91,6 +110,16 @@ def final_name(name: str) -> str:
     """
     match = _TEMPORARY.fullmatch(name)
     return match["name"] if match else name
+
+
+def is_temporary(name: str) -> bool:
+    """Returns whether a name is that of a temporary file of `atomic_write`, with its token.
+
+    >>> is_temporary("run.json.01234567.partial"), is_temporary("notes.partial")
+    (True, False)
+    """
+    match = _TEMPORARY.fullmatch(name)
+    return match is not None and match[2] is not None
 
 
 def remove_temporary_files(path: Path, *, older_than: float = 0.0) -> None:

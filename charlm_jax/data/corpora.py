@@ -5,11 +5,10 @@ become "\n", and only a byte-order mark at the very beginning of a file is remov
 """
 
 import codecs
-import glob
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ from charlm_jax.data import download
 from charlm_jax.data.download import PinnedFile, Progress, read_bytes, sha256_of
 from charlm_jax.data.shakespeare import play_text
 from charlm_jax.data.synthetic import SyntheticSource, parse_source
+from charlm_jax.data.text_files import find_text_files, is_pattern
 
 if TYPE_CHECKING:
     from importlib.metadata import Distribution
@@ -39,6 +39,8 @@ class Corpus:
       source: path, URL or package that the bytes came from.
       sha256: hash of the file's bytes if there is one file, else of the text in UTF-8.
       facts: exactly known values, such as a synthetic source's `entropy_rate_nats`.
+      left_out: one line about runs and other output of charlm_jax in a folder or glob, which is not
+        read; empty if there is none.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Corpus:
     source: str
     sha256: str
     facts: Mapping[str, int | float] = field(default_factory=dict, hash=False)
+    left_out: str = ""
 
     @cached_property
     def text_sha256(self) -> str:
@@ -77,10 +80,9 @@ class CorpusRow:
 def load_corpus(spec: str, *, encoding: str = "utf-8", progress: Progress | None = None) -> Corpus:
     """Returns the text that a spec names.
 
-    A registered name takes precedence over a file of that name, which `./name` selects. For a
-    folder, every file below it is read, except those whose own name or folder begins with a dot
-    (links to folders are not followed). For a glob, every matching file is read (`**` crosses
-    folders). Files are joined in sorted order, with a blank line between them.
+    A registered name takes precedence over a file of that name, which `./name` selects. A folder
+    stands for all files below it, a glob for all that match (`**` crosses folders), as
+    `find_text_files` finds them. They are joined in sorted order, with a blank line between them.
 
     Args:
       spec: registered name, `synthetic:name=value,...`, or path of a file, a folder or a glob.
@@ -94,20 +96,16 @@ def load_corpus(spec: str, *, encoding: str = "utf-8", progress: Progress | None
     if spec in REGISTRY or name == "synthetic":
         return REGISTRY[name].load(spec, progress)
     path = os.path.expanduser(spec)
-    if os.path.isdir(path):
-        return _load_files(spec, _files_below(path), encoding)
-    if os.path.lexists(path):
-        return _load_files(spec, [path], encoding)
-    if glob.has_magic(path):
-        matches = set(glob.glob(path, recursive=True))
-        return _load_files(spec, (m for m in matches if not os.path.isdir(m)), encoding)
+    if os.path.lexists(path) or is_pattern(path):
+        found = find_text_files(path)
+        return replace(_load_files(spec, found.paths, encoding), left_out=found.left_out)
     raise CharlmError(_unknown(spec))
 
 
 def absolute_spec(spec: str) -> str:
     """Returns a spec that names the same text from every folder: a path becomes absolute."""
     path = os.path.expanduser(spec)
-    is_path = os.path.lexists(path) or glob.has_magic(path)
+    is_path = os.path.lexists(path) or is_pattern(path)
     if spec.partition(":")[0] in REGISTRY or not is_path:
         return spec
     return os.path.abspath(path)
@@ -198,8 +196,6 @@ def decode(data: bytes, *, encoding: str, source: str, advice: str = _ADVICE) ->
 
 def _load_files(spec: str, paths: Iterable[str], encoding: str) -> Corpus:
     ordered = sorted(map(Path, paths), key=Path.as_posix)
-    if not ordered:
-        raise CharlmError(f"{spec!r} has no files to read; names that begin with a dot are ignored")
     texts = []
     for path in ordered:
         data = read_bytes(path)
@@ -212,15 +208,6 @@ def _load_files(spec: str, paths: Iterable[str], encoding: str) -> Corpus:
         return Corpus(spec, whole, str(ordered[0]), sha256_of(data))
     source = f"{len(ordered)} files, {ordered[0]} to {ordered[-1]}"
     return Corpus(spec, whole, source, _text_sha256(whole))
-
-
-def _files_below(folder: str) -> Iterator[str]:
-    def refuse(error: OSError) -> None:
-        raise CharlmError(f"cannot read folder {error.filename}: {error.strerror}") from None
-
-    for parent, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (os.path.join(parent, name) for name in names if not name.startswith("."))
 
 
 def _joined(texts: Iterable[str]) -> str:

@@ -1,5 +1,6 @@
 """A trained run, loaded from disk: its model, and its losses on its own text."""
 
+import contextlib
 import dataclasses
 import functools
 import warnings
@@ -9,13 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from charlm_jax.config.schema import ModelConfig
+from charlm_jax.config.schema import Config, ModelConfig
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.html_table import html_table
 from charlm_jax.core.tree_hash import content_hash
 from charlm_jax.core.trees import count_parameters
 from charlm_jax.data.dataset import Dataset, load_dataset
 from charlm_jax.data.download import Progress
+from charlm_jax.data.moved_text import is_gone, likely_places
 from charlm_jax.data.splits import target_positions
 from charlm_jax.evaluation.protocol import EvalProtocol
 from charlm_jax.evaluation.results import (
@@ -55,11 +57,13 @@ class Run(TrainedModel):
       workdir: folder of the run.
       checkpoint: step of the weights.
       weights: `raw`, or `average` for a moving average.
+      corpus: current place of the text; None for the one in the config.
     """
 
     workdir: Path
     checkpoint: int
     weights: str
+    corpus: str | None = None
 
     @property
     def checkpoint_label(self) -> str:
@@ -153,19 +157,72 @@ class Run(TrainedModel):
         """Load the text that the run was trained on, and its parts.
 
         Raises:
-          CharlmError: the text is missing, or has changed since.
+          CharlmError: the text is missing, or has changed since; see `load_text`.
         """
-        dataset = load_dataset(self.config, progress=progress)
-        if dataset.fingerprint != Workdir(self.workdir).read_fingerprint():
-            raise CharlmError(
-                f"the text of {self.config.data.corpus} has changed since {self.workdir} was "
-                f"trained: a loss on it would not be comparable"
-            )
+        run_dir = Workdir(self.workdir)
+        return load_text(run_dir, self.config, corpus=self.corpus, progress=progress)
+
+
+def load_text(
+    run_dir: Workdir, config: Config, *, corpus: str | None, progress: Progress | None = None
+) -> Dataset:
+    """Load the text that a run was trained on, wherever it is now.
+
+    The content decides, by the run's fingerprint. If there is no text at the recorded path, one of
+    the same name is searched in the current folder and in those above the run's; a warning says
+    where it was found.
+
+    Args:
+      run_dir: folder of the run.
+      config: config of the run.
+      corpus: current place of the text; None for the recorded one.
+      progress: callback for the progress of a download of the text.
+
+    Raises:
+      CharlmError: the text is missing, or has changed since.
+    """
+    fingerprint, recorded = run_dir.read_fingerprint(), config.data.corpus
+
+    def load(place: str) -> Dataset:
+        moved = config.with_paths(corpus=place, init_from=config.train.init_from)
+        return load_dataset(moved, progress=progress)
+
+    if corpus is None and is_gone(recorded):
+        for place in likely_places(recorded, [Path.cwd(), *run_dir.path.resolve().parents[:3]]):
+            with contextlib.suppress(CharlmError):
+                dataset = load(place)
+                if dataset.fingerprint == fingerprint:
+                    warnings.warn(
+                        f"the text of {run_dir.path} is no longer at {recorded}: the same text "
+                        f"is read from {place}",
+                        stacklevel=3,
+                    )
+                    return dataset
+        raise CharlmError(
+            f"the text of {run_dir.path} is no longer at {recorded}: name its place with "
+            f"--corpus=PATH (in Python, load_run(..., corpus=PATH))"
+        )
+    dataset = load(recorded if corpus is None else corpus)
+    if dataset.fingerprint == fingerprint:
         return dataset
+    if corpus is not None:
+        raise CharlmError(
+            f"{corpus} is not the text that {run_dir.path} was trained on (its text, vocabulary or "
+            f"split differs): a loss on it would not be comparable"
+        )
+    raise CharlmError(
+        f"the text of {recorded} has changed since {run_dir.path} was trained: a loss on it would "
+        f"not be comparable; if the text of that time is elsewhere, name its place with "
+        f"--corpus=PATH (in Python, load_run(..., corpus=PATH))"
+    )
 
 
 def load_run(
-    workdir: Path | str, *, checkpoint: str | int = "best", weights: str | None = None
+    workdir: Path | str,
+    *,
+    checkpoint: str | int = "best",
+    weights: str | None = None,
+    corpus: str | None = None,
 ) -> Run:
     """Load a trained run or an exported model.
 
@@ -174,6 +231,8 @@ def load_run(
       checkpoint: `best` (the latest, if nothing was validated), `latest`, or a step. If the latest
         is damaged, `latest` falls back to the one before, with a warning.
       weights: `raw`, or their moving `average`; if None, the average if the run kept one.
+      corpus: current place of the run's text, if it has moved; it is read only by what needs the
+        text, such as `Run.evaluate`.
 
     Raises:
       CharlmError: there is no run or no such checkpoint, the checkpoint is damaged, or the model
@@ -191,4 +250,4 @@ def load_run(
     params, step, kind = read_weights(
         run_dir, config, vocabulary, like, checkpoint=str(checkpoint), kind=weights
     )
-    return Run(config, vocabulary, model, params, run_dir.path, step, kind)
+    return Run(config, vocabulary, model, params, run_dir.path, step, kind, corpus)

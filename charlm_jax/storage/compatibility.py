@@ -15,17 +15,19 @@ _LIMITS = ("train.max_steps", "train.patience")
 # Fields that only observe a run.
 _OBSERVING = ("train.log_every_steps", "train.sample_every_steps", "evaluation.batch_size")
 
+# Fields that say where a text is and how its bytes are decoded, but nothing else about a run.
+_PLACES = ("data.corpus", "data.encoding")
+
 # Fields without bearing on a model and its losses: when training ends or is observed, and where
 # the text lies, which has a fingerprint.
 _NO_BEARING = {
     *_OBSERVING,
     *_LIMITS,
+    *_PLACES,
     "train.epochs",
     "train.evaluate_every_steps",
     "train.keep",
     "evaluation.max_characters",
-    "data.corpus",
-    "data.encoding",
 }
 
 
@@ -46,13 +48,15 @@ def check_same_run(workdir: Workdir, config: Config, dataset: "Dataset") -> Conf
     if not workdir.config_file.exists() or not workdir.has_started():
         return None
     recorded = workdir.read_config()
-    changes = config_changes(recorded, config, held_out=size(dataset.parts.get("valid", ())))
+    has_same_text = workdir.read_fingerprint() == dataset.fingerprint
+    held_out = size(dataset.parts.get("valid", ()))
+    changes = config_changes(recorded, config, same_text=has_same_text, held_out=held_out)
     if changes:
         raise CharlmError(
             f"{workdir.path} holds another run: {'; '.join(changes)}: choose another --workdir, or "
             f"move that run aside with --fresh"
         )
-    if workdir.read_fingerprint() != dataset.fingerprint:
+    if not has_same_text:
         raise CharlmError(
             f"the text of {dataset.corpus.name} is not the one that {workdir.path} was started on: "
             f"restore the text, choose another --workdir, or begin again with --fresh"
@@ -60,19 +64,22 @@ def check_same_run(workdir: Workdir, config: Config, dataset: "Dataset") -> Conf
     return recorded
 
 
-def config_changes(there: Config, here: Config, *, held_out: int) -> list[str]:
+def config_changes(there: Config, here: Config, *, same_text: bool, held_out: int) -> list[str]:
     """List the config differences that prevent resuming a run, in words.
 
     Args:
       there: config that the run recorded.
       here: requested config.
+      same_text: whether the texts have the same fingerprint, wherever they are.
       held_out: number of characters of the run's held-out text.
     """
     before = there.flatten()
     return [
         f"config.{field} is {before[field]!r} there and {value!r} here"
         for field, value in here.flatten().items()
-        if value != before[field] and not _may_change(field, before[field], value, here, held_out)
+        if value != before[field]
+        and not (same_text and field in _PLACES)
+        and not _may_change(field, before[field], value, here, held_out)
     ]
 
 

@@ -54,8 +54,11 @@ class Outcome(NamedTuple):
 
 def check_points(
     points: Sequence[Point], workdir: Path | str, *, progress: Progress | None = None
-) -> None:
+) -> list[str]:
     """Checks that every point can be trained, before training the first.
+
+    Returns:
+      A line for every text of which something is left out (`Corpus.left_out`).
 
     Raises:
       CharlmError: a point has an unknown name, a text that is too short, or another run in its
@@ -66,6 +69,7 @@ def check_points(
     def build(config: Config) -> Trainer:
         return build_trainer(config, load_dataset(config, progress=progress))
 
+    left_out: dict[str, None] = {}
     for point in points:
         try:
             config = point.load()
@@ -75,6 +79,9 @@ def check_points(
             check_same_run(point_dir, config, trainer.dataset)
         except CharlmError as error:
             raise CharlmError(f"point {point.name}: {error}") from error
+        if line := trainer.dataset.corpus.left_out:
+            left_out[f"{config.data.corpus}: {line}"] = None
+    return [*left_out]
 
 
 def run_points(

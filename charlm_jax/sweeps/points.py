@@ -26,8 +26,10 @@ from charlm_jax.config.loading import (
 from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError, write_error
 from charlm_jax.core.files import final_name
+from charlm_jax.core.folders import read_object
 from charlm_jax.core.json_files import write_json
 from charlm_jax.data.dataset import with_absolute_paths
+from charlm_jax.storage.default_folder import default_folder
 from charlm_jax.storage.workdir import Workdir
 
 MANIFEST = "manifest.json"
@@ -293,6 +295,16 @@ def make_manifest(sweep: Sweep, folder: Path) -> dict[str, Any]:
             for point in sweep.points
         ],
     }
+
+
+def default_sweep_folder(spec: str) -> Path:
+    """Return the folder of the sweep that `charlm sweep --config=SPEC` makes or resumes."""
+
+    def is_same(path: Path) -> bool | None:
+        manifest = read_object(str(path / MANIFEST))
+        return None if manifest is None else manifest.get("config") == spec
+
+    return default_folder(spec, is_same)
 
 
 def find_source(workdir: Path | str, spec: str, overrides: Sequence[str]) -> ConfigSource:

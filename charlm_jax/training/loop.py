@@ -89,7 +89,10 @@ def train_and_evaluate(
     """
     view = ignore_broken_pipe(view)
     config = with_absolute_paths(config)
-    trainer = build_trainer(config, load_dataset(config, progress=progress))
+    dataset = load_dataset(config, progress=progress)
+    if dataset.corpus.left_out:
+        view.note(f"{config.data.corpus}: {dataset.corpus.left_out}")
+    trainer = build_trainer(config, dataset)
     run_dir = Workdir(workdir)
     initial = validate_init_from(trainer, run_dir, fresh=fresh)
     if fresh and (moved := run_dir.move_aside()):

@@ -173,9 +173,14 @@ def _check_meta(checkpoint: Checkpoint, trainer: Trainer, run: OpenRun) -> LoopS
             f"checkpoint {step} does not record the run's progress: another version of "
             f"charlm_jax may have written it; begin again with --fresh"
         ) from error
-    held_out = size(trainer.dataset.parts.get("valid", ()))
-    changes = config_changes(seal.config, trainer.config, held_out=held_out)
-    if seal.fingerprint != trainer.dataset.fingerprint:
+    has_same_text = seal.fingerprint == trainer.dataset.fingerprint
+    changes = config_changes(
+        seal.config,
+        trainer.config,
+        same_text=has_same_text,
+        held_out=size(trainer.dataset.parts.get("valid", ())),
+    )
+    if not has_same_text:
         changes.insert(0, "its text is different")
     if changes:
         raise CharlmError(

@@ -3,12 +3,13 @@
 import dataclasses
 import importlib
 import json
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
-from charlm_jax.config.loading import ConfigSource, config_name, load_config, shipped_names
+from charlm_jax.config.loading import ConfigSource, default_names, load_config, shipped_names
 from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.data.dataset import with_absolute_paths
@@ -244,10 +245,35 @@ def test_the_argument_may_look_like_a_file(argument: str, tmp_path: Path) -> Non
     assert load_config(f"{mine}:{argument}").data.corpus == argument
 
 
-def test_a_default_workdir_is_named_after_config_and_argument() -> None:
-    assert config_name("tutorial") == "tutorial"
-    assert config_name("my_text:books/My book, 2nd.txt") == "my_text-My-book-2nd"
-    assert config_name("my_text:src/**/*.py") == "my_text"
+@pytest.mark.parametrize(
+    ("spec", "names", "former"),
+    [
+        ("tutorial", ["tutorial"], "tutorial"),
+        ("my_text:your.txt", ["my_text-your"], "my_text-your"),
+        ("my_text:a/input.txt", ["my_text-input", "my_text-a-input"], "my_text-input"),
+        (
+            "my_text:books/My book, 2nd.txt",
+            ["my_text-My-book-2nd", "my_text-books-My-book-2nd"],
+            "my_text-My-book-2nd",
+        ),
+        ("my_text:src/**/*.py", ["my_text-src-py"], "my_text"),
+        ("my_text:/a/b/*.txt", ["my_text-b-txt", "my_text-a-b-txt"], "my_text"),
+        ("my_text:*", ["my_text"], "my_text"),
+        ("my_text:..", ["my_text"], "my_text"),
+        ("my_text:~/.notes", ["my_text-notes"], "my_text-notes"),
+        ("my_text:ch.1.txt", ["my_text-ch-1"], "my_text-ch-1"),
+        ("transformer:1.6M", ["transformer-1-6M"], "transformer-1"),
+        ("sweeps/variants", ["variants"], "variants"),
+    ],
+)
+def test_default_folders_are_named_after_config_and_argument(
+    spec: str, names: list[str], former: str
+) -> None:
+    found = default_names(spec)
+    readable = found.names if ":" not in spec else found.names[:-1]
+    assert [*readable] == names and found.former == former
+    if ":" in spec:
+        assert re.fullmatch(rf"{re.escape(names[0])}-[0-9a-f]{{8}}", found.names[-1])
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> None:
     from charlm_jax.storage.run_index import run_folders
 
     paths = [path for folder in options.folders for path in run_folders(folder)]
-    runs = [load_run(path, checkpoint=options.checkpoint) for path in paths]
+    runs = [load_run(path, checkpoint=options.checkpoint, corpus=options.corpus) for path in paths]
     comparison = compare(
         runs, read_protocol(options, runs), split=options.split, progress=DownloadProgress()
     )

@@ -42,7 +42,9 @@ def run(options: argparse.Namespace) -> None:
         "text_sha256": corpus.text_sha256,
     }
     if options.json:
-        show(json.dumps(facts))
+        show(json.dumps({**facts, "left_out": corpus.left_out}))
         return
     for name, value in facts.items():
         show(f"{name:<12} {value}")
+    if corpus.left_out:
+        show(corpus.left_out)

@@ -3,7 +3,13 @@
 import argparse
 import json
 
-from charlm_jax.cli.commands.common_flags import add_protocol, add_run, load, read_protocol
+from charlm_jax.cli.commands.common_flags import (
+    add_corpus,
+    add_protocol,
+    add_run,
+    load,
+    read_protocol,
+)
 from charlm_jax.cli.output import show
 from charlm_jax.cli.parser import say
 from charlm_jax.core.errors import CharlmError
@@ -14,6 +20,7 @@ HELP = "Compute the loss of a run on a held-out split."
 def add_flags(command: argparse.ArgumentParser) -> None:
     """Add the flags of the command."""
     add_run(command)
+    add_corpus(command)
     add_protocol(command)
     command.add_argument("--json", action="store_true", help="print one JSON object")
 

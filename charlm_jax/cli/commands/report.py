@@ -35,14 +35,14 @@ def run(options: argparse.Namespace) -> None:
     folder = options.folders[0] if len(options.folders) == 1 else "."
     file = Path(os.path.expanduser(options.out or os.path.join(folder, "report.html")))
     check_page_path(file)
-    flags = ("split", "mode", "context", "targets", "checkpoint", "out")
+    flags = ("split", "mode", "context", "targets", "checkpoint", "corpus", "out")
     changed = [
         f"--{name}={getattr(options, name)}"
         for name in flags
         if getattr(options, name) != options.parser.get_default(name)
     ]
     changed += [f"--allow_module={module}" for module in options.allow_module]
-    runs = [load_run(path, checkpoint=options.checkpoint) for path in paths]
+    runs = [load_run(path, checkpoint=options.checkpoint, corpus=options.corpus) for path in paths]
     write_report(
         runs,
         file,

@@ -60,16 +60,15 @@ def run(options: argparse.Namespace) -> int:
 
     On a cluster it is 1 if a job failed and its point is submitted again.
     """
-    from charlm_jax.config.loading import config_name
     from charlm_jax.storage.workdir import Workdir
-    from charlm_jax.sweeps.points import load_sweep, refuse_other
+    from charlm_jax.sweeps.points import default_sweep_folder, load_sweep, refuse_other
 
     if options.jobs is not None and options.jobs < 1:
         raise CharlmError(f"jobs={options.jobs} is not allowed: it must be at least 1")
     if options.slurm and options.launcher != "slurm":
         raise CharlmError("--slurm requires --launcher=slurm")
     plan = load_sweep(options.config, options.overrides, modules=options.allow_module)
-    folder = Workdir(options.workdir or f"runs/{config_name(options.config)}").path
+    folder = Workdir(options.workdir or default_sweep_folder(options.config)).path
     if options.dry_run:
         for point in plan.points:
             show(point.command(folder))
@@ -83,7 +82,8 @@ def run(options: argparse.Namespace) -> int:
     # This process only reads configs: leave the accelerator's memory to the runs.
     jax.config.update("jax_platforms", "cpu")  # type: ignore[no-untyped-call]
     left = [point for point in plan.points if not point.is_finished(folder)]
-    check_points(left, folder, progress=DownloadProgress())
+    for line in check_points(left, folder, progress=DownloadProgress()):
+        print(line)
     launch = {"local": _sweep_here, "slurm": _sweep_on_cluster}[options.launcher]
     return launch(plan, folder, options)
 

@@ -31,18 +31,19 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Train a model, or resume a run, and print the result."""
-    from charlm_jax.config.loading import config_name, load_config
+    from charlm_jax.config.loading import load_config
 
     overrides = options.overrides
     if options.init_from is not None:
         overrides = [*overrides, f"train.init_from={options.init_from}"]
     config = load_config(options.config, overrides)
-    workdir = options.workdir or f"runs/{config_name(options.config)}"
     from charlm_jax.data.download import DownloadProgress
+    from charlm_jax.storage.default_folder import default_run_folder
     from charlm_jax.sweeps.points import find_source
     from charlm_jax.training.loop import train_and_evaluate
     from charlm_jax.training.progress_bar import training_view
 
+    workdir = options.workdir or str(default_run_folder(options.config, config))
     with training_view() as view:
         if options.tensorboard:
             from charlm_jax.training.tensorboard import EventFiles

@@ -2,6 +2,7 @@
 
 import argparse
 
+from charlm_jax.cli.commands.common_flags import add_corpus
 from charlm_jax.cli.output import show
 from charlm_jax.cli.parser import nonempty_path
 
@@ -12,6 +13,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     """Add the flags of the command."""
     add = command.add_argument
     add("--workdir", required=True, type=nonempty_path, metavar="DIR", help="the run's folder")
+    add_corpus(command)
     add("--steps", type=int, default=100, help="number of steps to repeat (default: 100)")
 
 
@@ -20,7 +22,9 @@ def run(options: argparse.Namespace) -> int:
     from charlm_jax.data.download import DownloadProgress
     from charlm_jax.training.reproduce import verify_run
 
-    result = verify_run(options.workdir, steps=options.steps, progress=DownloadProgress())
+    result = verify_run(
+        options.workdir, steps=options.steps, corpus=options.corpus, progress=DownloadProgress()
+    )
     for change in result.changes:
         show(change)
     if result.first_difference is None:

@@ -1,6 +1,7 @@
 """Layout and writing of figures, and axes labelled with characters."""
 
 import io
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ from matplotlib.ticker import MaxNLocator
 
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.files import atomic_write
+from charlm_jax.core.folders import FIGURE_MARK
 
 DOTS_PER_INCH = 150
+_PNG: Mapping[str, Any] = {"format": "png", "metadata": {"Software": FIGURE_MARK}}
 _PIXELS_PER_INCH = 80  # in a notebook: fewer than the dots, so that a fine screen shows more detail
 
 # A monospaced font, so that neighbours do not touch; matplotlib includes it.
@@ -33,7 +36,7 @@ class InlineFigure(Figure):
 
     def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
         image = io.BytesIO()
-        self.savefig(image, format="png")
+        self.savefig(image, **_PNG)
         width, height = (round(_PIXELS_PER_INCH * inches) for inches in self.get_size_inches())
         return image.getvalue(), {"width": width, "height": height}
 
@@ -52,7 +55,8 @@ def save_figure(figure: Figure, path: Path | str) -> None:
     image = io.BytesIO()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(image, format=path.suffix.removeprefix(".") or "png")
+        ending = path.suffix.removeprefix(".") or "png"
+        figure.savefig(image, **(_PNG if ending == "png" else {"format": ending}))
         atomic_write(path, image.getvalue())
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
