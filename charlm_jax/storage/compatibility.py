@@ -85,10 +85,11 @@ def config_changes(there: Config, here: Config, *, same_text: bool, held_out: in
 
 def changes_of_model(there: Config, here: Config) -> list[str]:
     """List the config differences that bear on a model or on its losses, in words."""
+    now = here.flatten()
     return [
-        f"config.{field} is {before!r} there and {here.flatten()[field]!r} here"
+        f"config.{field} is {before!r} there and {now[field]!r} here"
         for field, before in there.flatten().items()
-        if before != here.flatten()[field] and field not in _NO_BEARING
+        if before != now[field] and field not in _NO_BEARING
     ]
 
 

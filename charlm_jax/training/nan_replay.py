@@ -17,6 +17,7 @@ from charlm_jax.models import LanguageModel, build_model, rematerialize
 from charlm_jax.models.losses import negative_log_likelihood
 from charlm_jax.storage.checkpoint import Checkpoint, Checkpoints
 from charlm_jax.storage.mixer_sources import find_recorded_mixers
+from charlm_jax.storage.seal import check_files, read_seal, sealed_values
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training.train_step import (
     Batch,
@@ -43,7 +44,10 @@ def write_fault(workdir: Workdir, trainer: Trainer, state: TrainState, batch: Ba
         step,
         params=state.params,
         training={**training, "batch": batch._asdict()},
-        meta={"total_steps": trainer.total_steps},
+        meta={
+            "total_steps": trainer.total_steps,
+            **sealed_values(trainer.config, trainer.dataset),
+        },
         loss_nats=None,
     )
 
@@ -101,7 +105,8 @@ def replay_fault(workdir: Path | str) -> Replay:
     """Repeat the step at which a run failed, and measure each of its arrays.
 
     Raises:
-      CharlmError: there is no run, it did not fail, or the saved step is damaged.
+      CharlmError: there is no run, it did not fail, or the saved step is damaged or was made with
+        another config or other symbols.
     """
     run_dir = Workdir(workdir)
     run_dir.refuse_exported()
@@ -114,6 +119,8 @@ def replay_fault(workdir: Path | str) -> Replay:
     find_recorded_mixers(run_dir, config.model)
     model = build_model(config.model, len(vocabulary))
     checkpoint = kept.open(number)
+    if "config" in checkpoint.meta:  # earlier versions did not save it
+        check_files(run_dir, read_seal(checkpoint), config, vocabulary)
     total_steps = checkpoint.meta.get("total_steps")
     if not isinstance(total_steps, int):
         raise CharlmError(f"{run_dir.fault}/{number} is not the saved step of a failed run")
