@@ -161,16 +161,16 @@ def _check_meta(checkpoint: Checkpoint, trainer: Trainer, run: OpenRun) -> LoopS
     meta, step = checkpoint.meta, checkpoint.step
     try:
         fingerprint, loop_state = meta["fingerprint"], LoopState.from_json(meta["tally"])
-        changes = config_changes(
-            Config.from_dict(meta["config"]),
-            trainer.config,
-            held_out=size(trainer.dataset.parts.get("valid", ())),
-        )
+        there = Config.from_dict(meta["config"])
     except (KeyError, TypeError, CharlmError) as error:
         raise CharlmError(
             f"checkpoint {step} does not record the run's progress: another version of "
             f"charlm_jax may have written it; begin again with --fresh"
         ) from error
+    held_out, shared = size(trainer.dataset.parts.get("valid", ())), trainer.shared_steps(there)
+    changes = config_changes(there, trainer.config, held_out=held_out, rates_agree=step <= shared)
+    if changes and not config_changes(there, trainer.config, held_out=held_out, rates_agree=True):
+        raise _beyond_shared_steps(step, shared, run)
     if fingerprint != trainer.dataset.fingerprint:
         changes.insert(0, "its text is different")
     if changes:
@@ -179,6 +179,23 @@ def _check_meta(checkpoint: Checkpoint, trainer: Trainer, run: OpenRun) -> LoopS
             f"{'; '.join(changes)}: restore the right one, or begin again with --fresh"
         )
     return loop_state
+
+
+def _beyond_shared_steps(step: int, shared: int, run: OpenRun) -> CharlmError:
+    """Return the error of a run whose rate has changed since the steps that a longer one has."""
+    path = run.workdir.path
+    kept = [number for number in run.checkpoints.steps() if number <= shared]
+    way = (
+        f"--branch_from={path} and another --workdir start from checkpoint {kept[-1]}, and give "
+        f"the run that had this length from the start"
+        if kept
+        else f"no checkpoint up to that step is left (config.train.keep keeps some): "
+        f"--init_from={path} and another --workdir start from its weights"
+    )
+    return CharlmError(
+        f"the length of {path} cannot be changed at checkpoint {step}: its learning rates differ "
+        f"from those of the other length after step {shared}; {way}"
+    )
 
 
 def _refuse_to_lose_rows(trainer: Trainer, run: OpenRun) -> None:

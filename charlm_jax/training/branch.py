@@ -1,0 +1,120 @@
+"""Branches: runs that begin with the steps that they share with another run.
+
+The rate of a `constant` or `wsd` schedule does not depend on a run's length before the decay. Two
+runs that differ only in length and decay are therefore equal up to there, and the second one can
+start from a checkpoint of the first, optimizer included. It ends with the same bits as if it had
+been trained alone.
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+from charlm_jax.core.errors import CharlmError, write_error
+from charlm_jax.data.splits import size
+from charlm_jax.storage.checkpoint import Checkpoints, DamagedCheckpoint
+from charlm_jax.storage.compatibility import check_same_run, config_changes
+from charlm_jax.storage.metrics_log import MetricsLog
+from charlm_jax.storage.workdir import Workdir
+from charlm_jax.training.trainer import Trainer
+
+
+def shared_checkpoints(
+    trainer: Trainer, workdir: Workdir, source: Path | str, *, fresh: bool
+) -> list[int]:
+    """Return the steps of another run's checkpoints that a new run can start from.
+
+    Args:
+      trainer: parts of the new run.
+      workdir: folder of the new run.
+      source: folder of the other run.
+      fresh: whether an existing run in `workdir` will be moved aside.
+
+    Returns:
+      Steps in ascending order; empty if the run has begun, so that it is resumed.
+
+    Raises:
+      CharlmError: the other run differs in more than length and decay, or has no checkpoint
+        before the decay.
+    """
+    other = Workdir(source)
+    other.check_readable()
+    other.refuse_exported()
+    if os.path.realpath(other.path) == os.path.realpath(workdir.path):
+        raise CharlmError(
+            f"--branch_from and --workdir are the same run ({source}): name another --workdir"
+        )
+    is_begun = workdir.has_started() and not workdir.read_facts().get("branched_from")
+    if not fresh and (is_begun or Checkpoints(workdir.checkpoints).steps()):
+        return []
+    return _common(trainer, other)
+
+
+def branch(trainer: Trainer, workdir: Workdir, source: Path | str, steps: list[int]) -> None:
+    """Copy checkpoints of another run, and the rows up to the last of them, into a new run.
+
+    Args:
+      trainer: parts of the new run.
+      workdir: folder of the new run.
+      source: folder of the other run, which is only read.
+      steps: steps that `shared_checkpoints` returned.
+
+    Raises:
+      CharlmError: the folder is another run's, or cannot be written.
+    """
+    other = Workdir(source)
+    rows = MetricsLog(other.metrics_file).rows()
+    facts = other.read_facts()
+    sessions = [x for x in facts.get("sessions", []) if x["from_step"] < steps[-1]]
+    branched_from = {"run": os.path.realpath(other.path), "checkpoint": steps[-1]}
+    with workdir.held():
+        check_same_run(workdir, trainer.config, trainer.dataset)
+        workdir.claim(trainer.config, trainer.dataset)
+        started_from = facts.get("started_from")
+        workdir.write_facts(
+            {"started_from": started_from, "branched_from": branched_from, "sessions": sessions}
+        )
+        try:
+            workdir.metrics_file.unlink(missing_ok=True)
+            for row in rows:
+                if row["step"] <= steps[-1]:  # a constant rate is recorded unrounded
+                    rate = {"learning_rate": float(trainer.schedule(row["step"] - 1))}
+                    MetricsLog(workdir.metrics_file).append({**row, **rate})
+            for step in steps:
+                partial = workdir.checkpoints / f"partial-{step}"
+                shutil.rmtree(partial, ignore_errors=True)
+                shutil.copytree(other.checkpoints / str(step), partial)
+                partial.rename(workdir.checkpoints / str(step))
+        except OSError as error:
+            raise write_error(workdir.path, error) from error
+
+
+def _common(trainer: Trainer, other: Workdir) -> list[int]:
+    """Return the steps of the other run's valid checkpoints that are this run's too."""
+    there = other.read_config()
+    held_out = size(trainer.dataset.parts.get("valid", ()))
+    changes = config_changes(there, trainer.config, held_out=held_out, rates_agree=True)
+    if other.read_fingerprint() != trainer.dataset.fingerprint:
+        changes.insert(0, "its text is different")
+    if changes:
+        raise CharlmError(
+            f"--branch_from={other.path} is another run: {'; '.join(changes)}: only its length and "
+            f"decay may differ; --init_from starts from its weights alone"
+        )
+    shared, checkpoints = trainer.shared_steps(there), Checkpoints(other.checkpoints)
+    found = []
+    for step in checkpoints.steps():
+        if step <= shared:
+            try:
+                checkpoints.open(step, items=[])
+            except DamagedCheckpoint:
+                continue
+            found.append(step)
+    if not found:
+        saved = ", ".join(map(str, checkpoints.steps())) or "none"
+        raise CharlmError(
+            f"--branch_from={other.path} has no checkpoint to start from: its learning rates are "
+            f"those of this run up to step {shared}, and its checkpoints are {saved}; "
+            f"config.train.keep keeps more of them"
+        )
+    return found
