@@ -188,6 +188,18 @@ class OptimizerConfig:
             value = getattr(self, field)
             _require(0.0 <= value < 1.0, f"optimizer.{field}", value, "in [0, 1)")
 
+    def stable_steps(self, total_steps: int) -> int:
+        """Return the number of first steps whose learning rates do not depend on the length.
+
+        Args:
+          total_steps: length of the run in steps.
+        """
+        if self.schedule == "constant":
+            return _MOST
+        decay_steps = max(round(self.decay_fraction * total_steps), 1)
+        stable = total_steps - decay_steps if self.schedule == "wsd" else 0
+        return max(self.warmup_steps, stable)
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:

@@ -36,7 +36,7 @@ import numpy as np
 from charlm_jax.config.formats import NewerFormat, upgrade, with_format
 from charlm_jax.core.arrays import parse_npz
 from charlm_jax.core.errors import CharlmError, write_error
-from charlm_jax.core.files import read_regular, synced_file
+from charlm_jax.core.files import atomic_write, read_regular, synced_file
 from charlm_jax.core.trees import describe_leaf, leaves_by_path, tree_mismatch
 
 Tree = TypeVar("Tree")
@@ -206,6 +206,32 @@ class Checkpoints:
                 f"unchanged: fix this to resume from the latest"
             ) from error
         self.prune()
+
+    def copy(self, step: int, target: "Checkpoints", rows: bytes) -> None:
+        """Copy a valid checkpoint into another run's folder, with the metrics of that run.
+
+        Args:
+          step: step of the checkpoint.
+          target: checkpoints of the other run.
+          rows: lines of its metrics up to the step.
+
+        Raises:
+          DamagedCheckpoint: it is not valid.
+          CharlmError: it cannot be written.
+        """
+        has_rows = self.open(step).rows is not None
+        partial = target._folder / f"partial-{step}"
+        target.clear_partial()
+        try:
+            shutil.copytree(self._path(step), partial)
+            if has_rows:
+                contents = self._read_contents(step) | {"rows.jsonl": _size_and_hash(rows)}
+                atomic_write(partial / "rows.jsonl", rows)
+                atomic_write(partial / "contents.json", json.dumps(contents).encode())
+            partial.rename(target._path(step))
+        except OSError as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise write_error(target._folder, error) from error
 
     def prune(self) -> None:
         """Remove all but the two latest, the best, the series that is kept, and damaged ones.

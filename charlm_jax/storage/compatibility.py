@@ -15,16 +15,25 @@ _LIMITS = ("train.max_steps", "train.patience")
 # Fields that only observe a run.
 _OBSERVING = ("train.log_every_steps", "train.sample_every_steps", "evaluation.batch_size")
 
+# Fields that decide the length of a run and the learning rates towards its end.
+_LENGTH = ("train.epochs", "train.max_steps")
+_RATES = (
+    *_LENGTH,
+    "optimizer.schedule",
+    "optimizer.decay_fraction",
+    "optimizer.final_learning_rate",
+)
+
 # Fields that say where a text is and how its bytes are decoded, but nothing else about a run.
 _PLACES = ("data.corpus", "data.encoding")
 
 # Fields without bearing on a model and its losses: when training ends or is observed, and where
-# the text lies, which has a fingerprint.
+# the text lies, which has a fingerprint. A run that was extended has other rates towards its end.
 _NO_BEARING = {
     *_OBSERVING,
     *_LIMITS,
+    *_RATES,
     *_PLACES,
-    "train.epochs",
     "train.evaluate_every_steps",
     "train.keep",
     "evaluation.max_characters",
@@ -64,7 +73,9 @@ def check_same_run(workdir: Workdir, config: Config, dataset: "Dataset") -> Conf
     return recorded
 
 
-def config_changes(there: Config, here: Config, *, same_text: bool, held_out: int) -> list[str]:
+def config_changes(
+    there: Config, here: Config, *, same_text: bool, held_out: int, rates_agree: bool | None = None
+) -> list[str]:
     """List the config differences that prevent resuming a run, in words.
 
     Args:
@@ -72,14 +83,16 @@ def config_changes(there: Config, here: Config, *, same_text: bool, held_out: in
       here: requested config.
       same_text: whether the texts have the same fingerprint, wherever they are.
       held_out: number of characters of the run's held-out text.
+      rates_agree: whether all updates so far have the same learning rates under both; None if
+        it is not known yet how many there are.
     """
     before = there.flatten()
     return [
-        f"config.{field} is {before[field]!r} there and {value!r} here"
+        f"config.{field} is {before[field]!r} there and {value!r} here{_reason(field, here)}"
         for field, value in here.flatten().items()
         if value != before[field]
         and not (same_text and field in _PLACES)
-        and not _may_change(field, before[field], value, here, held_out)
+        and not _may_change(field, before[field], value, here, held_out, rates_agree)
     ]
 
 
@@ -93,9 +106,22 @@ def changes_of_model(there: Config, here: Config) -> list[str]:
     ]
 
 
-def _may_change(field: str, before: Any, value: Any, config: Config, held_out: int) -> bool:
+def _reason(field: str, config: Config) -> str:
+    if field not in _LENGTH or config.optimizer.schedule != "cosine":
+        return ""
+    return (
+        " (under config.optimizer.schedule=cosine the rate of every step depends on the last: "
+        "--init_from=RUN starts a longer run from its weights)"
+    )
+
+
+def _may_change(
+    field: str, before: Any, value: Any, config: Config, held_out: int, rates_agree: bool | None
+) -> bool:
     """Return whether a change only affects monitoring, or extends a run and keeps its steps."""
-    is_constant_rate = config.optimizer.schedule == "constant"
+    if field in _RATES and rates_agree is not None:
+        return rates_agree
+    has_stable_rate = config.optimizer.schedule in ("constant", "wsd")
     is_later_limit = field in _LIMITS and (value == 0 or 0 < before < value)  # 0 means no limit
     if field in _OBSERVING:
         return True
@@ -104,11 +130,11 @@ def _may_change(field: str, before: Any, value: Any, config: Config, held_out: i
             return min(before or held_out, held_out) == min(value or held_out, held_out)
         case "train.evaluate_every_steps":  # with patience it affects when training stops
             return config.train.patience == 0
-        case "train.keep":  # another rule would remove what was kept
-            return before == ""
+        case "train.keep":  # in the same folder, another rule would remove what was kept
+            return before == "" or rates_agree is not None
         case "train.epochs":
-            return is_constant_rate and value > before
+            return has_stable_rate and value > before
         case "train.max_steps":
-            return is_constant_rate and is_later_limit
+            return has_stable_rate and is_later_limit
         case _:
             return is_later_limit

@@ -34,6 +34,7 @@ from charlm_jax.storage.mixer_sources import recorded_mixers, source_changes
 from charlm_jax.storage.open_run import OpenRun, open_run
 from charlm_jax.storage.seal import sealed_values
 from charlm_jax.storage.workdir import Workdir
+from charlm_jax.training.branch import branch, shared_checkpoints
 from charlm_jax.training.environment import differences, environment, lacks_bfloat16_units
 from charlm_jax.training.loop_state import NOTHING, LoopState, RunningMean
 from charlm_jax.training.nan_replay import write_fault
@@ -45,18 +46,22 @@ from charlm_jax.training.trainer import Trainer, build_trainer
 # Samples shown during training.
 _SAMPLING, _SAMPLE_LENGTH = SamplingParams(scale=1.5, seed=1), 200
 
+_MOST_PARAMETERS_PER_CHARACTER = 10  # of a text that is not too small for its model
+
 
 class Result(NamedTuple):
     """Status of a run when `train_and_evaluate` returns.
 
     `best_loss_nats` is None if no text is held out. `watched` says of which characters it is if it
-    is not of all held-out ones, and is empty otherwise.
+    is not of all held-out ones, and is empty otherwise. `extension` says how a run that has ended
+    is trained further.
     """
 
     step: int
     best_loss_nats: float | None
     best_step: int
     watched: str
+    extension: str
     stopped_early: bool
     was_done: bool
 
@@ -66,6 +71,7 @@ def train_and_evaluate(
     workdir: Path | str,
     *,
     fresh: bool = False,
+    branch_from: Path | str | None = None,
     view: ProgressListener | None = None,
     progress: Progress | None = None,
     source: ConfigSource | None = None,
@@ -76,6 +82,8 @@ def train_and_evaluate(
       config: all settings of the run.
       workdir: the run's folder, which is created or already holds this very run.
       fresh: move an existing run aside and begin again.
+      branch_from: folder of a run that differs in length and decay alone; a new run starts from
+        its latest checkpoint before the rates differ, and ends as if trained alone.
       view: listener for the progress of training.
       progress: callback for the progress of a text download.
       source: origin of the config, if it was loaded; `run.json` records it.
@@ -95,6 +103,11 @@ def train_and_evaluate(
     trainer = build_trainer(config, dataset)
     run_dir = Workdir(workdir)
     initial = validate_init_from(trainer, run_dir, fresh=fresh)
+    shared = (
+        shared_checkpoints(trainer, run_dir, branch_from, fresh=fresh)
+        if branch_from is not None
+        else []
+    )
     if fresh and (moved := run_dir.move_aside()):
         view.note(f"moved the run at {run_dir.path} to {moved}")
         if (link := Workdir(moved).checkpoints).is_symlink():
@@ -102,11 +115,19 @@ def train_and_evaluate(
                 f"its checkpoints stay in {link.resolve()}; those of the new run are in its own "
                 f"folder"
             )
+    if branch_from is not None and shared:
+        branch(trainer, run_dir, branch_from, shared)
+        view.note(f"starting from checkpoint {shared[-1]} of {branch_from}")
     with open_run(run_dir, config, trainer.dataset) as run:
         recorded = _source_facts(source, config, run.recorded_config)
         state, loop_state = _start(trainer, run, initial, view, recorded)
         del initial  # a copy of the weights
         was_done = _is_over(trainer, loop_state)
+        if was_done and run.recorded_config is not None:
+            before = run.recorded_config.flatten()
+            for field, value in config.flatten().items():
+                if value != before[field]:
+                    view.note(f"config.{field}={value} changes nothing: the run is done")
         if not was_done:
             with deferred_signals() as signal_received:
                 again = "the same command " + ("without --fresh" if fresh else "again")
@@ -119,6 +140,7 @@ def train_and_evaluate(
         best_loss_nats=loop_state.best_loss_nats,
         best_step=loop_state.best_step,
         watched=_watched(trainer),
+        extension=_extension(config, run_dir, stopped_early=stopped_early),
         stopped_early=stopped_early,
         was_done=was_done,
     )
@@ -129,6 +151,32 @@ def _watched(trainer: Trainer) -> str:
     if watched == all_characters:
         return ""
     return f"of {watched:,} of the {all_characters:,} held-out characters, evenly spread"
+
+
+def _extension(config: Config, workdir: Workdir, *, stopped_early: bool) -> str:
+    """Return how a run that has ended is trained further, in words."""
+    if stopped_early:
+        return "raise config.train.patience to train further"
+    if config.optimizer.schedule == "constant":
+        limit = "max_steps" if config.train.max_steps else "epochs"
+        return f"raise config.train.{limit} to train further"
+    ways = [f"--init_from={workdir.path} starts another run from its weights"]
+    if config.optimizer.schedule == "wsd":
+        ways.append(f"--branch_from={workdir.path} a longer one from a checkpoint before the decay")
+    return f"its learning rate has decayed ({config.optimizer.schedule}): {', '.join(ways)}"
+
+
+def _small_text(trainer: Trainer, parameters: int) -> str:
+    """Return a warning of a text that the model will learn by heart; empty for a longer one."""
+    characters = size(trainer.dataset.part("train"))
+    if parameters <= _MOST_PARAMETERS_PER_CHARACTER * characters:
+        return ""
+    held_out = size(trainer.dataset.parts.get("valid", ()))
+    return (
+        f"a small text for this model: {characters:,} characters to train on and {held_out:,} held "
+        f"out for {parameters:,} parameters; expect it to be learnt by heart, use more text or "
+        f"lower config.model.hidden_size"
+    )
 
 
 def _source_facts(
@@ -175,12 +223,15 @@ def _start(
             view.note(f"may not be bit-for-bit equal to an uninterrupted run: {change}")
         for change in source_changes(recorded_mixers(run.workdir, trainer.config.model), mixers):
             view.note(f"may not be equal to an uninterrupted run: {change}")
+    parameters = count_parameters(state.params)
+    if not loop_state.step and (warning := _small_text(trainer, parameters)):
+        view.note(warning)
     session = {"from_step": loop_state.step, "environment": environment()}
     listed = [mixer._asdict() for mixer in mixers]
     run.write_facts(
         **recorded,
         corpus=trainer.config.data.corpus,
-        parameters=count_parameters(state.params),
+        parameters=parameters,
         steps_per_epoch=trainer.steps_per_epoch,
         total_steps=trainer.total_steps,
         started_from=started_from,

@@ -1,6 +1,7 @@
 """Start of a run: from new weights, another run's, or its latest valid checkpoint."""
 
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -173,13 +174,18 @@ def _check_meta(checkpoint: Checkpoint, trainer: Trainer, run: OpenRun) -> LoopS
             f"checkpoint {step} does not record the run's progress: another version of "
             f"charlm_jax may have written it; begin again with --fresh"
         ) from error
+    shared = trainer.shared_steps(seal.config)
     has_same_text = seal.fingerprint == trainer.dataset.fingerprint
-    changes = config_changes(
+    compare = functools.partial(
+        config_changes,
         seal.config,
         trainer.config,
         same_text=has_same_text,
         held_out=size(trainer.dataset.parts.get("valid", ())),
     )
+    changes = compare(rates_agree=step <= shared)
+    if changes and not compare(rates_agree=True):
+        raise _beyond_shared_steps(step, shared, run)
     if not has_same_text:
         changes.insert(0, "its text is different")
     if changes:
@@ -206,6 +212,23 @@ def _restore_rows(checkpoint: Checkpoint, run: OpenRun, note: Callable[[str], No
             f"checkpoint {checkpoint.step} recorded: they are restored from the checkpoint"
         )
     run.metrics.replace(checkpoint.rows)
+
+
+def _beyond_shared_steps(step: int, shared: int, run: OpenRun) -> CharlmError:
+    """Return the error of a run whose rate has changed since the steps that a longer one has."""
+    path = run.workdir.path
+    kept = [number for number in run.checkpoints.steps() if number <= shared]
+    way = (
+        f"--branch_from={path} and another --workdir start from checkpoint {kept[-1]}, and give "
+        f"the run that had this length from the start"
+        if kept
+        else f"no checkpoint up to that step is left (config.train.keep keeps some): "
+        f"--init_from={path} and another --workdir start from its weights"
+    )
+    return CharlmError(
+        f"the length of {path} cannot be changed at checkpoint {step}: its learning rates differ "
+        f"from those of the other length after step {shared}; {way}"
+    )
 
 
 def _refuse_to_lose_rows(trainer: Trainer, run: OpenRun) -> None:

@@ -68,6 +68,18 @@ class Trainer(NamedTuple):
         """Updates in one epoch."""
         return self.loader.steps_per_epoch
 
+    def shared_steps(self, config: Config) -> int:
+        """Return the number of first steps with the same learning rates under another config.
+
+        Args:
+          config: config of a run on the same text; only its length and schedule matter.
+        """
+        return min(
+            self.total_steps,
+            self.config.optimizer.stable_steps(self.total_steps),
+            config.optimizer.stable_steps(count_steps(config, self.steps_per_epoch)),
+        )
+
     def ends_epoch(self, step: int) -> bool:
         """Return whether an epoch is complete after `step` updates."""
         return step % self.steps_per_epoch == 0
@@ -139,6 +151,12 @@ class Trainer(NamedTuple):
         )
 
 
+def count_steps(config: Config, steps_per_epoch: int) -> int:
+    """Return the number of steps in a run."""
+    steps = config.train.epochs * steps_per_epoch
+    return min(steps, config.train.max_steps or steps)
+
+
 def build_trainer(config: Config, dataset: Dataset) -> Trainer:
     """Build a run's parts; all names in the config are looked up here, before anything compiles.
 
@@ -161,9 +179,7 @@ def build_trainer(config: Config, dataset: Dataset) -> Trainer:
     def plan(epoch: int) -> EpochPlan:
         return loader.plan(order_key, epoch)
 
-    total_steps = config.train.epochs * loader.steps_per_epoch
-    if config.train.max_steps:
-        total_steps = min(total_steps, config.train.max_steps)
+    total_steps = count_steps(config, loader.steps_per_epoch)
     if total_steps >= 2**31:
         raise CharlmError(
             f"a run of {total_steps} steps is too long: lower config.train.epochs, or set "

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -41,8 +42,15 @@ def test_train_says_what_it_did_and_then_that_it_is_done(
     assert main(command) == 0
     first = capsys.readouterr().out
     assert "epoch  2" in first and "trained 38 steps" in first and "best held-out loss" in first
+    sample, evaluate, report = first.split("Next:\n")[1].splitlines()
     assert main(command) == 0
-    assert "is done: 38 steps" in capsys.readouterr().out
+    second = capsys.readouterr().out
+    assert "is done: 38 steps; raise config.train.epochs to train further" in second
+    assert second.endswith(first[first.index("Next:") :])
+    for line in (sample + " --chars=5", evaluate, report):
+        program, *arguments = shlex.split(line)
+        assert program == "charlm" and main(arguments) == 0
+    capsys.readouterr()
     facts = json.loads((tmp_path / "run" / "run.json").read_text())
     assert (facts["config_spec"], facts["point"]) == (str(BASE), None)
     assert [f"--config.{text}" for text in facts["overrides"]] == OVERRIDES

@@ -31,6 +31,8 @@ TYPED: Mapping[str, Sequence[tuple[str, Says]]] = {
         ("train --config=tiny.py --workdir=", "argument --workdir: the path is empty"),
         ("train --config=tiny.py --init_from=", "argument --init_from: the path is empty"),
         ("train --config=tiny.py --init_from", "argument --init_from: expected one argument"),
+        ("train --config=tiny.py --branch_from=", "argument --branch_from: the path is empty"),
+        ("train --config=tiny.py --branch-from=done", "did you mean --branch_from?"),
         ("sample", ("arguments are required", "--workdir")),
         ("sample --workdir=done", "--prompt or --prompt_file is required"),
         ("sample --prompt=a", ("arguments are required", "--workdir")),

@@ -62,9 +62,11 @@ FIELDS: Mapping[str, Refused | None] = {
     "train.evaluate_every_steps": (COUNTS, "in [0, 2**31)"),
     "train.sample_every_steps": (COUNTS, "in [0, 2**31)"),
     "train.patience": (COUNTS, "in [0, 2**31)"),
+    "train.keep": (("x", "0", "-1", "1.5", "Log", "9" * 12), "a number of steps, log, or empty"),
     "train.init_from": None,
     "evaluation.context": (COUNTS, "in [0, 2**31)"),
     "evaluation.batch_size": ((*COUNTS, "0"), "in [1, 2**31)"),
+    "evaluation.max_characters": (COUNTS, "in [0, 2**31)"),
 }
 NO_INTEGERS = ("", "x", "1.5", "1e3", "nan", "inf", "true", "None", "0x10", "[1]", "9" * 5000)
 NO_NUMBERS = ("", "x", "true", "None", "0x10", "[1]", "1,5", "1/2")

@@ -97,6 +97,19 @@ FOUND: Mapping[str, Sequence[tuple[str, Says]]] = {
             ("cannot start from", "config.model.hidden_size is 7"),
         ),
         (f"{ON_DONE} --fresh --config.data.corpus=empty.txt", "empty.txt' is empty"),
+        (f"{TRAIN} --branch_from=nowhere", ("no run at nowhere", "no such folder")),
+        (f"{TRAIN} --branch_from=fox.txt", "it is a file"),
+        (f"{TRAIN} --branch_from=notes", "no config.json"),
+        (f"{TRAIN} --branch_from=unfinished", ("no checkpoint to start from", "are none")),
+        (f"{TRAIN} --branch_from=other", ("is another run", "hidden_size is 7 there and")),
+        (f"{TRAIN} --branch_from=exported_other", "is an exported model, not a run"),
+        (
+            f"{TRAIN} --branch_from=done --config.optimizer.schedule=cosine",
+            ("no checkpoint to start from", "up to step 0"),
+        ),
+        (f"{TRAIN} --branch_from=done --config.train.keep=5", "at least 40, for at most 50"),
+        (f"{ON_DONE} --branch_from=done", ("the same run", "--workdir")),
+        (f"{ON_DONE} --branch_from=nowhere --fresh", ("no run at nowhere", "no such folder")),
     ],
     "Checkpoints": [
         (

@@ -640,3 +640,51 @@ def test_rows_are_marked_that_are_the_best_or_no_better(tmp_path: Path) -> None:
     train_and_evaluate(config, tmp_path / "averaged", view=averaged)
     assert averaged.marks[19, "valid", "raw"] == ""
     assert averaged.marks[19, "valid", "average"] == "best"
+
+
+def test_a_small_text_is_told(tmp_path: Path) -> None:
+    """Of ten times as many parameters as characters: once, before the first step."""
+    view, config = Notes(), make_tiny_config(**{"model.hidden_size": 90, "train.epochs": 1})
+    train_and_evaluate(config, tmp_path / "run", view=view)
+    (line,) = view.lines
+    parameters = json.loads((tmp_path / "run" / "run.json").read_text())["parameters"]
+    assert parameters > 27_000
+    assert line.startswith(
+        f"a small text for this model: 2,700 characters to train on and 300 held out for "
+        f"{parameters:,} parameters; expect it to be learnt by heart"
+    )
+    again = Notes()
+    config = make_tiny_config(**{"model.hidden_size": 90, "train.log_every_steps": 7})
+    train_and_evaluate(config, tmp_path / "run", view=again)
+    assert again.lines == ["resuming from step 19 of 38"]
+
+
+def test_a_field_that_comes_too_late_is_told(tmp_path: Path) -> None:
+    short = {"train.epochs": 1}
+    train_and_evaluate(make_tiny_config(**short), tmp_path / "run")
+    view = Notes()
+    late = make_tiny_config(**short, **{"train.sample_every_steps": 5})
+    result = train_and_evaluate(late, tmp_path / "run", view=view)
+    assert result.was_done
+    assert view.lines == [
+        "config.train.sample_every_steps=5 changes nothing: the run is done",
+    ]
+    assert result.extension == "raise config.train.epochs to train further"
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"train.max_steps": 5}, ["raise config.train.max_steps"]),
+        ({"train.patience": 1, "optimizer.learning_rate": 3.0}, ["raise config.train.patience"]),
+        ({"optimizer.schedule": "cosine"}, ["has decayed (cosine): --init_from="]),
+        ({"optimizer.schedule": "wsd"}, ["has decayed (wsd): --init_from=", "--branch_from="]),
+    ],
+)
+def test_how_a_run_is_trained_further_is_told(
+    tmp_path: Path, fields: dict[str, object], words: list[str]
+) -> None:
+    config = make_tiny_config(**({"train.max_steps": 0, "train.epochs": 9} | fields))
+    result = train_and_evaluate(config, tmp_path / "run")
+    assert all(word in result.extension for word in words)
+    assert ("--branch_from" in result.extension) == ("--branch_from=" in words)

@@ -1,6 +1,7 @@
 """`charlm train`."""
 
 import argparse
+import shlex
 
 from charlm_jax.cli.commands.common_flags import add_config
 from charlm_jax.cli.output import show
@@ -25,6 +26,13 @@ def add_flags(command: argparse.ArgumentParser) -> None:
         type=nonempty_path,
         metavar="RUN",
         help="start from the best weights of another run",
+    )
+    add(
+        "--branch_from",
+        type=nonempty_path,
+        metavar="RUN",
+        help="start from the steps shared with a run that differs in length and decay alone: "
+        "its latest checkpoint before the learning rates differ, optimizer included",
     )
     add("--tensorboard", action="store_true", help="also write events to DIR/tensorboard")
 
@@ -53,6 +61,7 @@ def run(options: argparse.Namespace) -> None:
             config,
             workdir,
             fresh=options.fresh,
+            branch_from=options.branch_from,
             view=view,
             progress=DownloadProgress(),
             source=find_source(workdir, options.config, overrides),
@@ -61,7 +70,7 @@ def run(options: argparse.Namespace) -> None:
             events.write_anew()
     early = ", stopped early: the held-out loss stopped improving" if result.stopped_early else ""
     if result.was_done:
-        show(f"{workdir} is done: {result.step} steps{early}")
+        show(f"{workdir} is done: {result.step} steps{early}; {result.extension}")
     else:
         show(f"{workdir}: trained {result.step} steps{early}")
     if result.best_loss_nats is not None:
@@ -70,3 +79,18 @@ def run(options: argparse.Namespace) -> None:
             f"best held-out loss: {result.best_loss_nats:.4f} nats, at step {result.best_step}"
             f"{watched}"
         )
+    _print_next(workdir, has_held_out=result.best_loss_nats is not None)
+
+
+def _print_next(workdir: str, *, has_held_out: bool) -> None:
+    """Print the commands that usually follow."""
+    from charlm_jax.storage.workdir import Workdir
+
+    symbols = Workdir(workdir).read_vocabulary().symbols
+    letters = [symbol for symbol in symbols if symbol.isalpha()]
+    prompt = "The " if set("The ") <= set(symbols) else (letters or symbols)[0]
+    sample = ["sample", f"--workdir={workdir}", f"--prompt={prompt}", "--scale=0.5,1,2"]
+    evaluate = [["evaluate", f"--workdir={workdir}"]] if has_held_out else []
+    print("Next:")
+    for command in [sample, *evaluate, ["report", workdir]]:
+        print("  " + shlex.join(["charlm", *command]))
