@@ -6,11 +6,12 @@ Code that reads a field can trust it. `loading.py` builds them from a file and o
 import dataclasses
 import math
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from charlm_jax.config.formats import upgrade, with_format
 from charlm_jax.core.errors import CharlmError, closest
+from charlm_jax.core.files import local_path, stored_path
 from charlm_jax.core.foreign_names import suggest_field
 from charlm_jax.core.html_table import html_table
 
@@ -290,9 +291,14 @@ class Config:
         train = dataclasses.replace(self.train, init_from=init_from)
         return dataclasses.replace(self, data=data, train=train)
 
+    def _map_paths(self, function: Callable[[str], str]) -> "Config":
+        return self.with_paths(
+            corpus=function(self.data.corpus), init_from=function(self.train.init_from)
+        )
+
     def to_dict(self) -> dict[str, Any]:
-        """Return nested plain values with their format, ready for JSON."""
-        return with_format(dataclasses.asdict(self))
+        """Return nested plain values with their format, ready for JSON; paths are UTF-8."""
+        return with_format(dataclasses.asdict(self._map_paths(stored_path)))
 
     def flatten(self) -> dict[str, Any]:
         """Return dotted field -> value, in declaration order; each item is a valid override."""
@@ -308,7 +314,7 @@ class Config:
         Raises:
           CharlmError: a newer format; a missing, unknown or mistyped field.
         """
-        return cls.from_fields(upgrade("config", values))
+        return cls.from_fields(upgrade("config", values))._map_paths(local_path)
 
     @classmethod
     def from_fields(cls, values: Mapping[str, Any]) -> "Config":

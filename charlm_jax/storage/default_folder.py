@@ -7,7 +7,7 @@ from pathlib import Path
 from charlm_jax.config.loading import ConfigSource, default_names
 from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError
-from charlm_jax.core.files import local_path
+from charlm_jax.core.files import local_path, stored_path
 from charlm_jax.data.dataset import load_dataset, with_absolute_paths
 from charlm_jax.data.moved_text import is_gone
 from charlm_jax.storage.workdir import Workdir
@@ -46,7 +46,7 @@ def default_run_folder(spec: str, config: Config) -> Path:
       config: the config with its overrides.
     """
     here = with_absolute_paths(config)
-    wanted = ConfigSource(spec).with_absolute_paths(here).spec
+    wanted = stored_path(ConfigSource(spec).with_absolute_paths(here).spec)
 
     def is_same(path: Path) -> bool | None:
         run_dir = Workdir(path)

@@ -174,7 +174,7 @@ class Workdir:
         try:
             self.checkpoints.mkdir(exist_ok=True)
             if self.checkpoints.is_symlink():
-                atomic_write(self.checkpoints / _OWNER, f"{self.path.resolve()}\n".encode())
+                atomic_write(self.checkpoints / _OWNER, os.fsencode(self.path.resolve()) + b"\n")
             symbols = dataset.vocabulary.symbols
             words = {"symbols": symbols, "fingerprint": dataset.fingerprint}
             write_json(self.vocabulary_file, words)
@@ -340,7 +340,7 @@ class Workdir:
                 )
         owner_file = self.checkpoints / _OWNER
         if owner_file.is_file():
-            owner = Path(owner_file.read_text(encoding="utf-8", errors="replace").strip())
+            owner = Path(os.fsdecode(owner_file.read_bytes()).strip())
             is_this = owner == self.path.resolve()  # if not, it may be this run's earlier path
             if not is_this and (owner / "checkpoints").resolve() == self.checkpoints.resolve():
                 raise CharlmError(

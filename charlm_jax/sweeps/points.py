@@ -25,7 +25,7 @@ from charlm_jax.config.loading import (
 )
 from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError, write_error
-from charlm_jax.core.files import final_name
+from charlm_jax.core.files import final_name, stored_path
 from charlm_jax.core.folders import read_object
 from charlm_jax.core.json_files import write_json
 from charlm_jax.data.dataset import with_absolute_paths
@@ -283,14 +283,14 @@ def claim(sweep: Sweep, folder: Path) -> None:
 def make_manifest(sweep: Sweep, folder: Path) -> dict[str, Any]:
     """Return the contents of a sweep's manifest."""
     return {
-        "config": sweep.config,
-        "overrides": list(sweep.overrides),
+        "config": stored_path(sweep.config),
+        "overrides": [*map(stored_path, sweep.overrides)],
         "points": [
             {
                 "name": point.name,
-                "overrides": list(point.overrides),
+                "overrides": [*map(stored_path, point.overrides)],
                 "workdir": point.name,
-                "command": point.command(folder),
+                "command": stored_path(point.command(folder)),
             }
             for point in sweep.points
         ],
@@ -302,7 +302,7 @@ def default_sweep_folder(spec: str) -> Path:
 
     def is_same(path: Path) -> bool | None:
         manifest = read_object(str(path / MANIFEST))
-        return None if manifest is None else manifest.get("config") == spec
+        return None if manifest is None else manifest.get("config") == stored_path(spec)
 
     return default_folder(spec, is_same)
 
@@ -320,7 +320,8 @@ def find_source(workdir: Path | str, spec: str, overrides: Sequence[str]) -> Con
     with contextlib.suppress(OSError, ValueError, RecursionError, TypeError, KeyError):
         manifest = json.loads((path.parent / MANIFEST).read_text(encoding="utf-8"))
         points = {point["name"]: tuple(point["overrides"]) for point in manifest["points"]}
-        if manifest["config"] == spec and points[path.name] == texts:
+        stored = tuple(map(stored_path, texts))
+        if manifest["config"] == stored_path(spec) and points[path.name] == stored:
             count = len(_own_overrides(manifest)[path.name])
             return ConfigSource(spec, texts[:count], texts[count:])
     return ConfigSource(spec, (), texts)

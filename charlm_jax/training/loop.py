@@ -19,6 +19,7 @@ from charlm_jax._version import __version__
 from charlm_jax.config.loading import ConfigSource
 from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.files import stored_path
 from charlm_jax.core.signals import Interrupted, deferred_signals
 from charlm_jax.core.tree_hash import format_hash, state_hash
 from charlm_jax.core.trees import count_parameters
@@ -189,9 +190,9 @@ def _source_facts(
         return {"config_spec": None, "point": None, "overrides": None}
     spec, point, overrides = source.with_absolute_paths(config)
     return {
-        "config_spec": spec,
-        "point": list(point) or None,
-        "overrides": list(overrides) or None,
+        "config_spec": stored_path(spec),
+        "point": [*map(stored_path, point)] or None,
+        "overrides": [*map(stored_path, overrides)] or None,
     }
 
 
@@ -230,7 +231,7 @@ def _start(
     listed = [mixer._asdict() for mixer in mixers]
     run.write_facts(
         **recorded,
-        corpus=trainer.config.data.corpus,
+        corpus=stored_path(trainer.config.data.corpus),
         parameters=parameters,
         steps_per_epoch=trainer.steps_per_epoch,
         total_steps=trainer.total_steps,

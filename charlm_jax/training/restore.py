@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from charlm_jax.config.formats import NewerFormat
 from charlm_jax.config.schema import ModelConfig
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.files import stored_path
 from charlm_jax.core.tree_hash import format_hash, state_hash
 from charlm_jax.core.types import Params
 from charlm_jax.data.splits import size
@@ -67,7 +68,7 @@ def load_init_from(trainer: Trainer, started_from: Mapping[str, Any] | None) -> 
         hint = "; begin again with --fresh" if pinned else ""
         raise CharlmError(f"cannot start from {source}: {error}{hint}") from error
     facts = {
-        "run": source,
+        "run": stored_path(source),
         "checkpoint": run.checkpoint,
         "params_hash": format_hash(state_hash(run.params)),
     }

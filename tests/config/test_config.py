@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -318,3 +319,16 @@ def test_an_absolute_source_gives_the_same_config_in_every_folder(
     config_flag, *fields = source.flags()
     texts = [field.removeprefix("--config.") for field in fields]
     assert load_config(config_flag.removeprefix("--config="), texts) == config
+
+
+def test_paths_are_stored_as_utf_8_in_every_locale(monkeypatch: pytest.MonkeyPatch) -> None:
+    fields = {"data.corpus": "tëxt.txt", "train.init_from": "rüns/a"}
+    config = load_config("my_text:a.txt", fields)
+    monkeypatch.setattr(os, "fsencode", lambda path: path.encode("ascii", "surrogateescape"))
+    monkeypatch.setattr(os, "fsdecode", lambda data: data.decode("ascii", "surrogateescape"))
+    local = {field: os.fsdecode(text.encode()) for field, text in fields.items()}
+    here = load_config("my_text:a.txt", local)
+    assert here != config and here.to_dict() == config.to_dict()
+    assert Config.from_dict(config.to_dict()) == here
+    spec = os.fsdecode("my_text:tëxt.txt".encode())
+    assert default_names(spec).names == default_names("my_text:tëxt.txt").names

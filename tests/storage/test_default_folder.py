@@ -1,7 +1,10 @@
 """A command without --workdir finds its own run again, and no other's."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -134,3 +137,19 @@ def test_sweeps_have_folders_of_their_own_too(here: Path) -> None:
     assert [default_sweep_folder(spec) for spec in specs] == folders
     folders[0].rename("runs/sized-0")
     assert default_sweep_folder(specs[0]) == Path("runs/sized-0")
+
+
+@pytest.mark.exhaustive
+def test_a_run_of_another_locale_is_found_and_is_the_same_run(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "tëxt.txt").write_text(WORDS)
+    command = ["train", "--config=my_text:tëxt.txt", *(f"--config.{text}" for text in FIELDS)]
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    python = [sys.executable, "-m", "charlm_jax"]
+    subprocess.run([*python, *command], env={**os.environ, **locale}, check=True)
+    assert [path.name for path in Path("runs").iterdir()] == ["my_text-tëxt"]
+    for file in Path("runs/my_text-tëxt").glob("*.json"):
+        assert "\\udc" not in file.read_text()
+    assert main(command) == 0
+    assert "runs/my_text-tëxt is done" in capsys.readouterr().out
