@@ -63,6 +63,7 @@ class SplitConfig:
     test_fraction: float
     blocks: int
     guard: int
+    rounding: str
     vocabulary: str
 
     def __post_init__(self) -> None:

@@ -45,6 +45,10 @@ class Dataset:
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
+    def resplit(self, config: Config) -> "Dataset":
+        """Return the same text, split as another config says."""
+        return _split(self.corpus, config)
+
     def part(self, name: str) -> Part:
         """Return the positions of a part; raises `CharlmError` if the split does not have it."""
         if name in self.parts:
@@ -78,9 +82,18 @@ def load_dataset(config: Config, *, progress: Progress | None = None) -> Dataset
       CharlmError: there is no such corpus, or its text cannot be decoded or is too short.
     """
     corpus = load_corpus(config.data.corpus, encoding=config.data.encoding, progress=progress)
+    return _split(corpus, config)
+
+
+def _split(corpus: Corpus, config: Config) -> Dataset:
     split = config.split
     rule = SplitRule(
-        split.kind, split.valid_fraction, split.test_fraction, split.blocks, split.guard
+        kind=split.kind,
+        valid_fraction=split.valid_fraction,
+        test_fraction=split.test_fraction,
+        blocks=split.blocks,
+        guard=split.guard,
+        rounding=split.rounding,
     )
     parts = split_text(corpus.characters, rule, sequence_length=config.data.sequence_length)
     vocabulary = lookup(_VOCABULARIES, split.vocabulary, "config.split.vocabulary")(

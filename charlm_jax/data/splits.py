@@ -1,6 +1,7 @@
 """Splits of a text into training and held-out parts."""
 
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 from typing import NamedTuple
 
 from charlm_jax.core.errors import CharlmError, lookup
@@ -20,23 +21,45 @@ class SplitRule(NamedTuple):
     test_fraction: float
     blocks: int
     guard: int
+    rounding: str
+
+
+def exact_fraction(value: float) -> Fraction:
+    """Return a number as the decimal that it is written as.
+
+    >>> exact_fraction(0.05), 1 - 0.05 - 0.05
+    (Fraction(1, 20), 0.8999999999999999)
+    """
+    return Fraction(repr(value))
+
+
+_ROUNDINGS: Mapping[str, Callable[[float], float | Fraction]] = {
+    "exact": exact_fraction,
+    "float": float,
+}
+
+
+def _fractions(rule: SplitRule) -> tuple[float | Fraction, float | Fraction]:
+    """Return the fractions of valid and test, in numbers whose products are rounded down."""
+    number = lookup(_ROUNDINGS, rule.rounding, "config.split.rounding")
+    return number(rule.valid_fraction), number(rule.test_fraction)
 
 
 def _tail(characters: int, rule: SplitRule) -> Parts:
-    train_end = int(characters * (1 - rule.valid_fraction - rule.test_fraction))
-    valid_end = int(characters * (1 - rule.test_fraction))
+    valid, test = _fractions(rule)
+    train_end = int(characters * (1 - valid - test))
+    valid_end = int(characters * (1 - test))
     parts = {
         "train": range(0, train_end),
         "valid": range(train_end, valid_end),
         "test": range(valid_end, characters),
     }
-    return {name: (part,) for name, part in parts.items() if name != "test" or rule.test_fraction}
+    return {name: (part,) for name, part in parts.items() if name != "test" or test}
 
 
 def _interleaved(characters: int, rule: SplitRule) -> Parts:
-    fractions = {"valid": rule.valid_fraction} | (
-        {"test": rule.test_fraction} if rule.test_fraction else {}
-    )
+    valid, test = _fractions(rule)
+    fractions = {"valid": valid} | ({"test": test} if test else {})
     held_out: dict[str, list[range]] = {name: [] for name in fractions}
     train, train_start = [], 0
     for block in range(rule.blocks):
@@ -66,7 +89,8 @@ def split_text(characters: int, rule: SplitRule, *, sequence_length: int) -> Par
 
     `tail` is train, valid and, if `test_fraction` > 0, test, in that order. `interleaved` cuts the
     text into `blocks` equal sections and holds out the middle of each; `guard` characters on either
-    side of a held-out stretch belong to no part. `none` trains on the whole text.
+    side of a held-out stretch belong to no part. `none` trains on the whole text. Numbers of
+    characters are rounded down: exactly, or in floating point as earlier versions did.
 
     Args:
       characters: length of the text.

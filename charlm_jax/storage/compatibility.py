@@ -36,6 +36,11 @@ def check_same_run(workdir: Workdir, config: Config, dataset: "Dataset") -> Conf
             f"move that run aside with --fresh"
         )
     if workdir.read_fingerprint() != dataset.fingerprint:
+        if workdir.read_fingerprint() == dataset.resplit(recorded).fingerprint:
+            raise CharlmError(
+                f"{workdir.path} was started when fractions of a text were rounded otherwise: to "
+                f"resume it, add --config.split.rounding={recorded.split.rounding}"
+            )
         raise CharlmError(
             f"the text of {dataset.corpus.name} is not the one that {workdir.path} was started on: "
             f"restore the text, choose another --workdir, or begin again with --fresh"
@@ -59,6 +64,8 @@ def _may_change(field: str, before: Any, value: Any, config: Config) -> bool:
     is_later_limit = field in _LIMITS and (value == 0 or 0 < before < value)  # 0 means no limit
     match field:
         case "train.log_every_steps" | "train.sample_every_steps" | "evaluation.batch_size":
+            return True
+        case "split.rounding":  # the fingerprint has the parts
             return True
         case "train.evaluate_every_steps":  # with patience it affects when training stops
             return config.train.patience == 0

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.data.splits import SplitRule, size, split_text
 
-TAIL = SplitRule("tail", valid_fraction=0.1, test_fraction=0.0, blocks=1, guard=0)
+TAIL = SplitRule("tail", 0.1, 0.0, blocks=1, guard=0, rounding="exact")
 
 
 @given(
@@ -21,6 +21,7 @@ TAIL = SplitRule("tail", valid_fraction=0.1, test_fraction=0.0, blocks=1, guard=
         test_fraction=st.sampled_from([0.0, 0.05, 0.29]),
         blocks=st.integers(1, 12),
         guard=st.integers(0, 50),
+        rounding=st.sampled_from(["exact", "float"]),
     ),
     length=st.integers(1, 400),
 )
@@ -53,7 +54,7 @@ def test_a_split_fits_the_text_or_names_the_smallest_that_would_do(
 
 
 def test_interleaved_holds_out_the_middle_of_every_section() -> None:
-    rule = SplitRule("interleaved", valid_fraction=0.1, test_fraction=0.0, blocks=2, guard=5)
+    rule = TAIL._replace(kind="interleaved", blocks=2, guard=5)
     assert split_text(200, rule, sequence_length=4) == {
         "train": (range(0, 40), range(60, 140), range(160, 200)),
         "valid": (range(45, 55), range(145, 155)),
@@ -76,6 +77,39 @@ def test_tiny_shakespeare_is_cut_where_others_cut_it() -> None:
         "train": 1_003_854,
         "valid": 111_540,
     }
+
+
+@pytest.mark.core
+@given(
+    percent=st.tuples(st.integers(1, 49), st.integers(0, 49)),
+    hundreds=st.integers(50, 10**7),
+    kind=st.sampled_from(["tail", "interleaved"]),
+)
+def test_percents_of_a_round_length_are_exact(
+    percent: tuple[int, int], hundreds: int, kind: str
+) -> None:
+    valid, test = percent
+    rule = TAIL._replace(kind=kind, valid_fraction=valid / 100, test_fraction=test / 100)
+    sizes = {
+        name: size(part)
+        for name, part in split_text(100 * hundreds, rule, sequence_length=1).items()
+    }
+    wanted = {"train": 100 - valid - test, "valid": valid, "test": test}
+    assert sizes == {name: share * hundreds for name, share in wanted.items() if share}
+
+
+def test_the_rounding_of_earlier_versions_can_be_named() -> None:
+    rule = TAIL._replace(valid_fraction=0.05, test_fraction=0.05)
+    ends = {}
+    for rounding in ("exact", "float"):
+        parts = split_text(10**8, rule._replace(rounding=rounding), sequence_length=1)
+        ends[rounding] = [part[0].stop for part in parts.values()]
+    assert ends == {
+        "exact": [90_000_000, 95_000_000, 100_000_000],
+        "float": [89_999_999, 95_000_000, 100_000_000],
+    }
+    with pytest.raises(CharlmError, match=r"split.rounding='down' .* exact, float"):
+        split_text(100, TAIL._replace(rounding="down"), sequence_length=4)
 
 
 def test_an_unknown_kind_lists_the_known() -> None:
