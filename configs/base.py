@@ -51,6 +51,10 @@ def get_config() -> ConfigDict:
     config.split.valid_fraction = 0.1
     # Fraction held out and never evaluated during training; 0 for no such part.
     config.split.test_fraction = 0.0
+    # Numbers of characters of train, valid and test instead of fractions, under tail: 90M/5M/5M, or
+    # train and valid alone. They add up to the text; one of them may be rest, as in rest/50K/50K.
+    # Empty for fractions.
+    config.split.counts = ""
     # Number of sections, under interleaved.
     config.split.blocks = 10
     # Characters around every held-out stretch that belong to no part, under interleaved.

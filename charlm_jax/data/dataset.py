@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from charlm_jax.config.counts import parse_counts
 from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError, lookup
 from charlm_jax.data.corpora import Corpus, absolute_spec, load_corpus
@@ -91,6 +92,7 @@ def _split(corpus: Corpus, config: Config) -> Dataset:
         kind=split.kind,
         valid_fraction=split.valid_fraction,
         test_fraction=split.test_fraction,
+        counts=parse_counts(split.counts) if split.counts else (),
         blocks=split.blocks,
         guard=split.guard,
         rounding=split.rounding,

@@ -1,5 +1,6 @@
 """Splits of a text into training and held-out parts."""
 
+import itertools
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import NamedTuple
@@ -12,13 +13,19 @@ Part = tuple[range, ...]
 Parts = Mapping[str, Part]
 """Parts by name: `train`, and `valid` and `test` if text is held out."""
 
+PARTS = ("train", "valid", "test")
+
 
 class SplitRule(NamedTuple):
-    """Rule for splitting a text; `configs/base.py` documents each value."""
+    """Rule for splitting a text; `configs/base.py` documents each value.
+
+    `counts` has the sizes of train, valid and test, None for the rest; it is empty for fractions.
+    """
 
     kind: str
     valid_fraction: float
     test_fraction: float
+    counts: tuple[int | None, ...]
     blocks: int
     guard: int
     rounding: str
@@ -77,6 +84,33 @@ def _interleaved(characters: int, rule: SplitRule) -> Parts:
     return {"train": tuple(train)} | {name: tuple(part) for name, part in held_out.items()}
 
 
+def _counted(characters: int, rule: SplitRule, sequence_length: int) -> Parts:
+    """Return parts of given sizes, in text order."""
+    given = sum(count for count in rule.counts if count is not None)
+    rest = characters - given
+    has_rest = None in rule.counts
+    if rest < (1 if has_rest else 0):
+        raise CharlmError(
+            f"the text is too short: {characters:,} characters, and config.split.counts takes "
+            f"{given:,}{' and a rest' if has_rest else ''}: use a longer text or smaller counts"
+        )
+    if rest and not has_rest:
+        raise CharlmError(
+            f"config.split.counts adds up to {given:,} characters of the text's {characters:,}: "
+            f"write rest for one of the counts, or give the other {rest:,} to one"
+        )
+    ends = list(itertools.accumulate(rest if count is None else count for count in rule.counts))
+    parts = map(range, [0, *ends], ends)
+    named = {name: (part,) for name, part in zip(PARTS, parts, strict=False)}
+    if size(named["train"]) <= sequence_length:
+        raise CharlmError(
+            f"the training part is too short: config.split.counts gives it "
+            f"{size(named['train'])} characters, but config.data.sequence_length={sequence_length} "
+            f"needs {sequence_length + 1}: give it more, or use a shorter length"
+        )
+    return named
+
+
 _SPLITS: Mapping[str, Callable[[int, SplitRule], Parts]] = {
     "tail": _tail,
     "interleaved": _interleaved,
@@ -87,7 +121,8 @@ _SPLITS: Mapping[str, Callable[[int, SplitRule], Parts]] = {
 def split_text(characters: int, rule: SplitRule, *, sequence_length: int) -> Parts:
     """Split a text into named parts.
 
-    `tail` is train, valid and, if `test_fraction` > 0, test, in that order. `interleaved` cuts the
+    `tail` is train, valid and, if `test_fraction` > 0, test, in that order; `counts` gives their
+    sizes instead of fractions, and must add up to the text. `interleaved` cuts the
     text into `blocks` equal sections and holds out the middle of each; `guard` characters on either
     side of a held-out stretch belong to no part. `none` trains on the whole text. Numbers of
     characters are rounded down: exactly, or in floating point as earlier versions did.
@@ -105,6 +140,8 @@ def split_text(characters: int, rule: SplitRule, *, sequence_length: int) -> Par
       CharlmError: the text is too short; the message gives the smallest length that suffices.
     """
     cut = lookup(_SPLITS, rule.kind, "config.split.kind")
+    if rule.counts:
+        return _counted(characters, rule, sequence_length)
 
     def fits(length: int) -> bool:
         # A range that runs backwards has length 0.

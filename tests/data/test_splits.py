@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.data.splits import SplitRule, size, split_text
 
-TAIL = SplitRule("tail", 0.1, 0.0, blocks=1, guard=0, rounding="exact")
+TAIL = SplitRule("tail", 0.1, 0.0, counts=(), blocks=1, guard=0, rounding="exact")
 
 
 @given(
@@ -19,6 +19,7 @@ TAIL = SplitRule("tail", 0.1, 0.0, blocks=1, guard=0, rounding="exact")
         kind=st.sampled_from(["tail", "interleaved", "none"]),
         valid_fraction=st.floats(0.001, 0.7),
         test_fraction=st.sampled_from([0.0, 0.05, 0.29]),
+        counts=st.just(()),
         blocks=st.integers(1, 12),
         guard=st.integers(0, 50),
         rounding=st.sampled_from(["exact", "float"]),
@@ -110,6 +111,42 @@ def test_the_rounding_of_earlier_versions_can_be_named() -> None:
     }
     with pytest.raises(CharlmError, match=r"split.rounding='down' .* exact, float"):
         split_text(100, TAIL._replace(rounding="down"), sequence_length=4)
+
+
+@pytest.mark.core
+@given(sizes=st.lists(st.integers(9, 1000), min_size=2, max_size=3), rest=st.integers(0, 3))
+def test_counts_are_the_sizes_of_the_parts(sizes: list[int], rest: int) -> None:
+    counts = tuple(None if index == rest else count for index, count in enumerate(sizes))
+    parts = split_text(sum(sizes), TAIL._replace(counts=counts), sequence_length=8)
+    assert [size(part) for part in parts.values()] == sizes
+    assert list(parts) == ["train", "valid", "test"][: len(sizes)]
+    stretches = [stretch for (stretch,) in parts.values()]
+    assert stretches[0].start == 0 and stretches[-1].stop == sum(sizes)
+    assert all(a.stop == b.start for a, b in itertools.pairwise(stretches))
+
+
+def test_counts_and_fractions_of_the_same_sizes_are_the_same_parts() -> None:
+    fives = TAIL._replace(valid_fraction=0.05, test_fraction=0.05)
+    counts = TAIL._replace(counts=(90_000_000, 5_000_000, 5_000_000))
+    of_fives, of_counts = (split_text(10**8, rule, sequence_length=9) for rule in (fives, counts))
+    assert of_fives == of_counts
+
+
+@pytest.mark.parametrize(
+    ("counts", "says"),
+    [
+        ((80, 21), "too short: 100 characters, and config.split.counts takes 101:"),
+        ((None, 60, 40), "too short: 100 characters, and .* takes 100 and a rest:"),
+        ((80, 10, 9), "adds up to 99 characters of the text's 100: write rest .* the other 1 "),
+        ((8, 92), "gives it 8 characters, but config.data.sequence_length=8 needs 9"),
+        ((None, 92), "gives it 8 characters, but config.data.sequence_length=8 needs 9"),
+    ],
+)
+def test_counts_that_do_not_fit_the_text_are_refused(
+    counts: tuple[int | None, ...], says: str
+) -> None:
+    with pytest.raises(CharlmError, match=says):
+        split_text(100, TAIL._replace(counts=counts), sequence_length=8)
 
 
 def test_an_unknown_kind_lists_the_known() -> None:
