@@ -44,8 +44,9 @@ def get_config() -> ConfigDict:
 
     config.split = ConfigDict()
     # tail: train, then valid, then test, in text order. interleaved: held-out stretches in the
-    # middle of each of `blocks` equal sections of the text. none: train on the whole text, without
-    # a held-out loss.
+    # middle of each of `blocks` equal sections of the text. files: a file for each part, such as
+    # train.txt, valid.txt and test.txt in the folder of the corpus. none: train on the whole text,
+    # without a held-out loss.
     config.split.kind = "tail"
     # Fraction of the characters held out and evaluated during training, between 0 and 1.
     config.split.valid_fraction = 0.1

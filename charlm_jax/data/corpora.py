@@ -6,9 +6,10 @@ become "\n", and only a byte-order mark at the very beginning of a file is remov
 
 import codecs
 import glob
+import itertools
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 from charlm_jax.core.errors import CharlmError, closest
 from charlm_jax.data import download
 from charlm_jax.data.download import PinnedFile, Progress, read_bytes, sha256_of
+from charlm_jax.data.part_files import PartFiles, choose_part_files, find_part_files
 from charlm_jax.data.shakespeare import play_text
 from charlm_jax.data.synthetic import SyntheticSource, parse_source
 
@@ -39,6 +41,7 @@ class Corpus:
       source: path, URL or package that the bytes came from.
       sha256: hash of the file's bytes if there is one file, else of the text in UTF-8.
       facts: exactly known values, such as a synthetic source's `entropy_rate_nats`.
+      part_starts: position of the first character of each part, if the parts are files.
     """
 
     name: str
@@ -46,6 +49,7 @@ class Corpus:
     source: str
     sha256: str
     facts: Mapping[str, int | float] = field(default_factory=dict, hash=False)
+    part_starts: Mapping[str, int] = field(default_factory=dict, hash=False)
 
     @cached_property
     def text_sha256(self) -> str:
@@ -90,18 +94,70 @@ def load_corpus(spec: str, *, encoding: str = "utf-8", progress: Progress | None
     Raises:
       CharlmError: there is no such text, it is empty, or it cannot be read or decoded.
     """
-    name = spec.partition(":")[0]
-    if spec in REGISTRY or name == "synthetic":
-        return REGISTRY[name].load(spec, progress)
+    if _is_registered(spec):
+        return REGISTRY[spec.partition(":")[0]].load(spec, progress)
+    paths = _find_files(spec)
+    texts = []
+    for path in paths:
+        data = read_bytes(Path(path))
+        texts.append(_text_of(data, path, encoding))
+    whole = _joined(texts)
+    if not whole:
+        raise CharlmError(f"{spec!r} is empty: it has no characters")
+    if len(paths) == 1:
+        return Corpus(spec, whole, path, sha256_of(data))
+    return Corpus(spec, whole, _describe_files(paths), _text_sha256(whole))
+
+
+def load_part_files(spec: str, *, encoding: str = "utf-8") -> Corpus:
+    """Returns the text of a folder or glob that has a file for each part, such as train.txt.
+
+    The files follow each other without anything between them; `part_starts` says where each begins.
+
+    Args:
+      spec: path of a folder, or a glob.
+      encoding: encoding of the files.
+
+    Raises:
+      CharlmError: the spec has no file, or several, for a part, or a file cannot be read.
+    """
+    if _is_registered(spec):
+        raise CharlmError(f"config.split.kind=files needs a folder or a glob: {spec} is one text")
+    files = choose_part_files(spec, _find_files(spec))
+    texts = [_text_of(read_bytes(Path(path)), path, encoding) for path in files.values()]
+    starts = dict(zip(files, itertools.accumulate(map(len, texts), initial=0), strict=False))
+    whole = "".join(texts)
+    source = _describe_files(sorted(files.values()))
+    return Corpus(spec, whole, source, _text_sha256(whole), part_starts=starts)
+
+
+def joined_parts(spec: str) -> PartFiles | None:
+    """Returns the files of a text's parts that `load_corpus` joins; None if there are none."""
+    sets = () if _is_registered(spec) else find_part_files(_find_files(spec))
+    return next(iter(sets), None)
+
+
+def _is_registered(spec: str) -> bool:
+    return spec in REGISTRY or spec.partition(":")[0] == "synthetic"
+
+
+def _find_files(spec: str) -> list[str]:
+    """Returns the files that a path, folder or glob names, in the order in which they are read."""
     path = os.path.expanduser(spec)
+    paths: Iterable[str] = ()
     if os.path.isdir(path):
-        return _load_files(spec, _files_below(path), encoding)
-    if os.path.lexists(path):
-        return _load_files(spec, [path], encoding)
-    if glob.has_magic(path):
+        paths = _files_below(path)
+    elif os.path.lexists(path):
+        paths = [path]
+    elif glob.has_magic(path):
         matches = set(glob.glob(path, recursive=True))
-        return _load_files(spec, (m for m in matches if not os.path.isdir(m)), encoding)
-    raise CharlmError(_unknown(spec))
+        paths = (match for match in matches if not os.path.isdir(match))
+    else:
+        raise CharlmError(_unknown(spec))
+    found = sorted(Path(path).as_posix() for path in paths)
+    if not found:
+        raise CharlmError(f"{spec!r} has no files to read; names that begin with a dot are ignored")
+    return found
 
 
 def absolute_spec(spec: str) -> str:
@@ -196,22 +252,12 @@ def decode(data: bytes, *, encoding: str, source: str, advice: str = _ADVICE) ->
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _load_files(spec: str, paths: Iterable[str], encoding: str) -> Corpus:
-    ordered = sorted(map(Path, paths), key=Path.as_posix)
-    if not ordered:
-        raise CharlmError(f"{spec!r} has no files to read; names that begin with a dot are ignored")
-    texts = []
-    for path in ordered:
-        data = read_bytes(path)
-        text = decode(data, encoding=encoding, source=str(path))
-        texts.append(text.removeprefix(BYTE_ORDER_MARK))
-    whole = _joined(texts)
-    if not whole:
-        raise CharlmError(f"{spec!r} is empty: it has no characters")
-    if len(ordered) == 1:
-        return Corpus(spec, whole, str(ordered[0]), sha256_of(data))
-    source = f"{len(ordered)} files, {ordered[0]} to {ordered[-1]}"
-    return Corpus(spec, whole, source, _text_sha256(whole))
+def _text_of(data: bytes, path: str, encoding: str) -> str:
+    return decode(data, encoding=encoding, source=path).removeprefix(BYTE_ORDER_MARK)
+
+
+def _describe_files(paths: Sequence[str]) -> str:
+    return f"{len(paths)} files, {paths[0]} to {paths[-1]}"
 
 
 def _files_below(folder: str) -> Iterator[str]:

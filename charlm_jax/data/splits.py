@@ -13,13 +13,12 @@ Part = tuple[range, ...]
 Parts = Mapping[str, Part]
 """Parts by name: `train`, and `valid` and `test` if text is held out."""
 
-PARTS = ("train", "valid", "test")
-
 
 class SplitRule(NamedTuple):
     """Rule for splitting a text; `configs/base.py` documents each value.
 
     `counts` has the sizes of train, valid and test, None for the rest; it is empty for fractions.
+    `part_starts` has the position at which the file of each part begins, under `files`.
     """
 
     kind: str
@@ -29,6 +28,7 @@ class SplitRule(NamedTuple):
     blocks: int
     guard: int
     rounding: str
+    part_starts: Mapping[str, int]
 
 
 def exact_fraction(value: float) -> Fraction:
@@ -84,12 +84,10 @@ def _interleaved(characters: int, rule: SplitRule) -> Parts:
     return {"train": tuple(train)} | {name: tuple(part) for name, part in held_out.items()}
 
 
-def _counted(characters: int, rule: SplitRule, sequence_length: int) -> Parts:
-    """Return parts of given sizes, in text order."""
+def _counted(characters: int, rule: SplitRule) -> Parts:
     given = sum(count for count in rule.counts if count is not None)
-    rest = characters - given
-    has_rest = None in rule.counts
-    if rest < (1 if has_rest else 0):
+    rest, has_rest = characters - given, None in rule.counts
+    if rest < 0 or (has_rest and not rest):
         raise CharlmError(
             f"the text is too short: {characters:,} characters, and config.split.counts takes "
             f"{given:,}{' and a rest' if has_rest else ''}: use a longer text or smaller counts"
@@ -99,21 +97,28 @@ def _counted(characters: int, rule: SplitRule, sequence_length: int) -> Parts:
             f"config.split.counts adds up to {given:,} characters of the text's {characters:,}: "
             f"write rest for one of the counts, or give the other {rest:,} to one"
         )
-    ends = list(itertools.accumulate(rest if count is None else count for count in rule.counts))
-    parts = map(range, [0, *ends], ends)
-    named = {name: (part,) for name, part in zip(PARTS, parts, strict=False)}
-    if size(named["train"]) <= sequence_length:
-        raise CharlmError(
-            f"the training part is too short: config.split.counts gives it "
-            f"{size(named['train'])} characters, but config.data.sequence_length={sequence_length} "
-            f"needs {sequence_length + 1}: give it more, or use a shorter length"
-        )
-    return named
+    counts = (rest if count is None else count for count in rule.counts)
+    stretches = itertools.starmap(
+        range, itertools.pairwise(itertools.accumulate(counts, initial=0))
+    )
+    names = ("train", "valid", "test")
+    return {name: (stretch,) for name, stretch in zip(names, stretches, strict=False)}
+
+
+def _files(characters: int, rule: SplitRule) -> Parts:
+    # The first character of a file has nothing before it: it predicts and is not predicted.
+    starts = rule.part_starts
+    ends = [*starts.values(), characters][1:]
+    return {
+        name: (range(start if name == "train" else start + 1, end),)
+        for (name, start), end in zip(starts.items(), ends, strict=True)
+    }
 
 
 _SPLITS: Mapping[str, Callable[[int, SplitRule], Parts]] = {
     "tail": _tail,
     "interleaved": _interleaved,
+    "files": _files,
     "none": lambda characters, rule: {"train": (range(0, characters),)},
 }
 
@@ -124,7 +129,8 @@ def split_text(characters: int, rule: SplitRule, *, sequence_length: int) -> Par
     `tail` is train, valid and, if `test_fraction` > 0, test, in that order; `counts` gives their
     sizes instead of fractions, and must add up to the text. `interleaved` cuts the
     text into `blocks` equal sections and holds out the middle of each; `guard` characters on either
-    side of a held-out stretch belong to no part. `none` trains on the whole text. Numbers of
+    side of a held-out stretch belong to no part. `files` keeps the files of a text's parts apart.
+    `none` trains on the whole text. Numbers of
     characters are rounded down: exactly, or in floating point as earlier versions did.
 
     Args:
@@ -134,14 +140,14 @@ def split_text(characters: int, rule: SplitRule, *, sequence_length: int) -> Par
 
     Returns:
       Part name -> its stretches. The first character of a held-out stretch is predicted from the
-      one before the stretch, so N characters have N targets.
+      one before the stretch, so N characters have N targets. Under `files` the stretch begins with
+      the second character of its file, so that it is predicted from the first.
 
     Raises:
       CharlmError: the text is too short; the message gives the smallest length that suffices.
     """
     cut = lookup(_SPLITS, rule.kind, "config.split.kind")
-    if rule.counts:
-        return _counted(characters, rule, sequence_length)
+    cut = _counted if rule.counts else cut
 
     def fits(length: int) -> bool:
         # A range that runs backwards has length 0.
@@ -153,6 +159,12 @@ def split_text(characters: int, rule: SplitRule, *, sequence_length: int) -> Par
     if fits(characters):
         return cut(characters, rule)
     parts = ", ".join(f"{size(part)} {name}" for name, part in cut(characters, rule).items())
+    if rule.counts or rule.kind == "files":
+        raise CharlmError(
+            f"a part is too short: {parts}, but config.data.sequence_length={sequence_length} "
+            f"needs {sequence_length + 1} for training, and any other part 1: give it more text, "
+            f"or use a shorter length"
+        )
     is_cut_up = rule.kind == "interleaved"
     smallest = _smallest(fits, sequence_length + 1)
     longer = (

@@ -21,7 +21,7 @@ from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.signals import Interrupted, deferred_signals
 from charlm_jax.core.tree_hash import format_hash
 from charlm_jax.core.trees import count_parameters
-from charlm_jax.data.dataset import load_dataset, with_absolute_paths
+from charlm_jax.data.dataset import load_dataset, refuse_joined_parts, with_absolute_paths
 from charlm_jax.data.download import Progress
 from charlm_jax.evaluation.scoring import mean_score
 from charlm_jax.inference.trained_model import TrainedModel
@@ -84,8 +84,11 @@ def train_and_evaluate(
     """
     view = ignore_broken_pipe(view)
     config = with_absolute_paths(config)
-    trainer = build_trainer(config, load_dataset(config, progress=progress))
     run_dir = Workdir(workdir)
+    is_new = fresh or not run_dir.has_started()
+    if is_new and (remark := refuse_joined_parts(config)):
+        view.note(remark)
+    trainer = build_trainer(config, load_dataset(config, progress=progress))
     initial = validate_init_from(trainer, run_dir, fresh=fresh)
     if fresh and (moved := run_dir.move_aside()):
         view.note(f"moved the run at {run_dir.path} to {moved}")

@@ -14,7 +14,7 @@ FIELDS: Mapping[str, Refused | None] = {
     "data.sequence_length": ((*COUNTS, "0"), "in [1, 2**31)"),
     "data.batch_size": ((*COUNTS, "0"), "in [1, 2**31)"),
     "data.reset_probability": (("-0.1", "1.1", "nan", "inf", "1e400"), "in [0, 1]"),
-    "split.kind": (("", "x", "None"), "one of tail, interleaved, none"),
+    "split.kind": (("", "x", "None"), "one of tail, interleaved, files, none"),
     "split.valid_fraction": (
         ("-0.1", "0", "1", "nan", "inf", "1e400"),
         "between 0 and 1, exclusive",

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.data.splits import SplitRule, size, split_text
 
-TAIL = SplitRule("tail", 0.1, 0.0, counts=(), blocks=1, guard=0, rounding="exact")
+TAIL = SplitRule("tail", 0.1, 0.0, (), blocks=1, guard=0, rounding="exact", part_starts={})
 
 
 @given(
@@ -23,6 +23,7 @@ TAIL = SplitRule("tail", 0.1, 0.0, counts=(), blocks=1, guard=0, rounding="exact
         blocks=st.integers(1, 12),
         guard=st.integers(0, 50),
         rounding=st.sampled_from(["exact", "float"]),
+        part_starts=st.just({}),
     ),
     length=st.integers(1, 400),
 )
@@ -138,8 +139,8 @@ def test_counts_and_fractions_of_the_same_sizes_are_the_same_parts() -> None:
         ((80, 21), "too short: 100 characters, and config.split.counts takes 101:"),
         ((None, 60, 40), "too short: 100 characters, and .* takes 100 and a rest:"),
         ((80, 10, 9), "adds up to 99 characters of the text's 100: write rest .* the other 1 "),
-        ((8, 92), "gives it 8 characters, but config.data.sequence_length=8 needs 9"),
-        ((None, 92), "gives it 8 characters, but config.data.sequence_length=8 needs 9"),
+        ((8, 92), "a part is too short: 8 train, 92 valid, but .*=8 needs 9 for training"),
+        ((None, 92), "a part is too short: 8 train, 92 valid, but .*=8 needs 9 for training"),
     ],
 )
 def test_counts_that_do_not_fit_the_text_are_refused(
@@ -150,5 +151,5 @@ def test_counts_that_do_not_fit_the_text_are_refused(
 
 
 def test_an_unknown_kind_lists_the_known() -> None:
-    with pytest.raises(CharlmError, match="tail, interleaved, none"):
+    with pytest.raises(CharlmError, match="tail, interleaved, files, none"):
         split_text(100, TAIL._replace(kind="head"), sequence_length=4)
