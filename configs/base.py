@@ -44,17 +44,26 @@ def get_config() -> ConfigDict:
 
     config.split = ConfigDict()
     # tail: train, then valid, then test, in text order. interleaved: held-out stretches in the
-    # middle of each of `blocks` equal sections of the text. none: train on the whole text, without
-    # a held-out loss.
+    # middle of each of `blocks` equal sections of the text. files: a file for each part, such as
+    # train.txt, valid.txt and test.txt in the folder of the corpus. none: train on the whole text,
+    # without a held-out loss.
     config.split.kind = "tail"
     # Fraction of the characters held out and evaluated during training, between 0 and 1.
     config.split.valid_fraction = 0.1
     # Fraction held out and never evaluated during training; 0 for no such part.
     config.split.test_fraction = 0.0
+    # Numbers of characters of train, valid and test instead of fractions, under tail: 90M/5M/5M, or
+    # train and valid alone. They add up to the text; one of them may be rest, as in rest/50K/50K.
+    # Empty for fractions.
+    config.split.counts = ""
     # Number of sections, under interleaved.
     config.split.blocks = 10
     # Characters around every held-out stretch that belong to no part, under interleaved.
     config.split.guard = 500
+    # exact: fractions are the decimals that they are written as, and numbers of characters are
+    # rounded down. float: the same in floating point, as in earlier versions, where 1 - 0.05 - 0.05
+    # of 100,000,000 characters are 89,999,999.
+    config.split.rounding = "exact"
     # all: symbols of the whole text. train: symbols of the training part only; other characters
     # elsewhere are then an error.
     config.split.vocabulary = "all"

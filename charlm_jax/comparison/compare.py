@@ -229,11 +229,12 @@ def find_baselines(dataset: Dataset, evaluation: Evaluation) -> list[Baseline]:
     the training part and compress the whole part, even if `Sliding` scores only some of it, since
     they have no per-character losses.
     """
-    protocol, part = evaluation.key.protocol, dataset.part(evaluation.key.split)
+    protocol, split = evaluation.key.protocol, evaluation.key.split
+    part, scored = dataset.part(split), dataset.part(split, read_before=protocol.read_before)
     train, read = dataset.part("train"), protocol.read_stretches(part)
     symbols, ids_N = len(dataset.vocabulary), dataset.ids_N
     ngram = tuned_ngram(ids_N, train, symbols=symbols, orders=_ngram_orders(protocol))
-    chosen_N = np.searchsorted(all_positions(part), protocol.positions(part))
+    chosen_N = np.searchsorted(all_positions(part), protocol.positions(scored))
 
     def baseline(name: str, kind: BaselineKind, all_nll_N: np.ndarray) -> Baseline:
         nll_N = all_nll_N[chosen_N]

@@ -179,12 +179,12 @@ def _shown_runs(groups: Mapping[str, Sequence[Run]], scores: Scores | None) -> d
 
 def _heat(runs: Mapping[str, Run], dataset: Dataset, split: str) -> Heat:
     text = dataset.corpus.text
-    passage = choose_passage(text, dataset.part(split))
+    passage, first = choose_passage(text, dataset.part(split)), dataset.first_position(split)
     return Heat(
         passage=passage,
         text=text[passage.start : passage.stop],
         split=split,
         labels=[*runs],
-        nll_RN=np.stack([passage_nll(run, text, passage) for run in runs.values()]),
-        rules=[reads_before(run, passage) for run in runs.values()],
+        nll_RN=np.stack([passage_nll(run, text, passage, first=first) for run in runs.values()]),
+        rules=[reads_before(run, passage, first=first) for run in runs.values()],
     )

@@ -46,7 +46,14 @@ CHANGES: Mapping[int, Mapping[Kind, Change]] = {
     },
     3: {"config": Change(added={"train.sample_every_steps": 0})},
     4: {
-        "config": Change(added={"evaluation.max_characters": 0, "train.keep": ""}),
+        "config": Change(
+            added={
+                "evaluation.max_characters": 0,
+                "split.counts": "",
+                "split.rounding": "float",
+                "train.keep": "",
+            }
+        ),
         "evaluation": Change(added={"sha256": None}),
     },
 }

@@ -9,6 +9,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from charlm_jax.config.counts import parse_counts
 from charlm_jax.config.formats import upgrade, with_format
 from charlm_jax.core.errors import CharlmError, closest
 from charlm_jax.core.files import local_path, stored_path
@@ -63,11 +64,17 @@ class SplitConfig:
     kind: str
     valid_fraction: float
     test_fraction: float
+    counts: str
     blocks: int
     guard: int
+    rounding: str
     vocabulary: str
 
     def __post_init__(self) -> None:
+        if self.counts:
+            parse_counts(self.counts)
+            only_tail = "empty unless config.split.kind=tail"
+            _require(self.kind == "tail", "split.counts", self.counts, only_tail)
         inside = 0.0 < self.valid_fraction < 1.0
         _require(inside, "split.valid_fraction", self.valid_fraction, "between 0 and 1, exclusive")
         room = 0.0 <= self.test_fraction < 1.0 - self.valid_fraction

@@ -5,10 +5,11 @@ become "\n", and only a byte-order mark at the very beginning of a file is remov
 """
 
 import codecs
+import itertools
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,9 +17,10 @@ from typing import TYPE_CHECKING
 from charlm_jax.core.errors import CharlmError, closest
 from charlm_jax.data import download
 from charlm_jax.data.download import PinnedFile, Progress, read_bytes, sha256_of
+from charlm_jax.data.part_files import PartFiles, choose_part_files, find_part_files
 from charlm_jax.data.shakespeare import play_text
 from charlm_jax.data.synthetic import SyntheticSource, parse_source
-from charlm_jax.data.text_files import find_text_files, is_pattern
+from charlm_jax.data.text_files import TextFiles, find_text_files, is_pattern
 
 if TYPE_CHECKING:
     from importlib.metadata import Distribution
@@ -41,6 +43,7 @@ class Corpus:
       facts: exactly known values, such as a synthetic source's `entropy_rate_nats`.
       left_out: one line about runs and other output of charlm_jax in a folder or glob, which is not
         read; empty if there is none.
+      part_starts: position of the first character of each part, if the parts are files.
     """
 
     name: str
@@ -49,6 +52,7 @@ class Corpus:
     sha256: str
     facts: Mapping[str, int | float] = field(default_factory=dict, hash=False)
     left_out: str = ""
+    part_starts: Mapping[str, int] = field(default_factory=dict, hash=False)
 
     @cached_property
     def text_sha256(self) -> str:
@@ -92,13 +96,62 @@ def load_corpus(spec: str, *, encoding: str = "utf-8", progress: Progress | None
     Raises:
       CharlmError: there is no such text, it is empty, or it cannot be read or decoded.
     """
-    name = spec.partition(":")[0]
-    if spec in REGISTRY or name == "synthetic":
-        return REGISTRY[name].load(spec, progress)
+    if _is_registered(spec):
+        return REGISTRY[spec.partition(":")[0]].load(spec, progress)
+    paths, left_out = _find_files(spec)
+    texts = []
+    for path in paths:
+        data = read_bytes(Path(path))
+        texts.append(_text_of(data, path, encoding))
+    whole = _joined(texts)
+    if not whole:
+        raise CharlmError(f"{spec!r} is empty: it has no characters")
+    if len(paths) == 1:
+        return Corpus(spec, whole, path, sha256_of(data), left_out=left_out)
+    return Corpus(spec, whole, _describe_files(paths), _text_sha256(whole), left_out=left_out)
+
+
+def load_part_files(spec: str, *, encoding: str = "utf-8") -> Corpus:
+    """Returns the text of a folder or glob that has a file for each part, such as train.txt.
+
+    The files follow each other without anything between them; `part_starts` says where each begins.
+
+    Args:
+      spec: path of a folder, or a glob.
+      encoding: encoding of the files.
+
+    Raises:
+      CharlmError: the spec has no file, or several, for a part, or a file cannot be read.
+    """
+    if _is_registered(spec):
+        raise CharlmError(f"config.split.kind=files needs a folder or a glob: {spec} is one text")
+    found = _find_files(spec)
+    files = choose_part_files(spec, found.paths)
+    texts = [_text_of(read_bytes(Path(path)), path, encoding) for path in files.values()]
+    starts = dict(zip(files, itertools.accumulate(map(len, texts), initial=0), strict=False))
+    whole = "".join(texts)
+    source = _describe_files(sorted(files.values()))
+    return Corpus(
+        spec, whole, source, _text_sha256(whole), left_out=found.left_out, part_starts=starts
+    )
+
+
+def joined_parts(spec: str) -> PartFiles | None:
+    """Returns the files of a text's parts that `load_corpus` joins; None if there are none."""
+    sets = () if _is_registered(spec) else find_part_files(_find_files(spec).paths)
+    return next(iter(sets), None)
+
+
+def _is_registered(spec: str) -> bool:
+    return spec in REGISTRY or spec.partition(":")[0] == "synthetic"
+
+
+def _find_files(spec: str) -> TextFiles:
+    """Returns the files that a path, folder or glob names, in the order in which they are read."""
     path = os.path.expanduser(spec)
     if os.path.lexists(path) or is_pattern(path):
         found = find_text_files(path)
-        return replace(_load_files(spec, found.paths, encoding), left_out=found.left_out)
+        return TextFiles(sorted(Path(name).as_posix() for name in found.paths), found.left_out)
     raise CharlmError(_unknown(spec))
 
 
@@ -194,20 +247,12 @@ def decode(data: bytes, *, encoding: str, source: str, advice: str = _ADVICE) ->
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _load_files(spec: str, paths: Iterable[str], encoding: str) -> Corpus:
-    ordered = sorted(map(Path, paths), key=Path.as_posix)
-    texts = []
-    for path in ordered:
-        data = read_bytes(path)
-        text = decode(data, encoding=encoding, source=str(path))
-        texts.append(text.removeprefix(BYTE_ORDER_MARK))
-    whole = _joined(texts)
-    if not whole:
-        raise CharlmError(f"{spec!r} is empty: it has no characters")
-    if len(ordered) == 1:
-        return Corpus(spec, whole, str(ordered[0]), sha256_of(data))
-    source = f"{len(ordered)} files, {ordered[0]} to {ordered[-1]}"
-    return Corpus(spec, whole, source, _text_sha256(whole))
+def _text_of(data: bytes, path: str, encoding: str) -> str:
+    return decode(data, encoding=encoding, source=path).removeprefix(BYTE_ORDER_MARK)
+
+
+def _describe_files(paths: Sequence[str]) -> str:
+    return f"{len(paths)} files, {paths[0]} to {paths[-1]}"
 
 
 def _joined(texts: Iterable[str]) -> str:

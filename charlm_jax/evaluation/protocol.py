@@ -9,7 +9,7 @@ A loss depends on the protocol under which it was measured, so the protocol has 
 Under `Window` and `Stream` a part of several stretches is scored stretch by stretch; of the text
 before a stretch only one character is read, the predictor of its first. The first character of a
 text has no predictor and is not scored. Under `Sliding`, neither are characters with fewer than
-`context` before them.
+`context` before them. Nothing is read across the beginning of a part that is a file.
 """
 
 import dataclasses
@@ -38,6 +38,7 @@ class Window:
 
     mode: ClassVar[str] = "window"
     targets: ClassVar[None] = None
+    read_before: ClassVar[int] = 0
     context: int
 
     def __post_init__(self) -> None:
@@ -126,6 +127,11 @@ class Sliding:
         return f"sliding, {self.context:,} read before each"
 
     @property
+    def read_before(self) -> int:
+        """Characters that each target needs before it; other protocols begin with the part."""
+        return self.context
+
+    @property
     def file_part(self) -> str:
         """Part of a file name, unique to the protocol."""
         return f"sliding_{self.context}_at_{self.targets or 'all'}"
@@ -169,6 +175,7 @@ class Stream:
 
     mode: ClassVar[str] = "stream"
     targets: ClassVar[None] = None
+    read_before: ClassVar[int] = 0
     context: int | None = None
 
     def __post_init__(self) -> None:

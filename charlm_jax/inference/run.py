@@ -139,6 +139,7 @@ class Run(TrainedModel):
         saved = read_evaluation(Workdir(self.workdir), key) if cache else None
         if saved is not None:
             return saved
+        part = dataset.part(split, read_before=protocol.read_before)
         check_part(self.model, part, protocol)
         nll_N = self._scorer(protocol)(self.params, jnp.asarray(dataset.ids_N), part)
         evaluation = Evaluation(key, **mean_score(nll_N)._asdict())

@@ -28,12 +28,14 @@ _RATES = (
 _PLACES = ("data.corpus", "data.encoding")
 
 # Fields without bearing on a model and its losses: when training ends or is observed, and where
-# the text lies, which has a fingerprint. A run that was extended has other rates towards its end.
+# the text lies and how its fractions are rounded, since text and parts have a fingerprint. A run
+# that was extended has other rates towards its end.
 _NO_BEARING = {
     *_OBSERVING,
     *_LIMITS,
     *_RATES,
     *_PLACES,
+    "split.rounding",
     "train.evaluate_every_steps",
     "train.keep",
     "evaluation.max_characters",
@@ -66,6 +68,11 @@ def check_same_run(workdir: Workdir, config: Config, dataset: "Dataset") -> Conf
             f"move that run aside with --fresh"
         )
     if not has_same_text:
+        if workdir.read_fingerprint() == dataset.resplit(recorded).fingerprint:
+            raise CharlmError(
+                f"{workdir.path} was started when fractions of a text were rounded otherwise: to "
+                f"resume it, add --config.split.rounding={recorded.split.rounding}"
+            )
         raise CharlmError(
             f"the text of {dataset.corpus.name} is not the one that {workdir.path} was started on: "
             f"restore the text, choose another --workdir, or begin again with --fresh"
@@ -128,6 +135,8 @@ def _may_change(
     match field:
         case "evaluation.max_characters":  # if both score the same characters
             return min(before or held_out, held_out) == min(value or held_out, held_out)
+        case "split.rounding":  # the fingerprint has the parts
+            return True
         case "train.evaluate_every_steps":  # with patience it affects when training stops
             return config.train.patience == 0
         case "train.keep":  # in the same folder, another rule would remove what was kept

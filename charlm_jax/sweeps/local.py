@@ -22,7 +22,7 @@ from typing import NamedTuple
 from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError, write_error
 from charlm_jax.core.signals import Interrupted, deferred_signals
-from charlm_jax.data.dataset import load_dataset
+from charlm_jax.data.dataset import load_dataset, refuse_joined_parts
 from charlm_jax.data.download import Progress
 from charlm_jax.storage.compatibility import check_same_run
 from charlm_jax.storage.metrics_log import MetricsLog
@@ -73,8 +73,10 @@ def check_points(
     for point in points:
         try:
             config = point.load()
-            trainer = build(dataclasses.replace(config, seed=0))
             point_dir = point.workdir(Path(workdir))
+            if not point_dir.has_started():
+                refuse_joined_parts(config)
+            trainer = build(dataclasses.replace(config, seed=0))
             point_dir.refuse_links()
             check_same_run(point_dir, config, trainer.dataset)
         except CharlmError as error:

@@ -23,7 +23,7 @@ from charlm_jax.core.files import stored_path
 from charlm_jax.core.signals import Interrupted, deferred_signals
 from charlm_jax.core.tree_hash import format_hash, state_hash
 from charlm_jax.core.trees import count_parameters
-from charlm_jax.data.dataset import load_dataset, with_absolute_paths
+from charlm_jax.data.dataset import load_dataset, refuse_joined_parts, with_absolute_paths
 from charlm_jax.data.download import Progress
 from charlm_jax.data.splits import size
 from charlm_jax.evaluation.scoring import mean_score
@@ -98,11 +98,14 @@ def train_and_evaluate(
     """
     view = ignore_broken_pipe(view)
     config = with_absolute_paths(config)
+    run_dir = Workdir(workdir)
+    is_new = fresh or not run_dir.has_started()
+    if is_new and (remark := refuse_joined_parts(config)):
+        view.note(remark)
     dataset = load_dataset(config, progress=progress)
     if dataset.corpus.left_out:
         view.note(f"{config.data.corpus}: {dataset.corpus.left_out}")
     trainer = build_trainer(config, dataset)
-    run_dir = Workdir(workdir)
     initial = validate_init_from(trainer, run_dir, fresh=fresh)
     shared = (
         shared_checkpoints(trainer, run_dir, branch_from, fresh=fresh)

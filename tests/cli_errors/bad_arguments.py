@@ -174,7 +174,7 @@ TYPED: Mapping[str, Sequence[tuple[str, Says]]] = {
         (f"{TRAIN} --config.model.layers=2", ("'2'", "lstm, gru, rnn")),
         (f"{TRAIN} --config.model.init=torch", ("'torch'", "keras, flax")),
         (f"{TRAIN} --config.data.loader=chunk", ("'chunk'", "chunks, crops, streams")),
-        (f"{TRAIN} --config.split.kind=head", ("'head'", "tail, interleaved, none")),
+        (f"{TRAIN} --config.split.kind=head", ("'head'", "tail, interleaved, files, none")),
         (f"{TRAIN} --config.split.vocabulary=valid", ("'valid'", "all, train")),
         (f"{TRAIN} --config.optimizer.schedule=step", ("'step'", "constant, cosine")),
         ("summary --config=tiny.py --symbols=9 --config.model.layers=lstn", "lstm, gru, rnn"),
@@ -254,6 +254,7 @@ TYPED: Mapping[str, Sequence[tuple[str, Says]]] = {
         (f"{SWEEP} --config.sed=3", "did you mean config.seed?"),
         (f"{SWEEP} --config.model.layers=lstn", ("point seed=1", "'lstn'", "lstm, gru, rnn")),
         (f"{SWEEP} --config.data.corpus=atlantis", ("point seed=1", "'atlantis'")),
+        (f"{SWEEP} --config.data.corpus=parts", ("point seed=1", "--config.split.kind=files")),
         ("sweep --config=seeds.py --workdir=", "argument --workdir: the path is empty"),
         ("sweep --config=seeds.py --workdir='a\0b'", "NUL"),
         ("sweep --config=seeds.py --workdir=fox.txt", "fox.txt is not a folder"),
@@ -265,6 +266,26 @@ TYPED: Mapping[str, Sequence[tuple[str, Says]]] = {
     ],
     "Texts": [
         (f"{TRAIN} --config.data.corpus=atlantis", ("'atlantis'", "mysterious-island")),
+        (
+            f"{TRAIN} --config.data.corpus=parts",
+            ("in the order ptb.train.txt, ptb.valid.txt", "--config.split.kind=files", "parts/**"),
+        ),
+        (
+            f"{TRAIN} --config.data.corpus=parts --config.split.kind=files",
+            ("README is no part of the text", "parts/ptb.*.txt'"),
+        ),
+        (
+            f"{TRAIN} --config.data.corpus=fox.txt --config.split.kind=files",
+            ("'", "has no such files", "train.txt, valid.txt and test.txt"),
+        ),
+        (
+            f"{TRAIN} --config.data.corpus=fox.txt --config.split.counts=5M/5K",
+            ("2,701 characters", "takes 5,005,000"),
+        ),
+        (
+            f"{TRAIN} --config.data.corpus=fox.txt --config.split.counts=2K/500",
+            ("2,500 characters of the text's 2,701", "write rest"),
+        ),
         (f"{TRAIN} --config.data.corpus=shakespear", "did you mean 'shakespeare'?"),
         ("corpora mysterious-iland", "did you mean 'mysterious-island'?"),
         ("corpora Synthetic", "did you mean 'synthetic'?"),

@@ -14,12 +14,17 @@ FIELDS: Mapping[str, Refused | None] = {
     "data.sequence_length": ((*COUNTS, "0"), "in [1, 2**31)"),
     "data.batch_size": ((*COUNTS, "0"), "in [1, 2**31)"),
     "data.reset_probability": (("-0.1", "1.1", "nan", "inf", "1e400"), "in [0, 1]"),
-    "split.kind": (("", "x", "None"), "one of tail, interleaved, none"),
+    "split.kind": (("", "x", "None"), "one of tail, interleaved, files, none"),
     "split.valid_fraction": (
         ("-0.1", "0", "1", "nan", "inf", "1e400"),
         "between 0 and 1, exclusive",
     ),
     "split.test_fraction": (("-0.1", "0.9", "1", "nan", "inf", "1e400"), "at least 0, and below 1"),
+    "split.counts": (
+        ("x", "90M", "/", "1/2/3/4", "0/50", "2.5/50", "-1/50", "1G/50", "rest/rest", "²/50"),
+        "such as 90M/5M/5M or rest/50K",
+    ),
+    "split.rounding": (("", "x", "Exact"), "one of exact, float"),
     "split.blocks": ((*COUNTS, "0"), "in [1, "),
     "split.guard": (COUNTS, "in [0, 2**31)"),
     "split.vocabulary": (("", "x", "All"), "one of all, train"),

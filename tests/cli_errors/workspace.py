@@ -30,6 +30,9 @@ TEXTS: Mapping[str, bytes] = {
     "picture.png": bytes(range(256)) * 20,
     "mixed/a.txt": b"words and more words\n" * 50,
     "mixed/b.png": b"\x89PNG\r\n\x1a\n" * 50,
+    "parts/ptb.train.txt": b"the quick brown fox\n" * 50,
+    "parts/ptb.valid.txt": b"the lazy dog\n" * 50,
+    "parts/README": b"words",
     "hidden/.secret.txt": b"words",
     "notes/notes.txt": b"mine",
     "surrogate.txt": b"a+2AA-b" * 50,  # a lone surrogate, in UTF-7

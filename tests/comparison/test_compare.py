@@ -58,6 +58,14 @@ def test_fields_that_only_observe_do_not_split_a_group(runs: list[Run], field: s
     assert group == [first, watched]
 
 
+def test_how_the_same_parts_are_said_does_not_split_a_group(runs: list[Run]) -> None:
+    first, _, second, _ = runs
+    split = dataclasses.replace(second.config.split, rounding="float", counts="rest/300")
+    counted = dataclasses.replace(second, config=dataclasses.replace(second.config, split=split))
+    (group,) = group_runs([first, counted]).values()
+    assert group == [first, counted]
+
+
 def test_blocks_of_sparse_targets_are_blocks_of_text(runs: list[Run]) -> None:
     found = compare([runs[0], runs[1]], Sliding(3, 210))
     block = 100  # of 2,100 characters one in ten is scored

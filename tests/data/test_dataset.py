@@ -52,6 +52,18 @@ def test_the_fingerprint_is_that_of_text_and_parts(path: Path) -> None:
     assert load_dataset(_config(path)).fingerprint != prints[0]
 
 
+def test_counts_take_the_place_of_fractions(path: Path) -> None:
+    """1,000 characters: the same parts are the same text, however they are said."""
+    by_counts = load_dataset(_config(path, **{"split.counts": "0.8K/rest/100"}))
+    by_fractions = load_dataset(_config(path, **{"split.test_fraction": 0.1}))
+    assert by_counts.parts == by_fractions.parts
+    assert by_counts.fingerprint == by_fractions.fingerprint
+    with pytest.raises(
+        CharlmError, match=r"split\.counts=.* empty unless config\.split\.kind=tail"
+    ):
+        _config(path, **{"split.counts": "900/100", "split.kind": "none"})
+
+
 def test_a_part_that_is_not_there_says_how_to_have_it(path: Path) -> None:
     dataset = load_dataset(_config(path))
     assert set(dataset.parts) == {"train", "valid"}

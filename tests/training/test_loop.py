@@ -688,3 +688,31 @@ def test_how_a_run_is_trained_further_is_told(
     result = train_and_evaluate(config, tmp_path / "run")
     assert all(word in result.extension for word in words)
     assert ("--branch_from" in result.extension) == ("--branch_from=" in words)
+
+
+def test_files_that_are_the_parts_of_a_text_are_joined_only_knowingly(tmp_path: Path) -> None:
+    """A new run is refused before anything is written; one that has begun goes on."""
+    folder = tmp_path / "text"
+    folder.mkdir()
+    for name, text in (("a.txt", "abcab" * 20), ("b.txt", "abcba" * 60)):
+        (folder / name).write_text(text)
+    config = make_tiny_config(**{"data.corpus": str(folder), "train.max_steps": 2})
+    begun = dataclasses.replace(config, train=dataclasses.replace(config.train, max_steps=1))
+    train_and_evaluate(begun, tmp_path / "begun")
+    (folder / "a.txt").rename(folder / "test.txt")
+    (folder / "b.txt").rename(folder / "train.txt")
+
+    with pytest.raises(CharlmError, match=r"in the order test\.txt, train\.txt: "):
+        train_and_evaluate(config, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(CharlmError, match=r"in the order test\.txt, train\.txt: "):
+        train_and_evaluate(config, tmp_path / "begun", fresh=True)
+    view = Notes()
+    assert train_and_evaluate(config, tmp_path / "begun", view=view).step == 2
+    assert not [line for line in view.lines if "parts" in line]
+    glob = make_tiny_config(**{"data.corpus": f"{folder}/**", "train.max_steps": 1})
+    train_and_evaluate(glob, tmp_path / "glob", view=view)
+    (remark,) = [line for line in view.lines if "parts" in line]
+    assert remark.endswith(
+        "in the order test.txt, train.txt: --config.split.kind=files keeps them apart"
+    )

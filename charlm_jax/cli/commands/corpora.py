@@ -19,7 +19,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """List the known corpora, or describe one."""
-    from charlm_jax.data.corpora import list_corpora, load_corpus
+    from charlm_jax.data.corpora import joined_parts, list_corpora, load_corpus
     from charlm_jax.data.download import DownloadProgress
 
     if options.name is None:
@@ -41,6 +41,8 @@ def run(options: argparse.Namespace) -> None:
         "source": corpus.source,
         "text_sha256": corpus.text_sha256,
     }
+    if parts := joined_parts(options.name):
+        facts["joined_parts"] = str(parts)
     if options.json:
         show(json.dumps({**facts, "left_out": corpus.left_out}))
         return
