@@ -28,7 +28,7 @@ def held(file: Path) -> Iterator[TextIO]:
             opened.seek(0)
             raise CharlmError(
                 f"{file.parent} is in use by process {opened.read().strip() or '?'}: wait for it, "
-                f"stop it, or choose another --workdir"
+                f"stop it, or choose another workdir"
             )
         if not _is_still(file, opened):
             raise CharlmError(f"{file.parent} was just moved aside: try again")

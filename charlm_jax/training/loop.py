@@ -101,7 +101,7 @@ def train_and_evaluate(
         was_done = _is_over(trainer, loop_state)
         if not was_done:
             with deferred_signals() as signal_received:
-                again = "the same command " + ("without --fresh" if fresh else "again")
+                again = "the same command " + ("without fresh=True" if fresh else "again")
                 _Loop(trainer, run, view, loop_state, again).train(state, signal_received)
         stopped_early = loop_state.step < trainer.total_steps
         run.write_facts(finished="stopped early" if stopped_early else "done", **recorded)
@@ -276,7 +276,7 @@ class _Loop:
         )
         return CharlmError(
             f"{what}; {last}: lower config.optimizer.learning_rate or set "
-            f"config.optimizer.clip_norm, in another --workdir"
+            f"config.optimizer.clip_norm, in another workdir"
         )
 
     def evaluate(self, state: TrainState) -> float | None:
