@@ -4,6 +4,29 @@ import sys
 
 from charlm_jax.core.visible_text import visible_line, visible_text
 
+# Arguments as messages of the library name them, and the flags of the command line.
+_FLAGS = {
+    "another workdir": "another --workdir",
+    "another replacement": "another --replacement",
+    "fresh=True": "--fresh",
+    "split='train'": "--split=train",
+    "split='valid'": "--split=valid",
+    "unknown='drop'": "--unknown=drop",
+    "unknown='replace'": "--unknown=replace",
+}
+
+
+def in_flags(message: object) -> str:
+    """Returns a message of the library with flags in place of Python's arguments.
+
+    >>> in_flags("choose another workdir, or begin again with fresh=True")
+    'choose another --workdir, or begin again with --fresh'
+    """
+    text = str(message)
+    for argument, flag in _FLAGS.items():
+        text = text.replace(argument, flag)
+    return text
+
 
 def show(text: object, *, end: str = "\n") -> None:
     """Print a text on standard output.

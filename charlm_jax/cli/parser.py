@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import NoReturn, get_type_hints
 
+from charlm_jax.cli.output import in_flags
 from charlm_jax.core.errors import closest
 from charlm_jax.core.foreign_names import suggest_field, suggest_flag
 from charlm_jax.core.visible_text import visible_line
@@ -57,7 +58,7 @@ def nonempty_path(text: str) -> str:
 def say(program: str, message: object) -> None:
     """Print one line on standard error."""
     with contextlib.suppress(OSError):  # standard error may have no reader
-        print(f"{program}: {visible_line(str(message))}", file=sys.stderr)
+        print(f"{program}: {visible_line(in_flags(message))}", file=sys.stderr)
 
 
 def _fields() -> Iterator[str]:

@@ -7,12 +7,15 @@ stop strings have the escapes of `typed_text`.
 """
 
 import dataclasses
+import signal
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from charlm_jax.cli.output import in_flags
 from charlm_jax.cli.typed_text import ESCAPES_HELP, needs_escapes, unescape
 from charlm_jax.core.errors import MAX_CHARACTERS, CharlmError, closest, require_within
 from charlm_jax.core.foreign_names import suggest_flag
+from charlm_jax.core.signals import deferred_signals
 from charlm_jax.inference.trained_model import TrainedModel
 from charlm_jax.sampling.categorical import temperature
 from charlm_jax.sampling.params import SamplingParams
@@ -104,7 +107,7 @@ class Session:
             name, _, value = line[1:].partition(" ")
             return self._command(name, value)
         except CharlmError as error:
-            self._note(str(error))
+            self._note(in_flags(error))
         except KeyboardInterrupt:
             self._note("interrupted")
         return True
@@ -186,11 +189,14 @@ class Session:
             self._note(f"prompt {text.prompt!r}")
         self._write(above)
         try:
-            for chunk in chunks:
-                self._text = self._text._replace(
-                    sampled=self._text.sampled + chunk.text, stopped_by=chunk.stopped_by
-                )
-                self._write(chunk.text)
+            with deferred_signals([signal.SIGINT]) as interrupted:  # JAX may drop an exception
+                for chunk in chunks:
+                    self._text = self._text._replace(
+                        sampled=self._text.sampled + chunk.text, stopped_by=chunk.stopped_by
+                    )
+                    self._write(chunk.text)
+                    if interrupted():
+                        raise KeyboardInterrupt
         finally:
             self._write("\n")
 

@@ -29,7 +29,7 @@ from charlm_jax.evaluation.bootstrap import (
 from charlm_jax.evaluation.ngram import tuned_ngram
 from charlm_jax.evaluation.protocol import EvalProtocol, Sliding, Stream, Window, all_positions
 from charlm_jax.evaluation.results import Evaluation
-from charlm_jax.inference.run import Run
+from charlm_jax.inference.run import Run, Runs, open_runs
 from charlm_jax.storage.workdir import Workdir
 
 _LONGEST_ORDER = 12  # of the n-gram; on a megabyte of prose, 9 is best
@@ -182,7 +182,7 @@ class Comparison(NamedTuple):
 
 
 def compare(
-    runs: Sequence[Run],
+    runs: Runs,
     protocol: EvalProtocol | None = None,
     *,
     split: str = "valid",
@@ -191,7 +191,7 @@ def compare(
     """Score runs on the same characters, or read the losses saved before.
 
     Args:
-      runs: runs of one text, vocabulary and split.
+      runs: runs of one text, vocabulary and split, or folders of such runs.
       protocol: evaluation protocol; if None, windows of the length that all runs validate with. The
         context of a stream applies only to runs with attention.
       split: `valid`, `test` or `train`.
@@ -201,6 +201,7 @@ def compare(
       CharlmError: there is no run, a run is given twice, or the runs differ in text, split or
         context.
     """
+    runs = open_runs(runs)
     if not runs:
         raise CharlmError("no runs to compare: give at least one run")
     check_same_text(runs)
@@ -294,7 +295,7 @@ def shared_context(runs: Sequence[Run]) -> int:
     if len(contexts) > 1:
         raise CharlmError(
             f"these runs validate with different contexts ({', '.join(map(str, contexts))}): "
-            f"choose one with --context"
+            f"give one context for all"
         )
     return contexts[0] if contexts else 0
 

@@ -216,7 +216,7 @@ def split_override(text: str) -> tuple[str, str]:
     """Split a command-line text such as `data.sequence_length=80` into field and value."""
     field, equals, value = text.partition("=")
     if not equals:
-        raise CharlmError(f"--config.{text} has no value: write --config.{field}=VALUE")
+        raise CharlmError(f"config.{text} has no value: write config.{field}=VALUE")
     return field, value
 
 

@@ -176,7 +176,7 @@ def suggest_field(name: str) -> str | None:
         return _did_you_mean(name, ours)
     if name in NONE:
         return f"there is none: {NONE[name]}"
-    return _did_you_mean(name, FLAGS[name]) if name in FLAGS else None
+    return _did_you_mean(name, FLAGS[name].removeprefix("--")) if name in FLAGS else None
 
 
 def suggest_flag(

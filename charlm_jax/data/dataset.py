@@ -83,13 +83,13 @@ class Dataset:
             return part
         if name == "test" and "valid" in self.parts:
             raise CharlmError(
-                "this run has no 'test' part: train with --config.split.test_fraction=0.1, or "
-                "evaluate --split=valid"
+                "this run has no 'test' part: train with config.split.test_fraction=0.1, or "
+                "evaluate split='valid'"
             )
         if name in ("valid", "test"):
             raise CharlmError(
                 f"this run has no held-out text (no {name!r} part), so it has no held-out loss: "
-                f"train with --config.split.kind=tail, or evaluate --split=train"
+                f"train with config.split.kind=tail, or evaluate split='train'"
             )
         raise CharlmError(f"unknown part {name!r}: this run has {', '.join(self.parts)}")
 
@@ -157,7 +157,7 @@ def _split(corpus: Corpus, config: Config) -> Dataset:
     ids_N = vocabulary.encode(
         corpus.text,
         what="the text outside the training part",
-        advice="train with --config.split.vocabulary=all",
+        advice="train with config.split.vocabulary=all",
     )
     return Dataset(corpus, vocabulary, ids_N, parts)
 

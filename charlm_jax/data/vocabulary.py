@@ -68,7 +68,7 @@ class Vocabulary:
         unknown: str = "error",
         replacement: str = " ",
         what: str = "the text",
-        advice: str = "drop or replace them (--unknown=drop or --unknown=replace)",
+        advice: str = "drop or replace them (unknown='drop' or unknown='replace')",
     ) -> np.ndarray:
         """Encode characters as ids.
 
@@ -98,7 +98,7 @@ class Vocabulary:
             if len(replacement) != 1 or replacement not in self.symbols:
                 raise CharlmError(
                     f"the replacement {replacement!r} is not one of the model's {len(self)} "
-                    f"symbols: name one (--replacement)"
+                    f"symbols: name another replacement"
                 )
             return np.where(known_N, ids_N, self.symbols.index(replacement)).astype(self.dtype)
         raise CharlmError(

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -31,6 +32,7 @@ from charlm_jax.inference.context_limits import check_part
 from charlm_jax.inference.trained_model import TrainedModel
 from charlm_jax.models import LanguageModel, build_model
 from charlm_jax.storage.mixer_sources import find_recorded_mixers
+from charlm_jax.storage.run_index import run_folders
 from charlm_jax.storage.seal import read_rows
 from charlm_jax.storage.weights import describe_average, read_weights
 from charlm_jax.storage.workdir import Workdir
@@ -252,3 +254,35 @@ def load_run(
         run_dir, config, vocabulary, like, checkpoint=str(checkpoint), kind=weights
     )
     return Run(config, vocabulary, model, params, run_dir.path, step, kind, corpus)
+
+
+Runs = Run | Path | str | Sequence[Run | Path | str]
+"""Runs, their folders, or folders that contain runs: one, or several."""
+
+
+def open_runs(
+    runs: Runs, *, checkpoint: str | int = "best", corpus: str | None = None
+) -> list[Run]:
+    """Return runs as they are, and load those of folders: a run's own, or all runs below it.
+
+    Args:
+      runs: one run or folder, or several.
+      checkpoint: checkpoint to load, as for `load_run`.
+      corpus: place of the runs' text, as for `load_run`.
+
+    Raises:
+      CharlmError: a folder has no run, or a run cannot be loaded.
+    """
+    several = [runs] if isinstance(runs, (Run, Path, str)) else runs
+    found: list[Run | Path] = []
+    for one in several:
+        if isinstance(one, Run):
+            found.append(one)
+        elif isinstance(one, (Path, str)):
+            found += run_folders(one)
+        else:
+            raise CharlmError(f"{one!r} is not a run: give a Run or the path of a folder")
+    return [
+        one if isinstance(one, Run) else load_run(one, checkpoint=checkpoint, corpus=corpus)
+        for one in found
+    ]

@@ -10,7 +10,7 @@ from charlm_jax._version import __version__
 from charlm_jax.comparison.findings import SAMPLE_SEED, GroupFacts, Heat, ReportData, Sample, gather
 from charlm_jax.data.download import Progress
 from charlm_jax.evaluation.protocol import EvalProtocol
-from charlm_jax.inference.run import Run
+from charlm_jax.inference.run import Runs, open_runs
 from charlm_jax.report.html.heat_text import HeatMap, heat_blocks
 from charlm_jax.report.html.page import (
     PageBlock,
@@ -43,7 +43,7 @@ class Description(NamedTuple):
 
 
 def write_report(
-    runs: Sequence[Run],
+    runs: Runs,
     path: Path | str,
     protocol: EvalProtocol | None = None,
     *,
@@ -56,7 +56,7 @@ def write_report(
     """Write a page about one run, or about several side by side.
 
     Args:
-      runs: runs of one text, vocabulary and split; `charlm_jax.load_run` opens them.
+      runs: runs of one text, vocabulary and split, or folders of such runs.
       path: file to write. Only a page that this function wrote is replaced.
       protocol: evaluation protocol; if None, windows of the length that all runs validate with.
       split: `valid`, `test` or `train`.
@@ -72,7 +72,7 @@ def write_report(
       CharlmError: the runs cannot be compared, the file is something else, or it cannot be written.
     """
     check_page_path(Path(path))
-    data = gather(runs, protocol, split=split, progress=progress)
+    data = gather(open_runs(runs), protocol, split=split, progress=progress)
     page = describe(data, command=command, more=sections)
     return write_page(path, title=title or page.title, lead=page.lead, sections=page.sections)
 

@@ -64,8 +64,8 @@ def check_same_run(workdir: Workdir, config: Config, dataset: "Dataset") -> Conf
     changes = config_changes(recorded, config, same_text=has_same_text, held_out=held_out)
     if changes:
         raise CharlmError(
-            f"{workdir.path} holds another run: {'; '.join(changes)}: choose another --workdir, or "
-            f"move that run aside with --fresh"
+            f"{workdir.path} holds another run: {'; '.join(changes)}: choose another workdir, or "
+            f"move that run aside with fresh=True"
         )
     if not has_same_text:
         if workdir.read_fingerprint() == dataset.resplit(recorded).fingerprint:
@@ -75,7 +75,7 @@ def check_same_run(workdir: Workdir, config: Config, dataset: "Dataset") -> Conf
             )
         raise CharlmError(
             f"the text of {dataset.corpus.name} is not the one that {workdir.path} was started on: "
-            f"restore the text, choose another --workdir, or begin again with --fresh"
+            f"restore the text, choose another workdir, or begin again with fresh=True"
         )
     return recorded
 

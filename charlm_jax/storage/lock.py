@@ -49,7 +49,7 @@ def held(file: Path) -> Iterator[TextIO]:
         elif not is_locked:
             raise CharlmError(
                 f"{file.parent} is in use by process {owner.partition(' ')[0] or '?'}: wait for "
-                f"it, stop it, or choose another --workdir"
+                f"it, stop it, or choose another workdir"
             )
         if not is_still(file, opened):
             raise CharlmError(f"{file.parent} was just moved aside: try again")
@@ -109,7 +109,7 @@ def _refuse_owner(file: Path, owner: str) -> None:
     if is_alive:
         raise CharlmError(
             f"{file.parent} is in use by process {process}: wait for it, stop it, or choose "
-            f"another --workdir"
+            f"another workdir"
         )
     if is_alive is None:
         raise CharlmError(

@@ -46,7 +46,7 @@ _SHA256 = "sha256"
 # Fields of a record in `mixers`, of run.json and of exports; the last two may be null.
 _MIXER_SOURCE = ("layer", "module", "file", "sha256")
 
-_MEND = "restore it from a copy, or begin again with --fresh"
+_MEND = "restore it from a copy, or begin again with fresh=True"
 MEND_EXPORTED = "restore it from a copy, or export the model again"
 
 # If `checkpoints` is a link: a file in its target, with the path of the run that owns it.
@@ -154,7 +154,7 @@ class Workdir:
         if Path.cwd().is_relative_to(path):
             raise CharlmError(
                 f"{self.path} is the folder that this command runs in and cannot be moved aside: "
-                f"change directory, or choose another --workdir"
+                f"change directory, or choose another workdir"
             )
         while os.path.lexists(target := path.with_name(f"{path.name}.{number}")):
             number += 1
@@ -308,7 +308,7 @@ class Workdir:
         if not os.path.lexists(self.path):
             return
         if not self.path.is_dir():
-            raise CharlmError(f"{self.path} is not a folder: choose another --workdir")
+            raise CharlmError(f"{self.path} is not a folder: choose another workdir")
         self.refuse_links()
         self.refuse_exported()
         for folder in self.folders:
@@ -325,10 +325,10 @@ class Workdir:
         if self.checkpoints.name in names and not is_begun:
             raise CharlmError(
                 f"{self.path} has checkpoints but no config.json: restore it from a copy, or "
-                f"choose another --workdir"
+                f"choose another workdir"
             )
         if names and not is_begun:
-            raise CharlmError(f"{self.path} exists and is not a run: choose another --workdir")
+            raise CharlmError(f"{self.path} exists and is not a run: choose another workdir")
 
     def _refuse_foreign_checkpoints(self) -> None:
         """Refuse a link to a folder with other content: checkpoints are added and removed there."""

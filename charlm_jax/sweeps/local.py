@@ -119,7 +119,7 @@ def run_points(
     sweep = _Processes(folder, ignore_broken_pipe(view))
     shares = core_shares(jobs)
     with (
-        deferred_signals() as signal_received,
+        deferred_signals(second=signal.default_int_handler) as signal_received,
         ThreadPoolExecutor(jobs, initializer=lambda: _run_on(shares.pop())) as pool,
     ):
         futures = [pool.submit(sweep.train, point) for point in points]

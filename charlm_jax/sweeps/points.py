@@ -247,11 +247,11 @@ def refuse_other(sweep: Sweep, folder: Path) -> None:
     file = folder / MANIFEST
     try:
         if folder.exists() and not folder.is_dir():
-            raise CharlmError(f"{folder} is not a folder: choose another --workdir")
+            raise CharlmError(f"{folder} is not a folder: choose another workdir")
         if not file.exists():
             paths = list(folder.iterdir()) if folder.exists() else []
             if any(final_name(path.name) != MANIFEST for path in paths):
-                raise CharlmError(f"{folder} exists and is not a sweep: choose another --workdir")
+                raise CharlmError(f"{folder} exists and is not a sweep: choose another workdir")
             return
         changes = _changes(file, make_manifest(sweep, folder))
     except OSError as error:
@@ -260,7 +260,7 @@ def refuse_other(sweep: Sweep, folder: Path) -> None:
         more = f" and {len(changes) - _MOST_CHANGES} more" if len(changes) > _MOST_CHANGES else ""
         raise CharlmError(
             f"{folder} holds another sweep: {'; '.join(changes[:_MOST_CHANGES])}{more}: choose "
-            f"another --workdir"
+            f"another workdir"
         )
 
 
@@ -334,7 +334,7 @@ def _changes(file: Path, here: Mapping[str, Any]) -> list[str]:
         before, now = _own_overrides(there), _own_overrides(here)
         words = {name: there[name] for name in ("config", "overrides")}
     except (ValueError, RecursionError, TypeError, KeyError) as error:
-        raise CharlmError(f"{file} is damaged: choose another --workdir") from error
+        raise CharlmError(f"{file} is damaged: choose another workdir") from error
     changes = [
         f"{name} was {value!r} and is now {here[name]!r}"
         for name, value in words.items()

@@ -134,7 +134,7 @@ def train_and_evaluate(
                     view.note(f"config.{field}={value} changes nothing: the run is done")
         if not was_done:
             with deferred_signals() as signal_received:
-                again = "the same command " + ("without --fresh" if fresh else "again")
+                again = "the same command " + ("without fresh=True" if fresh else "again")
                 _Loop(trainer, run, view, loop_state, again).train(state, signal_received)
         stopped_early = loop_state.step < trainer.total_steps
         run.refuse_if_gone()
@@ -381,7 +381,7 @@ class _Loop:
         )
         return CharlmError(
             f"{what}; {last}: lower config.optimizer.learning_rate or set "
-            f"config.optimizer.clip_norm, in another --workdir"
+            f"config.optimizer.clip_norm, in another workdir"
         )
 
     def evaluate(self, state: TrainState, signal_received: Callable[[], int]) -> float:

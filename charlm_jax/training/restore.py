@@ -65,7 +65,7 @@ def load_init_from(trainer: Trainer, started_from: Mapping[str, Any] | None) -> 
             trainer.dataset.vocabulary.symbols,
         )
     except CharlmError as error:
-        hint = "; begin again with --fresh" if pinned else ""
+        hint = "; begin again with fresh=True" if pinned else ""
         raise CharlmError(f"cannot start from {source}: {error}{hint}") from error
     facts = {
         "run": stored_path(source),
@@ -105,7 +105,8 @@ def validate_init_from(trainer: Trainer, workdir: Workdir, *, fresh: bool) -> In
         return InitialParams(None, None)
     if os.path.realpath(source) == os.path.realpath(workdir.path):
         raise CharlmError(
-            f"--init_from and --workdir are the same run ({source}): name another --workdir"
+            f"config.train.init_from and the workdir are the same run ({source}): name another "
+            f"workdir"
         )
     if fresh:
         return load_init_from(trainer, None)
@@ -141,7 +142,7 @@ def restore_or_init(
         if damages:
             raise CharlmError(
                 f"no checkpoint of {path} can be used ({'; '.join(map(str, damages))}): "
-                f"restore one, or begin again with --fresh"
+                f"restore one, or begin again with fresh=True"
             )
         _refuse_to_lose_rows(trainer, run)
         pinned = run.facts.get("started_from")
@@ -173,7 +174,7 @@ def _check_meta(checkpoint: Checkpoint, trainer: Trainer, run: OpenRun) -> LoopS
     except (KeyError, TypeError, CharlmError) as error:
         raise CharlmError(
             f"checkpoint {step} does not record the run's progress: another version of "
-            f"charlm_jax may have written it; begin again with --fresh"
+            f"charlm_jax may have written it; begin again with fresh=True"
         ) from error
     shared = trainer.shared_steps(seal.config)
     has_same_text = seal.fingerprint == trainer.dataset.fingerprint
@@ -192,7 +193,7 @@ def _check_meta(checkpoint: Checkpoint, trainer: Trainer, run: OpenRun) -> LoopS
     if changes:
         raise CharlmError(
             f"checkpoint {step} of {run.workdir.path} belongs to another run: "
-            f"{'; '.join(changes)}: restore the right one, or begin again with --fresh"
+            f"{'; '.join(changes)}: restore the right one, or begin again with fresh=True"
         )
     return loop_state
 
@@ -242,5 +243,5 @@ def _refuse_to_lose_rows(trainer: Trainer, run: OpenRun) -> None:
     if last > first_save or run.facts.get("finished"):
         raise CharlmError(
             f"{run.workdir.path} has metrics up to step {last} but no checkpoint: restore "
-            f"{run.workdir.checkpoints}, or begin again with --fresh"
+            f"{run.workdir.checkpoints}, or begin again with fresh=True"
         )

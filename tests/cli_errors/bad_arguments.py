@@ -227,7 +227,7 @@ TYPED: Mapping[str, Sequence[tuple[str, Says]]] = {
         ),
         (
             f"{TRAIN} --config.data.corpus=fox.txt --config.split.vocabulary=train",
-            ("'!' (U+0021)", "--config.split.vocabulary=all"),
+            ("'!' (U+0021)", "config.split.vocabulary=all"),
         ),
     ],
     "Sweeps": [

@@ -183,7 +183,7 @@ FOUND: Mapping[str, Sequence[tuple[str, Says]]] = {
         ("export --workdir=other --out=exported", "exported/config.json already exists"),
         (
             "export --workdir=done --checkpoint=19 --out=exported",
-            ("exported/model.safetensors already exists", "--out"),
+            ("exported/model.safetensors already exists", "another folder"),
         ),
         ("export --workdir=exported --checkpoint=19", ("'19'", "was exported from 38")),
         ("sample --workdir=exported --prompt=a --checkpoint=19", ("'19'", "exported from 38")),

@@ -74,7 +74,7 @@ def test_no_sound_checkpoint_is_a_refusal_that_touches_nothing(
     for step in (19, 38):
         _damage(workdir, step)
     before = {path: path.stat().st_mtime_ns for path in (workdir / "checkpoints").rglob("*")}
-    with pytest.raises(CharlmError, match=r"no checkpoint .* can be used \(.*38.*19.*--fresh"):
+    with pytest.raises(CharlmError, match=r"no checkpoint .* can be used \(.*38.*19.*fresh=True"):
         train_and_evaluate(make_tiny_config(), workdir)
     assert before == {
         path: path.stat().st_mtime_ns for path in (workdir / "checkpoints").rglob("*")

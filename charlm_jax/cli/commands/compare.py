@@ -29,11 +29,9 @@ def run(options: argparse.Namespace) -> None:
     """Compare runs on the same characters and print the table."""
     from charlm_jax.comparison.compare import compare, comparison_to_json
     from charlm_jax.data.download import DownloadProgress
-    from charlm_jax.inference.run import load_run
-    from charlm_jax.storage.run_index import run_folders
+    from charlm_jax.inference.run import open_runs
 
-    paths = [path for folder in options.folders for path in run_folders(folder)]
-    runs = [load_run(path, checkpoint=options.checkpoint, corpus=options.corpus) for path in paths]
+    runs = open_runs(options.folders, checkpoint=options.checkpoint, corpus=options.corpus)
     comparison = compare(
         runs, read_protocol(options, runs), split=options.split, progress=DownloadProgress()
     )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from charlm_jax.cli.commands.sample_output import describe_source
 from charlm_jax.cli.output import note, show
+from charlm_jax.core.signals import interruptible
 
 if TYPE_CHECKING:
     from charlm_jax.inference.run import Run
@@ -31,12 +32,13 @@ def interact(
     if isinstance(sys.stdin, io.TextIOWrapper):  # undecodable bytes become unknown characters
         sys.stdin.reconfigure(errors="surrogateescape")
     note(f"{describe_source(run, sampling.mode)}; /help lists the commands")
-    if prompt is not None:
-        with contextlib.suppress(KeyboardInterrupt):  # ends the text, not the session
-            session.begin(prompt)
-    with contextlib.suppress(EOFError, KeyboardInterrupt):
-        while session.handle_line(_read_line()):
-            pass
+    with interruptible():
+        if prompt is not None:
+            with contextlib.suppress(KeyboardInterrupt):  # ends the text, not the session
+                session.begin(prompt)
+        with contextlib.suppress(EOFError, KeyboardInterrupt):
+            while session.handle_line(_read_line()):
+                pass
 
 
 def _read_line() -> str:

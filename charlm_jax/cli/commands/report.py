@@ -26,12 +26,12 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Write an HTML report on runs."""
     from charlm_jax.data.download import DownloadProgress
-    from charlm_jax.inference.run import load_run
+    from charlm_jax.inference.run import open_runs
     from charlm_jax.report.html.page import check_page_path
     from charlm_jax.report.runs_page import write_report
     from charlm_jax.storage.run_index import run_folders
 
-    paths = [path for folder in options.folders for path in run_folders(folder)]
+    folders = [path for folder in options.folders for path in run_folders(folder)]
     folder = options.folders[0] if len(options.folders) == 1 else "."
     file = Path(os.path.expanduser(options.out or os.path.join(folder, "report.html")))
     check_page_path(file)
@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> None:
         if getattr(options, name) != options.parser.get_default(name)
     ]
     changed += [f"--allow_module={module}" for module in options.allow_module]
-    runs = [load_run(path, checkpoint=options.checkpoint, corpus=options.corpus) for path in paths]
+    runs = open_runs(folders, checkpoint=options.checkpoint, corpus=options.corpus)
     write_report(
         runs,
         file,

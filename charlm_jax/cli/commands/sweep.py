@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from charlm_jax.cli.commands.common_flags import add_config
-from charlm_jax.cli.output import show
+from charlm_jax.cli.output import in_flags, show
 from charlm_jax.cli.parser import nonempty_path
 from charlm_jax.core.errors import CharlmError
 
@@ -118,7 +118,7 @@ def _sweep_on_cluster(plan: "Sweep", folder: Path, options: argparse.Namespace) 
     for point, state, job_id, failed in placed:
         if failed:
             command = point.command(folder)
-            show(f"{point.name}: failed: {failed}")
+            show(f"{point.name}: failed: {in_flags(failed)}")
             show(f"  {command}")
         show(f"{point.name}: {state}" + (f", job {job_id}" if job_id and state != "done" else ""))
     return 1 if any(one.failed for one in placed) else 0
