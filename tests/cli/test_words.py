@@ -25,6 +25,9 @@ WITH_FLAGS = {
     "training/tensorboard.py",
     "config/loading.py",
     "training/loop.py",  # the command `charlm replay`
+    "training/branch.py",  # --branch_from, which Python has as an argument of the same name
+    "training/restore.py",  # --init_from
+    "inference/run.py",  # --corpus, and its argument in Python beside it
 }
 PACKAGE = ROOT / "charlm_jax"
 
