@@ -11,6 +11,7 @@ import inspect
 import os
 import re
 import sys
+import threading
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -23,6 +24,10 @@ from charlm_jax.config.schema import Config, as_float, flatten, unknown_field
 from charlm_jax.core.errors import CharlmError, describe_exception
 from charlm_jax.core.files import local_path, stored_path
 from charlm_jax.core.import_path import first_on_path
+
+# Held while a file runs, because `sys.modules` and `sys.path` are changed for it. Reentrant: a file
+# may load another.
+_loading = threading.RLock()
 
 
 class ConfigSource(NamedTuple):
@@ -292,7 +297,7 @@ def _call(spec: str, name: str) -> Any:
     source = importlib.util.spec_from_file_location(f"charlm_config_{path.stem}", path)
     assert source is not None and source.loader is not None
     module = importlib.util.module_from_spec(source)
-    with _configs_package(path.resolve().parent), _own_folder_first(path):
+    with _loading, _configs_package(path.resolve().parent), _own_folder_first(path):
         try:
             source.loader.exec_module(module)
         except Exception as error:

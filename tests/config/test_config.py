@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -332,3 +333,25 @@ def test_paths_are_stored_as_utf_8_in_every_locale(monkeypatch: pytest.MonkeyPat
     assert Config.from_dict(config.to_dict()) == here
     spec = os.fsdecode("my_text:tëxt.txt".encode())
     assert default_names(spec).names == default_names("my_text:tëxt.txt").names
+
+
+def test_configs_that_import_each_other_load_in_several_threads_at_once(tmp_path: Path) -> None:
+    """A sweep asks from several threads whether its points are finished."""
+    files = []
+    for name in ("one", "two", "three", "four"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "neighbour.py").write_text(f"NAME = '{name}'\n")
+        files.append(tmp_path / name / "mine.py")
+        files[-1].write_text(
+            "from configs import base\nfrom configs.neighbour import NAME\n\n\n"
+            "def get_config():\n    config = base.get_config()\n"
+            "    config.data.corpus = NAME\n    return config\n"
+        )
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(len(files)) as pool:
+            configs = list(pool.map(load_config, [str(file) for file in files] * 10))
+    finally:
+        sys.setswitchinterval(before)
+    assert [config.data.corpus for config in configs] == ["one", "two", "three", "four"] * 10

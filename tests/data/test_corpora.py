@@ -128,6 +128,19 @@ def test_a_few_nul_characters_are_text(folder):
     assert load_corpus("text.txt").text.endswith("\0\0\0")
 
 
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("\0", "utf-8"),  # as every second byte of a short text, a few NULs suggest nothing
+        ("a\0b\0", "latin-1"),
+        ("\U00010001" * 9, "utf-32-be"),  # 00 01 00 01, as of UTF-16
+    ],
+)
+def test_nul_bytes_that_belong_to_a_text_are_read(folder, text, encoding):
+    (folder / "text.txt").write_bytes(text.encode(encoding))
+    assert load_corpus("text.txt", encoding=encoding).text == text
+
+
 @pytest.mark.parametrize("encoding", ["utf8x", "hex", "", "a\0b"])
 def test_an_unknown_encoding_is_an_error_even_for_an_empty_file(folder, encoding):
     (folder / "a.txt").touch()
