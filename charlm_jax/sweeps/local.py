@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError, write_error
+from charlm_jax.core.import_path import imports_current_folder
 from charlm_jax.core.signals import Interrupted, deferred_signals
 from charlm_jax.data.dataset import load_dataset, refuse_joined_parts
 from charlm_jax.data.download import Progress
@@ -208,7 +209,7 @@ class _Processes:
                     return
                 log_start = log.tell()
                 process = self._running[point.name] = subprocess.Popen(
-                    [sys.executable, "-m", "charlm_jax", *point.arguments(self._folder)],
+                    [*_python(), "-m", "charlm_jax", *point.arguments(self._folder)],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
@@ -276,6 +277,14 @@ class _Processes:
                 total, speed = workdir.read_facts().get("total_steps"), rows[-1]["chars_per_second"]
                 return PointRow(point.name, "running", rows[-1]["step"], total, speed)
         return PointRow(point.name, "running")
+
+
+def _python() -> list[str]:
+    """Returns the command of a Python that imports from the current folder only if this one does.
+
+    `python -m` alone would, and the current folder may be that of somebody's texts.
+    """
+    return [sys.executable] if imports_current_folder() else [sys.executable, "-P"]
 
 
 def _last_line(log: Path, start: int) -> str:
