@@ -172,16 +172,17 @@ class Session:
             self._sampling,
             characters=self._characters,
             sample=text.sample,
-            sampled=len(text.sampled),
+            sampled=len(self._run.vocabulary.to_symbols(text.sampled)),
         )
         self._text, self._next_sample = text, text.sample + 1
-        self._write(above)
+        shown = self._run.vocabulary.shown
+        self._write(shown(above))
         try:
             for chunk in chunks:
                 self._text = self._text._replace(
                     sampled=self._text.sampled + chunk.text, stopped_by=chunk.stopped_by
                 )
-                self._write(chunk.text)
+                self._write(shown(chunk.text))
         finally:
             self._write("\n")
 

@@ -45,7 +45,11 @@ CHANGES: Mapping[int, Mapping[Kind, Change]] = {
         "evaluation": Change(added={"weights_hash": None}),
     },
     3: {"config": Change(added={"train.sample_every_steps": 0})},
-    4: {"config": Change(added={"split.rounding": "float", "split.counts": ""})},
+    4: {
+        "config": Change(
+            added={"data.unit": "characters", "split.rounding": "float", "split.counts": ""}
+        )
+    },
 }
 
 

@@ -1,7 +1,8 @@
 r"""Text sources: registered corpora, and any file, folder or glob.
 
 Characters are Unicode code points and none is dropped silently: text is decoded strictly, newlines
-become "\n", and only a byte-order mark at the very beginning of a file is removed.
+become "\n", and only a byte-order mark at the very beginning of a file is removed. If the unit is
+bytes, nothing at all is changed: the text has a character U+0000 to U+00FF for each byte.
 """
 
 import codecs
@@ -10,12 +11,12 @@ import itertools
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from charlm_jax.core.errors import CharlmError, closest
+from charlm_jax.core.errors import CharlmError, closest, lookup
 from charlm_jax.data import download
 from charlm_jax.data.download import PinnedFile, Progress, read_bytes, sha256_of
 from charlm_jax.data.part_files import PartFiles, choose_part_files, find_part_files
@@ -37,11 +38,12 @@ class Corpus:
 
     Args:
       name: registered name, or the path, folder or glob as given.
-      text: content, with "\n" newlines.
+      text: content as symbols: characters, with "\n" newlines, or U+0000 to U+00FF for each byte.
       source: path, URL or package that the bytes came from.
-      sha256: hash of the file's bytes if there is one file, else of the text in UTF-8.
+      sha256: hash of the file's bytes if there is one file, else of the text.
       facts: exactly known values, such as a synthetic source's `entropy_rate_nats`.
       part_starts: position of the first character of each part, if the parts are files.
+      unit: `characters` or `bytes`.
     """
 
     name: str
@@ -50,20 +52,21 @@ class Corpus:
     sha256: str
     facts: Mapping[str, int | float] = field(default_factory=dict, hash=False)
     part_starts: Mapping[str, int] = field(default_factory=dict, hash=False)
+    unit: str = "characters"
 
     @cached_property
     def text_sha256(self) -> str:
-        """Hash of the text itself: equal for equal texts from any source."""
-        return _text_sha256(self.text)
+        """Hash of the text itself, of its bytes or in UTF-8: equal for equal texts."""
+        return _text_sha256(self.text, self.unit)
 
     @property
     def characters(self) -> int:
-        """Number of characters."""
+        """Number of characters, or bytes."""
         return len(self.text)
 
     @cached_property
     def symbols(self) -> int:
-        """Number of distinct characters."""
+        """Number of distinct characters, or bytes."""
         return len(set(self.text))
 
 
@@ -78,38 +81,48 @@ class CorpusRow:
     licence: str
 
 
-def load_corpus(spec: str, *, encoding: str = "utf-8", progress: Progress | None = None) -> Corpus:
+def load_corpus(
+    spec: str,
+    *,
+    encoding: str = "utf-8",
+    unit: str = "characters",
+    progress: Progress | None = None,
+) -> Corpus:
     """Returns the text that a spec names.
 
     A registered name takes precedence over a file of that name, which `./name` selects. For a
     folder, every file below it is read, except those whose own name or folder begins with a dot
     (links to folders are not followed). For a glob, every matching file is read (`**` crosses
-    folders). Files are joined in sorted order, with a blank line between them.
+    folders). Files are joined in sorted order, with a blank line between them, or with nothing
+    between them if the unit is bytes. The bytes of a registered corpus are those of its text in
+    UTF-8.
 
     Args:
       spec: registered name, `synthetic:name=value,...`, or path of a file, a folder or a glob.
       encoding: encoding of files given by path; registered corpora have their own.
+      unit: `characters` or `bytes`.
       progress: callback with (received, total) bytes during a download.
 
     Raises:
       CharlmError: there is no such text, it is empty, or it cannot be read or decoded.
     """
+    read = lookup(_READERS, unit, "config.data.unit")
     if _is_registered(spec):
-        return REGISTRY[spec.partition(":")[0]].load(spec, progress)
+        return _in_unit(REGISTRY[spec.partition(":")[0]].load(spec, progress), unit)
     paths = _find_files(spec)
     texts = []
     for path in paths:
         data = read_bytes(Path(path))
-        texts.append(_text_of(data, path, encoding))
-    whole = _joined(texts)
+        texts.append(read(data, path, encoding))
+    whole = "".join(texts) if unit == "bytes" else _joined(texts)
     if not whole:
-        raise CharlmError(f"{spec!r} is empty: it has no characters")
+        raise CharlmError(f"{spec!r} is empty: it has no {unit}")
     if len(paths) == 1:
-        return Corpus(spec, whole, path, sha256_of(data))
-    return Corpus(spec, whole, _describe_files(paths), _text_sha256(whole))
+        return Corpus(spec, whole, path, sha256_of(data), unit=unit)
+    return Corpus(spec, whole, _describe_files(paths), _text_sha256(whole, unit), unit=unit)
 
 
-def load_part_files(spec: str, *, encoding: str = "utf-8") -> Corpus:
+def load_part_files(spec: str, *, encoding: str = "utf-8", unit: str = "characters") -> Corpus:
     """Returns the text of a folder or glob that has a file for each part, such as train.txt.
 
     The files follow each other without anything between them; `part_starts` says where each begins.
@@ -117,18 +130,20 @@ def load_part_files(spec: str, *, encoding: str = "utf-8") -> Corpus:
     Args:
       spec: path of a folder, or a glob.
       encoding: encoding of the files.
+      unit: `characters` or `bytes`.
 
     Raises:
       CharlmError: the spec has no file, or several, for a part, or a file cannot be read.
     """
+    read = lookup(_READERS, unit, "config.data.unit")
     if _is_registered(spec):
         raise CharlmError(f"config.split.kind=files needs a folder or a glob: {spec} is one text")
     files = choose_part_files(spec, _find_files(spec))
-    texts = [_text_of(read_bytes(Path(path)), path, encoding) for path in files.values()]
+    texts = [read(read_bytes(Path(path)), path, encoding) for path in files.values()]
     starts = dict(zip(files, itertools.accumulate(map(len, texts), initial=0), strict=False))
     whole = "".join(texts)
     source = _describe_files(sorted(files.values()))
-    return Corpus(spec, whole, source, _text_sha256(whole), part_starts=starts)
+    return Corpus(spec, whole, source, _text_sha256(whole, unit), part_starts=starts, unit=unit)
 
 
 def joined_parts(spec: str) -> PartFiles | None:
@@ -252,8 +267,26 @@ def decode(data: bytes, *, encoding: str, source: str, advice: str = _ADVICE) ->
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _text_of(data: bytes, path: str, encoding: str) -> str:
+def _characters_of(data: bytes, path: str, encoding: str) -> str:
     return decode(data, encoding=encoding, source=path).removeprefix(BYTE_ORDER_MARK)
+
+
+def _bytes_of(data: bytes, path: str, encoding: str) -> str:
+    return data.decode("latin-1")
+
+
+# Unit -> (data, path, encoding) -> symbols.
+_READERS: Mapping[str, Callable[[bytes, str, str], str]] = {
+    "characters": _characters_of,
+    "bytes": _bytes_of,
+}
+
+
+def _in_unit(corpus: Corpus, unit: str) -> Corpus:
+    if unit == "characters":
+        return corpus
+    symbols = corpus.text.encode("utf-8").decode("latin-1")
+    return replace(corpus, text=symbols, unit=unit)
 
 
 def _describe_files(paths: Sequence[str]) -> str:
@@ -332,8 +365,8 @@ def _load_synthetic(spec: str, progress: Progress | None) -> Corpus:
     return Corpus(spec, text, f"{source.spec} (PCG64)", _text_sha256(text), facts)
 
 
-def _text_sha256(text: str) -> str:
-    return sha256_of(text.encode("utf-8"))
+def _text_sha256(text: str, unit: str = "characters") -> str:
+    return sha256_of(text.encode("latin-1" if unit == "bytes" else "utf-8"))
 
 
 @dataclass(frozen=True)

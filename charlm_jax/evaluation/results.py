@@ -59,12 +59,15 @@ class Evaluation:
       loss_nats: mean negative log-likelihood over the characters that were scored.
       bits_per_char: the mean in bits.
       characters: number of characters that were scored.
+      bits_per_byte: total in bits by bytes of these characters in UTF-8; None in notes of earlier
+        versions.
     """
 
     key: EvaluationKey
     loss_nats: float
     bits_per_char: float
     characters: int
+    bits_per_byte: float | None = None
 
     @property
     def protocol_description(self) -> str:
@@ -109,6 +112,7 @@ class Evaluation:
         return {
             "loss_nats": self.loss_nats,
             "bits_per_char": self.bits_per_char,
+            "bits_per_byte": self.bits_per_byte,
             "characters": self.characters,
             "mode": self.key.protocol.mode,
             "context": self.key.protocol.context,
@@ -139,7 +143,7 @@ class Evaluation:
         return cls(EvaluationKey(protocol, **values), **figures)
 
 
-_FIGURES = ("loss_nats", "bits_per_char", "characters")
+_FIGURES = ("loss_nats", "bits_per_char", "characters", "bits_per_byte")
 
 
 def save_evaluation(workdir: Workdir, evaluation: Evaluation, nll_N: np.ndarray) -> Path:

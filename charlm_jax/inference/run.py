@@ -132,13 +132,16 @@ class Run(TrainedModel):
             weights_hash=content_hash(self.params),
             split_characters=sum(len(target_positions(stretch)) for stretch in part),
         )
+        part = dataset.part(split, read_before=protocol.read_before)
+        ids_N = dataset.ids_N[protocol.positions(part)]
+        utf8_bytes = int(self.vocabulary.utf8_lengths_V[ids_N].sum())
         saved = read_evaluation(Workdir(self.workdir), key) if cache else None
         if saved is not None:
-            return saved
-        part = dataset.part(split, read_before=protocol.read_before)
+            evaluation, nll_N = saved
+            return _with_bits_per_byte(evaluation, utf8_bytes), nll_N
         check_part(self.model, part, protocol)
         nll_N = self._scorer(protocol)(self.params, jnp.asarray(dataset.ids_N), part)
-        evaluation = Evaluation(key, **mean_score(nll_N)._asdict())
+        evaluation = _with_bits_per_byte(Evaluation(key, **mean_score(nll_N)._asdict()), utf8_bytes)
         if cache:
             try:
                 self.save_evaluation(evaluation, nll_N)
@@ -165,6 +168,11 @@ class Run(TrainedModel):
         return dataset
 
 
+def _with_bits_per_byte(evaluation: Evaluation, utf8_bytes: int) -> Evaluation:
+    per_byte = evaluation.characters / utf8_bytes  # exactly 1 if all are ASCII or bytes
+    return dataclasses.replace(evaluation, bits_per_byte=evaluation.bits_per_char * per_byte)
+
+
 def load_run(
     workdir: Path | str, *, checkpoint: str | int = "best", weights: str | None = None
 ) -> Run:
@@ -182,7 +190,8 @@ def load_run(
     """
     run_dir = Workdir(workdir)
     run_dir.check_readable()
-    config, vocabulary = run_dir.read_config(), run_dir.read_vocabulary()
+    config = run_dir.read_config()
+    vocabulary = run_dir.read_vocabulary().with_unit(config.data.unit)
     mixers = find_recorded_mixers(run_dir, config.model)
     try:
         model = _shared_model(config.model, len(vocabulary), mixers)

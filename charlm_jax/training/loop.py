@@ -97,6 +97,8 @@ def train_and_evaluate(
                 f"its checkpoints stay in {link.resolve()}; those of the new run are in its own "
                 f"folder"
             )
+    if config.data.unit == "bytes":
+        view.note("config.data.unit=bytes: a char in the figures below is a byte")
     with open_run(run_dir, config, trainer.dataset) as run:
         recorded = _source_facts(source, config, run.recorded_config)
         state, loop_state = _start(trainer, run, initial, view, recorded)
@@ -309,7 +311,8 @@ class _Loop:
         trainer, dataset = self.trainer, self.trainer.dataset
         params = state.average or state.params
         model = TrainedModel(trainer.config, dataset.vocabulary, trainer.model, params)
-        text = model.generate(dataset.vocabulary.symbols[0], _SAMPLING, characters=_SAMPLE_LENGTH)
+        prompt = dataset.vocabulary.to_text(dataset.vocabulary.symbols[0])
+        text = model.generate(prompt, _SAMPLING, characters=_SAMPLE_LENGTH)
         self.view.sample(self.loop_state.step, text)
         self.lap()
 
