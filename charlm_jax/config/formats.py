@@ -48,7 +48,8 @@ CHANGES: Mapping[int, Mapping[Kind, Change]] = {
     4: {
         "config": Change(
             added={"data.unit": "characters", "split.rounding": "float", "split.counts": ""}
-        )
+        ),
+        "evaluation": Change(added={"bits_per_byte": None}),
     },
 }
 

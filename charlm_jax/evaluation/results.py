@@ -67,14 +67,14 @@ class Evaluation:
     loss_nats: float
     bits_per_char: float
     characters: int
-    bits_per_byte: float | None = None
+    bits_per_byte: float | None
 
     @property
     def protocol_description(self) -> str:
         """Description of the protocol, with the number of scored characters if that is a choice.
 
         >>> key = EvaluationKey(Sliding(40, 9), "valid", "f", 1, "raw", None, split_characters=90)
-        >>> Evaluation(key, 2.0, 2.9, 9).protocol_description
+        >>> Evaluation(key, 2.0, 2.9, 9, None).protocol_description
         'sliding, 40 read before each of 9 among 90'
         """
         protocol, all_characters = self.key.protocol, self.key.split_characters
@@ -90,7 +90,7 @@ class Evaluation:
         >>> key = EvaluationKey(
         ...     Sliding(40, 9), "valid", "f", 1, "raw", None, split_characters=3_000
         ... )
-        >>> Evaluation(key, 2.0, 2.9, 9).block
+        >>> Evaluation(key, 2.0, 2.9, 9, None).block
         3
         """
         return max(1, round(BLOCK * self.characters / self.key.split_characters))

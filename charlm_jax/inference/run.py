@@ -134,14 +134,18 @@ class Run(TrainedModel):
         )
         part = dataset.part(split, read_before=protocol.read_before)
         ids_N = dataset.ids_N[protocol.positions(part)]
-        utf8_bytes = int(self.vocabulary.utf8_lengths_V[ids_N].sum())
+        # Exactly 1 if all are ASCII, or bytes.
+        characters_per_byte = len(ids_N) / int(self.vocabulary.utf8_lengths_V[ids_N].sum())
         saved = read_evaluation(Workdir(self.workdir), key) if cache else None
         if saved is not None:
             evaluation, nll_N = saved
-            return _with_bits_per_byte(evaluation, utf8_bytes), nll_N
+            bits_per_byte = evaluation.bits_per_char * characters_per_byte
+            return dataclasses.replace(evaluation, bits_per_byte=bits_per_byte), nll_N
         check_part(self.model, part, protocol)
         nll_N = self._scorer(protocol)(self.params, jnp.asarray(dataset.ids_N), part)
-        evaluation = _with_bits_per_byte(Evaluation(key, **mean_score(nll_N)._asdict()), utf8_bytes)
+        score = mean_score(nll_N)
+        bits_per_byte = score.bits_per_char * characters_per_byte
+        evaluation = Evaluation(key, **score._asdict(), bits_per_byte=bits_per_byte)
         if cache:
             try:
                 self.save_evaluation(evaluation, nll_N)
@@ -166,11 +170,6 @@ class Run(TrainedModel):
                 f"trained: a loss on it would not be comparable"
             )
         return dataset
-
-
-def _with_bits_per_byte(evaluation: Evaluation, utf8_bytes: int) -> Evaluation:
-    per_byte = evaluation.characters / utf8_bytes  # exactly 1 if all are ASCII or bytes
-    return dataclasses.replace(evaluation, bits_per_byte=evaluation.bits_per_char * per_byte)
 
 
 def load_run(

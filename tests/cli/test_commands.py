@@ -249,8 +249,8 @@ def test_sample_truncated(workdir: str, capsys: pytest.CaptureFixture[str]) -> N
 def test_evaluate_as_json(workdir: str, mode: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", f"--workdir={workdir}", f"--mode={mode}", "--json"]) == 0
     (row,) = _json_lines(capsys.readouterr().out)
-    names = "loss_nats bits_per_char bits_per_byte characters mode context split fingerprint checkpoint weights "
-    names += "weights_hash targets split_characters unit"
+    names = "loss_nats bits_per_char bits_per_byte characters mode context split fingerprint "
+    names += "checkpoint weights weights_hash targets split_characters unit"
     assert list(row) == names.split()
     assert row["unit"] == "characters" and row["bits_per_byte"] == row["bits_per_char"]  # ASCII
     assert row["characters"] == 300 and row["context"] == (None if mode == "stream" else 8)

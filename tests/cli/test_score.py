@@ -66,8 +66,8 @@ def file(tmp_path: Path) -> str:
     return str(path)
 
 
-NAMES = "workdir checkpoint weights file mode context unknown unknown_characters characters"
-NAMES += " loss_nats bits_per_char nats bits lines page"
+NAMES = "workdir checkpoint weights file mode context unknown unknown_characters unit"
+NAMES += " characters loss_nats bits_per_char nats bits lines page"
 
 
 def test_json_has_the_whole_and_every_line(charlm: Command, file: str, lstm: Run) -> None:
