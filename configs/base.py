@@ -27,6 +27,9 @@ def get_config() -> ConfigDict:
     config.data = ConfigDict()
     # A registered name (`charlm corpora` lists them), a text file, a folder, or a glob.
     config.data.corpus = "shakespeare"
+    # characters: symbols are Unicode code points. bytes: symbols are the bytes of the files, which
+    # are not changed in any way; losses are then per byte, and lengths are numbers of bytes.
+    config.data.unit = "characters"
     # Encoding of text files; decoding is strict.
     config.data.encoding = "utf-8"
     # chunks: an epoch is every non-overlapping piece of sequence_length + 1 characters once, in

@@ -182,19 +182,20 @@ class Session:
             self._sampling,
             characters=self._characters,
             sample=text.sample,
-            sampled=len(text.sampled),
+            sampled=len(self._run.vocabulary.to_symbols(text.sampled)),
         )
         self._text, self._next_sample = text, text.sample + 1
         if not text.sampled and needs_escapes(text.prompt):
             self._note(f"prompt {text.prompt!r}")
-        self._write(above)
+        shown = self._run.vocabulary.shown
+        self._write(shown(above))
         try:
             with deferred_signals([signal.SIGINT]) as interrupted:  # JAX may drop an exception
                 for chunk in chunks:
                     self._text = self._text._replace(
                         sampled=self._text.sampled + chunk.text, stopped_by=chunk.stopped_by
                     )
-                    self._write(chunk.text)
+                    self._write(shown(chunk.text))
                     if interrupted():
                         raise KeyboardInterrupt
         finally:

@@ -170,6 +170,7 @@ class Comparison(NamedTuple):
             f"Intervals are over blocks of 1,000 characters, and over seeds if there are several; "
             f"spread is the standard deviation over seeds. "
             f"{describe_baselines(key.split, key.protocol.mode)}"
+            f"{describe_unit(self.groups[0].runs[0])}"
         )
 
     def __repr__(self) -> str:
@@ -248,7 +249,8 @@ def find_baselines(dataset: Dataset, evaluation: Evaluation) -> list[Baseline]:
         baseline(f"{ngram.order}-gram (Kneser-Ney)", "ngram", ngram.nll(ids_N, read)),
     ]
     texts = ("".join(dataset.corpus.text[x.start : x.stop] for x in p) for p in (train, read))
-    compressed = compressed_bits_per_char(*texts)
+    encoding = "latin-1" if dataset.vocabulary.unit == "bytes" else "utf-8"
+    compressed = compressed_bits_per_char(*texts, encoding=encoding)
     return baselines + [Baseline(name, "compressor", None, x) for name, x in compressed.items()]
 
 
@@ -260,6 +262,11 @@ def describe_baselines(split: str, mode: str) -> str:
     if split == "train":
         note += " All except uniform are fitted to the text that they are scored on."
     return note
+
+
+def describe_unit(run: Run) -> str:
+    """Return a sentence on the unit of a run's text, to follow others; "" if it is characters."""
+    return " Symbols are bytes: a character is a byte here." * (run.config.data.unit == "bytes")
 
 
 def _ngram_orders(protocol: EvalProtocol) -> range:

@@ -72,6 +72,7 @@ class ReportData(NamedTuple):
       groups: groups in the order in which their first runs were named.
       corpus: name of the text, or its path.
       characters: number of characters of the text.
+      unit: `characters` or `bytes`.
       watched_characters: numbers of characters that runs validate on while they train.
       symbols: size of the vocabulary.
       newest: time of the last row of metrics, in UTC; None if there is no row.
@@ -86,6 +87,7 @@ class ReportData(NamedTuple):
     groups: Sequence[GroupFacts]
     corpus: str
     characters: int
+    unit: str
     watched_characters: Sequence[int]
     symbols: int
     newest: datetime.datetime | None
@@ -132,18 +134,19 @@ def gather(
         check_same_text(runs)
         split, groups = "train", dict(group_runs(runs))
     text = dataset.corpus.text
-    prompt = first_words(text, dataset.part(split))
+    prompt = dataset.vocabulary.to_text(first_words(text, dataset.part(split)))
     return ReportData(
         groups=[GroupFacts(name, [*map(read_run_facts, group)]) for name, group in groups.items()],
         corpus=dataset.corpus.name,
         characters=dataset.corpus.characters,
+        unit=dataset.corpus.unit,
         watched_characters=sorted({_watched(run, dataset) for run in runs}),
         symbols=len(dataset.vocabulary),
         newest=newest_row(runs),
         scores=scores,
         differing=differing_fields([*groups.values()]),
         shared=shared_fields(runs),
-        prompt=prompt,
+        prompt=dataset.vocabulary.shown(prompt),
         samples=[_samples(group[0], prompt) for group in groups.values()],
         heat=_heat(_shown_runs(groups, scores), dataset, split),
     )
@@ -153,7 +156,8 @@ def _samples(run: Run, prompt: str) -> list[Sample]:
     chunks = run.sample(prompt, characters=SAMPLE_CHARACTERS, scales=SCALES, seed=SAMPLE_SEED)
     texts = ("".join(chunk.text for chunk in text) for text in zip(*chunks, strict=True))
     return [
-        Sample(scale, temperature(scale), text) for scale, text in zip(SCALES, texts, strict=True)
+        Sample(scale, temperature(scale), run.vocabulary.shown(text))
+        for scale, text in zip(SCALES, texts, strict=True)
     ]
 
 

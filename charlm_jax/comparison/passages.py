@@ -55,7 +55,7 @@ def passage_nll(run: Run, text: str, passage: range, *, first: int) -> np.ndarra
 
     Args:
       run: run whose model reads the passage.
-      text: the whole text.
+      text: the whole text, as symbols.
       passage: positions in the text, from 1.
       first: first position that the model may read; above 0 if the passage is of another file.
 
@@ -63,7 +63,7 @@ def passage_nll(run: Run, text: str, passage: range, *, first: int) -> np.ndarra
       nll_N in nats, one entry per character; `reads_before` describes their context.
     """
     before = _read_before(run, passage, first)
-    read = text[passage.start - before : passage.stop]
+    read = run.vocabulary.to_text(text[passage.start - before : passage.stop])
     if run.model.max_length is None:
         return run.score(read).nll_N[before - 1 :]
     return run.score(read, Sliding(before, targets=0)).nll_N

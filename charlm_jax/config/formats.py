@@ -48,13 +48,14 @@ CHANGES: Mapping[int, Mapping[Kind, Change]] = {
     4: {
         "config": Change(
             added={
+                "data.unit": "characters",
                 "evaluation.max_characters": 0,
                 "split.counts": "",
                 "split.rounding": "float",
                 "train.keep": "",
             }
         ),
-        "evaluation": Change(added={"sha256": None}),
+        "evaluation": Change(added={"bits_per_byte": None, "sha256": None}),
     },
 }
 

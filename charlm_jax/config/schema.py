@@ -34,6 +34,7 @@ class DataConfig:
     """Text, and how it is cut into batches."""
 
     corpus: str
+    unit: str
     encoding: str
     loader: str
     sequence_length: int
@@ -42,6 +43,9 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _require(bool(self.corpus), "data.corpus", self.corpus, "a corpus name or a path")
+        decodes = self.unit != "bytes" or self.encoding == "utf-8"
+        utf8 = "utf-8 under config.data.unit=bytes, which decodes nothing"
+        _require(decodes, "data.encoding", self.encoding, utf8)
         _require_count("data.sequence_length", self.sequence_length, least=1)
         _require_count("data.batch_size", self.batch_size, least=1)
         if self.batch_size * self.sequence_length >= _MOST:

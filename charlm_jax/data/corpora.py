@@ -1,7 +1,8 @@
 r"""Text sources: registered corpora, and any file, folder or glob.
 
 Characters are Unicode code points and none is dropped silently: text is decoded strictly, newlines
-become "\n", and only a byte-order mark at the very beginning of a file is removed.
+become "\n", and only a byte-order mark at the very beginning of a file is removed. If the unit is
+bytes, nothing at all is changed: the text has a character U+0000 to U+00FF for each byte.
 """
 
 import codecs
@@ -9,12 +10,12 @@ import itertools
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from charlm_jax.core.errors import CharlmError, closest
+from charlm_jax.core.errors import CharlmError, closest, lookup
 from charlm_jax.data import download
 from charlm_jax.data.download import PinnedFile, Progress, read_bytes, sha256_of
 from charlm_jax.data.part_files import PartFiles, choose_part_files, find_part_files
@@ -37,13 +38,14 @@ class Corpus:
 
     Args:
       name: registered name, or the path, folder or glob as given.
-      text: content, with "\n" newlines.
+      text: content as symbols: characters, with "\n" newlines, or U+0000 to U+00FF for each byte.
       source: path, URL or package that the bytes came from.
-      sha256: hash of the file's bytes if there is one file, else of the text in UTF-8.
+      sha256: hash of the file's bytes if there is one file, else of the text.
       facts: exactly known values, such as a synthetic source's `entropy_rate_nats`.
       left_out: one line about runs and other output of charlm_jax in a folder or glob, which is not
         read; empty if there is none.
       part_starts: position of the first character of each part, if the parts are files.
+      unit: `characters` or `bytes`.
     """
 
     name: str
@@ -53,20 +55,21 @@ class Corpus:
     facts: Mapping[str, int | float] = field(default_factory=dict, hash=False)
     left_out: str = ""
     part_starts: Mapping[str, int] = field(default_factory=dict, hash=False)
+    unit: str = "characters"
 
     @cached_property
     def text_sha256(self) -> str:
-        """Hash of the text itself: equal for equal texts from any source."""
-        return _text_sha256(self.text)
+        """Hash of the text itself, of its bytes or in UTF-8: equal for equal texts."""
+        return _text_sha256(self.text, self.unit)
 
     @property
     def characters(self) -> int:
-        """Number of characters."""
+        """Number of characters, or bytes."""
         return len(self.text)
 
     @cached_property
     def symbols(self) -> int:
-        """Number of distinct characters."""
+        """Number of distinct characters, or bytes."""
         return len(set(self.text))
 
 
@@ -81,37 +84,48 @@ class CorpusRow:
     licence: str
 
 
-def load_corpus(spec: str, *, encoding: str = "utf-8", progress: Progress | None = None) -> Corpus:
+def load_corpus(
+    spec: str,
+    *,
+    encoding: str = "utf-8",
+    unit: str = "characters",
+    progress: Progress | None = None,
+) -> Corpus:
     """Returns the text that a spec names.
 
     A registered name takes precedence over a file of that name, which `./name` selects. A folder
     stands for all files below it, a glob for all that match (`**` crosses folders), as
-    `find_text_files` finds them. They are joined in sorted order, with a blank line between them.
+    `find_text_files` finds them. They are joined in sorted order, with a blank line between them,
+    or with nothing between them if the unit is bytes. The bytes of a registered corpus are those of
+    its text in UTF-8.
 
     Args:
       spec: registered name, `synthetic:name=value,...`, or path of a file, a folder or a glob.
       encoding: encoding of files given by path; registered corpora have their own.
+      unit: `characters` or `bytes`.
       progress: callback with (received, total) bytes during a download.
 
     Raises:
       CharlmError: there is no such text, it is empty, or it cannot be read or decoded.
     """
+    read = lookup(_READERS, unit, "config.data.unit")
     if _is_registered(spec):
-        return REGISTRY[spec.partition(":")[0]].load(spec, progress)
+        return _in_unit(REGISTRY[spec.partition(":")[0]].load(spec, progress), unit)
     paths, left_out = _find_files(spec)
     texts = []
     for path in paths:
         data = read_bytes(Path(path))
-        texts.append(_text_of(data, path, encoding))
-    whole = _joined(texts)
+        texts.append(read(data, path, encoding))
+    whole = "".join(texts) if unit == "bytes" else _joined(texts)
     if not whole:
-        raise CharlmError(f"{spec!r} is empty: it has no characters")
+        raise CharlmError(f"{spec!r} is empty: it has no {unit}")
     if len(paths) == 1:
-        return Corpus(spec, whole, path, sha256_of(data), left_out=left_out)
-    return Corpus(spec, whole, _describe_files(paths), _text_sha256(whole), left_out=left_out)
+        return Corpus(spec, whole, path, sha256_of(data), left_out=left_out, unit=unit)
+    sha256 = _text_sha256(whole, unit)
+    return Corpus(spec, whole, _describe_files(paths), sha256, left_out=left_out, unit=unit)
 
 
-def load_part_files(spec: str, *, encoding: str = "utf-8") -> Corpus:
+def load_part_files(spec: str, *, encoding: str = "utf-8", unit: str = "characters") -> Corpus:
     """Returns the text of a folder or glob that has a file for each part, such as train.txt.
 
     The files follow each other without anything between them; `part_starts` says where each begins.
@@ -119,20 +133,27 @@ def load_part_files(spec: str, *, encoding: str = "utf-8") -> Corpus:
     Args:
       spec: path of a folder, or a glob.
       encoding: encoding of the files.
+      unit: `characters` or `bytes`.
 
     Raises:
       CharlmError: the spec has no file, or several, for a part, or a file cannot be read.
     """
+    read = lookup(_READERS, unit, "config.data.unit")
     if _is_registered(spec):
         raise CharlmError(f"config.split.kind=files needs a folder or a glob: {spec} is one text")
     found = _find_files(spec)
     files = choose_part_files(spec, found.paths)
-    texts = [_text_of(read_bytes(Path(path)), path, encoding) for path in files.values()]
+    texts = [read(read_bytes(Path(path)), path, encoding) for path in files.values()]
     starts = dict(zip(files, itertools.accumulate(map(len, texts), initial=0), strict=False))
     whole = "".join(texts)
-    source = _describe_files(sorted(files.values()))
     return Corpus(
-        spec, whole, source, _text_sha256(whole), left_out=found.left_out, part_starts=starts
+        spec,
+        whole,
+        _describe_files(sorted(files.values())),
+        _text_sha256(whole, unit),
+        left_out=found.left_out,
+        part_starts=starts,
+        unit=unit,
     )
 
 
@@ -247,8 +268,26 @@ def decode(data: bytes, *, encoding: str, source: str, advice: str = _ADVICE) ->
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _text_of(data: bytes, path: str, encoding: str) -> str:
+def _characters_of(data: bytes, path: str, encoding: str) -> str:
     return decode(data, encoding=encoding, source=path).removeprefix(BYTE_ORDER_MARK)
+
+
+def _bytes_of(data: bytes, path: str, encoding: str) -> str:
+    return data.decode("latin-1")
+
+
+# Unit -> (data, path, encoding) -> symbols.
+_READERS: Mapping[str, Callable[[bytes, str, str], str]] = {
+    "characters": _characters_of,
+    "bytes": _bytes_of,
+}
+
+
+def _in_unit(corpus: Corpus, unit: str) -> Corpus:
+    if unit == "characters":
+        return corpus
+    symbols = corpus.text.encode("utf-8").decode("latin-1")
+    return replace(corpus, text=symbols, unit=unit)
 
 
 def _describe_files(paths: Sequence[str]) -> str:
@@ -318,8 +357,8 @@ def _load_synthetic(spec: str, progress: Progress | None) -> Corpus:
     return Corpus(spec, text, f"{source.spec} (PCG64)", _text_sha256(text), facts)
 
 
-def _text_sha256(text: str) -> str:
-    return sha256_of(text.encode("utf-8"))
+def _text_sha256(text: str, unit: str = "characters") -> str:
+    return sha256_of(text.encode("latin-1" if unit == "bytes" else "utf-8"))
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,9 @@ class Dataset:
     @property
     def fingerprint(self) -> str:
         """Hash of text, vocabulary and split; results are comparable only if it is equal."""
+        unit = {} if self.corpus.unit == "characters" else {"unit": self.corpus.unit}
         facts = {
+            **unit,
             "text_sha256": self.corpus.text_sha256,
             "symbols": self.vocabulary.symbols,
             "parts": {
@@ -110,10 +112,13 @@ def load_dataset(config: Config, *, progress: Progress | None = None) -> Dataset
       CharlmError: there is no such corpus, or its text cannot be decoded or is too short.
     """
     data = config.data
+    how = {
+        "encoding": data.encoding,
+        "unit": data.unit,
+    }
     if config.split.kind == "files":
-        return _split(load_part_files(data.corpus, encoding=data.encoding), config)
-    corpus = load_corpus(data.corpus, encoding=data.encoding, progress=progress)
-    return _split(corpus, config)
+        return _split(load_part_files(data.corpus, **how), config)
+    return _split(load_corpus(data.corpus, **how, progress=progress), config)
 
 
 def refuse_joined_parts(config: Config) -> str | None:
@@ -154,7 +159,8 @@ def _split(corpus: Corpus, config: Config) -> Dataset:
     vocabulary = lookup(_VOCABULARIES, split.vocabulary, "config.split.vocabulary")(
         corpus.text, parts
     )
-    ids_N = vocabulary.encode(
+    vocabulary = vocabulary.with_unit(corpus.unit)
+    ids_N = vocabulary.encode_symbols(
         corpus.text,
         what="the text outside the training part",
         advice="train with config.split.vocabulary=all",

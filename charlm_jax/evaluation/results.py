@@ -62,19 +62,22 @@ class Evaluation:
       loss_nats: mean negative log-likelihood over the characters that were scored.
       bits_per_char: the mean in bits.
       characters: number of characters that were scored.
+      bits_per_byte: total in bits by bytes of these characters in UTF-8; None in notes of earlier
+        versions.
     """
 
     key: EvaluationKey
     loss_nats: float
     bits_per_char: float
     characters: int
+    bits_per_byte: float | None
 
     @property
     def protocol_description(self) -> str:
         """Description of the protocol, with the number of scored characters if that is a choice.
 
         >>> key = EvaluationKey(Sliding(40, 9), "valid", "f", 1, "raw", None, split_characters=90)
-        >>> Evaluation(key, 2.0, 2.9, 9).protocol_description
+        >>> Evaluation(key, 2.0, 2.9, 9, None).protocol_description
         'sliding, 40 read before each of 9 among 90'
         """
         protocol, all_characters = self.key.protocol, self.key.split_characters
@@ -90,7 +93,7 @@ class Evaluation:
         >>> key = EvaluationKey(
         ...     Sliding(40, 9), "valid", "f", 1, "raw", None, split_characters=3_000
         ... )
-        >>> Evaluation(key, 2.0, 2.9, 9).block
+        >>> Evaluation(key, 2.0, 2.9, 9, None).block
         3
         """
         return max(1, round(BLOCK * self.characters / self.key.split_characters))
@@ -112,6 +115,7 @@ class Evaluation:
         return {
             "loss_nats": self.loss_nats,
             "bits_per_char": self.bits_per_char,
+            "bits_per_byte": self.bits_per_byte,
             "characters": self.characters,
             "mode": self.key.protocol.mode,
             "context": self.key.protocol.context,
@@ -142,7 +146,7 @@ class Evaluation:
         return cls(EvaluationKey(protocol, **values), **figures)
 
 
-_FIGURES = ("loss_nats", "bits_per_char", "characters")
+_FIGURES = ("loss_nats", "bits_per_char", "characters", "bits_per_byte")
 
 
 def save_evaluation(workdir: Workdir, evaluation: Evaluation, nll_N: np.ndarray) -> Path:

@@ -91,12 +91,12 @@ def known_characters(
 
     Args:
       text: any string.
-      vocabulary: the model's vocabulary.
+      vocabulary: the model's vocabulary, of characters or bytes.
       unknown: policy for characters outside the vocabulary, see `Vocabulary.encode`.
       replacement: character that replaces unknown ones, see `Vocabulary.encode`.
 
     Returns:
-      ids_N, and positions_N: their positions in the text.
+      ids_N, and positions_N: their positions among the symbols of the text.
 
     Raises:
       CharlmError: fewer than two characters remain, or `Vocabulary.encode` raises it.
@@ -104,11 +104,13 @@ def known_characters(
     ids_N = vocabulary.encode(text, unknown=unknown, replacement=replacement)
     if len(ids_N) < 2:
         raise CharlmError(
-            f"the text is too short to score ({len(ids_N)} known characters): it needs two, "
+            f"the text is too short to score ({len(ids_N)} known {vocabulary.unit}): it needs two, "
             f"since the first is not predicted"
         )
-    is_whole = len(ids_N) == len(text)
-    return ids_N, np.arange(len(text)) if is_whole else np.flatnonzero(vocabulary.knows(text))
+    symbols = vocabulary.to_symbols(text)
+    is_whole = len(ids_N) == len(symbols)
+    known_N = np.arange(len(symbols)) if is_whole else np.flatnonzero(vocabulary.knows(symbols))
+    return ids_N, known_N
 
 
 class SeparateLines(NamedTuple):

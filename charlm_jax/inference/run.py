@@ -138,13 +138,20 @@ class Run(TrainedModel):
             weights_hash=content_hash(self.params),
             split_characters=sum(len(target_positions(stretch)) for stretch in part),
         )
+        part = dataset.part(split, read_before=protocol.read_before)
+        ids_N = dataset.ids_N[protocol.positions(part)]
+        # Exactly 1 if all are ASCII, or bytes.
+        characters_per_byte = len(ids_N) / int(self.vocabulary.utf8_lengths_V[ids_N].sum())
         saved = read_evaluation(Workdir(self.workdir), key) if cache else None
         if saved is not None:
-            return saved
-        part = dataset.part(split, read_before=protocol.read_before)
+            evaluation, nll_N = saved
+            bits_per_byte = evaluation.bits_per_char * characters_per_byte
+            return dataclasses.replace(evaluation, bits_per_byte=bits_per_byte), nll_N
         check_part(self.model, part, protocol)
         nll_N = self._scorer(protocol)(self.params, jnp.asarray(dataset.ids_N), part)
-        evaluation = Evaluation(key, **mean_score(nll_N)._asdict())
+        score = mean_score(nll_N)
+        bits_per_byte = score.bits_per_char * characters_per_byte
+        evaluation = Evaluation(key, **score._asdict(), bits_per_byte=bits_per_byte)
         if cache:
             try:
                 self.save_evaluation(evaluation, nll_N)
@@ -243,7 +250,8 @@ def load_run(
     """
     run_dir = Workdir(workdir)
     run_dir.check_readable()
-    config, vocabulary = run_dir.read_config(), run_dir.read_vocabulary()
+    config = run_dir.read_config()
+    vocabulary = run_dir.read_vocabulary().with_unit(config.data.unit)
     mixers = find_recorded_mixers(run_dir, config.model)
     try:
         model = _shared_model(config.model, len(vocabulary), mixers)

@@ -40,7 +40,7 @@ from charlm_jax.sampling.categorical import sample_keys
 from charlm_jax.sampling.decoding import SampleBatch, make_decoder
 from charlm_jax.sampling.params import SamplingFields, SamplingParams
 from charlm_jax.sampling.policies import build_policy
-from charlm_jax.sampling.stop_strings import Chunk, apply_stop_strings, check_stops
+from charlm_jax.sampling.stop_strings import Chunk, apply_stop_strings, check_stops, join_bytes
 
 _MAX_TEXTS = 10_000  # sampled at once
 
@@ -61,6 +61,10 @@ _shared_scorer = functools.lru_cache(maxsize=64)(build_scorer)
 @dataclasses.dataclass(frozen=True)
 class TrainedModel:
     """A trained model that scores and samples text.
+
+    If its unit is bytes, a text stands for its bytes in UTF-8, numbers of characters and positions
+    count bytes, and losses are per byte; see `charlm_jax.data.vocabulary` for bytes that are not
+    UTF-8.
 
     Sampling methods take `SamplingParams`, or its fields as keyword arguments, which override those
     of the params.
@@ -99,13 +103,14 @@ class TrainedModel:
           **changes: fields of `sampling` to override, such as `scale=2.0`.
 
         Returns:
-          The characters that follow the prompt.
+          The characters that follow the prompt. If the model's unit is bytes, those that are not
+          UTF-8 appear as U+FFFD; `sample` has them exactly.
 
         Raises:
           CharlmError: the same errors as `sample`.
         """
         chunks = self.sample(prompt, sampling, characters=characters, **changes)
-        return "".join(chunk.text for (chunk,) in chunks)
+        return self.vocabulary.shown("".join(chunk.text for (chunk,) in chunks))
 
     def sample(
         self,
@@ -165,8 +170,8 @@ class TrainedModel:
           sampling: sampling parameters; `SamplingParams()` if None.
           characters: number of characters to sample.
           sample: index of the text among those of `sample`.
-          sampled: number of characters at the end of `text` that were sampled: the noise continues
-            after theirs, so that sampling in several parts gives the same text as in one.
+          sampled: number of characters (or bytes) at the end of `text` that were sampled: the noise
+            continues after theirs, so that sampling in several parts gives the same text as in one.
           **changes: fields of `sampling` to override.
 
         Returns:
@@ -205,8 +210,13 @@ class TrainedModel:
             window = min(window, _next_power_of_two(whole + 1), self.model.max_length or window)
         decode = _shared_decoder(self.model, mode=mode, context=window)
         pieces = decode(self.params, text_N, batch, characters, drawn=sampled)
-        texts = ([self.vocabulary.decode(ids_T) for ids_T in ids_BT] for ids_BT in pieces)
-        return apply_stop_strings(texts, sampling.stop, texts=len(batch.keys_B))
+        vocabulary = self.vocabulary
+        symbols = ([vocabulary.decode_symbols(ids_T) for ids_T in ids_BT] for ids_BT in pieces)
+        stops = [vocabulary.to_symbols(stop) for stop in sampling.stop]
+        chunks = apply_stop_strings(symbols, stops, texts=len(batch.keys_B))
+        if vocabulary.unit == "bytes":
+            return join_bytes(chunks, sampling.stop, vocabulary)
+        return chunks
 
     def score(
         self,

@@ -11,7 +11,7 @@ from charlm_jax.comparison.findings import SAMPLE_SEED, GroupFacts, Heat, Report
 from charlm_jax.data.download import Progress
 from charlm_jax.evaluation.protocol import EvalProtocol
 from charlm_jax.inference.run import Runs, open_runs
-from charlm_jax.report.html.heat_text import HeatMap, heat_blocks
+from charlm_jax.report.html.heat_text import LATIN_1, HeatMap, heat_blocks
 from charlm_jax.report.html.page import (
     PageBlock,
     Section,
@@ -135,11 +135,13 @@ def _lead(findings: ReportData, command: str | None) -> list[PageBlock]:
     facts = {
         "Runs": f"{len(runs)}" + (f", of which {unfinished} not finished" if unfinished else ""),
         "Groups": "; ".join(map(_group_label, findings.groups)),
-        "Text": f"{_text_name(findings)}: {findings.characters:,} characters, "
+        "Text": f"{_text_name(findings)}: {findings.characters:,} {findings.unit}, "
         f"{findings.symbols} symbols",
         "Scored": "none: no text is held out" if scores is None else scored(scores),
         "Checkpoint" if len(steps) == 1 else "Checkpoints": "; ".join(steps),
     }
+    if findings.unit == "bytes":
+        facts["Unit"] = LATIN_1
     if unfinished:
         facts["Newest metrics"] = "none" if newest is None else f"{newest:%Y-%m-%d %H:%M} UTC"
     facts["Written by"] = f"charlm_jax {__version__}"

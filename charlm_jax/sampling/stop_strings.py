@@ -7,6 +7,7 @@ text therefore depends only on its characters, not on the pieces in which it is 
 number of characters requested.
 """
 
+import codecs
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -57,6 +58,40 @@ def apply_stop_strings(
         piece._replace(text="") if piece.has_ended else Chunk(rest, has_ended=True)
         for piece, rest in zip(pieces, held, strict=True)
     ]
+
+
+def join_bytes(
+    chunks: Iterable[Sequence[Chunk]], stops: Sequence[str], vocabulary: Vocabulary
+) -> Iterator[list[Chunk]]:
+    """Turn texts of bytes, given as symbols, into texts.
+
+    The bytes of a character are held back until it is complete; bytes that are not UTF-8 become
+    lone surrogates, see `charlm_jax.data.vocabulary`.
+
+    Args:
+      chunks: pieces of every text as symbols, as from `apply_stop_strings`.
+      stops: stop strings as text.
+      vocabulary: vocabulary of bytes.
+
+    Yields:
+      The next piece of every text.
+    """
+    texts = {vocabulary.to_symbols(stop): stop for stop in stops}
+    decoders: list[codecs.IncrementalDecoder] = []
+    for row in chunks:
+        decoders = decoders or [_decoder() for _ in row]
+        yield [
+            Chunk(
+                decoder.decode(chunk.text.encode("latin-1"), chunk.has_ended),
+                chunk.has_ended,
+                None if chunk.stopped_by is None else texts[chunk.stopped_by],
+            )
+            for decoder, chunk in zip(decoders, row, strict=True)
+        ]
+
+
+def _decoder() -> codecs.IncrementalDecoder:
+    return codecs.getincrementaldecoder("utf-8")("surrogateescape")
 
 
 def _cut(text: str, stops: Sequence[str]) -> tuple[Chunk, str]:

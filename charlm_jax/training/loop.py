@@ -122,6 +122,8 @@ def train_and_evaluate(
     if branch_from is not None and shared:
         branch(trainer, run_dir, branch_from, shared)
         view.note(f"starting from checkpoint {shared[-1]} of {branch_from}")
+    if config.data.unit == "bytes":
+        view.note("config.data.unit=bytes: a char in the figures below is a byte")
     with open_run(run_dir, config, trainer.dataset) as run:
         recorded = _source_facts(source, config, run.recorded_config)
         state, loop_state = _start(trainer, run, initial, view, recorded)
@@ -419,7 +421,8 @@ class _Loop:
         trainer, dataset = self.trainer, self.trainer.dataset
         params = state.average or state.params
         model = TrainedModel(trainer.config, dataset.vocabulary, trainer.model, params)
-        text = model.generate(dataset.vocabulary.symbols[0], _SAMPLING, characters=_SAMPLE_LENGTH)
+        prompt = dataset.vocabulary.to_text(dataset.vocabulary.symbols[0])
+        text = model.generate(prompt, _SAMPLING, characters=_SAMPLE_LENGTH)
         self.view.sample(self.loop_state.step, _SAMPLING.scale, text)
         self.lap()
 

@@ -13,6 +13,7 @@ import optax
 from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.trees import leaves_by_path
+from charlm_jax.data.vocabulary import Vocabulary
 from charlm_jax.models import LanguageModel, build_model, rematerialize
 from charlm_jax.models.losses import negative_log_likelihood
 from charlm_jax.storage.checkpoint import Checkpoint, Checkpoints
@@ -79,14 +80,16 @@ class Replay(NamedTuple):
       loss_nats: loss of the repeated step.
       gradient_norm: global norm of its gradient.
       arrays: statistics of its arrays, in the order of computation.
-      text: rows of its batch, as characters.
+      ids_BT: rows of its batch.
+      vocabulary: vocabulary of the run.
     """
 
     step: int
     loss_nats: float
     gradient_norm: float
     arrays: list[ArrayStats]
-    text: list[str]
+    ids_BT: np.ndarray
+    vocabulary: Vocabulary
 
     @property
     def first_bad(self) -> ArrayStats | None:
@@ -98,7 +101,7 @@ class Replay(NamedTuple):
         if not seen.name.startswith(_FORWARD) or seen.first is None:
             return None
         row, position = seen.first[:2]
-        return self.text[row][: position + 1]
+        return self.vocabulary.shown(self.vocabulary.decode(self.ids_BT[row, : position + 1]))
 
 
 def replay_fault(workdir: Path | str) -> Replay:
@@ -111,7 +114,8 @@ def replay_fault(workdir: Path | str) -> Replay:
     run_dir = Workdir(workdir)
     run_dir.refuse_exported()
     run_dir.check_readable()
-    config, vocabulary = run_dir.read_config(), run_dir.read_vocabulary()
+    config = run_dir.read_config()
+    vocabulary = run_dir.read_vocabulary().with_unit(config.data.unit)
     kept = Checkpoints(run_dir.fault)
     if not kept.steps():
         raise CharlmError(f"the run at {run_dir.path} has not failed: there is nothing to replay")
@@ -136,7 +140,8 @@ def replay_fault(workdir: Path | str) -> Replay:
         loss_nats=float(metrics.loss_nats),
         gradient_norm=float(metrics.gradient_norm),
         arrays=[seen for stage, tree in stages.items() for seen in _look(stage, tree)],
-        text=[vocabulary.decode(ids_T) for ids_T in np.asarray(batch.inputs_BT)],
+        ids_BT=np.asarray(batch.inputs_BT),
+        vocabulary=vocabulary,
     )
 
 

@@ -58,6 +58,9 @@ def load_init_from(trainer: Trainer, started_from: Mapping[str, Any] | None) -> 
     try:
         run = load_run(source, checkpoint=pinned or "best")
         _refuse_other_model(run.config.model, trainer.config.model)
+        unit_there, unit_here = run.config.data.unit, trainer.config.data.unit
+        if unit_there != unit_here:
+            raise CharlmError(f"config.data.unit is {unit_there!r} there, {unit_here!r} here")
         params = transfer_params(
             run.params,
             run.vocabulary.symbols,

@@ -257,9 +257,10 @@ def test_sample_truncated(workdir: str, capsys: pytest.CaptureFixture[str]) -> N
 def test_evaluate_as_json(workdir: str, mode: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", f"--workdir={workdir}", f"--mode={mode}", "--json"]) == 0
     (row,) = _json_lines(capsys.readouterr().out)
-    names = "loss_nats bits_per_char characters mode context split fingerprint checkpoint weights "
-    names += "weights_hash targets split_characters"
+    names = "loss_nats bits_per_char bits_per_byte characters mode context split fingerprint "
+    names += "checkpoint weights weights_hash targets split_characters unit"
     assert list(row) == names.split()
+    assert row["unit"] == "characters" and row["bits_per_byte"] == row["bits_per_char"]  # ASCII
     assert row["characters"] == 300 and row["context"] == (None if mode == "stream" else 8)
     (file,) = Path(workdir, "evaluation").glob(f"valid_{mode}*.npy")
     assert np.load(file).mean() == pytest.approx(row["loss_nats"], rel=1e-5)

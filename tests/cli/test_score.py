@@ -67,6 +67,7 @@ def file(tmp_path: Path) -> str:
 
 
 NAMES = "workdir checkpoint weights file mode context separate_lines unknown unknown_characters"
+NAMES += " unit"
 NAMES += " characters loss_nats bits_per_char nats bits lines page"
 
 

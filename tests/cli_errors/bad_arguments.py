@@ -340,6 +340,15 @@ TYPED: Mapping[str, Sequence[tuple[str, Says]]] = {
         ("corpora surrogate.txt --encoding=utf-7", ("surrogate.txt", "U+D800")),
         (f"{TRAIN} --config.data.corpus=fox.txt --config.data.encoding=utf9", "'utf9'"),
         (f"{TRAIN} --config.data.corpus=fox.txt --config.data.encoding=", "encoding ''"),
+        (
+            f"{TRAIN} --config.data.unit=bytes --config.data.encoding=latin-1",
+            ("'latin-1' is not allowed", "utf-8 under config.data.unit=bytes"),
+        ),
+        ("corpora fox.txt --unit=byte", ("'byte'", "characters", "bytes")),
+        (
+            "corpora fox.txt --unit=bytes --encoding=latin-1",
+            "--encoding=latin-1 cannot be used with --unit=bytes",
+        ),
     ],
     "Prompts": [
         ("sample --workdir=done --prompt=", "the prompt is empty"),

@@ -9,6 +9,7 @@ NOT_POSITIVE = ("-1", "0", "nan", "inf", "-inf", "1e400")
 FIELDS: Mapping[str, Refused | None] = {
     "seed": (("-1", "4294967296", str(10**30)), "in [0, 2**32)"),
     "data.corpus": (("",), "a corpus name or a path"),
+    "data.unit": (("", "x", "Bytes", "byte"), "one of characters, bytes"),
     "data.encoding": None,
     "data.loader": (("", "x", "Chunks"), "one of chunks, crops, streams"),
     "data.sequence_length": ((*COUNTS, "0"), "in [1, 2**31)"),

@@ -64,7 +64,7 @@ def test_windows_are_kept_over_the_whole_part() -> None:
 
 @given(protocols, st.sampled_from(["raw", "average"]))
 def test_a_note_gives_the_evaluation_back(protocol: EvalProtocol, weights: str) -> None:
-    evaluation = Evaluation(_key(protocol, weights), 1.25, 1.8, 9)
+    evaluation = Evaluation(_key(protocol, weights), 1.25, 1.8, 9, 1.7)
     fields = json.loads(json.dumps(evaluation.to_json()))
     assert Evaluation.from_json(fields) == evaluation
     for name in fields:

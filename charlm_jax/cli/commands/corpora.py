@@ -5,6 +5,7 @@ import dataclasses
 import json
 
 from charlm_jax.cli.output import show
+from charlm_jax.core.errors import CharlmError
 
 HELP = "List the available corpora, or describe one."
 
@@ -14,6 +15,12 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("name", nargs="?", metavar="NAME", help="corpus name, file, folder or glob")
     add("--encoding", default="utf-8", help="encoding of the files (default: utf-8)")
+    add(
+        "--unit",
+        choices=("characters", "bytes"),
+        default="characters",
+        help="read characters, or the bytes of the files as they are (default: characters)",
+    )
     add("--json", action="store_true", help="print one JSON object, or a list of them")
 
 
@@ -31,11 +38,15 @@ def run(options: argparse.Namespace) -> None:
             show(f"{row.name:<18} {row.characters:>10,}  {row.state}")
             show(f"{'':<18} {row.description} ({row.licence})")
         return
-    corpus = load_corpus(options.name, encoding=options.encoding, progress=DownloadProgress())
+    if options.unit == "bytes" and options.encoding != "utf-8":
+        raise CharlmError(f"--encoding={options.encoding} cannot be used with --unit=bytes")
+    corpus = load_corpus(
+        options.name, encoding=options.encoding, unit=options.unit, progress=DownloadProgress()
+    )
     facts = {
         **corpus.facts,
         "name": corpus.name,
-        "characters": corpus.characters,
+        corpus.unit: corpus.characters,
         "symbols": corpus.symbols,
         "sha256": corpus.sha256,
         "source": corpus.source,

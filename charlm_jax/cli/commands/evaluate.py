@@ -33,13 +33,16 @@ def run(options: argparse.Namespace) -> None:
     evaluation, nll_N = run.evaluate(
         read_protocol(options, [run]), split=options.split, progress=DownloadProgress()
     )
+    unit = run.vocabulary.unit
+    per_byte = f" ({evaluation.bits_per_byte:.4f} per byte)" if unit == "characters" else ""
     if options.json:
-        show(json.dumps(evaluation.to_json()))
+        show(json.dumps({**evaluation.to_json(), "unit": unit}))
     else:
         show(
             f"{evaluation.key.split}: {evaluation.loss_nats:.4f} nats, "
-            f"{evaluation.bits_per_char:.4f} bits per character over {evaluation.characters:,} "
-            f"characters ({evaluation.protocol_description}, {run.checkpoint_label})"
+            f"{evaluation.bits_per_char:.4f} bits per {run.vocabulary.noun}{per_byte} over "
+            f"{evaluation.characters:,} {unit} "
+            f"({evaluation.protocol_description}, {run.checkpoint_label})"
         )
     try:
         file = run.save_evaluation(evaluation, nll_N)

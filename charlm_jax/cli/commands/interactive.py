@@ -26,8 +26,9 @@ def interact(
     from charlm_jax.cli.repl import Session
 
     session = Session(run, sampling, characters=characters, write=_write, note=note)
+    first = run.vocabulary.to_text(run.vocabulary.symbols[0])
     run.continue_text(  # samples nothing yet: reports invalid flags at the start
-        run.vocabulary.symbols[0] if prompt is None else prompt, sampling, characters=characters
+        first if prompt is None else prompt, sampling, characters=characters
     )
     if isinstance(sys.stdin, io.TextIOWrapper):  # undecodable bytes become unknown characters
         sys.stdin.reconfigure(errors="surrogateescape")

@@ -13,6 +13,7 @@ from charlm_jax.cli.commands.sample_output import (
     print_json,
     print_texts,
     sample_infos,
+    shown_chunks,
 )
 from charlm_jax.cli.output import note
 from charlm_jax.cli.parser import nonempty_path
@@ -20,6 +21,7 @@ from charlm_jax.cli.typed_text import ESCAPES_HELP, needs_escapes, typed_text
 from charlm_jax.core.errors import CharlmError
 
 if TYPE_CHECKING:
+    from charlm_jax.inference.run import Run
     from charlm_jax.sampling.params import SamplingParams
 
 HELP = "Sample text from a trained model."
@@ -137,8 +139,9 @@ def _add_output(command: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Sample text and print it, as text or as JSON."""
     _refuse_misfits(options)
-    prompt = _read_prompt(options)
+    given = _read_prompt(options)
     run = load(options)
+    prompt = _decode_prompt(given, options, run)
     sampling = _read_sampling(options)
     if options.interactive:
         from charlm_jax.cli.commands.interactive import interact
@@ -147,19 +150,20 @@ def run(options: argparse.Namespace) -> None:
         return
     texts = {"scales": options.scale, "samples": options.num}
     chunks = run.sample(prompt or "", sampling, characters=options.chars, **texts)
-    infos = sample_infos(sampling, prompt or "", **texts)
+    vocabulary = run.vocabulary
+    infos = sample_infos(sampling, vocabulary.shown(prompt or ""), **texts)
     if options.json:
-        print_json(infos, chunks)
+        print_json(infos, chunks, vocabulary)
         return
     width = choose_column_width(options)
     note(describe_source(run, options.mode))
     if options.prompt is not None and needs_escapes(options.prompt):
         note(f"prompt {options.prompt!r}")
-    unknown = sum(symbol not in run.vocabulary.symbols for symbol in prompt or "")
+    unknown = int((~vocabulary.knows(vocabulary.to_symbols(prompt or ""))).sum())
     if unknown:
         became = "left out" if options.unknown == "drop" else "replaced"
-        note(f"{unknown} unknown characters of the prompt were {became}")
-    print_texts(infos, chunks, width)
+        note(f"{unknown} unknown {vocabulary.unit} of the prompt were {became}")
+    print_texts(infos, shown_chunks(chunks, vocabulary), width)
 
 
 def _refuse_misfits(options: argparse.Namespace) -> None:
@@ -186,23 +190,33 @@ def _refuse_misfits(options: argparse.Namespace) -> None:
         refuse("--interactive samples one text at a time: give one --scale")
 
 
-def _read_prompt(options: argparse.Namespace) -> str | None:
-    """Return the prompt from its flag, file or standard input; None if no prompt is given."""
+def _read_prompt(options: argparse.Namespace) -> str | bytes | None:
+    """Return the prompt of a flag, or the bytes of a file or standard input; None without one."""
     file: str | None = options.prompt_file
     if file is None:
         prompt: str | None = options.prompt
         return prompt
-    from charlm_jax.data.corpora import BYTE_ORDER_MARK, decode
     from charlm_jax.data.download import read_bytes
 
     if "\0" in file:
         raise CharlmError(f"--prompt_file={file!r} is not a path: it has a NUL byte")
     if file == "-":
-        data = b"" if sys.stdin is None else sys.stdin.buffer.read()
-    else:
-        data = read_bytes(Path(os.path.expanduser(file)))
-    source = "standard input" if file == "-" else file
-    text = decode(data, encoding="utf-8", source=source, advice="a prompt is read as UTF-8")
+        return b"" if sys.stdin is None else sys.stdin.buffer.read()
+    return read_bytes(Path(os.path.expanduser(file)))
+
+
+def _decode_prompt(
+    given: str | bytes | None, options: argparse.Namespace, run: "Run"
+) -> str | None:
+    """Return a prompt as text; a model of bytes takes those of a file exactly."""
+    if not isinstance(given, bytes):
+        return given
+    if run.vocabulary.unit == "bytes":
+        return given.decode("utf-8", "surrogateescape")
+    from charlm_jax.data.corpora import BYTE_ORDER_MARK, decode
+
+    source = "standard input" if options.prompt_file == "-" else options.prompt_file
+    text = decode(given, encoding="utf-8", source=source, advice="a prompt is read as UTF-8")
     return text.removeprefix(BYTE_ORDER_MARK)
 
 
