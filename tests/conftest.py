@@ -13,6 +13,7 @@ import logging
 import math
 import os
 import resource
+import signal
 import sys
 import types
 from collections.abc import Iterator
@@ -67,6 +68,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    for number in (signal.SIGINT, signal.SIGHUP):  # processes in the background ignore them
+        if signal.getsignal(number) is signal.SIG_IGN:
+            is_interrupt = number == signal.SIGINT
+            signal.signal(number, signal.default_int_handler if is_interrupt else signal.SIG_DFL)
     is_exhaustive = config.getoption("exhaustive")
     settings.load_profile("make test-all" if is_exhaustive else "make test")
     if not is_exhaustive:

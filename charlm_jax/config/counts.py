@@ -6,7 +6,9 @@ from fractions import Fraction
 from charlm_jax.core.errors import CharlmError
 
 _UNITS = {"": 1, "K": 1_000, "M": 1_000_000}
-_COUNT = re.compile(r"(?P<number>\d[\d,_]*(\.\d+)?)(?P<unit>[KM]?)", re.IGNORECASE | re.ASCII)
+_COUNT = re.compile(
+    r"(?P<number>\d[\d,_]{0,29}(\.\d{1,30})?)(?P<unit>[KM]?)", re.IGNORECASE | re.ASCII
+)
 _REST = "rest"
 
 

@@ -199,7 +199,7 @@ def read_evaluation(workdir: Workdir, key: EvaluationKey) -> tuple[Evaluation, n
         return None
     if digest not in (None, _sha256(data)):
         return None
-    evaluation = Evaluation(noted.key, **mean_score(nll_N)._asdict())
+    evaluation = dataclasses.replace(noted, **mean_score(nll_N)._asdict())
     if digest is None and evaluation != noted:
         return None
     if evaluation.key == dataclasses.replace(key, weights_hash=None):

@@ -83,7 +83,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         samples = "--config.train.sample_every_steps=10"
         assert main(["train", f"--config={file}", name, text, samples]) == 0
         _assert_harmless(out, err)
-        assert "step 10:" in out.getvalue() and "\\x1b]0;x\\x07" in out.getvalue()
+        assert "step 10, scale 1.5:" in out.getvalue() and "\\x1b]0;x\\x07" in out.getvalue()
         yield folder / f"{HOSTILE}run"
 
 
@@ -152,7 +152,7 @@ def test_bars_escape_names_notes_and_samples(monkeypatch: pytest.MonkeyPatch) ->
     out, _ = _terminal(monkeypatch)
     with displayed(Bar()) as bar:
         bar.note(f"{HOSTILE} :key: [b]")
-        bar.sample(3, f"{HOSTILE}\n{SCRIPTS} :key:")
+        bar.sample(3, 1.0, f"{HOSTILE}\n{SCRIPTS} :key:")
     with displayed(Bars()) as bars:
         bars.start(f"{HOSTILE}point")
         bars.show([PointRow(f"{HOSTILE}point", "running", 1, 2, 3.0)])

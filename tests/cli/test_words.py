@@ -19,6 +19,7 @@ from tests.conftest import ROOT, SEEDED, make_tiny_config
 WITH_FLAGS = {
     "data/corpora.py",
     "data/download.py",
+    "data/part_files.py",
     "models/external.py",
     "sweeps/points.py",
     "sweeps/slurm.py",
@@ -26,6 +27,7 @@ WITH_FLAGS = {
     "config/loading.py",
     "training/loop.py",  # the command `charlm replay`
     "training/branch.py",  # --branch_from, which Python has as an argument of the same name
+    "storage/compatibility.py",  # fields of the config, and --init_from
     "training/restore.py",  # --init_from
     "inference/run.py",  # --corpus, and its argument in Python beside it
 }

@@ -177,6 +177,7 @@ def contents(workdir: Path) -> dict[str, Any]:
     for name in ("config.json", "vocabulary.json"):
         values[name] = (workdir / name).read_bytes()
     facts = json.loads((workdir / "run.json").read_bytes())
+    facts.pop("sha256")  # of the sessions as well, which differ
     environments = [session["environment"] for session in facts.pop("sessions")]
     values["run.json"] = facts, [e for n, e in enumerate(environments) if e not in environments[:n]]
     for number, row in enumerate(MetricsLog(workdir / "metrics.jsonl").rows(), start=1):

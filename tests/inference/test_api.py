@@ -114,7 +114,7 @@ def test_sampling_params_and_their_fields_are_the_same_settings(run: charlm_jax.
     assert changed == run.generate("ab", characters=30, scale=0.7, top_k=3, seed=6) != text
     ended = run.sample("ab", sampling, characters=30, samples=2, stop=[text[4:7]])
     assert "".join(chunk.text for chunk, _ in ended) == text[: text.index(text[4:7])]
-    with pytest.raises(TypeError, match="temperature"):
+    with pytest.raises(CharlmError, match="temperature is not a parameter; did you mean scale"):
         run.generate("ab", temperature=0.5)
 
 

@@ -203,7 +203,8 @@ def test_raw_weights_and_their_average_are_two_models(tmp_path: Path) -> None:
         (other,) = {"raw", "average"} - {kind}
         with pytest.raises(CharlmError, match=rf"has no weights='{other}'; available: {kind}"):
             load_run(folder, weights=other)
-    assert [Path(row.path).name for row in list_runs(tmp_path)] == ["run"]
+    with pytest.warns(UserWarning, match=r"run/run.json is missing"):
+        assert [Path(row.path).name for row in list_runs(tmp_path)] == ["run"]
 
 
 def test_the_checkpoint_of_an_exported_model_is_the_one_that_it_has(exported: Path) -> None:

@@ -152,7 +152,7 @@ def test_the_seal_has_the_rows_that_were_written_whatever_became_of_the_file(
     finished: Path, tmp_path: Path
 ) -> None:
     class Emptied(NullProgress):
-        def row(self, row: Any) -> None:
+        def row(self, row: Any, mark: str = "") -> None:
             if row["step"] == 30:
                 (tmp_path / "run" / "metrics.jsonl").write_bytes(b"")
 

@@ -77,7 +77,7 @@ class SignalAt(Log):
 
 
 def pid_of(workdir: Path) -> int:
-    return int(Workdir(workdir).lock_file.read_text())
+    return int(Workdir(workdir).lock_file.read_text().split()[0])
 
 
 def points_of(tmp_path: Path, body: str = SEEDS, **changes: object) -> tuple[Point, ...]:

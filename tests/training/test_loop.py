@@ -141,7 +141,8 @@ def test_a_run_that_kept_no_gradient_norms_goes_on(finished: Path, tmp_path: Pat
     rows = [
         {k: v for k, v in r.items() if k != "gradient_norm"} for r in _rows(workdir, timing=True)
     ]
-    (workdir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    (workdir / "metrics.jsonl").write_bytes(lines)
     shutil.rmtree(workdir / "checkpoints" / "19")
     state = build_trainer(make_tiny_config(), load_dataset(make_tiny_config())).init_state()
     like = checkpointed_params(state), (state.step, state.opt_state, state.carried)
@@ -151,6 +152,7 @@ def test_a_run_that_kept_no_gradient_norms_goes_on(finished: Path, tmp_path: Pat
         training=opened.training(like[1]),
         meta=opened.meta | {"tally": opened.meta["tally"] | old},
         loss_nats=opened.meta["loss_nats"],
+        rows=lines,
     )
     train_and_evaluate(make_tiny_config(), workdir)
     without = [{k: v for k, v in row.items() if k != "gradient_norm"} for row in _rows(finished)]

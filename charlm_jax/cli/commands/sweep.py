@@ -83,7 +83,7 @@ def run(options: argparse.Namespace) -> int:
     jax.config.update("jax_platforms", "cpu")  # type: ignore[no-untyped-call]
     left = [point for point in plan.points if not point.is_finished(folder)]
     for line in check_points(left, folder, progress=DownloadProgress()):
-        print(line)
+        show(line)
     launch = {"local": _sweep_here, "slurm": _sweep_on_cluster}[options.launcher]
     return launch(plan, folder, options)
 

@@ -91,6 +91,6 @@ def _print_next(workdir: str, *, has_held_out: bool) -> None:
     prompt = "The " if set("The ") <= set(symbols) else (letters or symbols)[0]
     sample = ["sample", f"--workdir={workdir}", f"--prompt={prompt}", "--scale=0.5,1,2"]
     evaluate = [["evaluate", f"--workdir={workdir}"]] if has_held_out else []
-    print("Next:")
+    show("Next:")
     for command in [sample, *evaluate, ["report", workdir]]:
-        print("  " + shlex.join(["charlm", *command]))
+        show("  " + shlex.join(["charlm", *command]))
