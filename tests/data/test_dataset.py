@@ -27,7 +27,7 @@ def test_symbols_come_from_the_whole_text_unless_told_otherwise(path: Path, tmp_
     whole = load_dataset(_config(path))
     assert whole.vocabulary.symbols == "\nabcz"
     with pytest.raises(
-        CharlmError, match=r"'z' \(U\+007A\).*train with config.split.vocabulary=all"
+        CharlmError, match=r"'z' \(U\+007A\).*config.split.vocabulary=all"
     ):
         load_dataset(_config(path, **{"split.vocabulary": "train"}))
     path.write_text("abc\n" * 250)
