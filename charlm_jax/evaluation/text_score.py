@@ -119,7 +119,8 @@ class SeparateLines(NamedTuple):
     Attributes:
       ids_N: ids of the characters. Every line stands between two newlines, if the model knows them:
         the first predicts the line's first character, the last is predicted.
-      positions_N: positions in the text; -1 for the newline before it, its length for one after it.
+      positions_N: positions among the text's symbols; -1 for the newline before them, their number
+        for one after them.
       part: stretch of every line that has a character to predict.
     """
 
@@ -145,15 +146,18 @@ def separate_lines(
     Raises:
       CharlmError: no line has a character to predict, or `Vocabulary.encode` raises it.
     """
-    has_newlines = "\n" in vocabulary.symbols and text != ""
-    newlines = np.array([place for place, c in enumerate(text) if c == "\n"], np.int64)
+    symbols = vocabulary.to_symbols(text)
+    has_newlines = "\n" in vocabulary.symbols and symbols != ""
+    newlines = np.array([place for place, c in enumerate(symbols) if c == "\n"], np.int64)
     if has_newlines:
-        framed = "\n" + text.removesuffix("\n") + "\n"
+        framed = "\n" + symbols.removesuffix("\n") + "\n"
         positions_N = np.arange(-1, len(framed) - 1)
     else:
-        framed = text.replace("\n", "")
-        positions_N = np.delete(np.arange(len(text)), newlines)
-    ids_N, kept_N = known_characters(framed, vocabulary, unknown=unknown, replacement=replacement)
+        framed = symbols.replace("\n", "")
+        positions_N = np.delete(np.arange(len(symbols)), newlines)
+    ids_N, kept_N = known_characters(
+        vocabulary.to_text(framed), vocabulary, unknown=unknown, replacement=replacement
+    )
     positions_N = positions_N[kept_N]
     line_N = np.searchsorted(newlines, positions_N)
     bounds = [0, *(np.flatnonzero(np.diff(line_N)) + 1).tolist(), len(line_N)]

@@ -26,9 +26,7 @@ def path(tmp_path: Path) -> Path:
 def test_symbols_come_from_the_whole_text_unless_told_otherwise(path: Path, tmp_path: Path) -> None:
     whole = load_dataset(_config(path))
     assert whole.vocabulary.symbols == "\nabcz"
-    with pytest.raises(
-        CharlmError, match=r"'z' \(U\+007A\).*config.split.vocabulary=all"
-    ):
+    with pytest.raises(CharlmError, match=r"'z' \(U\+007A\).*config.split.vocabulary=all"):
         load_dataset(_config(path, **{"split.vocabulary": "train"}))
     path.write_text("abc\n" * 250)
     both = [load_dataset(_config(path, **{"split.vocabulary": kind})) for kind in ("all", "train")]

@@ -89,6 +89,19 @@ def test_every_byte_of_a_text_is_scored(run: Run) -> None:
     assert run.inspect("é日").symbols == "é日".encode().decode("latin-1")
 
 
+def test_lines_of_bytes_are_scored_one_by_one(run: Run) -> None:
+    lines = [b"caf\xc3\xa9", b"\xc8\r", "日本".encode()]
+    text = b"\n".join(lines).decode("utf-8", "surrogateescape")
+    score = run.score(text, separate_lines=True)
+    alone = [
+        run.score(line.decode("utf-8", "surrogateescape"), separate_lines=True).nll_N
+        for line in lines
+    ]
+    np.testing.assert_allclose(score.nll_N, np.concatenate(alone), rtol=1e-5)
+    symbols = run.vocabulary.to_symbols(text)
+    assert all(0 <= place <= len(symbols) for place in score.positions_N)
+
+
 @pytest.mark.parametrize("protocol", [Window(8), Stream(), Sliding(8, 50)])
 def test_bits_per_byte_are_those_of_the_symbols(run: Run, protocol: object) -> None:
     evaluation, nll_N = run.evaluate(protocol)
