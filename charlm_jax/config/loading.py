@@ -15,15 +15,18 @@ import threading
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from charlm_jax.config.schema import Config, as_float, flatten, unknown_field
+from charlm_jax.config.schema import Config, as_field, field_type, flatten, unknown_field
 from charlm_jax.core.errors import CharlmError, describe_exception
 from charlm_jax.core.files import local_path, stored_path
 from charlm_jax.core.import_path import first_on_path
+
+_MOST_DIGITS = 400  # of an integer written with an exponent: enough for any float
 
 # Held while a file runs, because `sys.modules` and `sys.path` are changed for it. Reentrant: a file
 # may load another.
@@ -188,7 +191,8 @@ def load_fields(
     else:
         for text in overrides:
             field, value = split_override(text)
-            _set(config, field, _parse(value, _get(config, field), field))
+            _get(config, field)
+            _set(config, field, _parse(value, field))
     fields: dict[str, Any] = config.to_dict()
     return fields
 
@@ -300,7 +304,7 @@ def _call(spec: str, name: str) -> Any:
     with _loading, _configs_package(path.resolve().parent), _own_folder_first(path):
         try:
             source.loader.exec_module(module)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise CharlmError(f"config file {path} failed: {describe_exception(error)}") from error
         function = getattr(module, name, None)
         if not callable(function):
@@ -314,7 +318,7 @@ def _call(spec: str, name: str) -> Any:
             return function(*arguments)
         except CharlmError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise CharlmError(f"config file {path} failed: {describe_exception(error)}") from error
 
 
@@ -347,38 +351,45 @@ def _get(config: ConfigDict, field: str) -> Any:
 
 
 def _set(config: ConfigDict, field: str, value: Any) -> None:
-    current = _get(config, field)
+    _get(config, field)
+    value = as_field(value, field)
     *sections, name = field.split(".")
     node = config
     for section in sections:
         node = node[section]
-    if isinstance(current, tuple) and isinstance(value, list):
-        value = tuple(value)
-    if isinstance(current, float) and isinstance(value, int) and not isinstance(value, bool):
-        value = as_float(value)
-    try:
+    with node.ignore_type():  # the schema has checked it
         node[name] = value
-    except (TypeError, ValueError) as error:
-        wanted = type(current).__name__
-        raise CharlmError(
-            f"config.{field}={value!r} has the wrong type: it must be of type {wanted}"
-        ) from error
 
 
-def _parse(text: str, current: Any, field: str) -> Any:
-    """Parse a command-line value as the type of the field's current value."""
-    if isinstance(current, str):
-        return text
-    if isinstance(current, bool):
+def _parse(text: str, field: str) -> Any:
+    """Parse a command-line value as the type of its field; a text if the field is not known."""
+    kind = field_type(field)
+    if kind is bool:
         if text.lower() in ("true", "false"):
             return text.lower() == "true"
         raise CharlmError(f"config.{field}={text!r} is not a boolean: write true or false")
-    if isinstance(current, (tuple, list)):
+    if kind == tuple[str, ...]:
         items = (item.strip(" '\"") for item in text.strip("()[]").split(","))
         return tuple(item for item in items if item)
-    kind = int if isinstance(current, int) else float
+    if kind not in (int, float):
+        return text
     try:
-        return kind(text)
-    except ValueError as error:
+        return _parse_integer(text) if kind is int else float(text)
+    except (ValueError, ArithmeticError) as error:
         wanted = "an integer" if kind is int else "a number"
         raise CharlmError(f"config.{field}={text!r} is not {wanted}") from error
+
+
+def _parse_integer(text: str) -> int:
+    """Parse an integer, which may be written as `1e3`.
+
+    Raises:
+      ValueError, ArithmeticError: the text is not a number, or not exactly an integer.
+    """
+    try:
+        return int(text)
+    except ValueError:
+        number = Decimal(text)
+        if number.adjusted() > _MOST_DIGITS or number != number.to_integral_value():
+            raise
+        return int(number)

@@ -124,6 +124,7 @@ TYPED: Mapping[str, Sequence[tuple[str, Says]]] = {
         (f"{TRAIN} --allow_module=fox.txt", "no module 'fox' can be imported"),
         (f"{TRAIN} --allow_module='a\0b.py'", "there is no such file"),
         (f"{TRAIN} --allow_module=unfinished.py", "unfinished.py failed: SyntaxError"),
+        (f"{TRAIN} --allow_module=exits.py", "exits.py failed: SystemExit: no such machine"),
     ],
     "Config files": [
         ("train --config=", "no config ''"),
@@ -143,6 +144,8 @@ TYPED: Mapping[str, Sequence[tuple[str, Says]]] = {
         ("train --config=unfinished.py", ("unfinished.py", "SyntaxError")),
         ("train --config=nothing.py", ("nothing.py", "get_config")),
         ("train --config=fails.py", ("fails.py", "KeyError: 'learning_rate'")),
+        ("train --config=exits.py", ("exits.py failed: SystemExit", "no such machine")),
+        ("train --config=no_comma.py", ("config.model.layers='gru'", "such as ('gru',)")),
         ("train --config=misspelt.py", "did you mean config.data.sequence_length?"),
         ("train --config=wrong_type.py", "seed"),
     ],
