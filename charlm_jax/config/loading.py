@@ -26,6 +26,11 @@ from charlm_jax.core.errors import CharlmError, describe_exception
 from charlm_jax.core.files import local_path, stored_path
 from charlm_jax.core.import_path import first_on_path
 
+_NO_SWEEP = ": use charlm train for a single run, or sweep a field with --sweep.FIELD=VALUE,VALUE"
+
+# One of several values on a command line, and the comma after it.
+_VALUE = re.compile(r"""(\s*(?:\([^()]*\)|\[[^][]*\]|"[^"]*"|'[^']*')\s*|[^,]*),""", re.DOTALL)
+
 _MOST_DIGITS = 400  # of an integer written with an exponent: enough for any float
 
 # Held while a file runs, because `sys.modules` and `sys.path` are changed for it. Reentrant: a file
@@ -221,6 +226,39 @@ def sweep_points(spec: str) -> list[Mapping[str, Any]]:
     return list(points)
 
 
+def defines_sweep(spec: str) -> bool:
+    """Return whether a config file has a function `sweep`."""
+    with _executed(spec) as module:
+        return callable(getattr(module, "sweep", None))
+
+
+def parse_values(text: str) -> tuple[str, list[Any]]:
+    """Parse `FIELD=VALUE,VALUE,...`, the values of one field in a sweep.
+
+    Args:
+      text: dotted field and its values, as on the command line. A value that has commas itself is
+        in parentheses, as a tuple is: `model.layers=(lstm,lstm),gru`; a text in quotes.
+
+    Returns:
+      The field, and its values as Python's.
+
+    Raises:
+      CharlmError: no value, an empty one, or one of another type.
+
+    >>> parse_values("data.sequence_length=40,80"), parse_values("model.layers=(lstm,lstm),gru")
+    (('data.sequence_length', [40, 80]), ('model.layers', [('lstm', 'lstm'), ('gru',)]))
+    """
+    field, _, values = text.partition("=")
+    items = [match[1].strip() for match in _VALUE.finditer(f"{values},")]
+    if not all(items) or not field:
+        raise CharlmError(
+            f"--sweep.{text} has an empty value: write --sweep.{field or 'FIELD'}=VALUE,VALUE,..."
+        )
+    if field_type(field) is str:
+        items = [re.sub(r"""(["'])(.*)\1""", r"\2", item, flags=re.DOTALL) for item in items]
+    return field, [_parse(item, field) for item in items]
+
+
 def split_override(text: str) -> tuple[str, str]:
     """Split a command-line text such as `data.sequence_length=80` into field and value."""
     field, equals, value = text.partition("=")
@@ -295,9 +333,10 @@ def _get_config(spec: str) -> ConfigDict:
     return config
 
 
-def _call(spec: str, name: str) -> Any:
-    """Call a function of a config file with the spec's argument, and return its result."""
-    path, argument = _locate(spec)
+@contextmanager
+def _executed(spec: str) -> Iterator[types.ModuleType]:
+    """Execute a config file; yield its module while its imports work."""
+    path, _ = _locate(spec)
     source = importlib.util.spec_from_file_location(f"charlm_config_{path.stem}", path)
     assert source is not None and source.loader is not None
     module = importlib.util.module_from_spec(source)
@@ -306,9 +345,16 @@ def _call(spec: str, name: str) -> Any:
             source.loader.exec_module(module)
         except (Exception, SystemExit) as error:
             raise CharlmError(f"config file {path} failed: {describe_exception(error)}") from error
+        yield module
+
+
+def _call(spec: str, name: str) -> Any:
+    """Call a function of a config file with the spec's argument, and return its result."""
+    path, argument = _locate(spec)
+    with _executed(spec) as module:
         function = getattr(module, name, None)
         if not callable(function):
-            hint = "" if name == "get_config" else ": use charlm train for a single run"
+            hint = "" if name == "get_config" else _NO_SWEEP
             raise CharlmError(f"config file {path} defines no function {name}{hint}")
         if name == "sweep" and not inspect.signature(function).parameters:
             argument = None  # `get_config` takes it

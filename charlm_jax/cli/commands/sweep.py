@@ -18,6 +18,10 @@ HELP = "Train every point of a sweep, or resume a sweep."
 def add_flags(command: argparse.ArgumentParser) -> None:
     """Add the flags of the command."""
     add_config(command)
+    command.epilog = (
+        "--sweep.FIELD=VALUE,VALUE,... trains a config without a function sweep with each value of "
+        "the field; several of them, with each combination"
+    )
     add = command.add_argument
     add(
         "--workdir",
@@ -67,8 +71,10 @@ def run(options: argparse.Namespace) -> int:
         raise CharlmError(f"jobs={options.jobs} is not allowed: it must be at least 1")
     if options.slurm and options.launcher != "slurm":
         raise CharlmError("--slurm requires --launcher=slurm")
-    plan = load_sweep(options.config, options.overrides, modules=options.allow_module)
-    folder = Workdir(options.workdir or default_sweep_folder(options.config)).path
+    plan = load_sweep(
+        options.config, options.overrides, values=options.swept, modules=options.allow_module
+    )
+    folder = Workdir(options.workdir or default_sweep_folder(options.config, options.swept)).path
     if options.dry_run:
         for point in plan.points:
             show(point.command(folder))
