@@ -34,10 +34,12 @@ class InitialParams(NamedTuple):
     Attributes:
       params: weights of another run, transferred to the run's symbols; None for new ones.
       started_from: run, checkpoint and hash of those weights, for run.json; None for new ones.
+      remark: line about symbols that kept no weights; empty if there is nothing to say.
     """
 
     params: Params | None
     started_from: Mapping[str, Any] | None
+    remark: str = ""
 
 
 def load_init_from(trainer: Trainer, started_from: Mapping[str, Any] | None) -> InitialParams:
@@ -74,7 +76,14 @@ def load_init_from(trainer: Trainer, started_from: Mapping[str, Any] | None) -> 
     }
     if started_from is not None and facts != started_from:
         raise CharlmError(f"cannot start from {source}: it has changed since this run began")
-    return InitialParams(params, facts)
+    here = trainer.dataset.vocabulary.symbols
+    if set(run.vocabulary.symbols) & set(here):
+        return InitialParams(params, facts)
+    remark = (
+        f"{source} has none of the {len(here)} symbols of this text: embedding and output layer "
+        f"start anew"
+    )
+    return InitialParams(params, facts, remark)
 
 
 # Fields that do not change the function that a model computes from its weights, except rounding.
