@@ -288,8 +288,8 @@ def refuse_other(sweep: Sweep, folder: Path) -> None:
     if changes:
         more = f" and {len(changes) - _MOST_CHANGES} more" if len(changes) > _MOST_CHANGES else ""
         raise CharlmError(
-            f"{folder} holds another sweep: {'; '.join(changes[:_MOST_CHANGES])}{more}: choose "
-            f"another workdir"
+            f"{folder} holds another sweep: {'; '.join(changes[:_MOST_CHANGES])}{more}; runs of "
+            f"both would be mixed: choose another workdir, or resume that sweep by its command"
         )
 
 
