@@ -39,7 +39,8 @@ def _build_parser(arguments: Sequence[str]) -> Parser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     open_closed_streams()
-    overrides, rest = _split_overrides(sys.argv[1:] if arguments is None else arguments)
+    swept, rest = _split(sys.argv[1:] if arguments is None else arguments, "--sweep.")
+    overrides, rest = _split(rest, "--config.")
     parser = _build_parser(rest)
     _refuse_unknown_command(parser, rest)
     known, unknown = parser.parse_known_args(rest)
@@ -50,8 +51,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             known.parser.error(f"--config.{text} does not apply to this command")
         if "=" not in text:
             known.parser.error(f"--config.{text} has no value: write --config.{text}=VALUE")
+    for text in swept:
+        if known.command != "sweep":
+            known.parser.error(f"--sweep.{text} does not apply to this command: use charlm sweep")
+        if "=" not in text:
+            known.parser.error(f"--sweep.{text} has no value: write --sweep.{text}=VALUE,VALUE")
     known.parser.refuse_unknown(unknown)
-    known.overrides = overrides
+    known.overrides, known.swept = overrides, swept
     if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may lack some characters
         sys.stdout.reconfigure(errors="backslashreplace")
     with _warnings_of_one_line(known.parser.prog):
@@ -88,7 +94,7 @@ def _refuse_unknown_command(parser: Parser, arguments: Sequence[str]) -> None:
         parser.error(f"unknown command {name!r}, {hint}")
 
 
-def _split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    prefix = "--config."
-    overrides = [a.removeprefix(prefix) for a in arguments if a.startswith(prefix)]
-    return overrides, [a for a in arguments if not a.startswith(prefix)]
+def _split(arguments: Sequence[str], prefix: str) -> tuple[list[str], list[str]]:
+    """Return what follows a prefix, and the arguments without it."""
+    texts = [a.removeprefix(prefix) for a in arguments if a.startswith(prefix)]
+    return texts, [a for a in arguments if not a.startswith(prefix)]

@@ -9,6 +9,7 @@ from typing import TextIO
 
 from charlm_jax.cli.parser import USER_ERROR, say
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.jax_variables import named_variables
 from charlm_jax.core.signals import Interrupted
 
 
@@ -33,7 +34,8 @@ def run_program(program: str, work: Callable[[], int | None], *, goes_on: bool =
 
 def _try(program: str, work: Callable[[], int | None], goes_on: bool) -> int:
     try:
-        status = work()
+        with named_variables():
+            status = work()
         sys.stdout.flush()  # inside the try block, so that a broken pipe is caught
     except BrokenPipeError:  # the reader of our output has exited: no message
         return 128 + signal.SIGPIPE

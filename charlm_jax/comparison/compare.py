@@ -287,9 +287,22 @@ def check_same_text(runs: Sequence[Run]) -> None:
     for run, fingerprint in zip(runs, prints, strict=True):
         if fingerprint != prints[0]:
             raise CharlmError(
-                f"{run.workdir} and {runs[0].workdir} cannot be compared: their text, vocabulary "
-                f"or split differs"
+                f"{run.workdir} and {runs[0].workdir} cannot be compared: "
+                f"{_difference(run, runs[0])}; losses are compared on the same held-out characters "
+                f"among the same symbols: train both with the same config.data and config.split"
             )
+
+
+def _difference(run: Run, other: Run) -> str:
+    """Return in which respect two runs have different texts, in words."""
+    here, there = run.config.flatten(), other.config.flatten()
+    fields = [field for field in here if field.startswith(("data.corpus", "data.enc", "split."))]
+    changes = [
+        f"config.{field} is {here[field]!r} and {there[field]!r}"
+        for field in fields
+        if here[field] != there[field]
+    ]
+    return "; ".join(changes) or "the content of their text has changed between them"
 
 
 def shared_context(runs: Sequence[Run]) -> int:

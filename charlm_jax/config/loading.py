@@ -15,15 +15,23 @@ import threading
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from charlm_jax.config.schema import Config, as_float, flatten, unknown_field
+from charlm_jax.config.schema import Config, as_field, field_type, flatten, unknown_field
 from charlm_jax.core.errors import CharlmError, describe_exception
 from charlm_jax.core.files import local_path, stored_path
 from charlm_jax.core.import_path import first_on_path
+
+_NO_SWEEP = ": use charlm train for a single run, or sweep a field with --sweep.FIELD=VALUE,VALUE"
+
+# One of several values on a command line, and the comma after it.
+_VALUE = re.compile(r"""(\s*(?:\([^()]*\)|\[[^][]*\]|"[^"]*"|'[^']*')\s*|[^,]*),""", re.DOTALL)
+
+_MOST_DIGITS = 400  # of an integer written with an exponent: enough for any float
 
 # Held while a file runs, because `sys.modules` and `sys.path` are changed for it. Reentrant: a file
 # may load another.
@@ -188,7 +196,8 @@ def load_fields(
     else:
         for text in overrides:
             field, value = split_override(text)
-            _set(config, field, _parse(value, _get(config, field), field))
+            _get(config, field)
+            _set(config, field, _parse(value, field))
     fields: dict[str, Any] = config.to_dict()
     return fields
 
@@ -215,6 +224,39 @@ def sweep_points(spec: str) -> list[Mapping[str, Any]]:
                 f'as {{"data.sequence_length": 40}}'
             )
     return list(points)
+
+
+def defines_sweep(spec: str) -> bool:
+    """Return whether a config file has a function `sweep`."""
+    with _executed(spec) as module:
+        return callable(getattr(module, "sweep", None))
+
+
+def parse_values(text: str) -> tuple[str, list[Any]]:
+    """Parse `FIELD=VALUE,VALUE,...`, the values of one field in a sweep.
+
+    Args:
+      text: dotted field and its values, as on the command line. A value that has commas itself is
+        in parentheses, as a tuple is: `model.layers=(lstm,lstm),gru`; a text in quotes.
+
+    Returns:
+      The field, and its values as Python's.
+
+    Raises:
+      CharlmError: no value, an empty one, or one of another type.
+
+    >>> parse_values("data.sequence_length=40,80"), parse_values("model.layers=(lstm,lstm),gru")
+    (('data.sequence_length', [40, 80]), ('model.layers', [('lstm', 'lstm'), ('gru',)]))
+    """
+    field, _, values = text.partition("=")
+    items = [match[1].strip() for match in _VALUE.finditer(f"{values},")]
+    if not all(items) or not field:
+        raise CharlmError(
+            f"--sweep.{text} has an empty value: write --sweep.{field or 'FIELD'}=VALUE,VALUE,..."
+        )
+    if field_type(field) is str:
+        items = [re.sub(r"""(["'])(.*)\1""", r"\2", item, flags=re.DOTALL) for item in items]
+    return field, [_parse(item, field) for item in items]
 
 
 def split_override(text: str) -> tuple[str, str]:
@@ -291,20 +333,28 @@ def _get_config(spec: str) -> ConfigDict:
     return config
 
 
-def _call(spec: str, name: str) -> Any:
-    """Call a function of a config file with the spec's argument, and return its result."""
-    path, argument = _locate(spec)
+@contextmanager
+def _executed(spec: str) -> Iterator[types.ModuleType]:
+    """Execute a config file; yield its module while its imports work."""
+    path, _ = _locate(spec)
     source = importlib.util.spec_from_file_location(f"charlm_config_{path.stem}", path)
     assert source is not None and source.loader is not None
     module = importlib.util.module_from_spec(source)
     with _loading, _configs_package(path.resolve().parent), _own_folder_first(path):
         try:
             source.loader.exec_module(module)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise CharlmError(f"config file {path} failed: {describe_exception(error)}") from error
+        yield module
+
+
+def _call(spec: str, name: str) -> Any:
+    """Call a function of a config file with the spec's argument, and return its result."""
+    path, argument = _locate(spec)
+    with _executed(spec) as module:
         function = getattr(module, name, None)
         if not callable(function):
-            hint = "" if name == "get_config" else ": use charlm train for a single run"
+            hint = "" if name == "get_config" else _NO_SWEEP
             raise CharlmError(f"config file {path} defines no function {name}{hint}")
         if name == "sweep" and not inspect.signature(function).parameters:
             argument = None  # `get_config` takes it
@@ -314,7 +364,7 @@ def _call(spec: str, name: str) -> Any:
             return function(*arguments)
         except CharlmError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise CharlmError(f"config file {path} failed: {describe_exception(error)}") from error
 
 
@@ -347,38 +397,45 @@ def _get(config: ConfigDict, field: str) -> Any:
 
 
 def _set(config: ConfigDict, field: str, value: Any) -> None:
-    current = _get(config, field)
+    _get(config, field)
+    value = as_field(value, field)
     *sections, name = field.split(".")
     node = config
     for section in sections:
         node = node[section]
-    if isinstance(current, tuple) and isinstance(value, list):
-        value = tuple(value)
-    if isinstance(current, float) and isinstance(value, int) and not isinstance(value, bool):
-        value = as_float(value)
-    try:
+    with node.ignore_type():  # the schema has checked it
         node[name] = value
-    except (TypeError, ValueError) as error:
-        wanted = type(current).__name__
-        raise CharlmError(
-            f"config.{field}={value!r} has the wrong type: it must be of type {wanted}"
-        ) from error
 
 
-def _parse(text: str, current: Any, field: str) -> Any:
-    """Parse a command-line value as the type of the field's current value."""
-    if isinstance(current, str):
-        return text
-    if isinstance(current, bool):
+def _parse(text: str, field: str) -> Any:
+    """Parse a command-line value as the type of its field; a text if the field is not known."""
+    kind = field_type(field)
+    if kind is bool:
         if text.lower() in ("true", "false"):
             return text.lower() == "true"
         raise CharlmError(f"config.{field}={text!r} is not a boolean: write true or false")
-    if isinstance(current, (tuple, list)):
+    if kind == tuple[str, ...]:
         items = (item.strip(" '\"") for item in text.strip("()[]").split(","))
         return tuple(item for item in items if item)
-    kind = int if isinstance(current, int) else float
+    if kind not in (int, float):
+        return text
     try:
-        return kind(text)
-    except ValueError as error:
+        return _parse_integer(text) if kind is int else float(text)
+    except (ValueError, ArithmeticError) as error:
         wanted = "an integer" if kind is int else "a number"
         raise CharlmError(f"config.{field}={text!r} is not {wanted}") from error
+
+
+def _parse_integer(text: str) -> int:
+    """Parse an integer, which may be written as `1e3`.
+
+    Raises:
+      ValueError, ArithmeticError: the text is not a number, or not exactly an integer.
+    """
+    try:
+        return int(text)
+    except ValueError:
+        number = Decimal(text)
+        if number.adjusted() > _MOST_DIGITS or number != number.to_integral_value():
+            raise
+        return int(number)

@@ -360,8 +360,37 @@ def _build(kind: Any, values: object, prefix: str) -> Any:
     return kind(**arguments)
 
 
+def field_type(field: str) -> Any:
+    """Return the type of a dotted field; None if there is no such field."""
+    kind: Any = Config
+    for name in field.split("."):
+        kind = typing.get_type_hints(kind).get(name) if dataclasses.is_dataclass(kind) else None
+    return kind
+
+
+def as_field(value: Any, field: str) -> Any:
+    """Return a value as the type of its dotted field, unchanged if there is no such field.
+
+    Raises:
+      CharlmError: the value has another type.
+    """
+    hint = field_type(field)
+    return value if hint is None else _coerce(value, hint, field)
+
+
+def _as_plain(value: Any) -> Any:
+    """Return a scalar of NumPy or JAX, or an array without dimensions, as Python's."""
+    return value.item() if getattr(value, "ndim", None) == 0 else value
+
+
 def _coerce(value: Any, hint: Any, field: str) -> Any:
-    """Check a leaf's type; an int is accepted as a float, but a bool is not accepted as an int."""
+    """Check a leaf's type, and convert numbers that are exactly of another type.
+
+    An int is accepted as a float, and a float as an int if it is one; a bool is neither.
+    """
+    value = _as_plain(value)
+    if hint is int and isinstance(value, float) and value.is_integer():
+        return int(value)
     if hint == tuple[str, ...]:
         if isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
             return tuple(value)
@@ -370,6 +399,8 @@ def _coerce(value: Any, hint: Any, field: str) -> Any:
     elif isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
         return value
     name = "a tuple of names" if hint == tuple[str, ...] else f"of type {hint.__name__}"
+    if hint == tuple[str, ...] and isinstance(value, str):
+        name += f", such as ({value!r},): the comma makes it a tuple"
     raise CharlmError(f"config.{field}={value!r} has the wrong type: it must be {name}")
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from charlm_jax.config.schema import Config, ModelConfig
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.html_table import html_table
+from charlm_jax.core.jax_variables import named_variables
 from charlm_jax.core.tree_hash import content_hash
 from charlm_jax.core.trees import count_parameters
 from charlm_jax.data.dataset import Dataset, load_dataset
@@ -227,6 +228,7 @@ def load_text(
     )
 
 
+@named_variables()
 def load_run(
     workdir: Path | str,
     *,
@@ -246,7 +248,8 @@ def load_run(
 
     Raises:
       CharlmError: there is no run or no such checkpoint, the checkpoint is damaged, or the model
-        has a layer of a module that is not imported.
+        has a layer of a module that is not imported, or JAX has no such device as an environment
+        variable names.
     """
     run_dir = Workdir(workdir)
     run_dir.check_readable()

@@ -223,7 +223,7 @@ def build_external(
         mixer = from_config(model, width)
     except CharlmError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise CharlmError(
             f"{_FIELD}={layer!r}: from_config failed: {describe_exception(error)}"
         ) from error

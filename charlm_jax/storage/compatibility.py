@@ -64,8 +64,9 @@ def check_same_run(workdir: Workdir, config: Config, dataset: "Dataset") -> Conf
     changes = config_changes(recorded, config, same_text=has_same_text, held_out=held_out)
     if changes:
         raise CharlmError(
-            f"{workdir.path} holds another run: {'; '.join(changes)}: choose another workdir, or "
-            f"move that run aside with fresh=True"
+            f"{workdir.path} holds another run: {'; '.join(changes)}; a run keeps one "
+            f"config, or its figures would be of neither: choose another workdir, or move that run "
+            f"aside with fresh=True"
         )
     if not has_same_text:
         if workdir.read_fingerprint() == dataset.resplit(recorded).fingerprint:

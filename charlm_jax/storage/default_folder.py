@@ -15,7 +15,7 @@ from charlm_jax.storage.workdir import Workdir
 _RUNS = "runs"
 
 
-def default_folder(spec: str, is_same: Callable[[Path], bool | None]) -> Path:
+def default_folder(spec: str, is_same: Callable[[Path], bool | None], suffix: str = "") -> Path:
     """Returns the folder that a command with this config uses if none is named.
 
     A folder that holds the same is found again, under names of earlier versions too. Otherwise it
@@ -24,9 +24,11 @@ def default_folder(spec: str, is_same: Callable[[Path], bool | None]) -> Path:
     Args:
       spec: value of `--config`.
       is_same: returns whether a folder holds what this config makes; None if it holds nothing.
+      suffix: end of the folder's name.
     """
     names = default_names(spec)
-    paths = [Path(_RUNS, local_path(name)) for name in dict.fromkeys([*names.names, names.former])]
+    several = dict.fromkeys([*names.names, names.former])
+    paths = [Path(_RUNS, local_path(name) + suffix) for name in several]
     if len(paths) == 1:  # without an argument there is nothing to tell apart
         return paths[0]
     found = {path: is_same(path) for path in paths}

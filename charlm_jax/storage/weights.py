@@ -82,7 +82,7 @@ def read_weights(
         )
     checkpoints = Checkpoints(workdir.checkpoints)
     if not checkpoints.steps():
-        raise CharlmError(f"the run at {workdir.path} has no checkpoint yet: train it first")
+        raise _no_checkpoint(workdir)
     try:
         opened = _open(checkpoints, checkpoint)
         seal = read_seal(opened)
@@ -140,3 +140,13 @@ def _others(checkpoints: Checkpoints) -> str:
         return "no other checkpoint is valid"
     noun, verb = ("checkpoint", "is") if len(sound) == 1 else ("checkpoints", "are")
     return f"{noun} {', '.join(sound)} {verb} valid"
+
+
+def _no_checkpoint(workdir: Workdir) -> CharlmError:
+    """Return the error for a run that has not saved a checkpoint, or failed before its first."""
+    if not workdir.fault.is_dir():
+        return CharlmError(f"the run at {workdir.path} has no checkpoint yet: train it first")
+    return CharlmError(
+        f"the run at {workdir.path} failed before its first checkpoint: a loss or gradient was not "
+        f"finite; charlm replay --workdir={workdir.path} shows where, from {workdir.fault}"
+    )

@@ -19,7 +19,9 @@ from typing import Any, NamedTuple
 from charlm_jax.config.loading import (
     ConfigSource,
     as_text,
+    defines_sweep,
     load_config,
+    parse_values,
     split_override,
     sweep_points,
 )
@@ -108,19 +110,28 @@ class Sweep(NamedTuple):
     points: tuple[Point, ...]
 
 
-def load_sweep(spec: str, overrides: Sequence[str] = (), *, modules: Sequence[str] = ()) -> Sweep:
-    """Read the sweep of a config file, and validate the config of every point.
+def load_sweep(
+    spec: str,
+    overrides: Sequence[str] = (),
+    *,
+    values: Sequence[str] = (),
+    modules: Sequence[str] = (),
+) -> Sweep:
+    """Read a sweep, and validate the config of every point.
 
     Args:
-      spec: config name or file, passed to `load_config`; the file has a function `sweep`.
+      spec: config name or file, passed to `load_config`; without `values`, the file has a function
+        `sweep`.
       overrides: command-line texts applied to every point, after its own fields.
+      values: texts such as `data.sequence_length=40,80`, one for each field; the points are all
+        combinations, and the values of the last field change first.
       modules: values of `--allow_module`, passed to the process of every point.
 
     Raises:
-      CharlmError: the file defines no sweep, a point's config is invalid, two points are the same,
-        or an override sets a field that the sweep varies.
+      CharlmError: the file defines no sweep, or one in addition to `values`, a point's config is
+        invalid, two points are the same, or an override sets a field that the sweep varies.
     """
-    points = sweep_points(spec)
+    points = _combinations(spec, values) if values else sweep_points(spec)
     fields = list(dict.fromkeys(field for point in points for field in point))
     alone = _configs(spec, points, ())
     _refuse_same(alone, fields)
@@ -139,6 +150,24 @@ def load_sweep(spec: str, overrides: Sequence[str] = (), *, modules: Sequence[st
             point._replace(overrides=point.overrides + texts, modules=allowed) for point in named
         ),
     )
+
+
+def _combinations(spec: str, values: Sequence[str]) -> list[Mapping[str, Any]]:
+    """Return a point for each combination of the values of several fields."""
+    if defines_sweep(spec):
+        raise CharlmError(
+            f"--sweep.{values[0]}: {spec} has points of its own, by its function sweep: vary the "
+            f"field there, or name a config without one"
+        )
+    choices: dict[str, list[Any]] = {}
+    for text in values:
+        field, several = parse_values(text)
+        if field in choices:
+            raise CharlmError(f"--sweep.{field} is given twice: write all its values in one")
+        choices[field] = several
+    return [
+        dict(zip(choices, point, strict=True)) for point in itertools.product(*choices.values())
+    ]
 
 
 def _configs(
@@ -259,8 +288,8 @@ def refuse_other(sweep: Sweep, folder: Path) -> None:
     if changes:
         more = f" and {len(changes) - _MOST_CHANGES} more" if len(changes) > _MOST_CHANGES else ""
         raise CharlmError(
-            f"{folder} holds another sweep: {'; '.join(changes[:_MOST_CHANGES])}{more}: choose "
-            f"another workdir"
+            f"{folder} holds another sweep: {'; '.join(changes[:_MOST_CHANGES])}{more}; runs of "
+            f"both would be mixed: choose another workdir, or resume that sweep by its command"
         )
 
 
@@ -297,14 +326,20 @@ def make_manifest(sweep: Sweep, folder: Path) -> dict[str, Any]:
     }
 
 
-def default_sweep_folder(spec: str) -> Path:
-    """Return the folder of the sweep that `charlm sweep --config=SPEC` makes or resumes."""
+def default_sweep_folder(spec: str, values: Sequence[str] = ()) -> Path:
+    """Return the folder of the sweep that `charlm sweep --config=SPEC` makes or resumes.
+
+    Args:
+      spec: value of `--config`.
+      values: texts such as `data.sequence_length=40,80`; the folder is named after the fields.
+    """
+    fields = [text.partition("=")[0].rpartition(".")[2] for text in values]
 
     def is_same(path: Path) -> bool | None:
         manifest = read_object(str(path / MANIFEST))
         return None if manifest is None else manifest.get("config") == stored_path(spec)
 
-    return default_folder(spec, is_same)
+    return default_folder(spec, is_same, suffix="".join(f"-{field}" for field in fields))
 
 
 def find_source(workdir: Path | str, spec: str, overrides: Sequence[str]) -> ConfigSource:

@@ -15,12 +15,17 @@ from charlm_jax.core.signals import Interrupted
 from charlm_jax.core.visible_text import visible_line
 from charlm_jax.models.external import allow_module
 from charlm_jax.storage.workdir import Workdir
-from charlm_jax.sweeps.points import SLURM, Point, find_source
+from charlm_jax.sweeps.points import MANIFEST, SLURM, Point, find_source
+from charlm_jax.sweeps.sbatch_options import Option, for_submitit
 from charlm_jax.training.loop import train_and_evaluate
 from charlm_jax.training.progress_bar import LogProgress
 
 if TYPE_CHECKING:
     from submitit import Executor
+
+JOBS = "jobs.json"
+
+_MOST_JOBS = 1_000  # in an array: SLURM's default MaxArraySize is 1,001
 
 _NO_SUBMITIT = "--launcher=slurm needs submitit: pip install 'charlm_jax[slurm]'"
 
@@ -112,17 +117,18 @@ def submit_points(
       CharlmError: the cluster refused the jobs.
     """
     folder = Workdir(workdir).path.absolute()
-    file = folder / SLURM / "jobs.json"
+    file = folder / SLURM / JOBS
     ids = _read_ids(file)
     states = {point.name: _state(point, folder, ids, is_active) for point in points}
     waiting = [point for point in points if states[point.name] == "waiting"]
     failed = {point.name: _why_failed(point, folder, ids) for point in waiting}
-    if waiting:
-        ids |= _submit(waiting, folder, executor)
+    for start in range(0, len(waiting), _MOST_JOBS):
+        ids |= _submit(waiting[start : start + _MOST_JOBS], folder, executor, before=start)
         try:
             write_json(file, ids)
         except OSError as error:
             raise write_error(file, error) from error
+    if waiting:
         states |= {point.name: "submitted" for point in waiting}
     return [
         JobStatus(
@@ -158,8 +164,17 @@ def _why_failed(point: Point, folder: Path, ids: Mapping[str, str]) -> str:
     return visible_line(reason) or f"killed before it could save, or out of memory: see {log}"
 
 
-def _submit(points: Sequence[Point], folder: Path, executor: "Executor") -> dict[str, str]:
-    """Submits an array of jobs, one per point; returns the job ids by point name."""
+def _submit(
+    points: Sequence[Point], folder: Path, executor: "Executor", *, before: int
+) -> dict[str, str]:
+    """Submits an array of jobs, one per point; returns the job ids by point name.
+
+    Args:
+      points: points of the array.
+      folder: folder of the sweep.
+      executor: submitit's executor.
+      before: number of points in arrays submitted before.
+    """
     try:
         with executor.batch():
             jobs = [
@@ -173,8 +188,31 @@ def _submit(points: Sequence[Point], folder: Path, executor: "Executor") -> dict
                 for point in points
             ]
     except (OSError, RuntimeError) as error:  # sbatch is missing or failed
-        raise CharlmError(f"the jobs were not submitted: {_last_line(error)}") from error
+        some = f" ({before} were before; the same command submits the others)" if before else ""
+        raise CharlmError(f"the jobs were not submitted{some}: {_last_line(error)}") from error
     return {point.name: job.job_id for point, job in zip(points, jobs, strict=True)}
+
+
+@contextlib.contextmanager
+def undone_on_refusal(folder: Path) -> Iterator[None]:
+    """Remove what a refused submission has written to a sweep's folder.
+
+    What was there before stays, and everything once an array of jobs is submitted.
+    """
+    parents = [path for path in (folder, *folder.parents) if not path.exists()]
+    old = {*folder.rglob("*")}
+    submitted = _read_ids(folder / SLURM / JOBS)
+    try:
+        yield
+    except CharlmError:
+        if _read_ids(folder / SLURM / JOBS) == submitted:
+            new = sorted({folder / MANIFEST, *(folder / SLURM).rglob("*"), folder / SLURM} - old)
+            with contextlib.suppress(OSError):  # others are using it
+                for path in reversed(new):
+                    path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
+                for path in parents:
+                    path.rmdir()
+        raise
 
 
 def _read_ids(file: Path) -> dict[str, str]:
@@ -191,7 +229,7 @@ def _read_ids(file: Path) -> dict[str, str]:
 
 
 def slurm_executor(
-    folder: Path, parameters: Mapping[str, str | int]
+    folder: Path, parameters: Mapping[str, Option]
 ) -> tuple["Executor", Callable[[str], bool]]:
     """Returns a SLURM executor, and a function that returns whether a job may be running.
 
@@ -200,8 +238,8 @@ def slurm_executor(
       parameters: sbatch's long options, with underscores: `time` (in minutes), `partition`, ...
 
     Raises:
-      CharlmError: no time limit is given, submitit or SLURM is not installed, or submitit does not
-        know an option.
+      CharlmError: no time limit is given, submitit or SLURM is not installed, or an option has no
+        such value.
     """
     if "time" not in parameters:
         raise CharlmError("--slurm has no time limit for a job: write --slurm=time=MINUTES")
@@ -215,7 +253,8 @@ def slurm_executor(
     except RuntimeError as error:
         raise CharlmError("no SLURM on this machine: srun was not found") from error
     try:
-        executor.update_parameters(**{"job_name": "charlm", **parameters})
+        known = executor._valid_parameters()
+        executor.update_parameters(**for_submitit({"job_name": "charlm", **parameters}, known))
     except ValueError as error:
         first = str(error).splitlines()[0]
         raise CharlmError(

@@ -4,12 +4,14 @@ from pathlib import Path
 
 from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.jax_variables import named_variables
 from charlm_jax.data.download import DownloadProgress
 from charlm_jax.inference.run import Run, load_run
 from charlm_jax.training.loop import train_and_evaluate
 from charlm_jax.training.progress_bar import NullProgress, training_view
 
 
+@named_variables()
 def train(
     config: Config,
     workdir: Path | str,
@@ -35,7 +37,8 @@ def train(
       The run at its best checkpoint; at its last if no text is held out.
 
     Raises:
-      CharlmError: the text, config or workdir cannot be used, or a loss is not finite.
+      CharlmError: the text, config or workdir cannot be used, a loss is not finite, or JAX has no
+        such device as an environment variable names.
       Interrupted: Ctrl-C, SIGTERM or SIGHUP was received; the run was saved first.
     """
     if not isinstance(config, Config):

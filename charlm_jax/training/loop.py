@@ -6,6 +6,7 @@ dispatch are read while the next one runs, so that logging does not stall the de
 """
 
 import contextlib
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -107,6 +108,8 @@ def train_and_evaluate(
         view.note(f"{config.data.corpus}: {dataset.corpus.left_out}")
     trainer = build_trainer(config, dataset)
     initial = validate_init_from(trainer, run_dir, fresh=fresh)
+    if is_new and initial is not None and initial.remark:
+        view.note(initial.remark)
     shared = (
         shared_checkpoints(trainer, run_dir, branch_from, fresh=fresh)
         if branch_from is not None
@@ -141,6 +144,8 @@ def train_and_evaluate(
         stopped_early = loop_state.step < trainer.total_steps
         run.refuse_if_gone()
         run.write_facts(finished="stopped early" if stopped_early else "done", **recorded)
+    if not was_done and (remark := _worse_than_even(trainer, loop_state)):
+        view.note(remark)
     return Result(
         step=loop_state.step,
         best_loss_nats=loop_state.best_loss_nats,
@@ -170,6 +175,18 @@ def _extension(config: Config, workdir: Workdir, *, stopped_early: bool) -> str:
     if config.optimizer.schedule == "wsd":
         ways.append(f"--branch_from={workdir.path} a longer one from a checkpoint before the decay")
     return f"its learning rate has decayed ({config.optimizer.schedule}): {', '.join(ways)}"
+
+
+def _worse_than_even(trainer: Trainer, loop_state: LoopState) -> str:
+    """Return a warning of a run that learnt nothing; empty for one that did."""
+    best, symbols = loop_state.best_loss_nats, len(trainer.dataset.vocabulary)
+    if best is None or best < math.log(symbols):
+        return ""
+    return (
+        f"the best held-out loss, {best:.4f} nats, is not below that of guessing evenly among "
+        f"{symbols} symbols, {math.log(symbols):.4f}: lower config.optimizer.learning_rate, or "
+        f"train longer"
+    )
 
 
 def _small_text(trainer: Trainer, parameters: int) -> str:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from charlm_jax.config.formats import NewerFormat
+from charlm_jax.config.loading import as_text
 from charlm_jax.config.schema import ModelConfig
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.files import stored_path
@@ -34,10 +35,12 @@ class InitialParams(NamedTuple):
     Attributes:
       params: weights of another run, transferred to the run's symbols; None for new ones.
       started_from: run, checkpoint and hash of those weights, for run.json; None for new ones.
+      remark: line about symbols that kept no weights; empty if there is nothing to say.
     """
 
     params: Params | None
     started_from: Mapping[str, Any] | None
+    remark: str = ""
 
 
 def load_init_from(trainer: Trainer, started_from: Mapping[str, Any] | None) -> InitialParams:
@@ -77,7 +80,14 @@ def load_init_from(trainer: Trainer, started_from: Mapping[str, Any] | None) -> 
     }
     if started_from is not None and facts != started_from:
         raise CharlmError(f"cannot start from {source}: it has changed since this run began")
-    return InitialParams(params, facts)
+    here = trainer.dataset.vocabulary.symbols
+    if set(run.vocabulary.symbols) & set(here):
+        return InitialParams(params, facts)
+    remark = (
+        f"{source} has none of the {len(here)} symbols of this text: embedding and output layer "
+        f"start anew"
+    )
+    return InitialParams(params, facts, remark)
 
 
 # Fields that do not change the function that a model computes from its weights, except rounding.
@@ -86,12 +96,17 @@ _MAY_DIFFER = frozenset({"dropout", "init", "zero_init", "scan", "precision"})
 
 def _refuse_other_model(there: ModelConfig, here: ModelConfig) -> None:
     """Refuse weights of another model: they are valid only in the model they were trained in."""
-    for field in [field.name for field in dataclasses.fields(ModelConfig)]:
-        if field in _MAY_DIFFER:
-            continue
-        value_there, value_here = getattr(there, field), getattr(here, field)
-        if value_there != value_here:
-            raise CharlmError(f"config.model.{field} is {value_there!r} there, {value_here!r} here")
+    before, now = dataclasses.asdict(there), dataclasses.asdict(here)
+    fields = [name for name in now if name not in _MAY_DIFFER and before[name] != now[name]]
+    if fields:
+        changes = [
+            f"config.model.{name} is {before[name]!r} there, {now[name]!r} here" for name in fields
+        ]
+        flags = [f"--config.model.{name}={as_text(before[name])}" for name in fields]
+        raise CharlmError(
+            f"{'; '.join(changes)}; weights are valid only in the model they were trained in: "
+            f"write {' '.join(flags)}"
+        )
 
 
 def validate_init_from(trainer: Trainer, workdir: Workdir, *, fresh: bool) -> InitialParams | None:

@@ -74,5 +74,18 @@ FIELDS: Mapping[str, Refused | None] = {
     "evaluation.batch_size": ((*COUNTS, "0"), "in [1, 2**31)"),
     "evaluation.max_characters": (COUNTS, "in [0, 2**31)"),
 }
-NO_INTEGERS = ("", "x", "1.5", "1e3", "nan", "inf", "true", "None", "0x10", "[1]", "9" * 5000)
+NO_INTEGERS = (
+    "",
+    "x",
+    "1.5",
+    "1.5e0",
+    "1e9999",
+    "nan",
+    "inf",
+    "true",
+    "None",
+    "0x10",
+    "[1]",
+    "9" * 5000,
+)
 NO_NUMBERS = ("", "x", "true", "None", "0x10", "[1]", "1,5", "1/2")

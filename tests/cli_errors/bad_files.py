@@ -49,7 +49,10 @@ FOUND: Mapping[str, Sequence[tuple[str, Says]]] = {
         ("train --config=tiny.py --workdir=" + "x" * 3000, "File name too long: xxx"),
     ],
     "Another run in the folder": [
-        (f"{ON_DONE} --config.seed=2", ("config.seed is 1 there and 2 here", "--fresh")),
+        (
+            f"{ON_DONE} --config.seed=2",
+            ("config.seed is 1 there and 2 here", "a run keeps one config", "--fresh"),
+        ),
         (
             f"{ON_DONE} --config.data.corpus=fox.txt",
             ("config.data.corpus is 'synthetic:", "there and '", "fox.txt' here", "--fresh"),
@@ -84,7 +87,7 @@ FOUND: Mapping[str, Sequence[tuple[str, Says]]] = {
         (f"{TRAIN} --init_from=fox.txt", ("cannot start from", "it is a file")),
         (f"{TRAIN} --init_from=notes", ("cannot start from", "no config.json")),
         (f"{TRAIN} --init_from=unfinished", ("cannot start from", "no checkpoint")),
-        (f"{TRAIN} --init_from=other", ("cannot start from", "config.model.hidden_size is 7")),
+        (f"{TRAIN} --init_from=other", ("hidden_size is 7", "write --config.model.hidden_size=7")),
         (f"{TRAIN} --init_from=best_damaged", ("cannot start from", "checkpoint 38 is damaged")),
         (f"{TRAIN} --config.train.init_from=nowhere", ("cannot start from", "nowhere")),
         (f"{ON_DONE} --init_from=done", ("the same run", "--workdir")),

@@ -55,6 +55,8 @@ CONFIGS: Mapping[str, str] = {
     "unfinished.py": "def get_config(:\n",
     "nothing.py": "print = None\n",
     "fails.py": "def get_config():\n    return {}['learning_rate']\n",
+    "exits.py": "import sys\n\nsys.exit('no such machine')\n",
+    "no_comma.py": TINY_FILE.replace("    return", "    config.model.layers = ('gru')\n    return"),
     "misspelt.py": "from configs import base\n\n\ndef get_config():\n"
     "    config = base.get_config()\n    config.data.sequense_length = 3\n    return config\n",
     "wrong_type.py": "from configs import base\n\n\ndef get_config():\n"

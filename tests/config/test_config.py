@@ -6,12 +6,22 @@ import json
 import os
 import re
 import sys
+import types
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from charlm_jax.config.loading import ConfigSource, default_names, load_config, shipped_names
+from charlm_jax.config.loading import (
+    ConfigSource,
+    default_names,
+    load_config,
+    shipped_names,
+    sweep_points,
+)
 from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.data.dataset import with_absolute_paths
@@ -109,7 +119,98 @@ def test_a_wrong_override_is_one_clear_line(override: str, message: str) -> None
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("field", "value"), [("seed", True), ("seed", "1"), ("model.dropout", [])])
+@pytest.mark.parametrize(
+    ("text", "value"), [("1e3", 1000), ("2.5e2", 250), ("3.0", 3), ("1_0e1", 100), ("1E+4", 10_000)]
+)
+def test_an_integer_may_be_written_with_an_exponent(text: str, value: int) -> None:
+    steps = load_config(BASE, [f"train.max_steps={text}"]).train.max_steps
+    assert steps == value and type(steps) is int
+
+
+@pytest.mark.parametrize("text", ["1.5e0", "1e-3", "1e999999999999", "0e99999999", "inf", "snan"])
+def test_only_exact_integers_are_integers(text: str) -> None:
+    with pytest.raises(CharlmError, match=f"train.max_steps='{text}' is not an integer"):
+        load_config(BASE, [f"train.max_steps={text}"])
+
+
+# Field -> values that it may be given, and the value that the config has.
+GIVEN: Mapping[str, tuple[Sequence[object], object]] = {
+    "data.sequence_length": ((np.int64(8), np.array(8), jnp.asarray(8), 8.0, np.float32(8)), 8),
+    "optimizer.learning_rate": ((np.float32(0.5), np.float64(0.5), np.array(0.5)), 0.5),
+    "optimizer.clip_norm": ((1, np.int8(1), np.array(1)), 1.0),
+    "model.qk_norm": ((np.True_, np.array(True)), True),
+    "data.encoding": ((np.str_("ascii"),), "ascii"),
+    "model.layers": ((["gru"], ("gru",)), ("gru",)),
+}
+
+
+@pytest.mark.parametrize(
+    ("field", "given"), [(field, given) for field, (values, _) in GIVEN.items() for given in values]
+)
+def test_numbers_of_numpy_and_jax_become_pythons(
+    field: str, given: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a config file, in the points of its sweep, and in overrides from Python."""
+    monkeypatch.setitem(sys.modules, "values", types.SimpleNamespace(GIVEN=given))
+    mine = tmp_path / "mine.py"
+    mine.write_text(
+        "from configs import base\nimport values\n"
+        "def get_config():\n"
+        "    config = base.get_config()\n"
+        f"    config.{field} = values.GIVEN\n"
+        "    return config\n"
+        "def sweep():\n"
+        f"    return [{{{field!r}: values.GIVEN}}]\n"
+    )
+    (point,) = sweep_points(str(mine))
+    expected = GIVEN[field][1]
+    for config in (
+        load_config(str(mine)),
+        load_config(BASE, point=point),
+        load_config(BASE, point),
+    ):
+        value = config.flatten()[field]
+        assert value == expected and type(value) is type(expected)
+
+
+def test_an_override_has_the_type_of_the_field_and_not_of_the_files_value(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.py"
+    mine.write_text(
+        "from configs import base\ndef get_config():\n    config = base.get_config()\n"
+        "    config.model.dropout = 0\n    config.seed = 'one'\n    return config\n"
+    )
+    assert load_config(str(mine), ["model.dropout=0.5", "seed=2"]).model.dropout == 0.5
+    with pytest.raises(CharlmError, match=r"config\.seed='one' has the wrong type"):
+        load_config(str(mine))
+
+
+@pytest.mark.parametrize("name", ["get_config", "sweep"])
+def test_a_tuple_without_its_comma_is_told_what_to_write(name: str, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.py"
+    layers = {"get_config": "('gru',)", "sweep": "('gru',)"} | {name: "('gru')"}
+    mine.write_text(
+        "from configs import base\ndef get_config():\n    config = base.get_config()\n"
+        f"    config.model.layers = {layers['get_config']}\n    return config\n"
+        f"def sweep():\n    return [{{'model.layers': {layers['sweep']}}}]\n"
+    )
+    with pytest.raises(CharlmError, match=r"config.model.layers='gru' .* such as \('gru',\)"):
+        load_config(str(mine), point=sweep_points(str(mine))[0] if name == "sweep" else None)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("seed", True),
+        ("seed", "1"),
+        ("seed", 1.5),
+        ("seed", np.float32(1.5)),
+        ("seed", np.array([1])),
+        ("seed", np.True_),
+        ("model.qk_norm", 1),
+        ("model.dropout", []),
+        ("model.dropout", np.complex64(0)),
+    ],
+)
 def test_a_value_of_the_wrong_type_is_refused(field: str, value: object) -> None:
     with pytest.raises(CharlmError, match=f"config.{field}.* has the wrong type"):
         load_config(BASE, {field: value})
@@ -210,6 +311,8 @@ def test_somebody_elses_configs_package_is_left_alone(
         ("import nothing_of_that_name", "ModuleNotFoundError"),
         ("def get_config(): return {}", "returned dict"),
         ("def get_config(): 1 / 0", "ZeroDivisionError"),
+        ("import sys\nsys.exit('bad\\nluck')", "failed: SystemExit: bad"),
+        ("def get_config(): raise SystemExit", "failed: SystemExit: no message"),
         ("def get_config(path): pass", "needs an argument"),
     ],
 )
@@ -219,6 +322,16 @@ def test_a_broken_file_is_one_clear_line(tmp_path: Path, text: str, message: str
     with pytest.raises(CharlmError, match=message) as caught:
         load_config(str(file))
     assert "\n" not in str(caught.value)
+
+
+def test_a_sweep_that_exits_is_one_clear_line_and_an_interrupt_is_none(tmp_path: Path) -> None:
+    file = tmp_path / "broken.py"
+    file.write_text("def sweep(): raise SystemExit(3)")
+    with pytest.raises(CharlmError, match="failed: SystemExit: 3"):
+        sweep_points(str(file))
+    file.write_text("def get_config(): raise KeyboardInterrupt")
+    with pytest.raises(KeyboardInterrupt):
+        load_config(str(file))
 
 
 def test_an_unknown_name_lists_the_shipped_ones() -> None:

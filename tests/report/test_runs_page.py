@@ -326,7 +326,9 @@ def test_a_run_that_holds_nothing_out_has_no_held_out_figure(
     assert "training text, " in page.text() and "95 %" in page.text()
     with pytest.raises(CharlmError, match="has no held-out text"):
         write_report(hostile[1:], tmp_path / "test.html", split="test")
-    with pytest.raises(CharlmError, match="their text, vocabulary or split differs"):
+    with pytest.raises(
+        CharlmError, match=r"cannot be compared: .*; losses are compared on the same"
+    ):
         write_report([hostile[1], hostile[0]], tmp_path / "both.html")
     with pytest.raises(CharlmError, match="no runs to report on"):
         write_report([], tmp_path / "none.html")

@@ -302,6 +302,7 @@ def test_a_folder_holds_one_sweep(write: Callable[..., str], tmp_path: Path) -> 
         return str(caught.value)
 
     fewer = refused(load_sweep(write("return [{'data.sequence_length': 5}]")))
+    assert "runs of both would be mixed" in fewer
     assert "point sequence_length=5-seed=1 is missing now" in fewer and "and 2 more" in fewer
     assert "point sequence_length=5 is new" in refused(
         Sweep(sweep.config, (), (*sweep.points, load_sweep(fewer_spec(write)).points[0]))

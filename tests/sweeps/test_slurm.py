@@ -18,7 +18,7 @@ from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.signals import Interrupted
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.sweeps import slurm
-from charlm_jax.sweeps.slurm import submit_points
+from charlm_jax.sweeps.slurm import submit_points, undone_on_refusal
 from charlm_jax.training.progress_bar import LogProgress
 from tests.models.own_mixer import write_mixer
 from tests.sweeps.test_local import ENDLESS, SEEDS, points_of, rows_of
@@ -67,6 +67,45 @@ def test_a_job_that_ended_too_early_is_submitted_again(tmp_path: Path) -> None:
     with Workdir(tmp_path / "seed=2").held():
         third = submit_points(points, tmp_path, executor, is_active=lambda job_id: True)
     assert [p.state for p in third] == ["queued", "running"]
+
+
+class Full(Queue):
+    """Takes a number of jobs, and refuses the next."""
+
+    takes = 2
+
+    def _submit_command(self, command: str) -> submitit.LocalJob:
+        if len(list(self.folder.glob("*_submitted.pkl"))) >= self.takes:
+            raise RuntimeError("sbatch: error: job limit")
+        return super()._submit_command(command)
+
+
+def test_more_points_than_an_array_holds_are_several_arrays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm, "_MOST_JOBS", 1)
+    first, second = points_of(tmp_path)
+    points = [first, second, second._replace(name="seed=3")]
+    executor = Full(tmp_path / "runs" / "slurm")
+    refusal = r"not submitted \(2 were before; .* submits the others\): sbatch: error: job limit"
+    with pytest.raises(CharlmError, match=refusal), undone_on_refusal(tmp_path / "runs"):
+        submit_points(points, tmp_path / "runs", executor)
+    monkeypatch.setattr(Full, "takes", 3)
+    again = submit_points(points, tmp_path / "runs", executor, is_active=lambda job_id: True)
+    assert [p.state for p in again] == ["queued", "queued", "submitted"]
+
+
+def test_a_refused_submission_leaves_what_was_there(tmp_path: Path) -> None:
+    folder = tmp_path / "all" / "runs"
+    (folder / "seed=1").mkdir(parents=True)
+    (folder / "slurm").mkdir()
+    (folder / "slurm" / "old.txt").write_text("mine")
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(CharlmError, match="job limit"), undone_on_refusal(folder):
+        (folder / "manifest.json").write_text("{}")
+        (folder / "slurm" / "new.pkl").write_text("")
+        raise CharlmError("job limit")
+    assert sorted(folder.rglob("*")) == before
 
 
 def test_the_end_of_a_jobs_time_saves_the_run(tmp_path: Path) -> None:
@@ -166,7 +205,7 @@ def test_the_command_hands_the_points_to_slurm(
     for arguments, says in [
         (command, "--slurm has no time limit"),
         (timed, "srun was not found"),
-        ([*command, "--slurm=time"], "'time' is not a list such as time=60"),
+        ([*command, "--slurm=time"], "--slurm=time=True: it must be a number of minutes"),
         ([*command, "--jobs=0"], "jobs=0 is not allowed"),
     ]:
         try:
@@ -181,13 +220,15 @@ def test_the_command_hands_the_points_to_slurm(
     _program(tmp_path / "bin", "sbatch", "echo 'sbatch: error: no such partition' >&2; exit 1")
     assert main([*timed[:-2], "--slurm=time=60,partion=small"]) == 2
     err = capsys.readouterr().err
-    assert "partion" in err and len(err.splitlines()) == 1
+    assert "did you mean partition?" in err and len(err.splitlines()) == 1
     assert main(timed) == 2
     err = capsys.readouterr().err
     last = "charlm sweep: the jobs were not submitted: sbatch: error: no such partition"
     assert err.splitlines()[-1] == last  # under what sbatch says itself
+    assert not folder.exists()  # nothing is left of what was refused
     _program(tmp_path / "bin", "sbatch", f"cp $1 {tmp_path}/script; echo Submitted batch job 17")
-    assert main(timed) == 0
+    more = ["--slurm=reservation=mine,exclude=n1,n2", "--slurm=exclusive"]
+    assert main([*timed, *more]) == 0
     told = capsys.readouterr()
     assert told.out.splitlines() == [
         "seed=1: submitted, job 17_0",
@@ -195,6 +236,8 @@ def test_the_command_hands_the_points_to_slurm(
     ]
     script = (tmp_path / "script").read_text()
     for line in ("--array=0-1%2", "--partition=small", "--time=60", "--job-name=charlm"):
+        assert f"#SBATCH {line}\n" in script
+    for line in ("--reservation=mine", "--exclude=n1,n2", "--exclusive"):
         assert f"#SBATCH {line}\n" in script
     assert main(timed) == 0
     assert [line.split(", ")[0] for line in capsys.readouterr().out.splitlines()] == [

@@ -10,7 +10,10 @@ from charlm_jax.cli.parser import nonempty_path
 from charlm_jax.core.errors import CharlmError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from charlm_jax.sweeps.points import Sweep
+    from charlm_jax.sweeps.sbatch_options import Option
 
 HELP = "Train every point of a sweep, or resume a sweep."
 
@@ -18,6 +21,10 @@ HELP = "Train every point of a sweep, or resume a sweep."
 def add_flags(command: argparse.ArgumentParser) -> None:
     """Add the flags of the command."""
     add_config(command)
+    command.epilog = (
+        "--sweep.FIELD=VALUE,VALUE,... trains a config without a function sweep with each value of "
+        "the field; several of them, with each combination"
+    )
     add = command.add_argument
     add(
         "--workdir",
@@ -41,18 +48,12 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     )
     add(
         "--slurm",
-        type=_pairs,
-        default={},
+        action="append",
+        default=[],
         metavar="NAME=VALUE[,...]",
-        help="long options of sbatch for every job, such as time=60,partition=gpu,cpus_per_task=4",
+        help="long options of sbatch for every job, such as time=60,partition=gpu,cpus_per_task=4; "
+        "an option without a value, such as exclusive, in a --slurm of its own",
     )
-
-
-def _pairs(text: str) -> dict[str, str | int]:
-    pairs = [item.partition("=") for item in text.split(",")]
-    if not all(name and equals and value for name, equals, value in pairs):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list such as time=60,partition=NAME")
-    return {name: int(value) if value.isdecimal() else value for name, _, value in pairs}
 
 
 def run(options: argparse.Namespace) -> int:
@@ -62,13 +63,17 @@ def run(options: argparse.Namespace) -> int:
     """
     from charlm_jax.storage.workdir import Workdir
     from charlm_jax.sweeps.points import default_sweep_folder, load_sweep, refuse_other
+    from charlm_jax.sweeps.sbatch_options import join_options, read_options
 
     if options.jobs is not None and options.jobs < 1:
         raise CharlmError(f"jobs={options.jobs} is not allowed: it must be at least 1")
+    slurm = join_options(map(read_options, options.slurm))
     if options.slurm and options.launcher != "slurm":
         raise CharlmError("--slurm requires --launcher=slurm")
-    plan = load_sweep(options.config, options.overrides, modules=options.allow_module)
-    folder = Workdir(options.workdir or default_sweep_folder(options.config)).path
+    plan = load_sweep(
+        options.config, options.overrides, values=options.swept, modules=options.allow_module
+    )
+    folder = Workdir(options.workdir or default_sweep_folder(options.config, options.swept)).path
     if options.dry_run:
         for point in plan.points:
             show(point.command(folder))
@@ -84,19 +89,19 @@ def run(options: argparse.Namespace) -> int:
     left = [point for point in plan.points if not point.is_finished(folder)]
     for line in check_points(left, folder, progress=DownloadProgress()):
         show(line)
-    launch = {"local": _sweep_here, "slurm": _sweep_on_cluster}[options.launcher]
-    return launch(plan, folder, options)
+    if options.launcher == "slurm":
+        return _sweep_on_cluster(plan, folder, options.jobs, slurm)
+    return _sweep_here(plan, folder, options.jobs)
 
 
-def _sweep_here(plan: "Sweep", folder: Path, options: argparse.Namespace) -> int:
+def _sweep_here(plan: "Sweep", folder: Path, jobs: int | None) -> int:
     from charlm_jax.sweeps.local import run_points
     from charlm_jax.sweeps.points import claim
     from charlm_jax.sweeps.progress_bars import sweep_view
 
     claim(plan, folder)
     with sweep_view() as view:
-        jobs = 1 if options.jobs is None else options.jobs
-        outcomes = run_points(plan.points, folder, jobs=jobs, view=view)
+        outcomes = run_points(plan.points, folder, jobs=1 if jobs is None else jobs, view=view)
     done = sum(outcome.state == "done" for outcome in outcomes)
     show(f"{folder}: {done} of {len(outcomes)} points are done")
     for outcome in outcomes:
@@ -107,14 +112,17 @@ def _sweep_here(plan: "Sweep", folder: Path, options: argparse.Namespace) -> int
     return 0 if done == len(outcomes) else 1
 
 
-def _sweep_on_cluster(plan: "Sweep", folder: Path, options: argparse.Namespace) -> int:
+def _sweep_on_cluster(
+    plan: "Sweep", folder: Path, jobs: int | None, slurm: "Mapping[str, Option]"
+) -> int:
     from charlm_jax.sweeps.points import claim
-    from charlm_jax.sweeps.slurm import slurm_executor, submit_points
+    from charlm_jax.sweeps.slurm import slurm_executor, submit_points, undone_on_refusal
 
-    limit = {} if options.jobs is None else {"array_parallelism": options.jobs}
-    executor, is_active = slurm_executor(folder, {**limit, **options.slurm})
-    claim(plan, folder)
-    placed = submit_points(plan.points, folder, executor, is_active=is_active)
+    limit = {} if jobs is None else {"array_parallelism": jobs}
+    executor, is_active = slurm_executor(folder, {**limit, **slurm})
+    with undone_on_refusal(folder):
+        claim(plan, folder)
+        placed = submit_points(plan.points, folder, executor, is_active=is_active)
     for point, state, job_id, failed in placed:
         if failed:
             command = point.command(folder)
