@@ -21,7 +21,9 @@ WITH_FLAGS = {
     "data/download.py",
     "data/part_files.py",
     "models/external.py",
+    "storage/weights.py",  # the command `charlm replay`
     "sweeps/points.py",
+    "sweeps/sbatch_options.py",
     "sweeps/slurm.py",
     "training/tensorboard.py",
     "config/loading.py",
