@@ -70,16 +70,18 @@ def _run_folders(root: Path) -> list[Path]:
     """Return the folders of runs at or below a folder, in sorted order; links are followed.
 
     A `config.json` that is not JSON may be that of a damaged run; one of another program is no run.
+    A run with checkpoints has lost its config if there is none.
     """
     found = []
     for folder in walk(str(root), refuse=lambda error: None):  # it has no run to show
         workdir = Workdir(folder.path)
-        if not workdir.config_file.is_file() or workdir.is_exported:
+        has_config = workdir.config_file.is_file()
+        if workdir.is_exported or not (has_config or workdir.checkpoints.is_dir()):
             continue
         if own_folder(folder.path, folder.names) in (RUN, EXPORT):
             found.append(workdir.path)
             folder.folders.clear()
-        elif read_object(str(workdir.config_file)) is None:
+        elif has_config and read_object(str(workdir.config_file)) is None:
             found.append(workdir.path)
     return sorted(found, key=lambda path: path.parts)
 

@@ -139,3 +139,10 @@ def test_the_command_prints_a_table_or_json(
     assert [row["state"] for row in rows if row["path"].endswith("done")] == ["done"]
     assert main(["runs", str(tmp_path)]) == 0
     assert capsys.readouterr().out == f"no run in {tmp_path}\n"
+
+
+def test_a_run_that_lost_its_config_is_listed(shelf: Path, tmp_path: Path) -> None:
+    shutil.copytree(shelf / "done", tmp_path / "runs" / "lost")
+    (tmp_path / "runs" / "lost" / "config.json").unlink()
+    (row,) = list_runs(tmp_path / "runs")
+    assert (Path(row.path).name, row.state) == ("lost", "unreadable")
