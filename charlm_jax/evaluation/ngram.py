@@ -103,7 +103,8 @@ def tuned_ngram(
     """Fit an n-gram model of the best order.
 
     Each order is fitted to the first nine tenths of the training part and scored on the last tenth;
-    the best is fitted again to the whole part. Held-out text is not used.
+    the best is fitted again to the whole part. Held-out text is not used. Orders above the length
+    of the longest stretch of the nine tenths are left out.
 
     Args:
       ids_N: the whole text, ids in [0, V).
@@ -115,6 +116,8 @@ def tuned_ngram(
       CharlmError: an argument is invalid (see `fit_ngram`).
     """
     first, last = _cut(train, size(train) * 9 // 10)
+    longest = max(map(len, first), default=0)
+    orders = [order for order in orders if order <= longest] or [min(orders)]
     grams = _count(ids_N, first, symbols, max(orders))
 
     def loss_nats(order: int) -> float:

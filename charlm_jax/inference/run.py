@@ -6,12 +6,13 @@ import warnings
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from charlm_jax.config.schema import ModelConfig
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.html_table import html_table
+from charlm_jax.core.numerics import fixed_numerics
+from charlm_jax.core.prng import root_key
 from charlm_jax.core.tree_hash import content_hash
 from charlm_jax.core.trees import count_parameters
 from charlm_jax.data.dataset import Dataset, load_dataset
@@ -96,6 +97,7 @@ class Run(TrainedModel):
         )
         return next(losses, None)
 
+    @fixed_numerics()
     def evaluate(
         self,
         protocol: EvalProtocol | None = None,
@@ -136,7 +138,7 @@ class Run(TrainedModel):
         if saved is not None:
             return saved
         check_part(self.model, part, protocol)
-        nll_N = self._scorer(protocol)(self.params, jnp.asarray(dataset.ids_N), part)
+        nll_N = self._scorer(protocol)(self.params, dataset.ids_N, part)
         evaluation = Evaluation(key, **mean_score(nll_N)._asdict())
         if cache:
             try:
@@ -164,6 +166,7 @@ class Run(TrainedModel):
         return dataset
 
 
+@fixed_numerics()
 def load_run(
     workdir: Path | str, *, checkpoint: str | int = "best", weights: str | None = None
 ) -> Run:
@@ -187,7 +190,7 @@ def load_run(
         model = _shared_model(config.model, len(vocabulary), mixers)
     except CharlmError as error:
         raise CharlmError(f"{run_dir.config_file} is not valid: {error}") from error
-    like = jax.eval_shape(lambda: model.init(jax.random.key(0)))
+    like = jax.eval_shape(lambda: model.init(root_key(0)))
     params, step, kind = read_weights(
         run_dir, config, like, checkpoint=str(checkpoint), kind=weights
     )

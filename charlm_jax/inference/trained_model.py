@@ -13,6 +13,7 @@ import numpy as np
 from charlm_jax.analysis.activations import Activations, capture_activations
 from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import MAX_CHARACTERS, CharlmError, require_within
+from charlm_jax.core.numerics import fixed_numerics
 from charlm_jax.core.types import Params
 from charlm_jax.data.vocabulary import Vocabulary
 from charlm_jax.evaluation.protocol import EvalProtocol, Stream
@@ -103,6 +104,7 @@ class TrainedModel:
         chunks = self.sample(prompt, sampling, characters=characters, **changes)
         return "".join(chunk.text for (chunk,) in chunks)
 
+    @fixed_numerics()
     def sample(
         self,
         prompt: str,
@@ -142,6 +144,7 @@ class TrainedModel:
         keys_B = sample_keys(sampling.seed, samples)[jnp.array([index for _, index in pairs])]
         return self._decode(prompt, SampleBatch(keys_B, policy), characters, sampling)
 
+    @fixed_numerics()
     def continue_text(
         self,
         text: str,
@@ -204,6 +207,7 @@ class TrainedModel:
         texts = ([self.vocabulary.decode(ids_T) for ids_T in ids_BT] for ids_BT in pieces)
         return apply_stop_strings(texts, sampling.stop, texts=len(batch.keys_B))
 
+    @fixed_numerics()
     def score(
         self,
         text: str,
@@ -231,6 +235,7 @@ class TrainedModel:
         )
         return TextScore(nll_N, *mean_score(nll_N), positions_N, protocol)
 
+    @fixed_numerics()
     def top_predictions(
         self,
         text: str,
@@ -257,11 +262,12 @@ class TrainedModel:
         ids_N, positions_N = known_characters(text, self.vocabulary, **unknown)
         whole = (range(len(ids_N)),)
         check_part(self.model, whole, protocol)
-        values = score(self.params, jnp.asarray(ids_N), whole)
+        values = score(self.params, ids_N, whole)
         if not all(np.isfinite(x).all() for x in jax.tree.leaves(values)):
             raise CharlmError("the model computes numbers that are not finite on this text")
         return values, positions_N[protocol.positions(whole)]
 
+    @fixed_numerics()
     def inspect(self, text: str, *, unknown: str = "error", replacement: str = " ") -> Activations:
         """Return the model's activations while it reads a text: attention, gates, states.
 

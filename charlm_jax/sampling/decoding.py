@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from charlm_jax.core.errors import lookup
+from charlm_jax.core.numerics import fixed_numerics_per_item
 from charlm_jax.core.types import ModelState, Params
 from charlm_jax.models import LanguageModel
 from charlm_jax.sampling.categorical import gumbel_noise
@@ -110,6 +111,7 @@ def make_carried_decoder(model: LanguageModel, *, context: int) -> Decoder:
         ids_TB, *rest = jax.lax.fori_loop(0, count, step, (nothing_TB, logits_BV, state))
         return ids_TB.T, *rest
 
+    @fixed_numerics_per_item
     def decode(
         params: Params, prompt_N: np.ndarray, rows: SampleBatch, characters: int, *, drawn: int = 0
     ) -> Iterator[np.ndarray]:
@@ -160,6 +162,7 @@ def make_window_decoder(model: LanguageModel, *, context: int) -> Decoder:
         (window_BT, length), ids_TB = jax.lax.scan(step, (window_BT, length), numbers)
         return ids_TB.T, window_BT, length
 
+    @fixed_numerics_per_item
     def decode(
         params: Params, prompt_N: np.ndarray, rows: SampleBatch, characters: int, *, drawn: int = 0
     ) -> Iterator[np.ndarray]:

@@ -18,6 +18,7 @@ from charlm_jax._version import __version__
 from charlm_jax.config.loading import ConfigSource
 from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.numerics import fixed_numerics
 from charlm_jax.core.signals import Interrupted, deferred_signals
 from charlm_jax.core.tree_hash import format_hash
 from charlm_jax.core.trees import count_parameters
@@ -56,6 +57,7 @@ class Result(NamedTuple):
     was_done: bool
 
 
+@fixed_numerics()
 def train_and_evaluate(
     config: Config,
     workdir: Path | str,

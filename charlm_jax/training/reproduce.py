@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.numerics import fixed_numerics
 from charlm_jax.core.tree_hash import format_hash
 from charlm_jax.data.dataset import load_dataset
 from charlm_jax.data.download import Progress
@@ -38,6 +39,7 @@ class Verification(NamedTuple):
     changes: list[str]
 
 
+@fixed_numerics()
 def verify_run(
     workdir: Path | str, *, steps: int = 100, progress: Progress | None = None
 ) -> Verification:

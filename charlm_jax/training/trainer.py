@@ -10,6 +10,7 @@ import optax
 
 from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.numerics import fixed_numerics
 from charlm_jax.core.prng import KeyStream, stream_key
 from charlm_jax.core.types import Params
 from charlm_jax.data.dataset import Dataset
@@ -123,6 +124,7 @@ class Trainer(NamedTuple):
         )
 
 
+@fixed_numerics()
 def build_trainer(config: Config, dataset: Dataset) -> Trainer:
     """Build a run's parts; all names in the config are looked up here, before anything compiles.
 

@@ -5,6 +5,7 @@ import dataclasses
 import errno
 import io
 import json
+import math
 import os
 import shutil
 from pathlib import Path
@@ -276,3 +277,18 @@ def test_a_folder_without_runs_is_refused(
     for folder in (tmp_path, tmp_path / "absent"):
         assert main(["compare", str(folder)]) == 2
         assert f"no run in {folder}" in capsys.readouterr().err
+
+
+def test_a_text_shorter_than_the_longest_order_has_baselines(tmp_path: Path) -> None:
+    text = tmp_path / "short.txt"
+    text.write_text("abcabbcaab" * 4)
+    changes = {
+        "data.corpus": str(text),
+        "data.sequence_length": 3,
+        "split.valid_fraction": 0.75,
+        "train.max_steps": 1,
+    }
+    train_and_evaluate(make_tiny_config(**changes), tmp_path / "run")
+    comparison = compare([load_run(tmp_path / "run")], Stream())
+    (ngram,) = (b for b in comparison.baselines if b.kind == "ngram")
+    assert math.isfinite(ngram.bits_per_char)

@@ -234,9 +234,17 @@ def test_what_cannot_be_counted_is_refused(order: int, symbols: int, message: st
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("characters", [2, 3, 10, 12])
+def test_orders_are_at_most_as_long_as_the_text(characters: int) -> None:
+    part = (range(characters),)
+    longest = characters * 9 // 10
+    found = tuned_ngram(SOURCE_IDS, part, symbols=4)
+    assert 1 <= found.order <= longest
+    allowed = tuned_ngram(SOURCE_IDS, part, symbols=4, orders=range(1, longest + 1))
+    np.testing.assert_array_equal(found.nll(SOURCE_IDS, part), allowed.nll(SOURCE_IDS, part))
+
+
 def test_a_text_too_short_to_tune_on_is_refused() -> None:
-    with pytest.raises(CharlmError, match="order=12: it must be from 1 to 9"):
-        tuned_ngram(SOURCE_IDS, (range(10),), symbols=4)
     with pytest.raises(CharlmError, match="it must be from 1 to 0"):
         tuned_ngram(SOURCE_IDS, (range(1),), symbols=4)
 

@@ -169,3 +169,14 @@ def test_public_names_are_there_and_importing_them_waits_for_nothing() -> None:
     script = "import sys, charlm_jax; print('jax' in sys.modules)"
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert ended.stdout == "False\n"
+
+
+def test_few_programs_score_texts_of_all_lengths(run: charlm_jax.Run) -> None:
+    text = run.vocabulary.symbols * 60
+    with compiled_programs() as programs:
+        for length in range(2, 202):
+            run.score(text[:length])
+            run.score(text[:length], Window(8))
+            run.top_predictions(text[:length], Window(100))
+    # The stream; windows by the number of rows; windows by length, up to 128.
+    assert len(programs) <= 1 + 6 + 2 * 8, programs
