@@ -7,12 +7,13 @@
 `charlm_jax.load_run` opens a trained run.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
-
 from charlm_jax._version import __version__
 
+# `typing` and `importlib` would take most of the time before `__main__` can handle signals.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from charlm_jax.config.loading import load_config as load_config
     from charlm_jax.config.schema import Config as Config
     from charlm_jax.core.errors import CharlmError as CharlmError
@@ -64,11 +65,13 @@ _RENAMED = {
 __all__ = [*_MODULES, "__version__"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     """Import a public name on first use, so that `charlm --help` does not import jax."""
     if name not in _MODULES:
         new = f": it is now {__name__}.{_RENAMED[name]}" if name in _RENAMED else ""
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}{new}")
+    import importlib
+
     return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
 
 

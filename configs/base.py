@@ -27,6 +27,9 @@ def get_config() -> ConfigDict:
     config.data = ConfigDict()
     # A registered name (`charlm corpora` lists them), a text file, a folder, or a glob.
     config.data.corpus = "shakespeare"
+    # characters: symbols are Unicode code points. bytes: symbols are the bytes of the files, which
+    # are not changed in any way; losses are then per byte, and lengths are numbers of bytes.
+    config.data.unit = "characters"
     # Encoding of text files; decoding is strict.
     config.data.encoding = "utf-8"
     # chunks: an epoch is every non-overlapping piece of sequence_length + 1 characters once, in
@@ -44,17 +47,26 @@ def get_config() -> ConfigDict:
 
     config.split = ConfigDict()
     # tail: train, then valid, then test, in text order. interleaved: held-out stretches in the
-    # middle of each of `blocks` equal sections of the text. none: train on the whole text, without
-    # a held-out loss.
+    # middle of each of `blocks` equal sections of the text. files: a file for each part, such as
+    # train.txt, valid.txt and test.txt in the folder of the corpus. none: train on the whole text,
+    # without a held-out loss.
     config.split.kind = "tail"
     # Fraction of the characters held out and evaluated during training, between 0 and 1.
     config.split.valid_fraction = 0.1
     # Fraction held out and never evaluated during training; 0 for no such part.
     config.split.test_fraction = 0.0
+    # Numbers of characters of train, valid and test instead of fractions, under tail: 90M/5M/5M, or
+    # train and valid alone. They add up to the text; one of them may be rest, as in rest/50K/50K.
+    # Empty for fractions.
+    config.split.counts = ""
     # Number of sections, under interleaved.
     config.split.blocks = 10
     # Characters around every held-out stretch that belong to no part, under interleaved.
     config.split.guard = 500
+    # exact: fractions are the decimals that they are written as, and numbers of characters are
+    # rounded down. float: the same in floating point, as in earlier versions, where 1 - 0.05 - 0.05
+    # of 100,000,000 characters are 89,999,999.
+    config.split.rounding = "exact"
     # all: symbols of the whole text. train: symbols of the training part only; other characters
     # elsewhere are then an error.
     config.split.vocabulary = "all"
@@ -156,6 +168,10 @@ def get_config() -> ConfigDict:
     config.train.sample_every_steps = 0
     # Stop after this many evaluations without a new best; 0 disables early stopping.
     config.train.patience = 0
+    # Checkpoints to keep for good, besides the two latest and the best: a number of steps between
+    # them (at least 40, and at most 50 checkpoints in a run); log for steps 1, 2, 4, 8, ...; empty
+    # for none. They are about 12 bytes per parameter each.
+    config.train.keep = ""
     # Folder of a run whose best weights to start from; empty for new weights. (--init_from=RUN)
     config.train.init_from = ""
 
@@ -164,5 +180,8 @@ def get_config() -> ConfigDict:
     config.evaluation.context = 0
     # Windows scored at once; affects the speed, not the result.
     config.evaluation.batch_size = 256
+    # Maximum number of held-out characters scored during training, in windows spread evenly over
+    # the held-out text; 0 means all. `charlm evaluate` always scores all.
+    config.evaluation.max_characters = 500_000
 
     return config

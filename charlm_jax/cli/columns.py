@@ -9,7 +9,7 @@ from typing import Protocol
 
 from rich.cells import cell_len
 
-from charlm_jax.core.errors import escape_control_characters
+from charlm_jax.core.visible_text import visible_line
 from charlm_jax.sampling.stop_strings import Chunk
 
 LEAST_WIDTH = 24  # minimum column width in terminal cells: three columns fit in 80
@@ -178,9 +178,7 @@ def _line_end(text: str, width: int) -> int:
 
 def _shown(text: str) -> str:
     """Returns a text that is safe to print: tabs as spaces, control characters escaped."""
-    return "".join(
-        _TAB if character == "\t" else escape_control_characters(character) for character in text
-    )
+    return "".join(_TAB if character == "\t" else visible_line(character) for character in text)
 
 
 def _cells(text: str) -> int:

@@ -12,6 +12,7 @@ from charlm_jax.cli.commands import COMMANDS, WITHOUT_MODEL
 from charlm_jax.cli.commands.common_flags import add_allow_module
 from charlm_jax.cli.exit_status import open_closed_streams, run_program
 from charlm_jax.cli.parser import Parser, say
+from charlm_jax.core import foreign_names
 from charlm_jax.core.errors import closest
 
 
@@ -82,7 +83,7 @@ def _warnings_of_one_line(program: str) -> Iterator[None]:
 def _refuse_unknown_command(parser: Parser, arguments: Sequence[str]) -> None:
     name = arguments[0] if arguments else ""
     if name and not name.startswith("-") and name not in COMMANDS:
-        meant = closest(name, COMMANDS)
+        meant = foreign_names.COMMANDS.get(name) or closest(name, COMMANDS)
         hint = f"did you mean {meant}?" if meant else f"choose one of {', '.join(COMMANDS)}"
         parser.error(f"unknown command {name!r}, {hint}")
 

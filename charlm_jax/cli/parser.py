@@ -7,7 +7,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import NoReturn, get_type_hints
 
-from charlm_jax.core.errors import closest, escape_control_characters
+from charlm_jax.cli.output import in_flags
+from charlm_jax.core.errors import closest
+from charlm_jax.core.foreign_names import suggest_field, suggest_flag
+from charlm_jax.core.visible_text import visible_line
 
 USER_ERROR = 2
 
@@ -23,22 +26,26 @@ class Parser(argparse.ArgumentParser):
         """Report the first unrecognised argument, if any, and exit."""
         for argument in arguments:
             flag = argument.partition("=")[0]
-            meant = self._nearest(flag)
-            self.error(f"unknown argument {flag}" + (f", did you mean {meant}?" if meant else ""))
+            hint = self._hint(flag)
+            self.error(f"unknown argument {flag}" + (f", {hint}" if hint else ""))
 
-    def _nearest(self, flag: str) -> str | None:
-        if flag == "--temperature" and "--scale" in self._option_string_actions:
-            return "--scale (1 / temperature)"
+    def _hint(self, flag: str) -> str | None:
+        """Return a suggestion for an unknown flag: ours, or that there is none."""
         known = [name for name in self._option_string_actions if name not in ("-h", "--help")]
-        if "--config" in known:
-            head, dot, field = flag.partition(".")
-            if dot and closest(head, ["--config"]):
-                return f"--config.{field}"
+        head, dot, field = flag.partition(".")
+        if "--config" in known and dot and closest(head, ["--config"]):
+            return f"did you mean --config.{field}?"
+        if foreign := suggest_flag(flag, known):
+            return foreign
+        if "--config" in known and flag.startswith("-"):
             name = flag.lstrip("-")
             for field in _fields():
                 if field.rpartition(".")[2] == name:
-                    return f"--config.{field}"
-        return closest(flag, known)
+                    return f"did you mean --config.{field}?"
+            if foreign := suggest_field(name):
+                return foreign.replace(" config.", " --config.")
+        close = closest(flag, known)
+        return f"did you mean {close}?" if close else None
 
 
 def nonempty_path(text: str) -> str:
@@ -51,7 +58,7 @@ def nonempty_path(text: str) -> str:
 def say(program: str, message: object) -> None:
     """Print one line on standard error."""
     with contextlib.suppress(OSError):  # standard error may have no reader
-        print(f"{program}: {escape_control_characters(str(message))}", file=sys.stderr)
+        print(f"{program}: {visible_line(in_flags(message))}", file=sys.stderr)
 
 
 def _fields() -> Iterator[str]:

@@ -2,18 +2,24 @@ r"""Interactive sampling session: prompts, and slash commands that change the sa
 
 A line is a prompt, or a command if it begins with a slash. A prompt yields sample 0 of its seed, so
 its text equals that of `TrainedModel.sample` with the same settings. `/again` yields the next
-sample. `/more` continues as a longer text would have done, under the current settings.
+sample. `/more` continues as a longer text would have done, under the current settings. Prompts and
+stop strings have the escapes of `typed_text`.
 """
 
 import dataclasses
+import signal
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from charlm_jax.cli.output import in_flags
+from charlm_jax.cli.typed_text import ESCAPES_HELP, needs_escapes, unescape
 from charlm_jax.core.errors import MAX_CHARACTERS, CharlmError, closest, require_within
+from charlm_jax.core.foreign_names import suggest_flag
+from charlm_jax.core.signals import deferred_signals
 from charlm_jax.inference.trained_model import TrainedModel
 from charlm_jax.sampling.categorical import temperature
 from charlm_jax.sampling.params import SamplingParams
-from charlm_jax.sampling.stop_strings import check_stops, parse_stop
+from charlm_jax.sampling.stop_strings import check_stops
 
 
 class _Text(NamedTuple):
@@ -40,6 +46,7 @@ _HELP = {
     "/help": "show this list",
     "/quit": "quit; the end of the input does the same",
     "//TEXT": "use /TEXT as the prompt",
+    "TEXT": f"sample a text that continues this prompt ({ESCAPES_HELP})",
 }
 
 _MEANINGS = {
@@ -49,7 +56,7 @@ _MEANINGS = {
     "min_p": "of these, keep those at least P times as probable as the best; 0 keeps all",
     "chars": "number of characters to sample",
     "seed": "random seed",
-    "stop": r"stop before this text (\n is a newline); /stop alone clears it",
+    "stop": f"stop before this text ({ESCAPES_HELP}); /stop alone clears it",
 }
 
 
@@ -92,15 +99,15 @@ class Session:
         try:
             if not line.startswith("/"):
                 if line:
-                    self.begin(line)
+                    self.begin(unescape(line))
                 return True
             if line.startswith("//"):
-                self.begin(line[1:])
+                self.begin(unescape(line[1:]))
                 return True
             name, _, value = line[1:].partition(" ")
             return self._command(name, value)
         except CharlmError as error:
-            self._note(str(error))
+            self._note(in_flags(error))
         except KeyboardInterrupt:
             self._note("interrupted")
         return True
@@ -115,8 +122,11 @@ class Session:
             return True
         actions = {"more": self._more, "again": self._again, "help": self._help}
         if name not in (*actions, "quit"):
+            settings = [f"--{setting}" for setting in _MEANINGS]
             close = closest(name, [*_MEANINGS, *actions, "quit"])
-            hint = f"did you mean /{close}?" if close else "/help lists the commands"
+            hint = suggest_flag(name, settings, lambda flag: f"/{flag.removeprefix('--')}") or (
+                f"did you mean /{close}?" if close else "/help lists the commands"
+            )
             raise CharlmError(f"unknown command /{name}, {hint}")
         if value.strip():
             raise CharlmError(f"/{name} takes no value")
@@ -128,7 +138,7 @@ class Session:
     def _change(self, name: str, value: str) -> None:
         new: Any
         if name == "stop":
-            new = (parse_stop(value),) if value else ()
+            new = (unescape(value),) if value else ()
             check_stops(new, self._run.vocabulary)
         else:
             new = _number(name, value)
@@ -172,16 +182,22 @@ class Session:
             self._sampling,
             characters=self._characters,
             sample=text.sample,
-            sampled=len(text.sampled),
+            sampled=len(self._run.vocabulary.to_symbols(text.sampled)),
         )
         self._text, self._next_sample = text, text.sample + 1
-        self._write(above)
+        if not text.sampled and needs_escapes(text.prompt):
+            self._note(f"prompt {text.prompt!r}")
+        shown = self._run.vocabulary.shown
+        self._write(shown(above))
         try:
-            for chunk in chunks:
-                self._text = self._text._replace(
-                    sampled=self._text.sampled + chunk.text, stopped_by=chunk.stopped_by
-                )
-                self._write(chunk.text)
+            with deferred_signals([signal.SIGINT]) as interrupted:  # JAX may drop an exception
+                for chunk in chunks:
+                    self._text = self._text._replace(
+                        sampled=self._text.sampled + chunk.text, stopped_by=chunk.stopped_by
+                    )
+                    self._write(shown(chunk.text))
+                    if interrupted():
+                        raise KeyboardInterrupt
         finally:
             self._write("\n")
 

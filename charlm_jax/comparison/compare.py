@@ -16,7 +16,7 @@ from charlm_jax.core.html_table import html_table
 from charlm_jax.core.json_files import to_jsonable
 from charlm_jax.core.trees import count_parameters
 from charlm_jax.core.types import bits
-from charlm_jax.data.dataset import Dataset, load_dataset
+from charlm_jax.data.dataset import Dataset
 from charlm_jax.data.download import Progress
 from charlm_jax.evaluation.baselines import compressed_bits_per_char, uniform_nll, unigram_nll
 from charlm_jax.evaluation.bootstrap import (
@@ -29,7 +29,7 @@ from charlm_jax.evaluation.bootstrap import (
 from charlm_jax.evaluation.ngram import tuned_ngram
 from charlm_jax.evaluation.protocol import EvalProtocol, Sliding, Stream, Window, all_positions
 from charlm_jax.evaluation.results import Evaluation
-from charlm_jax.inference.run import Run
+from charlm_jax.inference.run import Run, Runs, open_runs
 from charlm_jax.storage.workdir import Workdir
 
 _LONGEST_ORDER = 12  # of the n-gram; on a megabyte of prose, 9 is best
@@ -170,6 +170,7 @@ class Comparison(NamedTuple):
             f"Intervals are over blocks of 1,000 characters, and over seeds if there are several; "
             f"spread is the standard deviation over seeds. "
             f"{describe_baselines(key.split, key.protocol.mode)}"
+            f"{describe_unit(self.groups[0].runs[0])}"
         )
 
     def __repr__(self) -> str:
@@ -182,7 +183,7 @@ class Comparison(NamedTuple):
 
 
 def compare(
-    runs: Sequence[Run],
+    runs: Runs,
     protocol: EvalProtocol | None = None,
     *,
     split: str = "valid",
@@ -191,7 +192,7 @@ def compare(
     """Score runs on the same characters, or read the losses saved before.
 
     Args:
-      runs: runs of one text, vocabulary and split.
+      runs: runs of one text, vocabulary and split, or folders of such runs.
       protocol: evaluation protocol; if None, windows of the length that all runs validate with. The
         context of a stream applies only to runs with attention.
       split: `valid`, `test` or `train`.
@@ -201,6 +202,7 @@ def compare(
       CharlmError: there is no run, a run is given twice, or the runs differ in text, split or
         context.
     """
+    runs = open_runs(runs)
     if not runs:
         raise CharlmError("no runs to compare: give at least one run")
     check_same_text(runs)
@@ -217,7 +219,7 @@ def compare(
             scored.append(run.evaluate(own, split=split, cache=True, progress=progress))
         evaluations, losses = zip(*scored, strict=True)
         groups.append(RunGroup(name, group, evaluations, np.stack(losses)))
-    dataset = load_dataset(runs[0].config, progress=progress)
+    dataset = runs[0].dataset(progress)
     return Comparison(groups, find_baselines(dataset, groups[0].evaluations[0]))
 
 
@@ -229,11 +231,12 @@ def find_baselines(dataset: Dataset, evaluation: Evaluation) -> list[Baseline]:
     the training part and compress the whole part, even if `Sliding` scores only some of it, since
     they have no per-character losses.
     """
-    protocol, part = evaluation.key.protocol, dataset.part(evaluation.key.split)
+    protocol, split = evaluation.key.protocol, evaluation.key.split
+    part, scored = dataset.part(split), dataset.part(split, read_before=protocol.read_before)
     train, read = dataset.part("train"), protocol.read_stretches(part)
     symbols, ids_N = len(dataset.vocabulary), dataset.ids_N
     ngram = tuned_ngram(ids_N, train, symbols=symbols, orders=_ngram_orders(protocol))
-    chosen_N = np.searchsorted(all_positions(part), protocol.positions(part))
+    chosen_N = np.searchsorted(all_positions(part), protocol.positions(scored))
 
     def baseline(name: str, kind: BaselineKind, all_nll_N: np.ndarray) -> Baseline:
         nll_N = all_nll_N[chosen_N]
@@ -246,7 +249,8 @@ def find_baselines(dataset: Dataset, evaluation: Evaluation) -> list[Baseline]:
         baseline(f"{ngram.order}-gram (Kneser-Ney)", "ngram", ngram.nll(ids_N, read)),
     ]
     texts = ("".join(dataset.corpus.text[x.start : x.stop] for x in p) for p in (train, read))
-    compressed = compressed_bits_per_char(*texts)
+    encoding = "latin-1" if dataset.vocabulary.unit == "bytes" else "utf-8"
+    compressed = compressed_bits_per_char(*texts, encoding=encoding)
     return baselines + [Baseline(name, "compressor", None, x) for name, x in compressed.items()]
 
 
@@ -258,6 +262,11 @@ def describe_baselines(split: str, mode: str) -> str:
     if split == "train":
         note += " All except uniform are fitted to the text that they are scored on."
     return note
+
+
+def describe_unit(run: Run) -> str:
+    """Return a sentence on the unit of a run's text, to follow others; "" if it is characters."""
+    return " Symbols are bytes: a character is a byte here." * (run.config.data.unit == "bytes")
 
 
 def _ngram_orders(protocol: EvalProtocol) -> range:
@@ -293,7 +302,7 @@ def shared_context(runs: Sequence[Run]) -> int:
     if len(contexts) > 1:
         raise CharlmError(
             f"these runs validate with different contexts ({', '.join(map(str, contexts))}): "
-            f"choose one with --context"
+            f"give one context for all"
         )
     return contexts[0] if contexts else 0
 

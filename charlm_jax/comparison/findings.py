@@ -21,7 +21,7 @@ from charlm_jax.core.errors import CharlmError
 from charlm_jax.data.dataset import Dataset
 from charlm_jax.data.download import Progress
 from charlm_jax.data.splits import size
-from charlm_jax.evaluation.protocol import EvalProtocol
+from charlm_jax.evaluation.protocol import EvalProtocol, Window
 from charlm_jax.inference.run import Run
 from charlm_jax.sampling.categorical import temperature
 
@@ -72,7 +72,8 @@ class ReportData(NamedTuple):
       groups: groups in the order in which their first runs were named.
       corpus: name of the text, or its path.
       characters: number of characters of the text.
-      valid_characters: number of characters that runs validate on.
+      unit: `characters` or `bytes`.
+      watched_characters: numbers of characters that runs validate on while they train.
       symbols: size of the vocabulary.
       newest: time of the last row of metrics, in UTC; None if there is no row.
       scores: scores of the runs; None if no text is held out.
@@ -86,7 +87,8 @@ class ReportData(NamedTuple):
     groups: Sequence[GroupFacts]
     corpus: str
     characters: int
-    valid_characters: int
+    unit: str
+    watched_characters: Sequence[int]
     symbols: int
     newest: datetime.datetime | None
     scores: Scores | None
@@ -95,6 +97,11 @@ class ReportData(NamedTuple):
     prompt: str
     samples: Sequence[Sequence[Sample]]
     heat: Heat
+
+
+def _watched(run: Run, dataset: Dataset) -> int:
+    valid, most = dataset.parts.get("valid", ()), run.config.evaluation.max_characters
+    return size(Window(run.config.evaluation_context).spread(valid, most=most))
 
 
 def gather(
@@ -127,18 +134,19 @@ def gather(
         check_same_text(runs)
         split, groups = "train", dict(group_runs(runs))
     text = dataset.corpus.text
-    prompt = first_words(text, dataset.part(split))
+    prompt = dataset.vocabulary.to_text(first_words(text, dataset.part(split)))
     return ReportData(
         groups=[GroupFacts(name, [*map(read_run_facts, group)]) for name, group in groups.items()],
         corpus=dataset.corpus.name,
         characters=dataset.corpus.characters,
-        valid_characters=size(dataset.parts.get("valid", ())),
+        unit=dataset.corpus.unit,
+        watched_characters=sorted({_watched(run, dataset) for run in runs}),
         symbols=len(dataset.vocabulary),
         newest=newest_row(runs),
         scores=scores,
         differing=differing_fields([*groups.values()]),
         shared=shared_fields(runs),
-        prompt=prompt,
+        prompt=dataset.vocabulary.shown(prompt),
         samples=[_samples(group[0], prompt) for group in groups.values()],
         heat=_heat(_shown_runs(groups, scores), dataset, split),
     )
@@ -148,7 +156,8 @@ def _samples(run: Run, prompt: str) -> list[Sample]:
     chunks = run.sample(prompt, characters=SAMPLE_CHARACTERS, scales=SCALES, seed=SAMPLE_SEED)
     texts = ("".join(chunk.text for chunk in text) for text in zip(*chunks, strict=True))
     return [
-        Sample(scale, temperature(scale), text) for scale, text in zip(SCALES, texts, strict=True)
+        Sample(scale, temperature(scale), run.vocabulary.shown(text))
+        for scale, text in zip(SCALES, texts, strict=True)
     ]
 
 
@@ -174,12 +183,12 @@ def _shown_runs(groups: Mapping[str, Sequence[Run]], scores: Scores | None) -> d
 
 def _heat(runs: Mapping[str, Run], dataset: Dataset, split: str) -> Heat:
     text = dataset.corpus.text
-    passage = choose_passage(text, dataset.part(split))
+    passage, first = choose_passage(text, dataset.part(split)), dataset.first_position(split)
     return Heat(
         passage=passage,
         text=text[passage.start : passage.stop],
         split=split,
         labels=[*runs],
-        nll_RN=np.stack([passage_nll(run, text, passage) for run in runs.values()]),
-        rules=[reads_before(run, passage) for run in runs.values()],
+        nll_RN=np.stack([passage_nll(run, text, passage, first=first) for run in runs.values()]),
+        rules=[reads_before(run, passage, first=first) for run in runs.values()],
     )

@@ -8,9 +8,12 @@ from typing import Any
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.inference.run import Run
 
-# Fields that do not affect training, and the one in which the runs of a group differ.
+# Fields that do not affect training, and the one in which the runs of a group differ. Runs that are
+# compared have one text and one split, wherever each has read it, and by whatever rule it was cut.
 _INDIFFERENT = (
     "seed",
+    "data.corpus",
+    "data.encoding",
     "train.steps_per_dispatch",
     "train.log_every_steps",
     "train.sample_every_steps",
@@ -26,7 +29,7 @@ def group_runs(runs: Sequence[Run]) -> dict[str, list[Run]]:
     """Group runs that differ only by their seed, and name groups by the fields that differ.
 
     Args:
-      runs: at least one run.
+      runs: at least one run; all of one text, vocabulary and split.
 
     Returns:
       Name -> runs, in the order of the groups' first runs. A single group, and groups of one run
@@ -37,7 +40,11 @@ def group_runs(runs: Sequence[Run]) -> dict[str, list[Run]]:
     """
     groups: dict[tuple[tuple[str, Any], ...], list[Run]] = {}
     for run in runs:
-        same = [(k, v) for k, v in run.config.flatten().items() if k not in _INDIFFERENT]
+        same = [
+            (field, value)
+            for field, value in run.config.flatten().items()
+            if field not in _INDIFFERENT and not field.startswith("split.")
+        ]
         group = groups.setdefault(tuple(same), [])
         for other in group:
             if other.config.seed == run.config.seed:

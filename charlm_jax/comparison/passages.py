@@ -50,27 +50,28 @@ def first_words(text: str, part: Part) -> str:
     return text[start : next(ends, end)]
 
 
-def passage_nll(run: Run, text: str, passage: range) -> np.ndarray:
+def passage_nll(run: Run, text: str, passage: range, *, first: int) -> np.ndarray:
     """Compute the surprisal of each character of a passage.
 
     Args:
       run: run whose model reads the passage.
-      text: the whole text.
+      text: the whole text, as symbols.
       passage: positions in the text, from 1.
+      first: first position that the model may read; above 0 if the passage is of another file.
 
     Returns:
       nll_N in nats, one entry per character; `reads_before` describes their context.
     """
-    before = _read_before(run, passage)
-    read = text[passage.start - before : passage.stop]
+    before = _read_before(run, passage, first)
+    read = run.vocabulary.to_text(text[passage.start - before : passage.stop])
     if run.model.max_length is None:
         return run.score(read).nll_N[before - 1 :]
     return run.score(read, Sliding(before, targets=0)).nll_N
 
 
-def reads_before(run: Run, passage: range) -> str:
+def reads_before(run: Run, passage: range, *, first: int) -> str:
     """Describe what `passage_nll` lets a model read before a character."""
-    before = _read_before(run, passage)
+    before = _read_before(run, passage, first)
     if run.model.max_length is not None:
         return f"the {before:,} characters before it"
     description = f"all characters before it, starting {before:,} before the passage"
@@ -79,7 +80,7 @@ def reads_before(run: Run, passage: range) -> str:
     return description
 
 
-def _read_before(run: Run, passage: range) -> int:
+def _read_before(run: Run, passage: range, first: int) -> int:
     """Return the characters read before the passage; before each character if length is limited."""
     own = run.config.evaluation_context
-    return min(READ_BEFORE if run.model.max_length is None else own, passage.start)
+    return min(READ_BEFORE if run.model.max_length is None else own, passage.start - first)

@@ -25,9 +25,10 @@ class Reading(NamedTuple):
     how: Mapping[str, Any]
 
     def describe_unknown(self, text: str) -> str:
-        """Count the characters that the model does not know; "" if there are none."""
-        count = int(np.sum(~self.run.vocabulary.knows(text)))
-        noun = "character" if count == 1 else "characters"
+        """Count the symbols of a text that the model does not know; "" if there are none."""
+        vocabulary = self.run.vocabulary
+        count = int(np.sum(~vocabulary.knows(text)))
+        noun = vocabulary.noun if count == 1 else vocabulary.unit
         treatment = "left out" if self.how["unknown"] == "drop" else "replaced"
         return f"{count:,} unknown {noun} {treatment}" if count else ""
 
@@ -38,8 +39,9 @@ def describe_difference(first: Reading, second: Reading) -> str:
     if not difference_N.size:
         return f"{first.label} and {second.label} have no scored character in common"
     return (
-        f"{second.label} minus {first.label}: {difference_N.mean():+.4f} nats per character "
-        f"over {difference_N.size:,} characters scored by both"
+        f"{second.label} minus {first.label}: {difference_N.mean():+.4f} nats per "
+        f"{first.run.vocabulary.noun} over {difference_N.size:,} {first.run.vocabulary.unit} "
+        f"scored by both"
     )
 
 
@@ -69,7 +71,7 @@ def read_characters(reading: Reading, text: str) -> CharacterReading:
 
     Args:
       reading: score of the whole text.
-      text: its first N characters.
+      text: its first N characters or bytes, as symbols.
     """
     score, how = reading.score, reading.how
     return CharacterReading(
@@ -78,7 +80,7 @@ def read_characters(reading: Reading, text: str) -> CharacterReading:
         predictions=_top_predictions(reading, text),
         unknown=frozenset(np.flatnonzero(~reading.run.vocabulary.knows(text)).tolist()),
         replacement=how["replacement"] if how["unknown"] == "replace" else None,
-        rule=str(score.protocol),
+        rule=score.rule,
     )
 
 
@@ -87,11 +89,13 @@ def _top_predictions(reading: Reading, text: str) -> dict[int, list[tuple[str, f
     positions_N = positions_N[positions_N < len(text)]
     if not positions_N.size:
         return {}
-    result = reading.run.top_predictions(text[: positions_N[-1] + 1], **reading.how)
+    read = reading.run.vocabulary.to_text(text[: positions_N[-1] + 1])
+    result = reading.run.top_predictions(read, **reading.how)
     rows = zip(
         result.positions_N.tolist(), result.symbols, result.probability_NG.tolist(), strict=True
     )
     return {
         position: list(zip(symbols, probabilities, strict=True))
         for position, symbols, probabilities in rows
+        if position < len(text)  # not the newline after the last of separate lines
     }

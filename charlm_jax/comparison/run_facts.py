@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from charlm_jax.config.loading import ConfigSource, as_text
-from charlm_jax.core.errors import escape_control_characters
+from charlm_jax.core.visible_text import visible_line
 from charlm_jax.inference.run import Run
-from charlm_jax.storage.metrics_log import MetricsLog, MetricsRow
+from charlm_jax.storage.metrics_log import MetricsRow
+from charlm_jax.storage.seal import read_rows
 from charlm_jax.storage.workdir import Workdir
 
 Curve = Sequence[tuple[int, float]]
@@ -61,7 +62,8 @@ def read_run_facts(run: Run) -> RunFacts:
       CharlmError: a file in the folder is damaged.
     """
     workdir, data = Workdir(run.workdir), run.config.data
-    facts, rows = workdir.read_facts(), MetricsLog(workdir.metrics_file).rows()
+    workdir.warn_of_lost_facts()
+    facts, rows = workdir.read_facts(), read_rows(workdir)
     passing = [row for row in rows if row["split"] == "train" and row["scope"] == "step"]
     epochs = [row for row in rows if row["split"] == "train" and row["scope"] == "epoch"]
     held_out = [row for row in rows if row["split"] == "valid"]
@@ -100,7 +102,7 @@ def train_command(facts: Mapping[str, Any], workdir: str) -> str:
       config, has no command: the line is then a comment that names its config.json.
     """
     if not facts.get("config_spec"):
-        return f"# no command recorded: {escape_control_characters(workdir)}/config.json"
+        return f"# no command recorded: {visible_line(workdir)}/config.json"
     point, overrides = facts.get("point") or (), facts.get("overrides") or ()
     config, *fields = ConfigSource(facts["config_spec"], tuple(point), tuple(overrides)).flags()
     allowed = dict.fromkeys(

@@ -6,7 +6,7 @@ file is read: all other code knows only the newest format.
 
 To add a config field, append a format with the value that older runs have implicitly had:
 
-    4: {"config": Change(added={"model.gate_bias": 1.0})},
+    5: {"config": Change(added={"model.gate_bias": 1.0})},
 
 and to rename one, `Change(renamed={"old.name": "section.new_name"})`.
 """
@@ -45,6 +45,18 @@ CHANGES: Mapping[int, Mapping[Kind, Change]] = {
         "evaluation": Change(added={"weights_hash": None}),
     },
     3: {"config": Change(added={"train.sample_every_steps": 0})},
+    4: {
+        "config": Change(
+            added={
+                "data.unit": "characters",
+                "evaluation.max_characters": 0,
+                "split.counts": "",
+                "split.rounding": "float",
+                "train.keep": "",
+            }
+        ),
+        "evaluation": Change(added={"bits_per_byte": None, "sha256": None}),
+    },
 }
 
 

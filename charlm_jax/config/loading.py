@@ -4,11 +4,14 @@ Later sources win: `configs/base.py`, the named file, a sweep's point, the comma
 is resolved once; no ConfigDict exists outside this module.
 """
 
+import glob
+import hashlib
 import importlib.util
 import inspect
 import os
 import re
 import sys
+import threading
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -19,7 +22,12 @@ from ml_collections import ConfigDict
 
 from charlm_jax.config.schema import Config, as_float, flatten, unknown_field
 from charlm_jax.core.errors import CharlmError, describe_exception
+from charlm_jax.core.files import local_path, stored_path
 from charlm_jax.core.import_path import first_on_path
+
+# Held while a file runs, because `sys.modules` and `sys.path` are changed for it. Reentrant: a file
+# may load another.
+_loading = threading.RLock()
 
 
 class ConfigSource(NamedTuple):
@@ -84,11 +92,50 @@ def shipped_names() -> list[str]:
     return sorted(name for name in names if name != "base")
 
 
-def config_name(spec: str) -> str:
-    """Return a short name, used in the default workdir: `my_text:a/b.txt` -> my_text-b."""
+class DefaultNames(NamedTuple):
+    """Names of a config's default folder.
+
+    Attributes:
+      names: possible names, the shortest first; the last one is unique to the argument.
+      former: name that earlier versions would give.
+    """
+
+    names: tuple[str, ...]
+    former: str
+
+
+def default_names(spec: str) -> DefaultNames:
+    """Return names for the default folder of a config.
+
+    >>> default_names("my_text:a/b.txt").names[:2], default_names("transformer:1.6M").names[0]
+    (('my_text-b', 'my_text-a-b'), 'transformer-1-6M')
+    >>> default_names("my_text:src/**/*.py").names[0], default_names("lstm").names
+    ('my_text-src-py', ('lstm',))
+    """
     path, argument = _locate(spec)
-    stem = "" if argument is None else re.sub(r"\W+", "-", Path(argument).stem).strip("-")
-    return f"{path.stem}-{stem}" if stem else path.stem
+    if argument is None:
+        return DefaultNames((path.stem,), path.stem)
+    argument = stored_path(argument)
+    parts = [part for part in argument.split("/") if part not in ("", ".", "..")]
+    last = parts[-1] if parts else ""
+    patterns = [number for number, part in enumerate(parts) if glob.has_magic(part)]
+    if patterns and not os.path.lexists(local_path(argument)):
+        start = max(0, patterns[0] - 1)
+        words = ["-".join(parts[start:]), "-".join(parts[max(0, start - 1) :])]
+    elif stem := re.sub(r"(?<=.)\.[^\W\d]\w*$", "", last):
+        words = [stem, "-".join([*parts[-2:-1], stem])]
+    else:
+        words = [""]
+    whole = os.path.abspath(argument).encode("utf-8", "surrogateescape")
+    code = hashlib.sha256(whole).hexdigest()[:8]
+    names = [_with_word(path.stem, word) for word in words]
+    former = _with_word(path.stem, Path(argument).stem)
+    return DefaultNames((*dict.fromkeys([*names, f"{names[0]}-{code}"]),), former)
+
+
+def _with_word(name: str, argument: str) -> str:
+    word = re.sub(r"\W+", "-", argument).strip("-")
+    return f"{name}-{word}" if word else name
 
 
 def load_config(
@@ -174,7 +221,7 @@ def split_override(text: str) -> tuple[str, str]:
     """Split a command-line text such as `data.sequence_length=80` into field and value."""
     field, equals, value = text.partition("=")
     if not equals:
-        raise CharlmError(f"--config.{text} has no value: write --config.{field}=VALUE")
+        raise CharlmError(f"config.{text} has no value: write config.{field}=VALUE")
     return field, value
 
 
@@ -250,7 +297,7 @@ def _call(spec: str, name: str) -> Any:
     source = importlib.util.spec_from_file_location(f"charlm_config_{path.stem}", path)
     assert source is not None and source.loader is not None
     module = importlib.util.module_from_spec(source)
-    with _configs_package(path.resolve().parent), _own_folder_first(path):
+    with _loading, _configs_package(path.resolve().parent), _own_folder_first(path):
         try:
             source.loader.exec_module(module)
         except Exception as error:

@@ -6,11 +6,14 @@ Code that reads a field can trust it. `loading.py` builds them from a file and o
 import dataclasses
 import math
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from charlm_jax.config.counts import parse_counts
 from charlm_jax.config.formats import upgrade, with_format
 from charlm_jax.core.errors import CharlmError, closest
+from charlm_jax.core.files import local_path, stored_path
+from charlm_jax.core.foreign_names import suggest_field
 from charlm_jax.core.html_table import html_table
 
 _MOST = 2**31  # limit of int32, which counts steps and positions
@@ -31,6 +34,7 @@ class DataConfig:
     """Text, and how it is cut into batches."""
 
     corpus: str
+    unit: str
     encoding: str
     loader: str
     sequence_length: int
@@ -39,6 +43,9 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _require(bool(self.corpus), "data.corpus", self.corpus, "a corpus name or a path")
+        decodes = self.unit != "bytes" or self.encoding == "utf-8"
+        utf8 = "utf-8 under config.data.unit=bytes, which decodes nothing"
+        _require(decodes, "data.encoding", self.encoding, utf8)
         _require_count("data.sequence_length", self.sequence_length, least=1)
         _require_count("data.batch_size", self.batch_size, least=1)
         if self.batch_size * self.sequence_length >= _MOST:
@@ -61,11 +68,17 @@ class SplitConfig:
     kind: str
     valid_fraction: float
     test_fraction: float
+    counts: str
     blocks: int
     guard: int
+    rounding: str
     vocabulary: str
 
     def __post_init__(self) -> None:
+        if self.counts:
+            parse_counts(self.counts)
+            only_tail = "empty unless config.split.kind=tail"
+            _require(self.kind == "tail", "split.counts", self.counts, only_tail)
         inside = 0.0 < self.valid_fraction < 1.0
         _require(inside, "split.valid_fraction", self.valid_fraction, "between 0 and 1, exclusive")
         room = 0.0 <= self.test_fraction < 1.0 - self.valid_fraction
@@ -187,6 +200,18 @@ class OptimizerConfig:
             value = getattr(self, field)
             _require(0.0 <= value < 1.0, f"optimizer.{field}", value, "in [0, 1)")
 
+    def stable_steps(self, total_steps: int) -> int:
+        """Return the number of first steps whose learning rates do not depend on the length.
+
+        Args:
+          total_steps: length of the run in steps.
+        """
+        if self.schedule == "constant":
+            return _MOST
+        decay_steps = max(round(self.decay_fraction * total_steps), 1)
+        stable = total_steps - decay_steps if self.schedule == "wsd" else 0
+        return max(self.warmup_steps, stable)
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
@@ -200,6 +225,7 @@ class TrainConfig:
     evaluate_every_steps: int
     sample_every_steps: int
     patience: int
+    keep: str
     init_from: str
 
     def __post_init__(self) -> None:
@@ -213,6 +239,15 @@ class TrainConfig:
             "patience",
         ):
             _require_count(f"train.{field}", getattr(self, field), least=0)
+        is_number = self.keep.isascii() and self.keep.isdecimal() and 0 < int(self.keep) < _MOST
+        allowed = "a number of steps, log, or empty"
+        _require(is_number or self.keep in ("", "log"), "train.keep", self.keep, allowed)
+
+    def keeps(self, step: int) -> bool:
+        """Return whether the checkpoint of a step, from 1, is kept for good."""
+        if self.keep == "log":
+            return step & (step - 1) == 0
+        return bool(self.keep) and step % int(self.keep) == 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,9 +256,11 @@ class EvaluationConfig:
 
     context: int
     batch_size: int
+    max_characters: int
 
     def __post_init__(self) -> None:
-        _require_count("evaluation.context", self.context, least=0)
+        for field in ("context", "max_characters"):
+            _require_count(f"evaluation.{field}", getattr(self, field), least=0)
         _require_count("evaluation.batch_size", self.batch_size, least=1)
 
 
@@ -265,9 +302,14 @@ class Config:
         train = dataclasses.replace(self.train, init_from=init_from)
         return dataclasses.replace(self, data=data, train=train)
 
+    def _map_paths(self, function: Callable[[str], str]) -> "Config":
+        return self.with_paths(
+            corpus=function(self.data.corpus), init_from=function(self.train.init_from)
+        )
+
     def to_dict(self) -> dict[str, Any]:
-        """Return nested plain values with their format, ready for JSON."""
-        return with_format(dataclasses.asdict(self))
+        """Return nested plain values with their format, ready for JSON; paths are UTF-8."""
+        return with_format(dataclasses.asdict(self._map_paths(stored_path)))
 
     def flatten(self) -> dict[str, Any]:
         """Return dotted field -> value, in declaration order; each item is a valid override."""
@@ -283,7 +325,7 @@ class Config:
         Raises:
           CharlmError: a newer format; a missing, unknown or mistyped field.
         """
-        return cls.from_fields(upgrade("config", values))
+        return cls.from_fields(upgrade("config", values))._map_paths(local_path)
 
     @classmethod
     def from_fields(cls, values: Mapping[str, Any]) -> "Config":
@@ -340,7 +382,16 @@ def as_float(value: float) -> float:
 
 
 def unknown_field(field: str, known: Sequence[str]) -> CharlmError:
-    """Return the error for an unknown field; it suggests the closest known one."""
-    close = closest(field, known)
+    """Return the error for an unknown field; it suggests a known one, or says that there is none.
+
+    A field of that name in another section comes first, then our name for another program's, then
+    the closest.
+    """
+    last = field.rpartition(".")[2]
+    same = next((name for name in known if name.rpartition(".")[2] == last), None)
+    foreign = None if same else suggest_field(field)
+    if foreign is not None:
+        return CharlmError(f"config.{field} is not a field; {foreign}")
+    close = same or closest(field, known)
     hint = f"did you mean config.{close}?" if close else f"known: {', '.join(known)}"
     return CharlmError(f"config.{field} is not a field; {hint}")

@@ -4,6 +4,8 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
+from charlm_jax.core.visible_text import visible_line
+
 
 class CharlmError(ValueError):
     """A mistake that the user can fix.
@@ -13,16 +15,12 @@ class CharlmError(ValueError):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(escape_control_characters(message))
+        super().__init__(visible_line(message))
 
 
-def escape_control_characters(text: str) -> str:
-    r"""Returns a text on one line, with newlines and other non-printable characters escaped.
-
-    >>> print(escape_control_characters("two\nlines, naïve"))
-    two\nlines, naïve
-    """
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+def read_error(path: object, error: OSError) -> CharlmError:
+    """Returns the error for a path that cannot be read."""
+    return CharlmError(f"cannot read {path}: {error.strerror or error}")
 
 
 def write_error(path: object, error: OSError) -> CharlmError:

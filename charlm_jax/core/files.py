@@ -1,9 +1,11 @@
-"""Atomic file writes: a file is written completely or not at all."""
+"""Reads of regular files, and atomic writes: a file is written completely or not at all."""
 
 import contextlib
+import errno
 import os
 import re
 import secrets
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,6 +42,21 @@ def atomic_write(path: Path, data: bytes) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def read_regular(path: Path) -> bytes:
+    """Return the content of a regular file; a link is followed.
+
+    A pipe or a device is refused without waiting for its data.
+
+    Raises:
+      OSError: the file cannot be read, or is not a regular one.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with open(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        return file.read()
+
+
 def check_writable(path: Path) -> None:
     """Check that `atomic_write` would work, by creating and removing a temporary file.
 
@@ -66,6 +83,25 @@ def synced_file(path: Path) -> Iterator[IO[bytes]]:
         os.fsync(file.fileno())
 
 
+def stored_path(path: str) -> str:
+    """Returns a path as it is stored: the bytes of its name as UTF-8, in any locale.
+
+    Bytes that are not UTF-8 become lone surrogates, as Python has them in a UTF-8 locale.
+    """
+    try:
+        return os.fsencode(path).decode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # no name of this locale: it is stored text already
+        return path
+
+
+def local_path(text: str) -> str:
+    """Returns a path as this locale has it, from the form that `stored_path` returns."""
+    try:
+        return os.fsdecode(text.encode("utf-8", "surrogateescape"))
+    except UnicodeEncodeError:
+        return text
+
+
 def final_name(name: str) -> str:
     """Returns the final name of a temporary file, and any other name unchanged.
 
@@ -74,6 +110,16 @@ def final_name(name: str) -> str:
     """
     match = _TEMPORARY.fullmatch(name)
     return match["name"] if match else name
+
+
+def is_temporary(name: str) -> bool:
+    """Returns whether a name is that of a temporary file of `atomic_write`, with its token.
+
+    >>> is_temporary("run.json.01234567.partial"), is_temporary("notes.partial")
+    (True, False)
+    """
+    match = _TEMPORARY.fullmatch(name)
+    return match is not None and match[2] is not None
 
 
 def remove_temporary_files(path: Path, *, older_than: float = 0.0) -> None:

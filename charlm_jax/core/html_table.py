@@ -3,7 +3,7 @@
 import html
 from collections.abc import Sequence
 
-from charlm_jax.core.errors import escape_control_characters
+from charlm_jax.core.visible_text import visible_line
 
 
 def html_table(
@@ -32,4 +32,4 @@ def _row(cells: Sequence[object]) -> str:
 
 
 def _escape(value: object) -> str:
-    return html.escape(escape_control_characters(str(value)))
+    return html.escape(visible_line(str(value)))

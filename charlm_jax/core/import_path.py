@@ -21,17 +21,24 @@ def first_on_path(folder: Path) -> Iterator[None]:
             sys.path.remove(entry)
 
 
+def imports_current_folder() -> bool:
+    """Returns whether Python has put the current folder first on `sys.path`.
+
+    It does so for `python -m`, `python -c` and in a notebook, unless it is started with `-P`.
+    """
+    return not sys.flags.safe_path and sys.path[:1] in ([""], [os.getcwd()])
+
+
 @contextmanager
 def without_current_folder() -> Iterator[None]:
     """Take the current folder from `sys.path`, where `python -m` and `python -c` put it first.
 
     An entry for it elsewhere stays: an editable install or PYTHONPATH has added it.
     """
-    first = sys.path[0] if sys.path else None
-    if first not in ("", os.getcwd()):
+    if not imports_current_folder():
         yield
         return
-    del sys.path[0]
+    first = sys.path.pop(0)
     try:
         yield
     finally:

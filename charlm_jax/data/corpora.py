@@ -1,24 +1,27 @@
 r"""Text sources: registered corpora, and any file, folder or glob.
 
 Characters are Unicode code points and none is dropped silently: text is decoded strictly, newlines
-become "\n", and only a byte-order mark at the very beginning of a file is removed.
+become "\n", and only a byte-order mark at the very beginning of a file is removed. If the unit is
+bytes, nothing at all is changed: the text has a character U+0000 to U+00FF for each byte.
 """
 
 import codecs
-import glob
+import itertools
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from charlm_jax.core.errors import CharlmError, closest
+from charlm_jax.core.errors import CharlmError, closest, lookup
 from charlm_jax.data import download
 from charlm_jax.data.download import PinnedFile, Progress, read_bytes, sha256_of
+from charlm_jax.data.part_files import PartFiles, choose_part_files, find_part_files
 from charlm_jax.data.shakespeare import play_text
 from charlm_jax.data.synthetic import SyntheticSource, parse_source
+from charlm_jax.data.text_files import TextFiles, find_text_files, is_pattern
 
 if TYPE_CHECKING:
     from importlib.metadata import Distribution
@@ -35,10 +38,14 @@ class Corpus:
 
     Args:
       name: registered name, or the path, folder or glob as given.
-      text: content, with "\n" newlines.
+      text: content as symbols: characters, with "\n" newlines, or U+0000 to U+00FF for each byte.
       source: path, URL or package that the bytes came from.
-      sha256: hash of the file's bytes if there is one file, else of the text in UTF-8.
+      sha256: hash of the file's bytes if there is one file, else of the text.
       facts: exactly known values, such as a synthetic source's `entropy_rate_nats`.
+      left_out: one line about runs and other output of charlm_jax in a folder or glob, which is not
+        read; empty if there is none.
+      part_starts: position of the first character of each part, if the parts are files.
+      unit: `characters` or `bytes`.
     """
 
     name: str
@@ -46,20 +53,23 @@ class Corpus:
     source: str
     sha256: str
     facts: Mapping[str, int | float] = field(default_factory=dict, hash=False)
+    left_out: str = ""
+    part_starts: Mapping[str, int] = field(default_factory=dict, hash=False)
+    unit: str = "characters"
 
     @cached_property
     def text_sha256(self) -> str:
-        """Hash of the text itself: equal for equal texts from any source."""
-        return _text_sha256(self.text)
+        """Hash of the text itself, of its bytes or in UTF-8: equal for equal texts."""
+        return _text_sha256(self.text, self.unit)
 
     @property
     def characters(self) -> int:
-        """Number of characters."""
+        """Number of characters, or bytes."""
         return len(self.text)
 
     @cached_property
     def symbols(self) -> int:
-        """Number of distinct characters."""
+        """Number of distinct characters, or bytes."""
         return len(set(self.text))
 
 
@@ -74,40 +84,102 @@ class CorpusRow:
     licence: str
 
 
-def load_corpus(spec: str, *, encoding: str = "utf-8", progress: Progress | None = None) -> Corpus:
+def load_corpus(
+    spec: str,
+    *,
+    encoding: str = "utf-8",
+    unit: str = "characters",
+    progress: Progress | None = None,
+) -> Corpus:
     """Returns the text that a spec names.
 
-    A registered name takes precedence over a file of that name, which `./name` selects. For a
-    folder, every file below it is read, except those whose own name or folder begins with a dot
-    (links to folders are not followed). For a glob, every matching file is read (`**` crosses
-    folders). Files are joined in sorted order, with a blank line between them.
+    A registered name takes precedence over a file of that name, which `./name` selects. A folder
+    stands for all files below it, a glob for all that match (`**` crosses folders), as
+    `find_text_files` finds them. They are joined in sorted order, with a blank line between them,
+    or with nothing between them if the unit is bytes. The bytes of a registered corpus are those of
+    its text in UTF-8.
 
     Args:
       spec: registered name, `synthetic:name=value,...`, or path of a file, a folder or a glob.
       encoding: encoding of files given by path; registered corpora have their own.
+      unit: `characters` or `bytes`.
       progress: callback with (received, total) bytes during a download.
 
     Raises:
       CharlmError: there is no such text, it is empty, or it cannot be read or decoded.
     """
-    name = spec.partition(":")[0]
-    if spec in REGISTRY or name == "synthetic":
-        return REGISTRY[name].load(spec, progress)
+    read = lookup(_READERS, unit, "config.data.unit")
+    if _is_registered(spec):
+        return _in_unit(REGISTRY[spec.partition(":")[0]].load(spec, progress), unit)
+    paths, left_out = _find_files(spec)
+    texts = []
+    for path in paths:
+        data = read_bytes(Path(path))
+        texts.append(read(data, path, encoding))
+    whole = "".join(texts) if unit == "bytes" else _joined(texts)
+    if not whole:
+        raise CharlmError(f"{spec!r} is empty: it has no {unit}")
+    if len(paths) == 1:
+        return Corpus(spec, whole, path, sha256_of(data), left_out=left_out, unit=unit)
+    sha256 = _text_sha256(whole, unit)
+    return Corpus(spec, whole, _describe_files(paths), sha256, left_out=left_out, unit=unit)
+
+
+def load_part_files(spec: str, *, encoding: str = "utf-8", unit: str = "characters") -> Corpus:
+    """Returns the text of a folder or glob that has a file for each part, such as train.txt.
+
+    The files follow each other without anything between them; `part_starts` says where each begins.
+
+    Args:
+      spec: path of a folder, or a glob.
+      encoding: encoding of the files.
+      unit: `characters` or `bytes`.
+
+    Raises:
+      CharlmError: the spec has no file, or several, for a part, or a file cannot be read.
+    """
+    read = lookup(_READERS, unit, "config.data.unit")
+    if _is_registered(spec):
+        raise CharlmError(f"config.split.kind=files needs a folder or a glob: {spec} is one text")
+    found = _find_files(spec)
+    files = choose_part_files(spec, found.paths)
+    texts = [read(read_bytes(Path(path)), path, encoding) for path in files.values()]
+    starts = dict(zip(files, itertools.accumulate(map(len, texts), initial=0), strict=False))
+    whole = "".join(texts)
+    return Corpus(
+        spec,
+        whole,
+        _describe_files(sorted(files.values())),
+        _text_sha256(whole, unit),
+        left_out=found.left_out,
+        part_starts=starts,
+        unit=unit,
+    )
+
+
+def joined_parts(spec: str) -> PartFiles | None:
+    """Returns the files of a text's parts that `load_corpus` joins; None if there are none."""
+    sets = () if _is_registered(spec) else find_part_files(_find_files(spec).paths)
+    return next(iter(sets), None)
+
+
+def _is_registered(spec: str) -> bool:
+    return spec in REGISTRY or spec.partition(":")[0] == "synthetic"
+
+
+def _find_files(spec: str) -> TextFiles:
+    """Returns the files that a path, folder or glob names, in the order in which they are read."""
     path = os.path.expanduser(spec)
-    if os.path.isdir(path):
-        return _load_files(spec, _files_below(path), encoding)
-    if os.path.lexists(path):
-        return _load_files(spec, [path], encoding)
-    if glob.has_magic(path):
-        matches = set(glob.glob(path, recursive=True))
-        return _load_files(spec, (m for m in matches if not os.path.isdir(m)), encoding)
+    if os.path.lexists(path) or is_pattern(path):
+        found = find_text_files(path)
+        return TextFiles(sorted(Path(name).as_posix() for name in found.paths), found.left_out)
     raise CharlmError(_unknown(spec))
 
 
 def absolute_spec(spec: str) -> str:
     """Returns a spec that names the same text from every folder: a path becomes absolute."""
     path = os.path.expanduser(spec)
-    is_path = os.path.lexists(path) or glob.has_magic(path)
+    is_path = os.path.lexists(path) or is_pattern(path)
     if spec.partition(":")[0] in REGISTRY or not is_path:
         return spec
     return os.path.abspath(path)
@@ -196,31 +268,30 @@ def decode(data: bytes, *, encoding: str, source: str, advice: str = _ADVICE) ->
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _load_files(spec: str, paths: Iterable[str], encoding: str) -> Corpus:
-    ordered = sorted(map(Path, paths), key=Path.as_posix)
-    if not ordered:
-        raise CharlmError(f"{spec!r} has no files to read; names that begin with a dot are ignored")
-    texts = []
-    for path in ordered:
-        data = read_bytes(path)
-        text = decode(data, encoding=encoding, source=str(path))
-        texts.append(text.removeprefix(BYTE_ORDER_MARK))
-    whole = _joined(texts)
-    if not whole:
-        raise CharlmError(f"{spec!r} is empty: it has no characters")
-    if len(ordered) == 1:
-        return Corpus(spec, whole, str(ordered[0]), sha256_of(data))
-    source = f"{len(ordered)} files, {ordered[0]} to {ordered[-1]}"
-    return Corpus(spec, whole, source, _text_sha256(whole))
+def _characters_of(data: bytes, path: str, encoding: str) -> str:
+    return decode(data, encoding=encoding, source=path).removeprefix(BYTE_ORDER_MARK)
 
 
-def _files_below(folder: str) -> Iterator[str]:
-    def refuse(error: OSError) -> None:
-        raise CharlmError(f"cannot read folder {error.filename}: {error.strerror}") from None
+def _bytes_of(data: bytes, path: str, encoding: str) -> str:
+    return data.decode("latin-1")
 
-    for parent, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (os.path.join(parent, name) for name in names if not name.startswith("."))
+
+# Unit -> (data, path, encoding) -> symbols.
+_READERS: Mapping[str, Callable[[bytes, str, str], str]] = {
+    "characters": _characters_of,
+    "bytes": _bytes_of,
+}
+
+
+def _in_unit(corpus: Corpus, unit: str) -> Corpus:
+    if unit == "characters":
+        return corpus
+    symbols = corpus.text.encode("utf-8").decode("latin-1")
+    return replace(corpus, text=symbols, unit=unit)
+
+
+def _describe_files(paths: Sequence[str]) -> str:
+    return f"{len(paths)} files, {paths[0]} to {paths[-1]}"
 
 
 def _joined(texts: Iterable[str]) -> str:
@@ -286,8 +357,8 @@ def _load_synthetic(spec: str, progress: Progress | None) -> Corpus:
     return Corpus(spec, text, f"{source.spec} (PCG64)", _text_sha256(text), facts)
 
 
-def _text_sha256(text: str) -> str:
-    return sha256_of(text.encode("utf-8"))
+def _text_sha256(text: str, unit: str = "characters") -> str:
+    return sha256_of(text.encode("latin-1" if unit == "bytes" else "utf-8"))
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The text of a run: its vocabulary, encoding, parts and fingerprint."""
 
 import dataclasses
+import glob
 import hashlib
 import json
 import os
@@ -8,9 +9,16 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from charlm_jax.config.counts import parse_counts
 from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError, lookup
-from charlm_jax.data.corpora import Corpus, absolute_spec, load_corpus
+from charlm_jax.data.corpora import (
+    Corpus,
+    absolute_spec,
+    joined_parts,
+    load_corpus,
+    load_part_files,
+)
 from charlm_jax.data.download import Progress
 from charlm_jax.data.splits import Part, SplitRule, split_text
 from charlm_jax.data.vocabulary import Vocabulary
@@ -35,7 +43,9 @@ class Dataset:
     @property
     def fingerprint(self) -> str:
         """Hash of text, vocabulary and split; results are comparable only if it is equal."""
+        unit = {} if self.corpus.unit == "characters" else {"unit": self.corpus.unit}
         facts = {
+            **unit,
             "text_sha256": self.corpus.text_sha256,
             "symbols": self.vocabulary.symbols,
             "parts": {
@@ -45,19 +55,43 @@ class Dataset:
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
-    def part(self, name: str) -> Part:
-        """Return the positions of a part; raises `CharlmError` if the split does not have it."""
+    def resplit(self, config: Config) -> "Dataset":
+        """Return the same text, split as another config says."""
+        return _split(self.corpus, config)
+
+    def first_position(self, name: str) -> int:
+        """Return the first position that may be read before a part: that of its file, or 0."""
+        return self.corpus.part_starts.get(name, 0)
+
+    def part(self, name: str, *, read_before: int = 0) -> Part:
+        """Return the positions of a part.
+
+        Args:
+          name: `train`, `valid` or `test`.
+          read_before: number of characters that are read before each position. If the part is a
+            file, only positions with that many characters before them in the file are returned.
+
+        Raises:
+          CharlmError: the split does not have the part, or no position has so much before it.
+        """
         if name in self.parts:
-            return self.parts[name]
+            first = self.first_position(name) + read_before if self.corpus.part_starts else 0
+            part = tuple(range(max(first, r.start), r.stop) for r in self.parts[name])
+            if not any(map(len, part)):
+                raise CharlmError(
+                    f"context={read_before} is too long: no character of the part {name!r} has "
+                    f"that many before it"
+                )
+            return part
         if name == "test" and "valid" in self.parts:
             raise CharlmError(
-                "this run has no 'test' part: train with --config.split.test_fraction=0.1, or "
-                "evaluate --split=valid"
+                "this run has no 'test' part: train with config.split.test_fraction=0.1, or "
+                "evaluate split='valid'"
             )
         if name in ("valid", "test"):
             raise CharlmError(
                 f"this run has no held-out text (no {name!r} part), so it has no held-out loss: "
-                f"train with --config.split.kind=tail, or evaluate --split=train"
+                f"train with config.split.kind=tail, or evaluate split='train'"
             )
         raise CharlmError(f"unknown part {name!r}: this run has {', '.join(self.parts)}")
 
@@ -77,19 +111,59 @@ def load_dataset(config: Config, *, progress: Progress | None = None) -> Dataset
     Raises:
       CharlmError: there is no such corpus, or its text cannot be decoded or is too short.
     """
-    corpus = load_corpus(config.data.corpus, encoding=config.data.encoding, progress=progress)
+    data = config.data
+    how = {
+        "encoding": data.encoding,
+        "unit": data.unit,
+    }
+    if config.split.kind == "files":
+        return _split(load_part_files(data.corpus, **how), config)
+    return _split(load_corpus(data.corpus, **how, progress=progress), config)
+
+
+def refuse_joined_parts(config: Config) -> str | None:
+    """Refuse a folder whose files are the parts of a text, unless they are kept apart.
+
+    Returns:
+      A remark about a glob that joins such files; None if there is nothing to remark.
+
+    Raises:
+      CharlmError: the text is such a folder, and `config.split.kind` is not `files`.
+    """
+    spec = config.data.corpus
+    found = None if config.split.kind == "files" else joined_parts(spec)
+    if found is None:
+        return None
+    apart = "--config.split.kind=files keeps them apart"
+    if not os.path.isdir(os.path.expanduser(spec)):
+        return f"{spec} joins the parts of a text, in the order {found}: {apart}"
+    raise CharlmError(
+        f"{spec} has the parts of a text, which would be joined in the order {found}: {apart}, "
+        f"and a glob such as '{glob.escape(spec.rstrip('/'))}/**' joins them"
+    )
+
+
+def _split(corpus: Corpus, config: Config) -> Dataset:
     split = config.split
     rule = SplitRule(
-        split.kind, split.valid_fraction, split.test_fraction, split.blocks, split.guard
+        kind=split.kind,
+        valid_fraction=split.valid_fraction,
+        test_fraction=split.test_fraction,
+        counts=parse_counts(split.counts) if split.counts else (),
+        blocks=split.blocks,
+        guard=split.guard,
+        rounding=split.rounding,
+        part_starts=corpus.part_starts,
     )
     parts = split_text(corpus.characters, rule, sequence_length=config.data.sequence_length)
     vocabulary = lookup(_VOCABULARIES, split.vocabulary, "config.split.vocabulary")(
         corpus.text, parts
     )
-    ids_N = vocabulary.encode(
+    vocabulary = vocabulary.with_unit(corpus.unit)
+    ids_N = vocabulary.encode_symbols(
         corpus.text,
         what="the text outside the training part",
-        advice="train with --config.split.vocabulary=all",
+        advice="train with config.split.vocabulary=all",
     )
     return Dataset(corpus, vocabulary, ids_N, parts)
 

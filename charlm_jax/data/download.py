@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from charlm_jax.core.errors import CharlmError, write_error
+from charlm_jax.core.errors import MAX_CHARACTERS, CharlmError, write_error
 from charlm_jax.core.files import atomic_write
 from charlm_jax.core.notebook import in_notebook, open_output
 
@@ -30,6 +30,8 @@ FOLDER_VARIABLE = "CHARLM_CORPORA"
 STALL_SECONDS = 20  # without a byte
 LIMIT_SECONDS = 300  # in total for one URL: a server may also trickle
 CHUNK_BYTES = 1 << 16
+
+_MOST_BYTES = 4 * MAX_CHARACTERS  # of a file: a character has at most four
 
 _log = logging.getLogger(__name__)
 
@@ -166,7 +168,10 @@ def read_bytes(path: Path) -> bytes:
             raise CharlmError(f"{path} is a folder, not a file")
         if path.exists() and not path.is_file():
             raise CharlmError(f"{path} is not a regular file (a pipe or a device?)")
-        return path.read_bytes()
+        size = path.stat().st_size
+        if size > _MOST_BYTES:
+            raise CharlmError(f"{path} has {size:,} bytes: the limit is {_MOST_BYTES:,}")
+        return path.read_bytes() if size else b""  # files of the kernel have no size, and may wait
     except OSError as error:
         raise CharlmError(f"cannot read {path}: {error.strerror or error}") from None
     except UnicodeEncodeError:

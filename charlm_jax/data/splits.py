@@ -1,6 +1,8 @@
 """Splits of a text into training and held-out parts."""
 
+import itertools
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 from typing import NamedTuple
 
 from charlm_jax.core.errors import CharlmError, lookup
@@ -13,30 +15,58 @@ Parts = Mapping[str, Part]
 
 
 class SplitRule(NamedTuple):
-    """Rule for splitting a text; `configs/base.py` documents each value."""
+    """Rule for splitting a text; `configs/base.py` documents each value.
+
+    `counts` has the sizes of train, valid and test, None for the rest; it is empty for fractions.
+    `part_starts` has the position at which the file of each part begins, under `files`.
+    """
 
     kind: str
     valid_fraction: float
     test_fraction: float
+    counts: tuple[int | None, ...]
     blocks: int
     guard: int
+    rounding: str
+    part_starts: Mapping[str, int]
+
+
+def exact_fraction(value: float) -> Fraction:
+    """Return a number as the decimal that it is written as.
+
+    >>> exact_fraction(0.05), 1 - 0.05 - 0.05
+    (Fraction(1, 20), 0.8999999999999999)
+    """
+    return Fraction(repr(value))
+
+
+_ROUNDINGS: Mapping[str, Callable[[float], float | Fraction]] = {
+    "exact": exact_fraction,
+    "float": float,
+}
+
+
+def _fractions(rule: SplitRule) -> tuple[float | Fraction, float | Fraction]:
+    """Return the fractions of valid and test, in numbers whose products are rounded down."""
+    number = lookup(_ROUNDINGS, rule.rounding, "config.split.rounding")
+    return number(rule.valid_fraction), number(rule.test_fraction)
 
 
 def _tail(characters: int, rule: SplitRule) -> Parts:
-    train_end = int(characters * (1 - rule.valid_fraction - rule.test_fraction))
-    valid_end = int(characters * (1 - rule.test_fraction))
+    valid, test = _fractions(rule)
+    train_end = int(characters * (1 - valid - test))
+    valid_end = int(characters * (1 - test))
     parts = {
         "train": range(0, train_end),
         "valid": range(train_end, valid_end),
         "test": range(valid_end, characters),
     }
-    return {name: (part,) for name, part in parts.items() if name != "test" or rule.test_fraction}
+    return {name: (part,) for name, part in parts.items() if name != "test" or test}
 
 
 def _interleaved(characters: int, rule: SplitRule) -> Parts:
-    fractions = {"valid": rule.valid_fraction} | (
-        {"test": rule.test_fraction} if rule.test_fraction else {}
-    )
+    valid, test = _fractions(rule)
+    fractions = {"valid": valid} | ({"test": test} if test else {})
     held_out: dict[str, list[range]] = {name: [] for name in fractions}
     train, train_start = [], 0
     for block in range(rule.blocks):
@@ -54,9 +84,41 @@ def _interleaved(characters: int, rule: SplitRule) -> Parts:
     return {"train": tuple(train)} | {name: tuple(part) for name, part in held_out.items()}
 
 
+def _counted(characters: int, rule: SplitRule) -> Parts:
+    given = sum(count for count in rule.counts if count is not None)
+    rest, has_rest = characters - given, None in rule.counts
+    if rest < 0 or (has_rest and not rest):
+        raise CharlmError(
+            f"the text is too short: {characters:,} characters, and config.split.counts takes "
+            f"{given:,}{' and a rest' if has_rest else ''}: use a longer text or smaller counts"
+        )
+    if rest and not has_rest:
+        raise CharlmError(
+            f"config.split.counts adds up to {given:,} characters of the text's {characters:,}: "
+            f"write rest for one of the counts, or give the other {rest:,} to one"
+        )
+    counts = (rest if count is None else count for count in rule.counts)
+    stretches = itertools.starmap(
+        range, itertools.pairwise(itertools.accumulate(counts, initial=0))
+    )
+    names = ("train", "valid", "test")
+    return {name: (stretch,) for name, stretch in zip(names, stretches, strict=False)}
+
+
+def _files(characters: int, rule: SplitRule) -> Parts:
+    # The first character of a file has nothing before it: it predicts and is not predicted.
+    starts = rule.part_starts
+    ends = [*starts.values(), characters][1:]
+    return {
+        name: (range(start if name == "train" else start + 1, end),)
+        for (name, start), end in zip(starts.items(), ends, strict=True)
+    }
+
+
 _SPLITS: Mapping[str, Callable[[int, SplitRule], Parts]] = {
     "tail": _tail,
     "interleaved": _interleaved,
+    "files": _files,
     "none": lambda characters, rule: {"train": (range(0, characters),)},
 }
 
@@ -64,9 +126,12 @@ _SPLITS: Mapping[str, Callable[[int, SplitRule], Parts]] = {
 def split_text(characters: int, rule: SplitRule, *, sequence_length: int) -> Parts:
     """Split a text into named parts.
 
-    `tail` is train, valid and, if `test_fraction` > 0, test, in that order. `interleaved` cuts the
+    `tail` is train, valid and, if `test_fraction` > 0, test, in that order; `counts` gives their
+    sizes instead of fractions, and must add up to the text. `interleaved` cuts the
     text into `blocks` equal sections and holds out the middle of each; `guard` characters on either
-    side of a held-out stretch belong to no part. `none` trains on the whole text.
+    side of a held-out stretch belong to no part. `files` keeps the files of a text's parts apart.
+    `none` trains on the whole text. Numbers of
+    characters are rounded down: exactly, or in floating point as earlier versions did.
 
     Args:
       characters: length of the text.
@@ -75,12 +140,14 @@ def split_text(characters: int, rule: SplitRule, *, sequence_length: int) -> Par
 
     Returns:
       Part name -> its stretches. The first character of a held-out stretch is predicted from the
-      one before the stretch, so N characters have N targets.
+      one before the stretch, so N characters have N targets. Under `files` the stretch begins with
+      the second character of its file, so that it is predicted from the first.
 
     Raises:
       CharlmError: the text is too short; the message gives the smallest length that suffices.
     """
     cut = lookup(_SPLITS, rule.kind, "config.split.kind")
+    cut = _counted if rule.counts else cut
 
     def fits(length: int) -> bool:
         # A range that runs backwards has length 0.
@@ -92,6 +159,12 @@ def split_text(characters: int, rule: SplitRule, *, sequence_length: int) -> Par
     if fits(characters):
         return cut(characters, rule)
     parts = ", ".join(f"{size(part)} {name}" for name, part in cut(characters, rule).items())
+    if rule.counts or rule.kind == "files":
+        raise CharlmError(
+            f"a part is too short: {parts}, but config.data.sequence_length={sequence_length} "
+            f"needs {sequence_length + 1} for training, and any other part 1: give it more text, "
+            f"or use a shorter length"
+        )
     is_cut_up = rule.kind == "interleaved"
     smallest = _smallest(fits, sequence_length + 1)
     longer = (

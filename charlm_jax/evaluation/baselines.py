@@ -58,17 +58,20 @@ def unigram_nll(ids_N: np.ndarray, train: Part, part: Part, symbols: int) -> np.
     return -np.log(counts_V / counts_V.sum())[target_N]
 
 
-def compressed_bits_per_char(train_text: str, held_out_text: str) -> dict[str, float]:
+def compressed_bits_per_char(
+    train_text: str, held_out_text: str, *, encoding: str = "utf-8"
+) -> dict[str, float]:
     """Compute what held-out text adds to the compressed training text, in bits per character.
 
         8 (size(train + held-out) - size(train)) / characters of held-out
 
-    Compressors run at their best levels, on UTF-8. gzip looks back only 32 KB and bz2 at most
-    900 KB; xz sees everything. The caller joins the stretches of a part.
+    Compressors run at their best levels, on the encoded text. gzip looks back only 32 KB and bz2 at
+    most 900 KB; xz sees everything. The caller joins the stretches of a part.
 
     Args:
       train_text: training text, compressed first.
       held_out_text: text to measure, at least one character.
+      encoding: `utf-8`, or `latin-1` for symbols that stand for bytes.
 
     Returns:
       Bits per character by the compressor's name: `gzip`, `bz2`, `xz`.
@@ -78,8 +81,8 @@ def compressed_bits_per_char(train_text: str, held_out_text: str) -> dict[str, f
     """
     if not held_out_text:
         raise CharlmError("the held-out text is empty: it needs at least one character")
-    before = train_text.encode("utf-8", "surrogatepass")
-    both = before + held_out_text.encode("utf-8", "surrogatepass")
+    before, added = (text.encode(encoding, "surrogatepass") for text in (train_text, held_out_text))
+    both = before + added
     return {
         name: 8 * (len(compress(both)) - len(compress(before))) / len(held_out_text)
         for name, compress in _COMPRESSORS.items()

@@ -9,7 +9,7 @@ A loss depends on the protocol under which it was measured, so the protocol has 
 Under `Window` and `Stream` a part of several stretches is scored stretch by stretch; of the text
 before a stretch only one character is read, the predictor of its first. The first character of a
 text has no predictor and is not scored. Under `Sliding`, neither are characters with fewer than
-`context` before them.
+`context` before them. Nothing is read across the beginning of a part that is a file.
 """
 
 import dataclasses
@@ -38,6 +38,7 @@ class Window:
 
     mode: ClassVar[str] = "window"
     targets: ClassVar[None] = None
+    read_before: ClassVar[int] = 0
     context: int
 
     def __post_init__(self) -> None:
@@ -72,6 +73,29 @@ class Window:
         """Return the largest number of characters that the model reads from its initial state."""
         return min(self.context, max(map(len, map(target_positions, part))))
 
+    def spread(self, part: Part, *, most: int) -> Part:
+        """Return a part's windows, thinned evenly to at most `most` characters.
+
+        A window that is kept is one of the whole part's, so its characters have the losses that
+        they have there.
+
+        Args:
+          part: part of the text.
+          most: largest number of characters; 0 for no limit.
+
+        Returns:
+          The middle window of each equal share of the part; the part itself if it is no longer.
+
+        >>> Window(2).spread((range(1, 13),), most=5)
+        (range(3, 5), range(9, 11))
+        """
+        if most == 0 or sum(map(len, map(target_positions, part))) <= most:
+            return part
+        windows = self.read_stretches(part)
+        count = max(1, most // self.context)
+        chosen = (windows[(2 * n + 1) * len(windows) // (2 * count)] for n in range(count))
+        return tuple(window[:most] for window in chosen)
+
 
 @dataclasses.dataclass(frozen=True)
 class Sliding:
@@ -101,6 +125,11 @@ class Sliding:
         sliding, 40 read before each
         """
         return f"sliding, {self.context:,} read before each"
+
+    @property
+    def read_before(self) -> int:
+        """Characters that each target needs before it; other protocols begin with the part."""
+        return self.context
 
     @property
     def file_part(self) -> str:
@@ -146,6 +175,7 @@ class Stream:
 
     mode: ClassVar[str] = "stream"
     targets: ClassVar[None] = None
+    read_before: ClassVar[int] = 0
     context: int | None = None
 
     def __post_init__(self) -> None:

@@ -1,6 +1,7 @@
 """Saved evaluations: held-out losses on disk, with everything that they depend on."""
 
 import dataclasses
+import hashlib
 import io
 import json
 import warnings
@@ -11,12 +12,14 @@ from typing import Any
 import numpy as np
 
 from charlm_jax.config.formats import NewerFormat, upgrade, with_format
+from charlm_jax.core.arrays import parse_npy
 from charlm_jax.core.errors import write_error
-from charlm_jax.core.files import atomic_write
+from charlm_jax.core.files import atomic_write, read_regular
 from charlm_jax.core.html_table import html_table
 from charlm_jax.core.json_files import write_json
 from charlm_jax.evaluation.bootstrap import BLOCK
 from charlm_jax.evaluation.protocol import EvalProtocol, Sliding, build_protocol
+from charlm_jax.evaluation.scoring import mean_score
 from charlm_jax.storage.workdir import Workdir
 
 
@@ -59,19 +62,22 @@ class Evaluation:
       loss_nats: mean negative log-likelihood over the characters that were scored.
       bits_per_char: the mean in bits.
       characters: number of characters that were scored.
+      bits_per_byte: total in bits by bytes of these characters in UTF-8; None in notes of earlier
+        versions.
     """
 
     key: EvaluationKey
     loss_nats: float
     bits_per_char: float
     characters: int
+    bits_per_byte: float | None
 
     @property
     def protocol_description(self) -> str:
         """Description of the protocol, with the number of scored characters if that is a choice.
 
         >>> key = EvaluationKey(Sliding(40, 9), "valid", "f", 1, "raw", None, split_characters=90)
-        >>> Evaluation(key, 2.0, 2.9, 9).protocol_description
+        >>> Evaluation(key, 2.0, 2.9, 9, None).protocol_description
         'sliding, 40 read before each of 9 among 90'
         """
         protocol, all_characters = self.key.protocol, self.key.split_characters
@@ -87,7 +93,7 @@ class Evaluation:
         >>> key = EvaluationKey(
         ...     Sliding(40, 9), "valid", "f", 1, "raw", None, split_characters=3_000
         ... )
-        >>> Evaluation(key, 2.0, 2.9, 9).block
+        >>> Evaluation(key, 2.0, 2.9, 9, None).block
         3
         """
         return max(1, round(BLOCK * self.characters / self.key.split_characters))
@@ -109,6 +115,7 @@ class Evaluation:
         return {
             "loss_nats": self.loss_nats,
             "bits_per_char": self.bits_per_char,
+            "bits_per_byte": self.bits_per_byte,
             "characters": self.characters,
             "mode": self.key.protocol.mode,
             "context": self.key.protocol.context,
@@ -139,7 +146,7 @@ class Evaluation:
         return cls(EvaluationKey(protocol, **values), **figures)
 
 
-_FIGURES = ("loss_nats", "bits_per_char", "characters")
+_FIGURES = ("loss_nats", "bits_per_char", "characters", "bits_per_byte")
 
 
 def save_evaluation(workdir: Workdir, evaluation: Evaluation, nll_N: np.ndarray) -> Path:
@@ -155,7 +162,8 @@ def save_evaluation(workdir: Workdir, evaluation: Evaluation, nll_N: np.ndarray)
         content = io.BytesIO()
         np.save(content, nll_N)
         atomic_write(file, content.getvalue())
-        write_json(file.with_suffix(".json"), with_format(evaluation.to_json()))
+        note = {**evaluation.to_json(), "sha256": _sha256(content.getvalue())}
+        write_json(file.with_suffix(".json"), with_format(note))
     except OSError as error:
         raise write_error(workdir.evaluation, error) from error
     return file
@@ -164,14 +172,16 @@ def save_evaluation(workdir: Workdir, evaluation: Evaluation, nll_N: np.ndarray)
 def read_evaluation(workdir: Workdir, key: EvaluationKey) -> tuple[Evaluation, np.ndarray] | None:
     """Read what `save_evaluation` saved under a key.
 
-    Warns if the evaluation does not name its weights: earlier versions did not save their hash.
+    The mean is computed from the losses, and the losses are compared with the hash in the note.
+    Earlier versions saved no hashes of the losses, or of the weights: then the mean must be the one
+    in the note, and a warning says that the weights are not known.
 
     Args:
       workdir: the run's folder.
       key: key that the evaluation must have.
 
     Returns:
-      The evaluation and nll_N; None if none was saved or its files are inconsistent.
+      The evaluation and nll_N; None if none was saved under this key or its files are damaged.
 
     Raises:
       NewerFormat: a later version of charlm_jax saved the evaluation.
@@ -179,13 +189,18 @@ def read_evaluation(workdir: Workdir, key: EvaluationKey) -> tuple[Evaluation, n
     file = workdir.evaluation / key.file_name
     note = file.with_suffix(".json")
     try:
-        values = upgrade("evaluation", json.loads(note.read_text(encoding="utf-8")), note)
-        evaluation, nll_N = Evaluation.from_json(values), np.load(file, allow_pickle=False)
+        values = upgrade("evaluation", json.loads(read_regular(note).decode()), note)
+        digest = values.pop("sha256")
+        noted, data = Evaluation.from_json(values), read_regular(file)
+        nll_N = parse_npy(data, shape=(noted.characters,), dtype=np.float32)
     except NewerFormat:
         raise
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
-    if nll_N.shape != (evaluation.characters,):
+    if digest not in (None, _sha256(data)):
+        return None
+    evaluation = dataclasses.replace(noted, **mean_score(nll_N)._asdict())
+    if digest is None and evaluation != noted:
         return None
     if evaluation.key == dataclasses.replace(key, weights_hash=None):
         warnings.warn(
@@ -195,3 +210,7 @@ def read_evaluation(workdir: Workdir, key: EvaluationKey) -> tuple[Evaluation, n
         )
         return dataclasses.replace(evaluation, key=key), nll_N
     return (evaluation, nll_N) if evaluation.key == key else None
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -25,8 +25,11 @@ Measure = Callable[[jax.Array, jax.Array], Any]
 
 Ids = jax.Array | np.ndarray
 
-Advance = Callable[[int, int], None]
-"""Callback with the number of characters scored so far, and the total."""
+Advance = Callable[[float], None]
+"""Callback between batches with the share that is done.
+
+Scoring is left off by an exception that it raises.
+"""
 
 
 class Scorer(Protocol):
@@ -155,22 +158,20 @@ def _make_batch_scorer(model: LanguageModel, measure: Measure) -> Callable[..., 
         # Rows are cut on the host, so that no program is compiled for the length of a text.
         ids_N = np.asarray(ids_N)
         offsets_T = np.arange(length + 1)
-        scored = 1 if last_only else length
+        batches = _batches(starts, most=most)
 
         def values() -> Iterator[Any]:
-            for starts_B in _batches(starts, most=most):
+            for starts_B in batches:
                 # The last window may extend past the text: the caller drops what it reads there.
                 positions_BT = np.minimum(starts_B[:, None] + offsets_T[None, :], len(ids_N) - 1)
                 values_BT = score_rows(params, ids_N[positions_BT])
                 yield jax.tree.map(lambda x_BT: x_BT[:, -1], values_BT) if last_only else values_BT
 
-        rows = 0
         pieces = []
         for piece in _fetched(values()):
             pieces.append(piece)
-            rows += len(jax.tree.leaves(piece)[0])
-            if advance is not None:
-                advance(min(rows, len(starts)) * scored, len(starts) * scored)
+            if advance is not None and len(pieces) < len(batches):
+                advance(len(pieces) / len(batches))
         return _first(_concatenate(pieces), len(starts))
 
     return score_windows
@@ -327,8 +328,8 @@ def make_stream_scorer(
                 count = min(length, left)
                 found.append(_first(piece, count))
                 left, done = left - count, done + count
-                if advance is not None:
-                    advance(done, total)
+                if advance is not None and done < total:
+                    advance(done / total)
         return _concatenate(found)
 
     return score

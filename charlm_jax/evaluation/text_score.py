@@ -3,6 +3,7 @@
 Letters of this module: N characters that were scored, R lines, G top predictions.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ import numpy as np
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.html_table import html_table
 from charlm_jax.core.types import bits
+from charlm_jax.data.splits import Part, target_positions
 from charlm_jax.data.vocabulary import Vocabulary
 from charlm_jax.evaluation.protocol import EvalProtocol
 from charlm_jax.models import LanguageModel
@@ -32,6 +34,7 @@ class TextScore(NamedTuple):
       positions_N: their positions in the text, from 0, ascending. Dropped characters are not read;
         `protocol` defines which of the others are scored.
       protocol: evaluation protocol.
+      separate_lines: whether each line was read from the model's initial state.
     """
 
     nll_N: np.ndarray
@@ -40,6 +43,12 @@ class TextScore(NamedTuple):
     characters: int
     positions_N: np.ndarray
     protocol: EvalProtocol
+    separate_lines: bool = False
+
+    @property
+    def rule(self) -> str:
+        """Description of what was read before each character."""
+        return f"{self.protocol}{', each line on its own' if self.separate_lines else ''}"
 
     @property
     def nats(self) -> float:
@@ -58,7 +67,7 @@ class TextScore(NamedTuple):
             ["loss, nats per character", f"{self.loss_nats:.4f}"],
             ["bits per character", f"{self.bits_per_char:.4f}"],
             ["characters", f"{self.characters:,}"],
-            ["protocol", str(self.protocol)],
+            ["protocol", self.rule],
         ]
         return html_table(rows)
 
@@ -82,12 +91,12 @@ def known_characters(
 
     Args:
       text: any string.
-      vocabulary: the model's vocabulary.
+      vocabulary: the model's vocabulary, of characters or bytes.
       unknown: policy for characters outside the vocabulary, see `Vocabulary.encode`.
       replacement: character that replaces unknown ones, see `Vocabulary.encode`.
 
     Returns:
-      ids_N, and positions_N: their positions in the text.
+      ids_N, and positions_N: their positions among the symbols of the text.
 
     Raises:
       CharlmError: fewer than two characters remain, or `Vocabulary.encode` raises it.
@@ -95,15 +104,85 @@ def known_characters(
     ids_N = vocabulary.encode(text, unknown=unknown, replacement=replacement)
     if len(ids_N) < 2:
         raise CharlmError(
-            f"the text is too short to score ({len(ids_N)} known characters): it needs two, "
+            f"the text is too short to score ({len(ids_N)} known {vocabulary.unit}): it needs two, "
             f"since the first is not predicted"
         )
-    is_whole = len(ids_N) == len(text)
-    return ids_N, np.arange(len(text)) if is_whole else np.flatnonzero(vocabulary.knows(text))
+    symbols = vocabulary.to_symbols(text)
+    is_whole = len(ids_N) == len(symbols)
+    known_N = np.arange(len(symbols)) if is_whole else np.flatnonzero(vocabulary.knows(symbols))
+    return ids_N, known_N
+
+
+class SeparateLines(NamedTuple):
+    """Characters of a text that a model reads line by line, each from its initial state.
+
+    Attributes:
+      ids_N: ids of the characters. Every line stands between two newlines, if the model knows them:
+        the first predicts the line's first character, the last is predicted.
+      positions_N: positions in the text; -1 for the newline before it, its length for one after it.
+      part: stretch of every line that has a character to predict.
+    """
+
+    ids_N: np.ndarray
+    positions_N: np.ndarray
+    part: Part
+
+
+def separate_lines(
+    text: str, vocabulary: Vocabulary, *, unknown: str, replacement: str
+) -> SeparateLines:
+    """Return the lines of a text as a model reads them one by one.
+
+    Without a newline in the vocabulary no newline is read, and the first character of each line is
+    not scored.
+
+    Args:
+      text: any string.
+      vocabulary: the model's vocabulary.
+      unknown: policy for characters outside the vocabulary, see `Vocabulary.encode`.
+      replacement: character that replaces unknown ones, see `Vocabulary.encode`.
+
+    Raises:
+      CharlmError: no line has a character to predict, or `Vocabulary.encode` raises it.
+    """
+    has_newlines = "\n" in vocabulary.symbols and text != ""
+    newlines = np.array([place for place, c in enumerate(text) if c == "\n"], np.int64)
+    if has_newlines:
+        framed = "\n" + text.removesuffix("\n") + "\n"
+        positions_N = np.arange(-1, len(framed) - 1)
+    else:
+        framed = text.replace("\n", "")
+        positions_N = np.delete(np.arange(len(text)), newlines)
+    ids_N, kept_N = known_characters(framed, vocabulary, unknown=unknown, replacement=replacement)
+    positions_N = positions_N[kept_N]
+    line_N = np.searchsorted(newlines, positions_N)
+    bounds = [0, *(np.flatnonzero(np.diff(line_N)) + 1).tolist(), len(line_N)]
+    first = 0 if has_newlines else 1  # offset of a line's first target
+    stretches = [range(a + first, b) for a, b in itertools.pairwise(bounds)]
+    part = tuple(stretch for stretch in stretches if target_positions(stretch))
+    if not part:
+        raise CharlmError("no line is long enough to score: one needs two known characters")
+    return SeparateLines(ids_N, positions_N, part)
+
+
+def parts_by_length(part: Part) -> list[tuple[int, Part]]:
+    """Group stretches by their number of targets, so that few shapes are compiled.
+
+    >>> parts_by_length((range(1, 4), range(4, 5), range(5, 9)))
+    [(1, (range(4, 5),)), (4, (range(1, 4), range(5, 9)))]
+
+    Returns:
+      Pairs of a power of two and the stretches with at most so many targets, but more than half.
+    """
+    groups: dict[int, list[range]] = {}
+    for stretch in part:
+        size = 1 << (len(target_positions(stretch)) - 1).bit_length()
+        groups.setdefault(size, []).append(stretch)
+    return [(size, tuple(groups[size])) for size in sorted(groups)]
 
 
 class LineScore(NamedTuple):
-    """Surprisal of a line, including the newline that ends it.
+    """Surprisal of a line, including the newline that ends it, if that was scored.
 
     Attributes:
       number: line number, from 1.
@@ -148,7 +227,10 @@ def score_lines(text: str, score: TextScore) -> list[LineScore]:
 
 
 def sort_by_surprisal(lines: Sequence[LineScore]) -> list[LineScore]:
-    """Sort lines by bits per character, highest first; those without a score come last."""
+    """Sort lines by bits per character, highest first; those without a score come last.
+
+    Lines with equal figures keep their order.
+    """
     none = float("-inf")
     values = [none if line.bits_per_char is None else line.bits_per_char for line in lines]
     order = sorted(range(len(lines)), key=lambda index: -values[index])

@@ -33,7 +33,7 @@ def write_export(run: Run, folder: Path | str | None = None) -> list[Path]:
     own = source.export / f"step_{run.checkpoint}{average}"
     workdir = Workdir(own if folder is None else folder)
     if workdir.checkpoints.exists() or workdir.lock_file.exists():
-        raise CharlmError(f"{workdir.path} is a run: name another folder (--out)")
+        raise CharlmError(f"{workdir.path} is a run: name another folder")
     contents = _contents(run, source, workdir)
     try:
         missing = [file for file, data in contents.items() if not _is_there(file, data)]
@@ -72,7 +72,6 @@ def _is_there(file: Path, data: bytes) -> bool:
         return False
     if file.is_symlink() or not file.is_file() or file.read_bytes() != data:
         raise CharlmError(
-            f"{file} already exists and is a different file: move it away, or name another "
-            f"folder (--out)"
+            f"{file} already exists and is a different file: move it away, or name another folder"
         )
     return True

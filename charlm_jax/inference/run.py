@@ -1,14 +1,16 @@
 """A trained run, loaded from disk: its model, and its losses on its own text."""
 
+import contextlib
 import dataclasses
 import functools
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from charlm_jax.config.schema import ModelConfig
+from charlm_jax.config.schema import Config, ModelConfig
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.html_table import html_table
 from charlm_jax.core.numerics import fixed_numerics
@@ -17,6 +19,7 @@ from charlm_jax.core.tree_hash import content_hash
 from charlm_jax.core.trees import count_parameters
 from charlm_jax.data.dataset import Dataset, load_dataset
 from charlm_jax.data.download import Progress
+from charlm_jax.data.moved_text import is_gone, likely_places
 from charlm_jax.data.splits import target_positions
 from charlm_jax.evaluation.protocol import EvalProtocol
 from charlm_jax.evaluation.results import (
@@ -29,8 +32,9 @@ from charlm_jax.evaluation.scoring import mean_score
 from charlm_jax.inference.context_limits import check_part
 from charlm_jax.inference.trained_model import TrainedModel
 from charlm_jax.models import LanguageModel, build_model
-from charlm_jax.storage.metrics_log import MetricsLog
 from charlm_jax.storage.mixer_sources import find_recorded_mixers
+from charlm_jax.storage.run_index import run_folders
+from charlm_jax.storage.seal import read_rows
 from charlm_jax.storage.weights import describe_average, read_weights
 from charlm_jax.storage.workdir import Workdir
 
@@ -56,11 +60,13 @@ class Run(TrainedModel):
       workdir: folder of the run.
       checkpoint: step of the weights.
       weights: `raw`, or `average` for a moving average.
+      corpus: current place of the text; None for the one in the config.
     """
 
     workdir: Path
     checkpoint: int
     weights: str
+    corpus: str | None = None
 
     @property
     def checkpoint_label(self) -> str:
@@ -88,7 +94,7 @@ class Run(TrainedModel):
     def _recorded_loss(self) -> float | None:
         """Return the validation loss of the checkpoint in the metrics; None if there is none."""
         try:
-            rows = MetricsLog(Workdir(self.workdir).metrics_file).rows()
+            rows = read_rows(Workdir(self.workdir))
         except (CharlmError, OSError):  # a display never fails
             return None
         mark = (self.checkpoint, "valid", self.weights)
@@ -134,12 +140,20 @@ class Run(TrainedModel):
             weights_hash=content_hash(self.params),
             split_characters=sum(len(target_positions(stretch)) for stretch in part),
         )
+        part = dataset.part(split, read_before=protocol.read_before)
+        ids_N = dataset.ids_N[protocol.positions(part)]
+        # Exactly 1 if all are ASCII, or bytes.
+        characters_per_byte = len(ids_N) / int(self.vocabulary.utf8_lengths_V[ids_N].sum())
         saved = read_evaluation(Workdir(self.workdir), key) if cache else None
         if saved is not None:
-            return saved
+            evaluation, nll_N = saved
+            bits_per_byte = evaluation.bits_per_char * characters_per_byte
+            return dataclasses.replace(evaluation, bits_per_byte=bits_per_byte), nll_N
         check_part(self.model, part, protocol)
         nll_N = self._scorer(protocol)(self.params, dataset.ids_N, part)
-        evaluation = Evaluation(key, **mean_score(nll_N)._asdict())
+        score = mean_score(nll_N)
+        bits_per_byte = score.bits_per_char * characters_per_byte
+        evaluation = Evaluation(key, **score._asdict(), bits_per_byte=bits_per_byte)
         if cache:
             try:
                 self.save_evaluation(evaluation, nll_N)
@@ -155,20 +169,73 @@ class Run(TrainedModel):
         """Load the text that the run was trained on, and its parts.
 
         Raises:
-          CharlmError: the text is missing, or has changed since.
+          CharlmError: the text is missing, or has changed since; see `load_text`.
         """
-        dataset = load_dataset(self.config, progress=progress)
-        if dataset.fingerprint != Workdir(self.workdir).read_fingerprint():
-            raise CharlmError(
-                f"the text of {self.config.data.corpus} has changed since {self.workdir} was "
-                f"trained: a loss on it would not be comparable"
-            )
+        run_dir = Workdir(self.workdir)
+        return load_text(run_dir, self.config, corpus=self.corpus, progress=progress)
+
+
+def load_text(
+    run_dir: Workdir, config: Config, *, corpus: str | None, progress: Progress | None = None
+) -> Dataset:
+    """Load the text that a run was trained on, wherever it is now.
+
+    The content decides, by the run's fingerprint. If there is no text at the recorded path, one of
+    the same name is searched in the current folder and in those above the run's; a warning says
+    where it was found.
+
+    Args:
+      run_dir: folder of the run.
+      config: config of the run.
+      corpus: current place of the text; None for the recorded one.
+      progress: callback for the progress of a download of the text.
+
+    Raises:
+      CharlmError: the text is missing, or has changed since.
+    """
+    fingerprint, recorded = run_dir.read_fingerprint(), config.data.corpus
+
+    def load(place: str) -> Dataset:
+        moved = config.with_paths(corpus=place, init_from=config.train.init_from)
+        return load_dataset(moved, progress=progress)
+
+    if corpus is None and is_gone(recorded):
+        for place in likely_places(recorded, [Path.cwd(), *run_dir.path.resolve().parents[:3]]):
+            with contextlib.suppress(CharlmError):
+                dataset = load(place)
+                if dataset.fingerprint == fingerprint:
+                    warnings.warn(
+                        f"the text of {run_dir.path} is no longer at {recorded}: the same text "
+                        f"is read from {place}",
+                        stacklevel=3,
+                    )
+                    return dataset
+        raise CharlmError(
+            f"the text of {run_dir.path} is no longer at {recorded}: name its place with "
+            f"--corpus=PATH (in Python, load_run(..., corpus=PATH))"
+        )
+    dataset = load(recorded if corpus is None else corpus)
+    if dataset.fingerprint == fingerprint:
         return dataset
+    if corpus is not None:
+        raise CharlmError(
+            f"{corpus} is not the text that {run_dir.path} was trained on (its text, vocabulary or "
+            f"split differs): a loss on it would not be comparable"
+        )
+    raise CharlmError(
+        f"the text of {recorded} has changed since {run_dir.path} was trained: a loss on it would "
+        f"not be comparable; if the text of that time is elsewhere, name its place with "
+        f"--corpus=PATH (in Python, load_run(..., corpus=PATH))"
+    )
 
 
 @fixed_numerics()
 def load_run(
-    workdir: Path | str, *, checkpoint: str | int = "best", weights: str | None = None
+    workdir: Path | str,
+    *,
+    checkpoint: str | int = "best",
+    weights: str | None = None,
+    corpus: str | None = None,
 ) -> Run:
     """Load a trained run or an exported model.
 
@@ -177,6 +244,8 @@ def load_run(
       checkpoint: `best` (the latest, if nothing was validated), `latest`, or a step. If the latest
         is damaged, `latest` falls back to the one before, with a warning.
       weights: `raw`, or their moving `average`; if None, the average if the run kept one.
+      corpus: current place of the run's text, if it has moved; it is read only by what needs the
+        text, such as `Run.evaluate`.
 
     Raises:
       CharlmError: there is no run or no such checkpoint, the checkpoint is damaged, or the model
@@ -184,7 +253,8 @@ def load_run(
     """
     run_dir = Workdir(workdir)
     run_dir.check_readable()
-    config, vocabulary = run_dir.read_config(), run_dir.read_vocabulary()
+    config = run_dir.read_config()
+    vocabulary = run_dir.read_vocabulary().with_unit(config.data.unit)
     mixers = find_recorded_mixers(run_dir, config.model)
     try:
         model = _shared_model(config.model, len(vocabulary), mixers)
@@ -192,6 +262,38 @@ def load_run(
         raise CharlmError(f"{run_dir.config_file} is not valid: {error}") from error
     like = jax.eval_shape(lambda: model.init(root_key(0)))
     params, step, kind = read_weights(
-        run_dir, config, like, checkpoint=str(checkpoint), kind=weights
+        run_dir, config, vocabulary, like, checkpoint=str(checkpoint), kind=weights
     )
-    return Run(config, vocabulary, model, params, run_dir.path, step, kind)
+    return Run(config, vocabulary, model, params, run_dir.path, step, kind, corpus)
+
+
+Runs = Run | Path | str | Sequence[Run | Path | str]
+"""Runs, their folders, or folders that contain runs: one, or several."""
+
+
+def open_runs(
+    runs: Runs, *, checkpoint: str | int = "best", corpus: str | None = None
+) -> list[Run]:
+    """Return runs as they are, and load those of folders: a run's own, or all runs below it.
+
+    Args:
+      runs: one run or folder, or several.
+      checkpoint: checkpoint to load, as for `load_run`.
+      corpus: place of the runs' text, as for `load_run`.
+
+    Raises:
+      CharlmError: a folder has no run, or a run cannot be loaded.
+    """
+    several = [runs] if isinstance(runs, (Run, Path, str)) else runs
+    found: list[Run | Path] = []
+    for one in several:
+        if isinstance(one, Run):
+            found.append(one)
+        elif isinstance(one, (Path, str)):
+            found += run_folders(one)
+        else:
+            raise CharlmError(f"{one!r} is not a run: give a Run or the path of a folder")
+    return [
+        one if isinstance(one, Run) else load_run(one, checkpoint=checkpoint, corpus=corpus)
+        for one in found
+    ]

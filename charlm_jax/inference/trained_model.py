@@ -12,17 +12,21 @@ import numpy as np
 
 from charlm_jax.analysis.activations import Activations, capture_activations
 from charlm_jax.config.schema import Config
-from charlm_jax.core.errors import MAX_CHARACTERS, CharlmError, require_within
+from charlm_jax.core.errors import MAX_CHARACTERS, CharlmError, closest, require_within
+from charlm_jax.core.foreign_names import suggest_flag
 from charlm_jax.core.numerics import fixed_numerics
 from charlm_jax.core.types import Params
+from charlm_jax.data.splits import Part
 from charlm_jax.data.vocabulary import Vocabulary
-from charlm_jax.evaluation.protocol import EvalProtocol, Stream
+from charlm_jax.evaluation.protocol import EvalProtocol, Sliding, Stream, Window
 from charlm_jax.evaluation.scoring import Measure, Scorer, build_scorer, mean_score
 from charlm_jax.evaluation.text_score import (
     TextScore,
     TopPredictions,
     known_characters,
     name_predictions,
+    parts_by_length,
+    separate_lines,
     top_k_predictions,
 )
 from charlm_jax.inference.context_limits import (
@@ -37,7 +41,7 @@ from charlm_jax.sampling.categorical import sample_keys
 from charlm_jax.sampling.decoding import SampleBatch, make_decoder
 from charlm_jax.sampling.params import SamplingFields, SamplingParams
 from charlm_jax.sampling.policies import build_policy
-from charlm_jax.sampling.stop_strings import Chunk, apply_stop_strings, check_stops
+from charlm_jax.sampling.stop_strings import Chunk, apply_stop_strings, check_stops, join_bytes
 
 _MAX_TEXTS = 10_000  # sampled at once
 
@@ -58,6 +62,10 @@ _shared_scorer = functools.lru_cache(maxsize=64)(build_scorer)
 @dataclasses.dataclass(frozen=True)
 class TrainedModel:
     """A trained model that scores and samples text.
+
+    If its unit is bytes, a text stands for its bytes in UTF-8, numbers of characters and positions
+    count bytes, and losses are per byte; see `charlm_jax.data.vocabulary` for bytes that are not
+    UTF-8.
 
     Sampling methods take `SamplingParams`, or its fields as keyword arguments, which override those
     of the params.
@@ -96,13 +104,14 @@ class TrainedModel:
           **changes: fields of `sampling` to override, such as `scale=2.0`.
 
         Returns:
-          The characters that follow the prompt.
+          The characters that follow the prompt. If the model's unit is bytes, those that are not
+          UTF-8 appear as U+FFFD; `sample` has them exactly.
 
         Raises:
           CharlmError: the same errors as `sample`.
         """
         chunks = self.sample(prompt, sampling, characters=characters, **changes)
-        return "".join(chunk.text for (chunk,) in chunks)
+        return self.vocabulary.shown("".join(chunk.text for (chunk,) in chunks))
 
     @fixed_numerics()
     def sample(
@@ -164,8 +173,8 @@ class TrainedModel:
           sampling: sampling parameters; `SamplingParams()` if None.
           characters: number of characters to sample.
           sample: index of the text among those of `sample`.
-          sampled: number of characters at the end of `text` that were sampled: the noise continues
-            after theirs, so that sampling in several parts gives the same text as in one.
+          sampled: number of characters (or bytes) at the end of `text` that were sampled: the noise
+            continues after theirs, so that sampling in several parts gives the same text as in one.
           **changes: fields of `sampling` to override.
 
         Returns:
@@ -204,8 +213,13 @@ class TrainedModel:
             window = min(window, _next_power_of_two(whole + 1), self.model.max_length or window)
         decode = _shared_decoder(self.model, mode=mode, context=window)
         pieces = decode(self.params, text_N, batch, characters, drawn=sampled)
-        texts = ([self.vocabulary.decode(ids_T) for ids_T in ids_BT] for ids_BT in pieces)
-        return apply_stop_strings(texts, sampling.stop, texts=len(batch.keys_B))
+        vocabulary = self.vocabulary
+        symbols = ([vocabulary.decode_symbols(ids_T) for ids_T in ids_BT] for ids_BT in pieces)
+        stops = [vocabulary.to_symbols(stop) for stop in sampling.stop]
+        chunks = apply_stop_strings(symbols, stops, texts=len(batch.keys_B))
+        if vocabulary.unit == "bytes":
+            return join_bytes(chunks, sampling.stop, vocabulary)
+        return chunks
 
     @fixed_numerics()
     def score(
@@ -215,6 +229,7 @@ class TrainedModel:
         *,
         unknown: str = "error",
         replacement: str = " ",
+        separate_lines: bool = False,
     ) -> TextScore:
         """Return the surprisal of every character of a text.
 
@@ -224,16 +239,19 @@ class TrainedModel:
           unknown: treatment of characters that the model does not know: `error`, `drop` or
             `replace`.
           replacement: character that replaces them.
+          separate_lines: whether each line is read from the model's initial state, after a newline
+            and up to one: its score does not depend on the other lines.
 
         Raises:
-          CharlmError: a text that is too short, characters that the model does not know, or
-            numbers that are not finite.
+          CharlmError: a text that is too short, characters that the model does not know, numbers
+            that are not finite, or `Sliding`, which reads across lines, for separate ones.
         """
         protocol = self._resolve(protocol or Stream())
-        nll_N, positions_N = self._score_positions(
+        measure = self._score_lines if separate_lines else self._score_positions
+        nll_N, positions_N = measure(
             negative_log_likelihood, text, protocol, unknown=unknown, replacement=replacement
         )
-        return TextScore(nll_N, *mean_score(nll_N), positions_N, protocol)
+        return TextScore(nll_N, *mean_score(nll_N), positions_N, protocol, separate_lines)
 
     @fixed_numerics()
     def top_predictions(
@@ -243,13 +261,15 @@ class TrainedModel:
         *,
         unknown: str = "error",
         replacement: str = " ",
+        separate_lines: bool = False,
     ) -> TopPredictions:
         """Return the most probable characters at every position that `score` scores.
 
         Arguments and errors are those of `score`.
         """
         protocol = self._resolve(protocol or Stream())
-        top, positions_N = self._score_positions(
+        measure = self._score_lines if separate_lines else self._score_positions
+        top, positions_N = measure(
             top_k_predictions, text, protocol, unknown=unknown, replacement=replacement
         )
         return name_predictions(top, positions_N, self.vocabulary.symbols)
@@ -263,9 +283,33 @@ class TrainedModel:
         whole = (range(len(ids_N)),)
         check_part(self.model, whole, protocol)
         values = score(self.params, ids_N, whole)
-        if not all(np.isfinite(x).all() for x in jax.tree.leaves(values)):
-            raise CharlmError("the model computes numbers that are not finite on this text")
+        _refuse_non_finite(values)
         return values, positions_N[protocol.positions(whole)]
+
+    def _score_lines(
+        self, measure: Measure, text: str, protocol: EvalProtocol, **unknown: str
+    ) -> tuple[Any, np.ndarray]:
+        """Return the same for lines that are read one by one.
+
+        Under `Stream`, lines that fit its context are read in windows, many at once.
+        """
+        if isinstance(protocol, Sliding):
+            raise CharlmError("mode=sliding reads across lines: score them with stream or window")
+        ids_N, positions_N, part = separate_lines(text, self.vocabulary, **unknown)
+        check_part(self.model, part, protocol)
+        groups: list[tuple[EvalProtocol, Part]] = [(protocol, part)]
+        if isinstance(protocol, Stream) and protocol.longest_read(part) <= (
+            protocol.context or MAX_CHARACTERS
+        ):
+            groups = [(Window(size), lines) for size, lines in parts_by_length(part)]
+        scored = [
+            self._scorer(group, measure)(self.params, ids_N, lines) for group, lines in groups
+        ]
+        places_N = np.concatenate([group.positions(lines) for group, lines in groups])
+        order_N = np.argsort(places_N)
+        values = jax.tree.map(lambda *arrays: np.concatenate(arrays)[order_N], *scored)
+        _refuse_non_finite(values)
+        return values, positions_N[places_N[order_N]]
 
     @fixed_numerics()
     def inspect(self, text: str, *, unknown: str = "error", replacement: str = " ") -> Activations:
@@ -321,7 +365,32 @@ def _changed(sampling: SamplingParams | None, changes: SamplingFields) -> Sampli
             f"sampling={sampling!r} is not SamplingParams: give a number of characters as "
             f"characters=N"
         )
+    known = [field.name for field in dataclasses.fields(SamplingParams)]
+    for name in changes:
+        if name not in known:
+            raise _unknown_parameter(name, known)
     return dataclasses.replace(sampling, **changes)
+
+
+# Flags of `charlm sample` and the parameters of `sample` that have other names.
+_PARAMETERS = {"--prompt": "prompt", "--chars": "characters", "--num": "samples"}
+
+
+def _unknown_parameter(name: str, known: Sequence[str]) -> CharlmError:
+    """Return the error for an unknown keyword argument; it suggests ours."""
+    if ours := _PARAMETERS.get(f"--{name}"):
+        return CharlmError(f"{name} is not a parameter; did you mean {ours}?")
+    flags = [*_PARAMETERS, *(f"--{field}" for field in known)]
+    foreign = suggest_flag(name, flags, lambda flag: _PARAMETERS.get(flag, flag.lstrip("-")))
+    names = [*_PARAMETERS.values(), *known]
+    close = closest(name, names)
+    hint = foreign or (f"did you mean {close}?" if close else f"known: {', '.join(names)}")
+    return CharlmError(f"{name} is not a parameter; {hint}")
+
+
+def _refuse_non_finite(values: Any) -> None:
+    if not all(np.isfinite(x).all() for x in jax.tree.leaves(values)):
+        raise CharlmError("the model computes numbers that are not finite on this text")
 
 
 def _next_power_of_two(number: int) -> int:

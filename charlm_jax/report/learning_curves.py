@@ -17,16 +17,19 @@ _MAX_POINTS = 200  # of one line
 _STEEP = 0.1  # share of the longest run in which losses fall too fast for the scale of the rest
 
 
-def learning_curves(groups: Sequence[GroupFacts], valid_characters: int) -> list[Markup]:
+def learning_curves(
+    groups: Sequence[GroupFacts], watched_characters: Sequence[int]
+) -> list[Markup]:
     """Render training and held-out losses side by side, a line per run.
 
     Args:
       groups: groups of runs; at least one run has rows of metrics.
-      valid_characters: number of characters that every run validates on.
+      watched_characters: numbers of characters that the runs validate on.
     """
     runs = [run for group in groups for run in group.runs]
     by_steps = len({run.characters_per_step for run in runs}) == 1
     contexts = " or ".join(dict.fromkeys(f"{run.context:,}" for run in runs))
+    characters = " or ".join(f"{count:,}" for count in watched_characters)
     training, held_out = [], []
     for style_index, group in enumerate(groups):
         for run in group.runs:
@@ -50,7 +53,7 @@ def learning_curves(groups: Sequence[GroupFacts], valid_characters: int) -> list
             (
                 held_out,
                 "Held-out loss",
-                f"{valid_characters:,} characters in windows of {contexts}",
+                f"{characters} characters in windows of {contexts}",
             ),
         )
         if lines

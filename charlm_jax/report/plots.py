@@ -140,6 +140,7 @@ def show_surprisal(
         protocol = Window(run.config.evaluation_context) if is_limited else Stream()
     how: dict[str, Any] = {"protocol": protocol, "unknown": unknown, "replacement": replacement}
     reading = Reading(describe_source(run), run, run.score(text, **how), how)
+    text = run.vocabulary.to_symbols(text)
     shown = read_characters(reading, text[:COLOURED_CHARACTERS])
     blocks = surprisal_blocks([reading], [shown], text)
     lines = sum(1 + len(line) // _LINE_CHARACTERS for line in text.splitlines())

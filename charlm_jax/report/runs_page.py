@@ -10,8 +10,8 @@ from charlm_jax._version import __version__
 from charlm_jax.comparison.findings import SAMPLE_SEED, GroupFacts, Heat, ReportData, Sample, gather
 from charlm_jax.data.download import Progress
 from charlm_jax.evaluation.protocol import EvalProtocol
-from charlm_jax.inference.run import Run
-from charlm_jax.report.html.heat_text import HeatMap, heat_blocks
+from charlm_jax.inference.run import Runs, open_runs
+from charlm_jax.report.html.heat_text import LATIN_1, HeatMap, heat_blocks
 from charlm_jax.report.html.page import (
     PageBlock,
     Section,
@@ -43,7 +43,7 @@ class Description(NamedTuple):
 
 
 def write_report(
-    runs: Sequence[Run],
+    runs: Runs,
     path: Path | str,
     protocol: EvalProtocol | None = None,
     *,
@@ -56,7 +56,7 @@ def write_report(
     """Write a page about one run, or about several side by side.
 
     Args:
-      runs: runs of one text, vocabulary and split; `charlm_jax.load_run` opens them.
+      runs: runs of one text, vocabulary and split, or folders of such runs.
       path: file to write. Only a page that this function wrote is replaced.
       protocol: evaluation protocol; if None, windows of the length that all runs validate with.
       split: `valid`, `test` or `train`.
@@ -72,7 +72,7 @@ def write_report(
       CharlmError: the runs cannot be compared, the file is something else, or it cannot be written.
     """
     check_page_path(Path(path))
-    data = gather(runs, protocol, split=split, progress=progress)
+    data = gather(open_runs(runs), protocol, split=split, progress=progress)
     page = describe(data, command=command, more=sections)
     return write_page(path, title=title or page.title, lead=page.lead, sections=page.sections)
 
@@ -101,7 +101,7 @@ def describe(
     sections.append(Section("Configuration", _configuration(findings)))
     if any(run.training or run.held_out for group in groups for run in group.runs):
         sections.append(
-            Section("Learning curves", learning_curves(groups, findings.valid_characters))
+            Section("Learning curves", learning_curves(groups, findings.watched_characters))
         )
     if scores is not None:
         sections.append(Section("Loss by number of preceding characters", position_blocks(scores)))
@@ -135,11 +135,13 @@ def _lead(findings: ReportData, command: str | None) -> list[PageBlock]:
     facts = {
         "Runs": f"{len(runs)}" + (f", of which {unfinished} not finished" if unfinished else ""),
         "Groups": "; ".join(map(_group_label, findings.groups)),
-        "Text": f"{_text_name(findings)}: {findings.characters:,} characters, "
+        "Text": f"{_text_name(findings)}: {findings.characters:,} {findings.unit}, "
         f"{findings.symbols} symbols",
         "Scored": "none: no text is held out" if scores is None else scored(scores),
         "Checkpoint" if len(steps) == 1 else "Checkpoints": "; ".join(steps),
     }
+    if findings.unit == "bytes":
+        facts["Unit"] = LATIN_1
     if unfinished:
         facts["Newest metrics"] = "none" if newest is None else f"{newest:%Y-%m-%d %H:%M} UTC"
     facts["Written by"] = f"charlm_jax {__version__}"

@@ -13,8 +13,8 @@ from charlm_jax.comparison.readings import (
     read_characters,
 )
 from charlm_jax.core.types import bits
-from charlm_jax.evaluation.text_score import GUESSES, score_lines, sort_by_surprisal
-from charlm_jax.report.html.heat_text import HeatMap, heat_blocks, sign
+from charlm_jax.evaluation.text_score import GUESSES, TextScore, score_lines, sort_by_surprisal
+from charlm_jax.report.html.heat_text import LATIN_1, HeatMap, heat_blocks, sign
 from charlm_jax.report.html.page import PageBlock, Section, Table, write_page
 from charlm_jax.report.html.rendering import render
 from charlm_jax.storage.weights import describe_average
@@ -40,7 +40,7 @@ def write_text_page(readings: Sequence[Reading], text: str, path: Path | str, *,
 
     Args:
       readings: scores of the text under one run or two.
-      text: text that was scored.
+      text: text that was scored, as symbols.
       path: file to write. Only a page that charlm wrote is replaced.
       name: name of the text.
 
@@ -63,7 +63,8 @@ def write_text_page(readings: Sequence[Reading], text: str, path: Path | str, *,
 
 def _lead(readings: Sequence[Reading], text: str, name: str) -> Markup:
     lines = text.count("\n") + (not text.endswith("\n"))
-    facts = [("Text", f"{name}: {len(text):,} characters, {lines:,} lines")]
+    unit = readings[0].run.vocabulary.unit
+    facts = [("Text", f"{name}: {len(text):,} {unit}, {lines:,} lines")]
     facts += [(reading.label, _summary(reading, text)) for reading in readings]
     if len(readings) == 2:
         facts.append(("Difference", describe_difference(*readings)))
@@ -74,10 +75,10 @@ def _lead(readings: Sequence[Reading], text: str, name: str) -> Markup:
 def _summary(reading: Reading, text: str) -> str:
     score, run = reading.score, reading.run
     facts = [
-        f"{score.bits_per_char:.4f} bits ({score.loss_nats:.4f} nats) per character over "
-        f"{score.characters:,} characters",
+        f"{score.bits_per_char:.4f} bits ({score.loss_nats:.4f} nats) per "
+        f"{run.vocabulary.noun} over {score.characters:,} {run.vocabulary.unit}",
         reading.describe_unknown(text),
-        f"read: {score.protocol}",
+        f"read: {score.rule}",
         f"checkpoint {run.checkpoint:,}{describe_average(run.weights)}",
     ]
     return "; ".join(filter(None, facts))
@@ -91,14 +92,16 @@ def surprisal_blocks(
     Args:
       readings: scores of the text under one run or two.
       shown: losses and top predictions of its first `COLOURED_CHARACTERS` characters.
-      text: text that was scored.
+      text: text that was scored, as symbols.
     """
-    modes = {reading.label: _MODES[reading.score.protocol.mode] for reading in readings}
+    modes = {reading.label: _read_before(reading.score) for reading in readings}
     blocks: list[PageBlock] = [
         "Stronger colours mark higher losses. Point at a character, or touch it, for its loss and "
         f"the {GUESSES} most probable characters, in per cent. Characters with a dotted underline "
         "are not scored.",
     ]
+    if readings[0].run.vocabulary.unit == "bytes":
+        blocks.append(LATIN_1)
     if len(set(modes.values())) == 1:
         blocks += set(modes.values())
     else:
@@ -110,6 +113,11 @@ def surprisal_blocks(
         )
     maps = [HeatMap(x.label, x.nll_N, x.rule, _notes(x)) for x in shown]
     return [*blocks, *heat_blocks(text[:COLOURED_CHARACTERS], maps)]
+
+
+def _read_before(score: TextScore) -> str:
+    lines = " Every line is read on its own, from an empty state." if score.separate_lines else ""
+    return f"{_MODES[score.protocol.mode]}{lines}"
 
 
 def _notes(shown: CharacterReading) -> list[str]:
@@ -166,20 +174,24 @@ def _on_one_line(text: str) -> str:
 def _line_table(readings: Sequence[Reading], text: str) -> Table:
     first, *others = [score_lines(text, reading.score) for reading in readings]
     rows = []
+    vocabulary = readings[0].run.vocabulary
     for line in sort_by_surprisal(first)[:_ROWS]:
-        cut = "…" if len(line.text) > _MAX_LINE else ""
+        text = vocabulary.shown(vocabulary.to_text(line.text))
+        cut = "…" if len(text) > _MAX_LINE else ""
         scores = [line, *(lines[line.number - 1] for lines in others)]
         rows.append(
             [
-                (_on_one_line(line.text[:_MAX_LINE]) or sign("\n")) + cut,
+                (_on_one_line(text[:_MAX_LINE]) or sign("\n")) + cut,
                 f"{line.number:,}",
                 f"{line.characters:,}",
                 *("-" if x.bits_per_char is None else f"{x.bits_per_char:.3f}" for x in scores),
             ]
         )
     ranked = f", ranked by {readings[0].label}" if others else ""
+    if not readings[0].score.separate_lines:
+        ranked += ". Each line was read after the lines before it, on which its figure depends"
     return Table(
         ["line", "number", "scored", *(reading.label for reading in readings)],
         rows,
-        f"Bits per character{ranked}",
+        f"Bits per {vocabulary.noun}{ranked}",
     )

@@ -7,14 +7,11 @@ text therefore depends only on its characters, not on the pieces in which it is 
 number of characters requested.
 """
 
-import re
+import codecs
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from charlm_jax.core.errors import CharlmError
 from charlm_jax.data.vocabulary import Vocabulary
-
-_ESCAPES = {r"\n": "\n", r"\t": "\t", r"\\": "\\"}
 
 
 class Chunk(NamedTuple):
@@ -63,6 +60,40 @@ def apply_stop_strings(
     ]
 
 
+def join_bytes(
+    chunks: Iterable[Sequence[Chunk]], stops: Sequence[str], vocabulary: Vocabulary
+) -> Iterator[list[Chunk]]:
+    """Turn texts of bytes, given as symbols, into texts.
+
+    The bytes of a character are held back until it is complete; bytes that are not UTF-8 become
+    lone surrogates, see `charlm_jax.data.vocabulary`.
+
+    Args:
+      chunks: pieces of every text as symbols, as from `apply_stop_strings`.
+      stops: stop strings as text.
+      vocabulary: vocabulary of bytes.
+
+    Yields:
+      The next piece of every text.
+    """
+    texts = {vocabulary.to_symbols(stop): stop for stop in stops}
+    decoders: list[codecs.IncrementalDecoder] = []
+    for row in chunks:
+        decoders = decoders or [_decoder() for _ in row]
+        yield [
+            Chunk(
+                decoder.decode(chunk.text.encode("latin-1"), chunk.has_ended),
+                chunk.has_ended,
+                None if chunk.stopped_by is None else texts[chunk.stopped_by],
+            )
+            for decoder, chunk in zip(decoders, row, strict=True)
+        ]
+
+
+def _decoder() -> codecs.IncrementalDecoder:
+    return codecs.getincrementaldecoder("utf-8")("surrogateescape")
+
+
 def _cut(text: str, stops: Sequence[str]) -> tuple[Chunk, str]:
     """Return the chunk that is certain, and the rest, which may begin a stop string."""
     complete = [
@@ -79,27 +110,6 @@ def _cut(text: str, stops: Sequence[str]) -> tuple[Chunk, str]:
     ]
     end = len(text) - max(begun, default=0)
     return Chunk(text[:end]), text[end:]
-
-
-def parse_stop(text: str) -> str:
-    r"""Parse a stop string as typed: `\n` is a newline, `\t` a tab, `\\` a backslash.
-
-    >>> parse_stop(r"end\n")
-    'end\n'
-
-    Raises:
-      CharlmError: another character follows a backslash.
-    """
-
-    def character(escape: re.Match[str]) -> str:
-        if escape[0] not in _ESCAPES:
-            raise CharlmError(
-                f"stop={text!r} has {escape[0]}: a backslash must be followed by n (newline), "
-                f"t (tab) or another backslash"
-            )
-        return _ESCAPES[escape[0]]
-
-    return re.sub(r"\\.?", character, text, flags=re.DOTALL)
 
 
 def check_stops(stops: Sequence[str], vocabulary: Vocabulary) -> None:

@@ -7,40 +7,45 @@ reaches version 1.0, the choice should be reconsidered.
 
 A checkpoint is a folder named by its step:
 
-    meta.json      values that the run needs before it reads the arrays
+    meta.json      what identifies the run, its progress, and the shapes and dtypes of all arrays
     params.npz     the model's arrays by path, for `numpy.load`
     training.npz   the rest of the training state; sampling does not use it
+    rows.jsonl     the metrics up to this step
     contents.json  size and sha256 of every other file
 
 It is assembled under another name and then renamed, so a process that dies leaves a complete
-checkpoint or none. Opening one reads every file once and compares it with `contents.json`; arrays
-are built from the verified bytes.
+checkpoint or none. Opening one reads each file that is needed once and compares it with
+`contents.json`; arrays are built from the verified bytes, after a comparison with `meta.json`.
+`charlm_jax.storage.seal` compares the run's other files with them.
 """
 
 import hashlib
-import io
 import json
+import math
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from types import NoneType
 from typing import Any, TypeVar
 
 import jax
 import numpy as np
 
 from charlm_jax.config.formats import NewerFormat, upgrade, with_format
+from charlm_jax.core.arrays import parse_npz
 from charlm_jax.core.errors import CharlmError, write_error
-from charlm_jax.core.files import synced_file
+from charlm_jax.core.files import atomic_write, read_regular, synced_file
 from charlm_jax.core.trees import describe_leaf, leaves_by_path, tree_mismatch
 
 Tree = TypeVar("Tree")
 
 _LATEST_KEPT = 2
-_ITEMS = ("params", "training")
-_FILES = ("meta.json", *(f"{item}.npz" for item in _ITEMS))
+_TRIES = 10  # reads beside a run in training, which removes checkpoints
+_ITEMS = {"params": "params.npz", "training": "training.npz", "rows": "rows.jsonl"}
+_ARRAYS = ("params", "training")
+_FILES = ("meta.json", *_ITEMS.values())
 
 
 class DamagedCheckpoint(CharlmError):
@@ -55,6 +60,10 @@ class DamagedCheckpoint(CharlmError):
         self.step = step
 
 
+class VanishedCheckpoint(DamagedCheckpoint):
+    """A checkpoint was removed while it was read, as a run in training does."""
+
+
 class Checkpoint:
     """One checkpoint, read from disk and verified.
 
@@ -67,6 +76,11 @@ class Checkpoint:
         self.step = step
         self.meta = meta
         self._files = files
+
+    @property
+    def rows(self) -> bytes | None:
+        """Lines of `metrics.jsonl` up to this step; None if an earlier version saved it."""
+        return self._files.get("rows")
 
     def params(self, like: Tree) -> Tree:
         """Returns the model's arrays, on the host, in a tree with the structure of `like`.
@@ -92,17 +106,25 @@ class Checkpoint:
         here = {path: describe_leaf(x.dtype, x.shape) for path, x in needed.items()}
         if mismatch := tree_mismatch(there, here):
             raise CharlmError(f"checkpoint {self.step} does not fit this model: {mismatch}")
-        with np.load(io.BytesIO(self._files[f"{item}.npz"]), allow_pickle=False) as arrays:
-            # NumPy's files do not support bfloat16: it is loaded as untyped bytes.
-            leaves = [arrays[path].view(x.dtype) for path, x in needed.items()]
-        return jax.tree.unflatten(jax.tree.structure(like), leaves)
+        schema = {path: (x.shape, x.dtype) for path, x in needed.items()}
+        try:
+            arrays = parse_npz(self._files[item], schema)
+        except ValueError as error:
+            raise DamagedCheckpoint(self.step, f"{_ITEMS[item]}: {error}") from error
+        return jax.tree.unflatten(jax.tree.structure(like), list(arrays.values()))
 
 
 class Checkpoints:
-    """Folder of a run's checkpoints: the two latest and, if losses are given, the best."""
+    """Folder of a run's checkpoints: the two latest and, if losses are given, the best.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+      folder: the folder, which need not exist.
+      keeps: whether the checkpoint of a step is kept too; None for no other.
+    """
+
+    def __init__(self, folder: Path, keeps: Callable[[int], bool] | None = None) -> None:
         self._folder = folder
+        self._keeps = keeps or (lambda step: False)
 
     def steps(self) -> list[int]:
         """Returns the steps of all checkpoints, valid or not, in ascending order.
@@ -114,7 +136,8 @@ class Checkpoints:
             return []
         paths = [p for p in self._folder.iterdir() if re.fullmatch("0|[1-9][0-9]*", p.name)]
         for path in paths:
-            if path.is_symlink() or not path.is_dir():
+            is_folder = path.is_dir() and not path.is_symlink()
+            if not is_folder and os.path.lexists(path):  # a run in training may have removed it
                 raise CharlmError(f"{path} is not a folder: move it out of the run")
         return sorted(int(path.name) for path in paths)
 
@@ -126,21 +149,30 @@ class Checkpoints:
         training: Any,
         meta: Mapping[str, Any],
         loss_nats: float | None,
+        best_step: int | None = None,
+        rows: bytes = b"",
+        replace: bool = False,
     ) -> None:
         """Write a checkpoint, then remove those that are no longer needed.
 
         Args:
-          step: name of the checkpoint; an existing one is left unchanged.
+          step: name of the checkpoint.
           params: a tree of arrays. Both trees are copied to the host first, so their buffers may
             be donated as soon as this returns.
           training: a tree of arrays.
           meta: JSON values.
           loss_nats: held-out loss, by which the best is kept; None if there is none.
+          best_step: step of the lowest held-out loss of the run so far, 0 if there is none. If
+            None, the losses of the checkpoints decide which is the best.
+          rows: lines of the metrics up to this step.
+          replace: whether to replace an existing checkpoint of this step; otherwise it is left
+            unchanged.
 
         Raises:
           CharlmError: it could not be written; earlier checkpoints are unchanged.
         """
-        if step in self.steps():
+        is_there = step in self.steps()
+        if is_there and not replace:
             return
         items = {"params": leaves_by_path(params), "training": leaves_by_path(training)}
         items = {name: jax.tree.map(np.array, arrays) for name, arrays in items.items()}
@@ -153,14 +185,19 @@ class Checkpoints:
         try:
             partial.mkdir(parents=True)
             for name, arrays in items.items():
-                with synced_file(partial / f"{name}.npz") as file:
+                with synced_file(partial / _ITEMS[name]) as file:
                     np.savez(file, **arrays)
-            values = with_format({**meta, "step": step, "loss_nats": loss_nats, "arrays": schema})
+            with synced_file(partial / "rows.jsonl") as file:
+                file.write(rows)
+            facts = {"step": step, "loss_nats": loss_nats, "best_step": best_step}
+            values = with_format({**meta, **facts, "arrays": schema})
             with synced_file(partial / "meta.json") as file:
                 file.write(json.dumps(values).encode())
             contents = {name: _size_and_hash((partial / name).read_bytes()) for name in _FILES}
             with synced_file(partial / "contents.json") as file:
                 file.write(json.dumps(contents).encode())
+            if is_there:  # under a name that `clear_partial` removes
+                self._path(step).rename(self._folder / f"partial-0{step}")
             partial.rename(self._path(step))
         except OSError as error:
             shutil.rmtree(partial, ignore_errors=True)
@@ -170,12 +207,41 @@ class Checkpoints:
             ) from error
         self.prune()
 
+    def copy(self, step: int, target: "Checkpoints", rows: bytes) -> None:
+        """Copy a valid checkpoint into another run's folder, with the metrics of that run.
+
+        Args:
+          step: step of the checkpoint.
+          target: checkpoints of the other run.
+          rows: lines of its metrics up to the step.
+
+        Raises:
+          DamagedCheckpoint: it is not valid.
+          CharlmError: it cannot be written.
+        """
+        has_rows = self.open(step).rows is not None
+        partial = target._folder / f"partial-{step}"
+        target.clear_partial()
+        try:
+            shutil.copytree(self._path(step), partial)
+            if has_rows:
+                contents = self._read_contents(step) | {"rows.jsonl": _size_and_hash(rows)}
+                atomic_write(partial / "rows.jsonl", rows)
+                atomic_write(partial / "contents.json", json.dumps(contents).encode())
+            partial.rename(target._path(step))
+        except OSError as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise write_error(target._folder, error) from error
+
     def prune(self) -> None:
-        """Remove all but the two latest, the best, and damaged ones that may have been the best."""
+        """Remove all but the two latest, the best, the series that is kept, and damaged ones.
+
+        A damaged checkpoint may have been the best.
+        """
         losses, damages = self._losses()
         keep = {*self.steps()[-_LATEST_KEPT:], *losses[:1], *(error.step for error in damages)}
         for step in self.steps():
-            if step not in keep:
+            if step not in keep and not self._keeps(step):
                 # Renamed first: a half-removed folder must not look like a checkpoint.
                 self._path(step).rename(self._folder / f"partial-{step}")
         self.clear_partial()
@@ -206,9 +272,11 @@ class Checkpoints:
     def choose(self, which: str) -> int:
         """Returns the step of `latest`, `best` (the latest, if nothing was validated) or a number.
 
+        A best checkpoint that is not there is a warning, and the best of the others is taken.
+
         Raises:
           CharlmError: there is no such checkpoint; the message lists the existing ones.
-          DamagedCheckpoint: a loss cannot be read, so that the best is unknown.
+          DamagedCheckpoint: the latest cannot be read, so that the best is unknown.
         """
         steps = self.steps()
         if not steps:
@@ -216,10 +284,7 @@ class Checkpoints:
         if which == "latest":
             return steps[-1]
         if which == "best":
-            by_loss, damages = self._losses()
-            if damages:
-                raise damages[0]
-            return by_loss[0] if by_loss else steps[-1]
+            return self._best()
         if which.isascii() and which.isdecimal() and int(which) in steps:
             return int(which)
         raise CharlmError(
@@ -227,45 +292,92 @@ class Checkpoints:
             f"{', '.join(map(str, steps))}"
         )
 
-    def open(self, step: int, items: Sequence[str] = _ITEMS) -> Checkpoint:
-        """Read a checkpoint and verify each of its files.
+    def open(self, step: int, items: Collection[str] = tuple(_ITEMS)) -> Checkpoint:
+        """Read a checkpoint, and verify each file that is read.
 
         Args:
           step: step of the checkpoint.
-          items: arrays that will be restored; the others are not kept in memory.
+          items: what will be used, of `params`, `training` and `rows`; other files are not read.
 
         Raises:
           DamagedCheckpoint: a file is missing, or its size or content has changed.
+          VanishedCheckpoint: the checkpoint is not there any more.
         """
-        contents = self._read_contents(step)
-        meta = self._parse_meta(step, self._read_file(step, "meta.json", contents))
-        files = {}
-        for item in _ITEMS:
-            name = f"{item}.npz"
-            data = self._read_file(step, name, contents)
-            if item in items:
-                files[name] = data
+        try:
+            contents = self._read_contents(step)
+            meta = self._parse_meta(step, self._read_file(step, "meta.json", contents))
+            saved = _ITEMS if "best_step" in meta else _ARRAYS  # earlier versions had no rows
+            files = {
+                item: self._read_file(step, _ITEMS[item], contents)
+                for item in items
+                if item in saved
+            }
+        except DamagedCheckpoint as error:
+            if not os.path.lexists(self._path(step)):
+                raise VanishedCheckpoint(step, "it was removed while it was read") from error
+            raise
         return Checkpoint(step, meta, files)
 
     def latest_valid(
-        self, items: Sequence[str] = _ITEMS
+        self, items: Collection[str] = tuple(_ITEMS)
     ) -> tuple[Checkpoint | None, list[DamagedCheckpoint]]:
         """Returns the latest valid checkpoint, and the errors of the damaged ones after it."""
-        damages: list[DamagedCheckpoint] = []
-        for step in reversed(self.steps()):
-            try:
-                return self.open(step, items), damages
-            except DamagedCheckpoint as error:
-                damages.append(error)
+        for _ in range(_TRIES):
+            damages: list[DamagedCheckpoint] = []
+            for step in reversed(self.steps()):
+                try:
+                    return self.open(step, items), damages
+                except VanishedCheckpoint:
+                    break  # there are newer ones
+                except DamagedCheckpoint as error:
+                    damages.append(error)
+            else:
+                break
         return None, damages
+
+    def open_chosen(self, which: str, items: Collection[str] = tuple(_ITEMS)) -> Checkpoint:
+        """Read the checkpoint that `choose` returns; a run may be training meanwhile.
+
+        Raises:
+          CharlmError: see `choose` and `open`.
+        """
+        for _ in range(_TRIES):
+            try:
+                return self.open(self.choose(which), items)
+            except VanishedCheckpoint as error:
+                vanished = error
+        raise vanished
+
+    def _best(self) -> int:
+        """Returns the step of the best checkpoint."""
+        steps = self.steps()
+        latest, damages = self.latest_valid(items=())
+        if latest is not None and not damages and latest.meta.get("best_step") is not None:
+            best = int(latest.meta["best_step"])
+            if best in steps:
+                return best
+            by_loss, _ = self._losses()
+            chosen = by_loss[0] if by_loss else steps[-1]
+            if best:
+                warnings.warn(
+                    f"checkpoint {best}, the best of {self._folder.parent}, is not there: using "
+                    f"{chosen} instead",
+                    stacklevel=2,
+                )
+            return chosen
+        by_loss, damages = self._losses()
+        if damages:
+            raise damages[0]
+        return by_loss[0] if by_loss else steps[-1]
 
     def _losses(self) -> tuple[list[int], list[DamagedCheckpoint]]:
         """Returns steps by held-out loss, lowest and earliest first; and damaged checkpoints."""
         losses, damages = [], []
         for step in self.steps():
             try:
-                meta = self._read_file(step, "meta.json", self._read_contents(step))
-                loss_nats = self._parse_meta(step, meta)["loss_nats"]
+                loss_nats = self.open(step, items=()).meta["loss_nats"]
+            except VanishedCheckpoint:
+                continue
             except DamagedCheckpoint as error:
                 damages.append(error)
             else:
@@ -276,7 +388,7 @@ class Checkpoints:
     def _read_contents(self, step: int) -> dict[str, Any]:
         path = self._path(step) / "contents.json"
         try:
-            data = b"" if path.is_symlink() else path.read_bytes()
+            data = b"" if path.is_symlink() else read_regular(path)
         except OSError as error:
             raise DamagedCheckpoint(step, "it has no valid contents.json") from error
         return _parse_json(step, "contents.json", data)
@@ -288,7 +400,10 @@ class Checkpoints:
             raise DamagedCheckpoint(step, f"{name} is missing")
         if name not in contents:
             raise DamagedCheckpoint(step, "it has no valid contents.json")
-        data = None if path.is_symlink() or not path.is_file() else path.read_bytes()
+        try:
+            data = None if path.is_symlink() else read_regular(path)
+        except OSError:
+            data = None
         if data is None or _size_and_hash(data) != contents[name]:
             raise DamagedCheckpoint(step, f"{name} has changed")
         return data
@@ -297,11 +412,7 @@ class Checkpoints:
         meta = _parse_json(step, "meta.json", data)
         try:
             meta = upgrade("checkpoint", meta, self._path(step) / "meta.json")
-            is_sound = isinstance(meta["loss_nats"], (float, NoneType)) and all(
-                isinstance(shape, list) and isinstance(dtype, str)
-                for item in _ITEMS
-                for shape, dtype in meta["arrays"][item].values()
-            )
+            is_sound = meta["step"] == step and _is_meta(meta)
         except NewerFormat:
             raise
         except (KeyError, TypeError, ValueError, AttributeError):
@@ -312,6 +423,22 @@ class Checkpoints:
 
     def _path(self, step: int) -> Path:
         return self._folder / str(step)
+
+
+def _is_meta(meta: Mapping[str, Any]) -> bool:
+    """Returns whether the values that this module wrote have their types."""
+    loss_nats, best_step = meta["loss_nats"], meta.get("best_step")
+    has_loss = loss_nats is None or (isinstance(loss_nats, float) and math.isfinite(loss_nats))
+    has_best = best_step is None or (type(best_step) is int and best_step >= 0)
+    return (
+        has_loss
+        and has_best
+        and all(
+            isinstance(dtype, str) and all(type(size) is int and size >= 0 for size in shape)
+            for item in _ARRAYS
+            for shape, dtype in meta["arrays"][item].values()
+        )
+    )
 
 
 def _size_and_hash(data: bytes) -> list[Any]:

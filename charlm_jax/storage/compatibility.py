@@ -1,15 +1,45 @@
-"""Config changes that allow a run to be resumed."""
+"""Config changes that allow a run to be resumed, or its weights to be used."""
 
 from typing import TYPE_CHECKING, Any
 
 from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.data.splits import size
 from charlm_jax.storage.workdir import Workdir
 
 if TYPE_CHECKING:
     from charlm_jax.data.dataset import Dataset
 
 _LIMITS = ("train.max_steps", "train.patience")
+
+# Fields that only observe a run.
+_OBSERVING = ("train.log_every_steps", "train.sample_every_steps", "evaluation.batch_size")
+
+# Fields that decide the length of a run and the learning rates towards its end.
+_LENGTH = ("train.epochs", "train.max_steps")
+_RATES = (
+    *_LENGTH,
+    "optimizer.schedule",
+    "optimizer.decay_fraction",
+    "optimizer.final_learning_rate",
+)
+
+# Fields that say where a text is and how its bytes are decoded, but nothing else about a run.
+_PLACES = ("data.corpus", "data.encoding")
+
+# Fields without bearing on a model and its losses: when training ends or is observed, and where
+# the text lies and how its fractions are rounded, since text and parts have a fingerprint. A run
+# that was extended has other rates towards its end.
+_NO_BEARING = {
+    *_OBSERVING,
+    *_LIMITS,
+    *_RATES,
+    *_PLACES,
+    "split.rounding",
+    "train.evaluate_every_steps",
+    "train.keep",
+    "evaluation.max_characters",
+}
 
 
 def check_same_run(workdir: Workdir, config: Config, dataset: "Dataset") -> Config | None:
@@ -29,42 +59,91 @@ def check_same_run(workdir: Workdir, config: Config, dataset: "Dataset") -> Conf
     if not workdir.config_file.exists() or not workdir.has_started():
         return None
     recorded = workdir.read_config()
-    changes = config_changes(recorded, config)
+    has_same_text = workdir.read_fingerprint() == dataset.fingerprint
+    held_out = size(dataset.parts.get("valid", ()))
+    changes = config_changes(recorded, config, same_text=has_same_text, held_out=held_out)
     if changes:
         raise CharlmError(
-            f"{workdir.path} holds another run: {'; '.join(changes)}: choose another --workdir, or "
-            f"move that run aside with --fresh"
+            f"{workdir.path} holds another run: {'; '.join(changes)}: choose another workdir, or "
+            f"move that run aside with fresh=True"
         )
-    if workdir.read_fingerprint() != dataset.fingerprint:
+    if not has_same_text:
+        if workdir.read_fingerprint() == dataset.resplit(recorded).fingerprint:
+            raise CharlmError(
+                f"{workdir.path} was started when fractions of a text were rounded otherwise: to "
+                f"resume it, add --config.split.rounding={recorded.split.rounding}"
+            )
         raise CharlmError(
             f"the text of {dataset.corpus.name} is not the one that {workdir.path} was started on: "
-            f"restore the text, choose another --workdir, or begin again with --fresh"
+            f"restore the text, choose another workdir, or begin again with fresh=True"
         )
     return recorded
 
 
-def config_changes(there: Config, here: Config) -> list[str]:
-    """List the config differences that prevent resuming a run, in words."""
+def config_changes(
+    there: Config, here: Config, *, same_text: bool, held_out: int, rates_agree: bool | None = None
+) -> list[str]:
+    """List the config differences that prevent resuming a run, in words.
+
+    Args:
+      there: config that the run recorded.
+      here: requested config.
+      same_text: whether the texts have the same fingerprint, wherever they are.
+      held_out: number of characters of the run's held-out text.
+      rates_agree: whether all updates so far have the same learning rates under both; None if
+        it is not known yet how many there are.
+    """
     before = there.flatten()
     return [
-        f"config.{field} is {before[field]!r} there and {value!r} here"
+        f"config.{field} is {before[field]!r} there and {value!r} here{_reason(field, here)}"
         for field, value in here.flatten().items()
-        if value != before[field] and not _may_change(field, before[field], value, here)
+        if value != before[field]
+        and not (same_text and field in _PLACES)
+        and not _may_change(field, before[field], value, here, held_out, rates_agree)
     ]
 
 
-def _may_change(field: str, before: Any, value: Any, config: Config) -> bool:
+def changes_of_model(there: Config, here: Config) -> list[str]:
+    """List the config differences that bear on a model or on its losses, in words."""
+    now = here.flatten()
+    return [
+        f"config.{field} is {before!r} there and {now[field]!r} here"
+        for field, before in there.flatten().items()
+        if before != now[field] and field not in _NO_BEARING
+    ]
+
+
+def _reason(field: str, config: Config) -> str:
+    if field not in _LENGTH or config.optimizer.schedule != "cosine":
+        return ""
+    return (
+        " (under config.optimizer.schedule=cosine the rate of every step depends on the last: "
+        "--init_from=RUN starts a longer run from its weights)"
+    )
+
+
+def _may_change(
+    field: str, before: Any, value: Any, config: Config, held_out: int, rates_agree: bool | None
+) -> bool:
     """Return whether a change only affects monitoring, or extends a run and keeps its steps."""
-    is_constant_rate = config.optimizer.schedule == "constant"
+    if field in _RATES and rates_agree is not None:
+        return rates_agree
+    has_stable_rate = config.optimizer.schedule in ("constant", "wsd")
     is_later_limit = field in _LIMITS and (value == 0 or 0 < before < value)  # 0 means no limit
+    if field in _OBSERVING:
+        return True
     match field:
-        case "train.log_every_steps" | "train.sample_every_steps" | "evaluation.batch_size":
+        case "evaluation.max_characters":  # if both score the same characters
+            return min(before or held_out, held_out) == min(value or held_out, held_out)
+        case "split.rounding":  # the fingerprint has the parts
             return True
         case "train.evaluate_every_steps":  # with patience it affects when training stops
             return config.train.patience == 0
+        case "train.keep":  # in the same folder, another rule would remove what was kept
+            return before == "" or rates_agree is not None
         case "train.epochs":
-            return is_constant_rate and value > before
+            return has_stable_rate and value > before
         case "train.max_steps":
-            return is_constant_rate and is_later_limit
+            return has_stable_rate and is_later_limit
         case _:
             return is_later_limit

@@ -1,14 +1,15 @@
 """`metrics.jsonl`: one JSON object per line, appended during training."""
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from inspect import get_annotations
 from pathlib import Path
 from typing import Any
 
-from charlm_jax.core.errors import CharlmError, write_error
-from charlm_jax.core.files import atomic_write
+from charlm_jax.core.errors import CharlmError, read_error, write_error
+from charlm_jax.core.files import atomic_write, read_regular
 from charlm_jax.core.types import bits
 
 MetricsRow = Mapping[str, Any]
@@ -24,6 +25,7 @@ def metrics_row(
     scope: str,
     weights: str,
     loss_nats: float,
+    gradient_norm: float | None,
     learning_rate: float,
     state_hash: str,
     chars_per_second: float,
@@ -39,11 +41,14 @@ def metrics_row(
         (a whole epoch, or the validation at its end).
       weights: weights that have this loss: `raw`, or their moving `average`.
       loss_nats: mean negative log-likelihood per character, in nats.
+      gradient_norm: largest L2 norm of a step's gradient among the row's steps, all parameters
+        together, before clipping; None for `valid`, whose rows do not have the field.
       learning_rate: learning rate of the last update.
       state_hash: `charlm_jax.core.tree_hash` of parameters, optimizer and carried state after it.
       chars_per_second: characters trained on, or scored, per second spent on that alone.
       seconds: wall-clock time of the run so far, earlier sessions included.
     """
+    norm = {} if gradient_norm is None else {"gradient_norm": gradient_norm}
     return {
         "step": step,
         "epoch": epoch,
@@ -52,6 +57,7 @@ def metrics_row(
         "weights": weights,
         "loss_nats": loss_nats,
         "bits_per_char": bits(loss_nats),
+        **norm,
         "learning_rate": learning_rate,
         "state_hash": state_hash,
         "chars_per_second": round(chars_per_second, 1),
@@ -59,9 +65,9 @@ def metrics_row(
     }
 
 
-# Required fields of a row, and their types.
+# Required fields of a row, and their types; earlier versions wrote no gradient norms.
 _FIELDS = {**get_annotations(metrics_row), "bits_per_char": float}
-del _FIELDS["return"]
+del _FIELDS["return"], _FIELDS["gradient_norm"]
 
 
 class MetricsLog:
@@ -69,14 +75,37 @@ class MetricsLog:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._written: bytearray | None = None  # the file's lines, once this process has added any
 
     def append(self, row: MetricsRow) -> None:
         """Write one row as one line, immediately; raises `CharlmError` on failure."""
+        if self._written is None:
+            self._written = bytearray(self.content())
+        line = json.dumps(row) + "\n"
         try:
             with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+                file.write(line)
         except OSError as error:
             raise write_error(self._path, error) from error
+        self._written += line.encode()
+
+    def content(self) -> bytes:
+        """Return the file's complete lines, whether or not they are valid rows.
+
+        Raises:
+          CharlmError: the file cannot be read.
+        """
+        try:
+            data = read_regular(self._path)
+        except FileNotFoundError:
+            return b""
+        except OSError as error:
+            raise read_error(self._path, error) from error
+        return data[: data.rfind(b"\n") + 1]
+
+    def written(self) -> bytes:
+        """Return the lines as this process left them, whatever became of the file since."""
+        return self.content() if self._written is None else bytes(self._written)
 
     def rows(self) -> list[MetricsRow]:
         """Return all rows in order; an incomplete last line is skipped.
@@ -84,11 +113,7 @@ class MetricsLog:
         Raises:
           CharlmError: another line is not a valid row.
         """
-        if not self._path.exists():
-            return []
-        *lines, last = self._path.read_bytes().split(b"\n")
-        del last  # empty, or incomplete: a complete line ends in a newline
-        return [self._parse(number, line) for number, line in enumerate(lines, start=1)]
+        return parse_rows(self.content(), self._path)
 
     def latest(self) -> list[MetricsRow]:
         """Return the last few rows quickly: those complete in the file's last bytes.
@@ -96,35 +121,63 @@ class MetricsLog:
         Raises:
           CharlmError: one of them is not a valid row.
         """
-        if not self._path.exists():
+        if not self._path.is_file():
             return []
         with self._path.open("rb") as file:
             start = max(0, file.seek(0, os.SEEK_END) - _LATEST_BYTES)
             file.seek(start)
             first, *lines = file.read().split(b"\n")
         whole = [first, *lines][:-1] if start == 0 else lines[:-1]
-        return [self._parse(number, line) for number, line in enumerate(whole, start=-len(whole))]
+        return [_parse(self._path, n, line) for n, line in enumerate(whole, start=-len(whole))]
 
     def truncate_after(self, step: int) -> None:
         """Drop rows after `step` and an incomplete last line: they will be written again."""
         if not self._path.exists():
             return
         kept = [json.dumps(row) + "\n" for row in self.rows() if row["step"] <= step]
+        self.replace("".join(kept).encode())
+
+    def replace(self, content: bytes) -> None:
+        """Replace all rows by complete lines, if they differ; raises `CharlmError` on failure."""
         try:
-            atomic_write(self._path, "".join(kept).encode())
+            if not self._path.is_file() or read_regular(self._path) != content:
+                atomic_write(self._path, content)
         except OSError as error:
             raise write_error(self._path, error) from error
+        self._written = bytearray(content)
 
-    def _parse(self, number: int, line: bytes) -> MetricsRow:
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            row = None
-        is_row = isinstance(row, dict) and all(
-            type(row.get(name)) is kind for name, kind in _FIELDS.items()
-        )
-        if not is_row or row["step"] < 1:
-            raise CharlmError(
-                f"{self._path}, line {number}, is not a valid metrics row: remove that line"
-            )
-        return row
+
+def parse_rows(content: bytes, path: Path) -> list[MetricsRow]:
+    """Return the rows of complete lines.
+
+    Args:
+      content: the lines.
+      path: file that they are from, for error messages.
+
+    Raises:
+      CharlmError: a line is not a valid row.
+    """
+    lines = content.split(b"\n")[:-1]
+    return [_parse(path, number, line) for number, line in enumerate(lines, start=1)]
+
+
+def _parse(path: Path, number: int, line: bytes) -> MetricsRow:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        row = None
+    is_row = isinstance(row, dict) and all(
+        _is_value(row.get(name), kind) for name, kind in _FIELDS.items()
+    )
+    if not (is_row and _is_value(row.get("gradient_norm", 0.0), float)):
+        raise CharlmError(f"{path}, line {number}, is not a valid metrics row: remove that line")
+    return row
+
+
+def _is_value(value: object, kind: type) -> bool:
+    """Return whether a value has its type, and numbers are in the range that a run can write."""
+    if type(value) is not kind:
+        return False
+    if isinstance(value, int):
+        return 1 <= value < 2**31
+    return not isinstance(value, float) or math.isfinite(value)

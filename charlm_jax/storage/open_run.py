@@ -1,11 +1,12 @@
 """A run opened for training: locked, checked and read once."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from charlm_jax.config.schema import Config
+from charlm_jax.core.errors import CharlmError
 from charlm_jax.storage.checkpoint import Checkpoints
 from charlm_jax.storage.compatibility import check_same_run
 from charlm_jax.storage.metrics_log import MetricsLog
@@ -28,6 +29,7 @@ class OpenRun:
       facts: content of run.json; {} for a run that has not started.
       checkpoints: the run's checkpoints.
       metrics: the run's metrics.jsonl.
+      is_there: function that returns whether the directory is still there and still this run's.
     """
 
     workdir: Workdir
@@ -35,10 +37,22 @@ class OpenRun:
     facts: dict[str, Any]
     checkpoints: Checkpoints
     metrics: MetricsLog
+    is_there: Callable[[], bool]
 
     def claim(self, config: Config, dataset: "Dataset") -> None:
         """Record the config and the vocabulary, which assign the directory to this run."""
         self.workdir.claim(config, dataset)
+
+    def refuse_if_gone(self) -> None:
+        """Refuse to write to a directory that was moved, removed or taken over meanwhile.
+
+        Raises:
+          CharlmError: it is not there any more, or has no config.
+        """
+        if not self.is_there() or not self.workdir.config_file.is_file():
+            raise CharlmError(
+                f"{self.workdir.path} was moved or removed during training: nothing more is saved"
+            )
 
     def write_facts(self, **changes: Any) -> None:
         """Update values of run.json; the others are kept."""
@@ -58,12 +72,14 @@ def open_run(workdir: Workdir, config: Config, dataset: "Dataset") -> Iterator[O
     Raises:
       CharlmError: another process holds the directory, it is not this run's, or a file is damaged.
     """
-    with workdir.held():
+    with workdir.held() as is_there:
+        workdir.warn_of_lost_facts()
         recorded_config = check_same_run(workdir, config, dataset)
         yield OpenRun(
             workdir=workdir,
             recorded_config=recorded_config,
             facts=workdir.read_facts() if workdir.has_started() else {},
-            checkpoints=Checkpoints(workdir.checkpoints),
+            checkpoints=Checkpoints(workdir.checkpoints, config.train.keeps),
             metrics=MetricsLog(workdir.metrics_file),
+            is_there=is_there,
         )

@@ -1,12 +1,12 @@
 """Overview of the runs in a folder, read from their files; nothing is computed."""
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from charlm_jax.core.errors import CharlmError
-from charlm_jax.storage.metrics_log import MetricsLog
+from charlm_jax.core.folders import EXPORT, RUN, own_folder, read_object, walk
+from charlm_jax.storage.seal import read_checked_config, read_rows
 from charlm_jax.storage.workdir import Workdir
 
 
@@ -16,7 +16,8 @@ class RunStatus(NamedTuple):
     Attributes:
       path: folder of the run.
       state: `training`, `done`, `stopped early`, `interrupted`, `failed` (a value was not
-        finite), `begun` (nothing recorded yet) or `unreadable`.
+        finite), `begun` (nothing recorded yet) or `unreadable`. `unknown` if the disk has no file
+        locks, so that nothing tells whether a process is training.
       corpus: name or path of the training text.
       parameters: number of model parameters; None if unknown.
       step: number of recorded updates.
@@ -56,7 +57,7 @@ def run_folders(folder: Path | str) -> list[Path]:
     Raises:
       CharlmError: there is no run, or only an exported model.
     """
-    found = list(_run_folders(Path(folder)))
+    found = _run_folders(Path(folder))
     if not found:
         Workdir(folder).refuse_exported()
         raise CharlmError(
@@ -65,17 +66,22 @@ def run_folders(folder: Path | str) -> list[Path]:
     return found
 
 
-def _run_folders(root: Path) -> Iterator[Path]:
-    if (root / "config.json").is_file() and not Workdir(root).is_exported:
-        yield root
-        return
-    try:
-        paths = sorted(root.iterdir())
-    except OSError:  # an unreadable folder has no run to show
-        return
-    for path in paths:
-        if path.is_dir() and not path.is_symlink() and not path.name.startswith("."):
-            yield from _run_folders(path)
+def _run_folders(root: Path) -> list[Path]:
+    """Return the folders of runs at or below a folder, in sorted order; links are followed.
+
+    A `config.json` that is not JSON may be that of a damaged run; one of another program is no run.
+    """
+    found = []
+    for folder in walk(str(root), refuse=lambda error: None):  # it has no run to show
+        workdir = Workdir(folder.path)
+        if not workdir.config_file.is_file() or workdir.is_exported:
+            continue
+        if own_folder(folder.path, folder.names) in (RUN, EXPORT):
+            found.append(workdir.path)
+            folder.folders.clear()
+        elif read_object(str(workdir.config_file)) is None:
+            found.append(workdir.path)
+    return sorted(found, key=lambda path: path.parts)
 
 
 def read_status(workdir: Workdir) -> RunStatus:
@@ -85,8 +91,8 @@ def read_status(workdir: Workdir) -> RunStatus:
     seconds_ago = max(0.0, time.time() - changed)
     try:
         workdir.check_readable()
-        config, facts = workdir.read_config(), workdir.read_facts()
-        rows = MetricsLog(workdir.metrics_file).rows()
+        workdir.warn_of_lost_facts()
+        config, facts, rows = read_checked_config(workdir), workdir.read_facts(), read_rows(workdir)
     except CharlmError:
         return RunStatus(str(workdir.path), "unreadable", "", None, 0, None, None, seconds_ago)
     counted = "average" if config.optimizer.average_decay > 0 else "raw"
@@ -105,10 +111,13 @@ def read_status(workdir: Workdir) -> RunStatus:
 
 
 def _state(workdir: Workdir, finished: str | None, has_rows: bool) -> str:
-    if workdir.is_held():
+    is_held = workdir.is_held()
+    if is_held:
         return "training"
     if finished:
         return finished
+    if is_held is None:
+        return "unknown"
     if workdir.fault.is_dir():
         return "failed"
     return "interrupted" if has_rows else "begun"

@@ -6,12 +6,16 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.trees import leaves_by_path
 from charlm_jax.core.types import Params
+from charlm_jax.data.vocabulary import Vocabulary
 from charlm_jax.storage.checkpoint import Checkpoint, Checkpoints, DamagedCheckpoint
 from charlm_jax.storage.safetensors_format import read_exported
+from charlm_jax.storage.seal import check_files, read_seal
 from charlm_jax.storage.workdir import Workdir
 
 
@@ -39,23 +43,33 @@ def describe_average(kind: str) -> str:
 
 
 def read_weights(
-    workdir: Workdir, config: Config, like: Params, *, checkpoint: str, kind: str | None
+    workdir: Workdir,
+    config: Config,
+    vocabulary: Vocabulary,
+    like: Params,
+    *,
+    checkpoint: str,
+    kind: str | None,
 ) -> Weights:
     """Read the weights of a run or of an exported model.
 
     Args:
       workdir: folder of the run, or of the exported model.
       config: training config.
+      vocabulary: symbols of the model.
       like: tree whose leaves have the required shapes and dtypes.
       checkpoint: `best` (the latest, if nothing was validated), `latest`, or a step. If the latest
         is damaged, `latest` falls back to the one before, with a warning.
       kind: `raw` or `average`; if None, the average if there is one.
 
     Raises:
-      CharlmError: there is no such checkpoint or kind, or the checkpoint is damaged.
+      CharlmError: there is no such checkpoint or kind, it is damaged or has weights that are not
+        finite, or config or symbols are not those that it was trained with.
     """
     if workdir.is_exported:
-        return Weights(*read_exported(workdir, like, checkpoint=checkpoint, weights=kind))
+        exported = Weights(*read_exported(workdir, like, checkpoint=checkpoint, weights=kind))
+        refuse_non_finite(exported.params, str(workdir.exported_file))
+        return exported
     averages = config.optimizer.average_decay > 0
     kinds = ("average", "raw") if averages else ("raw",)
     kind = kinds[0] if kind is None else kind
@@ -71,21 +85,41 @@ def read_weights(
         raise CharlmError(f"the run at {workdir.path} has no checkpoint yet: train it first")
     try:
         opened = _open(checkpoints, checkpoint)
+        seal = read_seal(opened)
+        check_files(workdir, seal, config, vocabulary)
+        saved = opened.params({"raw": like, "average": like} if averages else like)
     except DamagedCheckpoint as error:
         raise CharlmError(f"{error}; {_others(checkpoints)}") from error
-    if opened.meta.get("fingerprint") != workdir.read_fingerprint():
-        raise CharlmError(
-            f"checkpoint {opened.step} of {workdir.path} was trained on a different text or "
-            f"vocabulary than {workdir.vocabulary_file.name} records: restore the right file"
+    if seal.symbols is None:
+        # Three frames up: the caller of `load_run`.
+        warnings.warn(
+            f"checkpoint {seal.step} of {workdir.path} was saved by an earlier version, which did "
+            f"not seal symbols and metrics: {workdir.vocabulary_file.name} and "
+            f"{workdir.metrics_file.name} are read as they are",
+            stacklevel=3,
         )
-    saved = opened.params({"raw": like, "average": like} if averages else like)
     params = saved[kind] if averages else saved
+    refuse_non_finite(params, f"checkpoint {opened.step} of {workdir.path}")
     return Weights(jax.tree.map(jnp.asarray, params), opened.step, kind)
+
+
+def refuse_non_finite(params: Params, source: str) -> None:
+    """Refuse weights with a value that is not finite, which would give a meaningless text.
+
+    Raises:
+      CharlmError: there is one; the message names its array.
+    """
+    for path, leaf in leaves_by_path(params).items():
+        if not np.isfinite(np.asarray(leaf, np.float32)).all():
+            raise CharlmError(
+                f"{source} has weights that are not finite, first in {path}: take another "
+                f"checkpoint"
+            )
 
 
 def _open(checkpoints: Checkpoints, which: str) -> Checkpoint:
     if which != "latest":
-        return checkpoints.open(checkpoints.choose(which), items=["params"])
+        return checkpoints.open_chosen(which, items=["params"])
     latest, damages = checkpoints.latest_valid(items=["params"])
     if latest is None:
         raise damages[0]
@@ -100,7 +134,7 @@ def _others(checkpoints: Checkpoints) -> str:
     sound = []
     for step in checkpoints.steps():
         with contextlib.suppress(DamagedCheckpoint):
-            checkpoints.open(step, items=[])
+            read_seal(checkpoints.open(step, items=["params"]))
             sound.append(str(step))
     if not sound:
         return "no other checkpoint is valid"

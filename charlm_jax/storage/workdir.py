@@ -1,17 +1,24 @@
 """A run on disk: its folder, the files that identify it, and exclusive write access."""
 
+import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from charlm_jax.config.formats import NewerFormat, upgrade, with_format
 from charlm_jax.config.schema import Config
-from charlm_jax.core.errors import CharlmError, write_error
-from charlm_jax.core.files import atomic_write, final_name, remove_temporary_files
+from charlm_jax.core.errors import CharlmError, read_error, write_error
+from charlm_jax.core.files import (
+    atomic_write,
+    final_name,
+    read_regular,
+    remove_temporary_files,
+)
 from charlm_jax.core.json_files import write_json
 from charlm_jax.data.vocabulary import Vocabulary
 from charlm_jax.storage import lock
@@ -33,10 +40,13 @@ _FACTS = {
     "finished": str,
 }
 
+# Name of the hash of all other values in run.json.
+_SHA256 = "sha256"
+
 # Fields of a record in `mixers`, of run.json and of exports; the last two may be null.
 _MIXER_SOURCE = ("layer", "module", "file", "sha256")
 
-_MEND = "restore it from a copy, or begin again with --fresh"
+_MEND = "restore it from a copy, or begin again with fresh=True"
 MEND_EXPORTED = "restore it from a copy, or export the model again"
 
 # If `checkpoints` is a link: a file in its target, with the path of the run that owns it.
@@ -57,6 +67,11 @@ def are_mixer_sources(values: object) -> bool:
         and all(isinstance(source[name], (str, type(None))) for name in _MIXER_SOURCE[2:])
         for source in values
     )
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    """Return a hash of JSON values."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 class Workdir:
@@ -104,8 +119,11 @@ class Workdir:
             raise CharlmError(f"{self.path} is an exported model, not a run: name another folder")
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self) -> Iterator[Callable[[], bool]]:
         """Create the directory if necessary, and lock out writes by other processes.
+
+        Yields:
+          A function that returns whether the directory is still there and still this one.
 
         Raises:
           CharlmError: another process holds it, it is not a run's, or it cannot be written.
@@ -117,10 +135,10 @@ class Workdir:
             for file in (self.config_file, self.vocabulary_file, self.facts_file):
                 remove_temporary_files(file)
             remove_temporary_files(self.metrics_file)
-            yield
+            yield lambda: lock.is_still(self.lock_file, opened)
 
-    def is_held(self) -> bool:
-        """Returns whether a process is writing to the directory."""
+    def is_held(self) -> bool | None:
+        """Returns whether a process is writing to the directory; None if nothing can tell."""
         return lock.is_held(self.lock_file)
 
     def move_aside(self) -> Path | None:
@@ -136,7 +154,7 @@ class Workdir:
         if Path.cwd().is_relative_to(path):
             raise CharlmError(
                 f"{self.path} is the folder that this command runs in and cannot be moved aside: "
-                f"change directory, or choose another --workdir"
+                f"change directory, or choose another workdir"
             )
         while os.path.lexists(target := path.with_name(f"{path.name}.{number}")):
             number += 1
@@ -156,7 +174,7 @@ class Workdir:
         try:
             self.checkpoints.mkdir(exist_ok=True)
             if self.checkpoints.is_symlink():
-                atomic_write(self.checkpoints / _OWNER, f"{self.path.resolve()}\n".encode())
+                atomic_write(self.checkpoints / _OWNER, os.fsencode(self.path.resolve()) + b"\n")
             symbols = dataset.vocabulary.symbols
             words = {"symbols": symbols, "fingerprint": dataset.fingerprint}
             write_json(self.vocabulary_file, words)
@@ -212,8 +230,10 @@ class Workdir:
         """Returns the content of run.json; {} before the run has written it."""
         if not self.facts_file.exists():
             return {}
+        values = self._read_json(self.facts_file)
         try:
-            facts = upgrade("run", self._read_json(self.facts_file), self.facts_file)
+            facts = upgrade("run", values, self.facts_file)
+            digest = facts.pop(_SHA256, None)  # earlier versions wrote none
         except NewerFormat:
             raise
         except CharlmError as error:
@@ -232,7 +252,17 @@ class Workdir:
         are_sound &= are_mixer_sources(facts.get("mixers"))
         if not are_sound:
             raise self._damaged(self.facts_file, "a value has the wrong type")
+        if digest not in (None, _digest({key: x for key, x in values.items() if key != _SHA256})):
+            raise self._damaged(self.facts_file, "its content is not what was written")
         return facts
+
+    def warn_of_lost_facts(self) -> None:
+        """Warn if a run has checkpoints but no run.json, which is written before them."""
+        if not self.facts_file.exists() and any(self.checkpoints.glob("[0-9]*")):
+            warnings.warn(
+                f"{self.facts_file} is missing: the run's sessions, command and size are not known",
+                stacklevel=2,
+            )
 
     def write_facts(self, facts: Mapping[str, Any]) -> None:
         """Replace run.json.
@@ -240,8 +270,9 @@ class Workdir:
         Raises:
           CharlmError: the file cannot be written.
         """
+        values = with_format(facts)
         try:
-            write_json(self.facts_file, with_format(facts))
+            write_json(self.facts_file, {**values, _SHA256: _digest(values)})
         except OSError as error:
             raise write_error(self.path, error) from error
 
@@ -257,12 +288,12 @@ class Workdir:
 
     def _read_json(self, file: Path) -> dict[str, Any]:
         try:
-            values = json.loads(file.read_text(encoding="utf-8"))
+            values = json.loads(read_regular(file).decode())
         except FileNotFoundError as error:
             self.check_readable()
             raise CharlmError(f"no run at {self.path}: it has no {file.name}") from error
         except OSError as error:
-            raise CharlmError(f"cannot read {file}: {error.strerror}") from error
+            raise read_error(file, error) from error
         except (ValueError, RecursionError) as error:
             where = ""
             if isinstance(error, json.JSONDecodeError):
@@ -277,7 +308,7 @@ class Workdir:
         if not os.path.lexists(self.path):
             return
         if not self.path.is_dir():
-            raise CharlmError(f"{self.path} is not a folder: choose another --workdir")
+            raise CharlmError(f"{self.path} is not a folder: choose another workdir")
         self.refuse_links()
         self.refuse_exported()
         for folder in self.folders:
@@ -294,10 +325,10 @@ class Workdir:
         if self.checkpoints.name in names and not is_begun:
             raise CharlmError(
                 f"{self.path} has checkpoints but no config.json: restore it from a copy, or "
-                f"choose another --workdir"
+                f"choose another workdir"
             )
         if names and not is_begun:
-            raise CharlmError(f"{self.path} exists and is not a run: choose another --workdir")
+            raise CharlmError(f"{self.path} exists and is not a run: choose another workdir")
 
     def _refuse_foreign_checkpoints(self) -> None:
         """Refuse a link to a folder with other content: checkpoints are added and removed there."""
@@ -309,7 +340,7 @@ class Workdir:
                 )
         owner_file = self.checkpoints / _OWNER
         if owner_file.is_file():
-            owner = Path(owner_file.read_text(encoding="utf-8", errors="replace").strip())
+            owner = Path(os.fsdecode(owner_file.read_bytes()).strip())
             is_this = owner == self.path.resolve()  # if not, it may be this run's earlier path
             if not is_this and (owner / "checkpoints").resolve() == self.checkpoints.resolve():
                 raise CharlmError(

@@ -21,8 +21,9 @@ from typing import NamedTuple
 
 from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError, write_error
+from charlm_jax.core.import_path import imports_current_folder
 from charlm_jax.core.signals import Interrupted, deferred_signals
-from charlm_jax.data.dataset import load_dataset
+from charlm_jax.data.dataset import load_dataset, refuse_joined_parts
 from charlm_jax.data.download import Progress
 from charlm_jax.storage.compatibility import check_same_run
 from charlm_jax.storage.metrics_log import MetricsLog
@@ -54,8 +55,11 @@ class Outcome(NamedTuple):
 
 def check_points(
     points: Sequence[Point], workdir: Path | str, *, progress: Progress | None = None
-) -> None:
+) -> list[str]:
     """Checks that every point can be trained, before training the first.
+
+    Returns:
+      A line for every text of which something is left out (`Corpus.left_out`).
 
     Raises:
       CharlmError: a point has an unknown name, a text that is too short, or another run in its
@@ -66,15 +70,21 @@ def check_points(
     def build(config: Config) -> Trainer:
         return build_trainer(config, load_dataset(config, progress=progress))
 
+    left_out: dict[str, None] = {}
     for point in points:
         try:
             config = point.load()
-            trainer = build(dataclasses.replace(config, seed=0))
             point_dir = point.workdir(Path(workdir))
+            if not point_dir.has_started():
+                refuse_joined_parts(config)
+            trainer = build(dataclasses.replace(config, seed=0))
             point_dir.refuse_links()
             check_same_run(point_dir, config, trainer.dataset)
         except CharlmError as error:
             raise CharlmError(f"point {point.name}: {error}") from error
+        if line := trainer.dataset.corpus.left_out:
+            left_out[f"{config.data.corpus}: {line}"] = None
+    return [*left_out]
 
 
 def run_points(
@@ -110,7 +120,7 @@ def run_points(
     sweep = _Processes(folder, ignore_broken_pipe(view))
     shares = core_shares(jobs)
     with (
-        deferred_signals() as signal_received,
+        deferred_signals(second=signal.default_int_handler) as signal_received,
         ThreadPoolExecutor(jobs, initializer=lambda: _run_on(shares.pop())) as pool,
     ):
         futures = [pool.submit(sweep.train, point) for point in points]
@@ -199,7 +209,7 @@ class _Processes:
                     return
                 log_start = log.tell()
                 process = self._running[point.name] = subprocess.Popen(
-                    [sys.executable, "-m", "charlm_jax", *point.arguments(self._folder)],
+                    [*_python(), "-m", "charlm_jax", *point.arguments(self._folder)],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
@@ -267,6 +277,14 @@ class _Processes:
                 total, speed = workdir.read_facts().get("total_steps"), rows[-1]["chars_per_second"]
                 return PointRow(point.name, "running", rows[-1]["step"], total, speed)
         return PointRow(point.name, "running")
+
+
+def _python() -> list[str]:
+    """Returns the command of a Python that imports from the current folder only if this one does.
+
+    `python -m` alone would, and the current folder may be that of somebody's texts.
+    """
+    return [sys.executable] if imports_current_folder() else [sys.executable, "-P"]
 
 
 def _last_line(log: Path, start: int) -> str:

@@ -25,9 +25,11 @@ from charlm_jax.config.loading import (
 )
 from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError, write_error
-from charlm_jax.core.files import final_name
+from charlm_jax.core.files import final_name, stored_path
+from charlm_jax.core.folders import read_object
 from charlm_jax.core.json_files import write_json
 from charlm_jax.data.dataset import with_absolute_paths
+from charlm_jax.storage.default_folder import default_folder
 from charlm_jax.storage.workdir import Workdir
 
 MANIFEST = "manifest.json"
@@ -245,11 +247,11 @@ def refuse_other(sweep: Sweep, folder: Path) -> None:
     file = folder / MANIFEST
     try:
         if folder.exists() and not folder.is_dir():
-            raise CharlmError(f"{folder} is not a folder: choose another --workdir")
+            raise CharlmError(f"{folder} is not a folder: choose another workdir")
         if not file.exists():
             paths = list(folder.iterdir()) if folder.exists() else []
             if any(final_name(path.name) != MANIFEST for path in paths):
-                raise CharlmError(f"{folder} exists and is not a sweep: choose another --workdir")
+                raise CharlmError(f"{folder} exists and is not a sweep: choose another workdir")
             return
         changes = _changes(file, make_manifest(sweep, folder))
     except OSError as error:
@@ -258,7 +260,7 @@ def refuse_other(sweep: Sweep, folder: Path) -> None:
         more = f" and {len(changes) - _MOST_CHANGES} more" if len(changes) > _MOST_CHANGES else ""
         raise CharlmError(
             f"{folder} holds another sweep: {'; '.join(changes[:_MOST_CHANGES])}{more}: choose "
-            f"another --workdir"
+            f"another workdir"
         )
 
 
@@ -281,18 +283,28 @@ def claim(sweep: Sweep, folder: Path) -> None:
 def make_manifest(sweep: Sweep, folder: Path) -> dict[str, Any]:
     """Return the contents of a sweep's manifest."""
     return {
-        "config": sweep.config,
-        "overrides": list(sweep.overrides),
+        "config": stored_path(sweep.config),
+        "overrides": [*map(stored_path, sweep.overrides)],
         "points": [
             {
                 "name": point.name,
-                "overrides": list(point.overrides),
+                "overrides": [*map(stored_path, point.overrides)],
                 "workdir": point.name,
-                "command": point.command(folder),
+                "command": stored_path(point.command(folder)),
             }
             for point in sweep.points
         ],
     }
+
+
+def default_sweep_folder(spec: str) -> Path:
+    """Return the folder of the sweep that `charlm sweep --config=SPEC` makes or resumes."""
+
+    def is_same(path: Path) -> bool | None:
+        manifest = read_object(str(path / MANIFEST))
+        return None if manifest is None else manifest.get("config") == stored_path(spec)
+
+    return default_folder(spec, is_same)
 
 
 def find_source(workdir: Path | str, spec: str, overrides: Sequence[str]) -> ConfigSource:
@@ -308,7 +320,8 @@ def find_source(workdir: Path | str, spec: str, overrides: Sequence[str]) -> Con
     with contextlib.suppress(OSError, ValueError, RecursionError, TypeError, KeyError):
         manifest = json.loads((path.parent / MANIFEST).read_text(encoding="utf-8"))
         points = {point["name"]: tuple(point["overrides"]) for point in manifest["points"]}
-        if manifest["config"] == spec and points[path.name] == texts:
+        stored = tuple(map(stored_path, texts))
+        if manifest["config"] == stored_path(spec) and points[path.name] == stored:
             count = len(_own_overrides(manifest)[path.name])
             return ConfigSource(spec, texts[:count], texts[count:])
     return ConfigSource(spec, (), texts)
@@ -321,7 +334,7 @@ def _changes(file: Path, here: Mapping[str, Any]) -> list[str]:
         before, now = _own_overrides(there), _own_overrides(here)
         words = {name: there[name] for name in ("config", "overrides")}
     except (ValueError, RecursionError, TypeError, KeyError) as error:
-        raise CharlmError(f"{file} is damaged: choose another --workdir") from error
+        raise CharlmError(f"{file} is damaged: choose another workdir") from error
     changes = [
         f"{name} was {value!r} and is now {here[name]!r}"
         for name, value in words.items()

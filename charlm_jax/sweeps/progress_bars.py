@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple, Protocol
 
-from charlm_jax.training.progress_bar import displayed
+from charlm_jax.core.visible_text import visible_line
+from charlm_jax.training.progress_bar import displayed, print_above
 
 
 class PointRow(NamedTuple):
@@ -70,10 +71,12 @@ class Bars:
         self._all = self.display.add_task("points", total=None, says="")
 
     def note(self, line: str) -> None:
-        self.display.console.print(line, markup=False, highlight=False)
+        print_above(self.display, line)
 
     def start(self, name: str) -> None:
-        self._tasks[name] = self.display.add_task(name, total=None, says="starting ...")
+        self._tasks[name] = self.display.add_task(
+            visible_line(name), total=None, says="starting ..."
+        )
 
     def show(self, rows: Sequence[PointRow]) -> None:
         states = [row.state for row in rows]

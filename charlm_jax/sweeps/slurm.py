@@ -9,9 +9,10 @@ from types import FrameType
 from typing import TYPE_CHECKING, NamedTuple
 
 from charlm_jax.config.loading import load_config
-from charlm_jax.core.errors import CharlmError, escape_control_characters, write_error
+from charlm_jax.core.errors import CharlmError, write_error
 from charlm_jax.core.json_files import write_json
 from charlm_jax.core.signals import Interrupted
+from charlm_jax.core.visible_text import visible_line
 from charlm_jax.models.external import allow_module
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.sweeps.points import SLURM, Point, find_source
@@ -84,7 +85,7 @@ def _recorded_failure(file: Path) -> Iterator[None]:
         raise
     except Exception as error:
         kind = "" if isinstance(error, CharlmError) else f"{type(error).__name__}: "
-        file.write_text(escape_control_characters(f"{kind}{error}"), encoding="utf-8")
+        file.write_text(visible_line(f"{kind}{error}"), encoding="utf-8")
         raise
     file.unlink(missing_ok=True)
 
@@ -154,10 +155,7 @@ def _why_failed(point: Point, folder: Path, ids: Mapping[str, str]) -> str:
         reason = file.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         raise CharlmError(f"cannot read {file}: {error.strerror or error}") from error
-    return (
-        escape_control_characters(reason)
-        or f"killed before it could save, or out of memory: see {log}"
-    )
+    return visible_line(reason) or f"killed before it could save, or out of memory: see {log}"
 
 
 def _submit(points: Sequence[Point], folder: Path, executor: "Executor") -> dict[str, str]:

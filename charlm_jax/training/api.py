@@ -10,7 +10,14 @@ from charlm_jax.training.loop import train_and_evaluate
 from charlm_jax.training.progress_bar import NullProgress, training_view
 
 
-def train(config: Config, workdir: Path | str, *, fresh: bool = False, quiet: bool = False) -> Run:
+def train(
+    config: Config,
+    workdir: Path | str,
+    *,
+    fresh: bool = False,
+    quiet: bool = False,
+    branch_from: Path | str | None = None,
+) -> Run:
     """Train a model as `charlm train` does, and load the run.
 
     Called again with the same config and folder, it resumes a run that was stopped; a run that has
@@ -21,6 +28,8 @@ def train(config: Config, workdir: Path | str, *, fresh: bool = False, quiet: bo
       workdir: the run's folder, which is created or already holds this very run.
       fresh: move an existing run aside and begin again.
       quiet: show no progress.
+      branch_from: folder of a run that differs in length and decay alone; a new run starts from
+        its latest checkpoint before the rates differ, and ends as if trained alone.
 
     Returns:
       The run at its best checkpoint; at its last if no text is held out.
@@ -32,9 +41,17 @@ def train(config: Config, workdir: Path | str, *, fresh: bool = False, quiet: bo
     if not isinstance(config, Config):
         raise CharlmError(f"config={config!r} is not a Config: charlm_jax.load_config returns one")
     if quiet:
-        train_and_evaluate(config, workdir, fresh=fresh, view=NullProgress())
+        train_and_evaluate(
+            config, workdir, fresh=fresh, branch_from=branch_from, view=NullProgress()
+        )
     else:
         with training_view() as view:
-            progress = DownloadProgress()
-            train_and_evaluate(config, workdir, fresh=fresh, view=view, progress=progress)
+            train_and_evaluate(
+                config,
+                workdir,
+                fresh=fresh,
+                branch_from=branch_from,
+                view=view,
+                progress=DownloadProgress(),
+            )
     return load_run(workdir)

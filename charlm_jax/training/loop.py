@@ -5,6 +5,7 @@ progress. Between evaluations the device is one dispatch ahead of the loop state
 dispatch are read while the next one runs, so that logging does not stall the device.
 """
 
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,12 +19,14 @@ from charlm_jax._version import __version__
 from charlm_jax.config.loading import ConfigSource
 from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.files import stored_path
 from charlm_jax.core.numerics import fixed_numerics
 from charlm_jax.core.signals import Interrupted, deferred_signals
-from charlm_jax.core.tree_hash import format_hash
+from charlm_jax.core.tree_hash import format_hash, state_hash
 from charlm_jax.core.trees import count_parameters
-from charlm_jax.data.dataset import load_dataset, with_absolute_paths
+from charlm_jax.data.dataset import load_dataset, refuse_joined_parts, with_absolute_paths
 from charlm_jax.data.download import Progress
+from charlm_jax.data.splits import size
 from charlm_jax.evaluation.scoring import mean_score
 from charlm_jax.inference.trained_model import TrainedModel
 from charlm_jax.models.mixers import describe_mixers
@@ -31,7 +34,9 @@ from charlm_jax.sampling.params import SamplingParams
 from charlm_jax.storage.metrics_log import metrics_row
 from charlm_jax.storage.mixer_sources import recorded_mixers, source_changes
 from charlm_jax.storage.open_run import OpenRun, open_run
+from charlm_jax.storage.seal import sealed_values
 from charlm_jax.storage.workdir import Workdir
+from charlm_jax.training.branch import branch, shared_checkpoints
 from charlm_jax.training.environment import differences, environment, lacks_bfloat16_units
 from charlm_jax.training.loop_state import NOTHING, LoopState, RunningMean
 from charlm_jax.training.nan_replay import write_fault
@@ -43,16 +48,22 @@ from charlm_jax.training.trainer import Trainer, build_trainer
 # Samples shown during training.
 _SAMPLING, _SAMPLE_LENGTH = SamplingParams(scale=1.5, seed=1), 200
 
+_MOST_PARAMETERS_PER_CHARACTER = 10  # of a text that is not too small for its model
+
 
 class Result(NamedTuple):
     """Status of a run when `train_and_evaluate` returns.
 
-    `best_loss_nats` is None if no text is held out.
+    `best_loss_nats` is None if no text is held out. `watched` says of which characters it is if it
+    is not of all held-out ones, and is empty otherwise. `extension` says how a run that has ended
+    is trained further.
     """
 
     step: int
     best_loss_nats: float | None
     best_step: int
+    watched: str
+    extension: str
     stopped_early: bool
     was_done: bool
 
@@ -63,6 +74,7 @@ def train_and_evaluate(
     workdir: Path | str,
     *,
     fresh: bool = False,
+    branch_from: Path | str | None = None,
     view: ProgressListener | None = None,
     progress: Progress | None = None,
     source: ConfigSource | None = None,
@@ -73,6 +85,8 @@ def train_and_evaluate(
       config: all settings of the run.
       workdir: the run's folder, which is created or already holds this very run.
       fresh: move an existing run aside and begin again.
+      branch_from: folder of a run that differs in length and decay alone; a new run starts from
+        its latest checkpoint before the rates differ, and ends as if trained alone.
       view: listener for the progress of training.
       progress: callback for the progress of a text download.
       source: origin of the config, if it was loaded; `run.json` records it.
@@ -86,9 +100,20 @@ def train_and_evaluate(
     """
     view = ignore_broken_pipe(view)
     config = with_absolute_paths(config)
-    trainer = build_trainer(config, load_dataset(config, progress=progress))
     run_dir = Workdir(workdir)
+    is_new = fresh or not run_dir.has_started()
+    if is_new and (remark := refuse_joined_parts(config)):
+        view.note(remark)
+    dataset = load_dataset(config, progress=progress)
+    if dataset.corpus.left_out:
+        view.note(f"{config.data.corpus}: {dataset.corpus.left_out}")
+    trainer = build_trainer(config, dataset)
     initial = validate_init_from(trainer, run_dir, fresh=fresh)
+    shared = (
+        shared_checkpoints(trainer, run_dir, branch_from, fresh=fresh)
+        if branch_from is not None
+        else []
+    )
     if fresh and (moved := run_dir.move_aside()):
         view.note(f"moved the run at {run_dir.path} to {moved}")
         if (link := Workdir(moved).checkpoints).is_symlink():
@@ -96,23 +121,69 @@ def train_and_evaluate(
                 f"its checkpoints stay in {link.resolve()}; those of the new run are in its own "
                 f"folder"
             )
+    if branch_from is not None and shared:
+        branch(trainer, run_dir, branch_from, shared)
+        view.note(f"starting from checkpoint {shared[-1]} of {branch_from}")
+    if config.data.unit == "bytes":
+        view.note("config.data.unit=bytes: a char in the figures below is a byte")
     with open_run(run_dir, config, trainer.dataset) as run:
         recorded = _source_facts(source, config, run.recorded_config)
         state, loop_state = _start(trainer, run, initial, view, recorded)
         del initial  # a copy of the weights
         was_done = _is_over(trainer, loop_state)
+        if was_done and run.recorded_config is not None:
+            before = run.recorded_config.flatten()
+            for field, value in config.flatten().items():
+                if value != before[field]:
+                    view.note(f"config.{field}={value} changes nothing: the run is done")
         if not was_done:
             with deferred_signals() as signal_received:
-                again = "the same command " + ("without --fresh" if fresh else "again")
+                again = "the same command " + ("without fresh=True" if fresh else "again")
                 _Loop(trainer, run, view, loop_state, again).train(state, signal_received)
         stopped_early = loop_state.step < trainer.total_steps
+        run.refuse_if_gone()
         run.write_facts(finished="stopped early" if stopped_early else "done", **recorded)
     return Result(
         step=loop_state.step,
         best_loss_nats=loop_state.best_loss_nats,
         best_step=loop_state.best_step,
+        watched=_watched(trainer),
+        extension=_extension(config, run_dir, stopped_early=stopped_early),
         stopped_early=stopped_early,
         was_done=was_done,
+    )
+
+
+def _watched(trainer: Trainer) -> str:
+    all_characters, watched = size(trainer.dataset.parts.get("valid", ())), size(trainer.watched)
+    if watched == all_characters:
+        return ""
+    return f"of {watched:,} of the {all_characters:,} held-out characters, evenly spread"
+
+
+def _extension(config: Config, workdir: Workdir, *, stopped_early: bool) -> str:
+    """Return how a run that has ended is trained further, in words."""
+    if stopped_early:
+        return "raise config.train.patience to train further"
+    if config.optimizer.schedule == "constant":
+        limit = "max_steps" if config.train.max_steps else "epochs"
+        return f"raise config.train.{limit} to train further"
+    ways = [f"--init_from={workdir.path} starts another run from its weights"]
+    if config.optimizer.schedule == "wsd":
+        ways.append(f"--branch_from={workdir.path} a longer one from a checkpoint before the decay")
+    return f"its learning rate has decayed ({config.optimizer.schedule}): {', '.join(ways)}"
+
+
+def _small_text(trainer: Trainer, parameters: int) -> str:
+    """Return a warning of a text that the model will learn by heart; empty for a longer one."""
+    characters = size(trainer.dataset.part("train"))
+    if parameters <= _MOST_PARAMETERS_PER_CHARACTER * characters:
+        return ""
+    held_out = size(trainer.dataset.parts.get("valid", ()))
+    return (
+        f"a small text for this model: {characters:,} characters to train on and {held_out:,} held "
+        f"out for {parameters:,} parameters; expect it to be learnt by heart, use more text or "
+        f"lower config.model.hidden_size"
     )
 
 
@@ -126,9 +197,9 @@ def _source_facts(
         return {"config_spec": None, "point": None, "overrides": None}
     spec, point, overrides = source.with_absolute_paths(config)
     return {
-        "config_spec": spec,
-        "point": list(point) or None,
-        "overrides": list(overrides) or None,
+        "config_spec": stored_path(spec),
+        "point": [*map(stored_path, point)] or None,
+        "overrides": [*map(stored_path, overrides)] or None,
     }
 
 
@@ -142,8 +213,8 @@ def _start(
     """Restore or begin a run, and record its facts before training starts."""
     state, loop_state, started_from = restore_or_init(trainer, run, initial, view.note)
     is_over = _is_over(trainer, loop_state)
-    if not is_over:
-        run.metrics.truncate_after(loop_state.step)
+    if not loop_state.step:
+        run.metrics.truncate_after(0)
     run.claim(trainer.config, trainer.dataset)
     if is_over:
         return state, loop_state
@@ -151,6 +222,8 @@ def _start(
     sessions = run.facts.get("sessions", [])
     if trainer.config.model.precision == "bfloat16" and lacks_bfloat16_units():
         view.note("this processor has no bfloat16 units: config.model.precision=float32 is faster")
+    if watched := _watched(trainer):
+        view.note(f"held-out losses are {watched}; charlm evaluate scores all")
     if loop_state.step:
         view.note(f"resuming from step {loop_state.step} of {trainer.total_steps}")
         before = sessions[-1]["environment"] if sessions else {}
@@ -158,12 +231,15 @@ def _start(
             view.note(f"may not be bit-for-bit equal to an uninterrupted run: {change}")
         for change in source_changes(recorded_mixers(run.workdir, trainer.config.model), mixers):
             view.note(f"may not be equal to an uninterrupted run: {change}")
+    parameters = count_parameters(state.params)
+    if not loop_state.step and (warning := _small_text(trainer, parameters)):
+        view.note(warning)
     session = {"from_step": loop_state.step, "environment": environment()}
     listed = [mixer._asdict() for mixer in mixers]
     run.write_facts(
         **recorded,
-        corpus=trainer.config.data.corpus,
-        parameters=count_parameters(state.params),
+        corpus=stored_path(trainer.config.data.corpus),
+        parameters=parameters,
         steps_per_epoch=trainer.steps_per_epoch,
         total_steps=trainer.total_steps,
         started_from=started_from,
@@ -177,7 +253,12 @@ def _start(
 def _is_over(trainer: Trainer, loop_state: LoopState) -> bool:
     patience = trainer.config.train.patience
     is_stale = patience > 0 and loop_state.scores_since_best >= patience
-    return is_stale or loop_state.step >= trainer.total_steps
+    is_last = loop_state.step >= trainer.total_steps
+    return (is_stale or is_last) and not loop_state.score_is_due
+
+
+class _LeftOff(Exception):
+    """A signal came while held-out text was scored."""
 
 
 class _Loop:
@@ -205,6 +286,9 @@ class _Loop:
         """Train to the end, or save and raise `Interrupted`."""
         trainer, step = self.trainer, self.loop_state.step
         self.view.begin(step, trainer.total_steps)
+        if self.loop_state.score_is_due:
+            self.state_hash = format_hash(np.asarray(state_hash(state)))
+            self.score_and_save(state, signal_received, replace=True)
         while not _is_over(trainer, self.loop_state):
             count = trainer.steps_to_next_stop(step)
             state, dispatch = trainer.dispatch(state, self.ids_N, step, count)
@@ -212,21 +296,41 @@ class _Loop:
             self.read_pending(state)
             self.pending = (count, dispatch)
             number = signal_received()
-            if number or trainer.stops_at(step) or trainer.samples_at(step):
+            if number or trainer.saves_at(step) or trainer.samples_at(step):
                 self.read_pending(state)
                 if not all_finite(state):
                     self.fail(f"step {step}: the parameters or their norm are not finite", state)
             if trainer.samples_at(step):
                 self.sample(state)
-            if number or trainer.stops_at(step):
-                loss_nats = self.evaluate(state) if trainer.stops_at(step) else None
-                self.save(state, loss_nats)
-            if number and not _is_over(trainer, self.loop_state):
-                raise Interrupted(
-                    f"stopped at step {step} of {trainer.total_steps} and saved; "
-                    f"run {self.again} to resume",
-                    number,
-                )
+            if number or trainer.saves_at(step):
+                self.loop_state.score_is_due = trainer.stops_at(step) and bool(trainer.watched)
+                self.score_and_save(state, signal_received)
+
+    def score_and_save(
+        self, state: TrainState, signal_received: Callable[[], int], *, replace: bool = False
+    ) -> None:
+        """Score held-out text if that is due, and save; raise `Interrupted` after a signal.
+
+        Scoring is left off at a signal, and due again when the run resumes.
+
+        Args:
+          state: state of this step.
+          signal_received: function that returns the signal, or 0.
+          replace: whether a checkpoint of this step, without the score, is there to be replaced.
+        """
+        loop_state, loss_nats = self.loop_state, None
+        if loop_state.score_is_due:
+            with contextlib.suppress(_LeftOff):
+                loss_nats = self.evaluate(state, signal_received)
+        if not (replace and loop_state.score_is_due):
+            self.save(state, loss_nats, replace=replace)
+        number = signal_received()
+        if number and not _is_over(self.trainer, loop_state):
+            raise Interrupted(
+                f"stopped at step {loop_state.step} of {self.trainer.total_steps} and saved; "
+                f"run {self.again} to resume",
+                number,
+            )
 
     def read_pending(self, state: TrainState) -> None:
         """Read the losses of the previous dispatch, and write the rows that are due."""
@@ -237,9 +341,12 @@ class _Loop:
         self.pending = None
         losses = np.asarray(dispatch.steps.loss_nats, np.float64)[:count]
         characters = np.asarray(dispatch.steps.characters, np.int64)[:count]
-        self.refuse_non_finite(losses, np.asarray(dispatch.steps.gradient_norm)[:count], state)
+        norms = np.asarray(dispatch.steps.gradient_norm)[:count]
+        self.refuse_non_finite(losses, norms, state)
         self.state_hash = format_hash(np.asarray(dispatch.state_hash))
-        seen = RunningMean(float(losses @ characters), int(characters.sum()), self.lap())
+        seen = RunningMean(
+            float(losses @ characters), int(characters.sum()), self.lap(), float(norms.max())
+        )
         loop_state = self.loop_state
         loop_state.step += count
         loop_state.window = loop_state.window.plus(seen)
@@ -278,29 +385,38 @@ class _Loop:
         )
         return CharlmError(
             f"{what}; {last}: lower config.optimizer.learning_rate or set "
-            f"config.optimizer.clip_norm, in another --workdir"
+            f"config.optimizer.clip_norm, in another workdir"
         )
 
-    def evaluate(self, state: TrainState) -> float | None:
-        """Score the held-out text, if any, write the rows and track the best loss.
+    def evaluate(self, state: TrainState, signal_received: Callable[[], int]) -> float:
+        """Score the watched held-out text, write the rows and track the best loss.
 
-        If an average of the weights is kept, its score is the one that counts.
+        If an average of the weights is kept, its score is the one that counts. Rows are written
+        when all weights are scored, so that a signal before leaves none.
         """
-        dataset, loop_state = self.trainer.dataset, self.loop_state
-        if "valid" not in dataset.parts:
-            return None
+
+        def advance(share: float) -> None:
+            if signal_received():
+                raise _LeftOff
+            self.view.scoring(share)
+
+        trainer, loop_state = self.trainer, self.loop_state
         kinds = {"raw": state.params}
         if state.average:
             kinds["average"] = state.average
+        seen = {}
         for weights, params in kinds.items():
-            score = mean_score(self.trainer.score(params, self.ids_N, dataset.part("valid")))
-            seen = RunningMean(score.loss_nats * score.characters, score.characters, self.lap())
+            nll_N = trainer.score(params, self.ids_N, trainer.watched, advance=advance)
+            score = mean_score(nll_N)
+            nats = score.loss_nats * score.characters
+            seen[weights] = RunningMean(nats, score.characters, self.lap())
             if not np.isfinite(score.loss_nats):
                 what = f"step {loop_state.step}: the held-out loss is {score.loss_nats:g}"
                 raise self.diverged(what)
-            scope = "epoch" if self.trainer.ends_epoch(loop_state.step) else "step"
-            self.write_row("valid", scope, seen, weights)
         loop_state.add_score(score.loss_nats)  # of the average, the last of `kinds`, if one is kept
+        scope = "epoch" if trainer.ends_epoch(loop_state.step) else "step"
+        for name, mean in seen.items():
+            self.write_row("valid", scope, mean, name, loop_state.mark if name == weights else "")
         return score.loss_nats
 
     def sample(self, state: TrainState) -> None:
@@ -308,12 +424,15 @@ class _Loop:
         trainer, dataset = self.trainer, self.trainer.dataset
         params = state.average or state.params
         model = TrainedModel(trainer.config, dataset.vocabulary, trainer.model, params)
-        text = model.generate(dataset.vocabulary.symbols[0], _SAMPLING, characters=_SAMPLE_LENGTH)
-        self.view.sample(self.loop_state.step, text)
+        prompt = dataset.vocabulary.to_text(dataset.vocabulary.symbols[0])
+        text = model.generate(prompt, _SAMPLING, characters=_SAMPLE_LENGTH)
+        self.view.sample(self.loop_state.step, _SAMPLING.scale, text)
         self.lap()
 
-    def write_row(self, split: str, scope: str, seen: RunningMean, weights: str = "raw") -> None:
-        """Append a row to the metrics, and show it."""
+    def write_row(
+        self, split: str, scope: str, seen: RunningMean, weights: str = "raw", mark: str = ""
+    ) -> None:
+        """Append a row to the metrics, and show it with its mark."""
         row = metrics_row(
             step=self.loop_state.step,
             epoch=(self.loop_state.step - 1) // self.trainer.steps_per_epoch + 1,
@@ -321,29 +440,32 @@ class _Loop:
             scope=scope,
             weights=weights,
             loss_nats=seen.mean_nats,
+            gradient_norm=seen.gradient_norm if split == "train" else None,
             learning_rate=float(self.trainer.schedule(self.loop_state.step - 1)),
             state_hash=self.state_hash,
             chars_per_second=seen.chars_per_second,
             seconds=self.loop_state.seconds,
         )
         self.run.metrics.append(row)
-        self.view.row(row)
+        self.view.row(row, mark)
 
-    def save(self, state: TrainState, loss_nats: float | None) -> None:
+    def save(self, state: TrainState, loss_nats: float | None, *, replace: bool) -> None:
         """Write a checkpoint of this step."""
-        meta = {
-            "charlm_jax": __version__,
-            "jax": jax.__version__,
-            "config": self.trainer.config.to_dict(),
-            "fingerprint": self.trainer.dataset.fingerprint,
-            "tally": self.loop_state.to_json(),
-        }
+        self.run.refuse_if_gone()
         self.run.checkpoints.save(
             self.loop_state.step,
             params=checkpointed_params(state),
             training=(state.step, state.opt_state, state.carried),
-            meta=meta,
+            meta={
+                "charlm_jax": __version__,
+                "jax": jax.__version__,
+                **sealed_values(self.trainer.config, self.trainer.dataset),
+                "tally": self.loop_state.to_json(),
+            },
             loss_nats=loss_nats,
+            best_step=self.loop_state.best_step,
+            rows=self.run.metrics.written(),
+            replace=replace,
         )
         self.lap()
 

@@ -6,24 +6,27 @@ from typing import Any, NamedTuple
 
 
 class RunningMean(NamedTuple):
-    """Running sums of losses, characters and time.
+    """Running sums of losses, characters and time, and the largest gradient norm.
 
     Attributes:
       nats: loss summed over characters, in float64.
       characters: number of characters.
       seconds: time spent only on these characters.
+      gradient_norm: largest norm of a step's gradient; 0 if no gradient was computed.
     """
 
     nats: float = 0.0
     characters: int = 0
     seconds: float = 0.0
+    gradient_norm: float = 0.0
 
     def plus(self, other: "RunningMean") -> "RunningMean":
-        """Return the sums of both."""
+        """Return the sums of both, and the larger norm."""
         return RunningMean(
             self.nats + other.nats,
             self.characters + other.characters,
             self.seconds + other.seconds,
+            max(self.gradient_norm, other.gradient_norm),
         )
 
     @property
@@ -52,6 +55,7 @@ class LoopState:
       best_loss_nats: lowest held-out loss; None before the first evaluation.
       best_step: step of the lowest held-out loss.
       scores_since_best: number of evaluations of the held-out text since then.
+      score_is_due: True if the held-out text is to be scored at this step: a signal came first.
     """
 
     step: int = 0
@@ -61,6 +65,7 @@ class LoopState:
     best_loss_nats: float | None = None
     best_step: int = 0
     scores_since_best: int = 0
+    score_is_due: bool = False
 
     def add_score(self, loss_nats: float) -> None:
         """Record a held-out loss if it is the lowest so far; of equal losses, the first is kept."""
@@ -70,6 +75,12 @@ class LoopState:
             self.scores_since_best = 0
         else:
             self.scores_since_best += 1
+        self.score_is_due = False
+
+    @property
+    def mark(self) -> str:
+        """The latest held-out loss compared with the earlier ones, in words."""
+        return f"no better since step {self.best_step}" if self.scores_since_best else "best"
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values; floats survive a JSON round trip exactly."""
@@ -77,6 +88,16 @@ class LoopState:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "LoopState":
-        """Return the state from the values that `to_json` returned."""
+        """Return the state from the values that `to_json` returned.
+
+        Raises:
+          KeyError: a value is missing.
+          TypeError: a value is unknown, or not a number.
+        """
         means = {name: RunningMean(*values[name]) for name in ("epoch", "window")}
-        return cls(**{**values, **means})
+        state = cls(**{**values, **means})
+        others = (state.step, state.seconds, state.best_step, state.scores_since_best)
+        numbers = (*state.epoch, *state.window, *others, state.best_loss_nats or 0.0)
+        if not all(type(number) in (int, float) for number in numbers):
+            raise TypeError("a value is not a number")
+        return state

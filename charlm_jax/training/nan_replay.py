@@ -15,10 +15,12 @@ from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.numerics import fixed_numerics
 from charlm_jax.core.prng import IMPLEMENTATION, root_key
 from charlm_jax.core.trees import leaves_by_path
+from charlm_jax.data.vocabulary import Vocabulary
 from charlm_jax.models import LanguageModel, build_model, rematerialize
 from charlm_jax.models.losses import negative_log_likelihood
 from charlm_jax.storage.checkpoint import Checkpoint, Checkpoints
 from charlm_jax.storage.mixer_sources import find_recorded_mixers
+from charlm_jax.storage.seal import check_files, read_seal, sealed_values
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training.train_step import (
     Batch,
@@ -45,7 +47,10 @@ def write_fault(workdir: Workdir, trainer: Trainer, state: TrainState, batch: Ba
         step,
         params=state.params,
         training={**training, "batch": batch._asdict()},
-        meta={"total_steps": trainer.total_steps},
+        meta={
+            "total_steps": trainer.total_steps,
+            **sealed_values(trainer.config, trainer.dataset),
+        },
         loss_nats=None,
     )
 
@@ -77,14 +82,16 @@ class Replay(NamedTuple):
       loss_nats: loss of the repeated step.
       gradient_norm: global norm of its gradient.
       arrays: statistics of its arrays, in the order of computation.
-      text: rows of its batch, as characters.
+      ids_BT: rows of its batch.
+      vocabulary: vocabulary of the run.
     """
 
     step: int
     loss_nats: float
     gradient_norm: float
     arrays: list[ArrayStats]
-    text: list[str]
+    ids_BT: np.ndarray
+    vocabulary: Vocabulary
 
     @property
     def first_bad(self) -> ArrayStats | None:
@@ -96,7 +103,7 @@ class Replay(NamedTuple):
         if not seen.name.startswith(_FORWARD) or seen.first is None:
             return None
         row, position = seen.first[:2]
-        return self.text[row][: position + 1]
+        return self.vocabulary.shown(self.vocabulary.decode(self.ids_BT[row, : position + 1]))
 
 
 @fixed_numerics()
@@ -104,12 +111,14 @@ def replay_fault(workdir: Path | str) -> Replay:
     """Repeat the step at which a run failed, and measure each of its arrays.
 
     Raises:
-      CharlmError: there is no run, it did not fail, or the saved step is damaged.
+      CharlmError: there is no run, it did not fail, or the saved step is damaged or was made with
+        another config or other symbols.
     """
     run_dir = Workdir(workdir)
     run_dir.refuse_exported()
     run_dir.check_readable()
-    config, vocabulary = run_dir.read_config(), run_dir.read_vocabulary()
+    config = run_dir.read_config()
+    vocabulary = run_dir.read_vocabulary().with_unit(config.data.unit)
     kept = Checkpoints(run_dir.fault)
     if not kept.steps():
         raise CharlmError(f"the run at {run_dir.path} has not failed: there is nothing to replay")
@@ -117,6 +126,8 @@ def replay_fault(workdir: Path | str) -> Replay:
     find_recorded_mixers(run_dir, config.model)
     model = build_model(config.model, len(vocabulary))
     checkpoint = kept.open(number)
+    if "config" in checkpoint.meta:  # earlier versions did not save it
+        check_files(run_dir, read_seal(checkpoint), config, vocabulary)
     total_steps = checkpoint.meta.get("total_steps")
     if not isinstance(total_steps, int):
         raise CharlmError(f"{run_dir.fault}/{number} is not the saved step of a failed run")
@@ -132,7 +143,8 @@ def replay_fault(workdir: Path | str) -> Replay:
         loss_nats=float(metrics.loss_nats),
         gradient_norm=float(metrics.gradient_norm),
         arrays=[seen for stage, tree in stages.items() for seen in _look(stage, tree)],
-        text=[vocabulary.decode(ids_T) for ids_T in np.asarray(batch.inputs_BT)],
+        ids_BT=np.asarray(batch.inputs_BT),
+        vocabulary=vocabulary,
     )
 
 

@@ -5,13 +5,14 @@ import sys
 import textwrap
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from html import escape
 from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
 from charlm_jax.core.html_table import html_table
 from charlm_jax.core.notebook import CellOutput, in_notebook, open_output
+from charlm_jax.core.visible_text import visible_text
 from charlm_jax.storage.metrics_log import MetricsRow
 
 if TYPE_CHECKING:
@@ -30,11 +31,20 @@ class ProgressListener(Protocol):
     def advance(self, step: int, loss_nats: float, chars_per_second: float) -> None:
         """Called after a dispatch, with the mean loss of its steps."""
 
-    def row(self, row: MetricsRow) -> None:
-        """Called after a row was written to the metrics."""
+    def scoring(self, share: float) -> None:
+        """Called while held-out text is scored, with the share that is done."""
 
-    def sample(self, step: int, text: str) -> None:
-        """Called with a text sampled from the weights at `step`."""
+    def row(self, row: MetricsRow, mark: str) -> None:
+        """Called after a row was written to the metrics.
+
+        Args:
+          row: the row.
+          mark: `best` if it has the lowest held-out loss so far, `no better since step N` if an
+            earlier one has, and empty for other rows.
+        """
+
+    def sample(self, step: int, scale: float, text: str) -> None:
+        """Called with a text sampled from the weights at `step`, at a scale factor."""
 
 
 class NullProgress:
@@ -49,10 +59,13 @@ class NullProgress:
     def advance(self, step: int, loss_nats: float, chars_per_second: float) -> None:
         pass
 
-    def row(self, row: MetricsRow) -> None:
+    def scoring(self, share: float) -> None:
         pass
 
-    def sample(self, step: int, text: str) -> None:
+    def row(self, row: MetricsRow, mark: str) -> None:
+        pass
+
+    def sample(self, step: int, scale: float, text: str) -> None:
         pass
 
 
@@ -95,32 +108,93 @@ def describe_row(row: MetricsRow) -> str:
     )
 
 
-def describe_sample(step: int, text: str) -> str:
-    """Returns a sample as an indented paragraph under its step."""
-    return f"step {step}:\n{textwrap.indent(text.strip(), '    ')}\n"
+def describe_sample(step: int, scale: float, text: str) -> str:
+    """Returns a sample as an indented paragraph under its step and scale factor."""
+    return f"step {step}, scale {scale:g}:\n{textwrap.indent(text.strip(), '    ')}\n"
+
+
+class _TimeLeft:
+    """Estimate of the time until the last step, from the steps after the first dispatch.
+
+    Args:
+      clock: seconds since any fixed moment.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._from: tuple[int, float] | None = None  # after the compilation
+
+    def __call__(self, step: int, total_steps: int) -> str:
+        """Returns minutes and seconds, such as `1:20 left`; empty while that is unknown."""
+        now = self._clock()
+        self._from = since_step, since = self._from or (step, now)
+        if step == since_step:
+            return ""
+        left = int((now - since) / (step - since_step) * (total_steps - step))
+        return f"{left // 60}:{left % 60:02} left"
+
+
+# Seconds between printed rows of a split: epochs and evaluations may last a moment.
+_SECONDS_BETWEEN: Mapping[str, float] = {"train": 10.0, "valid": 2.0}
+
+
+class _Pace:
+    """Choice of the rows that are printed, by time; the last evaluation always is.
+
+    Args:
+      clock: seconds since any fixed moment.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._last = dict.fromkeys(_SECONDS_BETWEEN, -math.inf)
+        self._step = 0  # of the last printed evaluation
+
+    def prints(self, row: MetricsRow, total_steps: int) -> bool:
+        """Returns whether to print a row; a later weights' row of a printed evaluation is too."""
+        split, step, now = row["split"], row["step"], self._clock()
+        is_due = now - self._last[split] >= _SECONDS_BETWEEN[split]
+        if split == "valid" and (is_due or step in (self._step, total_steps)):
+            self._step, is_due = step, True
+        if is_due:
+            self._last[split] = now
+        return is_due
 
 
 class LogProgress(NullProgress):
-    """Lines for logs, pipes and CI: every epoch and evaluation, and occasional step rows."""
+    """Lines for logs, pipes and CI: evaluations and occasional training losses, with time left.
 
-    def __init__(self, write: Callable[[str], None] = print, every_seconds: float = 10.0) -> None:
+    Args:
+      write: callback for a line.
+      clock: seconds since any fixed moment.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[str], None] = print,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._write = write
-        self._every_seconds = every_seconds
-        self._last = -math.inf
+        self._pace, self._time_left = _Pace(clock), _TimeLeft(clock)
+        self._total_steps = 0
+        self._left = ""
 
     def note(self, line: str) -> None:
         self._write(line)
         sys.stdout.flush()
 
-    def row(self, row: MetricsRow) -> None:
-        is_passing = row["scope"] == "step" and row["split"] == "train"
-        if is_passing and time.monotonic() - self._last < self._every_seconds:
-            return
-        self._last = time.monotonic()
-        self.note(describe_row(row))
+    def begin(self, step: int, total_steps: int) -> None:
+        self._total_steps = total_steps
 
-    def sample(self, step: int, text: str) -> None:
-        self.note(describe_sample(step, text))
+    def advance(self, step: int, loss_nats: float, chars_per_second: float) -> None:
+        self._left = self._time_left(step, self._total_steps)
+
+    def row(self, row: MetricsRow, mark: str) -> None:
+        if self._pace.prints(row, self._total_steps):
+            self.note("  ".join(filter(None, [describe_row(row), self._left, mark])))
+
+    def sample(self, step: int, scale: float, text: str) -> None:
+        self.note(describe_sample(step, scale, text))
 
 
 class Bar:
@@ -138,11 +212,14 @@ class Bar:
             progress.TimeRemainingColumn(elapsed_when_finished=True),
         )
         self._task: progress.TaskID | None = None
+        self._pace = _Pace(time.monotonic)
+        self._total_steps = 0
 
     def note(self, line: str) -> None:
-        self.display.console.print(line, markup=False, highlight=False)
+        print_above(self.display, line)
 
     def begin(self, step: int, total_steps: int) -> None:
+        self._total_steps = total_steps
         self._task = self.display.add_task(
             "training", total=total_steps, completed=step, loss="compiling ...", speed=""
         )
@@ -156,12 +233,17 @@ class Bar:
                 speed=f"{chars_per_second:,.0f} chars/s",
             )
 
-    def row(self, row: MetricsRow) -> None:
-        if row["scope"] == "epoch" or row["split"] != "train":
-            self.note(describe_row(row))
+    def scoring(self, share: float) -> None:
+        if self._task is not None:
+            self.display.update(self._task, loss=f"scoring {share:.0%}")
 
-    def sample(self, step: int, text: str) -> None:
-        self.note(describe_sample(step, text))
+    def row(self, row: MetricsRow, mark: str) -> None:
+        is_passing = row["scope"] == "step" and row["split"] == "train"
+        if not is_passing and self._pace.prints(row, self._total_steps):
+            self.note("  ".join(filter(None, [describe_row(row), mark])))
+
+    def sample(self, step: int, scale: float, text: str) -> None:
+        self.note(describe_sample(step, scale, text))
 
 
 _MAX_NOTEBOOK_ROWS = 20
@@ -181,16 +263,16 @@ class NotebookView(NullProgress):
 
     def __init__(self, show: CellOutput, clock: Callable[[], float] = time.monotonic) -> None:
         self._show = show
-        self._clock = clock
+        self._time_left = _TimeLeft(clock)
         self._notes: list[str] = []
         self._losses: defaultdict[int, dict[str, float]] = defaultdict(dict)
+        self._marks: dict[int, str] = {}
         self._training = math.nan
         self._step = self._total_steps = 0
-        self._timed_from: tuple[int, float] | None = None  # after the compilation
         self._status = self._sample = ""
 
     def note(self, line: str) -> None:
-        self._notes.append(line)
+        self._notes.append(visible_text(line))
         self._draw(at_once=True)
 
     def begin(self, step: int, total_steps: int) -> None:
@@ -199,15 +281,16 @@ class NotebookView(NullProgress):
         self._draw(at_once=True)
 
     def advance(self, step: int, loss_nats: float, chars_per_second: float) -> None:
-        self._step, now = step, self._clock()
-        self._timed_from = since_step, since = self._timed_from or (step, now)
-        self._status = f"{loss_nats:.3f} nats, {chars_per_second:,.0f} characters/s"
-        if step > since_step:
-            left = (now - since) / (step - since_step) * (self._total_steps - step)
-            self._status += f", {int(left) // 60}:{int(left) % 60:02} left"
+        self._step, left = step, self._time_left(step, self._total_steps)
+        speed = f"{chars_per_second:,.0f} characters/s"
+        self._status = ", ".join(filter(None, [f"{loss_nats:.3f} nats", speed, left]))
         self._draw()
 
-    def row(self, row: MetricsRow) -> None:
+    def scoring(self, share: float) -> None:
+        self._status = f"scoring {share:.0%}"
+        self._draw()
+
+    def row(self, row: MetricsRow, mark: str) -> None:
         step, loss_nats = row["step"], row["loss_nats"]
         if row["split"] == "train":
             self._training = loss_nats
@@ -216,10 +299,12 @@ class NotebookView(NullProgress):
         self._losses[step][_TRAINING] = self._training
         if row["split"] != "train":
             self._losses[step][_AVERAGE if row["weights"] == "average" else _HELD_OUT] = loss_nats
+        if mark:
+            self._marks[step] = mark
         self._draw(at_once=True)
 
-    def sample(self, step: int, text: str) -> None:
-        self._sample = describe_sample(step, text)
+    def sample(self, step: int, scale: float, text: str) -> None:
+        self._sample = visible_text(describe_sample(step, scale, text))
         self._draw(at_once=True)
 
     def end(self) -> None:
@@ -248,11 +333,16 @@ class NotebookView(NullProgress):
     def _table(self) -> tuple[list[str], list[list[str]]]:
         found = {name for losses in self._losses.values() for name in losses}
         names = [name for name in (_TRAINING, _HELD_OUT, _AVERAGE) if name in found]
+        shows_marks = any(mark != "best" for mark in self._marks.values())
         rows = [
-            [f"{step:,}", *(_four_digits(losses.get(name, math.nan)) for name in names)]
+            [
+                f"{step:,}",
+                *(_four_digits(losses.get(name, math.nan)) for name in names),
+                *([self._marks.get(step, "")] if shows_marks else []),
+            ]
             for step, losses in list(self._losses.items())[-_MAX_NOTEBOOK_ROWS:]
         ]
-        return ["step", *names], rows
+        return ["step", *names, *([""] if shows_marks else [])], rows
 
 
 def _four_digits(loss_nats: float) -> str:
@@ -275,6 +365,12 @@ class HasDisplay(Protocol):
     """A view that draws on a terminal."""
 
     display: "Progress"
+
+
+def print_above(display: "Progress", text: str) -> None:
+    """Prints a text above a progress bar, with invisible characters escaped."""
+    shown = visible_text(text)
+    display.console.print(shown, markup=False, highlight=False, emoji=False)
 
 
 @contextmanager

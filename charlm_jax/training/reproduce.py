@@ -9,10 +9,10 @@ import numpy as np
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.numerics import fixed_numerics
 from charlm_jax.core.tree_hash import format_hash
-from charlm_jax.data.dataset import load_dataset
 from charlm_jax.data.download import Progress
-from charlm_jax.storage.metrics_log import MetricsLog
+from charlm_jax.inference.run import load_text
 from charlm_jax.storage.mixer_sources import find_recorded_mixers
+from charlm_jax.storage.seal import read_checked_config, read_rows
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training.environment import differences, environment
 from charlm_jax.training.restore import load_init_from
@@ -41,13 +41,18 @@ class Verification(NamedTuple):
 
 @fixed_numerics()
 def verify_run(
-    workdir: Path | str, *, steps: int = 100, progress: Progress | None = None
+    workdir: Path | str,
+    *,
+    steps: int = 100,
+    corpus: str | None = None,
+    progress: Progress | None = None,
 ) -> Verification:
     """Repeat a run's first steps, and compare their hashes with those in its metrics.
 
     Args:
       workdir: the run's folder, which is not changed.
       steps: number of steps to repeat; more if the first recorded row is later.
+      corpus: current place of the run's text, if it has moved.
       progress: callback for the progress of a text download.
 
     Raises:
@@ -58,13 +63,11 @@ def verify_run(
     run_dir = Workdir(workdir)
     run_dir.refuse_exported()
     run_dir.check_readable()
-    config, facts = run_dir.read_config(), run_dir.read_facts()
-    recorded = {row["step"]: row["state_hash"] for row in MetricsLog(run_dir.metrics_file).rows()}
+    config, facts = read_checked_config(run_dir), run_dir.read_facts()
+    recorded = {row["step"]: row["state_hash"] for row in read_rows(run_dir)}
     if not recorded:
         raise CharlmError(f"the run at {run_dir.path} has no metrics yet: train it first")
-    dataset = load_dataset(config, progress=progress)
-    if dataset.fingerprint != run_dir.read_fingerprint():
-        raise CharlmError(f"the text of {config.data.corpus} has changed since the run was made")
+    dataset = load_text(run_dir, config, corpus=corpus, progress=progress)
     find_recorded_mixers(run_dir, config.model)
     trainer = build_trainer(config, dataset)
     initial = load_init_from(trainer, facts.get("started_from"))

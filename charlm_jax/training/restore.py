@@ -1,6 +1,7 @@
 """Start of a run: from new weights, another run's, or its latest valid checkpoint."""
 
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -8,15 +9,19 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from charlm_jax.config.schema import Config, ModelConfig
+from charlm_jax.config.formats import NewerFormat
+from charlm_jax.config.schema import ModelConfig
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.files import stored_path
 from charlm_jax.core.tree_hash import format_hash, state_hash
 from charlm_jax.core.types import Params
+from charlm_jax.data.splits import size
 from charlm_jax.inference.run import load_run
 from charlm_jax.models.transfer import transfer_params
 from charlm_jax.storage.checkpoint import Checkpoint, Checkpoints
 from charlm_jax.storage.compatibility import config_changes
 from charlm_jax.storage.open_run import OpenRun
+from charlm_jax.storage.seal import describe_lost_rows, read_seal
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training.loop_state import LoopState
 from charlm_jax.training.train_step import TrainState, checkpointed_params, with_weights
@@ -53,6 +58,9 @@ def load_init_from(trainer: Trainer, started_from: Mapping[str, Any] | None) -> 
     try:
         run = load_run(source, checkpoint=pinned or "best")
         _refuse_other_model(run.config.model, trainer.config.model)
+        unit_there, unit_here = run.config.data.unit, trainer.config.data.unit
+        if unit_there != unit_here:
+            raise CharlmError(f"config.data.unit is {unit_there!r} there, {unit_here!r} here")
         params = transfer_params(
             run.params,
             run.vocabulary.symbols,
@@ -60,10 +68,10 @@ def load_init_from(trainer: Trainer, started_from: Mapping[str, Any] | None) -> 
             trainer.dataset.vocabulary.symbols,
         )
     except CharlmError as error:
-        hint = "; begin again with --fresh" if pinned else ""
+        hint = "; begin again with fresh=True" if pinned else ""
         raise CharlmError(f"cannot start from {source}: {error}{hint}") from error
     facts = {
-        "run": source,
+        "run": stored_path(source),
         "checkpoint": run.checkpoint,
         "params_hash": format_hash(state_hash(run.params)),
     }
@@ -100,7 +108,8 @@ def validate_init_from(trainer: Trainer, workdir: Workdir, *, fresh: bool) -> In
         return InitialParams(None, None)
     if os.path.realpath(source) == os.path.realpath(workdir.path):
         raise CharlmError(
-            f"--init_from and --workdir are the same run ({source}): name another --workdir"
+            f"config.train.init_from and the workdir are the same run ({source}): name another "
+            f"workdir"
         )
     if fresh:
         return load_init_from(trainer, None)
@@ -136,7 +145,7 @@ def restore_or_init(
         if damages:
             raise CharlmError(
                 f"no checkpoint of {path} can be used ({'; '.join(map(str, damages))}): "
-                f"restore one, or begin again with --fresh"
+                f"restore one, or begin again with fresh=True"
             )
         _refuse_to_lose_rows(trainer, run)
         pinned = run.facts.get("started_from")
@@ -144,6 +153,7 @@ def restore_or_init(
             initial = load_init_from(trainer, pinned)  # the workdir has changed since
         return trainer.init_state(initial.params), LoopState(), initial.started_from
     loop_state = _check_meta(checkpoint, trainer, run)
+    _restore_rows(checkpoint, run, note)
     for damage in damages:
         moved = run.checkpoints.quarantine(damage.step, run.workdir.damaged)
         note(f"{damage}: moved to {moved}, resuming from checkpoint {checkpoint.step}")
@@ -159,21 +169,71 @@ def _check_meta(checkpoint: Checkpoint, trainer: Trainer, run: OpenRun) -> LoopS
     """Check that a checkpoint belongs to this run, and return its loop state."""
     meta, step = checkpoint.meta, checkpoint.step
     try:
-        fingerprint, loop_state = meta["fingerprint"], LoopState.from_json(meta["tally"])
-        changes = config_changes(Config.from_dict(meta["config"]), trainer.config)
+        seal, loop_state = read_seal(checkpoint), LoopState.from_json(meta["tally"])
+        if loop_state.step != step:
+            raise CharlmError("its progress is that of another step")
+    except NewerFormat:
+        raise
     except (KeyError, TypeError, CharlmError) as error:
         raise CharlmError(
             f"checkpoint {step} does not record the run's progress: another version of "
-            f"charlm_jax may have written it; begin again with --fresh"
+            f"charlm_jax may have written it; begin again with fresh=True"
         ) from error
-    if fingerprint != trainer.dataset.fingerprint:
+    shared = trainer.shared_steps(seal.config)
+    has_same_text = seal.fingerprint == trainer.dataset.fingerprint
+    compare = functools.partial(
+        config_changes,
+        seal.config,
+        trainer.config,
+        same_text=has_same_text,
+        held_out=size(trainer.dataset.parts.get("valid", ())),
+    )
+    changes = compare(rates_agree=step <= shared)
+    if changes and not compare(rates_agree=True):
+        raise _beyond_shared_steps(step, shared, run)
+    if not has_same_text:
         changes.insert(0, "its text is different")
     if changes:
         raise CharlmError(
             f"checkpoint {step} of {run.workdir.path} belongs to another run: "
-            f"{'; '.join(changes)}: restore the right one, or begin again with --fresh"
+            f"{'; '.join(changes)}: restore the right one, or begin again with fresh=True"
         )
     return loop_state
+
+
+def _restore_rows(checkpoint: Checkpoint, run: OpenRun, note: Callable[[str], None]) -> None:
+    """Make the metrics those up to the checkpoint; what has been lost of them is restored."""
+    if checkpoint.rows is None:
+        note(
+            f"checkpoint {checkpoint.step} was saved by an earlier version, which did not seal "
+            f"symbols and metrics: {run.workdir.metrics_file.name} is taken as it is"
+        )
+        run.metrics.truncate_after(checkpoint.step)
+        return
+    content = run.metrics.content()
+    if not content.startswith(checkpoint.rows):
+        note(
+            f"{run.workdir.metrics_file} {describe_lost_rows(content, checkpoint.rows)} that "
+            f"checkpoint {checkpoint.step} recorded: they are restored from the checkpoint"
+        )
+    run.metrics.replace(checkpoint.rows)
+
+
+def _beyond_shared_steps(step: int, shared: int, run: OpenRun) -> CharlmError:
+    """Return the error of a run whose rate has changed since the steps that a longer one has."""
+    path = run.workdir.path
+    kept = [number for number in run.checkpoints.steps() if number <= shared]
+    way = (
+        f"--branch_from={path} and another --workdir start from checkpoint {kept[-1]}, and give "
+        f"the run that had this length from the start"
+        if kept
+        else f"no checkpoint up to that step is left (config.train.keep keeps some): "
+        f"--init_from={path} and another --workdir start from its weights"
+    )
+    return CharlmError(
+        f"the length of {path} cannot be changed at checkpoint {step}: its learning rates differ "
+        f"from those of the other length after step {shared}; {way}"
+    )
 
 
 def _refuse_to_lose_rows(trainer: Trainer, run: OpenRun) -> None:
@@ -186,5 +246,5 @@ def _refuse_to_lose_rows(trainer: Trainer, run: OpenRun) -> None:
     if last > first_save or run.facts.get("finished"):
         raise CharlmError(
             f"{run.workdir.path} has metrics up to step {last} but no checkpoint: restore "
-            f"{run.workdir.checkpoints}, or begin again with --fresh"
+            f"{run.workdir.checkpoints}, or begin again with fresh=True"
         )

@@ -6,6 +6,8 @@ writer is tensorboard's own, without a thread: tensorboardX's `SummaryWriter` bl
 forever once its thread meets a full disk.
 """
 
+import contextlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,15 @@ from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training.progress_bar import ProgressListener, ignore_broken_pipe
 
 _FILE_VERSION = "brain.Event:2"
+
+# Name of the files that this module writes; other files in the folder are left alone.
+_OWN_FILE = re.compile(r"events\.out\.tfevents\.[0-9]{10}\.charlm_jax")
+# Tags of `step` rows besides losses, and their fields.
+_OF_STEPS = {
+    "optimizer/gradient_norm": "gradient_norm",
+    "optimizer/learning_rate": "learning_rate",
+    "speed/chars_per_second": "chars_per_second",
+}
 
 
 class EventFiles:
@@ -44,35 +55,40 @@ class EventFiles:
     def advance(self, step: int, loss_nats: float, chars_per_second: float) -> None:
         self._view.advance(step, loss_nats, chars_per_second)
 
-    def row(self, row: MetricsRow) -> None:
-        self._view.row(row)
+    def scoring(self, share: float) -> None:
+        self._view.scoring(share)
+
+    def row(self, row: MetricsRow, mark: str) -> None:
+        self._view.row(row, mark)
         if self._file is not None:
             try:
                 _append(self._file, _events(row))
             except OSError as error:
                 self._give_up(error)
 
-    def sample(self, step: int, text: str) -> None:
-        self._view.sample(step, text)
+    def sample(self, step: int, scale: float, text: str) -> None:
+        self._view.sample(step, scale, text)
 
     def write_anew(self) -> None:
         """Replaces all events with those of the rows written so far."""
         rows = MetricsLog(self._workdir.metrics_file).rows()
         self._workdir.refuse_links()
         folder = self._workdir.tensorboard
+        partial = folder / "partial"
         try:
             folder.mkdir(exist_ok=True)
-            partial = folder / "partial"
             partial.unlink(missing_ok=True)
             _append(partial, [*_beginning(), *(event for row in rows for event in _events(row))])
             # A running TensorBoard continues with the file whose name sorts last.
-            before = sorted(folder.glob("events.out.tfevents.*.charlm_jax"))
-            number = int(before[-1].name.split(".")[3]) + 1 if before else 0
+            before = [path for path in folder.iterdir() if _OWN_FILE.fullmatch(path.name)]
+            number = max((int(path.name.split(".")[3]) + 1 for path in before), default=0)
             for file in before:
                 file.unlink()
             self._file = folder / f"events.out.tfevents.{number:010d}.charlm_jax"
             partial.rename(self._file)
         except OSError as error:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
             self._give_up(error)
 
     def _give_up(self, error: OSError) -> None:
@@ -87,8 +103,10 @@ class EventFiles:
 def scalars(row: MetricsRow) -> dict[str, float]:
     """Returns a row's values by tag; no two rows of a step have the same tag.
 
-    Losses of steps are under `train`, of whole epochs under `train_epoch`, of held-out text under
-    `valid`, and under `valid_average` if the weights are a moving average.
+    Tags are `loss_nats/NAME` and `loss_bits/NAME`, which TensorBoard sorts first, with the name
+    `train` for steps, `train_epoch` for whole epochs, `valid` for held-out text, and
+    `valid_average` for held-out text if the weights are a moving average; then
+    `optimizer/gradient_norm`, `optimizer/learning_rate` and `speed/chars_per_second` of steps.
     """
     is_passing = row["split"] == "train" and row["scope"] == "step"
     name = row["split"]
@@ -96,9 +114,12 @@ def scalars(row: MetricsRow) -> dict[str, float]:
         name = "train_epoch"
     elif row["weights"] == "average":
         name += "_average"
-    values = {f"{name}/{unit}": float(row[unit]) for unit in ("loss_nats", "bits_per_char")}
-    own = ("learning_rate", "chars_per_second") if is_passing else ()
-    return values | {unit: float(row[unit]) for unit in own}
+    values = {f"loss_nats/{name}": "loss_nats", f"loss_bits/{name}": "bits_per_char"}
+    return {
+        tag: float(row[field])
+        for tag, field in (values | (_OF_STEPS if is_passing else {})).items()
+        if field in row  # earlier versions wrote no gradient norms
+    }
 
 
 def _refuse_missing() -> None:

@@ -1,6 +1,7 @@
 """Assembly of a run from its config and text, before anything is compiled."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -15,6 +16,8 @@ from charlm_jax.core.prng import KeyStream, stream_key
 from charlm_jax.core.types import Params
 from charlm_jax.data.dataset import Dataset
 from charlm_jax.data.loaders import EpochPlan, Loader, build_loader
+from charlm_jax.data.splits import Part
+from charlm_jax.evaluation.protocol import Window
 from charlm_jax.evaluation.scoring import Scorer, make_window_scorer
 from charlm_jax.models import LanguageModel, build_model, rematerialize
 from charlm_jax.training.optimizer import build_optimizer, make_schedule
@@ -27,6 +30,9 @@ from charlm_jax.training.train_step import (
     make_train_step,
     make_train_steps,
 )
+
+# Bounds of `train.keep`: of disk, and of time, since a checkpoint takes about as long as a step.
+_MOST_KEPT, _LEAST_APART = 50, 40
 
 
 class Trainer(NamedTuple):
@@ -42,6 +48,7 @@ class Trainer(NamedTuple):
       plan: epoch, from 0 -> starts of the rows of its batches; the last plan is cached.
       train_steps: several updates in one dispatch.
       score: per-character losses of a part, under the `window` evaluation protocol.
+      watched: held-out windows that are scored during training; empty if no text is held out.
       total_steps: number of steps in the run.
     """
 
@@ -54,12 +61,25 @@ class Trainer(NamedTuple):
     plan: Callable[[int], EpochPlan]
     train_steps: TrainSteps
     score: Scorer
+    watched: Part
     total_steps: int
 
     @property
     def steps_per_epoch(self) -> int:
         """Updates in one epoch."""
         return self.loader.steps_per_epoch
+
+    def shared_steps(self, config: Config) -> int:
+        """Return the number of first steps with the same learning rates under another config.
+
+        Args:
+          config: config of a run on the same text; only its length and schedule matter.
+        """
+        return min(
+            self.total_steps,
+            self.config.optimizer.stable_steps(self.total_steps),
+            config.optimizer.stable_steps(count_steps(config, self.steps_per_epoch)),
+        )
 
     def ends_epoch(self, step: int) -> bool:
         """Return whether an epoch is complete after `step` updates."""
@@ -69,6 +89,10 @@ class Trainer(NamedTuple):
         """Return whether to score held-out text and save a checkpoint after `step` updates."""
         every = self.config.train.evaluate_every_steps or self.steps_per_epoch
         return step % every == 0 or step == self.total_steps
+
+    def saves_at(self, step: int) -> bool:
+        """Return whether to save a checkpoint after `step` updates."""
+        return self.stops_at(step) or self.config.train.keeps(step)
 
     def samples_at(self, step: int) -> bool:
         """Return whether to show a sample after `step` updates."""
@@ -88,6 +112,10 @@ class Trainer(NamedTuple):
             train.sample_every_steps,
             self.steps_per_epoch,
         ]
+        if train.keep == "log":
+            every.append(1 << step.bit_length())  # the next power of two
+        elif train.keep:
+            every.append(int(train.keep))
         ahead = min(n - step % n for n in every if n)
         return min(ahead, self.total_steps - step)
 
@@ -124,6 +152,12 @@ class Trainer(NamedTuple):
         )
 
 
+def count_steps(config: Config, steps_per_epoch: int) -> int:
+    """Return the number of steps in a run."""
+    steps = config.train.epochs * steps_per_epoch
+    return min(steps, config.train.max_steps or steps)
+
+
 @fixed_numerics()
 def build_trainer(config: Config, dataset: Dataset) -> Trainer:
     """Build a run's parts; all names in the config are looked up here, before anything compiles.
@@ -147,14 +181,13 @@ def build_trainer(config: Config, dataset: Dataset) -> Trainer:
     def plan(epoch: int) -> EpochPlan:
         return loader.plan(order_key, epoch)
 
-    total_steps = config.train.epochs * loader.steps_per_epoch
-    if config.train.max_steps:
-        total_steps = min(total_steps, config.train.max_steps)
+    total_steps = count_steps(config, loader.steps_per_epoch)
     if total_steps >= 2**31:
         raise CharlmError(
             f"a run of {total_steps} steps is too long: lower config.train.epochs, or set "
             f"config.train.max_steps below 2**31"
         )
+    _refuse_many_kept(config, total_steps)
     schedule, optimizer = build_update_rule(config, total_steps)
     length = config.train.segment_length
     train_steps = make_train_steps(
@@ -181,6 +214,9 @@ def build_trainer(config: Config, dataset: Dataset) -> Trainer:
         plan=plan,
         train_steps=train_steps,
         score=score,
+        watched=Window(config.evaluation_context).spread(
+            dataset.parts.get("valid", ()), most=config.evaluation.max_characters
+        ),
         total_steps=total_steps,
     )
 
@@ -200,6 +236,17 @@ def _refuse_too_long(config: Config, model: LanguageModel) -> None:
     }.items():
         if length > most:
             raise CharlmError(f"{rule}, fewer than config.{field}={length}")
+
+
+def _refuse_many_kept(config: Config, total_steps: int) -> None:
+    """Refuse to keep so many checkpoints that disk and time have no bound."""
+    keep = config.train.keep
+    least = max(_LEAST_APART, math.ceil((total_steps + 1) / (_MOST_KEPT + 1)))
+    if keep not in ("", "log") and int(keep) < least:
+        raise CharlmError(
+            f"config.train.keep={keep} is not allowed in a run of {total_steps} steps: it must be "
+            f"at least {least}, for at most {_MOST_KEPT} checkpoints, or log"
+        )
 
 
 def _refuse_segments(config: Config, model: LanguageModel) -> None:

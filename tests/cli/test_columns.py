@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from charlm_jax.cli.columns import LEAST_WIDTH, Columns, Plain, column_width, lay_out, wrap
+from charlm_jax.core.visible_text import visible_text
 from charlm_jax.sampling.stop_strings import Chunk
 from tests.conftest import examples
 
@@ -110,7 +111,7 @@ def test_columns_hold_every_line_of_every_text(texts: tuple, width: int) -> None
 def test_nothing_moves_the_cursor_and_columns_stay_where_they_are(texts: tuple) -> None:
     drawn = [[Chunk(text, has_ended=True) for text in texts]]
     printed = "".join(lay_out(drawn, [_columns(range(3))]))
-    assert all(character == "\n" or character.isprintable() for character in printed)
+    assert printed == visible_text(printed) and "\t" not in printed
     for row in printed.split("\n")[3:-2]:
         cells, marks = 0, 0
         for character in row:
@@ -121,7 +122,9 @@ def test_nothing_moves_the_cursor_and_columns_stay_where_they_are(texts: tuple) 
         assert cells <= 3 * LEAST_WIDTH + 6
 
 
-@pytest.mark.parametrize(("text", "cells"), [("abc", 3), ("中🐍", 4), ("e\u0301", 1)])
+@pytest.mark.parametrize(
+    ("text", "cells"), [("abc", 3), ("中🐍", 4), ("e\u0301", 1), ("a\xa0\u3000\u200cb", 5)]
+)
 def test_wide_characters_and_accents_are_padded_by_their_width(text: str, cells: int) -> None:
     drawn = [[Chunk(text, has_ended=True), Chunk("|", has_ended=True)]]
     row = "".join(lay_out(drawn, [_columns(range(2))])).split("\n")[3]

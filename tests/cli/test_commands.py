@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -41,8 +42,15 @@ def test_train_says_what_it_did_and_then_that_it_is_done(
     assert main(command) == 0
     first = capsys.readouterr().out
     assert "epoch  2" in first and "trained 38 steps" in first and "best held-out loss" in first
+    sample, evaluate, report = first.split("Next:\n")[1].splitlines()
     assert main(command) == 0
-    assert "is done: 38 steps" in capsys.readouterr().out
+    second = capsys.readouterr().out
+    assert "is done: 38 steps; raise config.train.epochs to train further" in second
+    assert second.endswith(first[first.index("Next:") :])
+    for line in (sample + " --chars=5", evaluate, report):
+        program, *arguments = shlex.split(line)
+        assert program == "charlm" and main(arguments) == 0
+    capsys.readouterr()
     facts = json.loads((tmp_path / "run" / "run.json").read_text())
     assert (facts["config_spec"], facts["point"]) == (str(BASE), None)
     assert [f"--config.{text}" for text in facts["overrides"]] == OVERRIDES
@@ -249,9 +257,10 @@ def test_sample_truncated(workdir: str, capsys: pytest.CaptureFixture[str]) -> N
 def test_evaluate_as_json(workdir: str, mode: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", f"--workdir={workdir}", f"--mode={mode}", "--json"]) == 0
     (row,) = _json_lines(capsys.readouterr().out)
-    names = "loss_nats bits_per_char characters mode context split fingerprint checkpoint weights "
-    names += "weights_hash targets split_characters"
+    names = "loss_nats bits_per_char bits_per_byte characters mode context split fingerprint "
+    names += "checkpoint weights weights_hash targets split_characters unit"
     assert list(row) == names.split()
+    assert row["unit"] == "characters" and row["bits_per_byte"] == row["bits_per_char"]  # ASCII
     assert row["characters"] == 300 and row["context"] == (None if mode == "stream" else 8)
     (file,) = Path(workdir, "evaluation").glob(f"valid_{mode}*.npy")
     assert np.load(file).mean() == pytest.approx(row["loss_nats"], rel=1e-5)

@@ -73,6 +73,17 @@ def test_a_prompt_and_what_follows_is_what_is_drawn_at_once(run: TrainedModel) -
     assert talk.ends_at("/quit")
 
 
+def test_a_prompt_is_read_like_a_stop_string_and_shown_as_it_was_read(run: TrainedModel) -> None:
+    talk = Talk(run, chars=9)
+    text = _text(run, "a\nb", characters=9) + "\n"
+    assert talk.say(r"a\nb") == text and talk.notes == [r"prompt 'a\nb'"]
+    assert talk.say(r"//\n") == _text(run, "/\n", characters=9) + "\n"
+    assert talk.say("/again") == _text(run, "/\n", 1, characters=9) + "\n"
+    assert talk.notes[1:] == [r"prompt '/\n'"] * 2
+    talk.say("/more", "ab")
+    assert len(talk.notes) == 3
+
+
 def test_settings_act_from_the_next_text_on(run: TrainedModel) -> None:
     talk = Talk(run, chars=30)
     told: dict = {"top_k": 4, "top_p": 0.95, "min_p": 0.01}  # one program draws them all
@@ -148,7 +159,9 @@ MISTAKES = {
     "/chars " + "9" * 5000: "is not an integer",
     "/seed 4294967296": "seed=4294967296",
     "/stop @": ("stop='@'", "it is never sampled"),
-    "/stop a\\d": ("\\\\d", "a backslash must be followed by"),
+    "/stop a\\d": ("\\d", "a backslash must be followed by"),
+    "a\\d": ("\\d", "a backslash must be followed by"),
+    "//a\\d": ("\\d", "a backslash must be followed by"),
     "/more 3": "/more takes no value",
     "/quit now": "/quit takes no value",
     "/help me": "/help takes no value",
@@ -179,7 +192,7 @@ def test_help_names_every_command_and_how_the_settings_are(run: TrainedModel) ->
     talk.say("/help")
     commands = [line.split()[0] for line in talk.notes]
     names = "scale top_k top_p min_p chars seed stop more again help quit"
-    assert commands == [*(f"/{name}" for name in names.split()), "//TEXT"]
+    assert commands == [*(f"/{name}" for name in names.split()), "//TEXT", "TEXT"]
     assert talk.notes[1].startswith("/top_k 7") and "'ab' or '\\n'" in talk.notes[6]
 
 

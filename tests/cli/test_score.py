@@ -66,8 +66,9 @@ def file(tmp_path: Path) -> str:
     return str(path)
 
 
-NAMES = "workdir checkpoint weights file mode context unknown unknown_characters characters"
-NAMES += " loss_nats bits_per_char nats bits lines page"
+NAMES = "workdir checkpoint weights file mode context separate_lines unknown unknown_characters"
+NAMES += " unit"
+NAMES += " characters loss_nats bits_per_char nats bits lines page"
 
 
 def test_json_has_the_whole_and_every_line(charlm: Command, file: str, lstm: Run) -> None:
@@ -88,7 +89,8 @@ def test_json_has_the_whole_and_every_line(charlm: Command, file: str, lstm: Run
     for line in lines:
         bits = line["nats"] / math.log(2) / line["characters"]
         assert line["bits_per_char"] == pytest.approx(bits)
-    ranked = json.loads(charlm("--workdir=lstm", file, "--json", "--sort=surprise"))["lines"]
+    running = ("--sort=surprise", "--lines=running")
+    ranked = json.loads(charlm("--workdir=lstm", file, "--json", *running))["lines"]
     assert ranked == sorted(lines, key=lambda line: -line["bits_per_char"]) != lines
 
 
@@ -101,10 +103,48 @@ def test_lines_are_printed(charlm: Command, file: str, lstm: Run) -> None:
         assert row.split(maxsplit=3) == [*words, *([line.text.strip()] if line.text else [])]
     figures = f"{score.loss_nats:.4f} nats, {score.bits_per_char:.4f} bits per character"
     assert last == f"lstm: {figures} over 40 characters (stream, checkpoint 7)"
-    ranked = charlm("--workdir=lstm", file, "--sort=surprise").splitlines()
+    ranked = charlm("--workdir=lstm", file, "--sort=surprise", "--lines=running").splitlines()
     assert sorted(ranked[1:-1]) == sorted(rows) and ranked[1:-1] != rows
     values = [float(row.split()[2]) for row in ranked[1:-1]]
     assert values == sorted(values, reverse=True)
+
+
+@pytest.mark.core
+def test_a_ranking_of_lines_does_not_depend_on_their_order(
+    charlm: Command, tmp_path: Path, lstm: Run
+) -> None:
+    names = ["cold", "old", "water", "tea", "the", "hello", "car", "toe", "cold"]  # two alike
+    rankings = []
+    for order in (names, names[::-1]):
+        file = tmp_path / "names.txt"
+        file.write_text("\n".join(order), encoding="utf-8")  # the last without its newline
+        row = json.loads(charlm("--workdir=lstm", str(file), "--json", "--sort=surprise"))
+        assert row["separate_lines"] and row["characters"] == sum(len(x) + 1 for x in names)
+        rankings.append([(line["text"], line["nats"]) for line in row["lines"]])
+        alike = [line["line"] for line in row["lines"] if line["text"] == "cold"]
+        assert alike == [1, len(names)]  # equal figures as in the text
+        for line in row["lines"]:
+            assert line["nats"] == pytest.approx(lstm.score(f"\n{line['text']}\n").nats, rel=1e-5)
+        running = ("--json", "--sort=surprise", "--lines=running")
+        row = json.loads(charlm("--workdir=lstm", str(file), *running))
+        rankings.append([(line["text"], line["nats"]) for line in row["lines"]])
+        printed = charlm("--workdir=lstm", str(file), "--sort=surprise").splitlines()[-1]
+        assert printed.endswith("(stream, each line on its own, checkpoint 7)")
+        assert "own" not in charlm("--workdir=lstm", str(file))
+    assert rankings[0] == rankings[2] and rankings[1] != rankings[3]
+
+
+@pytest.mark.parametrize("lines", ["running", "separate"])
+def test_the_page_says_how_its_lines_were_read(
+    charlm: Command, file: str, lines: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "page.html"
+    Path(file).write_text(TEXT.removesuffix("\n"), encoding="utf-8")
+    charlm("--workdir=lstm", file, f"--html={path}", f"--lines={lines}", "--sort=surprise")
+    text = read(path).text()
+    assert ("Each line was read after the lines before it" in text) == (lines == "running")
+    assert ("Every line is read on its own, from an empty state" in text) == (lines == "separate")
+    assert len(_cells(read(path))[0]) == len(TEXT) - 1
 
 
 @pytest.mark.parametrize(

@@ -31,13 +31,18 @@ TYPED: Mapping[str, Sequence[tuple[str, Says]]] = {
         ("train --config=tiny.py --workdir=", "argument --workdir: the path is empty"),
         ("train --config=tiny.py --init_from=", "argument --init_from: the path is empty"),
         ("train --config=tiny.py --init_from", "argument --init_from: expected one argument"),
+        ("train --config=tiny.py --branch_from=", "argument --branch_from: the path is empty"),
+        ("train --config=tiny.py --branch-from=done", "did you mean --branch_from?"),
         ("sample", ("arguments are required", "--workdir")),
         ("sample --workdir=done", "--prompt or --prompt_file is required"),
         ("sample --prompt=a", ("arguments are required", "--workdir")),
         ("sample done --prompt=a", ("arguments are required", "--workdir")),
         ("sample --workdir= --prompt=a", "argument --workdir: the path is empty"),
         ("sample --workdir=done --prompt", "argument --prompt: expected one argument"),
-        ("sample --workdir=done --prompt=a --temperature=1", "unknown argument --temperature"),
+        ("sample --workdir=done --prompt=a --temperature=1", "--scale (1 / temperature)?"),
+        ("sample --workdir=done --start=a", "unknown argument --start, did you mean --prompt?"),
+        ("train --config=tiny.py --lr=1", "did you mean --config.optimizer.learning_rate?"),
+        ("generate --workdir=done", "unknown command 'generate', did you mean sample?"),
         ("sample --workdir=done --prompt=a --scales=1", "did you mean --scale?"),
         (
             "sample --workdir=done --prompt=a --json=yes",
@@ -143,6 +148,8 @@ TYPED: Mapping[str, Sequence[tuple[str, Says]]] = {
     ],
     "Fields": [
         (f"{TRAIN} --config.sed=3", "did you mean config.seed?"),
+        (f"{TRAIN} --config.block_size=3", "did you mean config.data.sequence_length?"),
+        (f"{TRAIN} --config.bias=true", "there is none: "),
         (f"{TRAIN} --config.batch_size=3", "did you mean config.data.batch_size?"),
         (f"{TRAIN} --config.data.sequense_length=3", "did you mean config.data.sequence_length?"),
         (f"{TRAIN} --config.model.learning_rate=1", "did you mean config.optimizer.learning_rate?"),
@@ -167,7 +174,7 @@ TYPED: Mapping[str, Sequence[tuple[str, Says]]] = {
         (f"{TRAIN} --config.model.layers=2", ("'2'", "lstm, gru, rnn")),
         (f"{TRAIN} --config.model.init=torch", ("'torch'", "keras, flax")),
         (f"{TRAIN} --config.data.loader=chunk", ("'chunk'", "chunks, crops, streams")),
-        (f"{TRAIN} --config.split.kind=head", ("'head'", "tail, interleaved, none")),
+        (f"{TRAIN} --config.split.kind=head", ("'head'", "tail, interleaved, files, none")),
         (f"{TRAIN} --config.split.vocabulary=valid", ("'valid'", "all, train")),
         (f"{TRAIN} --config.optimizer.schedule=step", ("'step'", "constant, cosine")),
         ("summary --config=tiny.py --symbols=9 --config.model.layers=lstn", "lstm, gru, rnn"),
@@ -220,7 +227,7 @@ TYPED: Mapping[str, Sequence[tuple[str, Says]]] = {
         ),
         (
             f"{TRAIN} --config.data.corpus=fox.txt --config.split.vocabulary=train",
-            ("'!' (U+0021)", "--config.split.vocabulary=all"),
+            ("'!' (U+0021)", "config.split.vocabulary=all"),
         ),
     ],
     "Sweeps": [
@@ -247,6 +254,7 @@ TYPED: Mapping[str, Sequence[tuple[str, Says]]] = {
         (f"{SWEEP} --config.sed=3", "did you mean config.seed?"),
         (f"{SWEEP} --config.model.layers=lstn", ("point seed=1", "'lstn'", "lstm, gru, rnn")),
         (f"{SWEEP} --config.data.corpus=atlantis", ("point seed=1", "'atlantis'")),
+        (f"{SWEEP} --config.data.corpus=parts", ("point seed=1", "--config.split.kind=files")),
         ("sweep --config=seeds.py --workdir=", "argument --workdir: the path is empty"),
         ("sweep --config=seeds.py --workdir='a\0b'", "NUL"),
         ("sweep --config=seeds.py --workdir=fox.txt", "fox.txt is not a folder"),
@@ -258,11 +266,35 @@ TYPED: Mapping[str, Sequence[tuple[str, Says]]] = {
     ],
     "Texts": [
         (f"{TRAIN} --config.data.corpus=atlantis", ("'atlantis'", "mysterious-island")),
+        (
+            f"{TRAIN} --config.data.corpus=parts",
+            ("in the order ptb.train.txt, ptb.valid.txt", "--config.split.kind=files", "parts/**"),
+        ),
+        (
+            f"{TRAIN} --config.data.corpus=parts --config.split.kind=files",
+            ("README is no part of the text", "parts/ptb.*.txt'"),
+        ),
+        (
+            f"{TRAIN} --config.data.corpus=fox.txt --config.split.kind=files",
+            ("'", "has no such files", "train.txt, valid.txt and test.txt"),
+        ),
+        (
+            f"{TRAIN} --config.data.corpus=fox.txt --config.split.counts=5M/5K",
+            ("2,701 characters", "takes 5,005,000"),
+        ),
+        (
+            f"{TRAIN} --config.data.corpus=fox.txt --config.split.counts=2K/500",
+            ("2,500 characters of the text's 2,701", "write rest"),
+        ),
         (f"{TRAIN} --config.data.corpus=shakespear", "did you mean 'shakespeare'?"),
         ("corpora mysterious-iland", "did you mean 'mysterious-island'?"),
         ("corpora Synthetic", "did you mean 'synthetic'?"),
         ("corpora ''", "no such file"),
         ("corpora nowhere.txt", ("'nowhere.txt'", "no such file")),
+        ("corpora '[v1] a/*.txt'", ("one of the characters in it", "write '[[]v1] a/*.txt'")),
+        ("corpora done", "'done' has no files to read: left out 1 run (done)"),
+        ("corpora 'don?/*.json'", "has no files to read: left out 1 run (done)"),
+        ("corpora exported", "left out 1 exported model (exported)"),
         ("corpora nowhere/", ("'nowhere/'", "no such file")),
         ("corpora 'a\0b'", "no such file"),
         ("corpora 'two\nlines'", "no such file"),
@@ -308,6 +340,15 @@ TYPED: Mapping[str, Sequence[tuple[str, Says]]] = {
         ("corpora surrogate.txt --encoding=utf-7", ("surrogate.txt", "U+D800")),
         (f"{TRAIN} --config.data.corpus=fox.txt --config.data.encoding=utf9", "'utf9'"),
         (f"{TRAIN} --config.data.corpus=fox.txt --config.data.encoding=", "encoding ''"),
+        (
+            f"{TRAIN} --config.data.unit=bytes --config.data.encoding=latin-1",
+            ("'latin-1' is not allowed", "utf-8 under config.data.unit=bytes"),
+        ),
+        ("corpora fox.txt --unit=byte", ("'byte'", "characters", "bytes")),
+        (
+            "corpora fox.txt --unit=bytes --encoding=latin-1",
+            "--encoding=latin-1 cannot be used with --unit=bytes",
+        ),
     ],
     "Prompts": [
         ("sample --workdir=done --prompt=", "the prompt is empty"),
@@ -348,6 +389,11 @@ TYPED: Mapping[str, Sequence[tuple[str, Says]]] = {
         ("sample --workdir=done --prompt=a --stop=b --stop=@", ("stop='@'", "it is never sampled")),
         ("sample --workdir=done --prompt=a --stop='\\n'", "stop='\\n' has the character"),
         ("sample --workdir=done --prompt=a --stop='a\\d'", "must be followed by n (newline)"),
+        ("sample --workdir=done --prompt='a\\d'", ("\\d is not an escape", "another backslash")),
+        ("sample --workdir=done --prompt='a\\\\'", "the prompt has the character '\\\\' (U+005C)"),
+        ("sample --workdir=done --prompt='a\\n'", "'\\n' (U+000A)"),
+        ("sample --workdir=done --prompt=a --replacement='\\d'", "\\d is not an escape"),
+        ("inspect --workdir=done --text='a\\d'", "\\d is not an escape"),
         ("sample --workdir=done --interactive --stop=@", ("stop='@'", "it is never sampled")),
     ],
     "Texts to score": [
@@ -375,6 +421,18 @@ TYPED: Mapping[str, Sequence[tuple[str, Says]]] = {
         (
             "score --workdir=done fox.txt --beside=other --checkpoint=7",
             "done has no checkpoint '7'",
+        ),
+        (
+            "score --workdir=done fox.txt --lines=own",
+            ("argument --lines: invalid choice: 'own'", "running", "separate"),
+        ),
+        (
+            "score --workdir=done abc.txt --lines=separate --mode=sliding --context=3",
+            "mode=sliding reads across lines",
+        ),
+        (
+            "score --workdir=other one.txt --unknown=drop --lines=separate",
+            ("too short to score", "it needs two"),
         ),
         ("score --workdir=done fox.txt --context=3", "mode=stream takes no context"),
         ("score --workdir=done fox.txt --mode=window --context=0", "context=0 is not allowed"),

@@ -9,19 +9,25 @@ NOT_POSITIVE = ("-1", "0", "nan", "inf", "-inf", "1e400")
 FIELDS: Mapping[str, Refused | None] = {
     "seed": (("-1", "4294967296", str(10**30)), "in [0, 2**32)"),
     "data.corpus": (("",), "a corpus name or a path"),
+    "data.unit": (("", "x", "Bytes", "byte"), "one of characters, bytes"),
     "data.encoding": None,
     "data.loader": (("", "x", "Chunks"), "one of chunks, crops, streams"),
     "data.sequence_length": ((*COUNTS, "0"), "in [1, 2**31)"),
     "data.batch_size": ((*COUNTS, "0"), "in [1, 2**31)"),
     "data.reset_probability": (("-0.1", "1.1", "nan", "inf", "1e400"), "in [0, 1]"),
-    "split.kind": (("", "x", "None"), "one of tail, interleaved, none"),
+    "split.kind": (("", "x", "None"), "one of tail, interleaved, files, none"),
     "split.valid_fraction": (
         ("-0.1", "0", "1", "nan", "inf", "1e400"),
         "between 0 and 1, exclusive",
     ),
     "split.test_fraction": (("-0.1", "0.9", "1", "nan", "inf", "1e400"), "at least 0, and below 1"),
+    "split.counts": (
+        ("x", "90M", "/", "1/2/3/4", "0/50", "2.5/50", "-1/50", "1G/50", "rest/rest", "²/50"),
+        "such as 90M/5M/5M or rest/50K",
+    ),
     "split.blocks": ((*COUNTS, "0"), "in [1, "),
     "split.guard": (COUNTS, "in [0, 2**31)"),
+    "split.rounding": (("", "x", "Exact"), "one of exact, float"),
     "split.vocabulary": (("", "x", "All"), "one of all, train"),
     "model.layers": (("", ",", "()"), "has 0 layers: it must have 1 to 64"),
     "model.embedding_size": ((*COUNTS, "0"), "in [1, 2**"),
@@ -62,9 +68,11 @@ FIELDS: Mapping[str, Refused | None] = {
     "train.evaluate_every_steps": (COUNTS, "in [0, 2**31)"),
     "train.sample_every_steps": (COUNTS, "in [0, 2**31)"),
     "train.patience": (COUNTS, "in [0, 2**31)"),
+    "train.keep": (("x", "0", "-1", "1.5", "Log", "9" * 12), "a number of steps, log, or empty"),
     "train.init_from": None,
     "evaluation.context": (COUNTS, "in [0, 2**31)"),
     "evaluation.batch_size": ((*COUNTS, "0"), "in [1, 2**31)"),
+    "evaluation.max_characters": (COUNTS, "in [0, 2**31)"),
 }
 NO_INTEGERS = ("", "x", "1.5", "1e3", "nan", "inf", "true", "None", "0x10", "[1]", "9" * 5000)
 NO_NUMBERS = ("", "x", "true", "None", "0x10", "[1]", "1,5", "1/2")

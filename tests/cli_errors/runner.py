@@ -5,6 +5,7 @@ import io
 import shlex
 import signal
 import threading
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -65,7 +66,12 @@ def ask(command: str) -> Answer:
     """Run a command in this process and in the current folder."""
     out, err = io.StringIO(), io.StringIO()
     status: int | str | None
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    with (
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("default")  # a command prints them
         try:
             with _limited_time():
                 status = main(shlex.split(command))

@@ -30,6 +30,9 @@ TEXTS: Mapping[str, bytes] = {
     "picture.png": bytes(range(256)) * 20,
     "mixed/a.txt": b"words and more words\n" * 50,
     "mixed/b.png": b"\x89PNG\r\n\x1a\n" * 50,
+    "parts/ptb.train.txt": b"the quick brown fox\n" * 50,
+    "parts/ptb.valid.txt": b"the lazy dog\n" * 50,
+    "parts/README": b"words",
     "hidden/.secret.txt": b"words",
     "notes/notes.txt": b"mine",
     "surrogate.txt": b"a+2AA-b" * 50,  # a lone surrogate, in UTF-7
@@ -71,7 +74,8 @@ EXPORTED: Mapping[str, str] = {
 
 NESTED = b"[" * 100_000 + b"\n"
 
-# Copies of `done` in which one file holds other bytes.
+# Copies of `done` in which one file holds other bytes. Where it is the metrics, the checkpoints,
+# which have the same rows, are gone.
 OVERWRITTEN: Mapping[str, tuple[str, bytes]] = {
     "config_empty": ("config.json", b""),
     "config_garbage": ("config.json", b"\xff\xfe garbage"),
@@ -183,10 +187,6 @@ def _of_another_model(run: Path) -> None:
     shutil.copytree(run.parent / "other" / "checkpoints", run / "checkpoints")
 
 
-def _evaluation_a_file(run: Path) -> None:
-    (run / "evaluation").write_text("mine")
-
-
 def _inspect_a_file(run: Path) -> None:
     (run / "inspect").write_text("mine")
 
@@ -223,7 +223,6 @@ DAMAGED: Mapping[str, Callable[[Path], None]] = {
     "note_without_loss": _note_without_loss,
     "note_of_other_arrays": _note_of_other_arrays,
     "of_another_model": _of_another_model,
-    "evaluation_a_file": _evaluation_a_file,
     "inspect_a_file": _inspect_a_file,
     "checkpoints_a_file": _checkpoints_a_file,
     "fault_damaged": _fault_damaged,
@@ -294,6 +293,13 @@ DAMAGED_EXPORTS: Mapping[str, Callable[[Path], None]] = {
 }
 
 
+def _copy_done(run: str, changed: str) -> None:
+    shutil.copytree("done", run)
+    if changed == "metrics.jsonl":
+        shutil.rmtree(Path(run, "checkpoints"))
+        Path(run, "checkpoints").mkdir()
+
+
 def build_world(folder: Path) -> None:
     """Make everything that the catalogue's commands name; the current folder becomes this one."""
     os.chdir(folder)
@@ -308,10 +314,10 @@ def build_world(folder: Path) -> None:
         with contextlib.redirect_stdout(io.StringIO()):
             assert main(shlex.split(command)) == 0
     for run, (name, data) in OVERWRITTEN.items():
-        shutil.copytree("done", run)
+        _copy_done(run, name)
         Path(run, name).write_bytes(data)
     for run, (name, values) in CHANGED.items():
-        shutil.copytree("done", run)
+        _copy_done(run, name)
         file = Path(run, name)
         first, *rest = (
             file.read_text().splitlines(keepends=True) if name[-1] == "l" else [file.read_text()]

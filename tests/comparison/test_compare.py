@@ -59,6 +59,14 @@ def test_fields_that_only_observe_do_not_split_a_group(runs: list[Run], field: s
     assert group == [first, watched]
 
 
+def test_how_the_same_parts_are_said_does_not_split_a_group(runs: list[Run]) -> None:
+    first, _, second, _ = runs
+    split = dataclasses.replace(second.config.split, rounding="float", counts="rest/300")
+    counted = dataclasses.replace(second, config=dataclasses.replace(second.config, split=split))
+    (group,) = group_runs([first, counted]).values()
+    assert group == [first, counted]
+
+
 def test_blocks_of_sparse_targets_are_blocks_of_text(runs: list[Run]) -> None:
     found = compare([runs[0], runs[1]], Sliding(3, 210))
     block = 100  # of 2,100 characters one in ten is scored
@@ -157,7 +165,7 @@ def test_what_was_kept_is_not_taken_for_another(runs: list[Run]) -> None:
 def test_what_cannot_be_compared_is_refused(runs: list[Run], tmp_path: Path) -> None:
     changes: list[tuple[dict, str]] = [
         ({"split.valid_fraction": 0.2}, "their text, vocabulary or split differs"),
-        ({"evaluation.context": 4}, r"different contexts \(4, 8\): choose one with --context"),
+        ({"evaluation.context": 4}, r"different contexts \(4, 8\): give one context for all"),
     ]
     for number, (fields, message) in enumerate(changes):
         place = tmp_path / str(number)

@@ -3,12 +3,15 @@
 import dataclasses
 import importlib
 import json
+import os
+import re
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from charlm_jax.config.loading import ConfigSource, config_name, load_config, shipped_names
+from charlm_jax.config.loading import ConfigSource, default_names, load_config, shipped_names
 from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.data.dataset import with_absolute_paths
@@ -22,6 +25,20 @@ BASE = str(ROOT / "configs" / "base.py")
 def test_every_shipped_config_resolves(name: str) -> None:
     config = load_config(f"{name}:a/book.txt" if name == "my_text" else name)
     assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_no_shipped_config_holds_out_more_than_is_watched_in_training() -> None:
+    """Otherwise published rows and best checkpoints would change."""
+    characters = {
+        "shakespeare": 4_998_180,
+        "mysterious-island": 1_131_711,
+        "tiny-shakespeare": 1_115_394,
+    }
+    for name in shipped_names():
+        if name != "my_text":
+            config = load_config(name)
+            held_out = config.split.valid_fraction * characters[config.data.corpus]
+            assert held_out < config.evaluation.max_characters == 500_000
 
 
 def test_the_tutorial_says_what_the_textbook_says() -> None:
@@ -75,6 +92,9 @@ def test_a_mapping_of_dotted_fields_is_a_sweep_point() -> None:
         ("optimizer.learning_rate=nan", "for float32"),
         ("optimizer.learning_rate=1e39", "for float32"),
         ("optimizer.epsilon=1e-50", "for float32"),
+        ("train.keep=0", "a number of steps, log, or empty"),
+        ("train.keep=-3", "a number of steps, log, or empty"),
+        ("train.keep=all", "a number of steps, log, or empty"),
         ("data.batch_size=2147483648", r"in \[1, 2\*\*31\)"),
         ("data.reset_probability=0.5", "0 unless config.data.loader=streams"),
         ("split.test_fraction=0.9", "below 1 together with config.split.valid_fraction=0.1"),
@@ -227,10 +247,35 @@ def test_the_argument_may_look_like_a_file(argument: str, tmp_path: Path) -> Non
     assert load_config(f"{mine}:{argument}").data.corpus == argument
 
 
-def test_a_default_workdir_is_named_after_config_and_argument() -> None:
-    assert config_name("tutorial") == "tutorial"
-    assert config_name("my_text:books/My book, 2nd.txt") == "my_text-My-book-2nd"
-    assert config_name("my_text:src/**/*.py") == "my_text"
+@pytest.mark.parametrize(
+    ("spec", "names", "former"),
+    [
+        ("tutorial", ["tutorial"], "tutorial"),
+        ("my_text:your.txt", ["my_text-your"], "my_text-your"),
+        ("my_text:a/input.txt", ["my_text-input", "my_text-a-input"], "my_text-input"),
+        (
+            "my_text:books/My book, 2nd.txt",
+            ["my_text-My-book-2nd", "my_text-books-My-book-2nd"],
+            "my_text-My-book-2nd",
+        ),
+        ("my_text:src/**/*.py", ["my_text-src-py"], "my_text"),
+        ("my_text:/a/b/*.txt", ["my_text-b-txt", "my_text-a-b-txt"], "my_text"),
+        ("my_text:*", ["my_text"], "my_text"),
+        ("my_text:..", ["my_text"], "my_text"),
+        ("my_text:~/.notes", ["my_text-notes"], "my_text-notes"),
+        ("my_text:ch.1.txt", ["my_text-ch-1"], "my_text-ch-1"),
+        ("transformer:1.6M", ["transformer-1-6M"], "transformer-1"),
+        ("sweeps/variants", ["variants"], "variants"),
+    ],
+)
+def test_default_folders_are_named_after_config_and_argument(
+    spec: str, names: list[str], former: str
+) -> None:
+    found = default_names(spec)
+    readable = found.names if ":" not in spec else found.names[:-1]
+    assert [*readable] == names and found.former == former
+    if ":" in spec:
+        assert re.fullmatch(rf"{re.escape(names[0])}-[0-9a-f]{{8}}", found.names[-1])
 
 
 @pytest.mark.parametrize(
@@ -275,3 +320,38 @@ def test_an_absolute_source_gives_the_same_config_in_every_folder(
     config_flag, *fields = source.flags()
     texts = [field.removeprefix("--config.") for field in fields]
     assert load_config(config_flag.removeprefix("--config="), texts) == config
+
+
+def test_paths_are_stored_as_utf_8_in_every_locale(monkeypatch: pytest.MonkeyPatch) -> None:
+    fields = {"data.corpus": "tëxt.txt", "train.init_from": "rüns/a"}
+    config = load_config("my_text:a.txt", fields)
+    monkeypatch.setattr(os, "fsencode", lambda path: path.encode("ascii", "surrogateescape"))
+    monkeypatch.setattr(os, "fsdecode", lambda data: data.decode("ascii", "surrogateescape"))
+    local = {field: os.fsdecode(text.encode()) for field, text in fields.items()}
+    here = load_config("my_text:a.txt", local)
+    assert here != config and here.to_dict() == config.to_dict()
+    assert Config.from_dict(config.to_dict()) == here
+    spec = os.fsdecode("my_text:tëxt.txt".encode())
+    assert default_names(spec).names == default_names("my_text:tëxt.txt").names
+
+
+def test_configs_that_import_each_other_load_in_several_threads_at_once(tmp_path: Path) -> None:
+    """A sweep asks from several threads whether its points are finished."""
+    files = []
+    for name in ("one", "two", "three", "four"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "neighbour.py").write_text(f"NAME = '{name}'\n")
+        files.append(tmp_path / name / "mine.py")
+        files[-1].write_text(
+            "from configs import base\nfrom configs.neighbour import NAME\n\n\n"
+            "def get_config():\n    config = base.get_config()\n"
+            "    config.data.corpus = NAME\n    return config\n"
+        )
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(len(files)) as pool:
+            configs = list(pool.map(load_config, [str(file) for file in files] * 10))
+    finally:
+        sys.setswitchinterval(before)
+    assert [config.data.corpus for config in configs] == ["one", "two", "three", "four"] * 10

@@ -11,7 +11,14 @@ from pathlib import Path
 import pytest
 
 from charlm_jax.core import files
-from charlm_jax.core.files import atomic_write, check_writable, final_name, remove_temporary_files
+from charlm_jax.core.files import (
+    atomic_write,
+    check_writable,
+    final_name,
+    local_path,
+    remove_temporary_files,
+    stored_path,
+)
 
 
 @pytest.mark.core
@@ -134,3 +141,18 @@ def test_what_cannot_be_written_is_known_beforehand(tmp_path: Path) -> None:
         for attempt in (check_writable, lambda path: atomic_write(path, b"")):
             with pytest.raises(OSError, match=r"No such file|too long"):
                 attempt(path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1"])
+@pytest.mark.parametrize("name", [b"text.txt", "tëxt.txt".encode(), b"t\xebxt", b"\xc3\xff"])
+def test_a_path_is_stored_alike_in_every_locale(
+    encoding: str, name: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsencode", lambda path: path.encode(encoding, "surrogateescape"))
+    monkeypatch.setattr(os, "fsdecode", lambda data: data.decode(encoding, "surrogateescape"))
+    local = name.decode(encoding, "surrogateescape")
+    stored = stored_path(local)
+    assert stored == name.decode("utf-8", "surrogateescape")
+    assert local_path(stored) == local
+    assert stored_path(stored) == stored or encoding == "latin-1"
+    assert stored_path("\ud800") == local_path("\ud800") == "\ud800"  # no name anywhere

@@ -1,4 +1,5 @@
 import codecs
+import dataclasses
 import hashlib
 import os
 import re
@@ -78,6 +79,38 @@ def test_only_newlines_and_a_leading_mark_are_changed(folder, data, encoding, te
     assert corpus.facts == {}
 
 
+@pytest.mark.parametrize(
+    "data", [b"a\r\nb\rc\n", b"\xef\xbb\xbfa", bytes(range(256)), b"\xff\xfea\0b\0c\0d\0", b"\0"]
+)
+def test_bytes_are_read_as_they_are(folder, data):
+    (folder / "data.bin").write_bytes(data)
+    corpus = load_corpus("data.bin", unit="bytes")
+    assert corpus.text.encode("latin-1") == data
+    assert corpus.sha256 == corpus.text_sha256 == hashlib.sha256(data).hexdigest()
+    assert (corpus.characters, corpus.symbols) == (len(data), len(set(data)))
+
+
+def test_files_of_bytes_follow_each_other_without_anything_between(folder):
+    for name, data in (("b.bin", b"2\r\n"), ("a.bin", b"\xff1")):
+        (folder / name).write_bytes(data)
+    corpus = load_corpus(".", unit="bytes")
+    assert corpus.text == "\xff12\r\n"
+    assert corpus.sha256 == hashlib.sha256(b"\xff12\r\n").hexdigest()
+
+
+def test_the_bytes_of_a_registered_corpus_are_its_text_in_utf8(folder, monkeypatch):
+    spec = "synthetic:characters=20"
+    text, of_bytes = load_corpus(spec), load_corpus(spec, unit="bytes")
+    assert of_bytes.text == text.text and of_bytes.text_sha256 == text.text_sha256
+    entry = REGISTRY["synthetic"]
+    whole = dataclasses.replace(text, text="café")
+    cafe = dataclasses.replace(entry, load=lambda spec, progress: whole)
+    monkeypatch.setitem(REGISTRY, "synthetic", cafe)
+    assert load_corpus(spec, unit="bytes").text == "caf\xc3\xa9"
+    with pytest.raises(CharlmError, match="characters, bytes"):
+        load_corpus(spec, unit="words")
+
+
 def test_every_code_point_survives(folder):
     points = (*range(0xD800), *range(0xE000, sys.maxunicode + 1))
     everything = "".join(map(chr, points)).replace("\r", "")
@@ -126,6 +159,19 @@ def test_the_advice_follows_the_bytes_where_decoding_fails(folder):
 def test_a_few_nul_characters_are_text(folder):
     (folder / "text.txt").write_text(ENGLISH * 20 + "\0\0\0")
     assert load_corpus("text.txt").text.endswith("\0\0\0")
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("\0", "utf-8"),  # as every second byte of a short text, a few NULs suggest nothing
+        ("a\0b\0", "latin-1"),
+        ("\U00010001" * 9, "utf-32-be"),  # 00 01 00 01, as of UTF-16
+    ],
+)
+def test_nul_bytes_that_belong_to_a_text_are_read(folder, text, encoding):
+    (folder / "text.txt").write_bytes(text.encode(encoding))
+    assert load_corpus("text.txt", encoding=encoding).text == text
 
 
 @pytest.mark.parametrize("encoding", ["utf8x", "hex", "", "a\0b"])

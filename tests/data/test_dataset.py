@@ -52,6 +52,38 @@ def test_the_fingerprint_is_that_of_text_and_parts(path: Path) -> None:
     assert load_dataset(_config(path)).fingerprint != prints[0]
 
 
+def test_counts_take_the_place_of_fractions(path: Path) -> None:
+    """1,000 characters: the same parts are the same text, however they are said."""
+    by_counts = load_dataset(_config(path, **{"split.counts": "0.8K/rest/100"}))
+    by_fractions = load_dataset(_config(path, **{"split.test_fraction": 0.1}))
+    assert by_counts.parts == by_fractions.parts
+    assert by_counts.fingerprint == by_fractions.fingerprint
+    with pytest.raises(
+        CharlmError, match=r"split\.counts=.* empty unless config\.split\.kind=tail"
+    ):
+        _config(path, **{"split.counts": "900/100", "split.kind": "none"})
+
+
+def test_bytes_are_another_text(path: Path) -> None:
+    """Even where each character is a byte: a result never passes from one to the other."""
+    of_bytes = load_dataset(_config(path, **{"data.unit": "bytes"}))
+    of_characters = load_dataset(_config(path))
+    assert of_bytes.parts == of_characters.parts
+    np.testing.assert_array_equal(of_bytes.ids_N, of_characters.ids_N)
+    assert of_bytes.fingerprint != of_characters.fingerprint
+    path.write_bytes(b"ab\r\n" * 250)
+    dataset = load_dataset(_config(path, **{"data.unit": "bytes"}))
+    assert dataset.vocabulary.symbols == "\n\rab" and dataset.vocabulary.unit == "bytes"
+    assert len(dataset.ids_N) == 1000
+    with pytest.raises(CharlmError, match=r"utf-8 under config\.data\.unit=bytes"):
+        _config(path, **{"data.unit": "bytes", "data.encoding": "latin-1"})
+
+
+def test_the_fingerprint_of_characters_is_that_of_earlier_versions(path: Path) -> None:
+    wanted = "4d85a005ad7399cbac4b47bf84d18d98bf5d4a89b8a696de988b156a9e7bc198"
+    assert load_dataset(_config(path)).fingerprint == wanted
+
+
 def test_a_part_that_is_not_there_says_how_to_have_it(path: Path) -> None:
     dataset = load_dataset(_config(path))
     assert set(dataset.parts) == {"train", "valid"}

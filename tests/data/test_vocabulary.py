@@ -66,3 +66,47 @@ def test_symbols_are_distinct_and_sorted(symbols: str) -> None:
 def test_an_id_outside_is_refused(ids: list[int]) -> None:
     with pytest.raises(CharlmError, match=r"\[0, 3\)"):
         Vocabulary.from_text("abc").decode(np.array(ids))
+
+
+@pytest.mark.core
+@given(st.binary(min_size=1))
+def test_bytes_and_texts_correspond_exactly(data: bytes) -> None:
+    symbols = data.decode("latin-1")
+    vocabulary = Vocabulary.from_text(symbols).with_unit("bytes")
+    text = vocabulary.to_text(symbols)
+    assert text.encode("utf-8", "surrogateescape") == data
+    assert vocabulary.to_symbols(text) == symbols
+    ids_N = vocabulary.encode(text)
+    assert bytes(map(ord, vocabulary.decode_symbols(ids_N))) == data
+    assert vocabulary.decode(ids_N) == text
+    vocabulary.shown(text).encode()  # may be printed anywhere
+
+
+@given(characters)
+def test_a_text_of_bytes_has_the_bytes_of_utf8(text: str) -> None:
+    of_bytes = Vocabulary("".join(map(chr, range(256))), "bytes")
+    assert bytes(of_bytes.encode(text).tolist()) == text.encode()
+    assert of_bytes.shown(text) == text and of_bytes.decode(of_bytes.encode(text)) == text
+    assert of_bytes.utf8_lengths_V.tolist() == [1] * 256
+    of_characters = Vocabulary.from_text(text)
+    lengths_N = of_characters.utf8_lengths_V[of_characters.encode(text)]
+    assert lengths_N.tolist() == [len(symbol.encode()) for symbol in text]
+
+
+def test_unknown_bytes_are_named_dropped_and_replaced() -> None:
+    vocabulary = Vocabulary("\n acf", "bytes")
+    with pytest.raises(CharlmError, match=r"the prompt has the bytes 0x7E \('~'\), 0xA9, 0xC3 out"):
+        vocabulary.encode("café~", what="the prompt")
+    assert vocabulary.decode(vocabulary.encode("café~", unknown="drop")) == "caf"
+    assert vocabulary.decode(vocabulary.encode("café", unknown="replace")) == "caf  "
+    with pytest.raises(CharlmError, match="replacement 'é' is not one"):
+        vocabulary.encode("é", unknown="replace", replacement="é")
+    with pytest.raises(CharlmError, match=r"lone surrogate U\+D800"):
+        vocabulary.encode("a\ud800")
+
+
+def test_the_unit_is_one_of_two() -> None:
+    with pytest.raises(CharlmError, match="characters, bytes"):
+        Vocabulary("ab", "words")
+    with pytest.raises(CharlmError, match=r"U\+0000 to U\+00FF"):
+        Vocabulary.from_text("aĀ").with_unit("bytes")

@@ -277,7 +277,7 @@ def test_a_compressor_pays_for_characters_and_not_for_bytes() -> None:
 def test_the_ngram_of_the_tutorials_book(book: str) -> None:
     symbols = "".join(sorted(set(book)))
     ids_N = np.searchsorted([*symbols], [*book]).astype(np.uint8)
-    rule = SplitRule("tail", valid_fraction=0.1, test_fraction=0.0, blocks=1, guard=0)
+    rule = SplitRule("tail", 0.1, 0.0, (), blocks=1, guard=0, rounding="exact", part_starts={})
     parts = split_text(len(book), rule, sequence_length=40)
     model = fit_ngram(ids_N, parts["train"], symbols=len(symbols), order=6)
     nll_N = model.nll(ids_N, parts["valid"])

@@ -1,6 +1,7 @@
 """A protocol is one value: it scores, names, saves and refuses the same thing everywhere."""
 
 import dataclasses
+import itertools
 import json
 import subprocess
 import sys
@@ -36,9 +37,34 @@ def _key(protocol: EvalProtocol, weights: str = "raw") -> EvaluationKey:
     return EvaluationKey(protocol, "valid", "f", 3, weights, "h", split_characters=90)
 
 
+@given(parts, st.integers(0, 1), st.integers(1, 9), st.integers(0, 40))
+def test_a_part_is_thinned_to_some_of_its_windows(
+    shape: list[tuple[int, int]], start: int, context: int, most: int
+) -> None:
+    part, window = _part(shape, start), Window(context)
+    found, positions_N = window.spread(part, most=most), window.positions(part)
+    if most == 0 or len(positions_N) <= most:
+        assert found == part
+        return
+    windows = [set(x) for x in window.read_stretches(part)]
+    assert all(any(set(x) <= w and min(x) == min(w) for w in windows) for x in found)
+    kept = [n for x in found for n in x]
+    assert 0 < len(kept) == len(set(kept)) <= most
+    if most >= context:  # whole windows
+        assert all(set(x) in windows for x in found)
+
+
+def test_windows_are_kept_over_the_whole_part() -> None:
+    found = Window(10).spread((range(1, 1001), range(2000, 3000)), most=500)
+    starts = [x.start for x in found]
+    assert len(found) == 50 and all(len(x) == 10 for x in found)
+    assert {b - a for a, b in itertools.pairwise(starts)} == {40, 1039}
+    assert starts[0] == 21 and found[-1].stop == 2980 + 10
+
+
 @given(protocols, st.sampled_from(["raw", "average"]))
 def test_a_note_gives_the_evaluation_back(protocol: EvalProtocol, weights: str) -> None:
-    evaluation = Evaluation(_key(protocol, weights), 1.25, 1.8, 9)
+    evaluation = Evaluation(_key(protocol, weights), 1.25, 1.8, 9, 1.7)
     fields = json.loads(json.dumps(evaluation.to_json()))
     assert Evaluation.from_json(fields) == evaluation
     for name in fields:

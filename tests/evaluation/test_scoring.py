@@ -68,6 +68,24 @@ def test_window_scores_each_character_once_under_its_rule(
     np.testing.assert_allclose(nll_N, _reference(model, params, part, context), atol=1e-5)
 
 
+def test_scoring_is_watched_and_left_off_between_batches(
+    model: LanguageModel, params: dict
+) -> None:
+    score = make_window_scorer(model, context=8, batch_size=2)  # 5 windows: 3 batches
+    shares: list[float] = []
+    watched = score(params, jnp.asarray(IDS), (PARTS[0],), advance=shares.append)
+    np.testing.assert_array_equal(watched, score(params, jnp.asarray(IDS), (PARTS[0],)))
+    assert shares == [1 / 3, 2 / 3]
+
+    def leave_off(share: float) -> None:
+        shares.append(share)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        score(params, jnp.asarray(IDS), (PARTS[0],), advance=leave_off)
+    assert shares == [1 / 3, 2 / 3, 1 / 3]
+
+
 def test_the_batch_size_does_not_change_the_figure(model: LanguageModel, params: dict) -> None:
     arrays = [
         make_window_scorer(model, context=6, batch_size=size)(params, jnp.asarray(IDS), (PARTS[0],))

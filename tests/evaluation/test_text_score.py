@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.data.vocabulary import Vocabulary
-from charlm_jax.evaluation import Sliding, Stream
+from charlm_jax.evaluation import Sliding, Stream, Window
 from charlm_jax.evaluation.protocol import build_protocol
 from charlm_jax.evaluation.text_score import (
     GUESSES,
@@ -89,6 +89,51 @@ def test_the_most_surprising_lines_come_first() -> None:
     lines = [LineScore(*facts) for facts in ((1, "a", 0, None), (2, "b", 4, 8.0), (3, "c", 1, 3.0))]
     lines += [LineScore(4, "d", 2, 6.0), LineScore(5, "", 0, None)]
     assert [line.number for line in sort_by_surprisal(lines)] == [3, 4, 2, 1, 5]
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("end", ["", "\n"])
+@pytest.mark.parametrize("lines", [["", "h", "@@", "he", "hello old h@t"], ["", "@e", ""]])
+def test_separate_lines_are_scored_as_if_there_were_no_other(
+    lstm: Run, lines: list[str], end: str
+) -> None:
+    text = "\n".join(lines) + end
+    score = lstm.score(text, unknown="drop", separate_lines=True)
+    assert score.separate_lines
+    scored = score_lines(text, score)
+    assert [line.text for line in scored] == lines[: len(scored)]
+    for line in scored:
+        alone = lstm.score(f"\n{line.text}\n", unknown="drop")
+        assert line.characters == alone.characters == len(line.text.replace("@", "")) + 1
+        assert line.nats == pytest.approx(alone.nats, rel=1e-5)
+    with pytest.raises(CharlmError, match="too short to score"):
+        lstm.score("", separate_lines=True)
+    shown = [place for place in score.positions_N.tolist() if place < len(text)]
+    assert shown == [place for place, symbol in enumerate(text) if symbol != "@"]
+
+
+def test_separate_lines_without_a_newline_in_the_vocabulary() -> None:
+    run = random_run("run", "abc", 0)
+    score = run.score("ab\n\nc\ncab", separate_lines=True)
+    assert score.positions_N.tolist() == [1, 7, 8]
+    for line, alone in ((0, "ab"), (3, "cab")):
+        expected = run.score(alone).nats
+        assert score_lines("ab\n\nc\ncab", score)[line].nats == pytest.approx(expected, rel=1e-5)
+    for text in ("a\nb\nc", "a\n\n\nb"):
+        with pytest.raises(CharlmError, match="no line is long enough to score"):
+            run.score(text, separate_lines=True)
+
+
+@pytest.mark.parametrize("protocol", [Stream(), Stream(3), Stream(99), Window(4)], ids=str)
+def test_separate_lines_under_every_protocol(protocol: Stream | Window) -> None:
+    run = random_run("run", SYMBOLS, 0, **{"model.layers": ("attention", "lstm")})
+    score = run.score(TEXT, protocol, separate_lines=True)
+    predictions = run.top_predictions(TEXT, protocol, separate_lines=True)
+    np.testing.assert_array_equal(predictions.positions_N, score.positions_N)
+    for line in score_lines(TEXT, score):
+        assert line.nats == pytest.approx(run.score(f"\n{line.text}\n", protocol).nats, rel=1e-4)
+    with pytest.raises(CharlmError, match="mode=sliding reads across lines"):
+        run.score(TEXT, Sliding(3), separate_lines=True)
 
 
 def _rows(run: Run, ids_N: np.ndarray, mode: str) -> dict[int, np.ndarray]:

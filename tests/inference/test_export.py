@@ -32,6 +32,7 @@ from charlm_jax.inference.run import Run, load_run
 from charlm_jax.models import build_model
 from charlm_jax.storage.checkpoint import Checkpoints
 from charlm_jax.storage.run_index import list_runs, run_folders
+from charlm_jax.storage.seal import sealed_values
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training.loop import train_and_evaluate
 from charlm_jax.training.reproduce import verify_run
@@ -53,8 +54,8 @@ MODELS = [
     "attention+attention-block=pre_norm-tied_embedding=True-zero_init=True-init=gpt2",
     "lstm-pre_norm-bfloat16",
 ]
-# What a copy may change on the way: the signs of zero and of nothing, and what is not normal.
-ODD_BITS = np.array([0x80000000, 0x7F800000, 0x7FC00123, 0xFF800001, 0x00000001], np.uint32)
+# What a copy may change on the way: the sign of zero, what is not normal, and the largest.
+ODD_BITS = np.array([0x80000000, 0x00000001, 0x807FFFFF, 0x7F7FFFFF, 0xFF7FFFFF], np.uint32)
 
 
 def draw_params(config: Config, symbols: int, seed: int) -> Any:
@@ -70,7 +71,7 @@ def build_run(folder: Path, config: Config, params: Any = None) -> Run:
         place.claim(config, dataset)
     if params is None:
         params = draw_params(config, len(dataset.vocabulary), seed=3)  # greedy text: bccdbccd...
-    meta = {"fingerprint": dataset.fingerprint}
+    meta = sealed_values(config, dataset)
     Checkpoints(place.checkpoints).save(STEP, params=params, training={}, meta=meta, loss_nats=None)
     return load_run(folder)
 

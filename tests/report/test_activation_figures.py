@@ -1,5 +1,6 @@
 """The figures of what happens inside a model: what they show, and where."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,14 @@ from charlm_jax.analysis.activations import mean_attention_distance
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.report.figures import attention_maps
 from charlm_jax.report.figures.attention_maps import draw_attention_distances, draw_attention_maps
-from charlm_jax.report.figures.base import save_figure, visible_symbol
+from charlm_jax.report.figures.base import (
+    add_axes,
+    add_title,
+    blank_figure,
+    label_characters,
+    save_figure,
+    visible_symbol,
+)
 from charlm_jax.report.figures.gate_maps import draw_gate_maps
 
 TEXT = "to be,\nor $x$"
@@ -166,7 +174,7 @@ def test_gate_maps_are_labelled(tmp_path: Path) -> None:
 
 
 def test_what_the_font_lacks_is_its_code_point(tmp_path: Path) -> None:
-    assert [visible_symbol(symbol) for symbol in "é\t\x01中🐍"] == ["é", "⇥", "1", "4e2d", "1f40d"]
+    assert [visible_symbol(symbol) for symbol in "é\t\x01א\ue000"] == ["é", "⇥", "1", "א", "e000"]
     text = "中🐍é\x01"
     figure = draw_gate_maps({}, {"hidden": np.ones((len(text), 1))}, text, title="")
     save_figure(figure, tmp_path / "a.png")
@@ -190,3 +198,18 @@ def test_a_figure_that_fails_leaves_the_older_one(tmp_path: Path) -> None:
     with pytest.raises(CharlmError):
         save_figure(broken, file)
     assert file.read_bytes() == before
+
+
+def test_other_scripts_are_drawn_in_fonts_that_have_them(tmp_path: Path) -> None:
+    """Hebrew is not in the monospaced font; where no font has a glyph, nothing is warned of."""
+    figure = blank_figure(3.0, 3.0)
+    axes = add_axes(figure, left=0.5, top=0.5, width=2.0, height=2.0)
+    label_characters(axes.xaxis, "aאb", inches=2.0)
+    add_title(figure, "runs/שלום and \U000f0000 " + chr(0x1F9FF))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        save_figure(figure, tmp_path / "figure.png")
+    labels = axes.get_xticklabels()
+    assert [label.get_text() for label in labels] == ["a", "א", "b"]
+    families = [label.get_fontfamily() for label in labels]
+    assert families == [["DejaVu Sans Mono"], ["DejaVu Sans Mono", "DejaVu Sans"], families[0]]

@@ -2,7 +2,6 @@
 
 import re
 import shlex
-import unicodedata
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
@@ -10,8 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from markupsafe import Markup
 
 from charlm_jax.cli import main
@@ -29,7 +26,6 @@ from charlm_jax.report import Picture, Section, Table, write_page
 from charlm_jax.report.html import rendering
 from charlm_jax.report.html.heat_text import LEVELS
 from charlm_jax.report.html.page import details
-from charlm_jax.report.html.rendering import show_invisible
 from charlm_jax.report.html.ticks import doubling_axis, linear_axis
 from charlm_jax.report.palette import FIGURE_SERIES, PAGE_SERIES
 from charlm_jax.report.runs_page import describe, write_report
@@ -419,17 +415,6 @@ def test_every_value_of_a_template_is_escaped() -> None:
     for name in names:
         source, *_ = environment.loader.get_source(environment, name)
         assert not re.search(r"\|\s*safe\b|autoescape", source), name
-
-
-@given(st.text())
-def test_only_invisible_characters_are_replaced(text: str) -> None:
-    shown = show_invisible(text)
-    assert show_invisible(shown) == shown
-    shown.encode("utf-8")
-    categories = {unicodedata.category(c) for c in shown if c not in "\n\t\u200c\u200d"}
-    assert not categories & {"Cc", "Cf", "Cs", "Zl", "Zp"}
-    letters = iter(shown)
-    assert all(c in letters for c in text if c.isprintable() or c in "\n\t")  # in their order
 
 
 def test_a_row_has_a_cell_for_every_column(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.data.vocabulary import Vocabulary
-from charlm_jax.sampling.stop_strings import Chunk, apply_stop_strings, check_stops, parse_stop
+from charlm_jax.sampling.stop_strings import Chunk, apply_stop_strings, check_stops, join_bytes
 from tests.conftest import examples
 
 usual = examples(3)
@@ -100,21 +100,35 @@ def test_without_stop_strings_every_piece_is_passed_on_as_it_comes() -> None:
     assert list(apply_stop_strings([], ["a"], 1)) == [[Chunk("", has_ended=True)]]
 
 
-@given(st.text("abn\n\t\\", min_size=1, max_size=8))
-@usual
-def test_any_stop_string_can_be_typed(stop: str) -> None:
-    typed = stop.replace("\\", r"\\").replace("\n", r"\n").replace("\t", r"\t")
-    assert parse_stop(typed) == stop
-
-
-@pytest.mark.parametrize("typed", ["a\\", "\\x", "\\\n", "\\\\\\"])
-def test_another_backslash_is_refused(typed: str) -> None:
-    with pytest.raises(CharlmError, match="a backslash must be followed by"):
-        parse_stop(typed)
-
-
 def test_a_stop_string_that_cannot_work_is_refused() -> None:
     vocabulary = Vocabulary("ab")
     check_stops(["ab", "b"], vocabulary)
     with pytest.raises(CharlmError, match=r"stop='a\\n' has the character .* it is never sampled"):
         check_stops(["a\n"], vocabulary)
+
+
+BYTES = Vocabulary("".join(map(chr, range(256))), "bytes")
+
+
+@pytest.mark.core
+@given(
+    data=st.one_of(st.binary(), st.text().map(str.encode)),
+    cuts=st.lists(st.integers(0, 40), max_size=6),
+    stop=st.sampled_from(["é", "a", "日本", "\udcff"]),
+)
+@example(data="日é".encode(), cuts=[1, 4], stop="a")
+def test_bytes_become_text_whatever_the_pieces(data: bytes, cuts: list[int], stop: str) -> None:
+    ends = sorted({min(cut, len(data)) for cut in cuts} | {0, len(data)})
+    symbols = data.decode("latin-1")
+    drawn = [[symbols[a:b]] for a, b in itertools.pairwise(ends)]
+    pieces = apply_stop_strings(drawn, [BYTES.to_symbols(stop)], 1)
+    rows = list(join_bytes(pieces, [stop], BYTES))
+    before, found, _ = data.partition(stop.encode("utf-8", "surrogateescape"))
+    assert "".join(chunk.text for (chunk,) in rows) == before.decode("utf-8", "surrogateescape")
+    assert rows[-1][0].has_ended and rows[-1][0].stopped_by == (stop if found else None)
+
+
+def test_a_character_is_held_back_until_its_last_byte() -> None:
+    drawn = [["a\xc3"], ["\xa9b\xe6\x97"]]
+    texts = [chunk.text for (chunk,) in join_bytes(apply_stop_strings(drawn, [], 1), [], BYTES)]
+    assert texts == ["a", "éb", "\udce6\udc97"]

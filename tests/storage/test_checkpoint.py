@@ -26,7 +26,8 @@ TRAINING = (jnp.int32(7), {"mu": jnp.linspace(0, 1, 5)}, ())
 
 def _save(checkpoints: Checkpoints, step: int, loss_nats: float | None = None) -> None:
     meta = {"tally": {"nats": 0.1 + 0.2}}
-    checkpoints.save(step, params=PARAMS, training=TRAINING, meta=meta, loss_nats=loss_nats)
+    arrays = {"params": PARAMS, "training": TRAINING}
+    checkpoints.save(step, **arrays, meta=meta, loss_nats=loss_nats, rows=b'{"step": 1}\n')
 
 
 @pytest.mark.core
@@ -51,6 +52,17 @@ def test_the_two_latest_and_the_best_are_kept(tmp_path: Path) -> None:
     assert checkpoints.choose("best") == 2  # the first of two that are equal
     assert checkpoints.choose("latest") == checkpoints.choose("10") == 10
     assert sorted(path.name for path in tmp_path.iterdir()) == ["10", "2", "5"]
+
+
+def test_a_checkpoint_is_replaced_only_where_that_is_wanted(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    _save(checkpoints, 3)
+    _save(checkpoints, 3, 1.5)
+    assert checkpoints.open(3).meta["loss_nats"] is None
+    trees = {"params": PARAMS, "training": TRAINING}
+    checkpoints.save(3, **trees, meta={}, loss_nats=1.5, replace=True)
+    assert checkpoints.open(3).meta["loss_nats"] == 1.5
+    assert [path.name for path in tmp_path.iterdir()] == ["3"]
 
 
 def test_without_losses_the_best_is_the_latest(tmp_path: Path) -> None:
@@ -114,7 +126,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 def test_every_damage_of_every_file_is_noticed(written: Path, tmp_path: Path, damage: str) -> None:
     newest = written / "2"
     files = [path.relative_to(newest) for path in newest.rglob("*") if path.is_file()]
-    assert len(files) == 4
+    assert len(files) == 5
     for file in files:
         folder = tmp_path / file.as_posix().replace("/", "-")
         shutil.copytree(written, folder)

@@ -22,6 +22,7 @@ def _row(step: int) -> MetricsRow:
         scope="step",
         weights="raw",
         loss_nats=0.1 + 0.2,
+        gradient_norm=1.25,
         learning_rate=0.01,
         state_hash="0" * 16,
         chars_per_second=1000.0,
@@ -53,6 +54,12 @@ def test_going_on_drops_later_rows_and_a_torn_line(file: Path) -> None:
     assert file.read_text() == _lines(1, 2, 3)
 
 
+def test_rows_of_earlier_versions_have_no_gradient_norm(file: Path) -> None:
+    old = {name: value for name, value in _row(1).items() if name != "gradient_norm"}
+    file.write_text(json.dumps(old) + "\n" + _lines(2))
+    assert MetricsLog(file).rows() == [old, _row(2)]
+
+
 @pytest.mark.parametrize("count", [0, 1, 3, 200])
 def test_the_latest_rows_are_the_last_ones_that_are_whole(file: Path, count: int) -> None:
     book = MetricsLog(file)
@@ -72,6 +79,7 @@ BROKEN = {
     "empty object": "{}",
     "step": json.dumps({**_row(2), "step": "x"}),
     "no weights": json.dumps({key: x for key, x in _row(2).items() if key != "weights"}),
+    "no norm": json.dumps({**_row(2), "gradient_norm": None}),
     "no hash": json.dumps({**_row(2), "state_hash": None}),
     "deep": "[" * 100_000,
     "nothing": "",

@@ -94,6 +94,39 @@ def test_runs_are_found_below_an_exported_model(shelf: Path, tmp_path: Path) -> 
         run_folders(tmp_path / "runs")
 
 
+def test_runs_are_found_through_links_and_once(shelf: Path, tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    shutil.copytree(shelf / "done", tmp_path / "disk" / "c")
+    folder = tmp_path / "runs"
+    shutil.copytree(shelf / "done", folder / "b")
+    (folder / "a").symlink_to("b")  # found by its own path
+    (folder / "disk").symlink_to(tmp_path / "disk")
+    (folder / "loop").symlink_to(tmp_path)
+    found = [folder / "b", folder / "disk" / "c"]
+    assert run_folders(folder) == found
+    assert {Path(row.path) for row in list_runs(folder)} == {*found}
+    link = tmp_path / "linked"
+    link.symlink_to(folder / "b")
+    assert run_folders(link) == [link]
+
+
+def test_a_config_of_another_program_hides_no_run(shelf: Path, tmp_path: Path) -> None:
+    shutil.copytree(shelf / "done", tmp_path / "runs" / "done")
+    for text, states in {'{"model_type": "gpt2"}': ["done"], "{": ["done", "unreadable"]}.items():
+        (tmp_path / "config.json").write_text(text)
+        assert sorted(row.state for row in list_runs(tmp_path)) == states
+
+
+def test_a_folder_of_runs_may_be_a_thousand_deep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for _ in range(1000):
+        os.mkdir("d")
+        os.chdir("d")
+    assert list_runs(tmp_path) == []
+
+
 def test_the_command_prints_a_table_or_json(
     shelf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -446,3 +446,34 @@ def test_a_terminal_that_is_gone_does_not_end_a_sweep(tmp_path: Path) -> None:
     view = ignore_broken_pipe(Closed())
     view.start("a")
     view.note("b")  # and nothing is printed
+
+
+@pytest.mark.parametrize(
+    ("program", "imports"),
+    [(["-m", "look"], True), (["-P", "-m", "look"], False), (["look.py"], False)],
+)
+def test_a_point_imports_from_the_current_folder_only_if_the_command_does(
+    program: list[str], imports: bool, tmp_path: Path
+) -> None:
+    """The process of a point finds the stranger's module in the current folder, or it does not."""
+    scripts, here = tmp_path / "scripts", tmp_path / "here"
+    scripts.mkdir()
+    here.mkdir()
+    (here / "stranger.py").touch()
+    (scripts / "look.py").write_text(
+        "import subprocess\nfrom charlm_jax.sweeps.local import _python\n"
+        "code = subprocess.call([*_python(), '-c', 'import stranger'], stderr=subprocess.DEVNULL)\n"
+        "print(code == 0)\n"
+    )
+    if program == ["look.py"]:
+        program = [str(scripts / "look.py")]
+    path = os.pathsep.join([str(ROOT), str(scripts)])
+    out = subprocess.run(
+        [sys.executable, *program],
+        cwd=here,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert out == f"{imports}\n"

@@ -298,7 +298,7 @@ def test_a_folder_holds_one_sweep(write: Callable[..., str], tmp_path: Path) -> 
     def refused(other: Sweep) -> str:
         with pytest.raises(CharlmError) as caught:
             claim(other, folder)
-        assert "\n" not in str(caught.value) and "choose another --workdir" in str(caught.value)
+        assert "\n" not in str(caught.value) and "choose another workdir" in str(caught.value)
         return str(caught.value)
 
     fewer = refused(load_sweep(write("return [{'data.sequence_length': 5}]")))

@@ -5,16 +5,19 @@ import dataclasses
 import json
 import math
 import os
+import shutil
 import signal
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.signals import Interrupted
+from charlm_jax.core.types import Params
 from charlm_jax.data.dataset import load_dataset
 from charlm_jax.evaluation import Sliding, Stream, Window
 from charlm_jax.inference.run import load_run
@@ -23,6 +26,11 @@ from charlm_jax.storage.metrics_log import MetricsLog, MetricsRow
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training.loop import train_and_evaluate
 from charlm_jax.training.progress_bar import LogProgress, NullProgress
+from charlm_jax.training.train_step import (
+    checkpointed_params,
+    initial_batch_state,
+    loss_of_batch,
+)
 from charlm_jax.training.trainer import build_trainer
 from tests.conftest import make_tiny_config
 
@@ -65,7 +73,10 @@ def test_rows_say_what_happened(finished: Path) -> None:
     steps_per_epoch = math.ceil(2700 // 9 / 16)
     assert steps_per_epoch == 19
     names = "step epoch split scope weights loss_nats bits_per_char learning_rate state_hash"
-    assert all(list(row) == [*names.split(), "chars_per_second", "seconds"] for row in rows)
+    names += " chars_per_second seconds"
+    for row in rows:
+        assert [name for name in row if name != "gradient_norm"] == names.split()
+        assert ("gradient_norm" in row) == (row["split"] == "train")
     kinds = [(r["step"], r["epoch"], r["split"]) for r in rows if r["scope"] == "epoch"]
     assert kinds == [(19, 1, "train"), (19, 1, "valid"), (38, 2, "train"), (38, 2, "valid")]
     steps = [(row["step"], row["epoch"]) for row in rows if row["scope"] == "step"]
@@ -86,6 +97,68 @@ def test_an_epoch_row_is_the_mean_over_its_characters(tmp_path: Path) -> None:
     sizes = [16] * 18 + [300 - 18 * 16]
     (epoch,) = [r for r in rows if r["scope"] == "epoch" and r["split"] == "train"]
     assert epoch["loss_nats"] == pytest.approx(np.average(losses, weights=sizes), rel=1e-12)
+
+
+def test_a_row_has_the_largest_gradient_norm_of_its_steps(finished: Path, tmp_path: Path) -> None:
+    """Before clipping, which makes the second run's steps shorter but not its first norm."""
+    singly, clipped = tmp_path / "singly", tmp_path / "clipped"
+    train_and_evaluate(make_tiny_config(**{"train.log_every_steps": 1}), singly)
+    norms = {r["step"]: r["gradient_norm"] for r in _rows(singly) if r["scope"] == "step"}
+    spans = {"step": 5, "epoch": 19}
+    for row in _rows(finished):
+        if row["split"] == "train":
+            first = row["step"] - spans[row["scope"]] + 1
+            assert row["gradient_norm"] == max(norms[n] for n in range(first, row["step"] + 1))
+    config = make_tiny_config(**{"train.log_every_steps": 1, "optimizer.clip_norm": 1e-3})
+    train_and_evaluate(config, clipped)
+    assert _rows(clipped)[0]["gradient_norm"] == norms[1] > 1e-3
+
+
+def test_the_gradient_norm_is_that_of_all_parameters_together(tmp_path: Path) -> None:
+    config = make_tiny_config(**{"train.log_every_steps": 1, "train.max_steps": 1})
+    train_and_evaluate(config, tmp_path / "run")
+    trainer = build_trainer(config, load_dataset(config))
+    state = trainer.init_state()
+    batch = trainer.batch(jnp.asarray(trainer.dataset.ids_N), 0)
+    start = initial_batch_state(trainer.model, (), batch.fresh_B, context=0)
+
+    def loss_nats(params: Params) -> jax.Array:
+        return loss_of_batch(trainer.model, params, start, batch)[0]
+
+    leaves = jax.tree.leaves(jax.jit(jax.grad(loss_nats))(state.params))
+    norm = math.sqrt(sum(float(np.sum(np.square(x, dtype=np.float64))) for x in leaves))
+    assert _rows(tmp_path / "run")[0]["gradient_norm"] == pytest.approx(norm, rel=1e-5)
+
+
+def test_a_run_that_kept_no_gradient_norms_goes_on(finished: Path, tmp_path: Path) -> None:
+    """Its checkpoints and rows are those of earlier versions; the next rows have the norms."""
+    workdir = tmp_path / "run"
+    train_and_evaluate(make_tiny_config(**{"train.epochs": 1}), workdir)
+    checkpoints = Checkpoints(workdir / "checkpoints")
+    opened = checkpoints.open(19)
+    assert all(len(opened.meta["tally"][name]) == 4 for name in ("epoch", "window"))
+    old = {name: opened.meta["tally"][name][:3] for name in ("epoch", "window")}
+    rows = [
+        {k: v for k, v in r.items() if k != "gradient_norm"} for r in _rows(workdir, timing=True)
+    ]
+    (workdir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    shutil.rmtree(workdir / "checkpoints" / "19")
+    state = build_trainer(make_tiny_config(), load_dataset(make_tiny_config())).init_state()
+    like = checkpointed_params(state), (state.step, state.opt_state, state.carried)
+    checkpoints.save(
+        19,
+        params=opened.params(like[0]),
+        training=opened.training(like[1]),
+        meta=opened.meta | {"tally": opened.meta["tally"] | old},
+        loss_nats=opened.meta["loss_nats"],
+    )
+    train_and_evaluate(make_tiny_config(), workdir)
+    without = [{k: v for k, v in row.items() if k != "gradient_norm"} for row in _rows(finished)]
+    found = _rows(workdir)
+    assert [{k: v for k, v in row.items() if k != "gradient_norm"} for row in found] == without
+    # The row of steps 16 to 20 has the norm of the last alone.
+    assert [r["step"] for r in found if "gradient_norm" in r] == [20, 25, 30, 35, 38]
+    assert found[-2]["gradient_norm"] == _rows(finished)[-2]["gradient_norm"]
 
 
 def test_the_same_config_gives_the_same_run(finished: Path, tmp_path: Path) -> None:
@@ -116,13 +189,102 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(
         np.testing.assert_array_equal(first, second)
 
 
+class StopInScoring(NullProgress):
+    """Sends a signal when a share of the held-out text is scored, the n-th time that one is."""
+
+    def __init__(self, share: float, time: int = 1) -> None:
+        self.share, self.time = share, time
+        self.shares: list[float] = []
+
+    def scoring(self, share: float) -> None:
+        self.shares.append(share)
+        if share >= self.share and self.shares.count(share) == self.time:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.core
+@pytest.mark.parametrize(
+    ("time", "average_decay"), [(1, 0.0), (2, 0.0), (1, 0.5), (2, 0.5), (4, 0.5)]
+)
+def test_a_signal_ends_scoring_which_is_done_on_going_on(
+    tmp_path: Path, time: int, average_decay: float
+) -> None:
+    """At the first step that is scored and at the last, in scoring raw and averaged weights."""
+    config = make_tiny_config(**{"optimizer.average_decay": average_decay})
+    train_and_evaluate(config, tmp_path / "whole")
+    workdir, view = tmp_path / "run", StopInScoring(2 / 6, time)
+    with pytest.raises(Interrupted, match="and saved; run the same command again to resume"):
+        train_and_evaluate(config, workdir, view=view)
+    assert view.shares[-1] == 2 / 6  # at once: no further batch
+    step = 19 if time <= 1 + (average_decay > 0) else 38
+    checkpoints = Checkpoints(workdir / "checkpoints")
+    opened = checkpoints.open(step)
+    assert checkpoints.steps()[-1] == step and opened.meta["loss_nats"] is None
+    assert not [r for r in _rows(workdir) if (r["step"], r["split"]) == (step, "valid")]
+    with pytest.raises(Interrupted):  # and once more, when scoring is all that is left
+        train_and_evaluate(config, workdir, view=StopInScoring(1 / 6))
+    # As a process leaves it that is killed after scoring, before it has saved.
+    row = {**MetricsLog(workdir / "metrics.jsonl").rows()[-1], "split": "valid", "step": step}
+    MetricsLog(workdir / "metrics.jsonl").append(row)
+    result = train_and_evaluate(config, workdir)
+    assert result.step == 38 and not result.was_done
+    assert _rows(workdir) == _rows(tmp_path / "whole")
+    for first, second in zip(_params(tmp_path / "whole"), _params(workdir), strict=True):
+        np.testing.assert_array_equal(first, second)
+    whole = Checkpoints(tmp_path / "whole" / "checkpoints")
+    for kept in checkpoints.steps():
+        assert checkpoints.open(kept).meta["loss_nats"] == whole.open(kept).meta["loss_nats"]
+    assert checkpoints.choose("best") == whole.choose("best") == result.best_step
+
+
+class Notes(NullProgress):
+    """Collects the messages."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def note(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def test_a_part_of_the_held_out_text_is_watched(finished: Path, tmp_path: Path) -> None:
+    """Some of the windows that `evaluate` scores, to the bit; training is the same."""
+    config, view = make_tiny_config(**{"evaluation.max_characters": 70}), Notes()
+    result = train_and_evaluate(config, tmp_path / "run", view=view)
+    assert view.lines == [
+        "held-out losses are of 64 of the 300 held-out characters, evenly spread; "
+        "charlm evaluate scores all"
+    ]
+    assert result.watched == "of 64 of the 300 held-out characters, evenly spread"
+    run = load_run(tmp_path / "run", checkpoint="latest")
+    evaluation, nll_N = run.evaluate()
+    assert evaluation.characters == 300
+    watched = build_trainer(config, load_dataset(config)).watched
+    mean = np.mean(np.concatenate([nll_N[x.start - 2700 : x.stop - 2700] for x in watched]))
+    found, others = _rows(tmp_path / "run"), _rows(finished)
+    assert found[-1]["loss_nats"] == pytest.approx(mean, rel=1e-6)
+    assert found[-1]["loss_nats"] != others[-1]["loss_nats"]
+    assert [r for r in found if r["split"] == "train"] == [
+        r for r in others if r["split"] == "train"
+    ]
+
+
+def test_how_much_is_watched_may_change_where_it_is_all_the_same(tmp_path: Path) -> None:
+    """Runs of earlier versions have no limit: they go on under any that is not below their text."""
+    workdir, none = tmp_path / "run", {"evaluation.max_characters": 0}
+    train_and_evaluate(make_tiny_config(**none, **{"train.epochs": 1}), workdir)
+    train_and_evaluate(make_tiny_config(**{"evaluation.max_characters": 300}), workdir)
+    with pytest.raises(CharlmError, match="max_characters is 300 there and 299 here"):
+        train_and_evaluate(make_tiny_config(**{"evaluation.max_characters": 299}), workdir)
+
+
 class Samples(NullProgress):
     """Collects the samples that are shown."""
 
     def __init__(self) -> None:
         self.texts: dict[int, str] = {}
 
-    def sample(self, step: int, text: str) -> None:
+    def sample(self, step: int, scale: float, text: str) -> None:
         self.texts[step] = text
 
 
@@ -158,8 +320,8 @@ def test_a_sample_continues_the_first_symbol(tmp_path: Path) -> None:
 
 def test_a_sample_is_a_paragraph_under_its_step() -> None:
     lines: list[str] = []
-    LogProgress(lines.append).sample(20, "\nTo be,\n\nor not\n")
-    assert lines == ["step 20:\n    To be,\n\n    or not\n"]
+    LogProgress(lines.append).sample(20, 1.5, "\nTo be,\n\nor not\n")
+    assert lines == ["step 20, scale 1.5:\n    To be,\n\n    or not\n"]
 
 
 def test_a_second_ctrl_c_acts_at_once_and_a_second_sigterm_does_not(tmp_path: Path) -> None:
@@ -214,7 +376,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
     train_and_evaluate(good, workdir)
     checkpoints = Checkpoints(workdir / "checkpoints")
     state = make_wild(checkpoints, good)
-    checkpoints.save(20, **state, loss_nats=None)
+    rows = (workdir / "metrics.jsonl").read_bytes()
+    checkpoints.save(20, **state, loss_nats=None, rows=rows)
     with pytest.raises(CharlmError, match=r"step 21: .*checkpoint 20 is the last good one"):
         train_and_evaluate(make_tiny_config(), workdir)
     assert checkpoints.steps()[-1] == 20
@@ -259,6 +422,50 @@ def test_the_best_and_the_latest_checkpoints_are_kept(tmp_path: Path) -> None:
     assert load_run(workdir).checkpoint == best["step"]
     evaluation, _ = load_run(workdir).evaluate()
     assert evaluation.loss_nats == pytest.approx(best["loss_nats"], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("keep", "series"), [("log", [1, 2, 4, 8, 16, 32]), ("40", [40, 80]), ("", [])]
+)
+def test_a_series_of_checkpoints_is_kept(tmp_path: Path, keep: str, series: list[int]) -> None:
+    """Also by a run that was stopped; the weights are those of a run of that many steps."""
+    last, end = series[-1] if series else 38, 95 if keep == "40" else 45
+    config = make_tiny_config(**{"train.keep": keep, "train.epochs": 5, "train.max_steps": end})
+    workdir = tmp_path / "run"
+    for stop in (3, 25):
+        with pytest.raises(Interrupted):
+            train_and_evaluate(config, workdir, view=StopAt(stop))
+    result = train_and_evaluate(config, workdir)
+    checkpoints = Checkpoints(workdir / "checkpoints")
+    latest = {last, end} if keep == "40" else {38, end}
+    assert set(checkpoints.steps()) == {*series, *latest, result.best_step}
+    fields = {"train.epochs": 5, "train.max_steps": last}
+    train_and_evaluate(make_tiny_config(**fields), tmp_path / "short")
+    kept = jax.tree.leaves(load_run(workdir, checkpoint=last).params)
+    for first, second in zip(kept, _params(tmp_path / "short"), strict=True):
+        np.testing.assert_array_equal(first, second)
+    assert load_run(workdir, checkpoint=last).evaluate()[0].key.checkpoint == last
+
+
+def test_a_series_may_begin_later_and_does_not_change(tmp_path: Path) -> None:
+    workdir, short = tmp_path / "run", {"train.epochs": 1}
+    train_and_evaluate(make_tiny_config(**short), workdir)
+    train_and_evaluate(make_tiny_config(**{"train.keep": "log"}), workdir)
+    assert Checkpoints(workdir / "checkpoints").steps() == [32, 38]
+    for other in ("", "40"):
+        with pytest.raises(CharlmError, match=f"train.keep is 'log' there and '{other}' here"):
+            train_and_evaluate(make_tiny_config(**{"train.keep": other}), workdir)
+
+
+def test_a_series_has_a_bound(tmp_path: Path) -> None:
+    for keep, epochs, least in [("39", 20, 40), ("40", 200, 75), ("74", 200, 75)]:
+        config = make_tiny_config(**{"train.keep": keep, "train.epochs": epochs})
+        message = f"train.keep={keep} is not allowed .*at least {least}, for at most 50"
+        with pytest.raises(CharlmError, match=message):
+            build_trainer(config, load_dataset(config))
+    config = make_tiny_config(**{"train.keep": "75", "train.epochs": 200})
+    trainer = build_trainer(config, load_dataset(config))
+    assert sum(map(config.train.keeps, range(1, trainer.total_steps + 1))) == 50
 
 
 def test_an_interval_in_steps_takes_the_place_of_epochs(tmp_path: Path) -> None:
@@ -378,7 +585,7 @@ class Gone(NullProgress):
         if step >= 3:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    def row(self, row: MetricsRow) -> None:
+    def row(self, row: MetricsRow, mark: str) -> None:
         raise OSError(5, "Input/output error")
 
 
@@ -399,11 +606,113 @@ def test_when_to_look_may_not_change_where_it_decides_when_to_end(tmp_path: Path
         train_and_evaluate(config, tmp_path / "run")
 
 
-def test_plain_lines_show_epochs_and_not_every_step(finished: Path) -> None:
-    lines: list[str] = []
-    view = LogProgress(lines.append)
-    for row in MetricsLog(finished / "metrics.jsonl").rows():
-        view.row(row)
-    assert sum("valid" in line for line in lines) == 2
-    assert len(lines) == 5  # the first step row, and four of epochs
-    assert "nats/char" in lines[0] and "bits/char" in lines[0]
+class Marks(NullProgress):
+    """Collects the marks of rows."""
+
+    def __init__(self) -> None:
+        self.marks: dict[tuple[int, str, str], str] = {}
+
+    def row(self, row: MetricsRow, mark: str) -> None:
+        self.marks[row["step"], row["split"], row["weights"]] = mark
+
+
+def test_rows_are_marked_that_are_the_best_or_no_better(tmp_path: Path) -> None:
+    """Also by a run that was stopped in between, and of averaged weights if they count."""
+    config = make_tiny_config(
+        **{"train.evaluate_every_steps": 4, "optimizer.learning_rate": 0.5, "train.epochs": 3}
+    )
+    view = Marks()
+    with pytest.raises(Interrupted):
+        train_and_evaluate(config, tmp_path / "run", view=StopAt(22))
+    train_and_evaluate(config, tmp_path / "run", view=view)
+    rows = [row for row in _rows(tmp_path / "run") if row["split"] == "valid"]
+    losses = {row["step"]: row["loss_nats"] for row in rows}
+    expected = {}
+    for step in losses:
+        best = min(range(4, step + 1), key=lambda n: losses.get(n, math.inf))
+        expected[step] = "best" if best == step else f"no better since step {best}"
+    found = {step: mark for (step, split, _), mark in view.marks.items() if split == "valid"}
+    assert found == {step: mark for step, mark in expected.items() if step > 22}
+    assert not any(mark for (_, split, _), mark in view.marks.items() if split == "train")
+    assert any(mark.startswith("no better") for mark in found.values())
+    averaged = Marks()
+    config = make_tiny_config(**{"optimizer.average_decay": 0.5})
+    train_and_evaluate(config, tmp_path / "averaged", view=averaged)
+    assert averaged.marks[19, "valid", "raw"] == ""
+    assert averaged.marks[19, "valid", "average"] == "best"
+
+
+def test_a_small_text_is_told(tmp_path: Path) -> None:
+    """Of ten times as many parameters as characters: once, before the first step."""
+    view, config = Notes(), make_tiny_config(**{"model.hidden_size": 90, "train.epochs": 1})
+    train_and_evaluate(config, tmp_path / "run", view=view)
+    (line,) = view.lines
+    parameters = json.loads((tmp_path / "run" / "run.json").read_text())["parameters"]
+    assert parameters > 27_000
+    assert line.startswith(
+        f"a small text for this model: 2,700 characters to train on and 300 held out for "
+        f"{parameters:,} parameters; expect it to be learnt by heart"
+    )
+    again = Notes()
+    config = make_tiny_config(**{"model.hidden_size": 90, "train.log_every_steps": 7})
+    train_and_evaluate(config, tmp_path / "run", view=again)
+    assert again.lines == ["resuming from step 19 of 38"]
+
+
+def test_a_field_that_comes_too_late_is_told(tmp_path: Path) -> None:
+    short = {"train.epochs": 1}
+    train_and_evaluate(make_tiny_config(**short), tmp_path / "run")
+    view = Notes()
+    late = make_tiny_config(**short, **{"train.sample_every_steps": 5})
+    result = train_and_evaluate(late, tmp_path / "run", view=view)
+    assert result.was_done
+    assert view.lines == [
+        "config.train.sample_every_steps=5 changes nothing: the run is done",
+    ]
+    assert result.extension == "raise config.train.epochs to train further"
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"train.max_steps": 5}, ["raise config.train.max_steps"]),
+        ({"train.patience": 1, "optimizer.learning_rate": 3.0}, ["raise config.train.patience"]),
+        ({"optimizer.schedule": "cosine"}, ["has decayed (cosine): --init_from="]),
+        ({"optimizer.schedule": "wsd"}, ["has decayed (wsd): --init_from=", "--branch_from="]),
+    ],
+)
+def test_how_a_run_is_trained_further_is_told(
+    tmp_path: Path, fields: dict[str, object], words: list[str]
+) -> None:
+    config = make_tiny_config(**({"train.max_steps": 0, "train.epochs": 9} | fields))
+    result = train_and_evaluate(config, tmp_path / "run")
+    assert all(word in result.extension for word in words)
+    assert ("--branch_from" in result.extension) == ("--branch_from=" in words)
+
+
+def test_files_that_are_the_parts_of_a_text_are_joined_only_knowingly(tmp_path: Path) -> None:
+    """A new run is refused before anything is written; one that has begun goes on."""
+    folder = tmp_path / "text"
+    folder.mkdir()
+    for name, text in (("a.txt", "abcab" * 20), ("b.txt", "abcba" * 60)):
+        (folder / name).write_text(text)
+    config = make_tiny_config(**{"data.corpus": str(folder), "train.max_steps": 2})
+    begun = dataclasses.replace(config, train=dataclasses.replace(config.train, max_steps=1))
+    train_and_evaluate(begun, tmp_path / "begun")
+    (folder / "a.txt").rename(folder / "test.txt")
+    (folder / "b.txt").rename(folder / "train.txt")
+
+    with pytest.raises(CharlmError, match=r"in the order test\.txt, train\.txt: "):
+        train_and_evaluate(config, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(CharlmError, match=r"in the order test\.txt, train\.txt: "):
+        train_and_evaluate(config, tmp_path / "begun", fresh=True)
+    view = Notes()
+    assert train_and_evaluate(config, tmp_path / "begun", view=view).step == 2
+    assert not [line for line in view.lines if "parts" in line]
+    glob = make_tiny_config(**{"data.corpus": f"{folder}/**", "train.max_steps": 1})
+    train_and_evaluate(glob, tmp_path / "glob", view=view)
+    (remark,) = [line for line in view.lines if "parts" in line]
+    assert remark.endswith(
+        "in the order test.txt, train.txt: --config.split.kind=files keeps them apart"
+    )

@@ -1,5 +1,6 @@
 """A step without a finite loss or gradient: never saved, kept whole, and explained."""
 
+import json
 from pathlib import Path
 
 import jax
@@ -169,6 +170,12 @@ def test_a_run_that_fails_keeps_the_state_before_and_says_how_to_look(
     replay = replay_fault(workdir)
     assert replay.step == 2 and replay.first_bad is not None
     assert replay.first_bad.name.startswith(("forward", "loss", "after norm", "after state"))
+    file = workdir / "config.json"
+    values = json.loads(file.read_text())
+    values["optimizer"]["beta1"] = 0.5
+    file.write_text(json.dumps(values))
+    with pytest.raises(CharlmError, match=r"config\.optimizer\.beta1 is 0.9 there and 0.5 here"):
+        replay_fault(workdir)
 
 
 def test_weights_that_are_ruined_at_an_evaluation_are_a_fault_as_well(tmp_path: Path) -> None:

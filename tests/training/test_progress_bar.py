@@ -20,6 +20,7 @@ def row(step: int, loss_nats: float, *, split: str, weights: str = "raw") -> Met
         scope="step",
         weights=weights,
         loss_nats=loss_nats,
+        gradient_norm=1.5 if split == "train" else None,
         learning_rate=1e-3,
         state_hash="",
         chars_per_second=1234.0,
@@ -59,18 +60,24 @@ def test_evaluations_are_rows_of_a_table() -> None:
     output = Output()
     view = NotebookView(output)
     view.begin(0, 20)
-    view.row(row(10, 3.0, split="train"))
+    view.row(row(10, 3.0, split="train"), "")
     assert "<table>" not in output.html
-    view.row(row(10, 3.5, split="valid"))
-    view.row(row(10, 3.25, split="valid", weights="average"))
-    view.row(row(20, 2.0, split="valid"))
+    view.row(row(10, 3.5, split="valid"), "")
+    view.row(row(10, 3.25, split="valid", weights="average"), "best")
+    view.row(row(20, 2.0, split="valid"), "")
     assert cells(output.html) == [
         ["step", "training loss", "held-out loss", "of averaged weights"],
         ["10", "3.0000", "3.5000", "3.2500"],
         ["20", "3.0000", "2.0000", ""],
     ]
+    view.row(row(30, 4.0, split="valid"), "no better since step 10")
+    assert cells(output.html)[0][-1] == "" and cells(output.html)[-3:] == [
+        ["10", "3.0000", "3.5000", "3.2500", "best"],
+        ["20", "3.0000", "2.0000", "", ""],
+        ["30", "3.0000", "4.0000", "", "no better since step 10"],
+    ]
     for step in range(30, 1000):
-        view.row(row(step, 1.0, split="valid"))
+        view.row(row(step, 1.0, split="valid"), "")
     assert len(cells(output.html)) == 21 and cells(output.html)[-1][0] == "999"
 
 
@@ -78,11 +85,14 @@ def test_the_latest_sample_is_below_and_escaped() -> None:
     output = Output()
     view = NotebookView(output)
     view.begin(0, 10)
-    view.sample(2, "<b>first")
-    view.sample(4, "<b>second")
+    view.sample(2, 1.5, "<b>first")
+    view.sample(4, 1.5, "<b>second")
     html, plain = output.html, output.text
-    assert html.endswith("<pre>step 4:\n    &lt;b&gt;second\n</pre>") and "first" not in html
-    assert plain.endswith("step 4:\n    <b>second\n")
+    assert (
+        html.endswith("<pre>step 4, scale 1.5:\n    &lt;b&gt;second\n</pre>")
+        and "first" not in html
+    )
+    assert plain.endswith("step 4, scale 1.5:\n    <b>second\n")
 
 
 def test_nothing_is_left_that_changes_from_run_to_run(
@@ -131,3 +141,51 @@ def test_a_notebook_view_is_what_an_output_takes() -> None:
     output: CellOutput = Output()
     NotebookView(output).end()
     assert not hasattr(output, "html")
+
+
+class Clock:
+    """A clock that goes on when it is told to."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_lines_come_by_time_and_not_by_epoch() -> None:
+    """Of epochs that last an eighth of a second: losses every 10 s, evaluations every 2 s."""
+    lines: list[str] = []
+    clock = Clock()
+    view = LogProgress(lines.append, clock)
+    view.begin(0, 1000)
+    for step in range(1, 1001):
+        clock.now = step / 8
+        for split in ("train", "valid"):
+            view.row(row(step, 2.0, split=split), "")
+            if split == "valid":
+                view.row(row(step, 2.0, split=split, weights="average"), "best")
+    steps = {
+        split: [int(line.split()[3]) for line in lines if f" {split} " in line]
+        for split in ("train", "valid", "avg'd")
+    }
+    assert steps["train"] == [1, *range(81, 1001, 80)]
+    assert steps["valid"] == [1, *range(17, 1001, 16), 1000]  # the last in any case
+    assert steps["avg'd"] == steps["valid"]
+    assert all(line.endswith("best") == ("avg'd" in line) for line in lines)
+
+
+def test_lines_have_the_time_left() -> None:
+    lines: list[str] = []
+    clock = Clock()
+    view = LogProgress(lines.append, clock)
+    view.begin(10, 1010)
+    clock.now = 100.0  # the compilation, which the time left must not count
+    view.advance(110, 2.5, 4321.0)
+    view.row(row(110, 2.5, split="train"), "")
+    clock.now = 110.0
+    view.advance(210, 2.25, 4321.0)
+    view.row(row(210, 2.5, split="train"), "")
+    view.row(row(210, 2.5, split="valid"), "no better since step 110")
+    assert "left" not in lines[0]
+    assert lines[1].endswith("       77 s  1:20 left")
+    assert lines[2].endswith("       77 s  1:20 left  no better since step 110")

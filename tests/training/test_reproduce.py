@@ -37,11 +37,11 @@ def test_the_first_steps_of_a_run_are_repeated_bit_for_bit(workdir: Path) -> Non
 def test_a_difference_is_found_where_it_begins(workdir: Path, tmp_path: Path) -> None:
     changed = tmp_path / "run"
     changed.mkdir()
-    for name in ("config.json", "vocabulary.json", "run.json"):
+    for name in ("config.json", "vocabulary.json"):
         (changed / name).write_text((workdir / name).read_text())
-    facts = json.loads((changed / "run.json").read_text())
+    facts = Workdir(workdir).read_facts()
     facts["sessions"][0]["environment"]["threads"] = 77
-    (changed / "run.json").write_text(json.dumps(facts))
+    Workdir(changed).write_facts(facts)
     rows = [dict(row) for row in MetricsLog(workdir / "metrics.jsonl").rows()]
     other = "0123456789abcdef"
     rows[2]["state_hash"], real = other, rows[2]["state_hash"]

@@ -53,8 +53,9 @@ def test_events_are_the_rows(tmp_path: Path) -> None:
     found = read_events(tmp_path / "run")
     assert found == expected_events(tmp_path / "run")
     names = {"train", "train_epoch", "valid", "valid_average"}
-    tags = {f"{name}/{unit}" for name in names for unit in ("loss_nats", "bits_per_char")}
-    assert set(found) == tags | {"learning_rate", "chars_per_second"}
+    tags = {f"{unit}/{name}" for name in names for unit in ("loss_nats", "loss_bits")}
+    others = {"optimizer/gradient_norm", "optimizer/learning_rate", "speed/chars_per_second"}
+    assert set(found) == tags | others and max(tags) < min(others)  # losses first
     for points in found.values():
         steps = [step for step, _ in points]
         assert steps == sorted(set(steps))
@@ -68,9 +69,10 @@ def test_a_run_that_goes_on_shows_no_point_twice(tmp_path: Path) -> None:
     # As a run leaves it that was killed after it had written rows that will be written again.
     events = EventFiles(run, NullProgress())
     events.write_anew()
-    events.row({**MetricsLog(run / "metrics.jsonl").rows()[0], "step": 25, "loss_nats": 9.0})
+    row = {**MetricsLog(run / "metrics.jsonl").rows()[0], "step": 25, "loss_nats": 9.0}
+    events.row(row, "")
     (file,) = (run / "tensorboard").iterdir()
-    assert file.name > first.name and (25, 9.0) in read_events(run)["train/loss_nats"]
+    assert file.name > first.name and (25, 9.0) in read_events(run)["loss_nats/train"]
     file.write_bytes(file.read_bytes() + b"torn")
     assert train(run, "--tensorboard", "--config.train.max_steps=0") == 0
     assert read_events(run) == expected_events(run)
@@ -79,6 +81,20 @@ def test_a_run_that_goes_on_shows_no_point_twice(tmp_path: Path) -> None:
     assert read_events(run) != expected_events(run)
     assert train(run, "--config.train.epochs=3", "--tensorboard") == 0
     assert read_events(run) == expected_events(run)
+
+
+def test_files_that_are_not_ours_are_left_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "run" / "tensorboard"
+    pytest.importorskip("tensorboard")
+    assert train(tmp_path / "run", "--config.train.max_steps=5") == 0
+    folder.mkdir()
+    (folder / "events.out.tfevents.abc.charlm_jax").write_text("mine")
+    for _ in range(2):
+        EventFiles(tmp_path / "run", NullProgress()).write_anew()
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "events.out.tfevents.0000000001.charlm_jax",
+        "events.out.tfevents.abc.charlm_jax",
+    ]
 
 
 def test_a_missing_package_is_one_line(
@@ -108,7 +124,7 @@ def test_a_full_disk_ends_the_events_and_not_the_run(
     (tmp_path / "tensorboard").write_text("a file, where a folder is to be")
     events.begin(0, 1)
     row = {"step": 1, "split": "valid", "scope": "step", "weights": "raw", "seconds": 1.0}
-    events.row(row | {"loss_nats": 1.0, "bits_per_char": 1.4})
+    events.row(row | {"loss_nats": 1.0, "bits_per_char": 1.4}, "best")
     (note,) = notes
     assert note.startswith("TensorBoard logging stopped: cannot write to")
 
@@ -125,10 +141,13 @@ def test_a_link_in_the_folder_is_refused(tmp_path: Path) -> None:
 def test_every_row_has_its_tag() -> None:
     row = {"step": 1, "split": "train", "scope": "epoch", "weights": "raw"}
     row |= {"loss_nats": 1.0, "bits_per_char": 1.5, "learning_rate": 0.1, "chars_per_second": 9.0}
-    assert scalars(row) == {"train_epoch/loss_nats": 1.0, "train_epoch/bits_per_char": 1.5}
-    assert scalars(json.loads(json.dumps(row | {"scope": "step"}))) == {
-        "train/loss_nats": 1.0,
-        "train/bits_per_char": 1.5,
-        "learning_rate": 0.1,
-        "chars_per_second": 9.0,
+    assert scalars(row) == {"loss_nats/train_epoch": 1.0, "loss_bits/train_epoch": 1.5}
+    of_steps = {
+        "loss_nats/train": 1.0,
+        "loss_bits/train": 1.5,
+        "optimizer/learning_rate": 0.1,
+        "speed/chars_per_second": 9.0,
     }
+    assert scalars(json.loads(json.dumps(row | {"scope": "step"}))) == of_steps
+    norm = {"scope": "step", "gradient_norm": 3.5}
+    assert scalars(row | norm) == of_steps | {"optimizer/gradient_norm": 3.5}

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from charlm_jax.cli.parser import nonempty_path
+from charlm_jax.cli.typed_text import ESCAPES_HELP, typed_text
 
 if TYPE_CHECKING:
     from charlm_jax.evaluation import EvalProtocol
@@ -53,6 +54,17 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_corpus(parser: argparse.ArgumentParser) -> None:
+    """Add `--corpus`, which says where a run's text is now."""
+    parser.add_argument(
+        "--corpus",
+        type=nonempty_path,
+        metavar="PATH",
+        help="current place of the run's text, if it has moved: a file, folder, glob or corpus "
+        "name with the same content (default: the place that the run recorded)",
+    )
+
+
 def add_unknown(parser: argparse.ArgumentParser, what: str) -> None:
     """Add the flags that control how unknown characters are handled."""
     parser.add_argument(
@@ -63,8 +75,9 @@ def add_unknown(parser: argparse.ArgumentParser, what: str) -> None:
     )
     parser.add_argument(
         "--replacement",
+        type=typed_text,
         default=" ",
-        help="replacement character for --unknown=replace (default: a space)",
+        help=f"replacement character for --unknown=replace ({ESCAPES_HELP}; default: a space)",
     )
 
 
@@ -109,14 +122,20 @@ def add_several(command: argparse.ArgumentParser) -> None:
         metavar="best|latest|STEP",
         help="checkpoint to load; best means latest if the run was never validated (default: best)",
     )
+    add_corpus(command)
     add_protocol(command)
 
 
 def load(options: argparse.Namespace) -> "Run":
-    """Load the run that the flags of `add_run` select."""
+    """Load the run that the flags of `add_run`, and of `add_corpus` if given, select."""
     from charlm_jax.inference.run import load_run
 
-    return load_run(options.workdir, checkpoint=options.checkpoint, weights=options.weights)
+    return load_run(
+        options.workdir,
+        checkpoint=options.checkpoint,
+        weights=options.weights,
+        corpus=getattr(options, "corpus", None),
+    )
 
 
 def read_protocol(options: argparse.Namespace, runs: "Sequence[Run]") -> "EvalProtocol | None":

@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from charlm_jax.cli.commands.common_flags import add_several, read_protocol
+from charlm_jax.cli.output import show
 
 if TYPE_CHECKING:
     from charlm_jax.comparison.compare import Comparison
@@ -28,16 +29,14 @@ def run(options: argparse.Namespace) -> None:
     """Compare runs on the same characters and print the table."""
     from charlm_jax.comparison.compare import compare, comparison_to_json
     from charlm_jax.data.download import DownloadProgress
-    from charlm_jax.inference.run import load_run
-    from charlm_jax.storage.run_index import run_folders
+    from charlm_jax.inference.run import open_runs
 
-    paths = [path for folder in options.folders for path in run_folders(folder)]
-    runs = [load_run(path, checkpoint=options.checkpoint) for path in paths]
+    runs = open_runs(options.folders, checkpoint=options.checkpoint, corpus=options.corpus)
     comparison = compare(
         runs, read_protocol(options, runs), split=options.split, progress=DownloadProgress()
     )
     if options.json:
-        print(json.dumps(comparison_to_json(comparison), allow_nan=False))
+        show(json.dumps(comparison_to_json(comparison), allow_nan=False))
     elif options.csv:
         _print_csv(comparison)
     else:
@@ -50,7 +49,7 @@ def _print_comparison(comparison: "Comparison") -> None:
     columns, rows = comparison.table()
     sides = ("left", "right", "right", "right", "left", "right", "right", "left")
     print_table(dict(zip(columns, sides, strict=True)), rows)
-    print(f"\n{comparison.describe()}")
+    show(f"\n{comparison.describe()}")
 
 
 def _print_csv(comparison: "Comparison") -> None:

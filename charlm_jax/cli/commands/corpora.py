@@ -4,6 +4,9 @@ import argparse
 import dataclasses
 import json
 
+from charlm_jax.cli.output import show
+from charlm_jax.core.errors import CharlmError
+
 HELP = "List the available corpora, or describe one."
 
 
@@ -12,35 +15,49 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("name", nargs="?", metavar="NAME", help="corpus name, file, folder or glob")
     add("--encoding", default="utf-8", help="encoding of the files (default: utf-8)")
+    add(
+        "--unit",
+        choices=("characters", "bytes"),
+        default="characters",
+        help="read characters, or the bytes of the files as they are (default: characters)",
+    )
     add("--json", action="store_true", help="print one JSON object, or a list of them")
 
 
 def run(options: argparse.Namespace) -> None:
     """List the known corpora, or describe one."""
-    from charlm_jax.data.corpora import list_corpora, load_corpus
+    from charlm_jax.data.corpora import joined_parts, list_corpora, load_corpus
     from charlm_jax.data.download import DownloadProgress
 
     if options.name is None:
         rows = list_corpora()
         if options.json:
-            print(json.dumps([dataclasses.asdict(row) for row in rows]))
+            show(json.dumps([dataclasses.asdict(row) for row in rows]))
             return
         for row in rows:
-            print(f"{row.name:<18} {row.characters:>10,}  {row.state}")
-            print(f"{'':<18} {row.description} ({row.licence})")
+            show(f"{row.name:<18} {row.characters:>10,}  {row.state}")
+            show(f"{'':<18} {row.description} ({row.licence})")
         return
-    corpus = load_corpus(options.name, encoding=options.encoding, progress=DownloadProgress())
+    if options.unit == "bytes" and options.encoding != "utf-8":
+        raise CharlmError(f"--encoding={options.encoding} cannot be used with --unit=bytes")
+    corpus = load_corpus(
+        options.name, encoding=options.encoding, unit=options.unit, progress=DownloadProgress()
+    )
     facts = {
         **corpus.facts,
         "name": corpus.name,
-        "characters": corpus.characters,
+        corpus.unit: corpus.characters,
         "symbols": corpus.symbols,
         "sha256": corpus.sha256,
         "source": corpus.source,
         "text_sha256": corpus.text_sha256,
     }
+    if parts := joined_parts(options.name):
+        facts["joined_parts"] = str(parts)
     if options.json:
-        print(json.dumps(facts))
+        show(json.dumps({**facts, "left_out": corpus.left_out}))
         return
     for name, value in facts.items():
-        print(f"{name:<12} {value}")
+        show(f"{name:<12} {value}")
+    if corpus.left_out:
+        show(corpus.left_out)

@@ -3,6 +3,7 @@
 import argparse
 
 from charlm_jax.cli.commands.common_flags import add_run, load
+from charlm_jax.cli.output import show
 from charlm_jax.cli.parser import nonempty_path
 
 HELP = "Export a model: weights as safetensors, config and vocabulary as JSON."
@@ -28,4 +29,6 @@ def run(options: argparse.Namespace) -> None:
     from charlm_jax.inference.export import write_export
 
     files = write_export(run, options.out)
-    print(f"{count_parameters(run.params):,} parameters, {run.checkpoint_label}", *files, sep="\n")
+    show(f"{count_parameters(run.params):,} parameters, {run.checkpoint_label}")
+    for file in files:
+        show(file)

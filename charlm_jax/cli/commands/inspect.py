@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from charlm_jax.cli.commands.common_flags import add_run, add_unknown, load
+from charlm_jax.cli.output import note, show
 from charlm_jax.cli.parser import nonempty_path
+from charlm_jax.cli.typed_text import ESCAPES_HELP, needs_escapes, typed_text
 
 if TYPE_CHECKING:
     from charlm_jax.analysis.activations import Activations
@@ -22,7 +24,12 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     """Add the flags of the command."""
     add_run(command)
     add = command.add_argument
-    add("--text", required=True, help="text that the model reads")
+    add(
+        "--text",
+        required=True,
+        type=typed_text,
+        help=f"text that the model reads ({ESCAPES_HELP})",
+    )
     add(
         "--out",
         type=nonempty_path,
@@ -45,17 +52,20 @@ def run(options: argparse.Namespace) -> None:
     folder = own if options.out is None else Path(os.path.expanduser(options.out))
     files = save_activations(inside, folder, tag=_tag(run, inside), source=describe_source(run))
     if options.json:
-        print(json.dumps(_inside_as_json(run, inside, options.text, files)))
+        show(json.dumps(_inside_as_json(run, inside, options.text, files)))
         return
-    print(*files, sep="\n")
+    if needs_escapes(options.text):
+        note(f"text {options.text!r}")
+    for file in files:
+        show(file)
     distances = {layer.name: layer.distance_H for layer in inside.layers}
     rows = {name: d_H for name, d_H in distances.items() if d_H is not None}
     if rows:
         most, width = max(map(len, rows.values())), max(map(len, rows))
-        print("\nmean attention distance in characters, by head")
-        print(" " * width + "".join(f"{head:>7}" for head in range(most)))
+        show("\nmean attention distance in characters, by head")
+        show(" " * width + "".join(f"{head:>7}" for head in range(most)))
     for name, distance_H in rows.items():
-        print(f"{name:<{width}}" + "".join(f"{distance:>7.2f}" for distance in distance_H))
+        show(f"{name:<{width}}" + "".join(f"{distance:>7.2f}" for distance in distance_H))
 
 
 def _tag(run: "Run", inside: "Activations") -> str:

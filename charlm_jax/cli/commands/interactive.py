@@ -6,7 +6,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from charlm_jax.cli.commands.sample_output import describe_source
-from charlm_jax.core.errors import escape_control_characters
+from charlm_jax.cli.output import note, show
+from charlm_jax.core.signals import interruptible
 
 if TYPE_CHECKING:
     from charlm_jax.inference.run import Run
@@ -24,19 +25,21 @@ def interact(
     """
     from charlm_jax.cli.repl import Session
 
-    session = Session(run, sampling, characters=characters, write=_write, note=_note)
+    session = Session(run, sampling, characters=characters, write=_write, note=note)
+    first = run.vocabulary.to_text(run.vocabulary.symbols[0])
     run.continue_text(  # samples nothing yet: reports invalid flags at the start
-        run.vocabulary.symbols[0] if prompt is None else prompt, sampling, characters=characters
+        first if prompt is None else prompt, sampling, characters=characters
     )
     if isinstance(sys.stdin, io.TextIOWrapper):  # undecodable bytes become unknown characters
         sys.stdin.reconfigure(errors="surrogateescape")
-    _note(f"{describe_source(run, sampling.mode)}; /help lists the commands")
-    if prompt is not None:
-        with contextlib.suppress(KeyboardInterrupt):  # ends the text, not the session
-            session.begin(prompt)
-    with contextlib.suppress(EOFError, KeyboardInterrupt):
-        while session.handle_line(_read_line()):
-            pass
+    note(f"{describe_source(run, sampling.mode)}; /help lists the commands")
+    with interruptible():
+        if prompt is not None:
+            with contextlib.suppress(KeyboardInterrupt):  # ends the text, not the session
+                session.begin(prompt)
+        with contextlib.suppress(EOFError, KeyboardInterrupt):
+            while session.handle_line(_read_line()):
+                pass
 
 
 def _read_line() -> str:
@@ -53,7 +56,7 @@ def _read_line() -> str:
     try:
         return _ask()
     except (EOFError, KeyboardInterrupt):
-        print(file=sys.stderr)  # the shell's prompt gets a line of its own
+        note("")  # the shell's prompt gets a line of its own
         raise
 
 
@@ -67,8 +70,4 @@ def _ask() -> str:
 
 
 def _write(text: str) -> None:
-    print(text, end="", flush=True)
-
-
-def _note(line: str) -> None:
-    print(escape_control_characters(line), file=sys.stderr, flush=True)
+    show(text, end="")

@@ -2,6 +2,7 @@
 
 import argparse
 
+from charlm_jax.cli.output import show
 from charlm_jax.cli.parser import nonempty_path
 
 HELP = "Repeat the step at which a run failed and find the first non-finite array."
@@ -19,9 +20,7 @@ def run(options: argparse.Namespace) -> None:
     from charlm_jax.training.nan_replay import replay_fault
 
     result = replay_fault(options.workdir)
-    print(
-        f"step {result.step}: loss {result.loss_nats:g}, gradient norm {result.gradient_norm:g}\n"
-    )
+    show(f"step {result.step}: loss {result.loss_nats:g}, gradient norm {result.gradient_norm:g}\n")
     first = result.first_bad
     shown = result.arrays[: result.arrays.index(first) + 1] if first else result.arrays
     print_table(
@@ -36,9 +35,9 @@ def run(options: argparse.Namespace) -> None:
         ],
     )
     if first is None:
-        print("\nall arrays are finite; the failure did not reproduce")
+        show("\nall arrays are finite; the failure did not reproduce")
         return
-    print(f"\nfirst non-finite array: {first.name}, at index {first.first}")
+    show(f"\nfirst non-finite array: {first.name}, at index {first.first}")
     text = result.text_before(first)
     if text is not None:
-        print(f"text read by that row: {text!r}")
+        show(f"text read by that row: {text!r}")

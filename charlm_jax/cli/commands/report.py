@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 
 from charlm_jax.cli.commands.common_flags import add_several, read_protocol
+from charlm_jax.cli.output import show
 from charlm_jax.cli.parser import nonempty_path
 
 HELP = "Write an HTML report on runs as a single self-contained file."
@@ -25,23 +26,23 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Write an HTML report on runs."""
     from charlm_jax.data.download import DownloadProgress
-    from charlm_jax.inference.run import load_run
+    from charlm_jax.inference.run import open_runs
     from charlm_jax.report.html.page import check_page_path
     from charlm_jax.report.runs_page import write_report
     from charlm_jax.storage.run_index import run_folders
 
-    paths = [path for folder in options.folders for path in run_folders(folder)]
+    folders = [path for folder in options.folders for path in run_folders(folder)]
     folder = options.folders[0] if len(options.folders) == 1 else "."
     file = Path(os.path.expanduser(options.out or os.path.join(folder, "report.html")))
     check_page_path(file)
-    flags = ("split", "mode", "context", "targets", "checkpoint", "out")
+    flags = ("split", "mode", "context", "targets", "checkpoint", "corpus", "out")
     changed = [
         f"--{name}={getattr(options, name)}"
         for name in flags
         if getattr(options, name) != options.parser.get_default(name)
     ]
     changed += [f"--allow_module={module}" for module in options.allow_module]
-    runs = [load_run(path, checkpoint=options.checkpoint) for path in paths]
+    runs = open_runs(folders, checkpoint=options.checkpoint, corpus=options.corpus)
     write_report(
         runs,
         file,
@@ -50,4 +51,4 @@ def run(options: argparse.Namespace) -> None:
         command=shlex.join(["charlm", "report", *options.folders, *changed]),
         progress=DownloadProgress(),
     )
-    print(file)
+    show(file)

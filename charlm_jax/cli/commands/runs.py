@@ -3,6 +3,7 @@
 import argparse
 import json
 
+from charlm_jax.cli.output import show
 from charlm_jax.cli.parser import nonempty_path
 
 HELP = "List the runs in a folder."
@@ -30,10 +31,10 @@ def run(options: argparse.Namespace) -> None:
     rows = list_runs(options.folder)
     if options.json:
         for row in rows:
-            print(json.dumps(row._asdict()))
+            show(json.dumps(row._asdict()))
         return
     if not rows:
-        print(f"no run in {options.folder}")
+        show(f"no run in {options.folder}")
         return
     columns = {
         "run": "left",

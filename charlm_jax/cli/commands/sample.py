@@ -13,11 +13,15 @@ from charlm_jax.cli.commands.sample_output import (
     print_json,
     print_texts,
     sample_infos,
+    shown_chunks,
 )
+from charlm_jax.cli.output import note
 from charlm_jax.cli.parser import nonempty_path
+from charlm_jax.cli.typed_text import ESCAPES_HELP, needs_escapes, typed_text
 from charlm_jax.core.errors import CharlmError
 
 if TYPE_CHECKING:
+    from charlm_jax.inference.run import Run
     from charlm_jax.sampling.params import SamplingParams
 
 HELP = "Sample text from a trained model."
@@ -32,10 +36,10 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     add(
         "--stop",
         action="append",
+        type=typed_text,
         default=[],
         metavar="TEXT",
-        help="stop before TEXT when it is sampled; \\n is a newline, \\t a tab, \\\\ a backslash; "
-        "may be given several times",
+        help=f"stop before TEXT when it is sampled ({ESCAPES_HELP}); may be given several times",
     )
     add(
         "--scale",
@@ -66,19 +70,24 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 
 def _add_prompt(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
-    add("--prompt", metavar="TEXT", help="text to continue")
+    add(
+        "--prompt",
+        type=typed_text,
+        metavar="TEXT",
+        help=f"text to continue ({ESCAPES_HELP})",
+    )
     add(
         "--prompt_file",
         type=nonempty_path,
         metavar="FILE",
-        help="UTF-8 file with the text to continue, or - for standard input; a trailing newline "
-        "is part of the prompt",
+        help="UTF-8 file with the text to continue, or - for standard input; it has no escapes, "
+        "and a trailing newline is part of the prompt",
     )
     add(
         "--interactive",
         action="store_true",
-        help="read prompts from the terminal, one per line; slash commands change the settings, "
-        "and /help lists them",
+        help="read prompts from the terminal, one per line, with the escapes of --prompt; slash "
+        "commands change the settings, and /help lists them",
     )
 
 
@@ -130,8 +139,9 @@ def _add_output(command: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Sample text and print it, as text or as JSON."""
     _refuse_misfits(options)
-    prompt = _read_prompt(options)
+    given = _read_prompt(options)
     run = load(options)
+    prompt = _decode_prompt(given, options, run)
     sampling = _read_sampling(options)
     if options.interactive:
         from charlm_jax.cli.commands.interactive import interact
@@ -140,17 +150,20 @@ def run(options: argparse.Namespace) -> None:
         return
     texts = {"scales": options.scale, "samples": options.num}
     chunks = run.sample(prompt or "", sampling, characters=options.chars, **texts)
-    infos = sample_infos(sampling, prompt or "", **texts)
+    vocabulary = run.vocabulary
+    infos = sample_infos(sampling, vocabulary.shown(prompt or ""), **texts)
     if options.json:
-        print_json(infos, chunks)
+        print_json(infos, chunks, vocabulary)
         return
     width = choose_column_width(options)
-    print(describe_source(run, options.mode), file=sys.stderr)
-    unknown = sum(symbol not in run.vocabulary.symbols for symbol in prompt or "")
+    note(describe_source(run, options.mode))
+    if options.prompt is not None and needs_escapes(options.prompt):
+        note(f"prompt {options.prompt!r}")
+    unknown = int((~vocabulary.knows(vocabulary.to_symbols(prompt or ""))).sum())
     if unknown:
         became = "left out" if options.unknown == "drop" else "replaced"
-        print(f"{unknown} unknown characters of the prompt were {became}", file=sys.stderr)
-    print_texts(infos, chunks, width)
+        note(f"{unknown} unknown {vocabulary.unit} of the prompt were {became}")
+    print_texts(infos, shown_chunks(chunks, vocabulary), width)
 
 
 def _refuse_misfits(options: argparse.Namespace) -> None:
@@ -177,30 +190,39 @@ def _refuse_misfits(options: argparse.Namespace) -> None:
         refuse("--interactive samples one text at a time: give one --scale")
 
 
-def _read_prompt(options: argparse.Namespace) -> str | None:
-    """Return the prompt from its flag, file or standard input; None if no prompt is given."""
+def _read_prompt(options: argparse.Namespace) -> str | bytes | None:
+    """Return the prompt of a flag, or the bytes of a file or standard input; None without one."""
     file: str | None = options.prompt_file
     if file is None:
         prompt: str | None = options.prompt
         return prompt
-    from charlm_jax.data.corpora import BYTE_ORDER_MARK, decode
     from charlm_jax.data.download import read_bytes
 
     if "\0" in file:
         raise CharlmError(f"--prompt_file={file!r} is not a path: it has a NUL byte")
     if file == "-":
-        data = b"" if sys.stdin is None else sys.stdin.buffer.read()
-    else:
-        data = read_bytes(Path(os.path.expanduser(file)))
-    source = "standard input" if file == "-" else file
-    text = decode(data, encoding="utf-8", source=source, advice="a prompt is read as UTF-8")
+        return b"" if sys.stdin is None else sys.stdin.buffer.read()
+    return read_bytes(Path(os.path.expanduser(file)))
+
+
+def _decode_prompt(
+    given: str | bytes | None, options: argparse.Namespace, run: "Run"
+) -> str | None:
+    """Return a prompt as text; a model of bytes takes those of a file exactly."""
+    if not isinstance(given, bytes):
+        return given
+    if run.vocabulary.unit == "bytes":
+        return given.decode("utf-8", "surrogateescape")
+    from charlm_jax.data.corpora import BYTE_ORDER_MARK, decode
+
+    source = "standard input" if options.prompt_file == "-" else options.prompt_file
+    text = decode(given, encoding="utf-8", source=source, advice="a prompt is read as UTF-8")
     return text.removeprefix(BYTE_ORDER_MARK)
 
 
 def _read_sampling(options: argparse.Namespace) -> "SamplingParams":
     """Return the sampling parameters given by the flags, with the first of the scales."""
     from charlm_jax.sampling.params import SamplingParams
-    from charlm_jax.sampling.stop_strings import parse_stop
 
     return SamplingParams(
         scale=options.scale[0],
@@ -208,7 +230,7 @@ def _read_sampling(options: argparse.Namespace) -> "SamplingParams":
         top_p=options.top_p,
         min_p=options.min_p,
         seed=options.seed,
-        stop=[parse_stop(text) for text in options.stop],
+        stop=options.stop,
         mode=options.mode,
         context=options.context,
         unknown=options.unknown,

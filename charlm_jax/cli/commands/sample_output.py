@@ -5,13 +5,15 @@ import dataclasses
 import json
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from charlm_jax.cli.output import note, show
 from charlm_jax.core.errors import CharlmError
 
 if TYPE_CHECKING:
     from charlm_jax.cli.columns import Sheet
+    from charlm_jax.data.vocabulary import Vocabulary
     from charlm_jax.inference.run import Run
     from charlm_jax.sampling.params import SamplingParams
     from charlm_jax.sampling.stop_strings import Chunk
@@ -48,13 +50,26 @@ def sample_infos(
     ]
 
 
-def print_json(infos: Sequence[SampleInfo], chunks: Iterable[Sequence["Chunk"]]) -> None:
-    """Print one JSON object per text, after all have been sampled."""
+def shown_chunks(
+    chunks: Iterable[Sequence["Chunk"]], vocabulary: "Vocabulary"
+) -> Iterator[list["Chunk"]]:
+    """Yield the pieces of texts as they are printed."""
+    for row in chunks:
+        yield [chunk._replace(text=vocabulary.shown(chunk.text)) for chunk in row]
+
+
+def print_json(
+    infos: Sequence[SampleInfo], chunks: Iterable[Sequence["Chunk"]], vocabulary: "Vocabulary"
+) -> None:
+    """Print one JSON object per text, after all have been sampled; of bytes also in hexadecimal."""
     texts = [""] * len(infos)
     for row in chunks:
         texts = [text + chunk.text for text, chunk in zip(texts, row, strict=True)]
     for info, text, chunk in zip(infos, texts, row, strict=True):
-        print(json.dumps({**_to_json(info), "text": text, "stopped_by": chunk.stopped_by}))
+        fields = {"text": vocabulary.shown(text), "stopped_by": chunk.stopped_by}
+        if vocabulary.unit == "bytes":
+            fields["bytes"] = vocabulary.to_symbols(text).encode("latin-1").hex()
+        show(json.dumps({**_to_json(info), **fields}))
 
 
 def _to_json(info: SampleInfo) -> dict[str, Any]:
@@ -106,9 +121,9 @@ def print_texts(
     from charlm_jax.cli.columns import lay_out
 
     if len(infos) == 1 and not width:
-        print(_heading(infos[0]), file=sys.stderr)
+        note(_heading(infos[0]))
     for text in lay_out(chunks, _columns(infos, width) if width else _plain(infos)):
-        print(text, end="", flush=True)
+        show(text, end="")
 
 
 def _plain(infos: Sequence[SampleInfo]) -> "list[Sheet]":

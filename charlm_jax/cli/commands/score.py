@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from charlm_jax.cli.commands.common_flags import add_run, add_unknown
+from charlm_jax.cli.output import show
 from charlm_jax.cli.parser import nonempty_path
-from charlm_jax.core.errors import CharlmError, escape_control_characters
+from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.visible_text import visible_line
 
 if TYPE_CHECKING:
     from charlm_jax.comparison.readings import Reading
@@ -52,8 +54,15 @@ def add_flags(command: argparse.ArgumentParser) -> None:
         "--sort",
         choices=("text", "surprise"),
         default="text",
-        help="order of the lines: as in the text, or highest bits per character first "
-        "(default: text)",
+        help="order of the lines: as in the text, or highest bits per character first, equal ones "
+        "as in the text (default: text)",
+    )
+    add(
+        "--lines",
+        choices=("running", "separate"),
+        help="read each line after the lines before it (running), or from a fresh state, so that "
+        "its figure does not depend on them (separate) (default: running, or separate with "
+        "--sort=surprise)",
     )
     add(
         "--html",
@@ -70,39 +79,59 @@ def run(options: argparse.Namespace) -> None:
     from charlm_jax.report.html.page import check_page_path
     from charlm_jax.report.text_page import write_text_page
 
-    text = _read(options.file, options.encoding)
+    data, source = _read(options.file)
     runs = _load(options)
+    text = _decode(data, source, options.encoding, runs)
     page = None if options.html is None else Path(os.path.expanduser(options.html))
     if page is not None:
         check_page_path(page)
     readings = [_reading(run, text, options, runs) for run in runs]
+    text = runs[0].vocabulary.to_symbols(text)
     if page is not None:
         name = "standard input" if options.file == "-" else Path(options.file).name
         write_text_page(readings, text, page, name=name)
     if options.json:
-        print(json.dumps({**_all_as_json(readings, text, options), "page": page and str(page)}))
+        show(json.dumps({**_all_as_json(readings, text, options), "page": page and str(page)}))
         return
     _print_lines(readings, text, options.sort)
     for reading in readings:
-        print(_summary(reading, text))
+        show(_summary(reading, text))
     if len(readings) == 2:
-        print(escape_control_characters(describe_difference(*readings)))
+        show(visible_line(describe_difference(*readings)))
     if page is not None:
-        print(page)
+        show(page)
 
 
-def _read(file: str, encoding: str) -> str:
-    from charlm_jax.data.corpora import BYTE_ORDER_MARK, decode
+def _read(file: str) -> tuple[bytes, str]:
+    """Return the bytes of a file, and its name in messages."""
     from charlm_jax.data.download import read_bytes
 
     if file != "-":
         path = Path(os.path.expanduser(file))
-        data, source = read_bytes(path), str(path)
-    elif sys.stdin is None:
+        return read_bytes(path), str(path)
+    if sys.stdin is None:
         raise CharlmError("standard input is closed: name a file")
+    return sys.stdin.buffer.read(), "standard input"
+
+
+def _decode(data: bytes, source: str, encoding: str, runs: "Sequence[Run]") -> str:
+    """Return bytes as the text that all runs score; a model of bytes takes them exactly."""
+    from charlm_jax.data.corpora import BYTE_ORDER_MARK, decode
+
+    units = dict.fromkeys(run.vocabulary.unit for run in runs)
+    if len(units) > 1:
+        raise CharlmError(
+            f"{runs[0].workdir} and {runs[1].workdir} cannot be compared: one reads characters, "
+            f"the other bytes"
+        )
+    if "bytes" not in units:
+        text = decode(data, encoding=encoding, source=source).removeprefix(BYTE_ORDER_MARK)
+    elif encoding == "utf-8":
+        text = data.decode("utf-8", "surrogateescape")
     else:
-        data, source = sys.stdin.buffer.read(), "standard input"
-    text = decode(data, encoding=encoding, source=source).removeprefix(BYTE_ORDER_MARK)
+        raise CharlmError(
+            f"--encoding={encoding} is not allowed: {runs[0].workdir} reads bytes as they are"
+        )
     if not text:
         raise CharlmError(f"{source} is empty: there is no character to score")
     return text
@@ -134,9 +163,14 @@ def _reading(
     mode, context = options.mode or default_scoring_mode(run.model), options.context
     if context is None and mode != "stream":
         context = run.config.evaluation_context
-    unknown = {"unknown": options.unknown, "replacement": options.replacement}
+    lines = options.lines or ("separate" if options.sort == "surprise" else "running")
     try:
-        how = {"protocol": build_protocol(mode, context=context, targets=0), **unknown}
+        how = {
+            "protocol": build_protocol(mode, context=context, targets=0),
+            "unknown": options.unknown,
+            "replacement": options.replacement,
+            "separate_lines": lines == "separate",
+        }
         score = run.score(text, **how)
     except CharlmError as error:
         which = f"{run.workdir}: " if len(runs) > 1 else ""
@@ -145,9 +179,12 @@ def _reading(
 
 
 def _lines(reading: "Reading", text: str, sort: str) -> "list[LineScore]":
+    """Return the scores of lines, whose text is no longer symbols but as it is printed."""
     from charlm_jax.evaluation.text_score import score_lines, sort_by_surprisal
 
+    read = reading.run.vocabulary
     lines = score_lines(text, reading.score)
+    lines = [line._replace(text=read.shown(read.to_text(line.text))) for line in lines]
     return sort_by_surprisal(lines) if sort == "surprise" else lines
 
 
@@ -167,7 +204,7 @@ def _print_lines(readings: "Sequence[Reading]", text: str, sort: str) -> None:
                 str(line.number),
                 str(line.characters),
                 *map(_bits, figures),
-                escape_control_characters(shown),
+                shown,
             )
         )
     print_table(dict.fromkeys(heads, "right") | {"text": "left"}, rows)
@@ -181,10 +218,10 @@ def _summary(reading: "Reading", text: str) -> str:
     score, run = reading.score, reading.run
     unknown = reading.describe_unknown(text)
     return (
-        f"{escape_control_characters(reading.label)}: {score.loss_nats:.4f} nats, "
-        f"{score.bits_per_char:.4f} bits per character over {score.characters:,} "
-        f"characters{unknown and f', {unknown}'} "
-        f"({score.protocol}, {run.checkpoint_label})"
+        f"{visible_line(reading.label)}: {score.loss_nats:.4f} nats, "
+        f"{score.bits_per_char:.4f} bits per {run.vocabulary.noun} over {score.characters:,} "
+        f"{run.vocabulary.unit}{unknown and f', {unknown}'} "
+        f"({score.rule}, {run.checkpoint_label})"
     )
 
 
@@ -213,8 +250,10 @@ def _as_json(reading: "Reading", text: str, options: argparse.Namespace) -> dict
         "file": options.file,
         "mode": score.protocol.mode,
         "context": score.protocol.context,
+        "separate_lines": score.separate_lines,
         "unknown": options.unknown,
         "unknown_characters": int((~run.vocabulary.knows(text)).sum()),
+        "unit": run.vocabulary.unit,
         "characters": score.characters,
         "loss_nats": score.loss_nats,
         "bits_per_char": score.bits_per_char,

@@ -4,6 +4,7 @@ import argparse
 import json
 
 from charlm_jax.cli.commands.common_flags import add_config
+from charlm_jax.cli.output import show
 from charlm_jax.core.errors import CharlmError
 
 HELP = "Show a model's parameters, layer by layer."
@@ -40,7 +41,7 @@ def run(options: argparse.Namespace) -> None:
     if options.json:
         listed = [module._asdict() for module in modules]
         facts = {"parameters": parameters, "forward_flops": flops, "sequence_length": length}
-        print(json.dumps({**facts, "modules": listed}))
+        show(json.dumps({**facts, "modules": listed}))
         return
     rows = [
         (m.name, m.kind, f"({', '.join(map(str, m.output_shape))})", f"{m.parameters:,}")
@@ -48,4 +49,4 @@ def run(options: argparse.Namespace) -> None:
     ]
     rows.append(("total", "", "", f"{parameters:,}"))
     print_table({"module": "left", "layer": "left", "output": "left", "parameters": "right"}, rows)
-    print(f"\nforward FLOPs per character at sequence length {length}: {flops:,}")
+    show(f"\nforward FLOPs per character at sequence length {length}: {flops:,}")

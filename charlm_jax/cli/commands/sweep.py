@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from charlm_jax.cli.commands.common_flags import add_config
+from charlm_jax.cli.output import in_flags, show
 from charlm_jax.cli.parser import nonempty_path
 from charlm_jax.core.errors import CharlmError
 
@@ -59,19 +60,18 @@ def run(options: argparse.Namespace) -> int:
 
     On a cluster it is 1 if a job failed and its point is submitted again.
     """
-    from charlm_jax.config.loading import config_name
     from charlm_jax.storage.workdir import Workdir
-    from charlm_jax.sweeps.points import load_sweep, refuse_other
+    from charlm_jax.sweeps.points import default_sweep_folder, load_sweep, refuse_other
 
     if options.jobs is not None and options.jobs < 1:
         raise CharlmError(f"jobs={options.jobs} is not allowed: it must be at least 1")
     if options.slurm and options.launcher != "slurm":
         raise CharlmError("--slurm requires --launcher=slurm")
     plan = load_sweep(options.config, options.overrides, modules=options.allow_module)
-    folder = Workdir(options.workdir or f"runs/{config_name(options.config)}").path
+    folder = Workdir(options.workdir or default_sweep_folder(options.config)).path
     if options.dry_run:
         for point in plan.points:
-            print(point.command(folder))
+            show(point.command(folder))
         return 0
     refuse_other(plan, folder)
     import jax
@@ -82,7 +82,8 @@ def run(options: argparse.Namespace) -> int:
     # This process only reads configs: leave the accelerator's memory to the runs.
     jax.config.update("jax_platforms", "cpu")  # type: ignore[no-untyped-call]
     left = [point for point in plan.points if not point.is_finished(folder)]
-    check_points(left, folder, progress=DownloadProgress())
+    for line in check_points(left, folder, progress=DownloadProgress()):
+        print(line)
     launch = {"local": _sweep_here, "slurm": _sweep_on_cluster}[options.launcher]
     return launch(plan, folder, options)
 
@@ -97,12 +98,12 @@ def _sweep_here(plan: "Sweep", folder: Path, options: argparse.Namespace) -> int
         jobs = 1 if options.jobs is None else options.jobs
         outcomes = run_points(plan.points, folder, jobs=jobs, view=view)
     done = sum(outcome.state == "done" for outcome in outcomes)
-    print(f"{folder}: {done} of {len(outcomes)} points are done")
+    show(f"{folder}: {done} of {len(outcomes)} points are done")
     for outcome in outcomes:
         if outcome.state == "failed":
             command = outcome.point.command(folder)
-            print(f"{outcome.point.name} failed: {outcome.says}")
-            print(f"  {command}")
+            show(f"{outcome.point.name} failed: {outcome.says}")
+            show(f"  {command}")
     return 0 if done == len(outcomes) else 1
 
 
@@ -117,7 +118,7 @@ def _sweep_on_cluster(plan: "Sweep", folder: Path, options: argparse.Namespace) 
     for point, state, job_id, failed in placed:
         if failed:
             command = point.command(folder)
-            print(f"{point.name}: failed: {failed}")
-            print(f"  {command}")
-        print(f"{point.name}: {state}" + (f", job {job_id}" if job_id and state != "done" else ""))
+            show(f"{point.name}: failed: {in_flags(failed)}")
+            show(f"  {command}")
+        show(f"{point.name}: {state}" + (f", job {job_id}" if job_id and state != "done" else ""))
     return 1 if any(one.failed for one in placed) else 0

@@ -1,8 +1,10 @@
 """`charlm train`."""
 
 import argparse
+import shlex
 
 from charlm_jax.cli.commands.common_flags import add_config
+from charlm_jax.cli.output import show
 from charlm_jax.cli.parser import nonempty_path
 
 HELP = "Train a model, or resume a run."
@@ -25,23 +27,31 @@ def add_flags(command: argparse.ArgumentParser) -> None:
         metavar="RUN",
         help="start from the best weights of another run",
     )
+    add(
+        "--branch_from",
+        type=nonempty_path,
+        metavar="RUN",
+        help="start from the steps shared with a run that differs in length and decay alone: "
+        "its latest checkpoint before the learning rates differ, optimizer included",
+    )
     add("--tensorboard", action="store_true", help="also write events to DIR/tensorboard")
 
 
 def run(options: argparse.Namespace) -> None:
     """Train a model, or resume a run, and print the result."""
-    from charlm_jax.config.loading import config_name, load_config
+    from charlm_jax.config.loading import load_config
 
     overrides = options.overrides
     if options.init_from is not None:
         overrides = [*overrides, f"train.init_from={options.init_from}"]
     config = load_config(options.config, overrides)
-    workdir = options.workdir or f"runs/{config_name(options.config)}"
     from charlm_jax.data.download import DownloadProgress
+    from charlm_jax.storage.default_folder import default_run_folder
     from charlm_jax.sweeps.points import find_source
     from charlm_jax.training.loop import train_and_evaluate
     from charlm_jax.training.progress_bar import training_view
 
+    workdir = options.workdir or str(default_run_folder(options.config, config))
     with training_view() as view:
         if options.tensorboard:
             from charlm_jax.training.tensorboard import EventFiles
@@ -51,6 +61,7 @@ def run(options: argparse.Namespace) -> None:
             config,
             workdir,
             fresh=options.fresh,
+            branch_from=options.branch_from,
             view=view,
             progress=DownloadProgress(),
             source=find_source(workdir, options.config, overrides),
@@ -59,8 +70,27 @@ def run(options: argparse.Namespace) -> None:
             events.write_anew()
     early = ", stopped early: the held-out loss stopped improving" if result.stopped_early else ""
     if result.was_done:
-        print(f"{workdir} is done: {result.step} steps{early}")
+        show(f"{workdir} is done: {result.step} steps{early}; {result.extension}")
     else:
-        print(f"{workdir}: trained {result.step} steps{early}")
+        show(f"{workdir}: trained {result.step} steps{early}")
     if result.best_loss_nats is not None:
-        print(f"best held-out loss: {result.best_loss_nats:.4f} nats, at step {result.best_step}")
+        watched = f" ({result.watched})" if result.watched else ""
+        show(
+            f"best held-out loss: {result.best_loss_nats:.4f} nats, at step {result.best_step}"
+            f"{watched}"
+        )
+    _print_next(workdir, has_held_out=result.best_loss_nats is not None)
+
+
+def _print_next(workdir: str, *, has_held_out: bool) -> None:
+    """Print the commands that usually follow."""
+    from charlm_jax.storage.workdir import Workdir
+
+    symbols = Workdir(workdir).read_vocabulary().symbols
+    letters = [symbol for symbol in symbols if symbol.isalpha()]
+    prompt = "The " if set("The ") <= set(symbols) else (letters or symbols)[0]
+    sample = ["sample", f"--workdir={workdir}", f"--prompt={prompt}", "--scale=0.5,1,2"]
+    evaluate = [["evaluate", f"--workdir={workdir}"]] if has_held_out else []
+    print("Next:")
+    for command in [sample, *evaluate, ["report", workdir]]:
+        print("  " + shlex.join(["charlm", *command]))

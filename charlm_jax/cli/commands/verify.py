@@ -2,6 +2,8 @@
 
 import argparse
 
+from charlm_jax.cli.commands.common_flags import add_corpus
+from charlm_jax.cli.output import show
 from charlm_jax.cli.parser import nonempty_path
 
 HELP = "Repeat a run's first steps and check that they match bit for bit."
@@ -11,6 +13,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     """Add the flags of the command."""
     add = command.add_argument
     add("--workdir", required=True, type=nonempty_path, metavar="DIR", help="the run's folder")
+    add_corpus(command)
     add("--steps", type=int, default=100, help="number of steps to repeat (default: 100)")
 
 
@@ -19,16 +22,18 @@ def run(options: argparse.Namespace) -> int:
     from charlm_jax.data.download import DownloadProgress
     from charlm_jax.training.reproduce import verify_run
 
-    result = verify_run(options.workdir, steps=options.steps, progress=DownloadProgress())
+    result = verify_run(
+        options.workdir, steps=options.steps, corpus=options.corpus, progress=DownloadProgress()
+    )
     for change in result.changes:
-        print(change)
+        show(change)
     if result.first_difference is None:
-        print(
+        show(
             f"{options.workdir}: {result.steps} steps repeated, {len(result.compared)} hashes "
             f"compared, all equal"
         )
         return 0
-    print(
+    show(
         f"{options.workdir}: differs at step {result.first_difference}: "
         f"{result.recorded} recorded, {result.found} now"
     )

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from charlm_jax.analysis.activations import Activations, LayerActivations
-from charlm_jax.core.errors import escape_control_characters
+from charlm_jax.core.visible_text import visible_line
 from charlm_jax.inference.run import Run
 from charlm_jax.report.figures.attention_maps import draw_attention_distances, draw_attention_maps
 from charlm_jax.report.figures.base import InlineFigure, save_figure, visible_symbol
@@ -84,7 +84,7 @@ def draw_layer_gates(layer: LayerActivations, symbols: str, *, source: str) -> I
 
 def describe_source(run: Run) -> str:
     """Return a run's name in titles: its folder and checkpoint."""
-    name = escape_control_characters(run.workdir.resolve().name)
+    name = visible_line(run.workdir.resolve().name)
     return f"{name[:_NAME_CHARACTERS]}, {run.checkpoint_label}"
 
 

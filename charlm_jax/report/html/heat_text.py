@@ -18,6 +18,9 @@ LEVELS = 12
 STEP_NATS = 0.5
 """Nats per level; the last level has no upper end."""
 
+LATIN_1 = "Models read bytes here: a character is a byte, from 128 on shown as a letter of Latin-1."
+"""Remark on a text of bytes."""
+
 _VISIBLE_NATS = 2.0  # from here on white space is shown as a sign
 _SIGNS = {" ": "␣", "\n": "↵", "\t": "⇥"}
 _HALF = LEVELS // 2

@@ -11,11 +11,11 @@ from markupsafe import Markup
 from charlm_jax._version import __version__
 from charlm_jax.core.errors import CharlmError, write_error
 from charlm_jax.core.files import atomic_write, check_writable
-from charlm_jax.report.html.rendering import render, show_invisible
+from charlm_jax.core.folders import PAGE, PAGE_MARK, own_file
+from charlm_jax.core.visible_text import visible_text
+from charlm_jax.report.html.rendering import render
 from charlm_jax.report.palette import PAGE_SERIES
 
-_MARKER = "A page of charlm_jax:"
-_MARKER_BYTES = 200  # at the start of a file, which contain the marker
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -138,14 +138,14 @@ def page_html(title: str, lead: Sequence[PageBlock], sections: Sequence[Section]
     """
     html = render(
         "page.html.j2",
-        marker=_MARKER,
+        marker=PAGE_MARK,
         version=__version__,
         series=PAGE_SERIES,
         title=title,
         lead=map(block_html, lead),
         sections=[(heading, map(block_html, blocks)) for heading, blocks in sections],
     )
-    return show_invisible(html)
+    return visible_text(html)
 
 
 def check_page_path(path: Path) -> None:
@@ -171,7 +171,4 @@ def check_page_path(path: Path) -> None:
 
 def is_page(path: Path) -> bool:
     """Return whether a file is a page of `write_page`."""
-    if not path.is_file() or path.is_symlink():
-        return False
-    with path.open("rb") as file:
-        return f"<!-- {_MARKER}".encode() in file.read(_MARKER_BYTES)
+    return not path.is_symlink() and own_file(str(path)) == PAGE

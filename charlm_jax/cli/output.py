@@ -1,0 +1,43 @@
+"""Standard output of commands: the exact text for pipes and files, a safe one for terminals."""
+
+import sys
+
+from charlm_jax.core.visible_text import visible_line, visible_text
+
+# Arguments as messages of the library name them, and the flags of the command line.
+_FLAGS = {
+    "another workdir": "another --workdir",
+    "another replacement": "another --replacement",
+    "fresh=True": "--fresh",
+    "split='train'": "--split=train",
+    "split='valid'": "--split=valid",
+    "unknown='drop'": "--unknown=drop",
+    "unknown='replace'": "--unknown=replace",
+}
+
+
+def in_flags(message: object) -> str:
+    """Returns a message of the library with flags in place of Python's arguments.
+
+    >>> in_flags("choose another workdir, or begin again with fresh=True")
+    'choose another --workdir, or begin again with --fresh'
+    """
+    text = str(message)
+    for argument, flag in _FLAGS.items():
+        text = text.replace(argument, flag)
+    return text
+
+
+def show(text: object, *, end: str = "\n") -> None:
+    """Print a text on standard output.
+
+    On a terminal its invisible characters are escaped: names of folders and sampled text cannot
+    move the cursor, change colours or reverse the direction of a line.
+    """
+    words = str(text)
+    print(visible_text(words) if sys.stdout.isatty() else words, end=end, flush=True)
+
+
+def note(text: object) -> None:
+    """Print a line for the reader on standard error, with invisible characters escaped."""
+    print(visible_line(str(text)), file=sys.stderr, flush=True)

@@ -1,0 +1,128 @@
+"""Branches: runs that begin with the steps that they share with another run.
+
+The rate of a `constant` or `wsd` schedule does not depend on a run's length before the decay. Two
+runs that differ only in length and decay are therefore equal up to there, and the second one can
+start from a checkpoint of the first, optimizer included. It ends with the same bits as if it had
+been trained alone.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from charlm_jax.core.errors import CharlmError
+from charlm_jax.data.splits import size
+from charlm_jax.storage.checkpoint import Checkpoints, DamagedCheckpoint
+from charlm_jax.storage.compatibility import check_same_run, config_changes
+from charlm_jax.storage.metrics_log import MetricsLog, MetricsRow
+from charlm_jax.storage.seal import read_checked_config, read_rows
+from charlm_jax.storage.workdir import Workdir
+from charlm_jax.training.trainer import Trainer
+
+
+def shared_checkpoints(
+    trainer: Trainer, workdir: Workdir, source: Path | str, *, fresh: bool
+) -> list[int]:
+    """Return the steps of another run's checkpoints that a new run can start from.
+
+    Args:
+      trainer: parts of the new run.
+      workdir: folder of the new run.
+      source: folder of the other run.
+      fresh: whether an existing run in `workdir` will be moved aside.
+
+    Returns:
+      Steps in ascending order; empty if the run has begun, so that it is resumed.
+
+    Raises:
+      CharlmError: the other run differs in more than length and decay, or has no checkpoint
+        before the decay.
+    """
+    other = Workdir(source)
+    other.check_readable()
+    other.refuse_exported()
+    if os.path.realpath(other.path) == os.path.realpath(workdir.path):
+        raise CharlmError(
+            f"--branch_from and --workdir are the same run ({source}): name another --workdir"
+        )
+    is_begun = workdir.has_started() and not workdir.read_facts().get("branched_from")
+    if not fresh and (is_begun or Checkpoints(workdir.checkpoints).steps()):
+        return []
+    return _common(trainer, other)
+
+
+def branch(trainer: Trainer, workdir: Workdir, source: Path | str, steps: list[int]) -> None:
+    """Copy checkpoints of another run, and the rows up to the last of them, into a new run.
+
+    Args:
+      trainer: parts of the new run.
+      workdir: folder of the new run.
+      source: folder of the other run, which is only read.
+      steps: steps that `shared_checkpoints` returned.
+
+    Raises:
+      CharlmError: the folder is another run's, or cannot be written.
+    """
+    other = Workdir(source)
+    checkpoints = Checkpoints(other.checkpoints)
+    rows = [  # the rate of a schedule that is constant is recorded unrounded
+        {**row, "learning_rate": float(trainer.schedule(row["step"] - 1))}
+        for row in read_rows(other)
+        if row["step"] <= steps[-1]
+    ]
+    facts = other.read_facts()
+    sessions = [x for x in facts.get("sessions", []) if x["from_step"] < steps[-1]]
+    branched_from = {"run": os.path.realpath(other.path), "checkpoint": steps[-1]}
+    with workdir.held():
+        check_same_run(workdir, trainer.config, trainer.dataset)
+        workdir.claim(trainer.config, trainer.dataset)
+        started_from = facts.get("started_from")
+        workdir.write_facts(
+            {"started_from": started_from, "branched_from": branched_from, "sessions": sessions}
+        )
+        MetricsLog(workdir.metrics_file).replace(_lines(rows, steps[-1]))
+        for step in steps:
+            checkpoints.copy(step, Checkpoints(workdir.checkpoints), _lines(rows, step))
+
+
+def _lines(rows: Sequence[MetricsRow], step: int) -> bytes:
+    """Return the rows up to a step as lines of `metrics.jsonl`."""
+    return "".join(json.dumps(row) + "\n" for row in rows if row["step"] <= step).encode()
+
+
+def _common(trainer: Trainer, other: Workdir) -> list[int]:
+    """Return the steps of the other run's valid checkpoints that are this run's too."""
+    there = read_checked_config(other)
+    has_same_text = other.read_fingerprint() == trainer.dataset.fingerprint
+    changes = config_changes(
+        there,
+        trainer.config,
+        same_text=has_same_text,
+        held_out=size(trainer.dataset.parts.get("valid", ())),
+        rates_agree=True,
+    )
+    if not has_same_text:
+        changes.insert(0, "its text is different")
+    if changes:
+        raise CharlmError(
+            f"--branch_from={other.path} is another run: {'; '.join(changes)}: only its length and "
+            f"decay may differ; --init_from starts from its weights alone"
+        )
+    shared, checkpoints = trainer.shared_steps(there), Checkpoints(other.checkpoints)
+    found = []
+    for step in checkpoints.steps():
+        if step <= shared:
+            try:
+                checkpoints.open(step)
+            except DamagedCheckpoint:
+                continue
+            found.append(step)
+    if not found:
+        saved = ", ".join(map(str, checkpoints.steps())) or "none"
+        raise CharlmError(
+            f"--branch_from={other.path} has no checkpoint to start from: its learning rates are "
+            f"those of this run up to step {shared}, and its checkpoints are {saved}; "
+            f"config.train.keep keeps more of them"
+        )
+    return found

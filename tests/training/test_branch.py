@@ -1,0 +1,179 @@
+"""Runs of other lengths that share their first steps: extended in place, or branched off."""
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.signals import Interrupted
+from charlm_jax.inference.run import load_run
+from charlm_jax.storage.checkpoint import Checkpoints
+from charlm_jax.storage.metrics_log import MetricsLog
+from charlm_jax.training.loop import train_and_evaluate
+from charlm_jax.training.optimizer import make_schedule
+from tests.conftest import make_tiny_config
+from tests.training.test_loop import TIMING, StopAt
+
+WSD = {
+    "optimizer.schedule": "wsd",
+    "optimizer.warmup_steps": 3,
+    "optimizer.decay_fraction": 0.25,
+    "optimizer.final_learning_rate": 1e-4,
+    "train.epochs": 9,
+}
+
+
+def same(one: Path, other: Path) -> None:
+    """Rows, weights and optimizer of two finished runs are equal, bit for bit."""
+    rows = [MetricsLog(workdir / "metrics.jsonl").rows() for workdir in (one, other)]
+    first, second = (
+        [{k: v for k, v in row.items() if k not in TIMING} for row in found] for found in rows
+    )
+    assert first == second  # with the hash of the whole state
+    weights = (load_run(workdir, checkpoint="latest").params for workdir in (one, other))
+    for a, b in zip(*map(jax.tree.leaves, weights), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@given(
+    st.sampled_from(["constant", "wsd", "cosine"]),
+    st.sampled_from(["constant", "wsd", "cosine"]),
+    st.integers(0, 9),
+    st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    st.tuples(st.floats(0, 1), st.floats(0, 1)),
+)
+def test_rates_agree_in_the_steps_that_are_shared(
+    one: str, other: str, warmup: int, totals: tuple[int, int], fractions: tuple[float, float]
+) -> None:
+    rates, stable = [], []
+    for schedule, total, fraction in zip((one, other), totals, fractions, strict=True):
+        fields = {"schedule": schedule, "warmup_steps": warmup, "decay_fraction": fraction}
+        config = make_tiny_config(**{f"optimizer.{name}": x for name, x in fields.items()})
+        stable.append(config.optimizer.stable_steps(total))
+        rate = make_schedule(
+            **fields, learning_rate=1e-3, final_learning_rate=1e-5, total_steps=total
+        )
+        rates.append([np.float32(rate(step)) for step in range(min(min(totals), *stable))])
+    shared = min(*totals, *stable)
+    assert rates[0][:shared] == rates[1][:shared]
+    if (one, other) == ("wsd", "wsd") and warmup == 0:
+        assert stable == [t - max(round(f * t), 1) for t, f in zip(totals, fractions, strict=True)]
+
+
+@pytest.mark.core
+def test_a_wsd_run_is_extended_in_its_stable_phase(tmp_path: Path) -> None:
+    """Stopped at step 30 at the latest of 40, 10 of which decay; then as if 60 from the start."""
+    short, long = ({"train.max_steps": steps} for steps in (40, 60))
+    train_and_evaluate(make_tiny_config(**WSD, **long), tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        train_and_evaluate(make_tiny_config(**WSD, **short), tmp_path / "run", view=StopAt(28))
+    assert Checkpoints(tmp_path / "run" / "checkpoints").steps()[-1] <= 30
+    train_and_evaluate(make_tiny_config(**WSD, **long), tmp_path / "run")
+    same(tmp_path / "run", tmp_path / "whole")
+
+
+def test_a_run_in_its_decay_is_branched_and_not_extended(tmp_path: Path) -> None:
+    fields = WSD | {"train.keep": "log"}
+    short, long = (make_tiny_config(**fields, **{"train.max_steps": n}) for n in (40, 60))
+    run, branched = tmp_path / "run", tmp_path / "branched"
+    train_and_evaluate(short, run)
+    before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
+    message = f"cannot be changed at checkpoint 40: .* after step 30; --branch_from={run} .*19"
+    with pytest.raises(CharlmError, match=message.replace("19", "checkpoint 16")):
+        train_and_evaluate(long, run)
+    assert {file: file.read_bytes() for file in before} == before
+    train_and_evaluate(long, branched, branch_from=run)
+    train_and_evaluate(long, tmp_path / "whole")
+    same(branched, tmp_path / "whole")
+    facts = json.loads((branched / "run.json").read_text())
+    assert facts["branched_from"] == {"run": str(run.resolve()), "checkpoint": 16}
+    assert [session["from_step"] for session in facts["sessions"]] == [0, 16]
+    assert {file: file.read_bytes() for file in before} == before
+    again = train_and_evaluate(long, branched, branch_from=run)
+    assert again.was_done
+
+
+@pytest.mark.parametrize("stop", [None, 34])
+def test_a_decay_is_branched_off_a_run_of_constant_rate(tmp_path: Path, stop: int | None) -> None:
+    """A shorter run, stopped or not, ends as if it had been trained alone."""
+    constant = WSD | {"optimizer.schedule": "constant", "train.max_steps": 57}
+    decay = make_tiny_config(**WSD, **{"train.max_steps": 52})  # of which the last 13 decay
+    train_and_evaluate(make_tiny_config(**constant, **{"train.keep": "log"}), tmp_path / "run")
+    train_and_evaluate(decay, tmp_path / "whole")
+    branched = tmp_path / "branched"
+    if stop is not None:
+        with pytest.raises(Interrupted):
+            view = StopAt(stop)
+            train_and_evaluate(decay, branched, branch_from=tmp_path / "run", view=view)
+    train_and_evaluate(decay, branched, branch_from=tmp_path / "run")
+    same(branched, tmp_path / "whole")
+    assert json.loads((branched / "run.json").read_text())["branched_from"]["checkpoint"] == 38
+
+
+def test_a_branch_that_was_killed_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a warm-up, whose rates are recorded in another precision under `constant`."""
+    plain = WSD | {"optimizer.warmup_steps": 0, "train.max_steps": 57}
+    constant = make_tiny_config(**(plain | {"train.keep": "log", "optimizer.schedule": "constant"}))
+    decay, branched = make_tiny_config(**plain), tmp_path / "branched"
+    train_and_evaluate(constant, tmp_path / "run")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("shutil.copytree", _interrupt)
+        train_and_evaluate(decay, branched, branch_from=tmp_path / "run")
+    assert Checkpoints(branched / "checkpoints").steps() == []
+    train_and_evaluate(decay, branched, branch_from=tmp_path / "run")
+    train_and_evaluate(decay, tmp_path / "whole")
+    same(branched, tmp_path / "whole")
+
+
+def _interrupt(*arguments: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_run_that_has_begun_is_not_branched_anew(tmp_path: Path) -> None:
+    short, long = (make_tiny_config(**WSD, **{"train.max_steps": n}) for n in (20, 60))
+    train_and_evaluate(make_tiny_config(**WSD, **{"train.max_steps": 40}), tmp_path / "other")
+    with pytest.raises(Interrupted):
+        train_and_evaluate(long, tmp_path / "run", view=StopAt(22))
+    train_and_evaluate(long, tmp_path / "run", branch_from=tmp_path / "other")
+    assert "branched_from" not in json.loads((tmp_path / "run" / "run.json").read_text())
+    with pytest.raises(CharlmError, match="max_steps is 60 there and 20 here"):
+        train_and_evaluate(short, tmp_path / "run", branch_from=tmp_path / "other")
+
+
+def test_a_branch_is_refused_where_it_cannot_be(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train_and_evaluate(make_tiny_config(**WSD, **{"train.max_steps": 40}), run)
+    cosine = {"optimizer.schedule": "cosine", "train.max_steps": 60}
+    refused: list[tuple[dict, str]] = [
+        ({"train.max_steps": 60}, "no checkpoint to start from: .* up to step 30, .* are 38, 40"),
+        ({"model.hidden_size": 7}, "is another run: config.model.hidden_size is 6 there and 7"),
+        ({"optimizer.beta1": 0.8}, "is another run: config.optimizer.beta1 is 0.9 there and 0.8"),
+        ({"optimizer.learning_rate": 0.1}, "is another run: config.optimizer.learning_rate"),
+        ({"split.valid_fraction": 0.2}, "is another run: its text is different"),
+        (cosine, "no checkpoint to start from: .* up to step 3, "),
+    ]
+    for change, message in refused:
+        with pytest.raises(CharlmError, match=message) as caught:
+            config = make_tiny_config(**(WSD | change))
+            train_and_evaluate(config, tmp_path / "new", branch_from=run)
+        assert "\n" not in str(caught.value) and not (tmp_path / "new").exists()
+    with pytest.raises(CharlmError, match="--branch_from and --workdir are the same run"):
+        config = make_tiny_config(**WSD, **{"train.max_steps": 40})
+        train_and_evaluate(config, run, branch_from=run)
+    with pytest.raises(CharlmError, match="after step 30; no checkpoint up to that step is left"):
+        train_and_evaluate(make_tiny_config(**WSD, **{"train.max_steps": 60}), run)
+
+
+def test_a_cosine_run_says_why_it_cannot_be_longer(tmp_path: Path) -> None:
+    fields = {"optimizer.schedule": "cosine", "train.epochs": 5}
+    train_and_evaluate(make_tiny_config(**fields, **{"train.max_steps": 20}), tmp_path / "run")
+    message = r"max_steps is 20 there and 40 here \(under .*=cosine the rate .* --init_from=RUN"
+    with pytest.raises(CharlmError, match=message):
+        train_and_evaluate(make_tiny_config(**fields, **{"train.max_steps": 40}), tmp_path / "run")
