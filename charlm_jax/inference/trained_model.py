@@ -38,10 +38,16 @@ from charlm_jax.inference.context_limits import (
 from charlm_jax.models import LanguageModel
 from charlm_jax.models.losses import negative_log_likelihood
 from charlm_jax.sampling.categorical import sample_keys
-from charlm_jax.sampling.decoding import SampleBatch, make_decoder
+from charlm_jax.sampling.decoding import SampleBatch, make_decoder, rows_at_once, split_rows
 from charlm_jax.sampling.params import SamplingFields, SamplingParams
 from charlm_jax.sampling.policies import build_policy
-from charlm_jax.sampling.stop_strings import Chunk, apply_stop_strings, check_stops, join_bytes
+from charlm_jax.sampling.stop_strings import (
+    Chunk,
+    apply_stop_strings,
+    check_stops,
+    in_turn,
+    join_bytes,
+)
 
 _MAX_TEXTS = 10_000  # sampled at once
 
@@ -137,7 +143,8 @@ class TrainedModel:
 
         Returns:
           An iterator; each item is the next characters of every text: all samples of the first
-          scale, then of the second, ...
+          scale, then of the second, ... Texts that do not fit into memory at once are sampled in
+          batches, one after another: those of later batches are empty at first.
 
         Raises:
           CharlmError: an empty prompt, characters that the model does not know, no scale, an
@@ -212,11 +219,16 @@ class TrainedModel:
         if mode == "window" or sampling.context is not None:
             window = min(window, _next_power_of_two(whole + 1), self.model.max_length or window)
         decode = _shared_decoder(self.model, mode=mode, context=window)
-        pieces = decode(self.params, text_N, batch, characters, drawn=sampled)
         vocabulary = self.vocabulary
-        symbols = ([vocabulary.decode_symbols(ids_T) for ids_T in ids_BT] for ids_BT in pieces)
         stops = [vocabulary.to_symbols(stop) for stop in sampling.stop]
-        chunks = apply_stop_strings(symbols, stops, texts=len(batch.keys_B))
+
+        def sample_batch(rows: SampleBatch) -> Iterator[list[Chunk]]:
+            pieces = decode(self.params, text_N, rows, characters, drawn=sampled)
+            symbols = ([vocabulary.decode_symbols(ids_T) for ids_T in ids_BT] for ids_BT in pieces)
+            return apply_stop_strings(symbols, stops, texts=len(rows.keys_B))
+
+        most = rows_at_once(self.model, mode=mode, context=window, symbols=len(vocabulary))
+        chunks = in_turn(map(sample_batch, split_rows(batch, most)), texts=len(batch.keys_B))
         if vocabulary.unit == "bytes":
             return join_bytes(chunks, sampling.stop, vocabulary)
         return chunks
