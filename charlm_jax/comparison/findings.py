@@ -109,6 +109,7 @@ def gather(
     protocol: EvalProtocol | None = None,
     *,
     split: str = "valid",
+    baselines: bool = True,
     progress: Progress | None = None,
 ) -> ReportData:
     """Read, score and sample everything that a report states.
@@ -117,6 +118,7 @@ def gather(
       runs: at least one run; all of one text, vocabulary and split.
       protocol: evaluation protocol, see `compare`.
       split: `valid`, `test` or `train`; `valid` is skipped if no text is held out.
+      baselines: whether to score simple predictors too.
       progress: callback for the progress of a download of the text.
 
     Raises:
@@ -127,7 +129,7 @@ def gather(
     dataset = runs[0].dataset(progress)
     scores = None
     if split != "valid" or split in dataset.parts:
-        comparison = compare(runs, protocol, split=split, progress=progress)
+        comparison = compare(runs, protocol, split=split, baselines=baselines, progress=progress)
         scores = find_scores(comparison, dataset)
         groups = {group.name: group.runs for group in comparison.groups}
     else:

@@ -51,6 +51,7 @@ def write_report(
     title: str | None = None,
     sections: Sequence[Section] = (),
     command: str | None = None,
+    baselines: bool = True,
     progress: Progress | None = None,
 ) -> Path:
     """Write a page about one run, or about several side by side.
@@ -63,6 +64,7 @@ def write_report(
       title: title of the page; if None, the names of the groups and the text.
       sections: further sections, after the results.
       command: command that writes this page, if there is one.
+      baselines: whether to score simple predictors too.
       progress: callback for the download of the text.
 
     Returns:
@@ -72,7 +74,7 @@ def write_report(
       CharlmError: the runs cannot be compared, the file is something else, or it cannot be written.
     """
     check_page_path(Path(path))
-    data = gather(open_runs(runs), protocol, split=split, progress=progress)
+    data = gather(open_runs(runs), protocol, split=split, baselines=baselines, progress=progress)
     page = describe(data, command=command, more=sections)
     return write_page(path, title=title or page.title, lead=page.lead, sections=page.sections)
 

@@ -12,7 +12,7 @@ from charlm_jax.core.errors import CharlmError
 from charlm_jax.data.splits import Part, SplitRule, size, split_text, target_positions
 from charlm_jax.data.synthetic import ALPHABET, SyntheticSource
 from charlm_jax.evaluation.baselines import compressed_bits_per_char, uniform_nll, unigram_nll
-from charlm_jax.evaluation.ngram import NGram, fit_ngram, tuned_ngram
+from charlm_jax.evaluation.ngram import NGram, fit_ngram, last_characters, tuned_ngram
 from tests.conftest import examples
 
 
@@ -283,3 +283,19 @@ def test_the_ngram_of_the_tutorials_book(book: str) -> None:
     nll_N = model.nll(ids_N, parts["valid"])
     assert len(nll_N) == size(parts["valid"])
     assert nll_N.mean() == pytest.approx(1.2623, abs=5e-5)
+
+
+@pytest.mark.parametrize("piece", [1, 7, 50])
+def test_an_ngram_scores_the_same_in_pieces(piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    part = (range(90), range(90, 91), range(95, 200))
+    model = fit_ngram(SOURCE_IDS, (range(500),), symbols=4, order=5)
+    whole = model.nll(SOURCE_IDS, part)
+    monkeypatch.setattr("charlm_jax.evaluation.ngram._SCORED_AT_ONCE", piece)
+    np.testing.assert_array_equal(model.nll(SOURCE_IDS, part), whole)
+
+
+def test_the_last_characters_are_counted() -> None:
+    part = (range(3, 10), range(20, 25))
+    assert last_characters(part, 12) == last_characters(part, 99) == part
+    assert last_characters(part, 7) == (range(8, 10), range(20, 25))
+    assert last_characters(part, 5) == (range(20, 25),)

@@ -33,7 +33,11 @@ def run(options: argparse.Namespace) -> None:
 
     runs = open_runs(options.folders, checkpoint=options.checkpoint, corpus=options.corpus)
     comparison = compare(
-        runs, read_protocol(options, runs), split=options.split, progress=DownloadProgress()
+        runs,
+        read_protocol(options, runs),
+        split=options.split,
+        baselines=not options.no_baselines,
+        progress=DownloadProgress(),
     )
     if options.json:
         show(json.dumps(comparison_to_json(comparison), allow_nan=False))

@@ -41,6 +41,7 @@ def run(options: argparse.Namespace) -> None:
         for name in flags
         if getattr(options, name) != options.parser.get_default(name)
     ]
+    changed += ["--no_baselines"] * options.no_baselines
     changed += [f"--allow_module={module}" for module in options.allow_module]
     runs = open_runs(folders, checkpoint=options.checkpoint, corpus=options.corpus)
     write_report(
@@ -49,6 +50,7 @@ def run(options: argparse.Namespace) -> None:
         read_protocol(options, runs),
         split=options.split,
         command=shlex.join(["charlm", "report", *options.folders, *changed]),
+        baselines=not options.no_baselines,
         progress=DownloadProgress(),
     )
     show(file)
