@@ -14,6 +14,7 @@ from charlm_jax.comparison.grouping import group_runs
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.html_table import html_table
 from charlm_jax.core.json_files import to_jsonable
+from charlm_jax.core.progress import Report, report_nothing
 from charlm_jax.core.trees import count_parameters
 from charlm_jax.core.types import bits
 from charlm_jax.data.dataset import Dataset
@@ -191,6 +192,7 @@ def compare(
     split: str = "valid",
     baselines: bool = True,
     progress: Progress | None = None,
+    report: Report = report_nothing,
 ) -> Comparison:
     """Score runs on the same characters, or read the losses saved before.
 
@@ -201,6 +203,7 @@ def compare(
       split: `valid`, `test` or `train`.
       baselines: whether to score simple predictors too.
       progress: callback for the progress of a download of the text.
+      report: callback for the progress of the computation.
 
     Raises:
       CharlmError: there is no run, a run is given twice, or the runs differ in text, split or
@@ -220,16 +223,21 @@ def compare(
         for run in group:
             ignores_context = isinstance(protocol, Stream) and not run.model.keeps_positions
             own = Stream() if ignores_context else protocol
-            scored.append(run.evaluate(own, split=split, cache=True, progress=progress))
+            evaluation = run.evaluate(
+                own, split=split, cache=True, progress=progress, report=report
+            )
+            scored.append(evaluation)
         evaluations, losses = zip(*scored, strict=True)
         groups.append(RunGroup(name, group, evaluations, np.stack(losses)))
     if not baselines:
         return Comparison(groups, [])
     dataset = runs[0].dataset(progress)
-    return Comparison(groups, find_baselines(dataset, groups[0].evaluations[0]))
+    return Comparison(groups, find_baselines(dataset, groups[0].evaluations[0], report))
 
 
-def find_baselines(dataset: Dataset, evaluation: Evaluation) -> list[Baseline]:
+def find_baselines(
+    dataset: Dataset, evaluation: Evaluation, report: Report = report_nothing
+) -> list[Baseline]:
     """Return the losses of simple predictors on the characters of an evaluation.
 
     All are fitted to the training part, even if the evaluation is of the training part itself. An
@@ -243,7 +251,9 @@ def find_baselines(dataset: Dataset, evaluation: Evaluation) -> list[Baseline]:
     train, read = dataset.part("train"), protocol.read_stretches(part)
     symbols, ids_N = len(dataset.vocabulary), dataset.ids_N
     counted = last_characters(train)
-    ngram = tuned_ngram(ids_N, counted, symbols=symbols, orders=_ngram_orders(protocol))
+    ngram = tuned_ngram(
+        ids_N, counted, symbols=symbols, orders=_ngram_orders(protocol), report=report
+    )
     method = "Kneser-Ney"
     if size(counted) < size(train):
         method += f", of the last {size(counted):,} {dataset.vocabulary.unit}"
@@ -259,6 +269,7 @@ def find_baselines(dataset: Dataset, evaluation: Evaluation) -> list[Baseline]:
         baseline("unigram", "unigram", unigram_nll(ids_N, train, read, symbols)),
         baseline(f"{ngram.order}-gram ({method})", "ngram", ngram.nll(ids_N, read)),
     ]
+    report("compressing", 0)
     texts = ("".join(dataset.corpus.text[x.start : x.stop] for x in p) for p in (train, read))
     encoding = "latin-1" if dataset.vocabulary.unit == "bytes" else "utf-8"
     compressed = compressed_bits_per_char(*texts, encoding=encoding)

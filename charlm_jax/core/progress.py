@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
-Report = Callable[[str, int, int], None]
-"""Callback with a phase, such as `scoring runs/first`, the units done, and their total."""
+Report = Callable[[str, float], None]
+"""Callback with a phase, such as `scoring runs/first`, and the share of it that is done."""
 
 
-def report_nothing(phase: str, done: int, total: int) -> None:
+def report_nothing(phase: str, share: float) -> None:
     """Ignore progress."""
-    del phase, done, total
+    del phase, share

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.progress import Report, report_nothing
 from charlm_jax.data.splits import Part, size, target_positions
 
 MOST_COUNTED = 2**22
@@ -111,7 +112,12 @@ def fit_ngram(ids_N: np.ndarray, train: Part, *, symbols: int, order: int) -> NG
 
 
 def tuned_ngram(
-    ids_N: np.ndarray, train: Part, *, symbols: int, orders: Sequence[int] = range(1, 13)
+    ids_N: np.ndarray,
+    train: Part,
+    *,
+    symbols: int,
+    orders: Sequence[int] = range(1, 13),
+    report: Report = report_nothing,
 ) -> NGram:
     """Fit an n-gram model of the best order.
 
@@ -124,6 +130,7 @@ def tuned_ngram(
       train: part of the text to count strings in.
       symbols: V, the size of the vocabulary.
       orders: orders to choose from.
+      report: callback for the progress of the computation.
 
     Raises:
       CharlmError: an argument is invalid (see `fit_ngram`).
@@ -131,9 +138,11 @@ def tuned_ngram(
     first, last = _cut(train, size(train) * 9 // 10)
     longest = max(map(len, first), default=0)
     orders = [order for order in orders if order <= longest] or [min(orders)]
+    report("counting n-grams", 0)
     grams = _count(ids_N, first, symbols, max(orders))
 
     def loss_nats(order: int) -> float:
+        report("fitting n-grams", orders.index(order) / len(orders))
         return float(_smoothed(grams[:order], symbols).nll(ids_N, last).mean())
 
     return fit_ngram(ids_N, train, symbols=symbols, order=min(orders, key=loss_nats))

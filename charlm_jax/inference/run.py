@@ -15,6 +15,7 @@ from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.html_table import html_table
 from charlm_jax.core.numerics import fixed_numerics
 from charlm_jax.core.prng import root_key
+from charlm_jax.core.progress import Report, report_nothing
 from charlm_jax.core.tree_hash import content_hash
 from charlm_jax.core.trees import count_parameters
 from charlm_jax.data.dataset import Dataset, load_dataset
@@ -111,6 +112,7 @@ class Run(TrainedModel):
         split: str = "valid",
         cache: bool = False,
         progress: Progress | None = None,
+        report: Report = report_nothing,
     ) -> tuple[Evaluation, np.ndarray]:
         """Score the characters of a part of the run's own text.
 
@@ -120,6 +122,7 @@ class Run(TrainedModel):
           cache: whether to reuse losses saved in the run's folder, and to save new ones there; a
             failure to save is a warning.
           progress: callback for the progress of a download of the text.
+          report: callback for the progress of scoring.
 
         Returns:
           The evaluation, and nll_N in nats, one float32 for each scored character in the text's
@@ -150,7 +153,12 @@ class Run(TrainedModel):
             bits_per_byte = evaluation.bits_per_char * characters_per_byte
             return dataclasses.replace(evaluation, bits_per_byte=bits_per_byte), nll_N
         check_part(self.model, part, protocol)
-        nll_N = self._scorer(protocol)(self.params, dataset.ids_N, part)
+        nll_N = self._scorer(protocol)(
+            self.params,
+            dataset.ids_N,
+            part,
+            advance=functools.partial(report, f"scoring {self.workdir}"),
+        )
         score = mean_score(nll_N)
         bits_per_byte = score.bits_per_char * characters_per_byte
         evaluation = Evaluation(key, **score._asdict(), bits_per_byte=bits_per_byte)

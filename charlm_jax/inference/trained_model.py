@@ -15,6 +15,7 @@ from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import MAX_CHARACTERS, CharlmError, closest, require_within
 from charlm_jax.core.foreign_names import suggest_flag
 from charlm_jax.core.numerics import fixed_numerics
+from charlm_jax.core.progress import Report, report_nothing
 from charlm_jax.core.types import Params
 from charlm_jax.data.splits import Part
 from charlm_jax.data.vocabulary import Vocabulary
@@ -242,6 +243,7 @@ class TrainedModel:
         unknown: str = "error",
         replacement: str = " ",
         separate_lines: bool = False,
+        report: Report = report_nothing,
     ) -> TextScore:
         """Return the surprisal of every character of a text.
 
@@ -253,6 +255,7 @@ class TrainedModel:
           replacement: character that replaces them.
           separate_lines: whether each line is read from the model's initial state, after a newline
             and up to one: its score does not depend on the other lines.
+          report: callback for the progress of scoring.
 
         Raises:
           CharlmError: a text that is too short, characters that the model does not know, numbers
@@ -261,7 +264,12 @@ class TrainedModel:
         protocol = self._resolve(protocol or Stream())
         measure = self._score_lines if separate_lines else self._score_positions
         nll_N, positions_N = measure(
-            negative_log_likelihood, text, protocol, unknown=unknown, replacement=replacement
+            negative_log_likelihood,
+            text,
+            protocol,
+            report,
+            unknown=unknown,
+            replacement=replacement,
         )
         return TextScore(nll_N, *mean_score(nll_N), positions_N, protocol, separate_lines)
 
@@ -282,24 +290,29 @@ class TrainedModel:
         protocol = self._resolve(protocol or Stream())
         measure = self._score_lines if separate_lines else self._score_positions
         top, positions_N = measure(
-            top_k_predictions, text, protocol, unknown=unknown, replacement=replacement
+            top_k_predictions,
+            text,
+            protocol,
+            report_nothing,
+            unknown=unknown,
+            replacement=replacement,
         )
         return name_predictions(top, positions_N, self.vocabulary.symbols)
 
     def _score_positions(
-        self, measure: Measure, text: str, protocol: EvalProtocol, **unknown: str
+        self, measure: Measure, text: str, protocol: EvalProtocol, report: Report, **unknown: str
     ) -> tuple[Any, np.ndarray]:
         """Return a measure of every scored character, and their positions in the text."""
         score = self._scorer(protocol, measure)
         ids_N, positions_N = known_characters(text, self.vocabulary, **unknown)
         whole = (range(len(ids_N)),)
         check_part(self.model, whole, protocol)
-        values = score(self.params, ids_N, whole)
+        values = score(self.params, ids_N, whole, advance=functools.partial(report, "scoring"))
         _refuse_non_finite(values)
         return values, positions_N[protocol.positions(whole)]
 
     def _score_lines(
-        self, measure: Measure, text: str, protocol: EvalProtocol, **unknown: str
+        self, measure: Measure, text: str, protocol: EvalProtocol, report: Report, **unknown: str
     ) -> tuple[Any, np.ndarray]:
         """Return the same for lines that are read one by one.
 
@@ -315,7 +328,13 @@ class TrainedModel:
         ):
             groups = [(Window(size), lines) for size, lines in parts_by_length(part)]
         scored = [
-            self._scorer(group, measure)(self.params, ids_N, lines) for group, lines in groups
+            self._scorer(group, measure)(
+                self.params,
+                ids_N,
+                lines,
+                advance=functools.partial(report, f"scoring, part {n} of {len(groups)}"),
+            )
+            for n, (group, lines) in enumerate(groups, start=1)
         ]
         places_N = np.concatenate([group.positions(lines) for group, lines in groups])
         order_N = np.argsort(places_N)

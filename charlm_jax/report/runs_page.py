@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from charlm_jax._version import __version__
 from charlm_jax.comparison.findings import SAMPLE_SEED, GroupFacts, Heat, ReportData, Sample, gather
+from charlm_jax.core.progress import Report, report_nothing
 from charlm_jax.data.download import Progress
 from charlm_jax.evaluation.protocol import EvalProtocol
 from charlm_jax.inference.run import Runs, open_runs
@@ -53,6 +54,7 @@ def write_report(
     command: str | None = None,
     baselines: bool = True,
     progress: Progress | None = None,
+    report: Report = report_nothing,
 ) -> Path:
     """Write a page about one run, or about several side by side.
 
@@ -66,6 +68,7 @@ def write_report(
       command: command that writes this page, if there is one.
       baselines: whether to score simple predictors too.
       progress: callback for the download of the text.
+      report: callback for the progress of the computation.
 
     Returns:
       The file. The same runs give the same bytes.
