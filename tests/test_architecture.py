@@ -137,3 +137,63 @@ def test_nothing_slow_is_imported(statement: str) -> None:
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert result.stdout.splitlines()[-1] == "[]", result.stderr
+
+
+# Functions that compute with JAX for a user or another program.
+ENTRY_POINTS = {
+    "analysis.activations.capture_activations",
+    "analysis.effective_context.losses_by_context",
+    "inference.run.load_run",
+    "models.flops.forward_flops",
+    "models.summary.summarize",
+    "training.loop.train_and_evaluate",
+    "training.nan_replay.replay_fault",
+    "training.reproduce.verify_run",
+    "training.throughput.measure_speeds",
+    "training.trainer.build_trainer",
+}
+
+# Public methods of a run that compute nothing, or by another of its methods.
+WITHOUT_NUMERICS = {"dataset", "generate", "save_evaluation"}
+
+
+def _decorators(function: ast.FunctionDef) -> list[str]:
+    return [ast.unparse(decorator) for decorator in function.decorator_list]
+
+
+def _functions(module: str) -> dict[str, ast.FunctionDef]:
+    """The functions of a module, also those inside functions and classes, by name."""
+    tree = ast.parse((PACKAGE / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8"))
+    return {node.name: node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+
+
+@pytest.mark.parametrize("entry", sorted(ENTRY_POINTS))
+def test_entry_points_compute_under_fixed_numerics(entry: str) -> None:
+    module, _, name = entry.rpartition(".")
+    assert "fixed_numerics()" in _decorators(_functions(module)[name])
+
+
+@pytest.mark.parametrize("module", ["inference.trained_model", "inference.run"])
+def test_methods_of_a_run_compute_under_fixed_numerics(module: str) -> None:
+    for name, function in _functions(module).items():
+        decorators = _decorators(function)
+        is_method = [argument.arg for argument in function.args.args][:1] == ["self"]
+        is_public = is_method and not name.startswith("_") and "property" not in decorators
+        if is_public and name not in WITHOUT_NUMERICS:
+            assert "fixed_numerics()" in decorators, f"{module}: {name}"
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "decorator"),
+    [
+        ("evaluation.scoring", "score", "fixed_numerics()"),
+        ("analysis.sample_surprisal", "score", "fixed_numerics()"),
+        ("sampling.decoding", "decode", "fixed_numerics_per_item"),
+    ],
+)
+def test_returned_functions_compute_under_fixed_numerics(
+    module: str, name: str, decorator: str
+) -> None:
+    tree = ast.parse((PACKAGE / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8"))
+    found = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name == name]
+    assert found and all(decorator in _decorators(function) for function in found)

@@ -1,15 +1,17 @@
 """Activations of a model along a text: attention weights, gates, states and top predictions."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.numerics import fixed_numerics
 from charlm_jax.core.types import Params
 from charlm_jax.models import LanguageModel
+from charlm_jax.models.language_model import Inspect
 
 # Memory of attention grows with the square of the length.
 MOST_CHARACTERS = 2_000
@@ -70,6 +72,7 @@ class Activations(NamedTuple):
     layers: Sequence[LayerActivations]
 
 
+@fixed_numerics()
 def capture_activations(
     model: LanguageModel,
     params: Params,
@@ -104,8 +107,8 @@ def capture_activations(
                 f"the text is too long to inspect: it has {length} characters, and {reader} at "
                 f"most {most}"
             )
-    ids_BT = jnp.asarray(ids_T, jnp.int32)[None, :]
-    seen = jax.jit(model.inspect)(params, ids_BT, model.initial_state(1, 0))
+    ids_BT = jax.device_put(np.asarray(ids_T, np.int32)[None, :])
+    seen = _compiled_inspect(model, length)(params, ids_BT, model.initial_state(1, 0))
     seen = jax.tree.map(lambda x: np.asarray(x)[0], seen)
     if not all(np.isfinite(x).all() for x in jax.tree.leaves(seen)):
         raise CharlmError("the model computes numbers that are not finite on this text")
@@ -116,6 +119,13 @@ def capture_activations(
     ]
     read = "".join(symbols[index] for index in ids_T)
     return Activations(read, logits_TV, _top_predictions(logits_TV, symbols), layers)
+
+
+@functools.lru_cache(maxsize=8)
+def _compiled_inspect(model: LanguageModel, length: int) -> Inspect:
+    """Return `model.inspect`, compiled for one length; programs for the oldest are freed."""
+    del length
+    return jax.jit(functools.partial(model.inspect))
 
 
 def mean_attention_distance(weights_THS: np.ndarray) -> np.ndarray:

@@ -16,10 +16,10 @@ Source: Khandelwal et al. 2018 (Sharp Nearby, Fuzzy Far Away), sections 3 and 5.
 import functools
 from collections.abc import Callable, Mapping, Sequence
 
-import jax.numpy as jnp
 import numpy as np
 
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.numerics import fixed_numerics
 from charlm_jax.core.types import Params
 from charlm_jax.data.splits import Part
 from charlm_jax.evaluation.protocol import Sliding
@@ -30,6 +30,7 @@ from charlm_jax.models import LanguageModel
 _shared_scorer = functools.lru_cache(maxsize=64)(make_position_scorer)
 
 
+@fixed_numerics()
 def losses_by_context(
     model: LanguageModel,
     params: Params,
@@ -79,7 +80,7 @@ def losses_by_context(
         length = read_PT.shape[1]
         score = _shared_scorer(model, context=length - 1, batch_size=batch_size)
         ends_P = np.arange(1, len(read_PT) + 1) * length - 1
-        losses[context] = score(params, jnp.asarray(read_PT.reshape(-1)), ends_P)
+        losses[context] = score(params, read_PT.reshape(-1), ends_P)
     return losses
 
 

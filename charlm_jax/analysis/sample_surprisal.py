@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from charlm_jax.core.numerics import fixed_numerics
 from charlm_jax.core.types import ModelState, Params
 from charlm_jax.models import LanguageModel
 from charlm_jax.models.losses import negative_log_likelihood
@@ -58,6 +59,7 @@ def make_sample_scorer(model: LanguageModel, *, context: int) -> DrawnScorer:
         entropy_TB = jax.lax.map(lambda logits_BV: _entropy(logits_BV, policy), logits_TBV)
         return surprisal_BT, entropy_TB.T, state
 
+    @fixed_numerics()
     def score(
         params: Params, prompt: np.ndarray, ids_BT: np.ndarray, policy: Policy
     ) -> SampleSurprisal:

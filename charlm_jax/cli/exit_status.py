@@ -52,8 +52,9 @@ def _try(program: str, work: Callable[[], int | None], goes_on: bool) -> int:
     except KeyboardInterrupt:
         say(program, "interrupted" + ("; run the same command again to resume" if goes_on else ""))
         return 128 + signal.SIGINT
-    except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and "Out of memory" not in str(error):  # from XLA
+    except (MemoryError, RuntimeError, ValueError) as error:
+        said = ("Out of memory", "RESOURCE_EXHAUSTED")  # by XLA, in errors of either class
+        if not isinstance(error, MemoryError) and not any(words in str(error) for words in said):
             raise
         asked = re.search(r"allocating (\d+) bytes", str(error))
         size = f" ({int(asked[1]) / 1e9:.1f} GB requested)" if asked else ""

@@ -1,7 +1,11 @@
 """Standard output of commands: the exact text for pipes and files, a safe one for terminals."""
 
 import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
+from charlm_jax.core.progress import Report
 from charlm_jax.core.visible_text import visible_line, visible_text
 
 # Arguments as messages of the library name them, and the flags of the command line.
@@ -41,3 +45,33 @@ def show(text: object, *, end: str = "\n") -> None:
 def note(text: object) -> None:
     """Print a line for the reader on standard error, with invisible characters escaped."""
     print(visible_line(str(text)), file=sys.stderr, flush=True)
+
+
+@contextmanager
+def shown_progress(clock: Callable[[], float] = time.monotonic) -> Iterator[Report]:
+    """Show the progress of a long computation on standard error; yields its callback.
+
+    A terminal has one line, from the second second, which is erased in the end; a file gets a line
+    every ten seconds.
+
+    Args:
+      clock: seconds since any fixed moment.
+    """
+    is_terminal = sys.stderr.isatty()
+    pause = 0.2 if is_terminal else 10.0
+    due = clock() + (1.0 if is_terminal else pause)
+    start, end = ("\r\x1b[K", "") if is_terminal else ("", "\n")
+    shown = False
+
+    def report(phase: str, share: float) -> None:
+        nonlocal due, shown
+        if clock() >= due:
+            line = f"{phase}: {share:.0%}" if share else phase
+            print(start + visible_line(line), end=end, file=sys.stderr, flush=True)
+            due, shown = clock() + pause, True
+
+    try:
+        yield report
+    finally:
+        if shown:
+            print(start, end="", file=sys.stderr, flush=True)

@@ -14,10 +14,12 @@ from charlm_jax.comparison.grouping import group_runs
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.html_table import html_table
 from charlm_jax.core.json_files import to_jsonable
+from charlm_jax.core.progress import Report, report_nothing
 from charlm_jax.core.trees import count_parameters
 from charlm_jax.core.types import bits
 from charlm_jax.data.dataset import Dataset
 from charlm_jax.data.download import Progress
+from charlm_jax.data.splits import size
 from charlm_jax.evaluation.baselines import compressed_bits_per_char, uniform_nll, unigram_nll
 from charlm_jax.evaluation.bootstrap import (
     Difference,
@@ -26,7 +28,7 @@ from charlm_jax.evaluation.bootstrap import (
     mean_interval,
     std_over_seeds,
 )
-from charlm_jax.evaluation.ngram import tuned_ngram
+from charlm_jax.evaluation.ngram import last_characters, tuned_ngram
 from charlm_jax.evaluation.protocol import EvalProtocol, Sliding, Stream, Window, all_positions
 from charlm_jax.evaluation.results import Evaluation
 from charlm_jax.inference.run import Run, Runs, open_runs
@@ -164,12 +166,13 @@ class Comparison(NamedTuple):
         """Describe what was scored, as a caption of `table`."""
         evaluation = self.groups[0].evaluations[0]
         key = evaluation.key
+        note = f" {describe_baselines(key.split, key.protocol.mode)}" if self.baselines else ""
         return (
             f"{key.split}, {evaluation.characters:,} characters, "
             f"{evaluation.protocol_description}. "
             f"Intervals are over blocks of 1,000 characters, and over seeds if there are several; "
-            f"spread is the standard deviation over seeds. "
-            f"{describe_baselines(key.split, key.protocol.mode)}"
+            f"spread is the standard deviation over seeds."
+            f"{note}"
             f"{describe_unit(self.groups[0].runs[0])}"
         )
 
@@ -187,7 +190,9 @@ def compare(
     protocol: EvalProtocol | None = None,
     *,
     split: str = "valid",
+    baselines: bool = True,
     progress: Progress | None = None,
+    report: Report = report_nothing,
 ) -> Comparison:
     """Score runs on the same characters, or read the losses saved before.
 
@@ -196,7 +201,9 @@ def compare(
       protocol: evaluation protocol; if None, windows of the length that all runs validate with. The
         context of a stream applies only to runs with attention.
       split: `valid`, `test` or `train`.
+      baselines: whether to score simple predictors too.
       progress: callback for the progress of a download of the text.
+      report: callback for the progress of the computation.
 
     Raises:
       CharlmError: there is no run, a run is given twice, or the runs differ in text, split or
@@ -216,26 +223,40 @@ def compare(
         for run in group:
             ignores_context = isinstance(protocol, Stream) and not run.model.keeps_positions
             own = Stream() if ignores_context else protocol
-            scored.append(run.evaluate(own, split=split, cache=True, progress=progress))
+            evaluation = run.evaluate(
+                own, split=split, cache=True, progress=progress, report=report
+            )
+            scored.append(evaluation)
         evaluations, losses = zip(*scored, strict=True)
         groups.append(RunGroup(name, group, evaluations, np.stack(losses)))
+    if not baselines:
+        return Comparison(groups, [])
     dataset = runs[0].dataset(progress)
-    return Comparison(groups, find_baselines(dataset, groups[0].evaluations[0]))
+    return Comparison(groups, find_baselines(dataset, groups[0].evaluations[0], report))
 
 
-def find_baselines(dataset: Dataset, evaluation: Evaluation) -> list[Baseline]:
+def find_baselines(
+    dataset: Dataset, evaluation: Evaluation, report: Report = report_nothing
+) -> list[Baseline]:
     """Return the losses of simple predictors on the characters of an evaluation.
 
     All are fitted to the training part, even if the evaluation is of the training part itself. An
     n-gram reads no further back than the protocol lets a model read. Compressors are primed with
     the training part and compress the whole part, even if `Sliding` scores only some of it, since
-    they have no per-character losses.
+    they have no per-character losses. The n-gram counts the last `MOST_COUNTED` characters of a
+    longer training part, which its name says.
     """
     protocol, split = evaluation.key.protocol, evaluation.key.split
     part, scored = dataset.part(split), dataset.part(split, read_before=protocol.read_before)
     train, read = dataset.part("train"), protocol.read_stretches(part)
     symbols, ids_N = len(dataset.vocabulary), dataset.ids_N
-    ngram = tuned_ngram(ids_N, train, symbols=symbols, orders=_ngram_orders(protocol))
+    counted = last_characters(train)
+    ngram = tuned_ngram(
+        ids_N, counted, symbols=symbols, orders=_ngram_orders(protocol), report=report
+    )
+    method = "Kneser-Ney"
+    if size(counted) < size(train):
+        method += f", of the last {size(counted):,} {dataset.vocabulary.unit}"
     chosen_N = np.searchsorted(all_positions(part), protocol.positions(scored))
 
     def baseline(name: str, kind: BaselineKind, all_nll_N: np.ndarray) -> Baseline:
@@ -246,8 +267,9 @@ def find_baselines(dataset: Dataset, evaluation: Evaluation) -> list[Baseline]:
     baselines = [
         baseline("uniform", "uniform", uniform_nll(ids_N, read, symbols)),
         baseline("unigram", "unigram", unigram_nll(ids_N, train, read, symbols)),
-        baseline(f"{ngram.order}-gram (Kneser-Ney)", "ngram", ngram.nll(ids_N, read)),
+        baseline(f"{ngram.order}-gram ({method})", "ngram", ngram.nll(ids_N, read)),
     ]
+    report("compressing", 0)
     texts = ("".join(dataset.corpus.text[x.start : x.stop] for x in p) for p in (train, read))
     encoding = "latin-1" if dataset.vocabulary.unit == "bytes" else "utf-8"
     compressed = compressed_bits_per_char(*texts, encoding=encoding)

@@ -18,6 +18,7 @@ from charlm_jax.comparison.run_facts import (
 )
 from charlm_jax.comparison.scores import Scores, find_scores
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.progress import Report, report_nothing
 from charlm_jax.data.dataset import Dataset
 from charlm_jax.data.download import Progress
 from charlm_jax.data.splits import size
@@ -109,7 +110,9 @@ def gather(
     protocol: EvalProtocol | None = None,
     *,
     split: str = "valid",
+    baselines: bool = True,
     progress: Progress | None = None,
+    report: Report = report_nothing,
 ) -> ReportData:
     """Read, score and sample everything that a report states.
 
@@ -117,7 +120,9 @@ def gather(
       runs: at least one run; all of one text, vocabulary and split.
       protocol: evaluation protocol, see `compare`.
       split: `valid`, `test` or `train`; `valid` is skipped if no text is held out.
+      baselines: whether to score simple predictors too.
       progress: callback for the progress of a download of the text.
+      report: callback for the progress of the computation.
 
     Raises:
       CharlmError: there is no run, or the runs cannot be compared (see `compare`).
@@ -127,7 +132,8 @@ def gather(
     dataset = runs[0].dataset(progress)
     scores = None
     if split != "valid" or split in dataset.parts:
-        comparison = compare(runs, protocol, split=split, progress=progress)
+        comparison = compare(runs, protocol, split=split, baselines=baselines, progress=progress)
+        report("computing intervals", 0)
         scores = find_scores(comparison, dataset)
         groups = {group.name: group.runs for group in comparison.groups}
     else:
@@ -135,6 +141,7 @@ def gather(
         split, groups = "train", dict(group_runs(runs))
     text = dataset.corpus.text
     prompt = dataset.vocabulary.to_text(first_words(text, dataset.part(split)))
+    report("sampling", 0)
     return ReportData(
         groups=[GroupFacts(name, [*map(read_run_facts, group)]) for name, group in groups.items()],
         corpus=dataset.corpus.name,

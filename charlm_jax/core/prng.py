@@ -3,6 +3,10 @@
 import enum
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+
+IMPLEMENTATION = "threefry2x32"
 
 
 class KeyStream(enum.IntEnum):
@@ -16,4 +20,16 @@ class KeyStream(enum.IntEnum):
 
 def stream_key(seed: int, stream: KeyStream) -> jax.Array:
     """Return the key of one stream; steps and epochs fold in their numbers."""
-    return jax.random.fold_in(jax.random.key(seed), stream)
+    return jax.random.fold_in(root_key(seed), stream)
+
+
+def root_key(seed: int) -> jax.Array:
+    """Return the key that `jax.random.key(seed)` is by default, whatever the process's settings.
+
+    `jax.random.key` would add jax_random_seed_offset and follow jax_default_prng_impl.
+
+    Args:
+      seed: seed in [0, 2**32).
+    """
+    words_2 = jnp.asarray(np.array([0, seed], np.uint32))
+    return jax.random.wrap_key_data(words_2, impl=IMPLEMENTATION)

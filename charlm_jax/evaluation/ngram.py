@@ -5,13 +5,19 @@ Letters of this module: N characters in the text's order, G strings of one lengt
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.progress import Report, report_nothing
 from charlm_jax.data.splits import Part, size, target_positions
+
+MOST_COUNTED = 2**22
+"""Characters that are counted at most, the last of a training part: they take 1.4 GB."""
+
+_SCORED_AT_ONCE = 2**20
 
 
 class _Level(NamedTuple):
@@ -56,8 +62,15 @@ class NGram:
         Returns:
           nll_N in nats, float64, one entry per target in the text's order.
         """
-        read = (range(x.start - 1, x.stop) for x in map(target_positions, part))
-        symbol_N, position_N = join_stretches(ids_N, read, self.symbols)
+        batches = [
+            self._nll(ids_N, reads, leads)
+            for reads, leads in _reading_batches(map(target_positions, part), self.order - 1)
+        ]
+        return np.concatenate(batches) if batches else np.empty(0)
+
+    def _nll(self, ids_N: np.ndarray, reads: Sequence[range], leads: Sequence[int]) -> np.ndarray:
+        """Compute -log p of what is read, less as many characters before each stretch."""
+        symbol_N, position_N = join_stretches(ids_N, reads, self.symbols)
         gram_N = np.zeros_like(symbol_N)
         p_N = np.full(len(symbol_N), 1 / self.symbols)
         for length, level in enumerate(self.levels, start=1):
@@ -67,7 +80,8 @@ class NGram:
             gram_N[level.codes_G.take(gram_N, mode="clip") != code_N] = -1
             p_N *= np.where(context_N < 0, 1, level.backoff_C[context_N])
             p_N += np.where(gram_N < 0, 0, level.own_G[gram_N])
-        return -np.log(p_N[position_N > 0])
+        is_target_N = position_N >= np.repeat(leads, [*map(len, reads)])
+        return -np.log(p_N[is_target_N])
 
 
 def fit_ngram(ids_N: np.ndarray, train: Part, *, symbols: int, order: int) -> NGram:
@@ -98,26 +112,37 @@ def fit_ngram(ids_N: np.ndarray, train: Part, *, symbols: int, order: int) -> NG
 
 
 def tuned_ngram(
-    ids_N: np.ndarray, train: Part, *, symbols: int, orders: Sequence[int] = range(1, 13)
+    ids_N: np.ndarray,
+    train: Part,
+    *,
+    symbols: int,
+    orders: Sequence[int] = range(1, 13),
+    report: Report = report_nothing,
 ) -> NGram:
     """Fit an n-gram model of the best order.
 
     Each order is fitted to the first nine tenths of the training part and scored on the last tenth;
-    the best is fitted again to the whole part. Held-out text is not used.
+    the best is fitted again to the whole part. Held-out text is not used. Orders above the length
+    of the longest stretch of the nine tenths are left out.
 
     Args:
       ids_N: the whole text, ids in [0, V).
       train: part of the text to count strings in.
       symbols: V, the size of the vocabulary.
       orders: orders to choose from.
+      report: callback for the progress of the computation.
 
     Raises:
       CharlmError: an argument is invalid (see `fit_ngram`).
     """
     first, last = _cut(train, size(train) * 9 // 10)
+    longest = max(map(len, first), default=0)
+    orders = [order for order in orders if order <= longest] or [min(orders)]
+    report("counting n-grams", 0)
     grams = _count(ids_N, first, symbols, max(orders))
 
     def loss_nats(order: int) -> float:
+        report("fitting n-grams", orders.index(order) / len(orders))
         return float(_smoothed(grams[:order], symbols).nll(ids_N, last).mean())
 
     return fit_ngram(ids_N, train, symbols=symbols, order=min(orders, key=loss_nats))
@@ -219,6 +244,35 @@ def join_stretches(
             f"the ids go from {symbol_N.min()} to {symbol_N.max()}: they must lie in [0, {symbols})"
         )
     return symbol_N, np.concatenate([np.arange(len(x)) for x in stretches])
+
+
+def _reading_batches(
+    targets: Iterable[range], back: int
+) -> Iterator[tuple[list[range], list[int]]]:
+    """Yield what is read to score stretches, and how much of each is read before its targets.
+
+    Stretches are cut, and joined, to batches of bounded size; `back` characters before a target
+    determine its loss.
+    """
+    reads: list[range] = []
+    leads: list[int] = []
+    characters = 0
+    for stretch in targets:
+        for start in range(stretch.start, stretch.stop, _SCORED_AT_ONCE):
+            first = max(stretch.start - 1, start - max(back, 1))
+            reads.append(range(first, min(start + _SCORED_AT_ONCE, stretch.stop)))
+            leads.append(start - first)
+            characters += len(reads[-1])
+            if characters >= _SCORED_AT_ONCE:
+                yield reads, leads
+                reads, leads, characters = [], [], 0
+    if reads:
+        yield reads, leads
+
+
+def last_characters(part: Part, most: int = MOST_COUNTED) -> Part:
+    """Return the last characters of a part; the part itself if it has no more."""
+    return _cut(part, size(part) - most)[1] if size(part) > most else part
 
 
 def _cut(part: Part, characters: int) -> tuple[Part, Part]:

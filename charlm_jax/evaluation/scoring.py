@@ -3,7 +3,7 @@
 `charlm_jax.evaluation.protocol` defines which characters are scored and what is read before each.
 """
 
-import math
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.numerics import fixed_numerics
+from charlm_jax.core.prng import root_key
 from charlm_jax.core.types import ModelState, Params, bits
 from charlm_jax.data.splits import Part, target_positions
 from charlm_jax.evaluation.protocol import EvalProtocol, Sliding, Stream, Window
@@ -21,31 +23,31 @@ from charlm_jax.models.losses import negative_log_likelihood
 Measure = Callable[[jax.Array, jax.Array], Any]
 """(logits_BTV, targets_BT) -> a tree of arrays (B, T, ...), such as the loss of every target."""
 
-Scorer = Callable[[Params, jax.Array, Part], Any]
-"""(params, ids_N, part) -> the measure's tree: NumPy arrays with one entry per scored character."""
+Ids = jax.Array | np.ndarray
+
+Advance = Callable[[float], None]
+"""Callback between batches with the share that is done.
+
+Scoring is left off by an exception that it raises.
+"""
 
 
-class WindowScorer(Protocol):
-    """A `Scorer` that can be watched, and left off by an exception of `between`.
-
-    `between` is called with the share that is done after every batch but the last.
-    """
+class Scorer(Protocol):
+    """(params, ids_N, part) -> the measure's tree: NumPy arrays, one entry per scored character."""
 
     def __call__(
-        self,
-        params: Params,
-        ids_N: jax.Array,
-        part: Part,
-        between: Callable[[float], None] | None = None,
+        self, params: Params, ids_N: Ids, part: Part, *, advance: Advance | None = None
     ) -> Any: ...
 
 
-PositionScorer = Callable[[Params, jax.Array, np.ndarray], Any]
+PositionScorer = Callable[..., Any]
 """(params, ids_N, positions_P) -> the measure's tree, with one entry per position."""
 
-# Characters per dispatch: of a stream, and at most in a batch of windows. Memory grows with them.
+# Characters per dispatch: of a stream, and at most in a batch of windows. Memory grows with them
+# and with the logits, which are one number for each character and symbol.
 _STREAM_PIECE = 512
 _CHARACTERS_AT_ONCE = 2**14
+_LOGITS_AT_ONCE = 2**24
 
 
 class Score(NamedTuple):
@@ -102,7 +104,7 @@ def make_window_scorer(
     context: int,
     batch_size: int,
     measure: Measure = negative_log_likelihood,
-) -> WindowScorer:
+) -> Scorer:
     """Return the scorer of `Window`.
 
     Args:
@@ -116,64 +118,114 @@ def make_window_scorer(
     """
     score_batch = _make_batch_scorer(model, measure)
 
-    def score(
-        params: Params,
-        ids_N: jax.Array,
-        part: Part,
-        between: Callable[[float], None] | None = None,
-    ) -> Any:
+    @fixed_numerics()
+    def score(params: Params, ids_N: Ids, part: Part, *, advance: Advance | None = None) -> Any:
         stretches = [target_positions(stretch) for stretch in part]
-        length = min(context, max(map(len, stretches)))
-        starts = np.concatenate([np.asarray(x[::length], np.int32) - 1 for x in stretches])
-        ends = np.concatenate([[x.stop - 1] * len(x[::length]) for x in stretches])
-        offsets_T = np.arange(length + 1, dtype=np.int32)
-        batches = _batches(starts, length=length, most=batch_size)
-        values = (score_batch(params, ids_N, starts_B, offsets_T) for starts_B in batches)
-        pieces = (
-            list(values) if between is None else list(_one_ahead(values, len(batches), between))
+        length = min(context, _power_of_two(max(map(len, stretches))))
+        starts = np.concatenate(
+            [np.arange(x.start, x.stop, length, dtype=np.int64) - 1 for x in stretches]
         )
-        is_target_RT = offsets_T[None, :-1] < (ends - starts)[:, None]
-        return jax.tree.map(lambda x_RT: x_RT[: len(starts)][is_target_RT], _concatenate(pieces))
+        ends = np.concatenate([np.full(len(x[::length]), x.stop - 1) for x in stretches])
+        most = min(batch_size, _rows_at_once(model, length))
+        values = score_batch(params, ids_N, starts, length, most, advance)
+        is_target_RT = np.arange(length)[None, :] < (ends - starts)[:, None]
+        return jax.tree.map(lambda x_RT: x_RT[is_target_RT], values)
 
     return score
 
 
 def _make_batch_scorer(model: LanguageModel, measure: Measure) -> Callable[..., Any]:
+    """Return a function that applies a measure to windows of equal length, in batches."""
+
     @jax.jit
-    def score_batch(
-        params: Params, ids_N: jax.Array, starts_B: jax.Array, offsets_T: jax.Array
-    ) -> Any:
-        # The last window may extend past the text: the caller cuts off what it reads there.
-        positions_BT = jnp.minimum(starts_B[:, None] + offsets_T[None, :], len(ids_N) - 1)
-        rows_BT = ids_N[positions_BT].astype(jnp.int32)
-        state = model.initial_state(len(starts_B), 0)
-        logits_BTV, _ = model.apply(params, rows_BT[:, :-1], state)
+    def score_rows(params: Params, rows_BT: jax.Array) -> Any:
+        rows_BT = rows_BT.astype(jnp.int32)
+        logits_BTV, _ = model.apply(
+            params, rows_BT[:, :-1], model.initial_state(rows_BT.shape[0], 0)
+        )
         return measure(logits_BTV, rows_BT[:, 1:])
 
-    return score_batch
+    def score_windows(
+        params: Params,
+        ids_N: Ids,
+        starts: np.ndarray,
+        length: int,
+        most: int,
+        advance: Advance | None,
+        *,
+        last_only: bool = False,
+    ) -> Any:
+        # Rows are cut on the host, so that no program is compiled for the length of a text.
+        ids_N = np.asarray(ids_N)
+        offsets_T = np.arange(length + 1)
+        batches = _batches(starts, most=most)
+
+        def values() -> Iterator[Any]:
+            for starts_B in batches:
+                # The last window may extend past the text: the caller drops what it reads there.
+                positions_BT = np.minimum(starts_B[:, None] + offsets_T[None, :], len(ids_N) - 1)
+                values_BT = score_rows(params, ids_N[positions_BT])
+                yield jax.tree.map(lambda x_BT: x_BT[:, -1], values_BT) if last_only else values_BT
+
+        pieces = []
+        for piece in _fetched(values()):
+            pieces.append(piece)
+            if advance is not None and len(pieces) < len(batches):
+                advance(len(pieces) / len(batches))
+        return _first(_concatenate(pieces), len(starts))
+
+    return score_windows
 
 
-def _one_ahead(
-    values: Iterator[Any], count: int, between: Callable[[float], None]
-) -> Iterator[Any]:
-    """Yield the values of batches, each fetched while the device computes the next."""
-    pending = next(values)
-    for done, following in enumerate(values, start=1):
-        yield jax.tree.map(np.asarray, pending)
-        between(done / count)
-        pending = following
-    yield pending
+def _fetched(values: Iterator[Any]) -> Iterator[Any]:
+    """Yield trees as NumPy arrays, each while the next is being computed."""
+    before = None
+    for value in values:
+        if before is not None:
+            yield jax.tree.map(np.asarray, before)
+        before = value
+    if before is not None:
+        yield jax.tree.map(np.asarray, before)
+
+
+def _first(tree: Any, count: int) -> Any:
+    return jax.tree.map(lambda x: x[:count], tree)
 
 
 def _concatenate(pieces: Sequence[Any]) -> Any:
-    """Return trees of arrays joined along their first axis, as NumPy arrays."""
-    return jax.tree.map(lambda *arrays: np.concatenate([np.asarray(x) for x in arrays]), *pieces)
+    """Return trees of arrays joined along their first axis."""
+    return jax.tree.map(lambda *arrays: np.concatenate(arrays), *pieces)
 
 
-def _batches(starts: np.ndarray, *, length: int, most: int) -> np.ndarray:
-    """Arrange windows in batches of one size, repeating the first windows to fill the last."""
-    rows = max(1, min(most, len(starts), _CHARACTERS_AT_ONCE // length))
-    return np.resize(starts, math.ceil(len(starts) / rows) * rows).reshape(-1, rows)
+def _batches(starts: np.ndarray, *, most: int) -> np.ndarray:
+    """Arrange windows in batches of one size, repeating the first windows to fill the last.
+
+    A single batch has a power of two of rows, or `most`, so that few shapes are compiled.
+    """
+    rows = min(most, _power_of_two(len(starts)))
+    return np.resize(starts, -(-len(starts) // rows) * rows).reshape(-1, rows)
+
+
+def _power_of_two(number: int) -> int:
+    """Return the smallest power of two >= a number."""
+    return 1 << (number - 1).bit_length()
+
+
+def _rows_at_once(model: LanguageModel, length: int) -> int:
+    """Return the number of windows of which a batch fits into the memory set aside for it."""
+    characters = min(_CHARACTERS_AT_ONCE, _LOGITS_AT_ONCE // _count_symbols(model))
+    return max(1, characters // length)
+
+
+@functools.lru_cache(maxsize=64)
+def _count_symbols(model: LanguageModel) -> int:
+    """Return V, the number of logits of a character; the model is only traced."""
+
+    def logits_11V() -> jax.Array:
+        params, state = model.init(root_key(0)), model.initial_state(1, 0)
+        return model.apply(params, jnp.zeros((1, 1), jnp.int32), state)[0]
+
+    return jax.eval_shape(logits_11V).shape[-1]
 
 
 def make_position_scorer(
@@ -195,15 +247,13 @@ def make_position_scorer(
       (params, ids_N, positions_P) -> nll_P in nats, float32; every position is at least `context`.
     """
     score_batch = _make_batch_scorer(model, measure)
-    offsets_T = np.arange(context + 1, dtype=np.int32)
 
-    def score(params: Params, ids_N: jax.Array, positions_P: np.ndarray) -> Any:
-        starts = positions_P.astype(np.int32) - context
-        pieces = [
-            jax.tree.map(lambda x_BT: x_BT[:, -1], score_batch(params, ids_N, starts_B, offsets_T))
-            for starts_B in _batches(starts, length=context, most=batch_size)
-        ]
-        return jax.tree.map(lambda x_P: x_P[: len(starts)], _concatenate(pieces))
+    @fixed_numerics()
+    def score(
+        params: Params, ids_N: Ids, positions_P: np.ndarray, *, advance: Advance | None = None
+    ) -> Any:
+        starts, most = positions_P - context, min(batch_size, _rows_at_once(model, context))
+        return score_batch(params, ids_N, starts, context, most, advance, last_only=True)
 
     return score
 
@@ -230,8 +280,9 @@ def make_sliding_scorer(
         model, context=protocol.context, batch_size=batch_size, measure=measure
     )
 
-    def score(params: Params, ids_N: jax.Array, part: Part) -> Any:
-        return score_positions(params, ids_N, protocol.positions(part))
+    @fixed_numerics()
+    def score(params: Params, ids_N: Ids, part: Part, *, advance: Advance | None = None) -> Any:
+        return score_positions(params, ids_N, protocol.positions(part), advance=advance)
 
     return score
 
@@ -256,22 +307,29 @@ def make_stream_scorer(
         logits_1TV, state = model.apply(params, row_1T[:, :-1], state)
         return jax.tree.map(lambda x_1T: x_1T[0], measure(logits_1TV, row_1T[:, 1:])), state
 
-    def pieces(params: Params, text_N: np.ndarray) -> Iterator[Any]:
+    def pieces(params: Params, text_N: np.ndarray, length: int) -> Iterator[Any]:
         state = model.initial_state(1, context)
-        for start in range(0, len(text_N) - 1, _STREAM_PIECE):
-            row_T = text_N[start : start + _STREAM_PIECE + 1]
+        for start in range(0, len(text_N) - 1, length):
+            row_T = text_N[start : start + length + 1]
             # Only the last piece is short, so padding never reaches the state of another.
-            row_T = np.pad(row_T, (0, _STREAM_PIECE + 1 - len(row_T)))
+            row_T = np.pad(row_T, (0, length + 1 - len(row_T)))
             values_T, state = score_piece(params, row_T[None, :], state)
-            yield jax.tree.map(np.asarray, values_T)
+            yield values_T
 
-    def score_stretch(params: Params, ids_N: jax.Array, targets: range) -> Any:
-        text_N = np.asarray(ids_N[targets.start - 1 : targets.stop])
-        values_N = _concatenate(list(pieces(params, text_N)))
-        return jax.tree.map(lambda x_N: x_N[: len(targets)], values_N)
-
-    def score(params: Params, ids_N: jax.Array, part: Part) -> Any:
-        stretches = filter(len, map(target_positions, part))
-        return _concatenate([score_stretch(params, ids_N, targets) for targets in stretches])
+    @fixed_numerics()
+    def score(params: Params, ids_N: Ids, part: Part, *, advance: Advance | None = None) -> Any:
+        ids_N = np.asarray(ids_N)
+        stretches = [stretch for stretch in map(target_positions, part) if stretch]
+        length = min(_STREAM_PIECE, max(1, _LOGITS_AT_ONCE // _count_symbols(model)))
+        done, total, found = 0, sum(map(len, stretches)), []
+        for targets in stretches:
+            text_N, left = ids_N[targets.start - 1 : targets.stop], len(targets)
+            for piece in _fetched(pieces(params, text_N, length)):
+                count = min(length, left)
+                found.append(_first(piece, count))
+                left, done = left - count, done + count
+                if advance is not None and done < total:
+                    advance(done / total)
+        return _concatenate(found)
 
     return score

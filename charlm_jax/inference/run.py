@@ -8,13 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from charlm_jax.config.schema import Config, ModelConfig
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.html_table import html_table
 from charlm_jax.core.jax_variables import named_variables
+from charlm_jax.core.numerics import fixed_numerics
+from charlm_jax.core.prng import root_key
+from charlm_jax.core.progress import Report, report_nothing
 from charlm_jax.core.tree_hash import content_hash
 from charlm_jax.core.trees import count_parameters
 from charlm_jax.data.dataset import Dataset, load_dataset
@@ -103,6 +105,7 @@ class Run(TrainedModel):
         )
         return next(losses, None)
 
+    @fixed_numerics()
     def evaluate(
         self,
         protocol: EvalProtocol | None = None,
@@ -110,6 +113,7 @@ class Run(TrainedModel):
         split: str = "valid",
         cache: bool = False,
         progress: Progress | None = None,
+        report: Report = report_nothing,
     ) -> tuple[Evaluation, np.ndarray]:
         """Score the characters of a part of the run's own text.
 
@@ -119,6 +123,7 @@ class Run(TrainedModel):
           cache: whether to reuse losses saved in the run's folder, and to save new ones there; a
             failure to save is a warning.
           progress: callback for the progress of a download of the text.
+          report: callback for the progress of scoring.
 
         Returns:
           The evaluation, and nll_N in nats, one float32 for each scored character in the text's
@@ -149,7 +154,12 @@ class Run(TrainedModel):
             bits_per_byte = evaluation.bits_per_char * characters_per_byte
             return dataclasses.replace(evaluation, bits_per_byte=bits_per_byte), nll_N
         check_part(self.model, part, protocol)
-        nll_N = self._scorer(protocol)(self.params, jnp.asarray(dataset.ids_N), part)
+        nll_N = self._scorer(protocol)(
+            self.params,
+            dataset.ids_N,
+            part,
+            advance=functools.partial(report, f"scoring {self.workdir}"),
+        )
         score = mean_score(nll_N)
         bits_per_byte = score.bits_per_char * characters_per_byte
         evaluation = Evaluation(key, **score._asdict(), bits_per_byte=bits_per_byte)
@@ -229,6 +239,7 @@ def load_text(
 
 
 @named_variables()
+@fixed_numerics()
 def load_run(
     workdir: Path | str,
     *,
@@ -260,7 +271,7 @@ def load_run(
         model = _shared_model(config.model, len(vocabulary), mixers)
     except CharlmError as error:
         raise CharlmError(f"{run_dir.config_file} is not valid: {error}") from error
-    like = jax.eval_shape(lambda: model.init(jax.random.key(0)))
+    like = jax.eval_shape(lambda: model.init(root_key(0)))
     params, step, kind = read_weights(
         run_dir, config, vocabulary, like, checkpoint=str(checkpoint), kind=weights
     )

@@ -14,6 +14,8 @@ from charlm_jax.analysis.activations import Activations, capture_activations
 from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import MAX_CHARACTERS, CharlmError, closest, require_within
 from charlm_jax.core.foreign_names import suggest_flag
+from charlm_jax.core.numerics import fixed_numerics
+from charlm_jax.core.progress import Report, report_nothing
 from charlm_jax.core.types import Params
 from charlm_jax.data.splits import Part
 from charlm_jax.data.vocabulary import Vocabulary
@@ -37,10 +39,16 @@ from charlm_jax.inference.context_limits import (
 from charlm_jax.models import LanguageModel
 from charlm_jax.models.losses import negative_log_likelihood
 from charlm_jax.sampling.categorical import sample_keys
-from charlm_jax.sampling.decoding import SampleBatch, make_decoder
+from charlm_jax.sampling.decoding import SampleBatch, make_decoder, rows_at_once, split_rows
 from charlm_jax.sampling.params import SamplingFields, SamplingParams
 from charlm_jax.sampling.policies import build_policy
-from charlm_jax.sampling.stop_strings import Chunk, apply_stop_strings, check_stops, join_bytes
+from charlm_jax.sampling.stop_strings import (
+    Chunk,
+    apply_stop_strings,
+    check_stops,
+    in_turn,
+    join_bytes,
+)
 
 _MAX_TEXTS = 10_000  # sampled at once
 
@@ -112,6 +120,7 @@ class TrainedModel:
         chunks = self.sample(prompt, sampling, characters=characters, **changes)
         return self.vocabulary.shown("".join(chunk.text for (chunk,) in chunks))
 
+    @fixed_numerics()
     def sample(
         self,
         prompt: str,
@@ -135,7 +144,8 @@ class TrainedModel:
 
         Returns:
           An iterator; each item is the next characters of every text: all samples of the first
-          scale, then of the second, ...
+          scale, then of the second, ... Texts that do not fit into memory at once are sampled in
+          batches, one after another: those of later batches are empty at first.
 
         Raises:
           CharlmError: an empty prompt, characters that the model does not know, no scale, an
@@ -151,6 +161,7 @@ class TrainedModel:
         keys_B = sample_keys(sampling.seed, samples)[jnp.array([index for _, index in pairs])]
         return self._decode(prompt, SampleBatch(keys_B, policy), characters, sampling)
 
+    @fixed_numerics()
     def continue_text(
         self,
         text: str,
@@ -209,15 +220,21 @@ class TrainedModel:
         if mode == "window" or sampling.context is not None:
             window = min(window, _next_power_of_two(whole + 1), self.model.max_length or window)
         decode = _shared_decoder(self.model, mode=mode, context=window)
-        pieces = decode(self.params, text_N, batch, characters, drawn=sampled)
         vocabulary = self.vocabulary
-        symbols = ([vocabulary.decode_symbols(ids_T) for ids_T in ids_BT] for ids_BT in pieces)
         stops = [vocabulary.to_symbols(stop) for stop in sampling.stop]
-        chunks = apply_stop_strings(symbols, stops, texts=len(batch.keys_B))
+
+        def sample_batch(rows: SampleBatch) -> Iterator[list[Chunk]]:
+            pieces = decode(self.params, text_N, rows, characters, drawn=sampled)
+            symbols = ([vocabulary.decode_symbols(ids_T) for ids_T in ids_BT] for ids_BT in pieces)
+            return apply_stop_strings(symbols, stops, texts=len(rows.keys_B))
+
+        most = rows_at_once(self.model, mode=mode, context=window, symbols=len(vocabulary))
+        chunks = in_turn(map(sample_batch, split_rows(batch, most)), texts=len(batch.keys_B))
         if vocabulary.unit == "bytes":
             return join_bytes(chunks, sampling.stop, vocabulary)
         return chunks
 
+    @fixed_numerics()
     def score(
         self,
         text: str,
@@ -226,6 +243,7 @@ class TrainedModel:
         unknown: str = "error",
         replacement: str = " ",
         separate_lines: bool = False,
+        report: Report = report_nothing,
     ) -> TextScore:
         """Return the surprisal of every character of a text.
 
@@ -237,6 +255,7 @@ class TrainedModel:
           replacement: character that replaces them.
           separate_lines: whether each line is read from the model's initial state, after a newline
             and up to one: its score does not depend on the other lines.
+          report: callback for the progress of scoring.
 
         Raises:
           CharlmError: a text that is too short, characters that the model does not know, numbers
@@ -245,10 +264,16 @@ class TrainedModel:
         protocol = self._resolve(protocol or Stream())
         measure = self._score_lines if separate_lines else self._score_positions
         nll_N, positions_N = measure(
-            negative_log_likelihood, text, protocol, unknown=unknown, replacement=replacement
+            negative_log_likelihood,
+            text,
+            protocol,
+            report,
+            unknown=unknown,
+            replacement=replacement,
         )
         return TextScore(nll_N, *mean_score(nll_N), positions_N, protocol, separate_lines)
 
+    @fixed_numerics()
     def top_predictions(
         self,
         text: str,
@@ -265,24 +290,29 @@ class TrainedModel:
         protocol = self._resolve(protocol or Stream())
         measure = self._score_lines if separate_lines else self._score_positions
         top, positions_N = measure(
-            top_k_predictions, text, protocol, unknown=unknown, replacement=replacement
+            top_k_predictions,
+            text,
+            protocol,
+            report_nothing,
+            unknown=unknown,
+            replacement=replacement,
         )
         return name_predictions(top, positions_N, self.vocabulary.symbols)
 
     def _score_positions(
-        self, measure: Measure, text: str, protocol: EvalProtocol, **unknown: str
+        self, measure: Measure, text: str, protocol: EvalProtocol, report: Report, **unknown: str
     ) -> tuple[Any, np.ndarray]:
         """Return a measure of every scored character, and their positions in the text."""
         score = self._scorer(protocol, measure)
         ids_N, positions_N = known_characters(text, self.vocabulary, **unknown)
         whole = (range(len(ids_N)),)
         check_part(self.model, whole, protocol)
-        values = score(self.params, jnp.asarray(ids_N), whole)
+        values = score(self.params, ids_N, whole, advance=functools.partial(report, "scoring"))
         _refuse_non_finite(values)
         return values, positions_N[protocol.positions(whole)]
 
     def _score_lines(
-        self, measure: Measure, text: str, protocol: EvalProtocol, **unknown: str
+        self, measure: Measure, text: str, protocol: EvalProtocol, report: Report, **unknown: str
     ) -> tuple[Any, np.ndarray]:
         """Return the same for lines that are read one by one.
 
@@ -298,8 +328,13 @@ class TrainedModel:
         ):
             groups = [(Window(size), lines) for size, lines in parts_by_length(part)]
         scored = [
-            self._scorer(group, measure)(self.params, jnp.asarray(ids_N), lines)
-            for group, lines in groups
+            self._scorer(group, measure)(
+                self.params,
+                ids_N,
+                lines,
+                advance=functools.partial(report, f"scoring, part {n} of {len(groups)}"),
+            )
+            for n, (group, lines) in enumerate(groups, start=1)
         ]
         places_N = np.concatenate([group.positions(lines) for group, lines in groups])
         order_N = np.argsort(places_N)
@@ -307,6 +342,7 @@ class TrainedModel:
         _refuse_non_finite(values)
         return values, positions_N[places_N[order_N]]
 
+    @fixed_numerics()
     def inspect(self, text: str, *, unknown: str = "error", replacement: str = " ") -> Activations:
         """Return the model's activations while it reads a text: attention, gates, states.
 

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from charlm_jax.config.schema import ModelConfig
+from charlm_jax.core.numerics import fixed_numerics
+from charlm_jax.core.prng import root_key
 from charlm_jax.models.blocks import build_blocks
 
 
@@ -27,6 +29,7 @@ def product_flops(function: Callable[..., Any], *arguments: Any) -> int:
     return _count(jax.make_jaxpr(function)(*arguments).jaxpr)
 
 
+@fixed_numerics()
 def forward_flops(model: ModelConfig, *, symbols: int, sequence_length: int) -> int:
     """Count the matrix-product operations of one character in the forward pass.
 
@@ -45,7 +48,7 @@ def forward_flops(model: ModelConfig, *, symbols: int, sequence_length: int) -> 
     x_1TD = jax.eval_shape(lambda: jnp.zeros((1, sequence_length, model.embedding_size)))
     for block in build_blocks(model):
         state = block.mixer.initial_state(1, 0)
-        params = jax.eval_shape(block.init, jax.random.key(0), x_1TD, state)
+        params = jax.eval_shape(block.init, root_key(0), x_1TD, state)
         flops += product_flops(block.apply, params, x_1TD, state)
         x_1TD, _ = jax.eval_shape(block.apply, params, x_1TD, state)
     return flops // sequence_length + 2 * x_1TD.shape[-1] * symbols

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
+import flax
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -146,6 +147,8 @@ class _Stack:
         init, dtype = self.scheme.kernel, self.operand_dtype
         return dense(self.vocab_size, init=init, bias=True, operand_dtype=dtype)
 
+    # FLAX_FIX_RNG_SEPARATOR would derive other keys from the names of parameters.
+    @flax.config.temp_flip_flag("fix_rng_separator", False)
     def init(self, key: jax.Array) -> Params:
         embedding_key, output_key, *layer_keys = jax.random.split(key, 2 + len(self.blocks))
         width = self.model.embedding_size

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from charlm_jax.config.schema import ModelConfig
+from charlm_jax.core.numerics import fixed_numerics
+from charlm_jax.core.prng import root_key
 from charlm_jax.core.trees import count_parameters
 from charlm_jax.models.blocks import build_blocks
 from charlm_jax.models.language_model import build_model, layer_name
@@ -27,10 +29,11 @@ class LayerSummary(NamedTuple):
     parameters: int
 
 
+@fixed_numerics()
 def summarize(model: ModelConfig, vocab_size: int) -> tuple[LayerSummary, ...]:
     """Summarise the modules of a model from the input up; only shapes are computed."""
     language_model = build_model(model, vocab_size)
-    params = jax.eval_shape(lambda: language_model.init(jax.random.key(0)))
+    params = jax.eval_shape(lambda: language_model.init(root_key(0)))
     width = model.embedding_size
     modules = [LayerSummary("embedding", "embedding", ("B", "T", width), vocab_size * width)]
     if "position" in params:

@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from charlm_jax._version import __version__
 from charlm_jax.comparison.findings import SAMPLE_SEED, GroupFacts, Heat, ReportData, Sample, gather
+from charlm_jax.core.progress import Report, report_nothing
 from charlm_jax.data.download import Progress
 from charlm_jax.evaluation.protocol import EvalProtocol
 from charlm_jax.inference.run import Runs, open_runs
@@ -51,7 +52,9 @@ def write_report(
     title: str | None = None,
     sections: Sequence[Section] = (),
     command: str | None = None,
+    baselines: bool = True,
     progress: Progress | None = None,
+    report: Report = report_nothing,
 ) -> Path:
     """Write a page about one run, or about several side by side.
 
@@ -63,7 +66,9 @@ def write_report(
       title: title of the page; if None, the names of the groups and the text.
       sections: further sections, after the results.
       command: command that writes this page, if there is one.
+      baselines: whether to score simple predictors too.
       progress: callback for the download of the text.
+      report: callback for the progress of the computation.
 
     Returns:
       The file. The same runs give the same bytes.
@@ -72,7 +77,7 @@ def write_report(
       CharlmError: the runs cannot be compared, the file is something else, or it cannot be written.
     """
     check_page_path(Path(path))
-    data = gather(open_runs(runs), protocol, split=split, progress=progress)
+    data = gather(open_runs(runs), protocol, split=split, baselines=baselines, progress=progress)
     page = describe(data, command=command, more=sections)
     return write_page(path, title=title or page.title, lead=page.lead, sections=page.sections)
 

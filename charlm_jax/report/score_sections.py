@@ -88,7 +88,8 @@ def _about_figures(scores: Scores) -> str:
             "A difference is significant if its interval, over the same blocks of both runs, "
             "excludes 0."
         )
-    sentences.append(describe_baselines(scores.split, scores.mode))
+    if scores.baselines:
+        sentences.append(describe_baselines(scores.split, scores.mode))
     return " ".join(sentences)
 
 

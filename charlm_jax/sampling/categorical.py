@@ -71,9 +71,14 @@ def sample_keys(seed: int, samples: int, *, first: int = 0) -> jax.Array:
 
 
 def gumbel_noise(keys_B: jax.Array, step: jax.Array, symbols: int) -> jax.Array:
-    """Return gumbel_BV for one step; each row depends only on its key and the step."""
+    """Return gumbel_BV for one step; each row depends only on its key and the step.
+
+    The noise is made from 23 random bits, so it is at most 15.9: a symbol whose probability is
+    below about 1e-7 is not sampled. JAX's mode "high" would reach further, with other noise.
+    """
 
     def draw(key: jax.Array) -> jax.Array:
-        return jax.random.gumbel(jax.random.fold_in(key, step), (symbols,))
+        step_key = jax.random.fold_in(key, step)
+        return jax.random.gumbel(step_key, (symbols,), jnp.float32, mode="low")
 
     return jax.vmap(draw)(keys_B)

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from charlm_jax.core.errors import lookup
+from charlm_jax.core.numerics import fixed_numerics_per_item
 from charlm_jax.core.types import ModelState, Params
 from charlm_jax.models import LanguageModel
 from charlm_jax.sampling.categorical import gumbel_noise
@@ -28,6 +29,12 @@ from charlm_jax.sampling.policies import Policy
 _CARRIED_PIECE = 100
 _WINDOW_PIECE = 25
 _READ_PIECE = 256
+
+# Bounds on the rows that are sampled at once: bytes of their states, characters that they read in
+# one piece, and logits of these.
+_STATE_BYTES_AT_ONCE = 2**28
+_CHARACTERS_AT_ONCE = 2**17
+_LOGITS_AT_ONCE = 2**26
 
 
 class SampleBatch(NamedTuple):
@@ -110,6 +117,7 @@ def make_carried_decoder(model: LanguageModel, *, context: int) -> Decoder:
         ids_TB, *rest = jax.lax.fori_loop(0, count, step, (nothing_TB, logits_BV, state))
         return ids_TB.T, *rest
 
+    @fixed_numerics_per_item
     def decode(
         params: Params, prompt_N: np.ndarray, rows: SampleBatch, characters: int, *, drawn: int = 0
     ) -> Iterator[np.ndarray]:
@@ -160,6 +168,7 @@ def make_window_decoder(model: LanguageModel, *, context: int) -> Decoder:
         (window_BT, length), ids_TB = jax.lax.scan(step, (window_BT, length), numbers)
         return ids_TB.T, window_BT, length
 
+    @fixed_numerics_per_item
     def decode(
         params: Params, prompt_N: np.ndarray, rows: SampleBatch, characters: int, *, drawn: int = 0
     ) -> Iterator[np.ndarray]:
@@ -183,6 +192,38 @@ _DECODERS: Mapping[str, Callable[..., Decoder]] = {
 def make_decoder(model: LanguageModel, *, mode: str, context: int) -> Decoder:
     """Return the decoder of a mode, `carried` or `window`."""
     return lookup(_DECODERS, mode, "mode")(model, context=context)
+
+
+def rows_at_once(model: LanguageModel, *, mode: str, context: int, symbols: int) -> int:
+    """Return the number of rows that fit into the memory set aside for sampling; at least 1.
+
+    Args:
+      model: model to sample from.
+      mode: `carried` or `window`.
+      context: context of the decoder.
+      symbols: V, the size of the vocabulary.
+    """
+    state = jax.eval_shape(lambda: model.initial_state(1, context if mode == "carried" else 0))
+    state_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
+    read = _READ_PIECE if mode == "carried" else max(1, context)
+    return max(
+        1,
+        min(
+            _STATE_BYTES_AT_ONCE // max(1, state_bytes),
+            _CHARACTERS_AT_ONCE // read,
+            _LOGITS_AT_ONCE // (read * symbols),
+        ),
+    )
+
+
+def split_rows(rows: SampleBatch, most: int) -> list[SampleBatch]:
+    """Split rows into batches of one size, at most `most`; the last row fills the last batch."""
+    count = len(rows.keys_B)
+    most = min(most, count)
+    indices = [np.minimum(np.arange(x, x + most), count - 1) for x in range(0, count, most)]
+    if len(indices) == 1:
+        return [rows]
+    return [jax.tree.map(lambda x, index_B=index_B: x[index_B], rows) for index_B in indices]
 
 
 def _powers_of_two(ids_N: np.ndarray) -> Iterator[np.ndarray]:

@@ -60,6 +60,25 @@ def apply_stop_strings(
     ]
 
 
+def in_turn(batches: Iterable[Iterable[Sequence[Chunk]]], texts: int) -> Iterator[list[Chunk]]:
+    """Join batches of texts that are sampled one after another.
+
+    Args:
+      batches: pieces of the texts of each batch, as from `apply_stop_strings`.
+      texts: number of texts in all batches; what a last batch has beyond it is left out.
+
+    Yields:
+      The next piece of every text; those of later batches are empty.
+    """
+    ended: list[Chunk] = []
+    for chunks in batches:
+        row: Sequence[Chunk] = ()
+        for row in chunks:
+            waiting = [Chunk("")] * (texts - len(ended) - len(row))
+            yield [*ended, *row, *waiting][:texts]
+        ended += [chunk._replace(text="") for chunk in row]
+
+
 def join_bytes(
     chunks: Iterable[Sequence[Chunk]], stops: Sequence[str], vocabulary: Vocabulary
 ) -> Iterator[list[Chunk]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 
 from charlm_jax._version import __version__
+from charlm_jax.core.numerics import SETTINGS
 
 Environment = Mapping[str, str | int]
 
@@ -45,6 +46,7 @@ def _counts(name: str) -> bool:
     if name in ("XLA_FLAGS", "NPROC", "PJRT_NPROC"):
         return True
     is_idle = any(word in name for word in ("CACHE", "LOG", "TRACEBACK"))
+    is_idle |= name.lower() in SETTINGS  # overridden
     return name.startswith("JAX_") and not is_idle
 
 

@@ -21,6 +21,7 @@ from charlm_jax.config.loading import ConfigSource
 from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.files import stored_path
+from charlm_jax.core.numerics import fixed_numerics
 from charlm_jax.core.signals import Interrupted, deferred_signals
 from charlm_jax.core.tree_hash import format_hash, state_hash
 from charlm_jax.core.trees import count_parameters
@@ -68,6 +69,7 @@ class Result(NamedTuple):
     was_done: bool
 
 
+@fixed_numerics()
 def train_and_evaluate(
     config: Config,
     workdir: Path | str,
@@ -410,7 +412,7 @@ class _Loop:
         when all weights are scored, so that a signal before leaves none.
         """
 
-        def between(share: float) -> None:
+        def advance(share: float) -> None:
             if signal_received():
                 raise _LeftOff
             self.view.scoring(share)
@@ -421,7 +423,8 @@ class _Loop:
             kinds["average"] = state.average
         seen = {}
         for weights, params in kinds.items():
-            score = mean_score(trainer.score(params, self.ids_N, trainer.watched, between))
+            nll_N = trainer.score(params, self.ids_N, trainer.watched, advance=advance)
+            score = mean_score(nll_N)
             nats = score.loss_nats * score.characters
             seen[weights] = RunningMean(nats, score.characters, self.lap())
             if not np.isfinite(score.loss_nats):

@@ -12,6 +12,8 @@ import optax
 
 from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.numerics import fixed_numerics
+from charlm_jax.core.prng import IMPLEMENTATION, root_key
 from charlm_jax.core.trees import leaves_by_path
 from charlm_jax.data.vocabulary import Vocabulary
 from charlm_jax.models import LanguageModel, build_model, rematerialize
@@ -104,6 +106,7 @@ class Replay(NamedTuple):
         return self.vocabulary.shown(self.vocabulary.decode(self.ids_BT[row, : position + 1]))
 
 
+@fixed_numerics()
 def replay_fault(workdir: Path | str) -> Replay:
     """Repeat the step at which a run failed, and measure each of its arrays.
 
@@ -158,7 +161,7 @@ def _like(
         batch = Batch(ids_BT, ids_BT, flags_B, flags_B, jax.random.key_data(key))
         return TrainState.create(model.init(key), optimizer, carried), batch
 
-    return jax.eval_shape(make, jax.random.key(0))
+    return jax.eval_shape(make, root_key(0))
 
 
 def _restore(checkpoint: Checkpoint, like: tuple[TrainState, Batch]) -> tuple[TrainState, Batch]:
@@ -168,7 +171,8 @@ def _restore(checkpoint: Checkpoint, like: tuple[TrainState, Batch]) -> tuple[Tr
     training = checkpoint.training({**wanted, "batch": batch._asdict()})
     found = jax.tree.map(jnp.asarray, {"params": params, **training})
     batch = Batch(**found.pop("batch"))
-    return TrainState(**found), batch._replace(key=jax.random.wrap_key_data(batch.key))
+    key = jax.random.wrap_key_data(batch.key, impl=IMPLEMENTATION)
+    return TrainState(**found), batch._replace(key=key)
 
 
 def _stages(

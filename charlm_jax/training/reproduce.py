@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.numerics import fixed_numerics
 from charlm_jax.core.tree_hash import format_hash
 from charlm_jax.data.download import Progress
 from charlm_jax.inference.run import load_text
@@ -38,6 +39,7 @@ class Verification(NamedTuple):
     changes: list[str]
 
 
+@fixed_numerics()
 def verify_run(
     workdir: Path | str,
     *,

@@ -8,12 +8,14 @@ from typing import TypeVar
 import jax.numpy as jnp
 
 from charlm_jax.config.schema import Config
+from charlm_jax.core.numerics import fixed_numerics
 from charlm_jax.data.dataset import load_dataset
 from charlm_jax.training.trainer import build_trainer
 
 Name = TypeVar("Name")
 
 
+@fixed_numerics()
 def measure_speeds(
     configs: Mapping[Name, Config], *, rounds: int = 5, steps: int = 20
 ) -> dict[Name, float]:

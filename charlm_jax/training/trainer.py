@@ -11,13 +11,14 @@ import optax
 
 from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.numerics import fixed_numerics
 from charlm_jax.core.prng import KeyStream, stream_key
 from charlm_jax.core.types import Params
 from charlm_jax.data.dataset import Dataset
 from charlm_jax.data.loaders import EpochPlan, Loader, build_loader
 from charlm_jax.data.splits import Part
 from charlm_jax.evaluation.protocol import Window
-from charlm_jax.evaluation.scoring import WindowScorer, make_window_scorer
+from charlm_jax.evaluation.scoring import Scorer, make_window_scorer
 from charlm_jax.models import LanguageModel, build_model, rematerialize
 from charlm_jax.training.optimizer import build_optimizer, make_schedule
 from charlm_jax.training.train_step import (
@@ -59,7 +60,7 @@ class Trainer(NamedTuple):
     loader: Loader
     plan: Callable[[int], EpochPlan]
     train_steps: TrainSteps
-    score: WindowScorer
+    score: Scorer
     watched: Part
     total_steps: int
 
@@ -157,6 +158,7 @@ def count_steps(config: Config, steps_per_epoch: int) -> int:
     return min(steps, config.train.max_steps or steps)
 
 
+@fixed_numerics()
 def build_trainer(config: Config, dataset: Dataset) -> Trainer:
     """Build a run's parts; all names in the config are looked up here, before anything compiles.
 

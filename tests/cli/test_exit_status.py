@@ -40,6 +40,11 @@ OUTCOMES = [
         2,
         "out of memory (5.0 GB requested",
     ),
+    (
+        ValueError("RESOURCE_EXHAUSTED: Failed to allocate request for 7.00GiB"),
+        2,
+        "out of memory: try a smaller model",
+    ),
 ]
 
 

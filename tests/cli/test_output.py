@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from charlm_jax.cli import main
-from charlm_jax.cli.output import note, show
+from charlm_jax.cli.output import note, show, shown_progress
 from charlm_jax.core.visible_text import visible_text
 from charlm_jax.sweeps.progress_bars import Bars, PointRow
 from charlm_jax.training.progress_bar import Bar, displayed
@@ -161,3 +161,23 @@ def test_bars_escape_names_notes_and_samples(monkeypatch: pytest.MonkeyPatch) ->
     _assert_harmless(out)
     shown = out.getvalue()
     assert shown.count(":key:") == 3 and "[b]" in shown and SCRIPTS in shown
+
+
+@pytest.mark.parametrize(
+    ("is_terminal", "shown"),
+    [
+        (True, "\r\x1b[Kscoring a: 20%\r\x1b[Kscoring a: 90%\r\x1b[K"),
+        (False, "scoring a: 90%\n"),
+    ],
+)
+def test_progress_is_one_line_of_a_terminal_or_a_line_now_and_then(
+    is_terminal: bool, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: is_terminal)
+    monkeypatch.setattr(sys, "stderr", stream)
+    now = 0.0
+    with shown_progress(lambda: now) as report:
+        for now, share in ((0.5, 0.1), (2.0, 0.2), (2.1, 0.3), (15.0, 0.9)):  # noqa: B007
+            report("scoring a", share)
+    assert stream.getvalue() == shown

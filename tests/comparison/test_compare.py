@@ -5,6 +5,7 @@ import dataclasses
 import errno
 import io
 import json
+import math
 import os
 import shutil
 from pathlib import Path
@@ -21,7 +22,7 @@ from charlm_jax.core.errors import CharlmError
 from charlm_jax.data.dataset import Dataset, load_dataset
 from charlm_jax.evaluation import Sliding, Stream, Window
 from charlm_jax.evaluation.bootstrap import difference, mean_interval, std_over_seeds
-from charlm_jax.evaluation.ngram import tuned_ngram
+from charlm_jax.evaluation.ngram import last_characters, tuned_ngram
 from charlm_jax.inference.run import Run, load_run
 from charlm_jax.training.loop import train_and_evaluate
 from tests.conftest import SEEDED, make_tiny_config
@@ -287,3 +288,32 @@ def test_a_folder_without_runs_is_refused(
     for folder in (tmp_path, tmp_path / "absent"):
         assert main(["compare", str(folder)]) == 2
         assert f"no run in {folder}" in capsys.readouterr().err
+
+
+def test_a_text_shorter_than_the_longest_order_has_baselines(tmp_path: Path) -> None:
+    text = tmp_path / "short.txt"
+    text.write_text("abcabbcaab" * 4)
+    changes = {
+        "data.corpus": str(text),
+        "data.sequence_length": 3,
+        "split.valid_fraction": 0.75,
+        "train.max_steps": 1,
+    }
+    train_and_evaluate(make_tiny_config(**changes), tmp_path / "run")
+    comparison = compare([load_run(tmp_path / "run")], Stream())
+    (ngram,) = (b for b in comparison.baselines if b.kind == "ngram")
+    assert math.isfinite(ngram.bits_per_char)
+
+
+def test_baselines_are_left_out_and_their_text_is_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_and_evaluate(make_tiny_config(**{"train.max_steps": 1}), tmp_path / "run")
+    runs = [load_run(tmp_path / "run")]
+    bare = compare(runs, Stream(), baselines=False)
+    assert bare.baselines == [] and "n-gram" not in bare.describe()
+    monkeypatch.setattr(
+        "charlm_jax.comparison.compare.last_characters", lambda part: last_characters(part, 100)
+    )
+    names = [baseline.name for baseline in compare(runs, Stream()).baselines]
+    assert any(name.endswith("-gram (Kneser-Ney, of the last 100 characters)") for name in names)

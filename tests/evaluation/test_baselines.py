@@ -12,7 +12,7 @@ from charlm_jax.core.errors import CharlmError
 from charlm_jax.data.splits import Part, SplitRule, size, split_text, target_positions
 from charlm_jax.data.synthetic import ALPHABET, SyntheticSource
 from charlm_jax.evaluation.baselines import compressed_bits_per_char, uniform_nll, unigram_nll
-from charlm_jax.evaluation.ngram import NGram, fit_ngram, tuned_ngram
+from charlm_jax.evaluation.ngram import NGram, fit_ngram, last_characters, tuned_ngram
 from tests.conftest import examples
 
 
@@ -234,9 +234,17 @@ def test_what_cannot_be_counted_is_refused(order: int, symbols: int, message: st
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("characters", [2, 3, 10, 12])
+def test_orders_are_at_most_as_long_as_the_text(characters: int) -> None:
+    part = (range(characters),)
+    longest = characters * 9 // 10
+    found = tuned_ngram(SOURCE_IDS, part, symbols=4)
+    assert 1 <= found.order <= longest
+    allowed = tuned_ngram(SOURCE_IDS, part, symbols=4, orders=range(1, longest + 1))
+    np.testing.assert_array_equal(found.nll(SOURCE_IDS, part), allowed.nll(SOURCE_IDS, part))
+
+
 def test_a_text_too_short_to_tune_on_is_refused() -> None:
-    with pytest.raises(CharlmError, match="order=12: it must be from 1 to 9"):
-        tuned_ngram(SOURCE_IDS, (range(10),), symbols=4)
     with pytest.raises(CharlmError, match="it must be from 1 to 0"):
         tuned_ngram(SOURCE_IDS, (range(1),), symbols=4)
 
@@ -275,3 +283,19 @@ def test_the_ngram_of_the_tutorials_book(book: str) -> None:
     nll_N = model.nll(ids_N, parts["valid"])
     assert len(nll_N) == size(parts["valid"])
     assert nll_N.mean() == pytest.approx(1.2623, abs=5e-5)
+
+
+@pytest.mark.parametrize("piece", [1, 7, 50])
+def test_an_ngram_scores_the_same_in_pieces(piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    part = (range(90), range(90, 91), range(95, 200))
+    model = fit_ngram(SOURCE_IDS, (range(500),), symbols=4, order=5)
+    whole = model.nll(SOURCE_IDS, part)
+    monkeypatch.setattr("charlm_jax.evaluation.ngram._SCORED_AT_ONCE", piece)
+    np.testing.assert_array_equal(model.nll(SOURCE_IDS, part), whole)
+
+
+def test_the_last_characters_are_counted() -> None:
+    part = (range(3, 10), range(20, 25))
+    assert last_characters(part, 12) == last_characters(part, 99) == part
+    assert last_characters(part, 7) == (range(8, 10), range(20, 25))
+    assert last_characters(part, 5) == (range(20, 25),)

@@ -73,7 +73,7 @@ def test_scoring_is_watched_and_left_off_between_batches(
 ) -> None:
     score = make_window_scorer(model, context=8, batch_size=2)  # 5 windows: 3 batches
     shares: list[float] = []
-    watched = score(params, jnp.asarray(IDS), (PARTS[0],), shares.append)
+    watched = score(params, jnp.asarray(IDS), (PARTS[0],), advance=shares.append)
     np.testing.assert_array_equal(watched, score(params, jnp.asarray(IDS), (PARTS[0],)))
     assert shares == [1 / 3, 2 / 3]
 
@@ -82,7 +82,7 @@ def test_scoring_is_watched_and_left_off_between_batches(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        score(params, jnp.asarray(IDS), (PARTS[0],), leave_off)
+        score(params, jnp.asarray(IDS), (PARTS[0],), advance=leave_off)
     assert shares == [1 / 3, 2 / 3, 1 / 3]
 
 

@@ -4,6 +4,7 @@ import math
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -15,6 +16,7 @@ from charlm_jax.core.errors import CharlmError
 from charlm_jax.data.corpora import list_corpora
 from charlm_jax.evaluation import EvalProtocol, Stream, Window
 from charlm_jax.sampling.params import SamplingParams
+from charlm_jax.sampling.stop_strings import Chunk
 from tests.conftest import ROOT, compiled_programs, make_tiny_config
 
 README = ROOT / "README.md"
@@ -169,3 +171,33 @@ def test_public_names_are_there_and_importing_them_waits_for_nothing() -> None:
     script = "import sys, charlm_jax; print('jax' in sys.modules)"
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert ended.stdout == "False\n"
+
+
+def test_few_programs_score_texts_of_all_lengths(run: charlm_jax.Run) -> None:
+    text = run.vocabulary.symbols * 60
+    with compiled_programs() as programs:
+        for length in range(2, 202):
+            run.score(text[:length])
+            run.score(text[:length], Window(8))
+            run.top_predictions(text[:length], Window(100))
+    # The stream; windows by the number of rows; windows by length, up to 128.
+    assert len(programs) <= 1 + 6 + 2 * 8, programs
+
+
+@pytest.mark.parametrize("mode", ["carried", "window"])
+@pytest.mark.parametrize("most", [1, 4])
+def test_texts_sampled_batch_by_batch_are_those_sampled_at_once(
+    run: charlm_jax.Run, mode: str, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    how = {"characters": 30, "samples": 5, "scales": [0.5, 2.0], "top_p": 0.9, "stop": ["ab"]}
+    whole = list(run.sample("ab", mode=mode, **how))
+    monkeypatch.setattr("charlm_jax.inference.trained_model.rows_at_once", lambda *_, **__: most)
+    batched = list(run.sample("ab", mode=mode, **how))
+    assert [_text(row) for row in zip(*whole, strict=True)] == [
+        _text(row) for row in zip(*batched, strict=True)
+    ]
+    assert all(chunk.has_ended for chunk in batched[-1])
+
+
+def _text(chunks: Sequence[Chunk]) -> tuple[str, str | None]:
+    return "".join(chunk.text for chunk in chunks), chunks[-1].stopped_by

@@ -3,6 +3,7 @@
 import functools
 from collections import Counter
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ import pytest
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.models import LanguageModel
 from charlm_jax.sampling.categorical import gumbel_noise, sample_keys
-from charlm_jax.sampling.decoding import SampleBatch, make_decoder
+from charlm_jax.sampling.decoding import SampleBatch, make_decoder, rows_at_once
 from charlm_jax.sampling.policies import build_policy, probabilities
 from tests.conftest import compiled_model, make_model_config
 
@@ -281,3 +282,27 @@ def test_other_numbers_of_a_policy_compile_nothing_new(
 def test_an_unknown_mode_is_refused(model: LanguageModel) -> None:
     with pytest.raises(CharlmError, match=r"^mode='carry' is not known.* carried, window"):
         make_decoder(model, mode="carry", context=8)
+
+
+@pytest.mark.parametrize("mode", ["carried", "window"])
+def test_rows_at_once_are_bounded_by_state_characters_and_logits(
+    mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Model:
+        def initial_state(self, rows: int, context: int) -> tuple[jax.Array, ...]:
+            return (jnp.zeros((rows, context + 1, 100)), jnp.zeros((rows, 10), jnp.uint8))
+
+    model: Any = Model()
+    for bound in ("_STATE_BYTES_AT_ONCE", "_CHARACTERS_AT_ONCE", "_LOGITS_AT_ONCE"):
+        monkeypatch.setattr(f"charlm_jax.sampling.decoding.{bound}", 2**60)
+
+    def rows(bound: str, value: int) -> int:
+        with monkeypatch.context() as patch:
+            patch.setattr(f"charlm_jax.sampling.decoding.{bound}", value)
+            return rows_at_once(model, mode=mode, context=7, symbols=50)
+
+    state, read = {"carried": (8 * 400 + 10, 256), "window": (400 + 10, 7)}[mode]
+    assert rows("_STATE_BYTES_AT_ONCE", 5 * state + 1) == 5
+    assert rows("_CHARACTERS_AT_ONCE", 5 * read + 1) == 5
+    assert rows("_LOGITS_AT_ONCE", 5 * read * 50 + 1) == 5
+    assert rows("_STATE_BYTES_AT_ONCE", 1) == 1

@@ -47,3 +47,10 @@ def test_a_run_says_at_its_start_that_bfloat16_is_slower_here(
     train_and_evaluate(config, tmp_path / "run", view=view)
     told = any("no bfloat16 units" in note for note in view.notes)
     assert told is (lacks and precision == "bfloat16")
+
+
+def test_variables_that_are_overridden_are_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JAX_ENABLE_X64", "0")
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "1")
+    variables = str(environment.environment()["variables"])
+    assert "JAX_NUM_CPU_DEVICES=1" in variables and "JAX_ENABLE_X64" not in variables

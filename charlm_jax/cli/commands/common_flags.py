@@ -122,6 +122,11 @@ def add_several(command: argparse.ArgumentParser) -> None:
         metavar="best|latest|STEP",
         help="checkpoint to load; best means latest if the run was never validated (default: best)",
     )
+    add(
+        "--no_baselines",
+        action="store_true",
+        help="leave out the baselines: n-gram, unigram, uniform and compressors",
+    )
     add_corpus(command)
     add_protocol(command)
 

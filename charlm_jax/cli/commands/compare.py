@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from charlm_jax.cli.commands.common_flags import add_several, read_protocol
-from charlm_jax.cli.output import show
+from charlm_jax.cli.output import show, shown_progress
 
 if TYPE_CHECKING:
     from charlm_jax.comparison.compare import Comparison
@@ -32,9 +32,16 @@ def run(options: argparse.Namespace) -> None:
     from charlm_jax.inference.run import open_runs
 
     runs = open_runs(options.folders, checkpoint=options.checkpoint, corpus=options.corpus)
-    comparison = compare(
-        runs, read_protocol(options, runs), split=options.split, progress=DownloadProgress()
-    )
+    protocol = read_protocol(options, runs)
+    with shown_progress() as report:
+        comparison = compare(
+            runs,
+            protocol,
+            split=options.split,
+            baselines=not options.no_baselines,
+            progress=DownloadProgress(),
+            report=report,
+        )
     if options.json:
         show(json.dumps(comparison_to_json(comparison), allow_nan=False))
     elif options.csv:

@@ -10,7 +10,7 @@ from charlm_jax.cli.commands.common_flags import (
     load,
     read_protocol,
 )
-from charlm_jax.cli.output import show
+from charlm_jax.cli.output import show, shown_progress
 from charlm_jax.cli.parser import say
 from charlm_jax.core.errors import CharlmError
 
@@ -30,9 +30,11 @@ def run(options: argparse.Namespace) -> None:
     from charlm_jax.data.download import DownloadProgress
 
     run = load(options)
-    evaluation, nll_N = run.evaluate(
-        read_protocol(options, [run]), split=options.split, progress=DownloadProgress()
-    )
+    protocol = read_protocol(options, [run])
+    with shown_progress() as report:
+        evaluation, nll_N = run.evaluate(
+            protocol, split=options.split, progress=DownloadProgress(), report=report
+        )
     unit = run.vocabulary.unit
     per_byte = f" ({evaluation.bits_per_byte:.4f} per byte)" if unit == "characters" else ""
     if options.json:

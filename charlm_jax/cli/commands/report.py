@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 from charlm_jax.cli.commands.common_flags import add_several, read_protocol
-from charlm_jax.cli.output import show
+from charlm_jax.cli.output import show, shown_progress
 from charlm_jax.cli.parser import nonempty_path
 
 HELP = "Write an HTML report on runs as a single self-contained file."
@@ -41,14 +41,19 @@ def run(options: argparse.Namespace) -> None:
         for name in flags
         if getattr(options, name) != options.parser.get_default(name)
     ]
+    changed += ["--no_baselines"] * options.no_baselines
     changed += [f"--allow_module={module}" for module in options.allow_module]
     runs = open_runs(folders, checkpoint=options.checkpoint, corpus=options.corpus)
-    write_report(
-        runs,
-        file,
-        read_protocol(options, runs),
-        split=options.split,
-        command=shlex.join(["charlm", "report", *options.folders, *changed]),
-        progress=DownloadProgress(),
-    )
+    protocol = read_protocol(options, runs)
+    with shown_progress() as report:
+        write_report(
+            runs,
+            file,
+            protocol,
+            split=options.split,
+            command=shlex.join(["charlm", "report", *options.folders, *changed]),
+            baselines=not options.no_baselines,
+            progress=DownloadProgress(),
+            report=report,
+        )
     show(file)

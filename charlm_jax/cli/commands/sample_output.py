@@ -61,15 +61,20 @@ def shown_chunks(
 def print_json(
     infos: Sequence[SampleInfo], chunks: Iterable[Sequence["Chunk"]], vocabulary: "Vocabulary"
 ) -> None:
-    """Print one JSON object per text, after all have been sampled; of bytes also in hexadecimal."""
-    texts = [""] * len(infos)
+    """Print one JSON object per text, as soon as it and those before have ended.
+
+    A text of bytes is also printed in hexadecimal.
+    """
+    texts, printed = [""] * len(infos), 0
     for row in chunks:
         texts = [text + chunk.text for text, chunk in zip(texts, row, strict=True)]
-    for info, text, chunk in zip(infos, texts, row, strict=True):
-        fields = {"text": vocabulary.shown(text), "stopped_by": chunk.stopped_by}
-        if vocabulary.unit == "bytes":
-            fields["bytes"] = vocabulary.to_symbols(text).encode("latin-1").hex()
-        show(json.dumps({**_to_json(info), **fields}))
+        while printed < len(infos) and row[printed].has_ended:
+            text, chunk = texts[printed], row[printed]
+            fields = {"text": vocabulary.shown(text), "stopped_by": chunk.stopped_by}
+            if vocabulary.unit == "bytes":
+                fields["bytes"] = vocabulary.to_symbols(text).encode("latin-1").hex()
+            show(json.dumps({**_to_json(infos[printed]), **fields}))
+            printed += 1
 
 
 def _to_json(info: SampleInfo) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from charlm_jax.cli.commands.common_flags import add_run, add_unknown
-from charlm_jax.cli.output import show
+from charlm_jax.cli.output import show, shown_progress
 from charlm_jax.cli.parser import nonempty_path
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.visible_text import visible_line
@@ -171,7 +171,8 @@ def _reading(
             "replacement": options.replacement,
             "separate_lines": lines == "separate",
         }
-        score = run.score(text, **how)
+        with shown_progress() as report:
+            score = run.score(text, **how, report=report)
     except CharlmError as error:
         which = f"{run.workdir}: " if len(runs) > 1 else ""
         raise CharlmError(f"{which}{error}") from error
