@@ -279,3 +279,16 @@ def book() -> str:
     if not folder or not (Path(folder) / "1268-0.txt").is_file():
         pytest.skip("CHARLM_CORPORA names no folder with 1268-0.txt: the book is not at hand")
     return load_corpus("mysterious-island").text
+
+
+@pytest.fixture
+def deep_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A chain of 1,000 folders, removed afterwards: `shutil.rmtree` may recurse too deep for it."""
+    monkeypatch.chdir(tmp_path)
+    for _ in range(1000):
+        os.mkdir("d")
+        os.chdir("d")
+    yield tmp_path
+    for _ in range(1000):
+        os.chdir("..")
+        os.rmdir("d")
