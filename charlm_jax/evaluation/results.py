@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import io
 import json
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 
 from charlm_jax.config.formats import NewerFormat, upgrade, with_format
 from charlm_jax.core.arrays import parse_npy
+from charlm_jax.core.caller_warnings import warn_caller
 from charlm_jax.core.errors import write_error
 from charlm_jax.core.files import atomic_write, read_regular
 from charlm_jax.core.html_table import html_table
@@ -203,10 +203,9 @@ def read_evaluation(workdir: Workdir, key: EvaluationKey) -> tuple[Evaluation, n
     if digest is None and evaluation != noted:
         return None
     if evaluation.key == dataclasses.replace(key, weights_hash=None):
-        warnings.warn(
+        warn_caller(
             f"{note} records the checkpoint that was scored, but not its weights: remove it to "
             f"score the text again",
-            stacklevel=3,  # whoever called `Run.evaluate`
         )
         return dataclasses.replace(evaluation, key=key), nll_N
     return (evaluation, nll_N) if evaluation.key == key else None

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import jax
 import numpy as np
 
 from charlm_jax.config.schema import Config, ModelConfig
+from charlm_jax.core.caller_warnings import warn_caller
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.html_table import html_table
 from charlm_jax.core.jax_variables import named_variables
@@ -167,7 +167,7 @@ class Run(TrainedModel):
             try:
                 self.save_evaluation(evaluation, nll_N)
             except CharlmError as error:
-                warnings.warn(f"{error}: the losses are not saved", stacklevel=2)
+                warn_caller(f"{error}: the losses are not saved")
         return evaluation, nll_N
 
     def save_evaluation(self, evaluation: Evaluation, nll_N: np.ndarray) -> Path:
@@ -213,10 +213,9 @@ def load_text(
             with contextlib.suppress(CharlmError):
                 dataset = load(place)
                 if dataset.fingerprint == fingerprint:
-                    warnings.warn(
+                    warn_caller(
                         f"the text of {run_dir.path} is no longer at {recorded}: the same text "
                         f"is read from {place}",
-                        stacklevel=3,
                     )
                     return dataset
         raise CharlmError(
@@ -265,9 +264,10 @@ def load_run(
     run_dir = Workdir(workdir)
     run_dir.check_readable()
     config = run_dir.read_config()
-    vocabulary = run_dir.read_vocabulary().with_unit(config.data.unit)
+    symbols = run_dir.read_vocabulary()
     mixers = find_recorded_mixers(run_dir, config.model)
     try:
+        vocabulary = symbols.with_unit(config.data.unit)
         model = _shared_model(config.model, len(vocabulary), mixers)
     except CharlmError as error:
         raise CharlmError(f"{run_dir.config_file} is not valid: {error}") from error

@@ -25,7 +25,6 @@ import math
 import os
 import re
 import shutil
-import warnings
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,6 +34,7 @@ import numpy as np
 
 from charlm_jax.config.formats import NewerFormat, upgrade, with_format
 from charlm_jax.core.arrays import parse_npz
+from charlm_jax.core.caller_warnings import warn_caller
 from charlm_jax.core.errors import CharlmError, write_error
 from charlm_jax.core.files import atomic_write, read_regular, synced_file
 from charlm_jax.core.trees import describe_leaf, leaves_by_path, tree_mismatch
@@ -359,10 +359,9 @@ class Checkpoints:
             by_loss, _ = self._losses()
             chosen = by_loss[0] if by_loss else steps[-1]
             if best:
-                warnings.warn(
+                warn_caller(
                     f"checkpoint {best}, the best of {self._folder.parent}, is not there: using "
                     f"{chosen} instead",
-                    stacklevel=2,
                 )
             return chosen
         by_loss, damages = self._losses()

@@ -11,12 +11,12 @@ import os
 import socket
 import stat
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from charlm_jax.core.caller_warnings import warn_caller
 from charlm_jax.core.errors import CharlmError, write_error
 
 _TRIES = 10
@@ -41,10 +41,9 @@ def held(file: Path) -> Iterator[TextIO]:
         owner = opened.read().strip()
         if is_locked is None:
             _refuse_owner(file, owner)
-            warnings.warn(
+            warn_caller(
                 f"the disk of {file.parent} has no file locks: make sure that no process on "
                 f"another machine trains there",
-                stacklevel=5,  # whoever called `open_run` or `train_and_evaluate`
             )
         elif not is_locked:
             raise CharlmError(

@@ -3,10 +3,10 @@
 Reading a run imports nothing for it; `charlm_jax.models.external` says what may be used.
 """
 
-import warnings
 from collections.abc import Sequence
 
 from charlm_jax.config.schema import ModelConfig
+from charlm_jax.core.caller_warnings import warn_caller
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.models.external import MixerSource
 from charlm_jax.models.mixers import describe_mixers, external_layers, find_external
@@ -58,7 +58,7 @@ def find_recorded_mixers(workdir: Workdir, model: ModelConfig) -> tuple[type, ..
             record = _describe_record(by_layer.get(layer))
             raise CharlmError(f"{workdir.path} cannot be read: {error} ({record})") from error
     for change in source_changes(recorded, describe_mixers(model)):
-        warnings.warn(f"{workdir.path}: {change}", stacklevel=3)
+        warn_caller(f"{workdir.path}: {change}")
     return tuple(found)
 
 

@@ -6,10 +6,10 @@ metrics so far; `contents.json` has the hashes of both. `config.json`, `vocabula
 copies with a checkpoint, by the functions of this module.
 """
 
-import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from charlm_jax.config.schema import Config
+from charlm_jax.core.caller_warnings import warn_caller
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.data.vocabulary import Vocabulary
 from charlm_jax.storage.checkpoint import Checkpoint, Checkpoints, DamagedCheckpoint
@@ -127,10 +127,9 @@ def read_rows(workdir: Workdir) -> list[MetricsRow]:
     content = MetricsLog(workdir.metrics_file).content()
     if seal is None or seal.rows is None or content.startswith(seal.rows):
         return parse_rows(content, workdir.metrics_file)
-    warnings.warn(
+    warn_caller(
         f"{workdir.metrics_file} {describe_lost_rows(content, seal.rows)} that checkpoint "
         f"{seal.step} recorded: they are read from the checkpoint",
-        stacklevel=2,
     )
     return parse_rows(seal.rows, workdir.metrics_file)
 

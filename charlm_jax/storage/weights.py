@@ -1,7 +1,6 @@
 """Weights of a trained model, from the checkpoints of a run or from an exported model."""
 
 import contextlib
-import warnings
 from typing import NamedTuple
 
 import jax
@@ -9,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from charlm_jax.config.schema import Config
+from charlm_jax.core.caller_warnings import warn_caller
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.trees import leaves_by_path
 from charlm_jax.core.types import Params
@@ -92,11 +92,10 @@ def read_weights(
         raise CharlmError(f"{error}; {_others(checkpoints)}") from error
     if seal.symbols is None:
         # Three frames up: the caller of `load_run`.
-        warnings.warn(
+        warn_caller(
             f"checkpoint {seal.step} of {workdir.path} was saved by an earlier version, which did "
             f"not seal symbols and metrics: {workdir.vocabulary_file.name} and "
             f"{workdir.metrics_file.name} are read as they are",
-            stacklevel=3,
         )
     params = saved[kind] if averages else saved
     refuse_non_finite(params, f"checkpoint {opened.step} of {workdir.path}")
@@ -125,7 +124,7 @@ def _open(checkpoints: Checkpoints, which: str) -> Checkpoint:
         raise damages[0]
     for damage in damages:
         # Four frames up: the caller of `load_run`.
-        warnings.warn(f"{damage}: using checkpoint {latest.step} instead", stacklevel=4)
+        warn_caller(f"{damage}: using checkpoint {latest.step} instead")
     return latest
 
 

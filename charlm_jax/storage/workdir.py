@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import re
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from charlm_jax.config.formats import NewerFormat, upgrade, with_format
 from charlm_jax.config.schema import Config
+from charlm_jax.core.caller_warnings import warn_caller
 from charlm_jax.core.errors import CharlmError, read_error, write_error
 from charlm_jax.core.files import (
     atomic_write,
@@ -259,9 +259,8 @@ class Workdir:
     def warn_of_lost_facts(self) -> None:
         """Warn if a run has checkpoints but no run.json, which is written before them."""
         if not self.facts_file.exists() and any(self.checkpoints.glob("[0-9]*")):
-            warnings.warn(
+            warn_caller(
                 f"{self.facts_file} is missing: the run's sessions, command and size are not known",
-                stacklevel=2,
             )
 
     def write_facts(self, facts: Mapping[str, Any]) -> None:

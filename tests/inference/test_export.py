@@ -321,7 +321,7 @@ def test_an_exported_model_is_not_trained_on_in_its_folder(exported: Path) -> No
 
 def test_a_run_starts_from_an_exported_model(run: Run, exported: Path) -> None:
     config = make_tiny_config(**{"train.init_from": str(exported)})
-    params, facts = load_init_from(build_trainer(config, load_dataset(config)), None)
+    params, facts, _ = load_init_from(build_trainer(config, load_dataset(config)), None)
     assert same_bits(params, run.params)
     assert facts is not None and facts["checkpoint"] == STEP
 
