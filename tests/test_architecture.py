@@ -125,9 +125,10 @@ def test_the_package_does_not_import_configs_or_experiments() -> None:
         "import charlm_jax.config, charlm_jax.data, charlm_jax.evaluation, charlm_jax.analysis",
         "import charlm_jax.evaluation.baselines, charlm_jax.analysis.loss_breakdown",
         "import charlm_jax.data.corpora",
+        "from charlm_jax.storage.run_index import list_runs; list_runs('.')",
         "from charlm_jax.cli import main; main(['--help'])",
     ],
-    ids=["package", "packages", "baselines", "corpora", "help"],
+    ids=["package", "packages", "baselines", "corpora", "runs", "help"],
 )
 def test_nothing_slow_is_imported(statement: str) -> None:
     script = (

@@ -1,9 +1,10 @@
-"""Trees of arrays: leaves by path, their descriptions, and sizes."""
+"""Trees of arrays: leaves by path, their descriptions, and sizes.
+
+JAX is imported when a tree is there: a list of runs needs none.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-import jax
 
 
 def leaves_by_path(tree: Any, *, separator: str = "/") -> dict[str, Any]:
@@ -12,6 +13,8 @@ def leaves_by_path(tree: Any, *, separator: str = "/") -> dict[str, Any]:
     >>> leaves_by_path({"layer_0": {"kernel": 1.0, "bias": 2.0}, "norm": (3.0,)})
     {'layer_0/bias': 2.0, 'layer_0/kernel': 1.0, 'norm/0': 3.0}
     """
+    import jax
+
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator=separator): x for path, x in leaves}
 
@@ -45,4 +48,6 @@ def tree_mismatch(there: Mapping[str, str], here: Mapping[str, str]) -> str | No
 
 def count_parameters(params: Any) -> int:
     """Returns the number of values in a tree of arrays."""
+    import jax
+
     return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -29,7 +29,6 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import jax
 import numpy as np
 
 from charlm_jax.config.formats import NewerFormat, upgrade, with_format
@@ -98,6 +97,8 @@ class Checkpoint:
         return self._restore("training", like)
 
     def _restore(self, item: str, like: Tree) -> Tree:
+        import jax
+
         needed = leaves_by_path(like)
         there = {
             path: describe_leaf(dtype, shape)
@@ -171,6 +172,8 @@ class Checkpoints:
         Raises:
           CharlmError: it could not be written; earlier checkpoints are unchanged.
         """
+        import jax
+
         is_there = step in self.steps()
         if is_there and not replace:
             return
