@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Seal(NamedTuple):
-    """What a checkpoint vouches for.
+    """Contents of a run's other files as one checkpoint recorded them.
 
     Attributes:
       step: step of the checkpoint.

@@ -33,14 +33,6 @@ from tests.conftest import make_tiny_config
 LAST = 38
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two epochs, with checkpoints 19 and 38."""
-    workdir = tmp_path_factory.mktemp("runs") / "tiny"
-    train_and_evaluate(make_tiny_config(), workdir)
-    return workdir
-
-
 @pytest.fixture
 def run(finished: Path, tmp_path: Path) -> Path:
     """A copy of the finished run."""
