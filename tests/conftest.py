@@ -39,8 +39,10 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_compilation_cache_dir", str(ROOT / "tests" / ".jax_cache"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
-settings.register_profile("make test", deadline=None, max_examples=30)
-settings.register_profile("make test-all", deadline=None, max_examples=100)
+# A change is judged by the same examples each time; `--search` looks for others.
+settings.register_profile("make test", deadline=None, max_examples=30, derandomize=True)
+settings.register_profile("make test-all", deadline=None, max_examples=100, derandomize=True)
+settings.register_profile("--search", deadline=None, max_examples=500)
 
 
 def examples(factor: float, **others: Any) -> settings:
@@ -65,6 +67,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="run the tests marked exhaustive too, and let XLA optimise",
     )
+    parser.addoption(
+        "--search",
+        action="store_true",
+        help="give tests of properties other examples at each run, and more of them",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -74,6 +81,8 @@ def pytest_configure(config: pytest.Config) -> None:
             signal.signal(number, signal.default_int_handler if is_interrupt else signal.SIG_DFL)
     is_exhaustive = config.getoption("exhaustive")
     settings.load_profile("make test-all" if is_exhaustive else "make test")
+    if config.getoption("search"):
+        settings.load_profile("--search")
     if not is_exhaustive:
         given = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = " ".join([*UNOPTIMISED, given])  # the last of two flags counts

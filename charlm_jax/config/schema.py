@@ -15,6 +15,7 @@ from charlm_jax.core.errors import CharlmError, closest
 from charlm_jax.core.files import local_path, stored_path
 from charlm_jax.core.foreign_names import suggest_field
 from charlm_jax.core.html_table import html_table
+from charlm_jax.core.typed_numbers import parse_whole_number
 
 _MOST = 2**31  # limit of int32, which counts steps and positions
 _SMALLEST, _LARGEST = 2.0**-126, 2.0**127  # range of float32 at full precision
@@ -239,7 +240,7 @@ class TrainConfig:
             "patience",
         ):
             _require_count(f"train.{field}", getattr(self, field), least=0)
-        is_number = self.keep.isascii() and self.keep.isdecimal() and 0 < int(self.keep) < _MOST
+        is_number = 0 < (parse_whole_number(self.keep) or 0) < _MOST
         allowed = "a number of steps, log, or empty"
         _require(is_number or self.keep in ("", "log"), "train.keep", self.keep, allowed)
 

@@ -37,6 +37,7 @@ from charlm_jax.core.caller_warnings import warn_caller
 from charlm_jax.core.errors import CharlmError, write_error
 from charlm_jax.core.files import atomic_write, read_regular, synced_file
 from charlm_jax.core.trees import describe_leaf, leaves_by_path, tree_mismatch
+from charlm_jax.core.typed_numbers import parse_whole_number
 
 Tree = TypeVar("Tree")
 
@@ -288,8 +289,9 @@ class Checkpoints:
             return steps[-1]
         if which == "best":
             return self._best()
-        if which.isascii() and which.isdecimal() and int(which) in steps:
-            return int(which)
+        step = parse_whole_number(which)
+        if step is not None and step in steps:
+            return step
         raise CharlmError(
             f"{self._folder.parent} has no checkpoint {which!r}: name best, latest or one of "
             f"{', '.join(map(str, steps))}"

@@ -18,6 +18,7 @@ from typing import TextIO
 
 from charlm_jax.core.caller_warnings import warn_caller
 from charlm_jax.core.errors import CharlmError, write_error
+from charlm_jax.core.typed_numbers import parse_whole_number
 
 _TRIES = 10
 
@@ -120,10 +121,11 @@ def _refuse_owner(file: Path, owner: str) -> None:
 def _is_alive(owner: str) -> bool | None:
     """Returns whether a recorded process runs on this machine; None for another machine."""
     process, _, machine = owner.partition(" ")
-    if machine != socket.gethostname() or not process.isdecimal():
+    number = parse_whole_number(process)
+    if machine != socket.gethostname() or number is None:
         return None
     try:
-        os.kill(int(process), 0)
+        os.kill(number, 0)
     except ProcessLookupError:
         return False
     except (OSError, OverflowError):

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from charlm_jax.core.errors import CharlmError, closest
+from charlm_jax.core.typed_numbers import parse_whole_number
 
 Option = str | int | bool
 """Value of an option; True for one without a value."""
@@ -113,7 +114,8 @@ def _name(typed: str) -> str:
 def _value(text: str | None) -> Option:
     if text is None:
         return True
-    return int(text) if text.isdecimal() else text
+    number = parse_whole_number(text)
+    return text if number is None or str(number) != text else number
 
 
 def join_options(several: Iterable[Mapping[str, Option]]) -> dict[str, Option]:

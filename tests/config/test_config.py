@@ -103,6 +103,7 @@ def test_a_mapping_of_dotted_fields_is_a_sweep_point() -> None:
         ("optimizer.learning_rate=1e39", "for float32"),
         ("optimizer.epsilon=1e-50", "for float32"),
         ("train.keep=0", "a number of steps, log, or empty"),
+        ("train.keep=" + "9" * 4301, "a number of steps, log, or empty"),
         ("train.keep=-3", "a number of steps, log, or empty"),
         ("train.keep=all", "a number of steps, log, or empty"),
         ("data.batch_size=2147483648", r"in \[1, 2\*\*31\)"),

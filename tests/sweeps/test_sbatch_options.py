@@ -15,6 +15,7 @@ from charlm_jax.sweeps.sbatch_options import Option, for_submitit, join_options,
         (["cpus-per-task=4", "exclusive=user"], {"cpus_per_task": 4, "exclusive": "user"}),
         (["site_option=x,y"], {"site_option": "x,y"}),
         (["nodes=1"], {"nodes": 1}),
+        (["job_name=007", "account=" + "9" * 4301], {"job_name": "007", "account": "9" * 4301}),
     ],
 )
 def test_options_add_up_and_keep_their_commas(typed: list[str], options: dict[str, Option]) -> None:
