@@ -37,7 +37,10 @@ from charlm_jax.storage.workdir import Workdir
 MANIFEST = "manifest.json"
 LOGS = "logs"
 SLURM = "slurm"
-NOT_NAMES = frozenset({MANIFEST, LOGS, SLURM})  # reserved: other entries of a sweep's folder
+TUNING = "tuning"
+NOT_NAMES = frozenset(
+    {MANIFEST, LOGS, SLURM, TUNING}
+)  # reserved: other entries of a sweep's folder
 
 _LONGEST_NAME = 100
 _MOST_CHANGES = 3  # maximum listed in an error message
@@ -103,11 +106,13 @@ class Sweep(NamedTuple):
       config: value of `--config`.
       overrides: command-line overrides, shared by every point.
       points: points in the file's order.
+      tuned: field that is tuned for every point before it is trained; empty for none.
     """
 
     config: str
     overrides: tuple[str, ...]
     points: tuple[Point, ...]
+    tuned: str = ""
 
 
 def load_sweep(
@@ -116,6 +121,7 @@ def load_sweep(
     *,
     values: Sequence[str] = (),
     modules: Sequence[str] = (),
+    tuned: str = "",
 ) -> Sweep:
     """Read a sweep, and validate the config of every point.
 
@@ -126,13 +132,21 @@ def load_sweep(
       values: texts such as `data.sequence_length=40,80`, one for each field; the points are all
         combinations, and the values of the last field change first.
       modules: values of `--allow_module`, passed to the process of every point.
+      tuned: field to tune for every point; a config without a sweep is then a single point.
 
     Raises:
       CharlmError: the file defines no sweep, or one in addition to `values`, a point's config is
-        invalid, two points are the same, or an override sets a field that the sweep varies.
+        invalid, two points are the same, or an override sets a field that the sweep varies, or
+        the sweep varies the field that is tuned.
     """
+    if tuned and not values and not defines_sweep(spec):
+        point = Point("point", spec, tuple(overrides), tuple(modules))
+        point.load()
+        return Sweep(spec, tuple(overrides), (point,), tuned)
     points = _combinations(spec, values) if values else sweep_points(spec)
     fields = list(dict.fromkeys(field for point in points for field in point))
+    if tuned in fields:
+        raise CharlmError(f"--tune={tuned}: the sweep varies that field itself: remove one of them")
     alone = _configs(spec, points, ())
     _refuse_same(alone, fields)
     _refuse_overriding(alone, fields, overrides)
@@ -149,6 +163,7 @@ def load_sweep(
         tuple(
             point._replace(overrides=point.overrides + texts, modules=allowed) for point in named
         ),
+        tuned,
     )
 
 
@@ -314,6 +329,7 @@ def make_manifest(sweep: Sweep, folder: Path) -> dict[str, Any]:
     return {
         "config": stored_path(sweep.config),
         "overrides": [*map(stored_path, sweep.overrides)],
+        **({"tuned": sweep.tuned} if sweep.tuned else {}),
         "points": [
             {
                 "name": point.name,
@@ -326,14 +342,16 @@ def make_manifest(sweep: Sweep, folder: Path) -> dict[str, Any]:
     }
 
 
-def default_sweep_folder(spec: str, values: Sequence[str] = ()) -> Path:
+def default_sweep_folder(spec: str, values: Sequence[str] = (), *, tuned: str = "") -> Path:
     """Return the folder of the sweep that `charlm sweep --config=SPEC` makes or resumes.
 
     Args:
       spec: value of `--config`.
       values: texts such as `data.sequence_length=40,80`; the folder is named after the fields.
+      tuned: field that is tuned; empty for none.
     """
     fields = [text.partition("=")[0].rpartition(".")[2] for text in values]
+    fields += [f"tuned_{tuned.rpartition('.')[2]}"] if tuned else []
 
     def is_same(path: Path) -> bool | None:
         manifest = read_object(str(path / MANIFEST))
@@ -368,12 +386,13 @@ def _changes(file: Path, here: Mapping[str, Any]) -> list[str]:
         there = json.loads(file.read_text(encoding="utf-8"))
         before, now = _own_overrides(there), _own_overrides(here)
         words = {name: there[name] for name in ("config", "overrides")}
+        words["tuned"] = there.get("tuned", "")
     except (ValueError, RecursionError, TypeError, KeyError) as error:
         raise CharlmError(f"{file} is damaged: choose another workdir") from error
     changes = [
-        f"{name} was {value!r} and is now {here[name]!r}"
+        f"{name} was {value!r} and is now {here.get(name, '')!r}"
         for name, value in words.items()
-        if value != here[name]
+        if value != here.get(name, "")
     ]
     changes += [f"point {name} is missing now" for name in before if name not in now]
     changes += [f"point {name} is new" for name in now if name not in before]

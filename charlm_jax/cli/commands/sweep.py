@@ -10,9 +10,9 @@ from charlm_jax.cli.parser import nonempty_path
 from charlm_jax.core.errors import CharlmError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from charlm_jax.sweeps.points import Sweep
+    from charlm_jax.sweeps.points import Point, Sweep
     from charlm_jax.sweeps.sbatch_options import Option
 
 HELP = "Train every point of a sweep, or resume a sweep."
@@ -38,6 +38,13 @@ def add_flags(command: argparse.ArgumentParser) -> None:
         metavar="N",
         help="number of points trained at once, each on its share of the cores (default: 1, or "
         "256 with --launcher=slurm)",
+    )
+    add(
+        "--tune",
+        default="",
+        metavar="FIELD",
+        help="search the best value of a number, such as optimizer.learning_rate, for every point, "
+        "with equal effort, and train the point with it",
     )
     add("--dry_run", action="store_true", help="print the command of every point and exit")
     add(
@@ -70,24 +77,37 @@ def run(options: argparse.Namespace) -> int:
     slurm = join_options(map(read_options, options.slurm))
     if options.slurm and options.launcher != "slurm":
         raise CharlmError("--slurm requires --launcher=slurm")
+    if options.tune and options.launcher == "slurm":
+        raise CharlmError("--tune requires --launcher=local: each run depends on those before it")
     plan = load_sweep(
-        options.config, options.overrides, values=options.swept, modules=options.allow_module
+        options.config,
+        options.overrides,
+        values=options.swept,
+        modules=options.allow_module,
+        tuned=options.tune,
     )
-    folder = Workdir(options.workdir or default_sweep_folder(options.config, options.swept)).path
+    folder = Workdir(
+        options.workdir or default_sweep_folder(options.config, options.swept, tuned=options.tune)
+    ).path
     if options.dry_run:
         for point in plan.points:
             show(point.command(folder))
+        if options.tune:
+            show(f"each with the best {options.tune}, which is searched first")
         return 0
     refuse_other(plan, folder)
     import jax
 
     from charlm_jax.data.download import DownloadProgress
     from charlm_jax.sweeps.local import check_points
+    from charlm_jax.sweeps.points import TUNING
 
     # This process only reads configs: leave the accelerator's memory to the runs.
     jax.config.update("jax_platforms", "cpu")  # type: ignore[no-untyped-call]
     left = [point for point in plan.points if not point.is_finished(folder)]
-    for line in check_points(left, folder, progress=DownloadProgress()):
+    # Points that will be tuned have another value in their own folders.
+    place = folder / TUNING if plan.tuned else folder
+    for line in check_points(left, place, progress=DownloadProgress()):
         show(line)
     if options.launcher == "slurm":
         return _sweep_on_cluster(plan, folder, options.jobs, slurm)
@@ -100,8 +120,10 @@ def _sweep_here(plan: "Sweep", folder: Path, jobs: int | None) -> int:
     from charlm_jax.sweeps.progress_bars import sweep_view
 
     claim(plan, folder)
+    jobs = 1 if jobs is None else jobs
+    points = _tuned(plan, folder, jobs) if plan.tuned else plan.points
     with sweep_view() as view:
-        outcomes = run_points(plan.points, folder, jobs=1 if jobs is None else jobs, view=view)
+        outcomes = run_points(points, folder, jobs=jobs, view=view)
     done = sum(outcome.state == "done" for outcome in outcomes)
     show(f"{folder}: {done} of {len(outcomes)} points are done")
     for outcome in outcomes:
@@ -110,6 +132,26 @@ def _sweep_here(plan: "Sweep", folder: Path, jobs: int | None) -> int:
             show(f"{outcome.point.name} failed: {outcome.says}")
             show(f"  {command}")
     return 0 if done == len(outcomes) else 1
+
+
+def _tuned(plan: "Sweep", folder: Path, jobs: int) -> "Sequence[Point]":
+    """Return the points with the best value of the tuned field, which is searched first."""
+    from charlm_jax.sweeps.points import TUNING
+    from charlm_jax.sweeps.progress_bars import sweep_view
+    from charlm_jax.sweeps.tuning import Trial, default_search, train_trials, tune
+
+    search = default_search(plan.points, plan.tuned)
+    show(f"tuning {plan.tuned}: {search.describe()} for each of {len(plan.points)} points")
+
+    def train(trials: "Sequence[Trial]") -> list[float]:
+        with sweep_view() as view:
+            return train_trials(trials, folder / TUNING, jobs=jobs, view=view)
+
+    points = []
+    for point, found in zip(plan.points, tune(plan.points, search, train).values(), strict=True):
+        show(f"{point.name}: {plan.tuned}={found.value:g}; {found.describe()}")
+        points.append(point._replace(overrides=(*point.overrides, f"{plan.tuned}={found.value}")))
+    return points
 
 
 def _sweep_on_cluster(

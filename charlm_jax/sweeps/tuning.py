@@ -1,0 +1,306 @@
+"""Tuning of one number in the config, such as the learning rate, with equal effort for every arm.
+
+An arm is one of the settings to be compared. Every arm gets the same number of runs of the same
+lengths: the first rung tries values one after another, extends their range while the best is at an
+edge and otherwise halves the gap beside the best; later rungs train the best few longer and with
+more seeds (successive halving). Losses are held-out losses of the part that is watched in training.
+
+A search has no state of its own: the losses of its trials determine what is tried next. The same
+call therefore resumes a search whose trials are kept.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from charlm_jax.core.errors import CharlmError
+from charlm_jax.data.dataset import load_dataset
+from charlm_jax.sweeps.local import run_points
+from charlm_jax.sweeps.points import Point
+from charlm_jax.sweeps.progress_bars import SweepView
+from charlm_jax.training.trainer import build_trainer
+
+_DIGITS = 4  # significant digits of a value that is tried
+
+
+class Rung(NamedTuple):
+    """One stage of a search.
+
+    Attributes:
+      values: number of values per arm; all are new on the first rung, and the best of the rung
+        before on every other.
+      seeds: number of runs of each value.
+      characters: characters read by each run in training.
+    """
+
+    values: int
+    seeds: int
+    characters: int
+
+
+class Search(NamedTuple):
+    """Settings of a search, the same for every arm.
+
+    Attributes:
+      field: config field, a positive number.
+      rungs: stages; the effort of an arm is their sum.
+      factor: ratio of neighbouring values at first.
+    """
+
+    field: str
+    rungs: tuple[Rung, ...]
+    factor: float = 2.0
+
+    @property
+    def runs(self) -> int:
+        """Number of runs per arm."""
+        return sum(rung.values * rung.seeds for rung in self.rungs)
+
+    @property
+    def characters(self) -> int:
+        """Characters read by all runs of an arm."""
+        return sum(rung.values * rung.seeds * rung.characters for rung in self.rungs)
+
+    def describe(self) -> str:
+        """Describe the effort per arm.
+
+        >>> Search("optimizer.learning_rate", (Rung(5, 1, 8_000), Rung(2, 2, 16_000))).describe()
+        '9 runs and 104,000 characters'
+        """
+        return f"{self.runs} runs and {self.characters:,} characters"
+
+
+class Trial(NamedTuple):
+    """One run of a search.
+
+    Attributes:
+      arm: point to be tuned.
+      field: config field that is tuned.
+      value: value of the field.
+      seed: seed of the run.
+      characters: characters to read in training.
+    """
+
+    arm: Point
+    field: str
+    value: float
+    seed: int
+    characters: int
+
+    @property
+    def name(self) -> str:
+        """Name of the run, unique within the searches of one field."""
+        leaf = self.field.rpartition(".")[2]
+        return (
+            f"{self.arm.name}-{leaf}={self.value:g}-characters={self.characters}-seed={self.seed}"
+        )
+
+    def point(self) -> Point:
+        """Return the trial as a point that can be trained."""
+        data = self.arm.load().data
+        steps = self.characters // (data.batch_size * data.sequence_length)
+        texts = (f"{self.field}={self.value}", f"seed={self.seed}", f"train.max_steps={steps}")
+        return self.arm._replace(name=self.name, overrides=self.arm.overrides + texts)
+
+
+class Tuned(NamedTuple):
+    """Result of the search for one arm.
+
+    Attributes:
+      value: value with the lowest mean loss on the last rung.
+      losses: trial -> held-out loss in nats per character, infinite if it diverged, in the order
+        in which they were trained.
+    """
+
+    value: float
+    losses: Mapping[Trial, float]
+
+    @property
+    def is_at_edge(self) -> bool:
+        """True if no lower or no higher value was tried, so that a better one may lie beyond."""
+        values = [trial.value for trial in self.losses]
+        return self.value in (min(values), max(values))
+
+    def describe(self) -> str:
+        """Describe all values that were tried, and say if the best is at an edge."""
+        means = _mean_losses(self.losses)
+        tried = ", ".join(f"{loss:.4f} at {value:g}" for value, loss in means.items())
+        edge = "; it is at an edge, so a better one may lie beyond" if self.is_at_edge else ""
+        return f"held-out losses {tried}{edge}"
+
+
+def default_search(arms: Sequence[Point], field: str) -> Search:
+    """Return a search that costs about one and a half times the training of the arms.
+
+    Five values are tried with an eighth of the characters of the shortest arm; the best two are
+    trained with a quarter, twice each.
+
+    Args:
+      arms: points to tune.
+      field: config field, a positive number.
+    """
+    characters = []
+    for arm in arms:
+        config = arm.load()
+        steps = build_trainer(config, load_dataset(config)).total_steps
+        characters.append(steps * config.data.batch_size * config.data.sequence_length)
+    whole = min(characters)
+    return Search(field, (Rung(5, 1, whole // 8), Rung(2, 2, whole // 4)))
+
+
+def tune(
+    arms: Sequence[Point], search: Search, train: Callable[[Sequence[Trial]], Sequence[float]]
+) -> dict[str, Tuned]:
+    """Search the best value of a field for every arm.
+
+    Args:
+      arms: points to tune; they name their own first value.
+      search: settings of the search.
+      train: returns the held-out loss of every given trial, in nats per character.
+
+    Returns:
+      The result for every arm, by name.
+
+    Raises:
+      CharlmError: the field is not a positive number in an arm, or a rung is empty or longer than
+        an arm's batch allows.
+    """
+    _refuse_unsound(arms, search)
+    losses: dict[str, dict[Trial, float]] = {arm.name: {} for arm in arms}
+
+    def run(wanted: Sequence[Trial]) -> None:
+        for trial, loss in zip(wanted, train(wanted), strict=True):
+            losses[trial.arm.name][trial] = loss if math.isfinite(loss) else math.inf
+
+    first, *others = search.rungs
+    while wanted := [
+        trial
+        for arm in arms
+        for value in _next_values(arm, search, _mean_losses(losses[arm.name], first))
+        for trial in _trials(arm, search, first, value)
+    ]:
+        run(wanted)
+    before = first
+    for rung in others:
+        run(
+            [
+                trial
+                for arm in arms
+                for value in _best(_mean_losses(losses[arm.name], before))[: rung.values]
+                for trial in _trials(arm, search, rung, value)
+            ]
+        )
+        before = rung
+    return {
+        name: Tuned(_best(_mean_losses(found, before))[0], found) for name, found in losses.items()
+    }
+
+
+def train_trials(
+    trials: Sequence[Trial], folder: Path, *, jobs: int = 1, view: SweepView | None = None
+) -> list[float]:
+    """Train trials on this machine, and return their best held-out losses.
+
+    Args:
+      trials: trials to train; finished ones are skipped.
+      folder: folder of the runs, one folder each.
+      jobs: maximum number of runs trained at once.
+      view: callbacks.
+
+    Returns:
+      Losses in nats per character; infinite if the run diverged.
+
+    Raises:
+      CharlmError: a run failed otherwise, or holds out no text.
+    """
+    losses = []
+    for outcome in run_points([trial.point() for trial in trials], folder, jobs=jobs, view=view):
+        if outcome.best_loss_nats is not None:
+            losses.append(outcome.best_loss_nats)
+        elif outcome.point.workdir(folder).fault.exists():
+            losses.append(math.inf)
+        else:
+            says = outcome.says or f"{outcome.state}, without a held-out loss"
+            raise CharlmError(f"{outcome.point.name}: {says}")
+    return losses
+
+
+def _trials(arm: Point, search: Search, rung: Rung, value: float) -> list[Trial]:
+    first = arm.load().seed
+    return [
+        Trial(arm, search.field, value, seed, rung.characters)
+        for seed in range(first, first + rung.seeds)
+    ]
+
+
+def _mean_losses(losses: Mapping[Trial, float], rung: Rung | None = None) -> dict[float, float]:
+    """Return the mean loss over seeds by ascending value.
+
+    Args:
+      losses: losses of the trials of one arm.
+      rung: rung of the trials to count; if None, the last that a value reached.
+    """
+    by_value: dict[float, list[float]] = {}
+    for value in sorted({trial.value for trial in losses}):
+        lengths = [trial.characters for trial in losses if trial.value == value]
+        length = max(lengths) if rung is None else rung.characters
+        if length in lengths:
+            by_value[value] = [
+                loss
+                for trial, loss in losses.items()
+                if (trial.value, trial.characters) == (value, length)
+            ]
+    return {value: math.fsum(found) / len(found) for value, found in by_value.items()}
+
+
+def _best(losses: Mapping[float, float]) -> list[float]:
+    """Return the values by rising loss; of equal losses, the lower value first."""
+    return sorted(losses, key=losses.__getitem__)
+
+
+def _next_values(arm: Point, search: Search, losses: Mapping[float, float]) -> list[float]:
+    """Return the values to try next on the first rung; none when all have been tried."""
+    left = search.rungs[0].values - len(losses)
+    if left <= 0:
+        return []
+    if not losses:
+        own = arm.load().flatten()[search.field]
+        return [_rounded(value) for value in (own, own / search.factor, own * search.factor)][:left]
+    values, best = list(losses), _best(losses)[0]
+    at = values.index(best)
+    if at == 0:
+        return [_rounded(best / search.factor)]
+    if at == len(values) - 1:
+        return [_rounded(best * search.factor)]
+    beside = min(values[at - 1], values[at + 1], key=losses.__getitem__)
+    middle = _rounded(math.sqrt(best * beside))
+    return [] if middle in losses else [middle]
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.{_DIGITS}g}")
+
+
+def _refuse_unsound(arms: Sequence[Point], search: Search) -> None:
+    lengths = [rung.characters for rung in search.rungs]
+    if not lengths or min(min(rung) for rung in search.rungs) < 1 or lengths != sorted({*lengths}):
+        raise CharlmError(
+            "a search needs at least one rung, each of at least one value, seed and character, "
+            "and each longer than the one before"
+        )
+    for arm in arms:
+        config = arm.load()
+        own = config.flatten().get(search.field)
+        if not isinstance(own, float) or own <= 0:
+            numbers = [k for k, v in config.flatten().items() if isinstance(v, float) and v > 0]
+            raise CharlmError(
+                f"config.{search.field} of {arm.name} cannot be tuned: it must be a number above "
+                f"0, such as {', '.join(numbers)}"
+            )
+        batch = config.data.batch_size * config.data.sequence_length
+        if lengths[0] < batch:
+            raise CharlmError(
+                f"a run of {lengths[0]:,} characters is shorter than a batch of {arm.name}, which "
+                f"has {batch:,}"
+            )

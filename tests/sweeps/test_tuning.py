@@ -1,0 +1,170 @@
+"""Tuning of a number for every arm: equal effort, a range that grows, and exact resumption."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from charlm_jax.cli import main
+from charlm_jax.core.errors import CharlmError
+from charlm_jax.storage.workdir import Workdir
+from charlm_jax.sweeps.points import Point
+from charlm_jax.sweeps.tuning import Rung, Search, Trial, default_search, tune
+from tests.conftest import ROOT, TINY
+from tests.sweeps.test_points import write_sweep
+
+RATE = "optimizer.learning_rate"
+OVERRIDES = tuple(f"{field}={value}" for field, value in TINY.items())
+
+
+def _arm(name: str = "a", rate: float = 0.01) -> Point:
+    return Point(name, str(ROOT / "configs" / "base.py"), (f"{RATE}={rate}",))
+
+
+def _search(values: int = 5, kept: int = 2, seeds: int = 2) -> Search:
+    return Search(RATE, (Rung(values, 1, 10_000), Rung(kept, seeds, 20_000)))
+
+
+class Valley:
+    """Losses with one minimum, at another value for each arm; remembers what was trained."""
+
+    def __init__(self, best: dict[str, float], noise: float = 0.0) -> None:
+        self.best, self.noise = best, noise
+        self.trained: list[Trial] = []
+
+    def __call__(self, trials: Sequence[Trial]) -> list[float]:
+        self.trained += trials
+        return [self.loss(trial) for trial in trials]
+
+    def loss(self, trial: Trial) -> float:
+        away = abs(math.log(trial.value / self.best[trial.arm.name]))
+        return 1.0 + away + self.noise * (hash((trial.seed, trial.characters)) % 7)
+
+
+@given(st.floats(-3, 3), st.floats(-3, 3), st.integers(1, 9), st.integers(1, 3), st.integers(1, 3))
+def test_every_arm_gets_the_same_effort(
+    first: float, second: float, values: int, kept: int, seeds: int
+) -> None:
+    valley = Valley({"a": 0.01 * 2.0**first, "b": 0.01 * 2.0**second})
+    search = _search(max(values, kept), kept, seeds)
+    found = tune([_arm("a"), _arm("b")], search, valley)
+    for name in "ab":
+        own = [trial for trial in valley.trained if trial.arm.name == name]
+        assert len(own) == len({*own}) == search.runs
+        assert sum(trial.characters for trial in own) == search.characters
+        assert [*found[name].losses] == own
+        assert len({trial.value for trial in own}) == max(values, kept)
+
+
+@given(st.floats(-2.9, 2.9), st.integers(6, 9))
+def test_the_range_grows_to_the_best_and_then_closes_in_on_it(where: float, values: int) -> None:
+    best = 0.01 * 2.0**where
+    found = tune([_arm()], _search(values), Valley({"a": best}))["a"]
+    assert not found.is_at_edge
+    assert abs(math.log2(found.value / best)) <= 1.0
+    tried = sorted({trial.value for trial in found.losses})
+    assert tried[0] < best < tried[-1]
+
+
+def test_a_best_beyond_all_values_is_said_to_be_at_an_edge() -> None:
+    found = tune([_arm()], _search(4), Valley({"a": 100.0}))["a"]
+    assert found.is_at_edge and found.value == max(trial.value for trial in found.losses)
+    assert "at an edge" in found.describe()
+
+
+def test_later_rungs_train_only_the_best_of_the_rung_before() -> None:
+    valley = Valley({"a": 0.011})
+    tune([_arm()], _search(5, 2, seeds=3), valley)
+    short = {t.value: valley.loss(t) for t in valley.trained if t.characters == 10_000}
+    long = [(t.value, t.seed) for t in valley.trained if t.characters == 20_000]
+    best = sorted(short, key=short.__getitem__)[:2]
+    assert long == [*itertools.product(best, (1, 2, 3))]
+
+
+def test_the_last_rung_decides() -> None:
+    def train(trials: Sequence[Trial]) -> list[float]:
+        return [t.value if t.characters == 10_000 else 1.0 - t.value for t in trials]
+
+    found = tune([_arm(rate=0.1)], _search(4, 2), train)["a"]
+    (lower, higher) = sorted({t.value for t in found.losses if t.characters == 20_000})
+    assert found.value == higher > lower
+
+
+def test_a_value_that_diverges_is_the_worst() -> None:
+    def train(trials: Sequence[Trial]) -> list[float]:
+        return [math.nan if trial.value > 0.006 else 2.0 + trial.value for trial in trials]
+
+    found = tune([_arm(rate=0.02)], _search(5, 1), train)["a"]
+    assert found.value < 0.006
+    assert math.inf in found.losses.values()
+
+
+def test_the_same_losses_give_the_same_search() -> None:
+    """A search that is resumed asks for the same trials in the same order."""
+    first, again = Valley({"a": 0.03, "b": 0.004}), Valley({"a": 0.03, "b": 0.004})
+    arms = [_arm("a"), _arm("b", rate=0.02)]
+    assert tune(arms, _search(), first) == tune(arms, _search(), again)
+    assert first.trained == again.trained
+
+
+def test_a_trial_is_the_arm_with_a_value_a_seed_and_fewer_steps() -> None:
+    trial = Trial(_arm("T40"), RATE, 0.02, 3, 25_600)
+    config = trial.point().load()
+    assert trial.point().name == "T40-learning_rate=0.02-characters=25600-seed=3"
+    assert (config.optimizer.learning_rate, config.seed, config.train.max_steps) == (0.02, 3, 10)
+
+
+@pytest.mark.parametrize(
+    ("field", "rungs", "says"),
+    [
+        (RATE, (), "at least one rung"),
+        (RATE, (Rung(0, 1, 10_000),), "at least one value"),
+        (RATE, (Rung(2, 1, 20_000), Rung(1, 1, 10_000)), "longer than the one before"),
+        (RATE, (Rung(2, 1, 2_000),), "shorter than a batch of a, which has 2,560"),
+        ("optimizer.rate", (Rung(2, 1, 9_000),), "config.optimizer.rate of a cannot be tuned"),
+        ("model.dropout", (Rung(2, 1, 9_000),), "config.model.dropout of a cannot be tuned"),
+        ("seed", (Rung(2, 1, 9_000),), "config.seed of a cannot be tuned"),
+    ],
+)
+def test_a_search_that_makes_no_sense_is_refused(
+    field: str, rungs: tuple[Rung, ...], says: str
+) -> None:
+    with pytest.raises(CharlmError, match=says):
+        tune([_arm()], Search(field, rungs), Valley({"a": 1.0}))
+
+
+def test_the_usual_search_costs_one_and_a_half_times_the_training() -> None:
+    arm = Point("tiny", str(ROOT / "configs" / "base.py"), (*OVERRIDES, "train.epochs=40"))
+    search = default_search([arm], RATE)
+    whole = search.rungs[0].characters * 8
+    assert search.characters == pytest.approx(1.625 * whole, rel=0.02)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.usefixtures("child_environment")
+def test_a_tuned_sweep_trains_each_point_with_its_best(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = write_sweep(
+        tmp_path / "few.py",
+        "return [{'data.sequence_length': length} for length in (5, 10)]",
+        **{"train.epochs": 8},
+    )
+    folder = tmp_path / "sweep"
+    words = ["sweep", f"--config={spec}", f"--workdir={folder}", f"--tune={RATE}", "--jobs=2"]
+    assert main(words) == 0
+    shown = capsys.readouterr().out
+    for length in (5, 10):
+        name = f"sequence_length={length}"
+        (line,) = [x for x in shown.splitlines() if x.startswith(f"{name}: {RATE}=")]
+        rate = Workdir(folder / name).read_config().optimizer.learning_rate
+        assert line.startswith(f"{name}: {RATE}={rate:g}; held-out losses ")
+        assert len([*(folder / "tuning").glob(f"{name}-*")]) == 9
+    assert main(words) == 0  # all is done
+    assert capsys.readouterr().out.count("held-out losses") == 2
+    assert main([x for x in words if "--tune" not in x]) == 2
+    assert "tuned was 'optimizer.learning_rate' and is now ''" in capsys.readouterr().err
