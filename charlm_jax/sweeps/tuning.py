@@ -122,10 +122,13 @@ class Tuned(NamedTuple):
         values = [trial.value for trial in self.losses]
         return self.value in (min(values), max(values))
 
+    def mean_losses(self) -> dict[float, float]:
+        """Return the mean loss over seeds on the last rung that a value reached, by value."""
+        return _mean_losses(self.losses)
+
     def describe(self) -> str:
         """Describe all values that were tried, and say if the best is at an edge."""
-        means = _mean_losses(self.losses)
-        tried = ", ".join(f"{loss:.4f} at {value:g}" for value, loss in means.items())
+        tried = ", ".join(f"{loss:.4f} at {value:g}" for value, loss in self.mean_losses().items())
         edge = "; it is at an edge, so a better one may lie beyond" if self.is_at_edge else ""
         return f"held-out losses {tried}{edge}"
 
