@@ -133,6 +133,23 @@ class Tuned(NamedTuple):
         return f"held-out losses {tried}{edge}"
 
 
+def refuse_untunable(arms: Sequence[Point], field: str) -> None:
+    """Check that a field is a number that can be multiplied.
+
+    Raises:
+      CharlmError: it is not a positive number in an arm; the message names those that are.
+    """
+    for arm in arms:
+        fields = arm.load().flatten()
+        numbers = [name for name, value in fields.items() if isinstance(value, float) and value > 0]
+        if field not in numbers:
+            value = f"={fields[field]}" if field in fields else ""
+            raise CharlmError(
+                f"config.{field}{value} of {arm.name} cannot be tuned: name a number above 0, "
+                f"such as {', '.join(numbers)}"
+            )
+
+
 def default_search(arms: Sequence[Point], field: str) -> Search:
     """Return a search that costs about one and a half times the training of the arms.
 
@@ -292,15 +309,9 @@ def _refuse_unsound(arms: Sequence[Point], search: Search) -> None:
             "a search needs at least one rung, each of at least one value, seed and character, "
             "and each longer than the one before"
         )
+    refuse_untunable(arms, search.field)
     for arm in arms:
         config = arm.load()
-        own = config.flatten().get(search.field)
-        if not isinstance(own, float) or own <= 0:
-            numbers = [k for k, v in config.flatten().items() if isinstance(v, float) and v > 0]
-            raise CharlmError(
-                f"config.{search.field} of {arm.name} cannot be tuned: it must be a number above "
-                f"0, such as {', '.join(numbers)}"
-            )
         batch = config.data.batch_size * config.data.sequence_length
         if lengths[0] < batch:
             raise CharlmError(

@@ -264,6 +264,12 @@ TYPED: Mapping[str, Sequence[tuple[str, Says]]] = {
         (f"{SWEEP} --launcher=cloud", ("'cloud'", "local", "slurm")),
         (f"{SWEEP} --launcher=slurm", "write --slurm=time=MINUTES"),
         (f"{SWEEP} --slurm=time=60", "--slurm requires --launcher=slurm"),
+        (
+            f"{SWEEP} --launcher=slurm --slurm=time=60 --tune=optimizer.learning_rate",
+            "--tune requires --launcher=local",
+        ),
+        (f"{SWEEP} --tune=optimizer.rate", ("optimizer.rate", "cannot be tuned", "learning_rate")),
+        (f"{SWEEP} --tune=seed", "the sweep varies that field itself"),
         (f"{SWEEP} --launcher=slurm --slurm=time=60,", "is not a list such as time=60"),
         (f"{SWEEP} --launcher=slurm --slurm=", "is not a list such as time=60"),
         (f"{SWEEP} --launcher=slurm --slurm=time=1:00:00", "must be a number of minutes"),

@@ -126,8 +126,8 @@ def test_a_trial_is_the_arm_with_a_value_a_seed_and_fewer_steps() -> None:
         (RATE, (Rung(2, 1, 20_000), Rung(1, 1, 10_000)), "longer than the one before"),
         (RATE, (Rung(2, 1, 2_000),), "shorter than a batch of a, which has 2,560"),
         ("optimizer.rate", (Rung(2, 1, 9_000),), "config.optimizer.rate of a cannot be tuned"),
-        ("model.dropout", (Rung(2, 1, 9_000),), "config.model.dropout of a cannot be tuned"),
-        ("seed", (Rung(2, 1, 9_000),), "config.seed of a cannot be tuned"),
+        ("model.dropout", (Rung(2, 1, 9_000),), "config.model.dropout=0.0 of a cannot be tuned"),
+        ("seed", (Rung(2, 1, 9_000),), "config.seed=1 of a cannot be tuned"),
     ],
 )
 def test_a_search_that_makes_no_sense_is_refused(

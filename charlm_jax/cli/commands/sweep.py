@@ -89,6 +89,10 @@ def run(options: argparse.Namespace) -> int:
     folder = Workdir(
         options.workdir or default_sweep_folder(options.config, options.swept, tuned=options.tune)
     ).path
+    if plan.tuned:
+        from charlm_jax.sweeps.tuning import refuse_untunable
+
+        refuse_untunable(plan.points, plan.tuned)
     if options.dry_run:
         for point in plan.points:
             show(point.command(folder))
