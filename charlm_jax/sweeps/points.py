@@ -38,9 +38,8 @@ MANIFEST = "manifest.json"
 LOGS = "logs"
 SLURM = "slurm"
 TUNING = "tuning"
-NOT_NAMES = frozenset(
-    {MANIFEST, LOGS, SLURM, TUNING}
-)  # reserved: other entries of a sweep's folder
+# Reserved for other entries of a sweep's folder.
+NOT_NAMES = frozenset({MANIFEST, LOGS, SLURM, TUNING})
 
 _LONGEST_NAME = 100
 _MOST_CHANGES = 3  # maximum listed in an error message
