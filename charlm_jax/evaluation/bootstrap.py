@@ -272,7 +272,17 @@ def _degrees_of_freedom(groups: Sequence[BlockSums], variance: float) -> float:
             parts.append((float(np.var(group.means_S, ddof=1)) / runs, runs - 1))
     rest = max(variance - sum(part for part, _ in parts), 0.0)
     parts.append((rest, len(groups[0].counts_K) - 1))
-    return max(variance**2 / sum(part**2 / units for part, units in parts), 1.0)
+    return satterthwaite(variance, parts)
+
+
+def satterthwaite(variance: float, parts: Sequence[tuple[float, int]]) -> float:
+    """Return the degrees of freedom of a positive variance, at least 1.
+
+    Args:
+      variance: the whole variance.
+      parts: estimates of its parts, with the degrees of freedom of each.
+    """
+    return max(variance**2 / sum(part**2 / freedom for part, freedom in parts), 1.0)
 
 
 def _drawn_means(
