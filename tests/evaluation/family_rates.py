@@ -27,7 +27,7 @@ CASES = (
 
 
 def texts(
-    runs: int, texts: int, *, of_seed: float, shared_seeds: float
+    runs: int, texts: int, *, of_seed: float | np.ndarray, shared_seeds: float
 ) -> Iterator[tuple[list[BlockSums], np.ndarray]]:
     """Yield the losses of equal groups on a text, and their mean losses on another."""
     generator = np.random.default_rng(0)
@@ -63,7 +63,7 @@ def rates(
     *,
     repetitions: int,
     is_paired_by_run: bool = False,
-    of_seed: float = OF_SEED,
+    of_seed: float | np.ndarray = OF_SEED,
     shared_seeds: float = 0.0,
     draws: int = 1000,
     cases: tuple[tuple[str, bool], ...] = CASES,
@@ -111,14 +111,17 @@ def main() -> None:
     """Print the rates by number of runs, without and with pairing by run."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repetitions", type=int, default=1000)
-    parser.add_argument("--paired", action="store_true")
+    parser.add_argument("--paired", action="store_true", help="share half of the seeds' variance")
+    parser.add_argument("--unequal", action="store_true", help="vary one group's seeds four times")
     parser.add_argument("--runs", type=int, nargs="+", default=(1, 2, 3))
     options = parser.parse_args()
+    of_seed = np.array([[[0.016]]] + [[[0.004]]] * (GROUPS - 1)) if options.unequal else OF_SEED
     for runs in options.runs:
         found = rates(
             runs,
             repetitions=options.repetitions,
             is_paired_by_run=options.paired,
+            of_seed=of_seed,
             shared_seeds=0.5 * options.paired,
         )
         for (choice, is_independent), (best, any_worse, by_p) in found.items():

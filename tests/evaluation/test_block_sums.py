@@ -61,6 +61,13 @@ def test_sums_give_the_intervals_of_the_losses_bit_for_bit(
         assert std_over_seeds(whole) == std_over_seeds(a_SN)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_the_mean_of_sums_is_that_of_the_interval(seed: int) -> None:
+    nll_SN = _losses(3, 4321, seed, np.float64)  # sums of float32 hardly round
+    sums = block_sums(nll_SN, block=10)
+    assert sums.mean == mean_interval(sums).mean == mean_interval(nll_SN, block=10).mean
+
+
 def test_blocks_keep_their_places_under_any_mask() -> None:
     nll_SN, mask_N = _losses(2, 95, seed=0), np.arange(95) % 50 < 10
     sums = block_sums(nll_SN, mask_N=mask_N, block=10)

@@ -88,6 +88,17 @@ def test_losses_and_their_sums_are_compared_alike(
     assert compare_with_best(sums, best=0, **options) == by_loss
 
 
+def test_blocks_without_a_character_are_left_out() -> None:
+    groups = _groups(2)
+    places = np.delete(np.arange(40), slice(3, 40, 4))
+    spread = [BlockSums(np.zeros((2, 40)), np.zeros(40, int)) for _ in groups]
+    for wide, narrow in zip(spread, groups, strict=True):
+        wide.sums_SK[:, places], wide.counts_K[places] = narrow
+    for is_paired in (False, True):
+        options = {"best": 0, "is_choice_independent": False, "is_paired_by_run": is_paired}
+        assert compare_with_best(spread, **options) == compare_with_best(groups, **options)
+
+
 def test_a_family_of_one_has_the_interval_of_its_difference() -> None:
     first, second = _groups(3, groups=2, blocks=100)
     found = compare_with_best([first, second], best=0, draws=20_000, **INDEPENDENT).differences[1]
@@ -132,10 +143,10 @@ def test_few_blocks_make_the_variance_of_each_difference_uncertain() -> None:
 
 @pytest.mark.parametrize("is_paired", [False, True], ids=["unpaired", "paired"])
 def test_the_variance_of_seeds_is_that_of_all_runs(is_paired: bool) -> None:
-    """Only seeds vary. The first two groups have equal runs, but not the interval of equal runs."""
+    """Only seeds vary. Those of the first two groups do not, which is taken for chance."""
     generator = np.random.default_rng(3)
     luck_AS = generator.normal(size=(6, 3))
-    luck_AS[:2] = luck_AS[:1].mean()
+    luck_AS[:2] = [[0.0], [0.1]]
     groups = [BlockSums(np.tile(luck_S[:, None], 20), np.ones(20, int)) for luck_S in luck_AS]
     found = compare_with_best(
         groups,
@@ -154,6 +165,7 @@ def test_the_variance_of_seeds_is_that_of_all_runs(is_paired: bool) -> None:
     # Dunnett's table for five differences from one of six: 2.90 with 12 degrees, 3.00 with 10.
     assert times == pytest.approx({12: 2.90, 10: 3.00}[freedom], rel=0.03)
     assert times > 1.2 * t.ppf(0.975, freedom)
+    assert found.p_values[1] == 1.0  # alone, it is 0
 
 
 def test_the_best_is_claimed_only_if_all_others_are_worse() -> None:
