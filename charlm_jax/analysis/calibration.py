@@ -26,7 +26,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from charlm_jax.core.errors import CharlmError
-from charlm_jax.evaluation.bootstrap import BLOCK, Interval, mean_interval
+from charlm_jax.evaluation.block_sums import BLOCK
+from charlm_jax.evaluation.bootstrap import Interval, mean_interval
 from charlm_jax.evaluation.scoring import Measure
 from charlm_jax.models.losses import negative_log_likelihood
 

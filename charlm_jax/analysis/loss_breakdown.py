@@ -19,7 +19,8 @@ import numpy as np
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.data.splits import Part, target_positions
 from charlm_jax.data.vocabulary import Vocabulary
-from charlm_jax.evaluation.bootstrap import Interval, Runs, mean_interval
+from charlm_jax.evaluation.block_sums import Runs
+from charlm_jax.evaluation.bootstrap import Interval, mean_interval
 
 CLASSES = ("first letter", "later letter", "space", "punctuation", "capital", "newline")
 

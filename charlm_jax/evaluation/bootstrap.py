@@ -24,19 +24,22 @@ Bulletin 2; blocks of 1,000 characters are our choice.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import stdtrit
+from scipy.special import stdtr, stdtrit
 
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.html_table import html_table
-
-Runs = Sequence[np.ndarray] | np.ndarray
-"""Negative log-likelihoods in nats: a row of N per run."""
-
-BLOCK = 1000  # characters
+from charlm_jax.evaluation.block_sums import (
+    BLOCK,
+    BlockSums,
+    Losses,
+    as_block_sums,
+    check_same_blocks,
+    without_empty,
+)
 
 # Block counts in memory at once: memory does not grow with the number of bootstrap samples.
 _COUNTS_AT_ONCE = 2**22
@@ -111,7 +114,7 @@ class Difference(NamedTuple):
 
 
 def mean_interval(
-    nll_SN: Runs,
+    nll_SN: Losses,
     *,
     mask_N: np.ndarray | None = None,
     block: int = BLOCK,
@@ -122,10 +125,12 @@ def mean_interval(
     """Return the mean loss of a group, with its interval over runs and blocks of text.
 
     Args:
-      nll_SN: negative log-likelihoods in nats, a row per run.
+      nll_SN: negative log-likelihoods in nats, a row per run; or their sums over blocks, which give
+        the same interval, bit for bit.
       mask_N: True for the characters to include; all if None. The mask does not move block
         boundaries; a block without an included character is left out.
       block: number of characters in a block; the last may be shorter and is weighted by its size.
+        Sums have their own blocks and mask.
       draws: number of bootstrap samples.
       level: confidence level of the interval, in (0, 1).
       seed: seed of the bootstrap samples.
@@ -139,14 +144,14 @@ def mean_interval(
       CharlmError: the runs differ in length, the mask has another length or includes no character,
         a loss is not finite, or a number is out of range.
     """
-    _refuse_unsound(block, draws, level, seed)
-    group = _group(nll_SN, mask_N, block)
+    refuse_unsound(draws=draws, level=level, seed=seed)
+    group = without_empty(as_block_sums(nll_SN, mask_N=mask_N, block=block))
     return Interval(group.mean, *_ends([group], draws, level, seed, is_paired=True))
 
 
 def difference(
-    a_SN: Runs,
-    b_RN: Runs,
+    a_SN: Losses,
+    b_RN: Losses,
     *,
     mask_N: np.ndarray | None = None,
     block: int = BLOCK,
@@ -161,7 +166,7 @@ def difference(
     Their runs are sampled independently: equal seeds in two groups have nothing in common.
 
     Args:
-      a_SN: negative log-likelihoods in nats, a row per run.
+      a_SN: negative log-likelihoods in nats, a row per run; or their sums over blocks.
       b_RN: losses of the other group, on the same characters.
       mask_N: True for the characters to include; all if None.
       block: number of characters in a block.
@@ -176,88 +181,89 @@ def difference(
     Raises:
       CharlmError: the groups differ in length, or an argument is invalid (see `mean_interval`).
     """
-    _refuse_unsound(block, draws, level, seed)
-    a, b = _group(a_SN, mask_N, block), _group(b_RN, mask_N, block)
-    if a.length != b.length:
-        raise CharlmError(
-            f"the groups have {a.length} and {b.length} losses: both must be for the same text"
-        )
+    refuse_unsound(draws=draws, level=level, seed=seed)
+    a, b = (as_block_sums(nll, mask_N=mask_N, block=block) for nll in (a_SN, b_RN))
+    check_same_blocks(a, b)
+    a, b = without_empty(a), without_empty(b)
     return Difference(a.mean - b.mean, *_ends([a, b], draws, level, seed, is_paired=is_paired))
 
 
-def std_over_seeds(nll_SN: Runs) -> float | None:
+def std_over_seeds(nll_SN: Losses) -> float | None:
     """Return the standard deviation (over S - 1) of the run means, in nats; None for one run."""
-    group = _group(nll_SN, None, block=1000)
-    return float(np.std(group.means_S, ddof=1)) if len(group.means_S) > 1 else None
+    means_S = as_block_sums(nll_SN).means_S
+    return float(np.std(means_S, ddof=1)) if len(means_S) > 1 else None
 
 
-class _Group(NamedTuple):
-    """Sums and counts of the included losses of each block; blocks without any are left out."""
+class SamplingError(NamedTuple):
+    """Uncertainty of a mean.
 
-    sums_SK: np.ndarray
-    counts_K: np.ndarray
-    length: int
+    Attributes:
+      variance: variance of the mean; infinite if it is unknown, since there is only one block.
+      freedom: degrees of freedom of the variance.
+    """
 
-    @property
-    def means_S(self) -> np.ndarray:
-        return self.sums_SK.sum(axis=1) / self.counts_K.sum()
+    variance: float
+    freedom: float
 
-    @property
-    def mean(self) -> float:
-        return float(np.mean(self.means_S))
+    def half_width(self, level: float) -> float:
+        """Return half the width of Student's interval, at a confidence level in (0, 1)."""
+        if not self.variance or not math.isfinite(self.variance):
+            return self.variance
+        return math.sqrt(self.variance) * float(stdtrit(self.freedom, (1 + level) / 2))
+
+    def p_value(self, mean: float) -> float:
+        """Return Student's two-sided p-value of a mean, under the hypothesis that it is 0."""
+        if not self.variance:
+            return float(mean == 0)
+        return 2 * float(stdtr(self.freedom, -abs(mean) / math.sqrt(self.variance)))
 
 
-def _group(nll_SN: Runs, mask_N: np.ndarray | None, block: int) -> _Group:
-    rows = [np.asarray(nll_N) for nll_N in nll_SN]
-    if not rows or any(row.ndim != 1 or not row.size for row in rows):
-        raise CharlmError("a group needs at least one run, and a non-empty row of losses per run")
-    lengths = [len(row) for row in rows]
-    if len(set(lengths)) > 1:
-        raise CharlmError(f"the runs have {lengths} losses: all must be for the same text")
-    mask_N = np.ones(lengths[0], bool) if mask_N is None else np.asarray(mask_N, bool)
-    if mask_N.shape != rows[0].shape:
-        raise CharlmError(
-            f"the mask has shape {mask_N.shape}, but the runs have {lengths[0]} losses"
-        )
-    starts_K = np.arange(0, lengths[0], block)
-    counts_K = np.add.reduceat(mask_N, starts_K, dtype=np.int64)
-    if not counts_K.any():
-        raise CharlmError("the mask includes no character: it must be True for at least one")
-    with np.errstate(invalid="ignore"):
-        sums = [np.add.reduceat(np.where(mask_N, x, 0), starts_K, dtype=np.float64) for x in rows]
-    for run, sums_K in enumerate(sums):
-        if not np.isfinite(sums_K).all():
-            index = int(np.argmax(mask_N & ~np.isfinite(rows[run])))
-            raise CharlmError(
-                f"run {run} has a loss of {rows[run][index]} at position {index}: it must be finite"
-            )
-    return _Group(np.stack(sums)[:, counts_K > 0], counts_K[counts_K > 0], lengths[0])
+def sampling_error(
+    groups: Sequence[BlockSums], *, draws: int, seed: int, is_paired: bool = True
+) -> SamplingError:
+    """Return the uncertainty of the first group's mean, minus the second group's if given.
+
+    Args:
+      groups: one or two groups on the same blocks, without empty ones.
+      draws: number of bootstrap samples.
+      seed: seed of the bootstrap samples.
+      is_paired: False samples the blocks of each group independently.
+    """
+    blocks = len(groups[0].counts_K)
+    if blocks == 1:
+        return SamplingError(math.inf, 1.0)
+    generator = np.random.default_rng(seed)
+    first_D, *second_D = in_pieces(
+        lambda count: _drawn_means(groups, count, generator, is_paired=is_paired), draws, blocks
+    )
+    variance = float(np.var(first_D - sum(second_D)))
+    return SamplingError(variance, _degrees_of_freedom(groups, variance) if variance else math.inf)
+
+
+def in_pieces(sample: Callable[[int], np.ndarray], draws: int, blocks: int) -> np.ndarray:
+    """Return samples, taken so many at once that their block counts fit into memory.
+
+    Args:
+      sample: function that returns a given number of samples, along the last axis.
+      draws: number of samples in all.
+      blocks: number of blocks that each sample counts.
+    """
+    most = max(1, _COUNTS_AT_ONCE // blocks)
+    return np.concatenate(
+        [sample(min(most, draws - start)) for start in range(0, draws, most)], axis=-1
+    )
 
 
 def _ends(
-    groups: Sequence[_Group], draws: int, level: float, seed: int, *, is_paired: bool
+    groups: Sequence[BlockSums], draws: int, level: float, seed: int, *, is_paired: bool
 ) -> tuple[float, float]:
     """Return the interval of the first group's mean, minus the second group's if given."""
-    blocks = len(groups[0].counts_K)
-    if blocks == 1:
-        return -math.inf, math.inf
-    generator = np.random.default_rng(seed)
-    most = max(1, _COUNTS_AT_ONCE // blocks)
-    pieces = [
-        _drawn_means(groups, min(most, draws - start), generator, is_paired=is_paired)
-        for start in range(0, draws, most)
-    ]
-    first_D, *second_D = np.concatenate(pieces, axis=1)
-    variance = float(np.var(first_D - sum(second_D)))
+    half = sampling_error(groups, draws=draws, seed=seed, is_paired=is_paired).half_width(level)
     mean = groups[0].mean - sum(group.mean for group in groups[1:])
-    if not variance:
-        return mean, mean
-    freedom = _degrees_of_freedom(groups, variance)
-    half = math.sqrt(variance) * float(stdtrit(freedom, (1 + level) / 2))
     return mean - half, mean + half
 
 
-def _degrees_of_freedom(groups: Sequence[_Group], variance: float) -> float:
+def _degrees_of_freedom(groups: Sequence[BlockSums], variance: float) -> float:
     """Satterthwaite's: each group's runs contribute a part of the variance, blocks the rest."""
     parts = []
     for group in groups:
@@ -266,24 +272,34 @@ def _degrees_of_freedom(groups: Sequence[_Group], variance: float) -> float:
             parts.append((float(np.var(group.means_S, ddof=1)) / runs, runs - 1))
     rest = max(variance - sum(part for part, _ in parts), 0.0)
     parts.append((rest, len(groups[0].counts_K) - 1))
-    return max(variance**2 / sum(part**2 / units for part, units in parts), 1.0)
+    return satterthwaite(variance, parts)
+
+
+def satterthwaite(variance: float, parts: Sequence[tuple[float, int]]) -> float:
+    """Return the degrees of freedom of a positive variance, at least 1.
+
+    Args:
+      variance: the whole variance.
+      parts: estimates of its parts, with the degrees of freedom of each.
+    """
+    return max(variance**2 / sum(part**2 / freedom for part, freedom in parts), 1.0)
 
 
 def _drawn_means(
-    groups: Sequence[_Group], draws: int, generator: np.random.Generator, *, is_paired: bool
+    groups: Sequence[BlockSums], draws: int, generator: np.random.Generator, *, is_paired: bool
 ) -> np.ndarray:
     """Return means_AD: the mean of each group A over the runs and blocks of each sample."""
     means: list[np.ndarray] = []
     for group in groups:
         if not means or not is_paired:
-            blocks_DK = _times_drawn(len(group.counts_K), draws, generator)
-        runs_DS = _times_drawn(len(group.sums_SK), draws, generator)
+            blocks_DK = times_drawn(len(group.counts_K), draws, generator)
+        runs_DS = times_drawn(len(group.sums_SK), draws, generator)
         sums_D = np.sum(blocks_DK @ group.sums_SK.T * runs_DS, axis=1) / runs_DS.sum(axis=1)
         means.append(sums_D / (blocks_DK @ group.counts_K))
     return np.stack(means)
 
 
-def _times_drawn(units: int, draws: int, generator: np.random.Generator) -> np.ndarray:
+def times_drawn(units: int, draws: int, generator: np.random.Generator) -> np.ndarray:
     """Return the counts of n units among n - 1 sampled with replacement; a single unit is kept."""
     if units == 1:
         return np.ones((draws, 1))
@@ -293,8 +309,13 @@ def _times_drawn(units: int, draws: int, generator: np.random.Generator) -> np.n
     return counts.reshape(draws, units).astype(np.float64)
 
 
-def _refuse_unsound(block: int, draws: int, level: float, seed: int) -> None:
-    for name, value, least in (("block", block, 1), ("draws", draws, 1), ("seed", seed, 0)):
+def refuse_unsound(*, draws: int, level: float, seed: int) -> None:
+    """Check the options of a bootstrap.
+
+    Raises:
+      CharlmError: a number is out of range.
+    """
+    for name, value, least in (("draws", draws, 1), ("seed", seed, 0)):
         if value < least:
             raise CharlmError(f"{name}={value} is not allowed: it must be at least {least}")
     if not 0 < level < 1:

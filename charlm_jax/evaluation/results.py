@@ -17,7 +17,7 @@ from charlm_jax.core.errors import write_error
 from charlm_jax.core.files import atomic_write, read_regular
 from charlm_jax.core.html_table import html_table
 from charlm_jax.core.json_files import write_json
-from charlm_jax.evaluation.bootstrap import BLOCK
+from charlm_jax.evaluation.block_sums import BLOCK
 from charlm_jax.evaluation.protocol import EvalProtocol, Sliding, build_protocol
 from charlm_jax.evaluation.scoring import mean_score
 from charlm_jax.storage.workdir import Workdir

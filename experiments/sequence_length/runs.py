@@ -17,7 +17,8 @@ from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.json_files import to_jsonable, write_json
 from charlm_jax.data.dataset import Dataset, load_dataset
 from charlm_jax.data.download import DownloadProgress
-from charlm_jax.evaluation.bootstrap import BLOCK, Interval, mean_interval
+from charlm_jax.evaluation.block_sums import BLOCK
+from charlm_jax.evaluation.bootstrap import Interval, mean_interval
 from charlm_jax.evaluation.protocol import Stream, Window
 from charlm_jax.evaluation.results import Evaluation
 from charlm_jax.inference.run import Run, load_run
