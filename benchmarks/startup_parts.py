@@ -47,10 +47,11 @@ def train(corpus: str) -> Mapping[str, float]:
     watch.lap("config_and_text")
     state = jax.block_until_ready(trainer.init_state())
     watch.lap("initial_state")
-    ids_N, plan = jnp.asarray(trainer.dataset.ids_N), jax.block_until_ready(trainer.plan(0))
+    parts = trainer.by_length[config.data.sequence_length]
+    ids_N, plan = jnp.asarray(trainer.dataset.ids_N), jax.block_until_ready(parts.plan(0))
     watch.lap("first_epochs_order")
     count = trainer.steps_to_next_stop(0)
-    train_steps: Any = trainer.train_steps  # jitted, which its type hides
+    train_steps: Any = parts.train_steps  # jitted, which its type hides
     traced = train_steps.trace(state, ids_N, plan, 0, 0, count)
     watch.lap("trace")
     lowered = traced.lower()

@@ -41,6 +41,13 @@ def get_config() -> ConfigDict:
     config.data.sequence_length = 40
     # Sequences per step (B).
     config.data.batch_size = 64
+    # Other sequence lengths in the first steps: 10:500,40:500 is 500 steps with sequences of 10
+    # characters, then 500 of 40, then sequence_length to the end; empty for none. A step has
+    # batch_size x sequence_length characters throughout, which each length must divide. Epochs,
+    # their rows and evaluations are those of sequence_length. A length that returns resumes its
+    # order of the text; streams start from the initial state when the length changes. In a typed
+    # sweep, a schedule with a comma is in quotes.
+    config.data.length_schedule = ""
     # Probability that a reader's state is reset before a batch, under streams; the model thereby
     # learns to start a text.
     config.data.reset_probability = 0.0

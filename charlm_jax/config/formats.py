@@ -6,7 +6,7 @@ file is read: all other code knows only the newest format.
 
 To add a config field, append a format with the value that older runs have implicitly had:
 
-    5: {"config": Change(added={"model.gate_bias": 1.0})},
+    6: {"config": Change(added={"model.gate_bias": 1.0})},
 
 and to rename one, `Change(renamed={"old.name": "section.new_name"})`.
 """
@@ -57,6 +57,7 @@ CHANGES: Mapping[int, Mapping[Kind, Change]] = {
         ),
         "evaluation": Change(added={"bits_per_byte": None, "sha256": None}),
     },
+    5: {"config": Change(added={"data.length_schedule": ""})},
 }
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from charlm_jax.config.counts import parse_counts
 from charlm_jax.config.formats import upgrade, with_format
+from charlm_jax.config.length_schedule import Phase, list_phases, parse_length_schedule
 from charlm_jax.core.errors import CharlmError, closest
 from charlm_jax.core.files import local_path, stored_path
 from charlm_jax.core.foreign_names import suggest_field
@@ -40,6 +41,7 @@ class DataConfig:
     loader: str
     sequence_length: int
     batch_size: int
+    length_schedule: str
     reset_probability: float
 
     def __post_init__(self) -> None:
@@ -54,11 +56,30 @@ class DataConfig:
                 f"config.data.sequence_length={self.sequence_length} times "
                 f"config.data.batch_size={self.batch_size} is not allowed: it must be below 2**31"
             )
+        characters = self.batch_size * self.sequence_length
+        for length, _ in parse_length_schedule(self.length_schedule):
+            if characters % length:
+                raise CharlmError(
+                    f"config.data.length_schedule={self.length_schedule!r} is not allowed: "
+                    f"{length} must divide the {characters} characters of a step, "
+                    f"config.data.sequence_length={self.sequence_length} times "
+                    f"config.data.batch_size={self.batch_size}"
+                )
         reset = self.reset_probability
         _require(0.0 <= reset <= 1.0, "data.reset_probability", reset, "in [0, 1]")
         no_state = "0 unless config.data.loader=streams: other loaders carry no state"
         _require(
             reset == 0.0 or self.loader == "streams", "data.reset_probability", reset, no_state
+        )
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """Phases of a run: those of the schedule, and the last with sequences of T characters."""
+        return list_phases(
+            parse_length_schedule(self.length_schedule),
+            sequence_length=self.sequence_length,
+            batch_size=self.batch_size,
+            carries_state=self.loader == "streams",
         )
 
 
@@ -291,11 +312,6 @@ class Config:
     def evaluation_context(self) -> int:
         """Characters per evaluation window: `evaluation.context`, or the training length if 0."""
         return self.evaluation.context or self.data.sequence_length
-
-    @property
-    def carried_context(self) -> int:
-        """Past positions that attention layers carry from batch to batch; 0 if they carry none."""
-        return self.data.sequence_length if self.data.loader == "streams" else 0
 
     def with_paths(self, *, corpus: str, init_from: str) -> "Config":
         """Return a copy that names another text and another run to start from."""

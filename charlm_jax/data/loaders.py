@@ -100,9 +100,9 @@ def _streams(part: Part, shape: _Shape) -> Loader:
     starts_N = _pieces(part, length=length + 1, step=length)
     if len(starts_N) < rows:
         raise CharlmError(
-            f"the training text is too short for config.data.batch_size={rows} streams: it has "
-            f"{len(starts_N)} pieces of config.data.sequence_length={length} characters, and each "
-            f"stream needs at least one: use a smaller batch size or sequence length"
+            f"the training text is too short for {rows} streams: it has {len(starts_N)} pieces of "
+            f"{length} characters, and each stream needs at least one: use a smaller "
+            f"config.data.batch_size or config.data.sequence_length"
         )
     begins_N = np.isin(starts_N, [stretch.start for stretch in part])
     steps = math.ceil(size(part) / (rows * length))

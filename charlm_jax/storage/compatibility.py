@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from charlm_jax.config.length_schedule import count_shared_steps
 from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.data.splits import size
@@ -23,6 +24,9 @@ _RATES = (
     "optimizer.decay_fraction",
     "optimizer.final_learning_rate",
 )
+
+# The field that decides the sequence lengths of the first steps; several texts mean the same.
+_LENGTHS = "data.length_schedule"
 
 # Fields that say where a text is and how its bytes are decoded, but nothing else about a run.
 _PLACES = ("data.corpus", "data.encoding")
@@ -82,7 +86,7 @@ def check_same_run(workdir: Workdir, config: Config, dataset: "Dataset") -> Conf
 
 
 def config_changes(
-    there: Config, here: Config, *, same_text: bool, held_out: int, rates_agree: bool | None = None
+    there: Config, here: Config, *, same_text: bool, held_out: int, steps_agree: bool | None = None
 ) -> list[str]:
     """List the config differences that prevent resuming a run, in words.
 
@@ -91,26 +95,37 @@ def config_changes(
       here: requested config.
       same_text: whether the texts have the same fingerprint, wherever they are.
       held_out: number of characters of the run's held-out text.
-      rates_agree: whether all updates so far have the same learning rates under both; None if
-        it is not known yet how many there are.
+      steps_agree: whether all updates so far have the same learning rates and sequence lengths
+        under both; None if it is not known yet how many there are.
     """
     before = there.flatten()
+    lengths_agree = steps_agree or there.data.phases == here.data.phases
     return [
         f"config.{field} is {before[field]!r} there and {value!r} here{_reason(field, here)}"
         for field, value in here.flatten().items()
         if value != before[field]
         and not (same_text and field in _PLACES)
-        and not _may_change(field, before[field], value, here, held_out, rates_agree)
+        and not (lengths_agree and field == _LENGTHS)
+        and not _may_change(field, before[field], value, here, held_out, steps_agree)
     ]
 
 
-def changes_of_model(there: Config, here: Config) -> list[str]:
-    """List the config differences that bear on a model or on its losses, in words."""
+def changes_of_model(there: Config, here: Config, *, step: int) -> list[str]:
+    """List the config differences that bear on a model or on its losses, in words.
+
+    Args:
+      there: config that a checkpoint recorded.
+      here: config of the run.
+      step: step of the checkpoint; a branched run may have other sequence lengths after it.
+    """
     now = here.flatten()
+    lengths_agree = step <= count_shared_steps(there.data.phases, here.data.phases)
     return [
         f"config.{field} is {before!r} there and {now[field]!r} here"
         for field, before in there.flatten().items()
-        if before != now[field] and field not in _NO_BEARING
+        if before != now[field]
+        and field not in _NO_BEARING
+        and not (lengths_agree and field == _LENGTHS)
     ]
 
 
@@ -124,11 +139,11 @@ def _reason(field: str, config: Config) -> str:
 
 
 def _may_change(
-    field: str, before: Any, value: Any, config: Config, held_out: int, rates_agree: bool | None
+    field: str, before: Any, value: Any, config: Config, held_out: int, steps_agree: bool | None
 ) -> bool:
     """Return whether a change only affects monitoring, or extends a run and keeps its steps."""
-    if field in _RATES and rates_agree is not None:
-        return rates_agree
+    if field in _RATES and steps_agree is not None:
+        return steps_agree
     has_stable_rate = config.optimizer.schedule in ("constant", "wsd")
     is_later_limit = field in _LIMITS and (value == 0 or 0 < before < value)  # 0 means no limit
     if field in _OBSERVING:
@@ -141,7 +156,7 @@ def _may_change(
         case "train.evaluate_every_steps":  # with patience it affects when training stops
             return config.train.patience == 0
         case "train.keep":  # in the same folder, another rule would remove what was kept
-            return before == "" or rates_agree is not None
+            return before == "" or steps_agree is not None
         case "train.epochs":
             return has_stable_rate and value > before
         case "train.max_steps":

@@ -88,7 +88,7 @@ def check_files(workdir: Workdir, seal: Seal, config: Config, vocabulary: Vocabu
       CharlmError: a file differs; the message names the first field or symbol.
     """
     of = f"that checkpoint {seal.step} was trained with"
-    if changes := changes_of_model(seal.config, config):
+    if changes := changes_of_model(seal.config, config, step=seal.step):
         raise CharlmError(
             f"{workdir.config_file} is not the config {of}: {'; '.join(changes)}: restore the file"
         )

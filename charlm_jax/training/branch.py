@@ -3,7 +3,7 @@
 The rate of a `constant` or `wsd` schedule does not depend on a run's length before the decay. Two
 runs that differ only in length and decay are therefore equal up to there, and the second one can
 start from a checkpoint of the first, optimizer included. It ends with the same bits as if it had
-been trained alone.
+been trained alone. Runs with other schedules of sequence lengths are equal as far as these agree.
 """
 
 import json
@@ -36,8 +36,8 @@ def shared_checkpoints(
       Steps in ascending order; empty if the run has begun, so that it is resumed.
 
     Raises:
-      CharlmError: the other run differs in more than length and decay, or has no checkpoint
-        before the decay.
+      CharlmError: the other run differs in more than length, decay and schedule of sequence
+        lengths, or has no checkpoint in the steps that agree.
     """
     other = Workdir(source)
     other.check_readable()
@@ -100,14 +100,15 @@ def _common(trainer: Trainer, other: Workdir) -> list[int]:
         trainer.config,
         same_text=has_same_text,
         held_out=size(trainer.dataset.parts.get("valid", ())),
-        rates_agree=True,
+        steps_agree=True,
     )
     if not has_same_text:
         changes.insert(0, "its text is different")
     if changes:
         raise CharlmError(
-            f"--branch_from={other.path} is another run: {'; '.join(changes)}: only its length and "
-            f"decay may differ; --init_from starts from its weights alone"
+            f"--branch_from={other.path} is another run: {'; '.join(changes)}: only its length, "
+            f"decay and config.data.length_schedule may differ; --init_from starts from its "
+            f"weights alone"
         )
     shared, checkpoints = trainer.shared_steps(there), Checkpoints(other.checkpoints)
     found = []
@@ -121,8 +122,8 @@ def _common(trainer: Trainer, other: Workdir) -> list[int]:
     if not found:
         saved = ", ".join(map(str, checkpoints.steps())) or "none"
         raise CharlmError(
-            f"--branch_from={other.path} has no checkpoint to start from: its learning rates are "
-            f"those of this run up to step {shared}, and its checkpoints are {saved}; "
-            f"config.train.keep keeps more of them"
+            f"--branch_from={other.path} has no checkpoint to start from: its learning rates and "
+            f"sequence lengths are those of this run up to step {shared}, and its checkpoints are "
+            f"{saved}; config.train.keep keeps more of them"
         )
     return found

@@ -86,8 +86,9 @@ def train_and_evaluate(
       config: all settings of the run.
       workdir: the run's folder, which is created or already holds this very run.
       fresh: move an existing run aside and begin again.
-      branch_from: folder of a run that differs in length and decay alone; a new run starts from
-        its latest checkpoint before the rates differ, and ends as if trained alone.
+      branch_from: folder of a run that differs in length, decay and `data.length_schedule` alone;
+        a new run starts from its latest checkpoint before rates or sequence lengths differ, and
+        ends as if trained alone.
       view: listener for the progress of training.
       progress: callback for the progress of a text download.
       source: origin of the config, if it was loaded; `run.json` records it.
@@ -313,7 +314,8 @@ class _Loop:
             self.read_pending(state)
             self.pending = (count, dispatch)
             number = signal_received()
-            if number or trainer.saves_at(step) or trainer.samples_at(step):
+            is_border = trainer.ends_phase(step)  # no update follows one that may have failed
+            if number or is_border or trainer.saves_at(step) or trainer.samples_at(step):
                 self.read_pending(state)
                 if not all_finite(state):
                     self.fail(f"step {step}: the parameters or their norm are not finite", state)
@@ -385,7 +387,8 @@ class _Loop:
 
     def fail(self, what: str, state: TrainState) -> NoReturn:
         """Raise an error, after saving the state and the batch of the next update."""
-        batch = self.trainer.batch(self.ids_N, int(state.step))
+        step = int(state.step)
+        state, batch = self.trainer.enter_phase(state, step), self.trainer.batch(self.ids_N, step)
         workdir = self.run.workdir
         replay = f"charlm replay --workdir={workdir.path} names the first array that is not finite"
         try:

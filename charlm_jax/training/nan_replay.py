@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from charlm_jax.config.length_schedule import Phase, phase_at
 from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.numerics import fixed_numerics
@@ -132,10 +133,11 @@ def replay_fault(workdir: Path | str) -> Replay:
     if not isinstance(total_steps, int):
         raise CharlmError(f"{run_dir.fault}/{number} is not the saved step of a failed run")
     _, optimizer = build_update_rule(config, total_steps)
-    state, batch = _restore(checkpoint, _like(config, model, optimizer))
+    phase = phase_at(config.data.phases, number - 1)
+    state, batch = _restore(checkpoint, _like(config, phase, model, optimizer))
     if length := config.train.segment_length:
         model = rematerialize(model, segment_length=length)
-    context = config.carried_context
+    context = phase.carried_context
     _, metrics = jax.jit(make_train_step(model, optimizer, context=context))(state, batch)
     stages = _stages(model, optimizer, state, batch, context=context)
     return Replay(
@@ -149,14 +151,14 @@ def replay_fault(workdir: Path | str) -> Replay:
 
 
 def _like(
-    config: Config, model: LanguageModel, optimizer: optax.GradientTransformation
+    config: Config, phase: Phase, model: LanguageModel, optimizer: optax.GradientTransformation
 ) -> tuple[TrainState, Batch]:
     """Return the shapes and dtypes of the state and the batch of a step."""
-    rows, length = config.data.batch_size, config.data.sequence_length
+    rows, length = phase.batch_size, phase.sequence_length
 
     def make(key: jax.Array) -> tuple[TrainState, Batch]:
         carries = config.data.loader == "streams"
-        carried = model.initial_state(rows, config.carried_context) if carries else ()
+        carried = model.initial_state(rows, phase.carried_context) if carries else ()
         ids_BT, flags_B = jnp.zeros((rows, length), jnp.int32), jnp.zeros(rows, bool)
         batch = Batch(ids_BT, ids_BT, flags_B, flags_B, jax.random.key_data(key))
         return TrainState.create(model.init(key), optimizer, carried), batch

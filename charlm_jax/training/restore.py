@@ -175,7 +175,8 @@ def restore_or_init(
     run.checkpoints.prune()
     like = jax.eval_shape(trainer.init_state)
     weights = checkpoint.params(checkpointed_params(like))
-    step, opt_state, carried = checkpoint.training((like.step, like.opt_state, like.carried))
+    carried = jax.eval_shape(trainer.parts_at(max(checkpoint.step - 1, 0)).init_carried)
+    step, opt_state, carried = checkpoint.training((like.step, like.opt_state, carried))
     state = with_weights(TrainState(step, {}, opt_state, carried, like.average), weights)
     return jax.tree.map(jnp.array, state), loop_state, run.facts.get("started_from")
 
@@ -203,8 +204,8 @@ def _check_meta(checkpoint: Checkpoint, trainer: Trainer, run: OpenRun) -> LoopS
         same_text=has_same_text,
         held_out=size(trainer.dataset.parts.get("valid", ())),
     )
-    changes = compare(rates_agree=step <= shared)
-    if changes and not compare(rates_agree=True):
+    changes = compare(steps_agree=step <= shared)
+    if changes and not compare(steps_agree=True):
         raise _beyond_shared_steps(step, shared, run)
     if not has_same_text:
         changes.insert(0, "its text is different")

@@ -28,7 +28,7 @@ def measure_speeds(
       configs: configs to train, by any name.
       rounds: number of rounds, of which the median is returned; one more, which compiles, precedes
         them.
-      steps: number of updates in a turn.
+      steps: number of updates in a turn, of the last phase if there is a schedule of lengths.
     """
     trainers = {
         name: build_trainer(config, load_dataset(config)) for name, config in configs.items()
@@ -38,13 +38,13 @@ def measure_speeds(
     speeds: dict[Name, list[float]] = {name: [] for name in trainers}
     for _ in range(1 + rounds):
         for name, trainer in trainers.items():
-            count, before = min(steps, trainer.steps_per_epoch), int(states[name].step)
+            count, first = min(steps, trainer.steps_per_epoch), trainer.phases[-1].first_step
+            state = states[name]._replace(step=jnp.int32(first))
             start = time.monotonic()
             # Turns share their batches; the weights carry over, as a dispatch donates its arrays.
-            state, _ = trainer.dispatch(states[name], ids[name], 0, count)
-            made = int(state.step) - before  # waits for the updates
+            states[name], _ = trainer.dispatch(state, ids[name], first, count)
+            made = int(states[name].step) - first  # waits for the updates
             seconds = time.monotonic() - start
-            states[name] = state._replace(step=jnp.zeros_like(state.step))
             data = trainer.config.data
             speeds[name].append(made * data.batch_size * data.sequence_length / seconds)
     return {name: statistics.median(values[1:]) for name, values in speeds.items()}

@@ -2,18 +2,19 @@
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from charlm_jax.config.length_schedule import Phase, count_shared_steps, phase_at
 from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.numerics import fixed_numerics
 from charlm_jax.core.prng import KeyStream, stream_key
-from charlm_jax.core.types import Params
+from charlm_jax.core.types import ModelState, Params
 from charlm_jax.data.dataset import Dataset
 from charlm_jax.data.loaders import EpochPlan, Loader, build_loader
 from charlm_jax.data.splits import Part
@@ -35,6 +36,22 @@ from charlm_jax.training.train_step import (
 _MOST_KEPT, _LEAST_APART = 50, 40
 
 
+class LengthParts(NamedTuple):
+    """Parts of a run for sequences of one length.
+
+    Attributes:
+      loader: loader that plans how an epoch reads the training text.
+      plan: epoch, from 0 -> starts of the rows of its batches; the last plan is cached.
+      train_steps: several updates in one dispatch.
+      init_carried: the state that a first batch starts from; () if no state is carried.
+    """
+
+    loader: Loader
+    plan: Callable[[int], EpochPlan]
+    train_steps: TrainSteps
+    init_carried: Callable[[], ModelState]
+
+
 class Trainer(NamedTuple):
     """Parts of a run that follow from its config and text.
 
@@ -44,9 +61,8 @@ class Trainer(NamedTuple):
       model: functions of the model.
       optimizer: optimizer for the model's parameters.
       schedule: step -> learning rate.
-      loader: loader that plans how an epoch reads the training text.
-      plan: epoch, from 0 -> starts of the rows of its batches; the last plan is cached.
-      train_steps: several updates in one dispatch.
+      phases: steps with sequences of one length, in order; a single one without a schedule.
+      by_length: sequence length -> its loader and updates.
       score: per-character losses of a part, under the `window` evaluation protocol.
       watched: held-out windows that are scored during training; empty if no text is held out.
       total_steps: number of steps in the run.
@@ -57,29 +73,34 @@ class Trainer(NamedTuple):
     model: LanguageModel
     optimizer: optax.GradientTransformation
     schedule: optax.Schedule
-    loader: Loader
-    plan: Callable[[int], EpochPlan]
-    train_steps: TrainSteps
+    phases: tuple[Phase, ...]
+    by_length: Mapping[int, LengthParts]
     score: Scorer
     watched: Part
     total_steps: int
 
     @property
     def steps_per_epoch(self) -> int:
-        """Updates in one epoch."""
-        return self.loader.steps_per_epoch
+        """Updates in one epoch with sequences of `data.sequence_length`."""
+        return self.by_length[self.config.data.sequence_length].loader.steps_per_epoch
 
     def shared_steps(self, config: Config) -> int:
-        """Return the number of first steps with the same learning rates under another config.
+        """Return the number of first steps with the same rates and lengths under another config.
 
         Args:
-          config: config of a run on the same text; only its length and schedule matter.
+          config: config of a run on the same text; only its length and its schedules of learning
+            rates and sequence lengths matter.
         """
         return min(
             self.total_steps,
             self.config.optimizer.stable_steps(self.total_steps),
             config.optimizer.stable_steps(count_steps(config, self.steps_per_epoch)),
+            count_shared_steps(self.phases, config.data.phases),
         )
+
+    def ends_phase(self, step: int) -> bool:
+        """Return whether sequences have another length after `step` updates."""
+        return any(step == phase.end_step for phase in self.phases)
 
     def ends_epoch(self, step: int) -> bool:
         """Return whether an epoch is complete after `step` updates."""
@@ -117,39 +138,56 @@ class Trainer(NamedTuple):
         elif train.keep:
             every.append(int(train.keep))
         ahead = min(n - step % n for n in every if n)
-        return min(ahead, self.total_steps - step)
+        phase, per_epoch = phase_at(self.phases, step), self.parts_at(step).loader.steps_per_epoch
+        left = per_epoch - phase.position(step) % per_epoch
+        return min(ahead, left, phase.end_step - step, self.total_steps - step)
 
     def init_state(self, params: Params | None = None) -> TrainState:
         """Return the state at step 0, with the given parameters or newly initialized ones."""
-        rows, context = self.config.data.batch_size, self.config.carried_context
 
         def state(key: jax.Array, params: Params | None) -> TrainState:
             params = self.model.init(key) if params is None else params
-            carries = self.loader.carries_state
-            carried = self.model.initial_state(rows, context) if carries else ()
+            carried = self.parts_at(0).init_carried()
             averages = self.config.optimizer.average_decay > 0
             return TrainState.create(params, self.optimizer, carried, averages=averages)
 
         return jax.jit(state)(stream_key(self.config.seed, KeyStream.PARAMETERS), params)
 
+    def parts_at(self, step: int) -> LengthParts:
+        """Return the parts for the length of update `step`."""
+        return self.by_length[phase_at(self.phases, step).sequence_length]
+
+    def enter_phase(self, state: TrainState, step: int) -> TrainState:
+        """Return the state that update `step` starts from: no state is carried into a phase."""
+        if not self.ends_phase(step):
+            return state
+        return state._replace(carried=self.parts_at(step).init_carried())
+
     def dispatch(
         self, state: TrainState, ids_N: jax.Array, step: int, count: int
     ) -> tuple[TrainState, Dispatch]:
         """Make `count` updates of one epoch, the first of which is update `step` of the run."""
-        epoch, batch_index = divmod(step, self.steps_per_epoch)
-        return self.train_steps(state, ids_N, self.plan(epoch), batch_index, step, count)
+        plan, batch_index = self._plan(step)
+        state = self.enter_phase(state, step)
+        return self.parts_at(step).train_steps(state, ids_N, plan, batch_index, step, count)
 
     def batch(self, ids_N: jax.Array, step: int) -> Batch:
         """Return the batch of update `step` of the run."""
-        epoch, batch_index = divmod(step, self.steps_per_epoch)
+        plan, batch_index = self._plan(step)
         return make_batch(
             ids_N,
-            self.plan(epoch),
+            plan,
             jnp.int32(batch_index),
             jnp.int32(step),
-            sequence_length=self.config.data.sequence_length,
+            sequence_length=phase_at(self.phases, step).sequence_length,
             dropout_key=stream_key(self.config.seed, KeyStream.DROPOUT),
         )
+
+    def _plan(self, step: int) -> tuple[EpochPlan, int]:
+        """Return the plan of the epoch of update `step`, and the index of its batch there."""
+        parts, position = self.parts_at(step), phase_at(self.phases, step).position(step)
+        epoch, batch_index = divmod(position, parts.loader.steps_per_epoch)
+        return parts.plan(epoch), batch_index
 
 
 def count_steps(config: Config, steps_per_epoch: int) -> int:
@@ -168,39 +206,28 @@ def build_trainer(config: Config, dataset: Dataset) -> Trainer:
     model = build_model(config.model, len(dataset.vocabulary))
     _refuse_too_long(config, model)
     _refuse_segments(config, model)
-    loader = build_loader(
-        config.data.loader,
-        part=dataset.part("train"),
-        sequence_length=config.data.sequence_length,
-        batch_size=config.data.batch_size,
-        reset_probability=config.data.reset_probability,
-    )
-    order_key = stream_key(config.seed, KeyStream.ORDER)
-
-    @functools.lru_cache(maxsize=1)
-    def plan(epoch: int) -> EpochPlan:
-        return loader.plan(order_key, epoch)
-
-    total_steps = count_steps(config, loader.steps_per_epoch)
+    phases = config.data.phases
+    _refuse_long_pieces(phases, dataset.part("train"))
+    lengths = {phase.sequence_length: phase for phase in phases}
+    loaders = {
+        length: build_loader(
+            config.data.loader,
+            part=dataset.part("train"),
+            sequence_length=length,
+            batch_size=phase.batch_size,
+            reset_probability=config.data.reset_probability,
+        )
+        for length, phase in lengths.items()
+    }
+    total_steps = count_steps(config, loaders[config.data.sequence_length].steps_per_epoch)
     if total_steps >= 2**31:
         raise CharlmError(
             f"a run of {total_steps} steps is too long: lower config.train.epochs, or set "
             f"config.train.max_steps below 2**31"
         )
+    _refuse_long_schedule(config, phases, total_steps)
     _refuse_many_kept(config, total_steps)
     schedule, optimizer = build_update_rule(config, total_steps)
-    length = config.train.segment_length
-    train_steps = make_train_steps(
-        make_train_step(
-            rematerialize(model, segment_length=length) if length else model,
-            optimizer,
-            context=config.carried_context,
-            average_decay=config.optimizer.average_decay,
-        ),
-        sequence_length=config.data.sequence_length,
-        most_steps=min(config.train.steps_per_dispatch, loader.steps_per_epoch),
-        dropout_key=stream_key(config.seed, KeyStream.DROPOUT),
-    )
     score = make_window_scorer(
         model, context=config.evaluation_context, batch_size=config.evaluation.batch_size
     )
@@ -210,15 +237,62 @@ def build_trainer(config: Config, dataset: Dataset) -> Trainer:
         model=model,
         optimizer=optimizer,
         schedule=schedule,
-        loader=loader,
-        plan=plan,
-        train_steps=train_steps,
+        phases=phases,
+        by_length={
+            length: _build_length_parts(config, model, optimizer, loaders[length], phase)
+            for length, phase in lengths.items()
+        },
         score=score,
         watched=Window(config.evaluation_context).spread(
             dataset.parts.get("valid", ()), most=config.evaluation.max_characters
         ),
         total_steps=total_steps,
     )
+
+
+def _build_length_parts(
+    config: Config,
+    model: LanguageModel,
+    optimizer: optax.GradientTransformation,
+    loader: Loader,
+    phase: Phase,
+) -> LengthParts:
+    """Build the parts of a run for sequences of a phase's length."""
+    order_key = stream_key(config.seed, KeyStream.ORDER)
+
+    @functools.lru_cache(maxsize=1)
+    def plan(epoch: int) -> EpochPlan:
+        return loader.plan(order_key, epoch)
+
+    segment = config.train.segment_length
+    train_steps = make_train_steps(
+        make_train_step(
+            rematerialize(model, segment_length=segment) if segment else model,
+            optimizer,
+            context=phase.carried_context,
+            average_decay=config.optimizer.average_decay,
+        ),
+        sequence_length=phase.sequence_length,
+        most_steps=min(config.train.steps_per_dispatch, loader.steps_per_epoch),
+        dropout_key=stream_key(config.seed, KeyStream.DROPOUT),
+    )
+
+    @jax.jit
+    def init_carried() -> ModelState:
+        carries, rows = loader.carries_state, phase.batch_size
+        return model.initial_state(rows, phase.carried_context) if carries else ()
+
+    return LengthParts(loader, plan, train_steps, init_carried)
+
+
+def _lengths(config: Config) -> Mapping[str, int]:
+    """Return the sequence lengths of training, named by their fields."""
+    last = config.data.sequence_length
+    scheduled = [p.sequence_length for p in config.data.phases if p.sequence_length != last]
+    return {
+        f"config.data.sequence_length={last}": last,
+        **{f"the {length} of config.data.length_schedule": length for length in scheduled},
+    }
 
 
 def _refuse_too_long(config: Config, model: LanguageModel) -> None:
@@ -230,12 +304,35 @@ def _refuse_too_long(config: Config, model: LanguageModel) -> None:
     rule = f"config.model.position={position} has config.model.max_length={most} positions"
     if data.loader == "streams":
         raise CharlmError(f"{rule}, but config.data.loader=streams reads through the whole text")
-    for field, length in {
-        "data.sequence_length": data.sequence_length,
-        "evaluation.context": config.evaluation_context,
+    context = config.evaluation_context
+    for name, length in {
+        **_lengths(config),
+        f"config.evaluation.context={context}": context,
     }.items():
         if length > most:
-            raise CharlmError(f"{rule}, fewer than config.{field}={length}")
+            raise CharlmError(f"{rule}, fewer than {name}")
+
+
+def _refuse_long_pieces(phases: Sequence[Phase], part: Part) -> None:
+    """Refuse sequences that are longer than any stretch of the training text."""
+    longest, most = max(phase.sequence_length for phase in phases), max(map(len, part))
+    if longest >= most:
+        raise CharlmError(
+            f"the training text is too short: its longest stretch has {most} characters, but the "
+            f"length {longest} of config.data.length_schedule needs {longest + 1}: use a shorter "
+            f"length"
+        )
+
+
+def _refuse_long_schedule(config: Config, phases: Sequence[Phase], total_steps: int) -> None:
+    """Refuse a schedule that leaves no step to the length at which a run ends."""
+    scheduled, data = phases[-1].first_step, config.data
+    if scheduled >= total_steps:
+        raise CharlmError(
+            f"config.data.length_schedule={data.length_schedule!r} has {scheduled} steps, but the "
+            f"run has {total_steps}: it must have fewer, because the run ends with "
+            f"config.data.sequence_length={data.sequence_length}"
+        )
 
 
 def _refuse_many_kept(config: Config, total_steps: int) -> None:
@@ -255,9 +352,9 @@ def _refuse_segments(config: Config, model: LanguageModel) -> None:
     if not length:
         return
     field = f"config.train.segment_length={length}"
-    if config.data.sequence_length % length:
-        whole = config.data.sequence_length
-        raise CharlmError(f"{field} must divide config.data.sequence_length={whole}")
+    for name, whole in _lengths(config).items():
+        if whole % length:
+            raise CharlmError(f"{field} must divide {name}")
     if model.keeps_positions or model.max_length is not None:
         raise CharlmError(f"{field} is for recurrent layers: attention needs the whole sequence")
 

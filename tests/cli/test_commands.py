@@ -273,8 +273,20 @@ def test_summary_counts_the_textbooks_parameters(capsys: pytest.CaptureFixture[s
     assert row["parameters"] == 1_636_432
     assert [module["parameters"] for module in row["modules"]] == [20_480, 1_574_912, 41_040]
     assert [module["output_shape"][2] for module in row["modules"]] == [256, 512, 80]
+    assert row["length_schedule"] == ""
     assert main(["summary", "--config=tutorial", "--symbols=80"]) == 0
-    assert "1,636,432" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "1,636,432" in out and "in training" not in out
+
+
+def test_summary_says_the_schedule_of_lengths(capsys: pytest.CaptureFixture[str]) -> None:
+    scheduled = "--config.data.length_schedule=10:300,10:200,80:50"
+    assert main(["summary", "--config=tutorial", "--symbols=80", scheduled]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == ("sequence lengths in training: 10 for 500 steps, then 80 for 50 steps, then 40")
+    assert main(["summary", "--config=tutorial", "--symbols=80", scheduled, "--json"]) == 0
+    (row,) = _json_lines(capsys.readouterr().out)
+    assert row["length_schedule"] == "10:300,10:200,80:50" and row["sequence_length"] == 40
 
 
 def test_corpora_lists_and_describes(text_file: Path, capsys: pytest.CaptureFixture[str]) -> None:

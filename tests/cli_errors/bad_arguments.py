@@ -206,7 +206,7 @@ TYPED: Mapping[str, Sequence[tuple[str, Says]]] = {
         ),
         (
             f"{TRAIN} --config.data.loader=streams --config.data.batch_size=1000",
-            ("config.data.batch_size=1000 streams", "smaller batch"),
+            ("for 1000 streams", "smaller config.data.batch_size"),
         ),
         (
             f"{TRAIN} --config.split.kind=interleaved",
@@ -223,6 +223,36 @@ TYPED: Mapping[str, Sequence[tuple[str, Says]]] = {
         (
             f"{TRAIN} --config.data.batch_size=1000000000",
             ("config.data.batch_size=1000000000", "2**31"),
+        ),
+        (
+            f"{TRAIN} --config.data.length_schedule=4:5,3:5",
+            ("3 must divide the 128 characters", "config.data.batch_size=16"),
+        ),
+        (
+            f"{TRAIN} --config.data.length_schedule=4:30,16:8",
+            ("'4:30,16:8' has 38 steps, but the run has 38", "config.data.sequence_length=8"),
+        ),
+        (
+            f"{TRAIN} --config.data.length_schedule=4:2147483647,16:1",
+            "its 2147483648 steps are not below 2**31",
+        ),
+        (
+            f"{TRAIN} --config.data.length_schedule=4:5 --config.train.segment_length=8",
+            "must divide the 4 of config.data.length_schedule",
+        ),
+        (
+            f"{TRAIN} --config.data.length_schedule=16:5 --config.model.position=learned "
+            f"--config.model.layers=attention --config.model.max_length=8",
+            ("config.model.max_length=8", "fewer than the 16 of config.data.length_schedule"),
+        ),
+        (
+            f"{TRAIN} --config.data.length_schedule=4096:5 --config.data.batch_size=512",
+            ("2700 characters", "4096 of config.data.length_schedule needs 4097"),
+        ),
+        (
+            f"{TRAIN} --config.data.length_schedule=1:5 --config.data.loader=streams "
+            f"--config.data.batch_size=340",
+            ("for 2720 streams", "2699 pieces of 1", "config.data.batch_size"),
         ),
         (
             f"{TRAIN} --config.train.epochs=2147483647",
@@ -251,6 +281,10 @@ TYPED: Mapping[str, Sequence[tuple[str, Says]]] = {
         ("sweep --config=tiny.py --sweep.seed=1,1", "points 1 and 2 of the sweep are the same"),
         ("sweep --config=tiny.py --sweep.seed=1,x", "config.seed='x' is not an integer"),
         ("sweep --config=tiny.py --sweep.sed=1,2", "did you mean config.seed?"),
+        (
+            "sweep --config=tiny.py --sweep.data.length_schedule=(4:5,16:5),4:5",
+            ("point 1 of the sweep", "'(4:5,16:5)' is not allowed", "such as 10:500,40:500"),
+        ),
         (
             "sweep --config=tiny.py --sweep.seed=1,3 --config.seed=2",
             "varies config.seed itself (1, 3)",

@@ -14,6 +14,10 @@ FIELDS: Mapping[str, Refused | None] = {
     "data.loader": (("", "x", "Chunks"), "one of chunks, crops, streams"),
     "data.sequence_length": ((*COUNTS, "0"), "in [1, 2**31)"),
     "data.batch_size": ((*COUNTS, "0"), "in [1, 2**31)"),
+    "data.length_schedule": (
+        ("x", "4", "4:", ":4", "4:0", "0:4", "-4:4", "4:4,", "4:1e9", "²:4", "4:" + "9" * 5000),
+        "such as 10:500,40:500",
+    ),
     "data.reset_probability": (("-0.1", "1.1", "nan", "inf", "1e400"), "in [0, 1]"),
     "split.kind": (("", "x", "None"), "one of tail, interleaved, files, none"),
     "split.valid_fraction": (

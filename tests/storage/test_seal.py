@@ -63,10 +63,15 @@ def _set(section: str, field: str, value: object) -> Callable[[dict[str, Any]], 
 @pytest.mark.core
 @pytest.mark.parametrize(
     ("section", "field", "value"),
-    [("model", "window", 2), ("evaluation", "context", 3), ("data", "sequence_length", 4)],
+    [
+        ("model", "window", 2),
+        ("evaluation", "context", 3),
+        ("data", "sequence_length", 4),
+        ("data", "length_schedule", "4:5"),
+    ],
 )
 def test_a_config_with_a_bearing_on_figures_must_be_the_sealed_one(
-    run: Path, section: str, field: str, value: int
+    run: Path, section: str, field: str, value: object
 ) -> None:
     _edit(run / "config.json", _set(section, field, value))
     message = rf"config.json is not the config .* {LAST} .*config\.{section}\.{field} is .*{value}"

@@ -1,5 +1,6 @@
 """Sweeps that are typed, as `--sweep.FIELD=VALUE,VALUE`, over a config without a `sweep`."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,20 @@ def test_the_command_trains_in_a_folder_named_after_the_fields(
         for layers in ("2xlstm", "gru")
     ]
     assert default_sweep_folder(tiny) == Path("runs/tiny")  # of a run, or a sweep of its own
+
+
+def test_schedules_of_lengths_are_swept_in_quotes(tiny: str, tmp_path: Path) -> None:
+    """Typed or from a file, with folders that any system can hold."""
+    schedules = ["", "4:5,16:5", "4:5", "4:5, 16:5"]
+    body = f"return [{{'data.length_schedule': text}} for text in {schedules}]"
+    written = load_sweep(write_sweep(tmp_path / "mine.py", body))
+    values = ",".join(f"'{text}'" for text in schedules)
+    typed = load_sweep(tiny, values=[f"data.length_schedule={values}"])
+    assert [point.load().data.length_schedule for point in typed.points] == schedules
+    names = [point.name for point in typed.points]
+    assert names == [point.name for point in written.points]
+    assert names[0] == "length_schedule=" and names[2] == "length_schedule=4-5"
+    assert len({*names}) == 4 and all(re.fullmatch(r"[\w=.-]+", name) for name in names)
 
 
 @pytest.mark.parametrize(

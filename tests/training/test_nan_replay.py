@@ -190,7 +190,7 @@ def test_the_stages_are_those_of_the_update(trainer: Trainer) -> None:
     """What a replay looks at last is what the jitted update makes."""
     state = trainer.init_state()
     batch = trainer.batch(jnp.asarray(trainer.dataset.ids_N), 0)
-    context = trainer.config.carried_context
+    context = trainer.phases[0].carried_context
     stages = nan_replay._stages(trainer.model, trainer.optimizer, state, batch, context=context)
     step = make_train_step(trainer.model, trainer.optimizer, context=context)
     made, metrics = jax.jit(step)(state, batch)

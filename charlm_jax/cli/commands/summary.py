@@ -24,6 +24,7 @@ def run(options: argparse.Namespace) -> None:
 
     config = load_config(options.config, options.overrides)
     from charlm_jax.cli.tables import print_table
+    from charlm_jax.config.length_schedule import describe_phases
     from charlm_jax.data.dataset import load_dataset
     from charlm_jax.data.download import DownloadProgress
     from charlm_jax.models.flops import forward_flops
@@ -40,7 +41,12 @@ def run(options: argparse.Namespace) -> None:
     flops = forward_flops(config.model, symbols=vocab_size, sequence_length=length)
     if options.json:
         listed = [module._asdict() for module in modules]
-        facts = {"parameters": parameters, "forward_flops": flops, "sequence_length": length}
+        facts = {
+            "parameters": parameters,
+            "forward_flops": flops,
+            "sequence_length": length,
+            "length_schedule": config.data.length_schedule,
+        }
         show(json.dumps({**facts, "modules": listed}))
         return
     rows = [
@@ -50,3 +56,5 @@ def run(options: argparse.Namespace) -> None:
     rows.append(("total", "", "", f"{parameters:,}"))
     print_table({"module": "left", "layer": "left", "output": "left", "parameters": "right"}, rows)
     show(f"\nforward FLOPs per character at sequence length {length}: {flops:,}")
+    if len(phases := config.data.phases) > 1:
+        show(f"sequence lengths in training: {describe_phases(phases)}")

@@ -31,8 +31,9 @@ def add_flags(command: argparse.ArgumentParser) -> None:
         "--branch_from",
         type=nonempty_path,
         metavar="RUN",
-        help="start from the steps shared with a run that differs in length and decay alone: "
-        "its latest checkpoint before the learning rates differ, optimizer included",
+        help="start from the steps shared with a run that differs in length, decay and "
+        "data.length_schedule alone: its latest checkpoint before learning rates or sequence "
+        "lengths differ, optimizer included",
     )
     add("--tensorboard", action="store_true", help="also write events to DIR/tensorboard")
 
