@@ -41,7 +41,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import stdtrit
 
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.evaluation.block_sums import (
@@ -244,9 +243,7 @@ def _family_error(
             sampled_D = text_PD[pair] + seeds_AD[first] - seeds_AD[second]
             variance_D = text * text_error_D + seeds * seeds_error_D
             np.maximum(largest_D, np.abs(sampled_D) / np.sqrt(variance_D), out=largest_D)
-    freedoms = [error.freedom for error in errors.values() if error.variance]
-    students = float(stdtrit(min(freedoms), (1 + level) / 2)) if freedoms else 0.0
-    return _FamilyError(errors, max(float(np.quantile(largest_D, level)), students))
+    return _FamilyError(errors, float(np.quantile(largest_D, level)))
 
 
 def _text_differences(

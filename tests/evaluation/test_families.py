@@ -21,9 +21,9 @@ INDEPENDENT = {"is_choice_independent": True, "is_paired_by_run": False}
 def _groups(runs: int, seed: int = 0, groups: int = 4, blocks: int = 30) -> list[BlockSums]:
     """Groups of growing loss, with hard blocks, noise of their own and lucky seeds."""
     generator = np.random.default_rng(seed)
-    means_ASK = 0.003 * np.arange(groups)[:, None, None] + generator.normal(size=blocks)
+    means_ASK = 0.03 * np.arange(groups)[:, None, None] + generator.normal(size=blocks)
     means_ASK = means_ASK + 0.02 * generator.normal(size=(groups, 1, blocks))
-    means_ASK = means_ASK + 0.005 * generator.normal(size=(groups, runs, 1))
+    means_ASK = means_ASK + 0.03 * generator.normal(size=(groups, runs, 1))
     return [BlockSums(50 * means_SK, np.full(blocks, 50)) for means_SK in means_ASK]
 
 
@@ -57,6 +57,8 @@ def test_no_interval_is_narrower_than_that_of_its_difference_alone(
             alone = difference(groups[index], groups[best], draws=200, seed=seed)
         assert together.mean == pytest.approx(alone.mean, abs=1e-12)
         assert together.low <= alone.low + 1e-12 and together.high >= alone.high - 1e-12
+        p = found.p_values[index]
+        assert p is not None and (alone.is_significant or p > 0.05 - 1e-9)
 
 
 @given(runs=st.integers(1, 3), way=ways, order=st.permutations(range(4)), seed=st.integers(0, 99))
