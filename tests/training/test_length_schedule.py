@@ -87,8 +87,11 @@ def test_batches_are_those_of_runs_of_each_length(loader: str) -> None:
 
 
 def test_a_length_that_returns_repeats_no_piece() -> None:
-    """Seventeen steps of length 4 in three phases are an epoch of its 540 pieces, each once."""
-    schedule = "4:5,16:2,4:6,8:1,4:6"
+    """Seventeen steps of length 4 in three phases are an epoch of its 540 pieces, each once.
+
+    The next step is the first of its next epoch.
+    """
+    schedule = "4:5,16:2,4:6,8:1,4:7"
     trainer = _trainer(**{"data.length_schedule": schedule, "train.max_steps": 30})
     starts: list[int] = []
     for step in range(20):
@@ -97,6 +100,9 @@ def test_a_length_that_returns_repeats_no_piece() -> None:
             assert trainer.by_length[4].loader.steps_per_epoch == 17
             starts += np.asarray(plan.starts_EB[index])[np.asarray(plan.mask_EB[index])].tolist()
     assert sorted(starts) == list(range(0, 2700, 5))
+    ids_N = jnp.asarray(trainer.dataset.ids_N)
+    found, wanted = trainer.batch(ids_N, 20), _plain("chunks", 4).batch(ids_N, 17)
+    np.testing.assert_array_equal(found.inputs_BT, wanted.inputs_BT)
 
 
 @pytest.mark.core
