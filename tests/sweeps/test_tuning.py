@@ -71,6 +71,14 @@ def test_the_range_grows_to_the_best_and_then_closes_in_on_it(where: float, valu
     assert tried[0] < best < tried[-1]
 
 
+def test_the_gap_towards_the_better_neighbour_is_halved() -> None:
+    for best, fourth in ((0.011, 0.01414), (0.009, 0.007071)):
+        valley = Valley({"a": best})
+        tune([_arm(rate=0.01)], _search(4, 1), valley)
+        tried = [trial.value for trial in valley.trained if trial.characters == 10_000]
+        assert tried == [0.01, 0.005, 0.02, fourth]
+
+
 def test_a_best_beyond_all_values_is_said_to_be_at_an_edge() -> None:
     found = tune([_arm()], _search(4), Valley({"a": 100.0}))["a"]
     assert found.is_at_edge and found.value == max(trial.value for trial in found.losses)
