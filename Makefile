@@ -41,7 +41,8 @@ PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 test: $(READY)  ## Run the tests; PYTEST_ARGS="-m core" runs the quick core
 	$(PYTEST) $(PYTEST_ARGS)
 
-test-all: $(READY) $(DOCS_READY) $(NOTEBOOKS_READY)  ## Run the exhaustive tests too, and compile programs as users do
+test-all: $(READY) $(DOCS_READY) $(NOTEBOOKS_READY)  ## Run the tests, then the exhaustive ones, compiled as users compile
+	$(PYTEST) $(PYTEST_ARGS)
 	$(PYTEST) --exhaustive $(PYTEST_ARGS)
 
 lint: $(READY)  ## Check style, formatting, types and language; change nothing

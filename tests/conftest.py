@@ -1,8 +1,8 @@
 """Options, JAX settings and fixtures shared by all tests.
 
 `make test` runs with XLA's optimisations off, which makes compiling four to eight times as fast.
-With --exhaustive (`make test-all`) programs are compiled as users compile them, and the tests
-marked `exhaustive` run too.
+`make test-all` then runs the tests marked `exhaustive`, and those marked `optimised` again, with
+programs compiled as users compile them (--exhaustive).
 """
 
 import contextlib
@@ -65,7 +65,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--exhaustive",
         action="store_true",
-        help="run the tests marked exhaustive too, and let XLA optimise",
+        help="run the tests marked exhaustive or optimised, and no others, and let XLA optimise",
     )
     parser.addoption(
         "--search",
@@ -89,10 +89,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not config.getoption("exhaustive"):
-        exhaustive = [item for item in items if item.get_closest_marker("exhaustive")]
-        config.hook.pytest_deselected(items=exhaustive)
-        items[:] = [item for item in items if not item.get_closest_marker("exhaustive")]
+    left_out = [item for item in items if not _runs(item)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if _runs(item)]
+
+
+def _runs(item: pytest.Item) -> bool:
+    if item.get_closest_marker("exhaustive"):
+        return bool(item.config.getoption("exhaustive"))
+    return not item.config.getoption("exhaustive") or bool(item.get_closest_marker("optimised"))
 
 
 _CLEARED_ABOVE = 1.0e9  # bytes of a worker
@@ -122,11 +127,8 @@ _TRAINERS: dict[tuple[Config, str], Trainer] = {}
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _share_trainers(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Runs of equal config and text share what they compile; with --exhaustive each compiles."""
-    if request.config.getoption("exhaustive"):
-        yield
-        return
+def _share_trainers() -> Iterator[None]:
+    """Runs of equal config and text share what they compile."""
 
     def build_once(config: Config, dataset: Dataset) -> Trainer:
         key = (config, dataset.fingerprint)

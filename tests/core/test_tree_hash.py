@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from charlm_jax.core.tree_hash import content_hash, format_hash, state_hash
 from tests.conftest import examples
 
+pytestmark = pytest.mark.optimised
+
 TREE = {
     "a": np.linspace(-1, 1, 60, dtype=np.float32).reshape(3, 20),
     "b": (np.arange(7, dtype=np.int32), np.array([True, False]), np.float32(0.5)),

@@ -23,6 +23,8 @@ from charlm_jax.models import LanguageModel
 from charlm_jax.models.losses import masked_mean, negative_log_likelihood
 from tests.conftest import compiled_model, make_model_config
 
+pytestmark = pytest.mark.optimised
+
 V = 7
 IDS = np.random.default_rng(0).integers(0, V, 60).astype(np.uint8)
 

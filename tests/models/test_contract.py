@@ -53,6 +53,8 @@ from tests.models.contract import (
     subject_of,
 )
 
+pytestmark = pytest.mark.optimised
+
 
 @pytest.fixture(autouse=True)
 def _strict_dtypes() -> Any:

@@ -14,6 +14,8 @@ from charlm_jax.models.lstm import lstm_scan
 from charlm_jax.models.lstm_fused import LSTMState, lstm_recurrence
 from tests.conftest import make_model_config
 
+pytestmark = pytest.mark.optimised
+
 T, B, H, R, V = 9, 8, 12, 5, 11
 TOLERANCES = {jnp.float32: 1e-5, jnp.bfloat16: 3e-2}  # bfloat16 keeps 8 bits of an operand
 
@@ -72,9 +74,13 @@ def test_two_pieces_are_the_whole() -> None:
     assert_close(last, end, 1e-6)
 
 
-@pytest.mark.parametrize("layers", [("lstm",), ("lstm", "lstm"), ("rnn", "lstm")])
 @pytest.mark.parametrize(
-    "precision", ["float32", pytest.param("bfloat16", marks=pytest.mark.exhaustive)]
+    ("layers", "precision"),
+    [
+        (("lstm", "lstm"), "float32"),
+        (("rnn", "lstm"), "float32"),
+        pytest.param(("rnn", "lstm"), "bfloat16", marks=pytest.mark.exhaustive),
+    ],
 )
 def test_a_model_is_the_same_function_with_it_and_without(
     layers: tuple[str, ...], precision: str, monkeypatch: pytest.MonkeyPatch
@@ -113,7 +119,7 @@ def test_many_symbols_are_not_made_one_hot(monkeypatch: pytest.MonkeyPatch) -> N
     params = jax.jit(model.init)(jax.random.key(0))
     ids_BT = jax.random.randint(jax.random.key(1), (B, 40), 0, 300)
     state = model.initial_state(B, 0)
-    wanted, _ = model.apply(params, ids_BT[:, :20], state)
+    wanted, _ = jax.jit(model.apply)(params, ids_BT[:, :20], state)
     monkeypatch.setattr("charlm_jax.models.lstm.lstm_recurrence", refuse)
-    got, _ = model.apply(params, ids_BT, state)  # more positions than symbols: a table
+    got, _ = jax.jit(model.apply)(params, ids_BT, state)  # more positions than symbols: a table
     np.testing.assert_allclose(got[:, :20], wanted, atol=1e-5)

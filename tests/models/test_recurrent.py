@@ -69,6 +69,7 @@ def _golden_state(case: str, group: str, layer: int) -> Mapping[str, np.ndarray]
     ],
 )
 @pytest.mark.core
+@pytest.mark.optimised
 def test_values_and_gradients_equal_pytorchs(case: str, layers: tuple[str, ...]) -> None:
     kinds = {"lstm": LSTMState, "gru": GRUState, "rnn": RNNState}
     model = build_model(make_model_config(*layers, embedding_size=5, hidden_size=6), V)
@@ -113,6 +114,7 @@ def draw_like(cell: nn.Module, carry: Any) -> Any:
 
 
 @pytest.mark.core
+@pytest.mark.optimised
 def test_lstm_equals_flax_optimized_lstm_cell() -> None:
     cell, x_BTD = nn.OptimizedLSTMCell(6), draw(0, B, T, 5)
     theirs = draw_like(cell, (jnp.zeros((B, 6)), jnp.zeros((B, 6))))

@@ -16,7 +16,7 @@ from charlm_jax.training.loop import train_and_evaluate
 from tests.conftest import compiled_model, make_model_config, make_tiny_config, quick_jit
 from tests.training.test_loop import _rows
 
-B, T, V = 8, 48, 7
+B, T, V = 8, 36, 7
 
 
 def gradients(model: Any, params: Params, ids_BT: jax.Array) -> Any:
@@ -34,18 +34,14 @@ def _leaves(tree: Any) -> list[jax.Array]:
 
 @pytest.mark.parametrize(
     "layers",
-    [
-        ("lstm",),
-        pytest.param(("gru", "mingru"), marks=pytest.mark.exhaustive),
-        pytest.param(("rnn",), marks=pytest.mark.exhaustive),
-    ],
+    [("lstm",), pytest.param(("gru", "mingru"), marks=pytest.mark.exhaustive)],
 )
 def test_the_gradient_goes_through_the_whole_sequence(layers: tuple[str, ...]) -> None:
     model = compiled_model(make_model_config(*layers), V)
     params = model.init(jax.random.key(0))
     ids_BT = jax.random.randint(jax.random.key(1), (B, T), 0, V)
     wanted = quick_jit(functools.partial(gradients, model))(params, ids_BT)
-    for segment_length in (12, 24, 48, 100):
+    for segment_length in (12, 24, 100):
         segmented = rematerialize(model, segment_length=segment_length)
         got = quick_jit(functools.partial(gradients, segmented))(params, ids_BT)
         jax.tree.map(

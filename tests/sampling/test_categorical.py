@@ -17,6 +17,8 @@ from charlm_jax.sampling.categorical import (
 )
 from charlm_jax.sampling.params import check_scale
 
+pytestmark = pytest.mark.optimised
+
 LOGITS = jnp.array([1.0, 1.0, 3.0, -2.0])
 
 

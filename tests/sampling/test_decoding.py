@@ -17,6 +17,8 @@ from charlm_jax.sampling.decoding import SampleBatch, make_decoder, rows_at_once
 from charlm_jax.sampling.policies import build_policy, probabilities
 from tests.conftest import compiled_model, make_model_config
 
+pytestmark = pytest.mark.optimised
+
 V = 9
 PROMPT = np.array([3, 1, 4, 1, 5], np.uint8)
 

@@ -17,6 +17,8 @@ import pytest
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.storage.checkpoint import Checkpoints, DamagedCheckpoint
 
+pytestmark = pytest.mark.optimised
+
 PARAMS = {
     "embedding": jnp.arange(6.0).reshape(2, 3),
     "output": {"bias": jnp.ones(3, jnp.bfloat16), "flags": jnp.array([True, False])},

@@ -49,7 +49,10 @@ def copy_run(name: str, folder: Path) -> Path:
     return shutil.copytree(FOLDER / name, folder / name)
 
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*did not seal symbols and metrics")
+pytestmark = [
+    pytest.mark.optimised,
+    pytest.mark.filterwarnings("ignore:.*did not seal symbols and metrics"),
+]
 
 
 @pytest.mark.parametrize("name", RUNS)

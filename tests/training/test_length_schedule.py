@@ -62,7 +62,9 @@ def _plain(loader: str, length: int, **changes: object) -> Trainer:
 
 
 @pytest.mark.core
-@pytest.mark.parametrize("loader", LOADERS)
+@pytest.mark.parametrize(
+    "loader", [pytest.param("chunks", marks=pytest.mark.optimised), *LOADERS[1:]]
+)
 def test_a_constant_schedule_changes_no_bit(tmp_path: Path, loader: str) -> None:
     for name, schedule in {"none": "", "constant": "8:7,8:3"}.items():
         changes = CHANGES | {"data.loader": loader, "data.length_schedule": schedule}

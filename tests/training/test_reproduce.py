@@ -17,6 +17,8 @@ from charlm_jax.training.reproduce import verify_run
 from tests.conftest import make_tiny_config
 from tests.training.test_loop import StopAt
 
+pytestmark = pytest.mark.optimised
+
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:

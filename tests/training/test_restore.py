@@ -18,6 +18,8 @@ from charlm_jax.training.progress_bar import NullProgress
 from tests.conftest import make_tiny_config
 from tests.training.test_loop import StopAt, _params, _rows
 
+pytestmark = pytest.mark.optimised
+
 
 class Notes(NullProgress):
     """Remembers what was noted."""

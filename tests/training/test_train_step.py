@@ -24,6 +24,8 @@ from charlm_jax.training.train_step import (
 )
 from tests.conftest import compiled_model, make_model_config
 
+pytestmark = pytest.mark.optimised
+
 V, T = 6, 5
 CONFIG = make_model_config("lstm")
 IDS = jnp.asarray(np.random.default_rng(0).integers(0, V, 80).astype(np.uint8))
