@@ -18,7 +18,6 @@ _LAYERS: Mapping[str, str] = {
     "attention": "attention",
     "self_attention": "self-attention",
 }
-_MOST_NAMED = 3  # groups
 
 
 def describe_layers(layers: Sequence[str]) -> str:
@@ -48,42 +47,32 @@ def report_headline(findings: ReportData) -> str:
     noun = findings.unit.removesuffix("s")
     groups, text = findings.groups, text_name(findings.corpus)
     if len(groups) == 1:
-        model = describe_model(groups[0].runs[0].layers, groups[0].runs[0].parameters)
-        first = f"A {noun}-level language model ({model}), trained on {text}."
+        what = f"A {noun}-level language model ({_describe_group(groups[0])}), trained on {text}."
     else:
-        first = f"{len(groups)} {noun}-level language models, trained on {text}"
-        first += f": {_named(groups)}." if len(groups) <= _MOST_NAMED else "."
-    return f"{first} {_describe_loss(findings.scores, groups, noun)}"
+        what = f"Compared here: {len(groups)} {noun}-level language models, trained on {text}."
+    if findings.scores is None:
+        return f"{what} No text was held out, so how well it predicts new text is not known."
+    return f"{what} {_describe_losses(findings.scores, groups, noun)} Lower is better."
 
 
-def _named(groups: Sequence[GroupFacts]) -> str:
-    *names, last = (
-        f"{group.name} ({describe_model(group.runs[0].layers, group.runs[0].parameters)})"
-        for group in groups
-    )
-    return f"{', '.join(names)} and {last}"
+def _describe_group(group: GroupFacts) -> str:
+    return describe_model(group.runs[0].layers, group.runs[0].parameters)
 
 
-def _describe_loss(scores: Scores | None, groups: Sequence[GroupFacts], noun: str) -> str:
-    """Return sentences on the loss of the best group, next to an n-gram and xz."""
-    if scores is None:
-        return "No text was held out, so how well it predicts new text is not known."
-    best = min(scores.rows, key=lambda row: row.bits_per_char)
-    where = (
-        "On the text that it was trained on"
-        if scores.split == "train"
-        else "On text that was held out"
-    )
+def _describe_losses(scores: Scores, groups: Sequence[GroupFacts], noun: str) -> str:
+    """Return a sentence on the loss of the best group, next to an n-gram and xz."""
+    best, group = min(zip(scores.rows, groups, strict=True), key=lambda pair: pair[0].bits_per_char)
+    is_alone = len(groups) == 1
+    where = "the text that it was trained on" if scores.split == "train" else "held-out text"
+    who = "it" if is_alone else f"the best, {best.name} ({_describe_group(group)}),"
     seeds = f" (mean of {len(best.seeds)} seeds)" if len(best.seeds) > 1 else ""
-    name = "it" if len(groups) == 1 else f"the best, {best.name},"
-    needs = f"{where}, {name} needs {best.bits_per_char:.2f} bits per {noun}{seeds}"
     others = [
-        f"{_article(b.name.split()[0])} needs {b.bits_per_char:.2f}"
-        for b in scores.baselines
-        if b.kind == "ngram" or b.name == "xz"
+        f", {_article(baseline.name.split()[0])} {baseline.bits_per_char:.2f}"
+        for baseline in scores.baselines
+        if baseline.kind == "ngram" or baseline.name == "xz"
     ]
-    beside = f"; {', '.join(others)}" if others else ""
-    return f"{needs}{beside}. Lower is better."
+    figure = f"{best.bits_per_char:.2f} bits per {noun}{seeds}"
+    return f"On {where} {who} needs {figure}{''.join(others)}."
 
 
 def _article(name: str) -> str:
@@ -106,21 +95,27 @@ def reading_headline(readings: Sequence[Reading], text: str, name: str) -> str:
       name: name of the text.
     """
     unit, noun = readings[0].run.vocabulary.unit, readings[0].run.vocabulary.noun
-    figures = " and ".join(
-        f"{reading.label} needs {reading.score.bits_per_char:.2f} bits per {noun}"
-        for reading in readings
-    )
-    models = " ".join(map(_describe_run, readings))
-    return f"{name} has {len(text):,} {unit}: {figures}. Lower is better. {models}"
+    first, *others = readings
+    figure = f"{first.score.bits_per_char:.2f} bits per {noun}"
+    read = f"the {len(text):,} {unit} of {name}"
+    sentence = f"{_describe_reading(first)} needs {figure} for {read}"
+    for other in others:
+        sentence += f", {_describe_reading(other)} {other.score.bits_per_char:.2f}"
+    return f"{sentence}. {_describe_own_losses(readings)}Lower is better."
 
 
-def _describe_run(reading: Reading) -> str:
-    """Return a sentence on a run, with the loss that it had on its own held-out text."""
+def _describe_reading(reading: Reading) -> str:
+    """Return a run's name, the layers and size of its model, and the text of its training."""
     run = reading.run
     model = describe_model(run.config.model.layers, count_parameters(run.params))
-    sentence = f"{reading.label} ({model}) was trained on {text_name(run.config.data.corpus)}"
-    loss_nats = run.recorded_loss
-    if loss_nats is None:
-        return f"{sentence}."
-    own = f"{bits(loss_nats):.2f} bits on text held out from that"
-    return f"{sentence}; in training it needed {own}."
+    return f"{reading.label} ({model}; trained on {text_name(run.config.data.corpus)})"
+
+
+def _describe_own_losses(readings: Sequence[Reading]) -> str:
+    """Return a sentence on the losses that runs recorded on their own held-out text, and a space.
+
+    It is empty if none has recorded one.
+    """
+    losses = [(reading.label, reading.run.recorded_loss) for reading in readings]
+    known = [f"{label} needed {bits(nats):.2f}" for label, nats in losses if nats is not None]
+    return f"On text held out in training, {' and '.join(known)}. " if known else ""

@@ -181,7 +181,7 @@ def _samples(findings: ReportData) -> list[PageBlock]:
     is_alone = len(findings.groups) == 1
     who = "The model" if is_alone else "The first run of each group"
     blocks: list[PageBlock] = [
-        f"{who} continues one prompt, in bold, from the {findings.heat.split} part (seed "
+        f"{who} continues one prompt, in bold, from the {_part(findings.heat.split)} part (seed "
         f"{SAMPLE_SEED}). The scale factor multiplies the logits; it is 1/temperature. Low scales "
         f"are daring, high ones careful. The noise is the same everywhere: texts differ by scale "
         f"and model alone.",
@@ -195,6 +195,10 @@ def _samples(findings: ReportData) -> list[PageBlock]:
     return blocks
 
 
+def _part(split: str) -> str:
+    return "training" if split == "train" else f"held-out ({split})"
+
+
 def _sample(prompt: str, sample: Sample) -> Markup:
     heading = f"Scale {sample.scale:g} (temperature {sample.temperature:g})"
     return render("blocks.html.j2", "sample", heading=heading, prompt=prompt, text=sample.text)
@@ -203,11 +207,10 @@ def _sample(prompt: str, sample: Sample) -> Markup:
 def _heat(findings: ReportData) -> list[PageBlock]:
     heat = findings.heat
     first, last = heat.passage.start + 1, heat.passage.stop
-    kind = "training" if heat.split == "train" else f"held-out ({heat.split})"
     about = (
-        f"Characters {first:,} to {last:,} of the text, from the middle of the {kind} part. "
-        f"Stronger colours mark higher losses; point at a character for its loss, its probability "
-        f"and the most probable characters."
+        f"Characters {first:,} to {last:,} of the text, from the middle of the "
+        f"{_part(heat.split)} part. Stronger colours mark higher losses; point at a character for "
+        f"its loss, its probability and the most probable characters."
     )
     if heat.split == "train":
         about += " The model was trained on this text."

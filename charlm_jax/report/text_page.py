@@ -14,7 +14,7 @@ from charlm_jax.comparison.readings import (
 )
 from charlm_jax.comparison.units import reading_units
 from charlm_jax.core.types import bits
-from charlm_jax.evaluation.text_score import GUESSES, TextScore, score_lines, sort_by_surprisal
+from charlm_jax.evaluation.text_score import TextScore, score_lines, sort_by_surprisal
 from charlm_jax.report.headline import reading_headline
 from charlm_jax.report.html.heat_text import LATIN_1, HeatMap, heat_blocks, sign
 from charlm_jax.report.html.page import PageBlock, Section, Table, write_page
@@ -106,7 +106,7 @@ def surprisal_blocks(
     modes = {reading.label: _read_before(reading.score) for reading in readings}
     blocks: list[PageBlock] = [
         "Stronger colours mark higher losses. Point at a character, or touch it, for its loss, its "
-        f"probability and the {GUESSES} most probable characters. Characters with a dotted "
+        "probability and the five most probable characters. Characters with a dotted "
         "underline are not scored.",
     ]
     if readings[0].run.vocabulary.unit == "bytes":

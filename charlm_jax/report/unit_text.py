@@ -26,7 +26,7 @@ def unit_blocks(found: RunUnits) -> list[PageBlock]:
         "above it remembers nothing more. A unit that follows a property need not be used for it. "
         "Each text is the piece judged in which its property changes most often."
     )
-    legend = strength_legend("as without the property", "as with it")
+    legend = strength_legend("property unlikely", "likely")
     texts = [
         figure(
             _caption(pick),
@@ -34,7 +34,7 @@ def unit_blocks(found: RunUnits) -> list[PageBlock]:
         )
         for pick, text in zip(ranking.picks, found.texts, strict=True)
     ]
-    drawings = render("blocks.html.j2", "grid", css_class="maps", blocks=texts)
+    drawings = render("blocks.html.j2", "grid", css_class="units", blocks=texts)
     return [about, measure, _table(ranking.picks), legend, drawings]
 
 

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from charlm_jax.cli import main
+from charlm_jax.core.trees import count_parameters
 from charlm_jax.evaluation import Window
 from charlm_jax.evaluation.text_score import score_lines
 from charlm_jax.inference.run import Run
@@ -239,6 +241,12 @@ def test_the_page_has_a_cell_for_every_character(
                 format_percent(share),
             ]
     text = page.text()
+    model = f"lstm (1 LSTM layer; {count_parameters(lstm.params):,} parameters; trained on "
+    assert model in text and "On text held out in training" not in text  # it recorded nothing
+    figure = (
+        f"needs {score.bits_per_char:.2f} bits per character for the 41 characters of text.txt."
+    )
+    assert figure in text
     assert f"{score.bits_per_char:.4f} bits" in text and "read: stream" in text
     assert TEXT in [words for _, words in page.words]  # as it is, escaped
     assert "&lt;b&gt;" in data and "&#34;tea&#34;" in data and "water &amp;" in data
@@ -278,6 +286,8 @@ def test_two_models_of_unlike_alphabets_read_the_same_text(
     drawn = [value for _, value in heat_maps(page)[2]]
     np.testing.assert_allclose(drawn, less_N[~np.isnan(less_N)] / math.log(2), atol=6e-3)
     assert "7 unknown characters left out" in page.text()
+    figures = [f"{run.bits_per_char:.2f}" for run in scores]
+    assert re.search(rf"lstm .* needs {figures[0]} .*, other .* {figures[1]}\. Lower", page.text())
     difference = (
         f"other minus lstm: {np.nanmean(less_N):+.4f} nats per character over 33 characters"
     )

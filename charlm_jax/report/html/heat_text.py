@@ -100,7 +100,7 @@ def heat_blocks(text: str, maps: Sequence[HeatMap]) -> list[Markup]:
         mean = f"mean {bits(scored_N.mean()):.3f} bits" if scored_N.size else "no character scored"
         drawing = heat_text(text, heat_map)
         drawings.append(figure(f"{heat_map.label}: {mean}. Context: {heat_map.rule}.", drawing))
-    blocks = [heat_legend(), render("blocks.html.j2", "grid", css_class="maps", blocks=drawings)]
+    blocks = [heat_legend(), *drawings]
     if len(maps) == 2:
         blocks += _difference_blocks(text, *maps)
     return [*blocks, details("The passage as plain text", plain_text(text))]
@@ -180,7 +180,7 @@ def strength_text(
 
 def heat_legend() -> Markup:
     """Render the legend of `heat_text`."""
-    labels = [*map(str, range(LEVELS)), f"{LEVELS} and more"]
+    labels = [*map(str, range(LEVELS)), f"{LEVELS}+"]
     return render("blocks.html.j2", "scale", unit="Bits of surprise:", labels=labels, letter="h")
 
 
