@@ -144,6 +144,7 @@ def test_nothing_slow_is_imported(statement: str) -> None:
 ENTRY_POINTS = {
     "analysis.activations.capture_activations",
     "analysis.effective_context.losses_by_context",
+    "analysis.unit_ranking.rank_units",
     "inference.run.load_run",
     "models.flops.forward_flops",
     "models.summary.summarize",

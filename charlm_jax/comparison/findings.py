@@ -8,7 +8,13 @@ import numpy as np
 
 from charlm_jax.comparison.compare import check_same_text, compare
 from charlm_jax.comparison.grouping import group_runs
-from charlm_jax.comparison.passages import choose_passage, first_words, passage_nll, reads_before
+from charlm_jax.comparison.passages import (
+    choose_passage,
+    first_words,
+    passage_nll,
+    passage_predictions,
+    reads_before,
+)
 from charlm_jax.comparison.run_facts import (
     RunFacts,
     differing_fields,
@@ -17,6 +23,7 @@ from charlm_jax.comparison.run_facts import (
     shared_fields,
 )
 from charlm_jax.comparison.scores import Scores, find_scores
+from charlm_jax.comparison.units import RunUnits, corpus_units
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.progress import Report, report_nothing
 from charlm_jax.data.dataset import Dataset
@@ -55,6 +62,8 @@ class Heat(NamedTuple):
       split: part that the passage is from.
       labels: names of the runs that read it, one or two.
       nll_RN: their losses in nats, a row per run.
+      predictions: for each run, position in the passage -> most probable symbols with their
+        probabilities.
       rules: description of what each run read before a character.
     """
 
@@ -63,6 +72,7 @@ class Heat(NamedTuple):
     split: str
     labels: Sequence[str]
     nll_RN: np.ndarray
+    predictions: Sequence[Mapping[int, Sequence[tuple[str, float]]]]
     rules: Sequence[str]
 
 
@@ -83,6 +93,7 @@ class ReportData(NamedTuple):
       prompt: prompt of the samples.
       samples: samples of each group's first run, one at each of `SCALES`, with the same noise.
       heat: surprisal of a passage.
+      units: units of the first run that follow properties of the text; None if it has none.
     """
 
     groups: Sequence[GroupFacts]
@@ -98,6 +109,7 @@ class ReportData(NamedTuple):
     prompt: str
     samples: Sequence[Sequence[Sample]]
     heat: Heat
+    units: RunUnits | None
 
 
 def _watched(run: Run, dataset: Dataset) -> int:
@@ -141,6 +153,8 @@ def gather(
         split, groups = "train", dict(group_runs(runs))
     text = dataset.corpus.text
     prompt = dataset.vocabulary.to_text(first_words(text, dataset.part(split)))
+    name, (first, *others) = next(iter(groups.items()))
+    label = f"{name}, seed {first.config.seed}" if others else name
     report("sampling", 0)
     return ReportData(
         groups=[GroupFacts(name, [*map(read_run_facts, group)]) for name, group in groups.items()],
@@ -156,6 +170,7 @@ def gather(
         prompt=dataset.vocabulary.shown(prompt),
         samples=[_samples(group[0], prompt) for group in groups.values()],
         heat=_heat(_shown_runs(groups, scores), dataset, split),
+        units=corpus_units(first, dataset, split, label=label),
     )
 
 
@@ -190,12 +205,14 @@ def _shown_runs(groups: Mapping[str, Sequence[Run]], scores: Scores | None) -> d
 
 def _heat(runs: Mapping[str, Run], dataset: Dataset, split: str) -> Heat:
     text = dataset.corpus.text
-    passage, first = choose_passage(text, dataset.part(split)), dataset.first_position(split)
+    passage = choose_passage(text, dataset.part(split))
+    first = dataset.first_position(split)
     return Heat(
         passage=passage,
         text=text[passage.start : passage.stop],
         split=split,
         labels=[*runs],
         nll_RN=np.stack([passage_nll(run, text, passage, first=first) for run in runs.values()]),
+        predictions=[passage_predictions(run, text, passage, first=first) for run in runs.values()],
         rules=[reads_before(run, passage, first=first) for run in runs.values()],
     )

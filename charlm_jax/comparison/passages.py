@@ -3,7 +3,7 @@
 import numpy as np
 
 from charlm_jax.data.splits import Part, size, target_positions
-from charlm_jax.evaluation.protocol import Sliding
+from charlm_jax.evaluation.protocol import EvalProtocol, Sliding, Stream
 from charlm_jax.inference.run import Run
 
 PASSAGE = 1500
@@ -62,11 +62,34 @@ def passage_nll(run: Run, text: str, passage: range, *, first: int) -> np.ndarra
     Returns:
       nll_N in nats, one entry per character; `reads_before` describes their context.
     """
+    read, protocol = _how_read(run, text, passage, first)
+    return run.score(read, protocol).nll_N[-len(passage) :]
+
+
+def passage_predictions(
+    run: Run, text: str, passage: range, *, first: int
+) -> dict[int, list[tuple[str, float]]]:
+    """Compute the most probable characters at each place of a passage.
+
+    Arguments are those of `passage_nll`.
+
+    Returns:
+      Position in the passage -> symbols with their probabilities, the most probable first.
+    """
+    read, protocol = _how_read(run, text, passage, first)
+    top = run.top_predictions(read, protocol)
+    rows = zip(top.symbols[-len(passage) :], top.probability_NG[-len(passage) :], strict=True)
+    return {
+        position: list(zip(symbols, probability_G.tolist(), strict=True))
+        for position, (symbols, probability_G) in enumerate(rows)
+    }
+
+
+def _how_read(run: Run, text: str, passage: range, first: int) -> tuple[str, EvalProtocol]:
+    """Return the text that is read to score a passage, and the protocol."""
     before = _read_before(run, passage, first)
     read = run.vocabulary.to_text(text[passage.start - before : passage.stop])
-    if run.model.max_length is None:
-        return run.score(read).nll_N[before - 1 :]
-    return run.score(read, Sliding(before, targets=0)).nll_N
+    return read, Stream() if run.model.max_length is None else Sliding(before, targets=0)
 
 
 def reads_before(run: Run, passage: range, *, first: int) -> str:

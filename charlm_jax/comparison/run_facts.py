@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from charlm_jax.config.loading import ConfigSource, as_text
+from charlm_jax.core.trees import count_parameters
 from charlm_jax.core.visible_text import visible_line
 from charlm_jax.inference.run import Run
 from charlm_jax.storage.metrics_log import MetricsRow
@@ -23,6 +24,8 @@ class RunFacts(NamedTuple):
     Attributes:
       workdir: folder of the run, as given.
       seed: seed of its config.
+      layers: names of its layers.
+      parameters: number of parameters.
       checkpoint: step of its weights.
       weights: `raw` or `average`.
       step: last step in its metrics.
@@ -38,6 +41,8 @@ class RunFacts(NamedTuple):
 
     workdir: str
     seed: int
+    layers: Sequence[str]
+    parameters: int
     checkpoint: int
     weights: str
     step: int
@@ -70,6 +75,8 @@ def read_run_facts(run: Run) -> RunFacts:
     return RunFacts(
         workdir=str(run.workdir),
         seed=run.config.seed,
+        layers=run.config.model.layers,
+        parameters=count_parameters(run.params),
         checkpoint=run.checkpoint,
         weights=run.weights,
         step=rows[-1]["step"] if rows else 0,

@@ -20,7 +20,7 @@ _STEEP = 0.1  # share of the longest run in which losses fall too fast for the s
 def learning_curves(
     groups: Sequence[GroupFacts], watched_characters: Sequence[int]
 ) -> list[Markup]:
-    """Render training and held-out losses side by side, a line per run.
+    """Render training and held-out losses, a line per run.
 
     Args:
       groups: groups of runs; at least one run has rows of metrics.
@@ -61,7 +61,7 @@ def learning_curves(
     has_average = any(len(run.held_out) > 1 for run in runs)
     note = "dotted, with hollow markers: raw weights of runs that are scored with averaged weights"
     return [
-        render("blocks.html.j2", "grid", css_class="charts", blocks=charts),
+        *charts,
         legend([group.name for group in groups], note=note if has_average else ""),
     ]
 

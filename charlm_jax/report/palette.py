@@ -26,3 +26,28 @@ PAGE_SERIES: Mapping[str, Sequence[str]] = {
     "dark": (SKY_BLUE, ORANGE, GREEN, PURPLE, "#f0f0f0", VERMILION, YELLOW),
 }
 """Series of a page by theme, in order; both themes have the same number."""
+
+# Contrast of the page's ink to each is at least 4.5, so text on them keeps its colour.
+SURPRISE: Mapping[str, Sequence[str]] = {
+    "light": (
+        "#eff5fa",
+        "#dfebf4",
+        "#cbdfee",
+        "#b5d1e7",
+        "#9ec3df",
+        "#86b3d6",
+        "#6ea3cd",
+        "#5a95c3",
+    ),
+    "dark": (
+        "#17202a",
+        "#192a3a",
+        "#1b344a",
+        "#1c3f5b",
+        "#1d4a6c",
+        "#1e567e",
+        "#1f6290",
+        "#206ea2",
+    ),
+}
+"""One hue, by theme: level 1 to the highest."""

@@ -7,11 +7,12 @@ from typing import NamedTuple
 from markupsafe import Markup
 
 from charlm_jax._version import __version__
-from charlm_jax.comparison.findings import SAMPLE_SEED, GroupFacts, Heat, ReportData, Sample, gather
+from charlm_jax.comparison.findings import SAMPLE_SEED, GroupFacts, ReportData, Sample, gather
 from charlm_jax.core.progress import Report, report_nothing
 from charlm_jax.data.download import Progress
 from charlm_jax.evaluation.protocol import EvalProtocol
 from charlm_jax.inference.run import Runs, open_runs
+from charlm_jax.report.headline import report_headline, text_name
 from charlm_jax.report.html.heat_text import LATIN_1, HeatMap, heat_blocks
 from charlm_jax.report.html.page import (
     PageBlock,
@@ -29,6 +30,7 @@ from charlm_jax.report.score_sections import (
     position_blocks,
     scored,
 )
+from charlm_jax.report.unit_text import unit_blocks
 from charlm_jax.storage.weights import describe_average
 
 _MAX_TITLE = 80
@@ -93,7 +95,7 @@ def describe(
       more: sections after the results.
     """
     scores, groups = findings.scores, findings.groups
-    sections = []
+    sections = [Section("Samples", _samples(findings))]
     if scores is None:
         text = (
             "These runs have no held-out text, so this page cannot show how well they predict new "
@@ -103,7 +105,9 @@ def describe(
     else:
         heading = "Comparison" if len(groups) > 1 else "Result"
         sections.append(Section(heading, comparison_blocks(scores, groups)))
-    sections.append(Section("Configuration", _configuration(findings)))
+    sections.append(Section("Surprisal of every character", _heat(findings)))
+    if findings.units is not None:
+        sections.append(Section("Text coloured by one unit", unit_blocks(findings.units)))
     if any(run.training or run.held_out for group in groups for run in group.runs):
         sections.append(
             Section("Learning curves", learning_curves(groups, findings.watched_characters))
@@ -113,10 +117,10 @@ def describe(
         sections.append(Section("Loss by character class", [class_table(scores)]))
     sections += [
         *more,
-        Section("Samples", _samples(findings)),
-        Section("Surprisal of every character", _heat(findings.heat)),
+        Section("Runs and configuration", [*_facts(findings, command), *_configuration(findings)]),
     ]
-    return Description(_title(findings), _lead(findings, command), sections)
+    lead = [render("blocks.html.j2", "headline", sentences=report_headline(findings))]
+    return Description(_title(findings), lead, sections)
 
 
 def _title(findings: ReportData) -> str:
@@ -124,15 +128,10 @@ def _title(findings: ReportData) -> str:
     title = (f"{', '.join(names)} and " if names else "") + last
     if len(title) > _MAX_TITLE:
         title = f"{len(findings.groups)} groups" if names else "One group"
-    return f"{title} on {_text_name(findings)}"
+    return f"{title} on {text_name(findings.corpus)}"
 
 
-def _text_name(findings: ReportData) -> str:
-    """Return the last part of a path, or the name of a corpus."""
-    return Path(findings.corpus).name or findings.corpus
-
-
-def _lead(findings: ReportData, command: str | None) -> list[PageBlock]:
+def _facts(findings: ReportData, command: str | None) -> list[PageBlock]:
     runs = [run for group in findings.groups for run in group.runs]
     scores, newest = findings.scores, findings.newest
     steps = dict.fromkeys(f"step {run.checkpoint:,}{describe_average(run.weights)}" for run in runs)
@@ -140,13 +139,11 @@ def _lead(findings: ReportData, command: str | None) -> list[PageBlock]:
     facts = {
         "Runs": f"{len(runs)}" + (f", of which {unfinished} not finished" if unfinished else ""),
         "Groups": "; ".join(map(_group_label, findings.groups)),
-        "Text": f"{_text_name(findings)}: {findings.characters:,} {findings.unit}, "
+        "Text": f"{text_name(findings.corpus)}: {findings.characters:,} {findings.unit}, "
         f"{findings.symbols} symbols",
         "Scored": "none: no text is held out" if scores is None else scored(scores),
         "Checkpoint" if len(steps) == 1 else "Checkpoints": "; ".join(steps),
     }
-    if findings.unit == "bytes":
-        facts["Unit"] = LATIN_1
     if unfinished:
         facts["Newest metrics"] = "none" if newest is None else f"{newest:%Y-%m-%d %H:%M} UTC"
     facts["Written by"] = f"charlm_jax {__version__}"
@@ -181,18 +178,25 @@ def _configuration(findings: ReportData) -> list[PageBlock]:
 
 
 def _samples(findings: ReportData) -> list[PageBlock]:
+    is_alone = len(findings.groups) == 1
+    who = "The model" if is_alone else "The first run of each group"
     blocks: list[PageBlock] = [
-        "The first run of each group continues one prompt, with the same noise at every scale and "
-        "for every group: only the scale and the model differ. The scale factor multiplies the "
-        "logits; it is 1/temperature.",
-        f"Prompt, in bold, from the {findings.heat.split} part; seed {SAMPLE_SEED}.",
+        f"{who} continues one prompt, in bold, from the {_part(findings.heat.split)} part (seed "
+        f"{SAMPLE_SEED}). The scale factor multiplies the logits; it is 1/temperature. Low scales "
+        f"are daring, high ones careful. The noise is the same everywhere: texts differ by scale "
+        f"and model alone.",
     ]
     for number, (group, samples) in enumerate(zip(findings.groups, findings.samples, strict=True)):
         texts = [_sample(findings.prompt, sample) for sample in samples]
         body = render("blocks.html.j2", "grid", css_class="side", blocks=texts)
         is_open = number < _OPEN_SAMPLES
-        blocks.append(details(f"{group.name}, seed {group.runs[0].seed}", body, is_open=is_open))
+        name = f"{group.name}, seed {group.runs[0].seed}"
+        blocks.append(body if is_alone else details(name, body, is_open=is_open))
     return blocks
+
+
+def _part(split: str) -> str:
+    return "training" if split == "train" else f"held-out ({split})"
 
 
 def _sample(prompt: str, sample: Sample) -> Markup:
@@ -200,17 +204,23 @@ def _sample(prompt: str, sample: Sample) -> Markup:
     return render("blocks.html.j2", "sample", heading=heading, prompt=prompt, text=sample.text)
 
 
-def _heat(heat: Heat) -> list[PageBlock]:
+def _heat(findings: ReportData) -> list[PageBlock]:
+    heat = findings.heat
     first, last = heat.passage.start + 1, heat.passage.stop
-    kind = "training" if heat.split == "train" else f"held-out ({heat.split})"
     about = (
-        f"Characters {first:,} to {last:,} of the text, from the middle of the {kind} part. "
-        f"Stronger colours mark higher losses; point at a character for its loss."
+        f"Characters {first:,} to {last:,} of the text, from the middle of the "
+        f"{_part(heat.split)} part. Stronger colours mark higher losses; point at a character for "
+        f"its loss, its probability and the most probable characters."
     )
     if heat.split == "train":
         about += " The model was trained on this text."
+    blocks: list[PageBlock] = [about]
+    if findings.unit == "bytes":
+        blocks.append(LATIN_1)
     maps = [
-        HeatMap(label, nll_N, rule)
-        for label, nll_N, rule in zip(heat.labels, heat.nll_RN, heat.rules, strict=True)
+        HeatMap(label, nll_N, rule, predictions, notes={})
+        for label, nll_N, rule, predictions in zip(
+            heat.labels, heat.nll_RN, heat.rules, heat.predictions, strict=True
+        )
     ]
-    return [about, *heat_blocks(heat.text, maps)]
+    return [*blocks, *heat_blocks(heat.text, maps)]

@@ -12,11 +12,14 @@ from charlm_jax.comparison.readings import (
     describe_difference,
     read_characters,
 )
+from charlm_jax.comparison.units import reading_units
 from charlm_jax.core.types import bits
-from charlm_jax.evaluation.text_score import GUESSES, TextScore, score_lines, sort_by_surprisal
+from charlm_jax.evaluation.text_score import TextScore, score_lines, sort_by_surprisal
+from charlm_jax.report.headline import reading_headline
 from charlm_jax.report.html.heat_text import LATIN_1, HeatMap, heat_blocks, sign
 from charlm_jax.report.html.page import PageBlock, Section, Table, write_page
 from charlm_jax.report.html.rendering import render
+from charlm_jax.report.unit_text import unit_blocks
 from charlm_jax.storage.weights import describe_average
 
 COLOURED_CHARACTERS = 10_000
@@ -56,12 +59,18 @@ def write_text_page(readings: Sequence[Reading], text: str, path: Path | str, *,
         Section("The most surprising characters", [_character_table(x, text) for x in shown]),
         Section("The most surprising lines", [_line_table(readings, text)]),
     ]
+    units = reading_units(readings[0], text, most=COLOURED_CHARACTERS)
+    if units is not None:
+        sections.append(Section("Text coloured by one unit", unit_blocks(units)))
+    sections.append(Section("How it was scored", [_facts(readings, text, name)]))
+    sentences = reading_headline(readings, text, name)
+    lead = [render("blocks.html.j2", "headline", sentences=sentences)]
     readers = " and ".join(reading.label[:_MAX_NAME] for reading in readings)
     title = f"{name[-_MAX_NAME:]}, scored by {readers}"
-    return write_page(path, title=title, lead=[_lead(readings, text, name)], sections=sections)
+    return write_page(path, title=title, lead=lead, sections=sections)
 
 
-def _lead(readings: Sequence[Reading], text: str, name: str) -> Markup:
+def _facts(readings: Sequence[Reading], text: str, name: str) -> Markup:
     lines = text.count("\n") + (not text.endswith("\n"))
     unit = readings[0].run.vocabulary.unit
     facts = [("Text", f"{name}: {len(text):,} {unit}, {lines:,} lines")]
@@ -96,9 +105,9 @@ def surprisal_blocks(
     """
     modes = {reading.label: _read_before(reading.score) for reading in readings}
     blocks: list[PageBlock] = [
-        "Stronger colours mark higher losses. Point at a character, or touch it, for its loss and "
-        f"the {GUESSES} most probable characters, in per cent. Characters with a dotted underline "
-        "are not scored.",
+        "Stronger colours mark higher losses. Point at a character, or touch it, for its loss, its "
+        "probability and the five most probable characters. Characters with a dotted "
+        "underline are not scored.",
     ]
     if readings[0].run.vocabulary.unit == "bytes":
         blocks.append(LATIN_1)
@@ -111,7 +120,7 @@ def surprisal_blocks(
             f"Only the first {COLOURED_CHARACTERS:,} of {len(text):,} characters are coloured, to "
             f"keep the page small. The means above them are over these characters."
         )
-    maps = [HeatMap(x.label, x.nll_N, x.rule, _notes(x)) for x in shown]
+    maps = [HeatMap(x.label, x.nll_N, x.rule, x.predictions, _notes(x)) for x in shown]
     return [*blocks, *heat_blocks(text[:COLOURED_CHARACTERS], maps)]
 
 
@@ -120,17 +129,9 @@ def _read_before(score: TextScore) -> str:
     return f"{_MODES[score.protocol.mode]}{lines}"
 
 
-def _notes(shown: CharacterReading) -> list[str]:
-    """Return the lines below each character's loss."""
-    notes = []
-    for position in range(len(shown.nll_N)):
-        lines = []
-        if position in shown.unknown:
-            lines.append(f"unknown to the model: {_treatment(shown)}")
-        if position in shown.predictions:
-            lines.append(_format_predictions(shown.predictions[position]))
-        notes.append("\n".join(lines) or "not scored: too little context")
-    return notes
+def _notes(shown: CharacterReading) -> dict[int, str]:
+    """Return a line for each character that the model does not know."""
+    return {n: f"unknown to the model: {_treatment(shown)}" for n in shown.unknown}
 
 
 def _treatment(shown: CharacterReading) -> str:

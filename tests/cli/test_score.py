@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,9 +11,11 @@ import numpy as np
 import pytest
 
 from charlm_jax.cli import main
+from charlm_jax.core.trees import count_parameters
 from charlm_jax.evaluation import Window
 from charlm_jax.evaluation.text_score import score_lines
 from charlm_jax.inference.run import Run
+from charlm_jax.report.html.heat_text import format_percent
 from tests.evaluation.test_text_score import CONTEXT, SYMBOLS, TEXT, random_run
 from tests.report.test_runs_page import Page, heat_maps, read
 
@@ -204,13 +207,13 @@ def test_a_model_with_learned_positions_reads_in_windows(
 
 
 def _cells(page: Page) -> list[list[tuple[str, str]]]:
-    """(class, title) of every cell of every map, those without a figure among them."""
+    """(class, tip) of every cell of every map, those without a figure among them."""
     maps: list[list[tuple[str, str]]] = []
     for node in page.nodes:
         if node.attributes.get("class") == "heat":
             maps.append([])
         elif node.tag == "span" and node.path[-1] == "div" and maps:
-            maps[-1].append((str(node.attributes["class"]), node.attributes.get("title") or ""))
+            maps[-1].append((str(node.attributes["class"]), node.attributes.get("data-t") or ""))
     return maps
 
 
@@ -226,14 +229,24 @@ def test_the_page_has_a_cell_for_every_character(
     (cells,) = _cells(page)
     assert len(cells) == len(TEXT)
     assert cells[0] == ("none", "not scored: too little context")
-    np.testing.assert_allclose([nats for _, nats in heat_maps(page)[0]], score.nll_N, atol=6e-4)
-    for (_, title), symbols, row in zip(
+    shown_N = [value for _, value in heat_maps(page)[0]]
+    np.testing.assert_allclose(shown_N, score.nll_N / math.log(2), atol=6e-3)
+    for (_, tip), symbols, row in zip(
         cells[1:], guesses.symbols, guesses.probability_NG, strict=True
     ):
         shown = [{" ": "␣", "\n": "↵"}.get(symbol, symbol) for symbol in symbols]
-        pairs = [f"{symbol} {100 * share:.1f}" for symbol, share in zip(shown, row, strict=True)]
-        assert title.split("\n")[1] == " · ".join(pairs) + " %"
+        for line, symbol, share in zip(tip.split("\n")[1:], shown, row.tolist(), strict=True):
+            assert [word.strip() for word in line.split("\t")[1:]] == [
+                symbol,
+                format_percent(share),
+            ]
     text = page.text()
+    model = f"lstm (1 LSTM layer; {count_parameters(lstm.params):,} parameters; trained on "
+    assert model in text and "On text held out in training" not in text  # it recorded nothing
+    figure = (
+        f"needs {score.bits_per_char:.2f} bits per character for the 41 characters of text.txt."
+    )
+    assert figure in text
     assert f"{score.bits_per_char:.4f} bits" in text and "read: stream" in text
     assert TEXT in [words for _, words in page.words]  # as it is, escaped
     assert "&lt;b&gt;" in data and "&#34;tea&#34;" in data and "water &amp;" in data
@@ -270,9 +283,11 @@ def test_two_models_of_unlike_alphabets_read_the_same_text(
     less_N = scores[1].along(len(TEXT)) - scores[0].along(len(TEXT))
     assert told["shared_characters"] == np.isfinite(less_N).sum() == len(TEXT) - 8
     assert told["difference_nats"] == pytest.approx(np.nanmean(less_N), rel=1e-5)
-    drawn = [nats for _, nats in heat_maps(page)[2]]
-    np.testing.assert_allclose(drawn, less_N[~np.isnan(less_N)], atol=6e-4)
+    drawn = [value for _, value in heat_maps(page)[2]]
+    np.testing.assert_allclose(drawn, less_N[~np.isnan(less_N)] / math.log(2), atol=6e-3)
     assert "7 unknown characters left out" in page.text()
+    figures = [f"{run.bits_per_char:.2f}" for run in scores]
+    assert re.search(rf"lstm .* needs {figures[0]} .*, other .* {figures[1]}\. Lower", page.text())
     difference = (
         f"other minus lstm: {np.nanmean(less_N):+.4f} nats per character over 33 characters"
     )

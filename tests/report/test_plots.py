@@ -150,11 +150,11 @@ def test_surprisal_is_a_title_of_every_character(run: charlm_jax.Run) -> None:
     score, top = run.score(TEXT), run.top_predictions(TEXT)
     titles = [
         html.unescape(title)
-        for title in re.findall(r'<span class="h\d+" title="(.*?)"', page, re.S)
+        for title in re.findall(r'<span class="h\d+" data-t="(.*?)"', page, re.S)
     ]
     assert len(titles) == len(score.nll_N) == len(TEXT) - 1
     for title, nats, symbols in zip(titles, score.nll_N, top.symbols, strict=True):
-        assert title.startswith(f"{nats:.3f} nats") and f"\n{symbols[0]} " in title
+        assert title.startswith(f"{nats / np.log(2):.2f} bits") and f"\t{symbols[0]}\t" in title
     assert "<h1>Surprisal under run $x$, checkpoint 10</h1>" in page
     assert "read: stream" in page or "Context: stream" in page
 

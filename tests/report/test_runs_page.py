@@ -17,6 +17,7 @@ from charlm_jax.comparison.findings import gather
 from charlm_jax.comparison.passages import PASSAGE, READ_BEFORE, choose_passage, first_words
 from charlm_jax.comparison.run_facts import train_command
 from charlm_jax.comparison.scores import find_scores
+from charlm_jax.comparison.units import corpus_units
 from charlm_jax.config.loading import load_config
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.data.dataset import load_dataset
@@ -24,10 +25,10 @@ from charlm_jax.evaluation import Sliding, Window
 from charlm_jax.inference.run import Run, load_run
 from charlm_jax.report import Picture, Section, Table, write_page
 from charlm_jax.report.html import rendering
-from charlm_jax.report.html.heat_text import LEVELS
+from charlm_jax.report.html.heat_text import DIFFERENCE_LEVELS, LEVELS, format_percent, sign
 from charlm_jax.report.html.page import details
 from charlm_jax.report.html.ticks import doubling_axis, linear_axis
-from charlm_jax.report.palette import FIGURE_SERIES, PAGE_SERIES
+from charlm_jax.report.palette import FIGURE_SERIES, PAGE_SERIES, SURPRISE
 from charlm_jax.report.runs_page import describe, write_report
 from charlm_jax.training.loop import train_and_evaluate
 from tests.conftest import make_tiny_config
@@ -125,15 +126,15 @@ def file(runs: list[Run], tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def heat_maps(page: Page) -> list[list[tuple[str, float]]]:
-    """(character, nats) of every cell of every map."""
+    """(class, bits) of every cell of every map."""
     maps: list[list[tuple[str, float]]] = []
     for node in page.nodes:
         if node.attributes.get("class") == "heat":
             maps.append([])
         look = node.attributes.get("class") or ""
-        if node.tag == "span" and re.fullmatch(r"[hd]\d+", look) and "title" in node.attributes:
-            maps[-1].append((look, float(str(node.attributes["title"]).split()[0])))
-    return maps
+        if node.tag == "span" and re.fullmatch(r"[hd]\d+", look) and "data-t" in node.attributes:
+            maps[-1].append((look, float(str(node.attributes["data-t"]).split()[0])))
+    return [cells for cells in maps if cells]  # the others are coloured by a unit
 
 
 def test_every_figure_is_that_of_the_comparison(file: Path, runs: list[Run]) -> None:
@@ -180,11 +181,12 @@ def test_the_maps_have_one_cell_for_every_character(file: Path, runs: list[Run])
     for cells, run in ((first, runs[0]), (second, runs[2])):
         score = run.score(dataset.corpus.text[passage.start - READ_BEFORE : passage.stop])
         nll_N = score.nll_N[-PASSAGE:]
-        np.testing.assert_allclose([nats for _, nats in cells], nll_N, atol=6e-4)
-        levels = [f"h{min(int(nats / 0.5), LEVELS)}" for nats in nll_N.tolist()]
+        bits_N = nll_N / np.log(2)
+        np.testing.assert_allclose([value for _, value in cells], bits_N, atol=6e-3)
+        levels = [f"h{min(int(value + 0.5), LEVELS)}" for value in bits_N.tolist()]
         assert [look for look, _ in cells] == levels
-        arrays.append(nll_N)
-    np.testing.assert_allclose([nats for _, nats in less], arrays[1] - arrays[0], atol=6e-4)
+        arrays.append(bits_N)
+    np.testing.assert_allclose([value for _, value in less], arrays[1] - arrays[0], atol=6e-3)
 
 
 def test_samples_are_what_the_first_run_of_each_arm_draws(file: Path, runs: list[Run]) -> None:
@@ -197,6 +199,45 @@ def test_samples_are_what_the_first_run_of_each_arm_draws(file: Path, runs: list
             assert prompt + drawn in text
     for words in ("Scale 0.5 (temperature 2)", "Scale 2 (temperature 0.5)", "seed 0"):
         assert words in text
+
+
+def test_the_page_says_first_what_the_models_are(file: Path, runs: list[Run]) -> None:
+    data = file.read_text(encoding="utf-8")
+    (headline,) = re.findall(r'<p class="headline">(.*?)</p>', data)
+    found = compare(runs, Window(5))
+    best = min(found.rows(), key=lambda row: row.bits_per_char)
+    (group,) = (group for group in found.groups if group.name == best.name)
+    assert f"{len(found.groups)} character-level language models, trained on" in headline
+    assert f"the best, {best.name} (1 LSTM layer; {group.parameters:,} parameters)," in headline
+    assert f"needs {best.bits_per_char:.2f} bits per character (mean of 2 seeds)" in headline
+    for baseline in found.baselines:
+        is_named = f"{baseline.name.split()[0]} {baseline.bits_per_char:.2f}" in headline
+        assert is_named == (baseline.name == "xz" or baseline.kind == "ngram")
+    assert data.index("headline") < data.index("<h2>")
+    headings = re.findall("<h2>(.*?)</h2>", data)
+    assert headings[:3] == ["Samples", "Comparison", "Surprisal of every character"]
+    assert headings[-1] == "Runs and configuration"
+
+
+def test_a_character_shows_what_was_expected(file: Path, runs: list[Run]) -> None:
+    page, dataset = read(file), load_dataset(runs[0].config)
+    passage = choose_passage(dataset.corpus.text, dataset.part("valid"))
+    text = dataset.corpus.text[passage.start - READ_BEFORE : passage.stop]
+    top, nll_N = runs[0].top_predictions(text), runs[0].score(text).nll_N
+    cells = [node for node in page.all("span") if "data-t" in node.attributes][:PASSAGE]
+    rows = zip(cells, top.symbols[-PASSAGE:], top.probability_NG[-PASSAGE:].tolist(), strict=True)
+    for place, (cell, symbols, probability_G) in enumerate(rows):
+        head, *lines = str(cell.attributes["data-t"]).split("\n")
+        p = np.exp(-nll_N[place - PASSAGE])
+        assert head.endswith(f" bits ({format_percent(p)})")
+        assert len(lines) == len(symbols) == 4  # all that there are
+        for line, symbol, share in zip(lines, symbols, probability_G, strict=True):
+            mark, shown, percent = line.split("\t")
+            assert (mark == "▸") == (symbol == text[place - PASSAGE])
+            assert shown == sign(symbol) and percent.strip() == format_percent(share)
+        bars = dict(bar.split(":") for bar in str(cell.attributes["style"]).split(";"))
+        expected = zip(("--a", "--b", "--c", "--d"), probability_G, strict=True)
+        assert bars == {name: f"{100 * share:.0f}" for name, share in expected if share >= 0.005}
 
 
 def test_the_page_can_be_read_by_all(file: Path) -> None:
@@ -223,10 +264,11 @@ def test_the_same_runs_give_the_same_bytes(file: Path, runs: list[Run], tmp_path
 
 def test_only_unfinished_runs_have_a_time(runs: list[Run]) -> None:
     data = gather(runs[:1], Window(5))
-    assert "Newest metrics" not in str(describe(data).lead)
+    assert "Newest metrics" not in str(describe(data).sections)
     (group,) = data.groups
     unfinished = group._replace(runs=[run._replace(has_ended=False) for run in group.runs])
-    assert "<dt>Newest metrics</dt><dd>20" in str(describe(data._replace(groups=[unfinished])).lead)
+    page = describe(data._replace(groups=[unfinished]))
+    assert "<dt>Newest metrics</dt><dd>20" in str(page.sections)
 
 
 def test_what_is_not_ours_is_kept(
@@ -289,12 +331,36 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Run]:
     return runs[0], runs[1]
 
 
-def test_a_text_cannot_act_upon_the_page(hostile: tuple[Run, Run], tmp_path: Path) -> None:
-    page = read(write_report(hostile[:1], tmp_path / "page.html"))
+@pytest.fixture(scope="module")
+def hostile_file(hostile: tuple[Run, Run], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_report(hostile[:1], tmp_path_factory.mktemp("hostile") / "page.html")
+
+
+def test_texts_are_coloured_by_the_units_that_were_picked(
+    hostile: tuple[Run, Run], hostile_file: Path
+) -> None:
+    data = hostile_file.read_text(encoding="utf-8")
+    found = corpus_units(hostile[0], load_dataset(hostile[0].config), "valid", label="x")
+    assert found is not None and found.ranking.picks
+    start = data.index("<h2>Text coloured by one unit</h2>")
+    section = data[start : data.index("<h2>", start + 1)]
+    assert section.count('<div class="heat"') == len(found.ranking.picks)
+    for pick in found.ranking.picks:
+        row = section[section.index(f'class="t">{pick.property_name}<') :]
+        cells = re.findall("<td[^>]*>(.*?)</td>", row)[:5]
+        assert cells[0] == f"unit {pick.unit} (cell) of layer 0 (lstm)"
+        shares = (pick.picked_auc, pick.tested_auc, pick.symbol_auc)
+        assert cells[1:] == [*(f"{100 * share:.1f}" for share in shares), f"{pick.places}"]
+    assert f"Each of the {found.ranking.units} recurrent units" in section
+    assert "which played no part in the choice" in section
+
+
+def test_a_text_cannot_act_upon_the_page(hostile: tuple[Run, Run], hostile_file: Path) -> None:
+    page = read(hostile_file)
     assert Counter(node.tag for node in page.nodes)["html"] == 1
     assert len(page.comments) == 1
     assert all("b" not in node.path or node.tag == "b" for node in page.nodes)
-    data = (tmp_path / "page.html").read_text(encoding="utf-8")
+    data = hostile_file.read_text(encoding="utf-8")
     forbidden = set("\x07\x0b\x7f\u202e\u202c\u2028\ufeff\ufffe\U0001ffff")
     assert not forbidden & set(data)
     dataset = load_dataset(hostile[0].config)
@@ -320,10 +386,13 @@ def test_a_run_that_holds_nothing_out_has_no_held_out_figure(
     page = read(write_report(hostile[1:], tmp_path / "page.html"))
     text = page.text()
     assert "These runs have no held-out text" in text and "95 %" not in text
+    assert "A character-level language model (" in text
+    assert "No text was held out, so how well it predicts new text is not known." in text
     assert "The model was trained on this text" in text
     assert len(heat_maps(page)[0]) == PASSAGE
     page = read(write_report(hostile[1:], tmp_path / "train.html", split="train"))
     assert "training text, " in page.text() and "95 %" in page.text()
+    assert "On the text that it was trained on it needs" in page.text()
     with pytest.raises(CharlmError, match="has no held-out text"):
         write_report(hostile[1:], tmp_path / "test.html", split="test")
     with pytest.raises(
@@ -354,8 +423,8 @@ def test_averages_and_learned_positions_have_their_page(tmp_path: Path) -> None:
     dataset = load_dataset(run.config)
     (valid,) = dataset.part("valid")
     score = run.score(dataset.corpus.text[valid.start - 8 :], Sliding(8, targets=0))
-    nats = [nats for _, nats in heat_maps(page)[0]]
-    np.testing.assert_allclose(nats, score.nll_N, atol=6e-4)
+    shown = [value for _, value in heat_maps(page)[0]]
+    np.testing.assert_allclose(shown, score.nll_N / np.log(2), atol=6e-3)
 
 
 def test_a_study_adds_what_it_has(tmp_path: Path) -> None:
@@ -506,18 +575,21 @@ def test_every_colour_can_be_read(theme: str, tmp_path: Path) -> None:
     (page,), (ink,), (soft,) = (one(rf"--{name}: (#\w{{6}});") for name in ("page", "ink", "soft"))
     assert min(contrast(ink, page), contrast(soft, page)) >= 4.5
     inks = {"black": "#000000", "white": "#ffffff"}
-    to_page = {}
-    for name in (f"{letter}{level}" for letter in "hd" for level in range(LEVELS + 1)):
-        ground, text = one(rf"\.{name} {{ background: (#\w{{6}}); color: (\w+); }}")
-        assert contrast(inks[text], ground) >= 4.5, name
-        to_page[name] = contrast(ground, page)
-    middle = LEVELS // 2
+    for number, colour in enumerate(SURPRISE[theme], start=1):
+        assert one(rf"\.h{number} {{ background: (#\w{{6}}); }}") == (colour,)
+        assert contrast(ink, colour) >= 4.5, colour
+    differences = []
+    for level in range(DIFFERENCE_LEVELS + 1):
+        ground, text = one(rf"\.d{level} {{ background: (#\w{{6}}); color: (\w+); }}")
+        assert contrast(inks[text], ground) >= 4.5, level
+        differences.append(ground)
+    middle = DIFFERENCE_LEVELS // 2
     for steps in (
-        [f"h{level}" for level in range(LEVELS + 1)],
-        [f"d{level}" for level in range(middle, LEVELS + 1)],
-        [f"d{level}" for level in range(middle, -1, -1)],
+        [page, *SURPRISE[theme]],
+        differences[middle:],
+        differences[middle::-1],
     ):
-        values = [to_page[name] for name in steps]
+        values = [contrast(ground, page) for ground in steps]
         assert values[0] == 1.0
         assert values == sorted(values) and len(set(values)) == len(values)
     for number, colour in enumerate(PAGE_SERIES[theme]):

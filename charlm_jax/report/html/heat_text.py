@@ -1,8 +1,12 @@
-"""Text with characters coloured by their loss, or by the difference of two losses."""
+"""Text with characters coloured by a value: surprise, a difference of surprises, or a unit's state.
+
+One hue stands for one quantity: from no colour, for the lowest values, to the strongest. The
+difference of two models has two, on either side of none.
+"""
 
 import math
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,19 +15,26 @@ from markupsafe import Markup
 from charlm_jax.core.types import bits
 from charlm_jax.report.html.page import block_html, details, figure
 from charlm_jax.report.html.rendering import render
+from charlm_jax.report.palette import SURPRISE
 
-LEVELS = 12
-"""Highest level of heat; level 0 is the lowest loss. A difference has half of them on each side."""
+LEVELS = len(SURPRISE["light"])
+"""Highest level of surprise, in bits: it has no upper end. Level 0 has no colour."""
 
-STEP_NATS = 0.5
-"""Nats per level; the last level has no upper end."""
+DIFFERENCE_LEVELS = 12
+"""Highest level of a difference: half of them are on each side of none."""
+
+DIFFERENCE_STEP = 0.5
+"""Bits per level of a difference."""
 
 LATIN_1 = "Models read bytes here: a character is a byte, from 128 on shown as a letter of Latin-1."
 """Remark on a text of bytes."""
 
-_VISIBLE_NATS = 2.0  # from here on white space is shown as a sign
+_VISIBLE_BITS = 3.0  # from here on white space is shown as a sign
 _SIGNS = {" ": "␣", "\n": "↵", "\t": "⇥"}
-_HALF = LEVELS // 2
+_HALF = DIFFERENCE_LEVELS // 2
+
+Predictions = Mapping[int, Sequence[tuple[str, float]]]
+"""Position -> most probable characters with their probabilities, the most probable first."""
 
 
 class HeatMap(NamedTuple):
@@ -33,13 +44,15 @@ class HeatMap(NamedTuple):
       label: name of the model's run.
       nll_N: losses in nats; NaN for characters that were not scored.
       rule: description of what was read before each character.
-      notes: lines added to each character's title; empty for none.
+      predictions: most probable characters, at most five for each position.
+      notes: position -> line added to what is shown of a character.
     """
 
     label: str
     nll_N: np.ndarray
     rule: str
-    notes: Sequence[str] = ()
+    predictions: Predictions
+    notes: Mapping[int, str]
 
 
 class _Cell(NamedTuple):
@@ -48,16 +61,30 @@ class _Cell(NamedTuple):
     Attributes:
       text: the character, or a sign for it.
       css_class: class of its colour.
-      title: lines shown when the pointer is on it.
+      tip: lines shown when the pointer is on it.
+      bars: value of a style attribute, with the lengths of the tip's bars; empty for none.
       is_faint: True if the text is a sign that should not stand out.
       line_break: possible or forced line break after it; empty for none.
     """
 
     text: str
     css_class: str
-    title: str
+    tip: str
+    bars: str = ""
     is_faint: bool = False
     line_break: str = ""
+
+
+class _Stretch(NamedTuple):
+    """Neighbouring characters of a coloured text that look alike.
+
+    Attributes:
+      text: the characters, or signs for them.
+      css_class: classes of their look.
+    """
+
+    text: str
+    css_class: str
 
 
 def heat_blocks(text: str, maps: Sequence[HeatMap]) -> list[Markup]:
@@ -68,13 +95,12 @@ def heat_blocks(text: str, maps: Sequence[HeatMap]) -> list[Markup]:
       maps: losses under one or two models.
     """
     drawings = []
-    for label, nll_N, rule, notes in maps:
-        scored_N = nll_N[~np.isnan(nll_N)]
-        mean = f"mean {scored_N.mean():.4f} nats" if scored_N.size else "no character scored"
-        name = f"Loss of {label} at every character of the passage"
-        drawing = heat_text(text, nll_N, label=name, notes=notes)
-        drawings.append(figure(f"{label}: {mean}. Context: {rule}.", drawing))
-    blocks = [heat_legend(), render("blocks.html.j2", "grid", css_class="maps", blocks=drawings)]
+    for heat_map in maps:
+        scored_N = heat_map.nll_N[~np.isnan(heat_map.nll_N)]
+        mean = f"mean {bits(scored_N.mean()):.3f} bits" if scored_N.size else "no character scored"
+        drawing = heat_text(text, heat_map)
+        drawings.append(figure(f"{heat_map.label}: {mean}. Context: {heat_map.rule}.", drawing))
+    blocks = [heat_legend(), *drawings]
     if len(maps) == 2:
         blocks += _difference_blocks(text, *maps)
     return [*blocks, details("The passage as plain text", plain_text(text))]
@@ -90,22 +116,27 @@ def _difference_blocks(text: str, first: HeatMap, second: HeatMap) -> list[Marku
     if np.isnan(difference_N).all():
         return [block_html(f"{first.label} and {second.label} have no scored character in common.")]
     name = f"Loss of {second.label} minus {first.label} at every character of the passage"
-    caption = f"{second.label} minus {first.label}: mean {np.nanmean(difference_N):+.4f} nats."
+    mean = bits(float(np.nanmean(difference_N)))
+    caption = f"{second.label} minus {first.label}: mean {mean:+.3f} bits."
     drawing = difference_text(text, difference_N, label=name)
     return [*difference_legend(first.label, second.label), figure(caption, drawing)]
 
 
-def heat_text(text: str, nll_N: np.ndarray, *, label: str, notes: Sequence[str] = ()) -> Markup:
+def heat_text(text: str, heat_map: HeatMap) -> Markup:
     """Render a text coloured by the losses of its characters.
 
     Args:
       text: N characters.
-      nll_N: losses in nats; NaN for characters that were not scored.
-      label: text alternative for screen readers.
-      notes: lines added to each character's title; empty for none.
+      heat_map: their losses, and what is shown of them.
     """
-    rows = zip(text, nll_N.tolist(), notes or [""] * len(text), strict=True)
-    return _coloured_text(label, [_heat_cell(symbol, nats, note) for symbol, nats, note in rows])
+    cells = [
+        _heat_cell(
+            symbol, nats, heat_map.predictions.get(position, ()), heat_map.notes.get(position, "")
+        )
+        for position, (symbol, nats) in enumerate(zip(text, heat_map.nll_N.tolist(), strict=True))
+    ]
+    label = f"Loss of {heat_map.label} at every character of the passage"
+    return render("blocks.html.j2", "coloured_text", label=label, cells=cells)
 
 
 def difference_text(text: str, difference_N: np.ndarray, *, label: str) -> Markup:
@@ -118,29 +149,56 @@ def difference_text(text: str, difference_N: np.ndarray, *, label: str) -> Marku
       label: text alternative for screen readers.
     """
     rows = zip(text, difference_N.tolist(), strict=True)
-    return _coloured_text(label, [_difference_cell(symbol, nats) for symbol, nats in rows])
-
-
-def _coloured_text(label: str, cells: Sequence[_Cell]) -> Markup:
+    cells = [_difference_cell(symbol, nats) for symbol, nats in rows]
     return render("blocks.html.j2", "coloured_text", label=label, cells=cells)
+
+
+def strength_text(
+    text: str, strength_N: np.ndarray, is_marked_N: np.ndarray, *, label: str
+) -> Markup:
+    """Render a text coloured by a strength, with some characters underlined.
+
+    Args:
+      text: N characters.
+      strength_N: values from 0, without colour, to 1.
+      is_marked_N: mask of the underlined characters.
+      label: text alternative for screen readers.
+    """
+    level_N = np.round(LEVELS * strength_N).astype(int)
+    stretches: list[_Stretch] = []
+    for symbol, level, is_marked in zip(text, level_N.tolist(), is_marked_N.tolist(), strict=True):
+        look = f"h{level} u" if is_marked else f"h{level}"
+        shown = f"{sign(symbol)}\n" if symbol == "\n" else symbol
+        if symbol not in _SIGNS:
+            shown = sign(symbol)
+        if stretches and stretches[-1].css_class == look:
+            stretches[-1] = _Stretch(stretches[-1].text + shown, look)
+        else:
+            stretches.append(_Stretch(shown, look))
+    return render("blocks.html.j2", "stretches", label=label, stretches=stretches)
 
 
 def heat_legend() -> Markup:
     """Render the legend of `heat_text`."""
-    labels = [f"{level * STEP_NATS:g}" for level in range(LEVELS)]
-    labels.append(f"{LEVELS * STEP_NATS:g} and more")
-    return render("blocks.html.j2", "scale", unit="Nats, from", labels=labels, letter="h")
+    labels = [*map(str, range(LEVELS)), f"{LEVELS}+"]
+    return render("blocks.html.j2", "scale", unit="Bits of surprise:", labels=labels, letter="h")
+
+
+def strength_legend(weak: str, strong: str) -> Markup:
+    """Render the legend of `strength_text`, with the meaning of its two ends."""
+    labels = [weak, *([""] * (LEVELS - 1)), strong]
+    return render("blocks.html.j2", "scale", unit="", labels=labels, letter="h")
 
 
 def difference_legend(first: str, second: str) -> list[Markup]:
     """Render the legend of `difference_text`."""
-    values = [STEP_NATS * (level - _HALF) for level in range(LEVELS + 1)]
+    values = [DIFFERENCE_STEP * (level - _HALF) for level in range(DIFFERENCE_LEVELS + 1)]
     labels = [f"{value:+g}" if value else "0" for value in values]
     note = Markup('<p class="note">{}</p>').format(
         f"Below 0 {second} has the lower loss, above 0 {first}."
     )
     return [
-        render("blocks.html.j2", "scale", unit="Nats, about", labels=labels, letter="d"),
+        render("blocks.html.j2", "scale", unit="Bits, about", labels=labels, letter="d"),
         note,
     ]
 
@@ -154,26 +212,52 @@ def sign(symbol: str) -> str:
     return f"◌{symbol}" if unicodedata.category(symbol)[0] == "M" else _SIGNS.get(symbol, symbol)
 
 
-def _heat_cell(symbol: str, nats: float, note: str) -> _Cell:
+def format_percent(probability: float) -> str:
+    """Format a probability in per cent, with a decimal below ten.
+
+    >>> [format_percent(p) for p in (0.4512, 0.0934, 0.0004)]
+    ['45 %', '9.3 %', '0.0 %']
+    """
+    percent = 100 * probability
+    return f"{percent:.0f} %" if percent >= 9.95 else f"{percent:.1f} %"
+
+
+def _heat_cell(
+    symbol: str, nats: float, predictions: Sequence[tuple[str, float]], note: str
+) -> _Cell:
     if math.isnan(nats):
-        return _cell(symbol, 0.0, "none", note)
-    level = min(max(int(nats / STEP_NATS), 0), LEVELS)
-    return _cell(symbol, nats, f"h{level}", f"{nats:.3f} nats, {bits(nats):.3f} bits", note)
+        return _cell(symbol, 0.0, "none", note or "not scored: too little context")
+    value = bits(nats)
+    level = min(max(int(value + 0.5), 0), LEVELS)
+    head = f"{value:.2f} bits ({format_percent(math.exp(-nats))})"
+    rows = [
+        f"{'▸' if each == symbol else ''}\t{sign(each)}\t{format_percent(p):>6}"
+        for each, p in predictions
+    ]
+    bars = ";".join(
+        f"--{name}:{100 * p:.0f}"
+        for name, (_, p) in zip("abcde", predictions, strict=False)
+        if p >= 0.005
+    )
+    return _cell(symbol, value, f"h{level}", head, *rows, note, bars=bars)
 
 
 def _difference_cell(symbol: str, nats: float) -> _Cell:
     if math.isnan(nats):
         return _cell(symbol, 0.0, "none", "not scored by both models")
-    level = min(max(round(nats / STEP_NATS) + _HALF, 0), LEVELS)
-    return _cell(symbol, abs(nats), f"d{level}", f"{nats:+.3f} nats")
+    value = bits(nats)
+    level = min(max(round(value / DIFFERENCE_STEP) + _HALF, 0), DIFFERENCE_LEVELS)
+    return _cell(symbol, abs(value), f"d{level}", f"{value:+.2f} bits")
 
 
-def _cell(symbol: str, strength: float, css_class: str, *lines: str) -> _Cell:
-    """Return a cell that shows white space as a sign if `strength`, in nats, is high."""
-    title = "\n".join(filter(None, lines))
-    is_visible = strength >= _VISIBLE_NATS
+def _cell(symbol: str, strength: float, css_class: str, *lines: str, bars: str = "") -> _Cell:
+    """Return a cell that shows white space as a sign if `strength`, in bits, is high."""
+    tip = "\n".join(filter(None, lines))
+    is_visible = strength >= _VISIBLE_BITS
+    shown = symbol if symbol in _SIGNS and symbol != "\n" and not is_visible else sign(symbol)
+    is_faint, line_break = False, ""
     if symbol == "\n":
-        return _Cell(sign(symbol), css_class, title, is_faint=not is_visible, line_break="\n")
-    if symbol in _SIGNS and is_visible:
-        return _Cell(sign(symbol), css_class, title, line_break=Markup("<wbr>"))
-    return _Cell(symbol if symbol in _SIGNS else sign(symbol), css_class, title)
+        is_faint, line_break = not is_visible, "\n"
+    elif symbol in _SIGNS and is_visible:
+        line_break = Markup("<wbr>")
+    return _Cell(shown, css_class, tip, bars, is_faint, line_break)

@@ -14,7 +14,7 @@ from charlm_jax.core.files import atomic_write, check_writable
 from charlm_jax.core.folders import PAGE, PAGE_MARK, own_file
 from charlm_jax.core.visible_text import visible_text
 from charlm_jax.report.html.rendering import render
-from charlm_jax.report.palette import PAGE_SERIES
+from charlm_jax.report.palette import PAGE_SERIES, SURPRISE
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -141,6 +141,7 @@ def page_html(title: str, lead: Sequence[PageBlock], sections: Sequence[Section]
         marker=PAGE_MARK,
         version=__version__,
         series=PAGE_SERIES,
+        surprise=SURPRISE,
         title=title,
         lead=map(block_html, lead),
         sections=[(heading, map(block_html, blocks)) for heading, blocks in sections],

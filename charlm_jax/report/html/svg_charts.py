@@ -1,7 +1,7 @@
 """SVG charts in the colours of the page: lines with bands, and means with intervals.
 
-A chart is laid out at the width of a phone and scales with the screen up to a limit, so that its
-axis labels are legible on both. This module computes coordinates; `templates/charts.svg.j2` draws.
+A chart is as wide as the page: places across it are in per cent, and type, marks and strokes keep
+their size. This module computes coordinates; `templates/charts.svg.j2` draws.
 """
 
 import math
@@ -14,18 +14,15 @@ from charlm_jax.report.html.rendering import format_coordinate, render
 from charlm_jax.report.html.ticks import Axis, format_tick
 from charlm_jax.report.palette import PAGE_SERIES
 
-_WIDTH = 400.0
-_LABEL_HEIGHT = 15.0
+_LABEL_HEIGHT = 16.0
 
 # Line charts.
-_HEIGHT = 270.0
-_EDGE = 5.0  # room for marks at the border of the plot
+_UNITS = 1000.0  # across and down the drawing of lines, which is stretched to the plot
 _MAX_MARKS = 24  # per line
 
 # Span charts.
-_SIDE = 12.0
 _SPAN_HEIGHT = 40.0
-_MAX_LETTERS = 56
+_MAX_LETTERS = 48
 
 _COLOURS = len(PAGE_SERIES["light"])
 _DASHES = ("", "9 3", "9 3 2 3", "4 2")
@@ -78,20 +75,11 @@ class Span(NamedTuple):
     values: Sequence[float]
 
 
-class _Plot(NamedTuple):
-    """Edges of the rectangle between a line chart's axes."""
+_Label = tuple[str, float, float, float, str]
+"""Text, x in per cent, distances to the right and down in pixels, and the anchor of the text."""
 
-    left: float = 52.0
-    right: float = _WIDTH - 18.0
-    top: float = 10.0
-    bottom: float = _HEIGHT - 40.0
-
-
-_Label = tuple[str, float, float, str]
-"""Text, x, y, and the anchor of the text: `start`, `middle` or `end`."""
-
-_Mark = tuple[str, str, bool]
-"""Outline, title, and a flag for hollow marks."""
+_Mark = tuple[float, float, str, str, bool]
+"""x and y, outline, title, and a flag for hollow marks."""
 
 
 class _DrawnLine(NamedTuple):
@@ -129,28 +117,21 @@ def line_chart(
       y: axis from the bottom up.
       verticals: labels and x of dashed vertical lines.
     """
-    plot = _Plot()
 
     def to_xy(value_x: float, value_y: float) -> tuple[float, float]:
-        return (
-            plot.left + x.fraction(value_x) * (plot.right - plot.left),
-            plot.bottom - y.fraction(value_y) * (plot.bottom - plot.top),
-        )
+        return 100 * x.fraction(value_x), 100 * (1 - y.fraction(value_y))
 
     return render(
         "charts.svg.j2",
         "line_chart",
         title=title,
-        width=_WIDTH,
-        height=_HEIGHT,
-        plot=plot,
-        edge=_EDGE,
+        units=_UNITS,
         x_label=x.label,
         x_ticks=[(format_tick(tick), to_xy(tick, y.low)[0]) for tick in x.ticks],
         y_label=y.label,
         y_ticks=[(format_tick(tick), to_xy(x.low, tick)[1]) for tick in y.ticks],
         verticals=[
-            _vertical(label, to_xy(value, y.low)[0], plot.top + 12 + _LABEL_HEIGHT * row)
+            _vertical(label, to_xy(value, y.low)[0], 12 + _LABEL_HEIGHT * row)
             for row, (label, value) in enumerate(verticals)
         ],
         lines=[_drawn_line(line, to_xy) for line in lines],
@@ -172,16 +153,15 @@ def span_chart(
     bottom = top + _SPAN_HEIGHT * len(spans) + 4
 
     def to_x(value: float) -> float:
-        return _SIDE + x.fraction(value) * (_WIDTH - 2 * _SIDE)
+        return 100 * x.fraction(value)
 
     # Labels are on the left, unless a vertical line would cross them there.
-    is_left = not verticals or max(to_x(value) for _, value in verticals) > _WIDTH / 2
+    is_left = not verticals or max(to_x(value) for _, value in verticals) > 50
     return render(
         "charts.svg.j2",
         "span_chart",
         title=title,
-        width=_WIDTH,
-        height=bottom + 39,
+        height=bottom + 42,
         top=top,
         bottom=bottom,
         x_label=x.label,
@@ -215,30 +195,40 @@ def series_class(style_index: int) -> str:
 
 def _vertical(label: str, x: float, label_y: float) -> tuple[float, _Label]:
     """Place a vertical line's label on the side that has room."""
-    if x < _WIDTH / 2:
-        return x, (label, x + 4, label_y, "start")
-    return x, (label, x - 4, label_y, "end")
+    if x < 50:
+        return x, (label, x, 4, label_y, "start")
+    return x, (label, x, -4, label_y, "end")
 
 
 def _drawn_line(line: Line, to_xy: Callable[[float, float], tuple[float, float]]) -> _DrawnLine:
     every = math.ceil(len(line.points) / _MAX_MARKS)
     banded = [p for p in line.points if math.isfinite(p.low) and math.isfinite(p.high)]
     corners = [to_xy(p.x, p.low) for p in banded] + [to_xy(p.x, p.high) for p in reversed(banded)]
+    marked = [(p, *to_xy(p.x, p.y)) for p in line.points[every - 1 :: every]]
     return _DrawnLine(
         label=line.label,
         css_class=series_class(line.style_index),
-        path=_path(to_xy(p.x, p.y) for p in line.points),
+        path=_path(map(_in_units, (to_xy(p.x, p.y) for p in line.points))),
         dashes=_DOTS if line.is_dotted else _dashes(line.style_index),
-        band=_path(corners) + "Z" if len(banded) > 1 else "",
+        band=_path(map(_in_units, corners)) + "Z" if len(banded) > 1 else "",
         marks=[
             (
-                _mark_outline(line.style_index, *to_xy(p.x, p.y)),
+                x,
+                y,
+                _mark_outline(line.style_index),
                 f"{line.label}: {p.y:.4f} at {format_tick(p.x)}",
                 line.is_dotted,
             )
-            for p in line.points[every - 1 :: every]
+            for p, x, y in marked
+            if -1e-6 <= y <= 100 + 1e-6  # others are cut off, as the line is
         ],
     )
+
+
+def _in_units(place: tuple[float, float]) -> tuple[float, float]:
+    """Convert a place from per cent."""
+    x, y = place
+    return x * _UNITS / 100, y * _UNITS / 100
 
 
 def _drawn_span(
@@ -246,10 +236,10 @@ def _drawn_span(
 ) -> _DrawnSpan:
     is_long = len(span.label) > _MAX_LETTERS
     label = span.label[: _MAX_LETTERS - 1] + "…" if is_long else span.label
-    x, anchor = (_SIDE, "start") if is_left else (_WIDTH - _SIDE, "end")
-    y = top + 24
+    x, anchor = (0, "start") if is_left else (100, "end")
+    y = top + 25
     return _DrawnSpan(
-        label=(label, x, top + 13, anchor),
+        label=(label, x, 0, top + 13, anchor),
         css_class=series_class(span.style_index),
         y=y,
         ends=(to_x(span.low), to_x(span.high)) if math.isfinite(span.low) else None,
@@ -258,7 +248,9 @@ def _drawn_span(
             for value in (span.values if len(span.values) > 1 else ())
         ],
         mark=(
-            _mark_outline(span.style_index, to_x(span.mean), y),
+            to_x(span.mean),
+            y,
+            _mark_outline(span.style_index),
             f"{span.label}: {span.mean:.4f}",
             False,
         ),
@@ -269,7 +261,7 @@ def _dashes(style_index: int) -> str:
     return _DASHES[style_index // _COLOURS % len(_DASHES)]
 
 
-def _mark_outline(style_index: int, x: float, y: float) -> str:
+def _mark_outline(style_index: int, x: float = 0.0, y: float = 0.0) -> str:
     corners, turn, radius = _SHAPES[style_index % _COLOURS]
     angles = (2 * math.pi * (n + turn) / corners for n in range(corners))
     return _path((x + radius * math.sin(a), y - radius * math.cos(a)) for a in angles) + "Z"

@@ -1,0 +1,121 @@
+"""The first sentences of a page: what a model is, and how well it predicts held-out text."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from charlm_jax.comparison.findings import GroupFacts, ReportData
+from charlm_jax.comparison.readings import Reading
+from charlm_jax.comparison.scores import Scores
+from charlm_jax.core.trees import count_parameters
+from charlm_jax.core.types import bits
+
+_LAYERS: Mapping[str, str] = {
+    "lstm": "LSTM",
+    "gru": "GRU",
+    "rnn": "RNN",
+    "mingru": "minGRU",
+    "attention": "attention",
+    "self_attention": "self-attention",
+}
+
+
+def describe_layers(layers: Sequence[str]) -> str:
+    """Return a model's layers with their numbers.
+
+    >>> describe_layers(["lstm"]), describe_layers(["lstm", "lstm", "attention"])
+    ('1 LSTM layer', '2 LSTM layers, 1 attention layer')
+    """
+    counts = Counter(_LAYERS.get(layer, layer) for layer in layers)
+    return ", ".join(
+        f"{count} {name} layer{'s' if count > 1 else ''}" for name, count in counts.items()
+    )
+
+
+def describe_model(layers: Sequence[str], parameters: int) -> str:
+    """Return a model's layers and its size, to stand in brackets."""
+    return f"{describe_layers(layers)}; {parameters:,} parameters"
+
+
+def text_name(corpus: str) -> str:
+    """Return the last part of a path, or the name of a corpus."""
+    return Path(corpus).name or corpus
+
+
+def report_headline(findings: ReportData) -> str:
+    """Return the first sentences of a page about runs."""
+    noun = findings.unit.removesuffix("s")
+    groups, text = findings.groups, text_name(findings.corpus)
+    if len(groups) == 1:
+        what = f"A {noun}-level language model ({_describe_group(groups[0])}), trained on {text}."
+    else:
+        what = f"Compared here: {len(groups)} {noun}-level language models, trained on {text}."
+    if findings.scores is None:
+        return f"{what} No text was held out, so how well it predicts new text is not known."
+    return f"{what} {_describe_losses(findings.scores, groups, noun)} Lower is better."
+
+
+def _describe_group(group: GroupFacts) -> str:
+    return describe_model(group.runs[0].layers, group.runs[0].parameters)
+
+
+def _describe_losses(scores: Scores, groups: Sequence[GroupFacts], noun: str) -> str:
+    """Return a sentence on the loss of the best group, next to an n-gram and xz."""
+    best, group = min(zip(scores.rows, groups, strict=True), key=lambda pair: pair[0].bits_per_char)
+    is_alone = len(groups) == 1
+    where = "the text that it was trained on" if scores.split == "train" else "held-out text"
+    who = "it" if is_alone else f"the best, {best.name} ({_describe_group(group)}),"
+    seeds = f" (mean of {len(best.seeds)} seeds)" if len(best.seeds) > 1 else ""
+    others = [
+        f", {_article(baseline.name.split()[0])} {baseline.bits_per_char:.2f}"
+        for baseline in scores.baselines
+        if baseline.kind == "ngram" or baseline.name == "xz"
+    ]
+    figure = f"{best.bits_per_char:.2f} bits per {noun}{seeds}"
+    return f"On {where} {who} needs {figure}{''.join(others)}."
+
+
+def _article(name: str) -> str:
+    """Return a predictor's name as a sentence has it.
+
+    >>> _article("7-gram"), _article("8-gram"), _article("xz")
+    ('a 7-gram', 'an 8-gram', 'xz')
+    """
+    if not name.endswith("-gram"):
+        return name
+    return f"{'an' if name.startswith(('8', '11')) else 'a'} {name}"
+
+
+def reading_headline(readings: Sequence[Reading], text: str, name: str) -> str:
+    """Return the first sentences of a page about a text.
+
+    Args:
+      readings: scores of the text under one run or two.
+      text: text that was scored, as symbols.
+      name: name of the text.
+    """
+    unit, noun = readings[0].run.vocabulary.unit, readings[0].run.vocabulary.noun
+    first, *others = readings
+    figure = f"{first.score.bits_per_char:.2f} bits per {noun}"
+    read = f"the {len(text):,} {unit} of {name}"
+    sentence = f"{_describe_reading(first)} needs {figure} for {read}"
+    for other in others:
+        sentence += f", {_describe_reading(other)} {other.score.bits_per_char:.2f}"
+    return f"{sentence}. {_describe_own_losses(readings)}Lower is better."
+
+
+def _describe_reading(reading: Reading) -> str:
+    """Return a run's name, the layers and size of its model, and the text of its training."""
+    run = reading.run
+    model = describe_model(run.config.model.layers, count_parameters(run.params))
+    return f"{reading.label} ({model}; trained on {text_name(run.config.data.corpus)})"
+
+
+def _describe_own_losses(readings: Sequence[Reading]) -> str:
+    """Return a sentence on the losses that runs recorded on their own held-out text, and a space.
+
+    It is empty if none has recorded one.
+    """
+    losses = [(reading.label, reading.run.recorded_loss) for reading in readings]
+    known = [f"{label} needed {bits(nats):.2f}" for label, nats in losses if nats is not None]
+    return f"On text held out in training, {' and '.join(known)}. " if known else ""
