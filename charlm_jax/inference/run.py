@@ -88,13 +88,14 @@ class Run(TrainedModel):
             ["checkpoint", f"{self.checkpoint:,}"],
             ["weights", self.weights],
         ]
-        loss_nats = self._recorded_loss()
+        loss_nats = self.recorded_loss
         if loss_nats is not None:
             rows.append(["held-out loss in training", f"{loss_nats:.4f} nats per character"])
         return html_table(rows)
 
-    def _recorded_loss(self) -> float | None:
-        """Return the validation loss of the checkpoint in the metrics; None if there is none."""
+    @property
+    def recorded_loss(self) -> float | None:
+        """Validation loss of the checkpoint in the metrics, in nats; None if there is none."""
         try:
             rows = read_rows(Workdir(self.workdir))
         except (CharlmError, OSError):  # a display never fails
