@@ -1,12 +1,14 @@
 """`charlm export`."""
 
 import argparse
-from collections.abc import Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from charlm_jax.cli.commands.common_flags import add_run, load
-from charlm_jax.cli.output import show
+from charlm_jax.cli.commands.common_flags import add_corpus, add_run, load
+from charlm_jax.cli.output import show, shown_progress
 from charlm_jax.cli.parser import nonempty_path
+
+if TYPE_CHECKING:
+    from charlm_jax.inference.run import Run
 
 HELP = "Export a model: as safetensors and JSON, or as one HTML page that runs it."
 
@@ -29,22 +31,64 @@ def add_flags(command: argparse.ArgumentParser) -> None:
         help="output folder, or file for html (default: in export/ of the run's folder); files are "
         "never overwritten",
     )
+    add(
+        "--precision",
+        choices=("float32", "bfloat16", "int8"),
+        default="float32",
+        help="precision in which an html page stores matrices; the loss that it costs on held-out "
+        "text is printed (default: float32)",
+    )
+    add(
+        "--no_baselines",
+        action="store_true",
+        help="for html: name the held-out loss that training recorded, without scoring the text "
+        "again, and leave out n-gram and xz",
+    )
+    add_corpus(command)
 
 
 def run(options: argparse.Namespace) -> None:
     """Export a model at one of its checkpoints and print the files."""
+    for flag in ("precision", "no_baselines", "corpus"):
+        if options.to != "html" and getattr(options, flag) != options.parser.get_default(flag):
+            options.parser.error(f"--{flag} is for --to=html")
     run = load(options)
     from charlm_jax.core.trees import count_parameters
 
-    files: Sequence[Path]
-    if options.to == "html":
-        from charlm_jax.report.playground.page import write_playground
-
-        files = [write_playground(run, options.out)]
-    else:
-        from charlm_jax.inference.export import write_export
-
-        files = write_export(run, options.out)
     show(f"{count_parameters(run.params):,} parameters, {run.checkpoint_label}")
-    for file in files:
+    if options.to == "html":
+        _write_page(run, options)
+        return
+    from charlm_jax.inference.export import write_export
+
+    for file in write_export(run, options.out):
         show(file)
+
+
+def _write_page(run: "Run", options: argparse.Namespace) -> None:
+    """Write the page that runs a model; print its losses, its hash and its file."""
+    from charlm_jax.data.download import DownloadProgress, sha256_of
+    from charlm_jax.report.playground.held_out import (
+        describe_held_out,
+        measure_held_out,
+        recorded_held_out,
+    )
+    from charlm_jax.report.playground.model_data import check_model
+    from charlm_jax.report.playground.page import page_file, write_playground
+
+    check_model(run.config.model)
+    file = page_file(run, options.out, precision=options.precision)
+    if options.no_baselines:
+        held_out = recorded_held_out(run, "--no_baselines left it out")
+    else:
+        with shown_progress() as report:
+            held_out = measure_held_out(
+                run, precision=options.precision, progress=DownloadProgress(), report=report
+            )
+    for sentence in describe_held_out(
+        held_out, precision=options.precision, unit=run.vocabulary.noun
+    ):
+        show(sentence)
+    write_playground(run, file, precision=options.precision, held_out=held_out)
+    show(f"sha256 {sha256_of(file.read_bytes())}")
+    show(file)

@@ -18,11 +18,14 @@ from charlm_jax._version import __version__
 from charlm_jax.core.errors import CharlmError, write_error
 from charlm_jax.core.files import atomic_write
 from charlm_jax.core.folders import PAGE_MARK
+from charlm_jax.core.tree_hash import content_hash
 from charlm_jax.core.trees import count_parameters
-from charlm_jax.core.types import bits
 from charlm_jax.core.visible_text import visible_line
+from charlm_jax.data.corpora import corpus_title
 from charlm_jax.inference.export import is_written
 from charlm_jax.inference.run import Run
+from charlm_jax.report.html.inline_page import InlinePage
+from charlm_jax.report.playground.held_out import HeldOut, describe_held_out, measure_held_out
 from charlm_jax.report.playground.model_data import model_data
 from charlm_jax.report.playground.scripts import APP, ENGINE, join_scripts, read_file
 from charlm_jax.storage.workdir import Workdir
@@ -30,6 +33,7 @@ from charlm_jax.storage.workdir import Workdir
 LEVELS = 8
 """Highest level of surprise with a colour of its own, in bits."""
 
+_FRAME_PIXELS = 640  # height in a notebook
 _PROMPT = "The "
 _LAYERS: Mapping[str, str] = {
     "lstm": "LSTM",
@@ -41,7 +45,13 @@ _LAYERS: Mapping[str, str] = {
 }
 
 
-def write_playground(run: Run, file: Path | str | None = None) -> Path:
+def write_playground(
+    run: Run,
+    file: Path | str | None = None,
+    *,
+    precision: str = "float32",
+    held_out: HeldOut | None = None,
+) -> Path:
     """Write a page that runs a model in any browser, without a network.
 
     A file is never overwritten: an existing one must be identical to the new one.
@@ -49,6 +59,8 @@ def write_playground(run: Run, file: Path | str | None = None) -> Path:
     Args:
       run: run at one of its checkpoints, from `charlm_jax.load_run`.
       file: output file; if None, one named after the step in the run's `export/`.
+      precision: precision in which the page stores matrices: float32, bfloat16 or int8.
+      held_out: losses that the page names; measured if None and the run's text is at hand.
 
     Returns:
       Path of the file.
@@ -57,15 +69,9 @@ def write_playground(run: Run, file: Path | str | None = None) -> Path:
       CharlmError: the page cannot run the model, the file exists and is different, or it cannot be
         written.
     """
-    average = "_average" if run.weights == "average" else ""
-    own = Workdir(run.workdir).export / f"step_{run.checkpoint}{average}.html"
-    path = own if file is None else Path(file)
-    if "\0" in str(path):
-        raise CharlmError(f"{str(path)!r} is not a path: it has a NUL byte")
-    html = playground_html(run).encode("utf-8")
+    path = page_file(run, file, precision=precision)
+    html = playground_html(run, precision=precision, held_out=held_out).encode("utf-8")
     try:
-        if path.is_dir():
-            raise CharlmError(f"{path} is a folder: give a file name")
         if not is_written(path, html, instead="another file"):
             path.parent.mkdir(parents=True, exist_ok=True)
             atomic_write(path, html)
@@ -74,32 +80,84 @@ def write_playground(run: Run, file: Path | str | None = None) -> Path:
     return path
 
 
-def playground_html(run: Run) -> str:
-    """Render the page of a model.
+def playground(
+    run: Run, *, precision: str = "float32", held_out: HeldOut | None = None
+) -> InlinePage:
+    """Show a page that runs a model, in a notebook.
+
+    The page runs in a frame of its own, which cannot reach the notebook. The notebook's file grows
+    by the page's size, some 1.4 times that of the weights.
 
     Args:
       run: run at one of its checkpoints.
+      precision: precision in which the page stores matrices: float32, bfloat16 or int8.
+      held_out: losses that the page names; measured if None and the run's text is at hand.
 
     Raises:
       CharlmError: the page cannot run the model.
     """
-    description, weights = model_data(run)
+    html = playground_html(run, precision=precision, held_out=held_out)
+    return InlinePage(html, _FRAME_PIXELS, runs_scripts=True)
+
+
+def playground_html(
+    run: Run, *, precision: str = "float32", held_out: HeldOut | None = None
+) -> str:
+    """Render the page of a model.
+
+    Args:
+      run: run at one of its checkpoints.
+      precision: precision in which the page stores matrices: float32, bfloat16 or int8.
+      held_out: losses that the page names; measured if None and the run's text is at hand.
+
+    Raises:
+      CharlmError: the page cannot run the model.
+    """
+    description, weights = model_data(run, precision=precision)
+    if held_out is None:
+        held_out = measure_held_out(run, precision=precision)
     style, script = f"\n{read_file('page.css')}", _wrap(join_scripts([*ENGINE, *APP]))
+    title = visible_line(corpus_title(run.config.data.corpus))
     return _ENVIRONMENT.get_template("page.html.j2").render(
         marker=PAGE_MARK,
         version=__version__,
         policy=content_policy(style, script),
-        title=visible_line(_title(run)),
-        about=visible_line(_about(run)),
+        title=title,
+        about=" ".join([_about(run, title, held_out), *_losses(run, precision, held_out)]),
         prompt=_first_prompt(run.vocabulary.symbols),
         symbols=len(run.vocabulary),
+        unit=run.vocabulary.noun,
         levels=LEVELS,
         style=style,
         script=script,
         description=script_json(description),
         weights=base64.b64encode(weights).decode(),
-        weights_hash=hashlib.sha256(weights).hexdigest(),
+        checkpoint=run.checkpoint_label,
+        weights_hash=content_hash(run.params),
     )
+
+
+def page_file(run: Run, file: Path | str | None, *, precision: str = "float32") -> Path:
+    """Return the file of a page, before anything is computed for it.
+
+    Args:
+      run: run at one of its checkpoints.
+      file: output file; if None, one named after step, average and precision in `export/`.
+      precision: precision in which the page stores matrices.
+
+    Raises:
+      CharlmError: it is a folder, or not a path.
+    """
+    if file is None:
+        name = f"step_{run.checkpoint}" + "_average" * (run.weights == "average")
+        name += f"_{precision}" * (precision != "float32")
+        return Workdir(run.workdir).export / f"{name}.html"
+    path = Path(file)
+    if "\0" in str(path):
+        raise CharlmError(f"{str(path)!r} is not a path: it has a NUL byte")
+    if path.is_dir():
+        raise CharlmError(f"{path} is a folder: give a file name")
+    return path
 
 
 def content_policy(style: str, script: str) -> str:
@@ -131,27 +189,20 @@ def _wrap(code: str) -> str:
     return f'\n"use strict";\n{{\n{code}}}\n'
 
 
-def _title(run: Run) -> str:
-    return f"{Path(run.config.data.corpus).name}: a character-level language model"
-
-
-def _about(run: Run) -> str:
-    """Return sentences that say what the model is."""
+def _about(run: Run, title: str, held_out: HeldOut) -> str:
+    """Return a sentence that says what the model is."""
     unit = run.vocabulary.noun
     names = [_LAYERS[name] for name in run.config.model.layers]
-    size = f"{count_parameters(run.params):,} parameters"
-    sentences = [
-        f"This model predicts the next {unit} of a text from those before it. It was trained on "
-        f"{Path(run.config.data.corpus).name}, knows {len(run.vocabulary)} {unit}s, and has "
-        f"{size} in {_count_layers(names)}."
-    ]
-    loss_nats = run.recorded_loss
-    if loss_nats is not None:
-        sentences.append(
-            f"On text that it was not trained on it has a loss of {bits(loss_nats):.2f} bits per "
-            f"{unit}: lower is better."
-        )
-    return " ".join(sentences)
+    length = "" if held_out.characters is None else f" ({held_out.characters:,} {unit}s)"
+    return (
+        f"This model learned from {title}{length} to predict the next {unit} of a text from those "
+        f"before it. It has {count_parameters(run.params):,} parameters in {_count_layers(names)}, "
+        f"and knows {len(run.vocabulary)} {unit}s."
+    )
+
+
+def _losses(run: Run, precision: str, held_out: HeldOut) -> list[str]:
+    return describe_held_out(held_out, precision=precision, unit=run.vocabulary.noun)
 
 
 def _count_layers(names: Sequence[str]) -> str:

@@ -20,6 +20,7 @@ APP: Sequence[str] = (
     "app/text_view.js",
     "app/inspector.js",
     "app/column.js",
+    "app/colours.js",
     "app/reading.js",
     "app/main.js",
 )

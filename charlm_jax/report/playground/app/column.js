@@ -8,8 +8,8 @@
  * @param {function} settings returns the settings of the page; ids are those of the prompt
  * @param {number} scale first scale, one of `SCALES`
  * @param {number} number number of the column, from 1
- * @returns {object} root is its element. draw() samples anew; restart() forgets branches first;
- *   stop() ends the drawing.
+ * @returns {object} root is its element and scale() its scale. draw() samples anew; restart()
+ *   forgets branches first; stop() ends the drawing.
  */
 function sampleColumn(playground, settings, scale, number) {
   const { model, vocabulary, window } = playground;
@@ -27,14 +27,15 @@ function sampleColumn(playground, settings, scale, number) {
   const parts = [label, slider, text, status, predictions];
   const root = element("section", { className: "column" }, ...parts);
 
+  const currentScale = () => SCALES[slider.value];
   let turn = 0; // a later drawing ends an earlier one
-  let drawn = [];
   const forced = new Map(); // step -> id of a branch that was taken by hand
 
-  const view = textView(text, vocabulary, (index) => {
-    const step = index - settings().ids.length;
+  let given = 0; // length of the prompt
+  const view = textView(text, vocabulary, (index, character) => {
+    const step = index - given;
     const take = step < 0 ? null : (id) => branch(step, id);
-    showPredictions(predictions, vocabulary, drawn[index], take);
+    showPredictions(predictions, vocabulary, character, take);
   });
   const branch = (step, id) => {
     for (const later of [...forced.keys()]) if (later > step) forced.delete(later);
@@ -45,7 +46,7 @@ function sampleColumn(playground, settings, scale, number) {
   function* characters({ ids, length, ...sampling }) {
     const reader = openReader(model, window);
     const logits = yield* readCharacters(reader, ids);
-    const next = openSample(reader, logits, { ...sampling, scale: SCALES[slider.value] }, forced);
+    const next = openSample(reader, logits, { ...sampling, scale: currentScale() }, forced);
     for (let step = 0; step < length; step++) {
       const character = next();
       yield { ...character, bits: surprise(character.logits, character.id) };
@@ -56,24 +57,22 @@ function sampleColumn(playground, settings, scale, number) {
     const now = settings();
     view.clear();
     predictions.replaceChildren();
-    [drawn, status.textContent] = [[], ""];
+    status.textContent = "";
+    given = now.ids.length;
     if (now.length === 0) return;
-    const show = (slice) => {
-      drawn.push(...slice);
-      view.add(slice);
-    };
-    const seconds = await stream(characters(now), show, () => mine === turn);
+    const seconds = await stream(characters(now), view.add, () => mine === turn);
     if (seconds === null) return;
-    const bits = meanBits(drawn.slice(now.ids.length)).toFixed(2);
-    const speed = Math.round(drawn.length / seconds);
-    status.textContent = `${bits} bits per character · ${speed} characters per second`;
+    const all = view.characters();
+    const bits = meanBits(all.slice(given)).toFixed(2);
+    const speed = Math.round(all.length / seconds);
+    status.textContent = `${bits} bits of surprise per character · ${speed} characters a second`;
   };
   const restart = () => {
     forced.clear();
     draw();
   };
   const relabel = () => {
-    const words = describeScale(SCALES[slider.value]);
+    const words = describeScale(currentScale());
     label.textContent = words;
     slider.setAttribute("aria-valuetext", words);
   };
@@ -82,5 +81,5 @@ function sampleColumn(playground, settings, scale, number) {
     restart();
   });
   relabel();
-  return { root, draw, restart, stop: () => void turn++ };
+  return { root, scale: currentScale, draw, restart, stop: () => void turn++ };
 }

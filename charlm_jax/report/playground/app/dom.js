@@ -16,6 +16,11 @@ function byId(id) {
   return document.getElementById(id);
 }
 
+/** Shows or hides an element. */
+function toggle(node, isShown) {
+  node.hidden = !isShown;
+}
+
 /** Returns the name of a symbol as a person would say it. */
 function nameSymbol(text) {
   const names = { " ": "space", "\n": "new line", "\t": "tab", "": "part of a character" };

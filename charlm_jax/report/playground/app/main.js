@@ -2,7 +2,7 @@
 // Opens the model of the page and connects its parts.
 
 const MOST_COLUMNS = 3;
-const FIRST_SCALES = [1, 2, 0.5]; // of the first, second and third column
+const FIRST_SCALES = [1, 2, 0.5]; // of new columns, unless another has it
 
 /** Returns model, vocabulary and window from the data blocks of the page. */
 function openPlayground() {
@@ -44,8 +44,9 @@ function main() {
   };
   const restart = () => columns.forEach((column) => column.restart());
   const addColumn = () => {
-    const number = columns.length + 1;
-    const column = sampleColumn(playground, settings, FIRST_SCALES[number - 1], number);
+    const taken = columns.map((column) => column.scale());
+    const scale = FIRST_SCALES.find((each) => !taken.includes(each));
+    const column = sampleColumn(playground, settings, scale, columns.length + 1);
     columns.push(column);
     byId("columns").append(column.root);
     update();

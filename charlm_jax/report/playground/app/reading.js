@@ -1,35 +1,48 @@
 // SPDX-License-Identifier: Apache-2.0
 // A text of the reader's own: the surprise of each character, and the bits per character.
 
+const MOST_LOOKED = 2000; // first characters whose gates, states and attention are kept
+
 /** Connects the section that reads a text. */
 function readingSection({ model, vocabulary, window }) {
   const text = byId("own_text");
+  const button = byId("own_read");
   const status = byId("own_status");
   const predictions = byId("own_predictions");
-  let read = [];
   let turn = 0;
-  const view = textView(byId("own_view"), vocabulary, (index) => {
-    showPredictions(predictions, vocabulary, read[index], null);
+  let isReading = false;
+
+  const view = textView(byId("own_view"), vocabulary, (index, character) => {
+    showPredictions(predictions, vocabulary, character, null);
+    colours.repaint();
   });
+  const colours = colourChoice(model, view);
+
   const start = async () => {
     const mine = ++turn;
+    const { ids, unknown } = vocabulary.encode(text.value);
     view.clear();
     predictions.replaceChildren();
-    [read, status.textContent] = [[], ""];
-    const { ids, unknown } = vocabulary.encode(text.value);
+    colours.show(false);
+    [isReading, button.textContent] = [true, "Stop"];
     const show = (slice) => {
-      read.push(...slice);
       view.add(slice);
+      status.textContent = `${view.characters().length} of ${ids.length} characters`;
     };
-    const characters = readCharacters(openReader(model, window), ids);
-    if ((await stream(characters, show, () => mine === turn)) === null) return;
+    const characters = readCharacters(openReader(model, window), ids, MOST_LOOKED);
+    const seconds = await stream(characters, show, () => mine === turn && isReading);
+    if (mine !== turn) return;
+    [isReading, button.textContent] = [false, "Read"];
+    const read = view.characters();
+    const isPart = seconds === null ? ` Stopped after ${read.length} characters.` : "";
     status.textContent =
       (read.length > 1
         ? `${meanBits(read.slice(1)).toFixed(2)} bits per character.`
         : "Type two characters or more: each is predicted from those before it.") +
-      describeUnknown(unknown);
+      isPart + describeUnknown(unknown);
+    colours.show(read.length > 1);
   };
-  byId("own_read").addEventListener("click", start);
+  button.addEventListener("click", () => (isReading ? (isReading = false) : start()));
 }
 
 /** Returns a sentence about characters that the model does not know; empty if it knows all. */

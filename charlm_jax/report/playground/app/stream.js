@@ -30,14 +30,28 @@ async function stream(items, show, isWanted) {
   return (milliseconds + performance.now() - began) / 1000;
 }
 
-/** Reads ids; yields {id, logits, bits}, the logits and the surprise null for the first. */
-function* readCharacters(reader, ids) {
-  let logits = null;
-  for (const id of ids) {
-    yield { id, logits, bits: logits && surprise(logits, id) };
-    logits = reader.read(id).slice();
+/**
+ * Reads ids; yields {id, logits, bits, seen} of each and returns the logits after the last.
+ *
+ * @param {object} reader a reader of the model
+ * @param {number[]} ids characters to read
+ * @param {number} looked number of first characters after which the layers are looked at; `seen`
+ *   is null for the others
+ */
+function* readCharacters(reader, ids, looked = 0) {
+  let logits = null; // of the first character nothing is predicted
+  for (const [index, id] of ids.entries()) {
+    const after = reader.read(id).slice();
+    const bits = logits && surprise(logits, id);
+    yield { id, logits, bits, seen: index < looked ? reader.look() : null };
+    logits = after;
   }
   return logits;
+}
+
+/** Returns the surprise of an id in bits. */
+function surprise(logits, id) {
+  return -Math.log2(probabilities(logits)[id]);
 }
 
 /** Returns the mean surprise of characters in bits. */

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A text whose characters are coloured by their surprise. A tap or the arrow keys choose one.
+// A text whose characters are coloured. A tap or the arrow keys choose one.
 
 const LEVELS = 8; // one for each bit of surprise, the last without an upper end
 
@@ -8,43 +8,50 @@ const LEVELS = 8; // one for each bit of surprise, the last without an upper end
  *
  * @param {HTMLElement} root element for the text
  * @param {object} vocabulary vocabulary of the model
- * @param {function} choose called with the index of a chosen character
- * @returns {object} clear(), add(characters), mark(index) and length(). A character is {id, bits},
- *   with bits null if it was not predicted.
+ * @param {function} choose called with the index of a character that was chosen, and the character
+ * @returns {object} clear(), add(characters), paint(classOf), current() and characters(). A
+ *   character is {id, bits}, with bits null if it was not predicted. classOf(character, index) is
+ *   the class that colours a character.
  */
 function textView(root, vocabulary, choose) {
   let cells = [];
-  let ids = [];
-  let current = 0;
+  let characters = [];
+  let line = null; // a block for each line: the browser lays out the last one alone
+  let current = -1;
+  let classOf = surpriseClass;
   root.tabIndex = 0;
 
   const clear = () => {
-    [cells, ids, current] = [[], [], 0];
+    [cells, characters, line, current, classOf] = [[], [], null, -1, surpriseClass];
     root.replaceChildren();
   };
-  const add = (characters) => {
-    const added = characters.map(({ bits }) => {
-      const level = bits === null ? "given" : `s${Math.min(LEVELS, Math.round(bits))}`;
-      return element("span", { className: level });
-    });
-    cells.push(...added);
-    ids.push(...characters.map(({ id }) => id));
+  const add = (added) => {
+    for (const character of added) {
+      if (line === null) root.append((line = element("div")));
+      const cell = element("span", { className: classOf(character, cells.length) });
+      cells.push(cell);
+      characters.push(character);
+      line.append(cell);
+      if (vocabulary.show([character.id])[0] === "\n") line = null;
+    }
     // The last bytes of a character may have been missing before.
-    const from = Math.max(0, ids.length - added.length - 3);
-    vocabulary.show(ids.slice(from)).forEach((text, i) => {
+    const from = Math.max(0, cells.length - added.length - 3);
+    const texts = vocabulary.show(characters.slice(from).map(({ id }) => id));
+    texts.forEach((text, i) => {
       if (cells[from + i].textContent !== text) cells[from + i].textContent = text;
     });
-    root.append(...added);
   };
-  const mark = (index) => {
-    cells[current]?.classList.remove("chosen");
-    current = Math.max(0, Math.min(cells.length - 1, index));
+  const paint = (newClassOf) => {
+    classOf = newClassOf;
+    cells.forEach((cell, i) => (cell.className = classOf(characters[i], i)));
     cells[current]?.classList.add("chosen");
   };
   const pick = (index) => {
     if (cells.length === 0) return;
-    mark(index);
-    choose(current);
+    cells[current]?.classList.remove("chosen");
+    current = Math.max(0, Math.min(cells.length - 1, index));
+    cells[current].classList.add("chosen");
+    choose(current, characters[current]);
   };
   root.addEventListener("click", (event) => {
     const index = cells.indexOf(event.target);
@@ -56,10 +63,16 @@ function textView(root, vocabulary, choose) {
     event.preventDefault();
     pick(current + moves[event.key]);
   });
-  return { clear, add, mark, length: () => cells.length };
+  return { clear, add, paint, current: () => current, characters: () => characters };
 }
 
-/** Returns the surprise of an id in bits. */
-function surprise(logits, id) {
-  return -Math.log2(probabilities(logits)[id]);
+/** Returns the class of a character by its surprise. */
+function surpriseClass({ bits }) {
+  return bits === null ? "given" : `s${Math.min(LEVELS, Math.round(bits))}`;
+}
+
+/** Returns the class of a share from -1 to 1: a second hue below 0. */
+function shareClass(share) {
+  const level = Math.min(LEVELS, Math.round(LEVELS * Math.abs(share)));
+  return `${share < 0 && level > 0 ? "n" : "s"}${level}`;
 }

@@ -5,6 +5,8 @@
 //   start()                  a state before the first character
 //   step(x, state)           output for one input; changes the state
 //   project(x), mix(z, s)    the two halves of `step`, if it begins with a projection of x alone
+//   units                    names of the state's arrays that have a number for each unit
+//   heads                    number of attention heads
 //
 // Outputs are arrays of the layer that its next step overwrites. The equations are those of the
 // files of the same names in charlm_jax/models.
@@ -21,31 +23,41 @@ function dense(weights, path, inputs, outputs) {
 }
 
 /** A mixer that adds x W + b, projected before, to h U and applies its gates. */
-function recurrent(weights, path, inputs, size, gates, start, apply) {
+function recurrent(weights, path, inputs, size, units, gates, apply) {
   const project = dense(weights, `${path}.input`, inputs, gates * size);
   const kernel = byOutput(
     weights.at(`${path}.recurrent_kernel`, [size, gates * size]), size, gates * size,
   );
   const product = new Float32Array(gates * size);
+  const start = unitArrays(units, size);
   const mix = (z, state) => {
     multiply(product, kernel, state.hidden, null);
     apply(z, product, state);
     return state.hidden;
   };
-  return { size, start, project, mix, step: (x, state) => mix(project(x), state) };
+  return { size, units, start, project, mix, step: (x, state) => mix(project(x), state) };
 }
+
+/** Returns a function that makes an array of zeros for every name. */
+function unitArrays(names, size) {
+  return () => Object.fromEntries(names.map((name) => [name, new Float32Array(size)]));
+}
+
+const LSTM_UNITS = ["input_gate", "forget_gate", "candidate", "output_gate", "cell", "hidden"];
+const GRU_UNITS = ["reset_gate", "update_gate", "candidate", "hidden"];
+const MINGRU_UNITS = ["update_gate", "candidate", "hidden"];
 
 function lstm(weights, path, model, inputs) {
   const size = model.hidden_size;
-  const start = () => ({ cell: new Float32Array(size), hidden: new Float32Array(size) });
-  return recurrent(weights, path, inputs, size, 4, start, (z, product, { cell, hidden }) => {
+  return recurrent(weights, path, inputs, size, LSTM_UNITS, 4, (z, product, state) => {
+    const { input_gate, forget_gate, candidate, output_gate, cell, hidden } = state;
     for (let j = 0; j < size; j++) {
-      const input = sigmoid(z[j] + product[j]);
-      const forget = sigmoid(z[size + j] + product[size + j]);
-      const candidate = Math.tanh(z[2 * size + j] + product[2 * size + j]);
-      const output = sigmoid(z[3 * size + j] + product[3 * size + j]);
-      cell[j] = forget * cell[j] + input * candidate;
-      hidden[j] = output * Math.tanh(cell[j]);
+      input_gate[j] = sigmoid(z[j] + product[j]);
+      forget_gate[j] = sigmoid(z[size + j] + product[size + j]);
+      candidate[j] = Math.tanh(z[2 * size + j] + product[2 * size + j]);
+      output_gate[j] = sigmoid(z[3 * size + j] + product[3 * size + j]);
+      cell[j] = forget_gate[j] * cell[j] + input_gate[j] * candidate[j];
+      hidden[j] = output_gate[j] * Math.tanh(cell[j]);
     }
   });
 }
@@ -53,21 +65,22 @@ function lstm(weights, path, model, inputs) {
 function gru(weights, path, model, inputs) {
   const size = model.hidden_size;
   const bias = weights.at(`${path}.candidate_bias`, [size]);
-  const start = () => ({ hidden: new Float32Array(size) });
-  return recurrent(weights, path, inputs, size, 3, start, (z, product, { hidden }) => {
+  return recurrent(weights, path, inputs, size, GRU_UNITS, 3, (z, product, state) => {
+    const { reset_gate, update_gate, candidate, hidden } = state;
     for (let j = 0; j < size; j++) {
-      const reset = sigmoid(z[j] + product[j]);
-      const update = sigmoid(z[size + j] + product[size + j]);
-      const candidate = Math.tanh(z[2 * size + j] + reset * (product[2 * size + j] + bias[j]));
-      hidden[j] = (1 - update) * candidate + update * hidden[j];
+      reset_gate[j] = sigmoid(z[j] + product[j]);
+      update_gate[j] = sigmoid(z[size + j] + product[size + j]);
+      candidate[j] = Math.tanh(
+        z[2 * size + j] + reset_gate[j] * (product[2 * size + j] + bias[j]),
+      );
+      hidden[j] = (1 - update_gate[j]) * candidate[j] + update_gate[j] * hidden[j];
     }
   });
 }
 
 function rnn(weights, path, model, inputs) {
   const size = model.hidden_size;
-  const start = () => ({ hidden: new Float32Array(size) });
-  return recurrent(weights, path, inputs, size, 1, start, (z, product, { hidden }) => {
+  return recurrent(weights, path, inputs, size, ["hidden"], 1, (z, product, { hidden }) => {
     for (let j = 0; j < size; j++) hidden[j] = Math.tanh(z[j] + product[j]);
   });
 }
@@ -75,16 +88,18 @@ function rnn(weights, path, model, inputs) {
 function mingru(weights, path, model, inputs) {
   const size = model.hidden_size;
   const project = dense(weights, `${path}.input`, inputs, 2 * size);
-  const start = () => ({ hidden: new Float32Array(size) });
-  const mix = (z, { hidden }) => {
+  const start = unitArrays(MINGRU_UNITS, size);
+  const mix = (z, { update_gate, candidate, hidden }) => {
     for (let j = 0; j < size; j++) {
       const raw = z[size + j];
-      const candidate = raw >= 0 ? raw + 0.5 : sigmoid(raw);
-      hidden[j] = sigmoid(-z[j]) * hidden[j] + sigmoid(z[j]) * candidate;
+      update_gate[j] = sigmoid(z[j]);
+      candidate[j] = raw >= 0 ? raw + 0.5 : sigmoid(raw);
+      hidden[j] = sigmoid(-z[j]) * hidden[j] + update_gate[j] * candidate[j];
     }
     return hidden;
   };
-  return { size, start, project, mix, step: (x, state) => mix(project(x), state) };
+  const step = (x, state) => mix(project(x), state);
+  return { size, units: MINGRU_UNITS, start, project, mix, step };
 }
 
 /** Attention over the last positions, whose keys and values lie in a ring of `places`. */
@@ -96,6 +111,7 @@ function attend({ heads, kvHeads, width, scale, places, position }) {
     values: new Float32Array(places * kvHeads * width),
     weights: new Float32Array(heads * places), // of the last character, by head and place
     read: 0,
+    places,
   });
   const step = (query, key, value, state) => {
     const now = state.read++;
@@ -129,6 +145,15 @@ function attend({ heads, kvHeads, width, scale, places, position }) {
   return { start, step };
 }
 
+/** Returns the attention weights of a head for the last character, then the one before, ... */
+function weightsByDistance({ weights, read, places }, head) {
+  const count = Math.min(read, places);
+  const now = read - 1;
+  return Float32Array.from({ length: count }, (_, distance) => {
+    return weights[head * places + ((now - distance) % places)];
+  });
+}
+
 /** Returns the number of positions that a layer attends to, its own included. */
 function placesOf(model, context) {
   return Math.min(context + 1, model.window || Infinity);
@@ -152,7 +177,7 @@ function attention(weights, path, model, inputs, context) {
   });
   const step = (x, state) =>
     output(core.step(queryNorm(query(x)), keyNorm(key(x)), value(x), state));
-  return { size, start: core.start, step };
+  return { size, heads, start: core.start, step };
 }
 
 function selfAttention(weights, path, model, inputs, context) {
@@ -160,7 +185,8 @@ function selfAttention(weights, path, model, inputs, context) {
     heads: 1, kvHeads: 1, width: inputs, scale: 1,
     places: placesOf(model, context), position: positionOf(model),
   });
-  return { size: inputs, start: core.start, step: (x, state) => core.step(x, x, x, state) };
+  const step = (x, state) => core.step(x, x, x, state);
+  return { size: inputs, heads: 1, start: core.start, step };
 }
 
 const MIXERS = { lstm, gru, rnn, mingru, attention, self_attention: selfAttention };

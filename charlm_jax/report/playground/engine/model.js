@@ -2,6 +2,24 @@
 // A model: embedding, a stack of blocks, and a linear output layer, as in
 // charlm_jax/models/language_model.py.
 
+// How arrays of each precision are read, as float32.
+const NUMBERS = {
+  float32: (buffer, { offset }, size) => new Float32Array(buffer, offset, size),
+  // The upper half of a float32's bits; the lower half is 0.
+  bfloat16: (buffer, { offset }, size) => {
+    const words = Uint32Array.from(new Uint16Array(buffer, offset, size), (half) => half << 16);
+    return new Float32Array(words.buffer);
+  },
+  // Multiples of a scale for every column.
+  int8: (buffer, { offset, shape, scales }, size) => {
+    const columns = shape[shape.length - 1];
+    const scale = new Float32Array(buffer, scales, columns);
+    return Float32Array.from(
+      new Int8Array(buffer, offset, size), (value, i) => value * scale[i % columns],
+    );
+  },
+};
+
 /** Returns the weights by name; a missing one, or one of another shape, is an error. */
 function openWeights(tensors, buffer) {
   const table = new Map(tensors.map((tensor) => [tensor.name, tensor]));
@@ -15,7 +33,7 @@ function openWeights(tensors, buffer) {
       throw new Error(`${name} has the shape ${tensor.shape}, not ${shape}`);
     }
     const size = shape.reduce((product, n) => product * n, 1);
-    return new Float32Array(buffer, tensor.offset, size);
+    return NUMBERS[tensor.precision](buffer, tensor, size);
   };
   return { has: (name) => table.has(name), shape: (name) => find(name).shape, at };
 }
@@ -29,6 +47,7 @@ function openWeights(tensors, buffer) {
  * @param {number} context number of past positions that attention keeps
  * @returns {object} start() is a state before the first character. step(id, state) reads a
  *   character and returns the logits of the next, in an array that the next call overwrites.
+ *   layers says what can be seen of each layer; look(state) copies it, after the last character.
  */
 function buildModel(model, symbols, weights, context) {
   const width = model.embedding_size;
@@ -36,11 +55,13 @@ function buildModel(model, symbols, weights, context) {
   const row = (id) => table.subarray(id * width, (id + 1) * width);
   const embed = embedder(model, weights, row);
   const blocks = [];
+  const layers = [];
   let inputs = width;
   for (const [index, name] of model.layers.entries()) {
     const path = `layer_${index}`;
     const mixer = MIXERS[name](weights, `${path}.mixer`, model, inputs, context);
     blocks.push(block(mixer, weights, path, model));
+    layers.push({ name, size: mixer.size, units: mixer.units ?? [], heads: mixer.heads ?? 0 });
     inputs = mixer.size;
   }
   const finish =
@@ -67,7 +88,15 @@ function buildModel(model, symbols, weights, context) {
     state.read++;
     return output(finish(x));
   };
-  return { symbols, start, step };
+  const look = (state) =>
+    layers.map(({ units, heads }, index) => {
+      const layer = state.layers[index];
+      return {
+        units: Object.fromEntries(units.map((name) => [name, layer[name].slice()])),
+        heads: Array.from({ length: heads }, (_, head) => weightsByDistance(layer, head)),
+      };
+    });
+  return { symbols, layers, start, step, look };
 }
 
 function countsPlaces(model) {
@@ -154,5 +183,5 @@ function openReader(model, window) {
   const restore = (newState, newLast) => {
     [state, last] = [newState, newLast];
   };
-  return { read, copy, restore, layers: () => state.layers };
+  return { read, copy, restore, look: () => model.look(state) };
 }
