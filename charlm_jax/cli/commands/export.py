@@ -55,18 +55,19 @@ def run(options: argparse.Namespace) -> None:
     run = load(options)
     from charlm_jax.core.trees import count_parameters
 
-    show(f"{count_parameters(run.params):,} parameters, {run.checkpoint_label}")
     if options.to == "html":
-        _write_page(run, options)
-        return
-    from charlm_jax.inference.export import write_export
+        lines = _write_page(run, options)
+    else:
+        from charlm_jax.inference.export import write_export
 
-    for file in write_export(run, options.out):
-        show(file)
+        lines = list(map(str, write_export(run, options.out)))
+    show(f"{count_parameters(run.params):,} parameters, {run.checkpoint_label}")
+    for line in lines:
+        show(line)
 
 
-def _write_page(run: "Run", options: argparse.Namespace) -> None:
-    """Write the page that runs a model; print its losses, its hash and its file."""
+def _write_page(run: "Run", options: argparse.Namespace) -> list[str]:
+    """Write the page that runs a model; return its losses, its hash and its file, as lines."""
     from charlm_jax.data.download import DownloadProgress, sha256_of
     from charlm_jax.report.playground.held_out import (
         describe_held_out,
@@ -77,18 +78,15 @@ def _write_page(run: "Run", options: argparse.Namespace) -> None:
     from charlm_jax.report.playground.page import page_file, write_playground
 
     check_model(run.config.model)
-    file = page_file(run, options.out, precision=options.precision)
+    precision = options.precision
+    file = page_file(run, options.out, precision=precision)
     if options.no_baselines:
         held_out = recorded_held_out(run, "--no_baselines left it out")
     else:
         with shown_progress() as report:
             held_out = measure_held_out(
-                run, precision=options.precision, progress=DownloadProgress(), report=report
+                run, precision=precision, progress=DownloadProgress(), report=report
             )
-    for sentence in describe_held_out(
-        held_out, precision=options.precision, unit=run.vocabulary.noun
-    ):
-        show(sentence)
-    write_playground(run, file, precision=options.precision, held_out=held_out)
-    show(f"sha256 {sha256_of(file.read_bytes())}")
-    show(file)
+    write_playground(run, file, precision=precision, held_out=held_out)
+    losses = describe_held_out(held_out, precision=precision, unit=run.vocabulary.noun)
+    return [*losses, f"sha256 {sha256_of(file.read_bytes())}", str(file)]
