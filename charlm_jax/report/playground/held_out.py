@@ -141,5 +141,6 @@ def describe_held_out(held_out: HeldOut, *, precision: str, unit: str) -> list[s
     if model is None or held_out.rounded is None:
         cost = "what that costs was not measured"
     else:
-        cost = f"that costs {held_out.rounded - model:.4f} bits per {unit}"
+        difference = round(held_out.rounded - model, 4) + 0.0  # -0.0 becomes 0.0
+        cost = f"that costs {difference:.4f} bits per {unit}"
     return [*sentences, f"Its weights are rounded to {precision}: {cost}."]

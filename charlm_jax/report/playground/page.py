@@ -8,6 +8,7 @@ without markup, base64, and escaped text.
 import base64
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,7 @@ def playground_html(
         prompt=_first_prompt(run.vocabulary.symbols),
         symbols=len(run.vocabulary),
         unit=run.vocabulary.noun,
+        blind=math.log2(len(run.vocabulary)),
         levels=LEVELS,
         style=style,
         script=script,

@@ -24,7 +24,11 @@ function sampleColumn(playground, settings, scale, number) {
   });
   const status = element("p", { className: "status" });
   const predictions = element("div", { className: "predictions", "aria-live": "polite" });
-  const parts = [label, slider, text, status, predictions];
+  const ends = element(
+    "div", { className: "ends", "aria-hidden": "true" },
+    element("span", {}, "wilder"), element("span", {}, "more predictable"),
+  );
+  const parts = [label, slider, ends, text, status, predictions];
   const root = element("section", { className: "column" }, ...parts);
 
   const currentScale = () => SCALES[slider.value];
@@ -40,7 +44,8 @@ function sampleColumn(playground, settings, scale, number) {
   const branch = (step, id) => {
     for (const later of [...forced.keys()]) if (later > step) forced.delete(later);
     forced.set(step, id);
-    draw();
+    text.focus({ preventScroll: true }); // the button that was pressed goes away
+    draw(given + step);
   };
 
   function* characters({ ids, length, ...sampling }) {
@@ -52,7 +57,7 @@ function sampleColumn(playground, settings, scale, number) {
       yield { ...character, bits: surprise(character.logits, character.id) };
     }
   }
-  const draw = async () => {
+  const draw = async (chosen = Infinity) => {
     const mine = ++turn;
     const now = settings();
     view.clear();
@@ -60,7 +65,11 @@ function sampleColumn(playground, settings, scale, number) {
     status.textContent = "";
     given = now.ids.length;
     if (now.length === 0) return;
-    const seconds = await stream(characters(now), view.add, () => mine === turn);
+    const show = (slice) => {
+      view.add(slice);
+      if (view.current() < 0 && view.characters().length > chosen) view.pick(chosen);
+    };
+    const seconds = await stream(characters(now), show, () => mine === turn);
     if (seconds === null) return;
     const all = view.characters();
     const bits = meanBits(all.slice(given)).toFixed(2);

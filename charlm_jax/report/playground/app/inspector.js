@@ -3,6 +3,13 @@
 
 const SHOWN = 5;
 
+/** Returns a share as a percentage, in at most six characters. */
+function formatPercent(share) {
+  const percent = 100 * share;
+  if (percent < 0.01) return "<0.01 %";
+  return `${percent.toFixed(percent < 1 ? 2 : percent < 99.95 ? 1 : 0)} %`;
+}
+
 /**
  * Shows the predictions for one character.
  *
@@ -24,7 +31,7 @@ function showPredictions(root, vocabulary, { id, logits }, take) {
   if (!listed.includes(id)) listed.push(id);
   const rows = listed.map((each) => {
     const label = nameSymbol(vocabulary.show([each])[0]);
-    const percent = `${(100 * shares[each]).toPrecision(2)} %`;
+    const percent = formatPercent(shares[each]);
     const bar = element("span", { className: "bar", "aria-hidden": "true" });
     bar.style.setProperty("--share", shares[each]);
     const parts = [

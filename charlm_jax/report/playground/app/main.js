@@ -50,6 +50,7 @@ function main() {
     columns.push(column);
     byId("columns").append(column.root);
     update();
+    if (columns.length === MOST_COLUMNS) byId("remove_scale").focus();
     column.draw();
   };
   const removeColumn = () => {
@@ -57,10 +58,11 @@ function main() {
     column.stop();
     column.root.remove();
     update();
+    if (columns.length === 1) byId("add_scale").focus(); // the button that was pressed goes away
   };
   const update = () => {
-    byId("add_scale").disabled = columns.length === MOST_COLUMNS;
-    byId("remove_scale").disabled = columns.length === 1;
+    toggle(byId("add_scale"), columns.length < MOST_COLUMNS);
+    toggle(byId("remove_scale"), columns.length > 1);
   };
 
   for (const id of ["prompt", "length", "seed", "top_k", "top_p", "min_p"]) {

@@ -9,9 +9,9 @@ const LEVELS = 8; // one for each bit of surprise, the last without an upper end
  * @param {HTMLElement} root element for the text
  * @param {object} vocabulary vocabulary of the model
  * @param {function} choose called with the index of a character that was chosen, and the character
- * @returns {object} clear(), add(characters), paint(classOf), current() and characters(). A
- *   character is {id, bits}, with bits null if it was not predicted. classOf(character, index) is
- *   the class that colours a character.
+ * @returns {object} clear(), add(characters), paint(classOf), pick(index), current() and
+ *   characters(). A character is {id, bits}, with bits null if it was not predicted.
+ *   classOf(character, index) is the class that colours a character.
  */
 function textView(root, vocabulary, choose) {
   let cells = [];
@@ -63,7 +63,7 @@ function textView(root, vocabulary, choose) {
     event.preventDefault();
     pick(current + moves[event.key]);
   });
-  return { clear, add, paint, current: () => current, characters: () => characters };
+  return { clear, add, paint, pick, current: () => current, characters: () => characters };
 }
 
 /** Returns the class of a character by its surprise. */
