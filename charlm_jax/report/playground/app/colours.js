@@ -1,16 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // What colours a text that was read: its surprise, a unit of a layer, or a head's attention.
 
-/** Returns what can be chosen: {group, label, layer, units or head}, the surprise first. */
+/** Returns what can be chosen: {label, layer, units or head}; the surprise, first, has no layer. */
 function colourings(model) {
-  const choices = [{ group: null, label: "Surprise" }];
-  model.layers.forEach(({ name, units, heads }, layer) => {
-    const words = (each) => each.replace("_", " ");
+  const choices = [{ label: "surprise" }];
+  model.layers.forEach(({ units, heads }, layer) => {
     for (const each of units) {
-      choices.push({ group: words(name), label: words(each), layer, units: each });
+      choices.push({ label: `layer ${layer}: ${each.replace("_", " ")}`, layer, units: each });
     }
     for (let head = 0; head < heads; head++) {
-      choices.push({ group: words(name), label: `attention, head ${head}`, layer, head });
+      choices.push({ label: `layer ${layer}: attention, head ${head}`, layer, head });
     }
   });
   return choices;
@@ -28,21 +27,16 @@ function colourChoice(model, view) {
   const select = byId("own_colour");
   const number = byId("own_unit");
   const choices = colourings(model);
-  const groups = new Map([[null, select]]);
-  choices.forEach(({ group, label }, index) => {
-    if (!groups.has(group)) {
-      groups.set(group, element("optgroup", { label: group }));
-      select.append(groups.get(group));
-    }
-    groups.get(group).append(element("option", { value: index }, label));
+  choices.forEach(({ label }, index) => {
+    select.append(element("option", { value: index }, label));
   });
 
   const paint = () => {
     const choice = choices[select.value];
     toggle(byId("own_unit_field"), choice.units !== undefined);
-    toggle(byId("own_legend"), choice.group !== null);
+    toggle(byId("own_legend"), choice.layer !== undefined);
     byId("own_about").textContent = "";
-    if (choice.group === null) view.paint(surpriseClass);
+    if (choice.layer === undefined) view.paint(surpriseClass);
     else if (choice.units !== undefined) paintUnit(choice);
     else paintHead(choice);
   };
@@ -61,9 +55,10 @@ function colourChoice(model, view) {
     const chosen = view.characters()[view.current()];
     const value = chosen ? valueOf(chosen) : null;
     byId("own_about").textContent =
-      (value === null
-        ? "Choose a character to see the number."
-        : `After the chosen character: ${value.toFixed(3)}.`) + describeLimit();
+      `Each of the ${model.layers[layer].size} units has a number after every character` +
+      (isGate ? "." : ", negative in orange and positive in blue.") +
+      (value === null ? "" : ` After the chosen character it is ${value.toFixed(3)}.`) +
+      describeLimit();
   };
   const paintHead = ({ layer, head }) => {
     const all = view.characters();
@@ -76,8 +71,8 @@ function colourChoice(model, view) {
     });
     showLegend("0 %", `${(100 * most).toPrecision(2)} %`, false);
     byId("own_about").textContent =
-      "How much the layer took from each character to predict the one after the chosen " +
-      `character, or after the last.${describeLimit()}`;
+      "How much the head takes from each character while the model reads the chosen one, or the " +
+      `last.${describeLimit()}`;
   };
   const describeLimit = () =>
     view.characters().length > MOST_LOOKED
@@ -90,7 +85,7 @@ function colourChoice(model, view) {
     toggle(byId("own_colours"), isShown);
     if (isShown) paint();
   };
-  return { show, repaint: () => choices[select.value].group !== null && paint() };
+  return { show, repaint: () => choices[select.value].layer !== undefined && paint() };
 }
 
 /** Shows the colours from one end to the other; those of the second hue if values have signs. */

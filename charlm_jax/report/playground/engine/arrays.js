@@ -33,35 +33,35 @@ function byOutput(kernel, inputs, outputs) {
   return turned;
 }
 
-/** Computes out = x W (+ bias); nearly all of a model's time is spent here. */
+/**
+ * Computes out = x W (+ bias); nearly all of a model's time is spent here. With eight sums at a
+ * time the processor need not wait for each addition, and reads x an eighth as often.
+ */
 function multiply(out, kernel, x, bias) {
-  const inputs = x.length;
-  const outputs = out.length;
+  const n = x.length;
   let o = 0;
-  for (; o + 4 <= outputs; o += 4) {
-    let first = o * inputs;
-    let second = first + inputs;
-    let third = second + inputs;
-    let fourth = third + inputs;
-    let a = 0, b = 0, c = 0, d = 0;
-    for (let i = 0; i < inputs; i++) {
+  for (let at = 0; o + 8 <= out.length; o += 8, at += 8 * n) {
+    let s0 = 0, s1 = 0, s2 = 0, s3 = 0, s4 = 0, s5 = 0, s6 = 0, s7 = 0;
+    for (let i = 0; i < n; i++) {
       const value = x[i];
-      a += value * kernel[first++];
-      b += value * kernel[second++];
-      c += value * kernel[third++];
-      d += value * kernel[fourth++];
+      s0 += value * kernel[at + i];
+      s1 += value * kernel[at + i + n];
+      s2 += value * kernel[at + i + 2 * n];
+      s3 += value * kernel[at + i + 3 * n];
+      s4 += value * kernel[at + i + 4 * n];
+      s5 += value * kernel[at + i + 5 * n];
+      s6 += value * kernel[at + i + 6 * n];
+      s7 += value * kernel[at + i + 7 * n];
     }
-    out[o] = a;
-    out[o + 1] = b;
-    out[o + 2] = c;
-    out[o + 3] = d;
+    [out[o], out[o + 1], out[o + 2], out[o + 3]] = [s0, s1, s2, s3];
+    [out[o + 4], out[o + 5], out[o + 6], out[o + 7]] = [s4, s5, s6, s7];
   }
-  for (; o < outputs; o++) {
+  for (; o < out.length; o++) {
     let sum = 0;
-    for (let i = 0, at = o * inputs; i < inputs; i++) sum += x[i] * kernel[at++];
+    for (let i = 0, at = o * n; i < n; i++) sum += x[i] * kernel[at++];
     out[o] = sum;
   }
-  if (bias) for (let j = 0; j < outputs; j++) out[j] += bias[j];
+  if (bias) for (let j = 0; j < out.length; j++) out[j] += bias[j];
 }
 
 function sigmoid(x) {
