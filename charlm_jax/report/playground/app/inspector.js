@@ -42,11 +42,7 @@ function showPredictions(root, vocabulary, { id, logits }, take) {
     const isTaken = each === id;
     const row =
       take && !isTaken
-        ? element(
-            "button",
-            { type: "button", onclick: () => take(each), ariaLabel: `Take ${label}, ${percent}` },
-            ...parts,
-          )
+        ? element("button", { type: "button", onclick: () => take(each) }, ...parts)
         : element("span", { className: "row" }, ...parts);
     return element("li", { className: isTaken ? "taken" : "" }, row);
   });

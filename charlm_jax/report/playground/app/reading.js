@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A text of the reader's own: the surprise of each character, and the bits per character.
 
+const MOST_READ = 20000; // characters of a text; each has an element of the page
 const MOST_LOOKED = 2000; // first characters whose gates, states and attention are kept
 
 /** Connects the section that reads a text. */
@@ -20,7 +21,8 @@ function readingSection({ model, vocabulary, window }) {
 
   const start = async () => {
     const mine = ++turn;
-    const { ids, unknown } = vocabulary.encode(text.value);
+    const { ids: all, unknown } = vocabulary.encode(text.value);
+    const ids = all.slice(0, MOST_READ);
     view.clear();
     predictions.replaceChildren();
     colours.show(false);
@@ -30,16 +32,17 @@ function readingSection({ model, vocabulary, window }) {
       status.textContent = `${view.characters().length} of ${ids.length} characters`;
     };
     const characters = readCharacters(openReader(model, window), ids, MOST_LOOKED);
-    const seconds = await stream(characters, show, () => mine === turn && isReading);
+    await stream(characters, show, () => mine === turn && isReading);
     if (mine !== turn) return;
     [isReading, button.textContent] = [false, "Read"];
     const read = view.characters();
-    const isPart = seconds === null ? ` Stopped after ${read.length} characters.` : "";
+    const isPart = read.length < all.length;
     status.textContent =
       (read.length > 1
         ? `${meanBits(read.slice(1)).toFixed(2)} bits per character.`
         : "Type two characters or more: each is predicted from those before it.") +
-      isPart + describeUnknown(unknown);
+      (isPart ? ` Read the first ${read.length} of ${all.length} characters.` : "") +
+      describeUnknown(unknown);
     colours.show(read.length > 1);
   };
   button.addEventListener("click", () => (isReading ? (isReading = false) : start()));
