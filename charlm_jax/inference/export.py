@@ -36,7 +36,7 @@ def write_export(run: Run, folder: Path | str | None = None) -> list[Path]:
         raise CharlmError(f"{workdir.path} is a run: name another folder")
     contents = _contents(run, source, workdir)
     try:
-        missing = [file for file, data in contents.items() if not _is_there(file, data)]
+        missing = [file for file, data in contents.items() if not is_written(file, data)]
         workdir.path.mkdir(parents=True, exist_ok=True)
         for file in missing:
             atomic_write(file, contents[file])
@@ -66,12 +66,21 @@ def _contents(run: Run, source: Workdir, workdir: Workdir) -> Mapping[Path, byte
     }
 
 
-def _is_there(file: Path, data: bytes) -> bool:
-    """Return whether a file already has this content; other content raises `CharlmError`."""
+def is_written(file: Path, data: bytes, *, instead: str = "another folder") -> bool:
+    """Return whether a file already has this content.
+
+    Args:
+      file: path of the file.
+      data: content to write.
+      instead: what else the error advises to name.
+
+    Raises:
+      CharlmError: the file exists and has other content.
+    """
     if not os.path.lexists(file):
         return False
     if file.is_symlink() or not file.is_file() or file.read_bytes() != data:
         raise CharlmError(
-            f"{file} already exists and is a different file: move it away, or name another folder"
+            f"{file} already exists and is a different file: move it away, or name {instead}"
         )
     return True

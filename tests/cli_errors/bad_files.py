@@ -165,6 +165,23 @@ FOUND: Mapping[str, Sequence[tuple[str, Says]]] = {
             "export --workdir=done --to=onnx",
             ("argument --to: invalid choice: 'onnx'", "safetensors"),
         ),
+        ("export --workdir=done --to=html --out=done", "done is a folder: give a file name"),
+        (
+            "export --workdir=done --to=html --no_baselines --out=fox.txt",
+            ("fox.txt already exists", "another file"),
+        ),
+        (
+            "export --workdir=done --to=html --no_baselines --out=fox.txt/x",
+            "cannot write to fox.txt/x",
+        ),
+        ("export --workdir=done --to=html --out='a\0b'", "NUL byte"),
+        (
+            "export --workdir=done --to=html --precision=int4",
+            ("argument --precision: invalid choice: 'int4'", "bfloat16"),
+        ),
+        ("export --workdir=done --precision=int8", "--precision is for --to=html"),
+        ("export --workdir=done --no_baselines", "--no_baselines is for --to=html"),
+        ("export --workdir=done --to=html --corpus=nowhere.txt", "nowhere.txt"),
         ("export --workdir=done --out", "argument --out: expected one argument"),
         ("export --workdir=done --out=", "argument --out: the path is empty"),
         ("export --workdir=done --json", "unknown argument --json"),

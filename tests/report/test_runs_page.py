@@ -38,7 +38,7 @@ HOSTILE = (
     "\u202eabc\u202c שלום עולם! مرحبا é́ 👩\u200d🚀 你好，世界。\u2028\ufeff\ufffe\U0001ffff "
     "]]> <!-- --> http://x.y\n"
 )
-VOID = {"meta", "br", "wbr", "img"}
+VOID = {"meta", "br", "wbr", "img", "input"}
 
 
 class Node(NamedTuple):

@@ -1,0 +1,1 @@
+"""The playground: one offline HTML file that runs a model, in plain JavaScript."""

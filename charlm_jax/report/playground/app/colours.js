@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+// What colours a text that was read: its surprise, a unit of a layer, or a head's attention.
+
+/** Returns what can be chosen: {label, layer, units or head}; the surprise, first, has no layer. */
+function colourings(model) {
+  const choices = [{ label: "surprise" }];
+  model.layers.forEach(({ units, heads }, layer) => {
+    for (const each of units) {
+      choices.push({ label: `layer ${layer}: ${each.replace("_", " ")}`, layer, units: each });
+    }
+    for (let head = 0; head < heads; head++) {
+      choices.push({ label: `layer ${layer}: attention, head ${head}`, layer, head });
+    }
+  });
+  return choices;
+}
+
+/**
+ * Connects the fields that choose what colours a text.
+ *
+ * @param {object} model the model
+ * @param {object} view view of the text, from `textView`; its characters have `seen`
+ * @returns {object} show(isShown) shows or hides the fields; repaint() colours the text again,
+ *   after another character was chosen
+ */
+function colourChoice(model, view) {
+  const select = byId("own_colour");
+  const number = byId("own_unit");
+  const choices = colourings(model);
+  choices.forEach(({ label }, index) => {
+    select.append(element("option", { value: index }, label));
+  });
+
+  const paint = () => {
+    const choice = choices[select.value];
+    toggle(byId("own_unit_field"), choice.units !== undefined);
+    toggle(byId("own_legend"), choice.layer !== undefined);
+    byId("own_about").textContent = "";
+    if (choice.layer === undefined) view.paint(surpriseClass);
+    else if (choice.units !== undefined) paintUnit(choice);
+    else paintHead(choice);
+  };
+  const paintUnit = ({ layer, units }) => {
+    number.max = model.layers[layer].size - 1;
+    const unit = Math.floor(numberIn("own_unit"));
+    const valueOf = ({ seen }) => (seen === null ? null : seen[layer].units[units][unit]);
+    const values = view.characters().map(valueOf).filter((value) => value !== null);
+    const isGate = units.endsWith("_gate");
+    const most = isGate ? 1 : Math.max(...values.map(Math.abs), 1e-9);
+    view.paint((character) => {
+      const value = valueOf(character);
+      return value === null ? "given" : shareClass(value / most);
+    });
+    showLegend(isGate ? "closed" : (-most).toFixed(2), isGate ? "open" : most.toFixed(2), !isGate);
+    const chosen = view.characters()[view.current()];
+    const value = chosen ? valueOf(chosen) : null;
+    byId("own_about").textContent =
+      `Each of the ${model.layers[layer].size} units has a number after every character` +
+      (isGate ? "." : ", negative in orange and positive in blue.") +
+      (value === null ? "" : ` After the chosen character it is ${value.toFixed(3)}.`) +
+      describeLimit();
+  };
+  const paintHead = ({ layer, head }) => {
+    const all = view.characters();
+    const current = view.current() < 0 ? Math.min(all.length, MOST_LOOKED) - 1 : view.current();
+    const weights = all[current].seen?.[layer].heads[head] ?? [];
+    const most = Math.max(...weights, 1e-9);
+    view.paint((_, index) => {
+      const weight = weights[current - index];
+      return weight === undefined ? "given" : shareClass(weight / most);
+    });
+    showLegend("0 %", `${(100 * most).toPrecision(2)} %`, false);
+    byId("own_about").textContent =
+      "How much the head takes from each character while the model reads the chosen one, or the " +
+      `last.${describeLimit()}`;
+  };
+  const describeLimit = () =>
+    view.characters().length > MOST_LOOKED
+      ? ` Known for the first ${MOST_LOOKED} characters of the text.`
+      : "";
+
+  select.addEventListener("input", paint);
+  number.addEventListener("input", paint);
+  const show = (isShown) => {
+    toggle(byId("own_colours"), isShown);
+    if (isShown) paint();
+  };
+  return { show, repaint: () => choices[select.value].layer !== undefined && paint() };
+}
+
+/** Shows the colours from one end to the other; those of the second hue if values have signs. */
+function showLegend(first, last, hasSigns) {
+  const names = Array.from({ length: LEVELS + 1 }, (_, level) => `s${level}`);
+  if (hasSigns) for (let level = 1; level <= LEVELS; level++) names.unshift(`n${level}`);
+  const swatches = names.map((name) => element("span", { className: `swatch ${name}` }));
+  byId("own_legend").replaceChildren(first, ...swatches, last);
+}

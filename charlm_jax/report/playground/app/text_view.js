@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+// A text whose characters are coloured. A tap or the arrow keys choose one.
+
+const LEVELS = 8; // one for each bit of surprise, the last without an upper end
+
+/**
+ * Makes a view of a text in an element.
+ *
+ * @param {HTMLElement} root element for the text
+ * @param {object} vocabulary vocabulary of the model
+ * @param {function} choose called with the index of a character that was chosen, and the character
+ * @returns {object} clear(), add(characters), paint(classOf), pick(index), current() and
+ *   characters(). A character is {id, bits}, with bits null if it was not predicted.
+ *   classOf(character, index) is the class that colours a character.
+ */
+function textView(root, vocabulary, choose) {
+  let cells = [];
+  let characters = [];
+  let line = null; // a block for each line: the browser lays out the last one alone
+  let current = -1;
+  let classOf = surpriseClass;
+  root.tabIndex = 0;
+
+  const clear = () => {
+    [cells, characters, line, current, classOf] = [[], [], null, -1, surpriseClass];
+    root.replaceChildren();
+  };
+  const add = (added) => {
+    for (const character of added) {
+      if (line === null) root.append((line = element("div")));
+      const cell = element("span", { className: classOf(character, cells.length) });
+      cells.push(cell);
+      characters.push(character);
+      line.append(cell);
+      if (vocabulary.show([character.id])[0] === "\n") line = null;
+    }
+    // The last bytes of a character may have been missing before.
+    const from = Math.max(0, cells.length - added.length - 3);
+    const texts = vocabulary.show(characters.slice(from).map(({ id }) => id));
+    texts.forEach((text, i) => {
+      if (cells[from + i].textContent !== text) cells[from + i].textContent = text;
+    });
+  };
+  const paint = (newClassOf) => {
+    classOf = newClassOf;
+    cells.forEach((cell, i) => (cell.className = classOf(characters[i], i)));
+    cells[current]?.classList.add("chosen");
+  };
+  const pick = (index) => {
+    if (cells.length === 0) return;
+    cells[current]?.classList.remove("chosen");
+    current = Math.max(0, Math.min(cells.length - 1, index));
+    cells[current].classList.add("chosen");
+    choose(current, characters[current]);
+  };
+  root.addEventListener("click", (event) => {
+    const index = cells.indexOf(event.target);
+    if (index >= 0) pick(index);
+  });
+  root.addEventListener("keydown", (event) => {
+    const moves = { ArrowRight: 1, ArrowLeft: -1, Home: -Infinity, End: Infinity };
+    if (!(event.key in moves)) return;
+    event.preventDefault();
+    pick(current + moves[event.key]);
+  });
+  return { clear, add, paint, pick, current: () => current, characters: () => characters };
+}
+
+/** Returns the class of a character by its surprise. */
+function surpriseClass({ bits }) {
+  return bits === null ? "given" : `s${Math.min(LEVELS, Math.round(bits))}`;
+}
+
+/** Returns the class of a share from -1 to 1: a second hue below 0. */
+function shareClass(share) {
+  const level = Math.min(LEVELS, Math.round(LEVELS * Math.abs(share)));
+  return `${share < 0 && level > 0 ? "n" : "s"}${level}`;
+}

@@ -1,0 +1,146 @@
+"""Held-out losses that the page of a model names: its own, of an n-gram, and of xz."""
+
+import dataclasses
+from typing import NamedTuple
+
+from charlm_jax.comparison.compare import compare
+from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.progress import Report, report_nothing
+from charlm_jax.core.types import bits
+from charlm_jax.data.download import Progress
+from charlm_jax.inference.run import Run
+from charlm_jax.report.playground.model_data import check_precision, rounded_params
+
+MOST_CHARACTERS = 5_000_000
+"""Length of the longest text that is scored; a longer one would take minutes."""
+
+
+class HeldOut(NamedTuple):
+    """Held-out losses in bits per character, or byte; None where unknown.
+
+    Attributes:
+      model: loss of the model's float32 weights.
+      rounded: loss of the weights as the page stores them, if that is not float32.
+      ngram: loss of a Kneser-Ney n-gram on the same characters.
+      order: order of the n-gram.
+      xz: what the held-out text adds to the training text compressed by xz.
+      characters: number of characters of the whole text.
+      context: number of characters in a window in which the text was scored; None for a loss that
+        training recorded.
+      missing: why n-gram and xz are unknown; empty if they are known.
+    """
+
+    model: float | None
+    rounded: float | None = None
+    ngram: float | None = None
+    order: int | None = None
+    xz: float | None = None
+    characters: int | None = None
+    context: int | None = None
+    missing: str = ""
+
+
+def recorded_held_out(run: Run, missing: str) -> HeldOut:
+    """Return the validation loss that training recorded.
+
+    Args:
+      run: run at one of its checkpoints.
+      missing: why nothing else is known.
+    """
+    loss_nats = run.recorded_loss
+    return HeldOut(None if loss_nats is None else bits(loss_nats), missing=missing)
+
+
+def measure_held_out(
+    run: Run,
+    *,
+    precision: str = "float32",
+    progress: Progress | None = None,
+    report: Report = report_nothing,
+) -> HeldOut:
+    """Score the validation part, as `charlm compare` does, if the run's text is at hand.
+
+    Args:
+      run: run at one of its checkpoints.
+      precision: precision in which the page stores the weights.
+      progress: callback for the progress of a download of the text.
+      report: callback for the progress of the computation.
+
+    Returns:
+      The losses; the recorded one alone if the text is missing, longer than `MOST_CHARACTERS`, or
+      has no held-out part.
+
+    Raises:
+      CharlmError: there is no such precision, or `run.corpus` names another text.
+    """
+    check_precision(precision)
+    try:
+        dataset = run.dataset(progress)
+    except CharlmError:
+        if run.corpus is not None:
+            raise
+        return recorded_held_out(run, "the text was not at hand when this page was written")
+    characters = dataset.corpus.characters
+    if "valid" not in dataset.parts:
+        kept = recorded_held_out(run, "the model was trained on the whole text")
+        return kept._replace(characters=characters)
+    if characters > MOST_CHARACTERS:
+        kept = recorded_held_out(run, f"the text is longer than {MOST_CHARACTERS:,} characters")
+        return kept._replace(characters=characters)
+    comparison = compare(run, progress=progress, report=report)
+    evaluation = comparison.groups[0].evaluations[0]
+    (ngram,) = (x for x in comparison.baselines if x.kind == "ngram")
+    (xz,) = (x for x in comparison.baselines if x.name == "xz")
+    rounded = None
+    if precision != "float32":
+        stored = dataclasses.replace(run, params=rounded_params(run.params, precision))
+        rounded = stored.evaluate(evaluation.key.protocol, report=report)[0].bits_per_char
+    return HeldOut(
+        model=evaluation.bits_per_char,
+        rounded=rounded,
+        ngram=ngram.bits_per_char,
+        order=int(ngram.name.partition("-")[0]),
+        xz=xz.bits_per_char,
+        characters=characters,
+        context=evaluation.key.protocol.context,
+    )
+
+
+def describe_held_out(held_out: HeldOut, *, precision: str, unit: str) -> list[str]:
+    r"""Return sentences on held-out losses, for a page and a terminal.
+
+    Args:
+      held_out: losses.
+      precision: precision in which the page stores the weights.
+      unit: `character` or `byte`.
+
+    >>> figures = HeldOut(1.672, 1.6741, ngram=2.054, order=6, xz=2.401, context=64)
+    >>> print(*describe_held_out(figures, precision="int8", unit="character"), sep="\n")
+    On held-out text it needs 1.67 bits per character, in windows of 64.
+    A 6-gram needs 2.05 and the compressor xz 2.40: lower is better.
+    Its weights are rounded to int8: that costs 0.0021 bits per character.
+    """
+    model, ngram, xz = held_out.model, held_out.ngram, held_out.xz
+    missing = held_out.missing
+    if model is not None and ngram is not None and xz is not None:
+        sentences = [
+            f"On held-out text it needs {model:.2f} bits per {unit}, in windows of "
+            f"{held_out.context}.",
+            f"A {held_out.order}-gram needs {ngram:.2f} and the compressor xz {xz:.2f}: lower is "
+            f"better.",
+        ]
+    elif model is not None:
+        sentences = [
+            f"On held-out text it needed {model:.2f} bits per {unit} in training.",
+            f"Nothing is shown to compare it with, since {missing}.",
+        ]
+    else:
+        sentences = [f"Its loss on held-out text is unknown, since {missing}."]
+    if precision == "float32":
+        return sentences
+    if model is None or held_out.rounded is None:
+        cost = "what that costs was not measured"
+    else:
+        difference = round(held_out.rounded - model, 4) + 0.0  # -0.0 becomes 0.0
+        cost = f"that costs {difference:.4f} bits per {unit}"
+    return [*sentences, f"Its weights are rounded to {precision}: {cost}."]

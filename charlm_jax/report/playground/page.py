@@ -1,0 +1,234 @@
+"""The playground: one HTML file with a model, and the JavaScript that runs it.
+
+The file needs no network and forbids itself any: its content security policy allows the style and
+the script of this package, by their hashes, and nothing else. What comes from a run is data: JSON
+without markup, base64, and escaped text.
+"""
+
+import base64
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from charlm_jax._version import __version__
+from charlm_jax.core.errors import CharlmError, write_error
+from charlm_jax.core.files import atomic_write
+from charlm_jax.core.folders import PAGE_MARK
+from charlm_jax.core.tree_hash import content_hash
+from charlm_jax.core.trees import count_parameters
+from charlm_jax.core.visible_text import visible_line
+from charlm_jax.data.corpora import corpus_title
+from charlm_jax.inference.export import is_written
+from charlm_jax.inference.run import Run
+from charlm_jax.report.html.inline_page import InlinePage
+from charlm_jax.report.playground.held_out import HeldOut, describe_held_out, measure_held_out
+from charlm_jax.report.playground.model_data import model_data
+from charlm_jax.report.playground.scripts import APP, ENGINE, join_scripts, read_file
+from charlm_jax.storage.workdir import Workdir
+
+LEVELS = 8
+"""Highest level of surprise with a colour of its own, in bits."""
+
+_FRAME_PIXELS = 640  # height in a notebook
+_PROMPT = "The "
+_LAYERS: Mapping[str, str] = {
+    "lstm": "LSTM",
+    "gru": "GRU",
+    "rnn": "RNN",
+    "mingru": "minGRU",
+    "attention": "attention",
+    "self_attention": "self-attention",
+}
+
+
+def write_playground(
+    run: Run,
+    file: Path | str | None = None,
+    *,
+    precision: str = "float32",
+    held_out: HeldOut | None = None,
+) -> Path:
+    """Write a page that runs a model in any browser, without a network.
+
+    A file is never overwritten: an existing one must be identical to the new one.
+
+    Args:
+      run: run at one of its checkpoints, from `charlm_jax.load_run`.
+      file: output file; if None, one named after the step in the run's `export/`.
+      precision: precision in which the page stores matrices: float32, bfloat16 or int8.
+      held_out: losses that the page names; measured if None and the run's text is at hand.
+
+    Returns:
+      Path of the file.
+
+    Raises:
+      CharlmError: the page cannot run the model, the file exists and is different, or it cannot be
+        written.
+    """
+    path = page_file(run, file, precision=precision)
+    html = playground_html(run, precision=precision, held_out=held_out).encode("utf-8")
+    try:
+        if not is_written(path, html, instead="another file"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            atomic_write(path, html)
+    except OSError as error:
+        raise write_error(path, error) from error
+    return path
+
+
+def playground(
+    run: Run, *, precision: str = "float32", held_out: HeldOut | None = None
+) -> InlinePage:
+    """Show a page that runs a model, in a notebook.
+
+    The page runs in a frame of its own, which cannot reach the notebook. The notebook's file grows
+    by the page's size, some 1.4 times that of the weights.
+
+    Args:
+      run: run at one of its checkpoints.
+      precision: precision in which the page stores matrices: float32, bfloat16 or int8.
+      held_out: losses that the page names; measured if None and the run's text is at hand.
+
+    Raises:
+      CharlmError: the page cannot run the model.
+    """
+    html = playground_html(run, precision=precision, held_out=held_out)
+    return InlinePage(html, _FRAME_PIXELS, runs_scripts=True)
+
+
+def playground_html(
+    run: Run, *, precision: str = "float32", held_out: HeldOut | None = None
+) -> str:
+    """Render the page of a model.
+
+    Args:
+      run: run at one of its checkpoints.
+      precision: precision in which the page stores matrices: float32, bfloat16 or int8.
+      held_out: losses that the page names; measured if None and the run's text is at hand.
+
+    Raises:
+      CharlmError: the page cannot run the model.
+    """
+    description, weights = model_data(run, precision=precision)
+    if held_out is None:
+        held_out = measure_held_out(run, precision=precision)
+    style, script = f"\n{read_file('page.css')}", _wrap(join_scripts([*ENGINE, *APP]))
+    title = visible_line(corpus_title(run.config.data.corpus))
+    return _ENVIRONMENT.get_template("page.html.j2").render(
+        marker=PAGE_MARK,
+        version=__version__,
+        policy=content_policy(style, script),
+        title=title,
+        about=" ".join([_about(run, title, held_out), *_losses(run, precision, held_out)]),
+        prompt=_first_prompt(run.vocabulary.symbols),
+        symbols=len(run.vocabulary),
+        unit=run.vocabulary.noun,
+        blind=math.log2(len(run.vocabulary)),
+        levels=LEVELS,
+        style=style,
+        script=script,
+        description=script_json(description),
+        weights=base64.b64encode(weights).decode(),
+        checkpoint=run.checkpoint_label,
+        weights_hash=content_hash(run.params),
+    )
+
+
+def page_file(run: Run, file: Path | str | None, *, precision: str = "float32") -> Path:
+    """Return the file of a page, before anything is computed for it.
+
+    Args:
+      run: run at one of its checkpoints.
+      file: output file; if None, one named after step, average and precision in `export/`.
+      precision: precision in which the page stores matrices.
+
+    Raises:
+      CharlmError: it is a folder, or not a path.
+    """
+    if file is None:
+        name = f"step_{run.checkpoint}" + "_average" * (run.weights == "average")
+        name += f"_{precision}" * (precision != "float32")
+        return Workdir(run.workdir).export / f"{name}.html"
+    path = Path(file)
+    if "\0" in str(path):
+        raise CharlmError(f"{str(path)!r} is not a path: it has a NUL byte")
+    if path.is_dir():
+        raise CharlmError(f"{path} is a folder: give a file name")
+    return path
+
+
+def content_policy(style: str, script: str) -> str:
+    """Return a policy that allows one style and one script, and no request.
+
+    Args:
+      style: content of the page's style element.
+      script: content of its script element.
+    """
+    allowed = [
+        f"{kind}-src 'sha256-{base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()}'"
+        for kind, code in (("style", style), ("script", script))
+    ]
+    return "; ".join(["default-src 'none'", *allowed, "base-uri 'none'", "form-action 'none'"])
+
+
+def script_json(value: Any) -> str:
+    r"""Return JSON in ASCII that cannot end a script element.
+
+    >>> print(script_json({"name": "</script>"}))
+    {"name":"\u003c/script\u003e"}
+    """
+    text = json.dumps(value, separators=(",", ":"))
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def _wrap(code: str) -> str:
+    """Return a script whose names are its own."""
+    return f'\n"use strict";\n{{\n{code}}}\n'
+
+
+def _about(run: Run, title: str, held_out: HeldOut) -> str:
+    """Return a sentence that says what the model is."""
+    unit = run.vocabulary.noun
+    names = [_LAYERS[name] for name in run.config.model.layers]
+    length = "" if held_out.characters is None else f" ({held_out.characters:,} {unit}s)"
+    return (
+        f"This model learned from {title}{length} to predict the next {unit} of a text from those "
+        f"before it. It has {count_parameters(run.params):,} parameters in {_count_layers(names)}, "
+        f"and knows {len(run.vocabulary)} {unit}s."
+    )
+
+
+def _losses(run: Run, precision: str, held_out: HeldOut) -> list[str]:
+    return describe_held_out(held_out, precision=precision, unit=run.vocabulary.noun)
+
+
+def _count_layers(names: Sequence[str]) -> str:
+    """Return layers with their numbers.
+
+    >>> _count_layers(["LSTM"]), _count_layers(["LSTM", "LSTM", "attention"])
+    ('1 LSTM layer', '2 LSTM layers, 1 attention layer')
+    """
+    counts = {name: names.count(name) for name in names}
+    return ", ".join(f"{n} {name} layer{'s' if n > 1 else ''}" for name, n in counts.items())
+
+
+def _first_prompt(symbols: str) -> str:
+    """Return the beginning of the first sample: of `The `, what the model knows, or one symbol."""
+    known = "".join(symbol for symbol in _PROMPT if symbol in symbols)
+    visible = (symbol for symbol in symbols if symbol.isalnum())
+    return known if known.strip() else next(visible, symbols[0])
+
+
+_ENVIRONMENT = Environment(
+    loader=PackageLoader(__package__, ""),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)

@@ -1,0 +1,153 @@
+"""The page of the playground: its data are the model's, and only our own code runs in it."""
+
+import base64
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from py_mini_racer import MiniRacer
+
+from charlm_jax.cli import main
+from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.tree_hash import content_hash
+from charlm_jax.core.trees import leaves_by_path
+from charlm_jax.inference.export import write_export
+from charlm_jax.inference.run import Run, load_run
+from charlm_jax.report.playground import page
+from charlm_jax.report.playground.held_out import HeldOut
+from charlm_jax.report.playground.model_data import PRECISIONS
+from charlm_jax.report.playground.page import playground, playground_html, write_playground
+from charlm_jax.report.playground.scripts import APP, ENGINE, read_file
+from tests.conftest import make_tiny_config
+from tests.inference.test_export import build_run
+from tests.report.test_plots import Frame
+from tests.report.test_runs_page import HOSTILE, Page
+
+FIGURES = HeldOut(1.672, ngram=2.054, order=6, xz=2.401, characters=12345, context=64)
+SCRIPT = re.compile(r"<script( type=\"([^\"]*)\" id=\"(\w+)\")?>(.*?)</script>", re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run on a text whose name and symbols are markup."""
+    folder = tmp_path_factory.mktemp("hostile")
+    corpus = folder / "<b onclick='x'>&amp;.txt"
+    corpus.write_text(HOSTILE * 40)
+    return build_run(folder / "run", make_tiny_config(**{"data.corpus": str(corpus)}))
+
+
+@pytest.fixture(scope="module")
+def html(run: Run) -> str:
+    return playground_html(run, held_out=FIGURES)
+
+
+def scripts(html: str) -> dict[str, str]:
+    """Content of the page's script elements: `model`, `weights`, and `` for the code."""
+    return {name: content for _, _, name, content in SCRIPT.findall(html)}
+
+
+def test_the_data_are_the_model(run: Run, html: str) -> None:
+    found = scripts(html)
+    description = json.loads(found["model"])
+    weights = base64.b64decode(found["weights"], validate=True)
+    assert "".join(map(chr, description["symbols"])) == run.vocabulary.symbols
+    leaves = leaves_by_path(run.params, separator=".")
+    assert [tensor["name"] for tensor in description["tensors"]] == list(leaves)
+    for tensor in description["tensors"]:
+        size = int(np.prod(tensor["shape"]))
+        array = np.frombuffer(weights, "<f4", size, tensor["offset"]).reshape(tensor["shape"])
+        np.testing.assert_array_equal(array, leaves[tensor["name"]])
+    assert content_hash(run.params) in html
+
+
+def test_the_policy_allows_our_style_and_code_alone(html: str) -> None:
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', html)
+    style = re.search(r"<style>(.*?)</style>", html, re.DOTALL)
+    assert policy and style
+    rules = dict(rule.split(" ", 1) for rule in policy[1].split("; "))
+    for kind, code in (("script-src", scripts(html)[""]), ("style-src", style[1])):
+        digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
+        assert rules.pop(kind) == f"'sha256-{digest}'"
+    assert rules == {"default-src": "'none'", "base-uri": "'none'", "form-action": "'none'"}
+
+
+def test_a_text_brings_no_markup(run: Run, html: str, tmp_path: Path) -> None:
+    plain = build_run(tmp_path / "run", make_tiny_config())
+    other = Page(playground_html(plain, held_out=FIGURES))
+    elements = [(node.tag, *sorted(node.attributes)) for node in Page(html).nodes]
+    assert elements == [(n.tag, *sorted(n.attributes)) for n in other.nodes]
+    for node in Page(html).nodes:
+        assert not [name for name in node.attributes if name == "style" or name.startswith("on")]
+        assert not {"src", "href", "action"} & set(node.attributes)
+
+
+def test_the_code_is_ours_and_can_be_read() -> None:
+    for name in (*ENGINE, *APP):
+        code = read_file(name)
+        assert code.startswith("// SPDX-License-Identifier: Apache-2.0\n"), name
+        assert max(map(len, code.splitlines())) <= 100, name
+        assert not re.search(
+            "</script|<!--|innerHTML|outerHTML|insertAdjacentHTML|eval|fetch", code
+        )
+        assert code.isascii() or name in APP
+    used = {path.relative_to(path.parents[1]).as_posix() for path in FOLDER.rglob("*.js")}
+    assert used == {*ENGINE, *APP}
+
+
+def test_the_code_is_valid(html: str) -> None:
+    context = MiniRacer()
+    context.eval("function check(code) { return typeof new Function(code); }")
+    assert context.call("check", scripts(html)[""]) == "function"
+
+
+def test_levels_are_those_of_the_code() -> None:
+    assert f"const LEVELS = {page.LEVELS};" in read_file("app/text_view.js")
+
+
+def test_the_page_is_hardly_larger_than_the_weights(run: Run) -> None:
+    for precision in PRECISIONS:
+        page = playground_html(run, precision=precision, held_out=FIGURES)
+        weights = len(base64.b64decode(scripts(page)["weights"]))
+        assert len(page.encode()) <= 1.4 * weights + 80_000
+
+
+def test_a_notebook_shows_the_page_in_a_frame_of_its_own(run: Run, html: str) -> None:
+    frame = Frame(playground(run, held_out=FIGURES))
+    assert frame.tags == ["iframe"] and frame.page == html
+    assert frame.attributes["sandbox"] == "allow-scripts"  # and no other permission
+
+
+def test_an_export_gives_the_same_page(run: Run, html: str, tmp_path: Path) -> None:
+    write_export(run, tmp_path / "export")
+    assert playground_html(load_run(tmp_path / "export"), held_out=FIGURES) == html
+
+
+def test_a_file_is_never_overwritten(run: Run, html: str, tmp_path: Path) -> None:
+    file = tmp_path / "new" / "model.html"
+    assert write_playground(run, file, held_out=FIGURES) == file
+    assert file.read_text(encoding="utf-8") == html
+    write_playground(run, file, held_out=FIGURES)
+    file.write_text("mine")
+    with pytest.raises(CharlmError, match=r"already exists .* or name another file"):
+        write_playground(run, file, held_out=FIGURES)
+    assert file.read_text() == "mine"
+    with pytest.raises(CharlmError, match="is a folder"):
+        write_playground(run, tmp_path, held_out=FIGURES)
+
+
+def test_the_command_writes_into_the_run(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["export", f"--workdir={run.workdir}", "--to=html"]
+    assert main(command) == 0
+    lines = capsys.readouterr().out.splitlines()
+    file = run.workdir / "export" / f"step_{run.checkpoint}.html"
+    assert lines[-1] == str(file)
+    assert lines[-2] == f"sha256 {hashlib.sha256(file.read_bytes()).hexdigest()}"
+    assert main([*command, "--precision=int8", "--no_baselines"]) == 0
+    assert (run.workdir / "export" / f"step_{run.checkpoint}_int8.html").is_file()
+    assert "what that costs was not measured" in capsys.readouterr().out
+
+
+FOLDER = Path(page.__file__).parent
