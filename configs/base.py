@@ -162,6 +162,10 @@ def get_config() -> ConfigDict:
     config.train.max_steps = 0
     # Maximum number of steps that run on the device before control returns to the host.
     config.train.steps_per_dispatch = 20
+    # Pieces of a batch that are computed one after the other, so that a step needs memory for the
+    # activations of one of them. The update is that of the whole batch, up to rounding. It divides
+    # batch_size.
+    config.train.microbatches = 1
     # Characters per rematerialized segment of a sequence: segments are computed twice, so that the
     # memory of a step does not grow with the sequence. 0 disables it. Only for recurrent layers.
     config.train.segment_length = 0

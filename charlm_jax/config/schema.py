@@ -242,6 +242,7 @@ class TrainConfig:
     epochs: int
     max_steps: int
     steps_per_dispatch: int
+    microbatches: int
     segment_length: int
     log_every_steps: int
     evaluate_every_steps: int
@@ -251,7 +252,7 @@ class TrainConfig:
     init_from: str
 
     def __post_init__(self) -> None:
-        for field in ("epochs", "steps_per_dispatch", "log_every_steps"):
+        for field in ("epochs", "steps_per_dispatch", "microbatches", "log_every_steps"):
             _require_count(f"train.{field}", getattr(self, field), least=1)
         for field in (
             "max_steps",

@@ -32,6 +32,7 @@ from charlm_jax.evaluation.scoring import mean_score
 from charlm_jax.inference.trained_model import TrainedModel
 from charlm_jax.models.mixers import describe_mixers
 from charlm_jax.sampling.params import SamplingParams
+from charlm_jax.storage.compatibility import division_changes
 from charlm_jax.storage.metrics_log import metrics_row
 from charlm_jax.storage.mixer_sources import recorded_mixers, source_changes
 from charlm_jax.storage.open_run import OpenRun, open_run
@@ -245,7 +246,8 @@ def _start(
     if loop_state.step:
         view.note(f"resuming from step {loop_state.step} of {trainer.total_steps}")
         before = sessions[-1]["environment"] if sessions else {}
-        for change in differences(before, environment()):
+        divided = division_changes(run.recorded_config or trainer.config, trainer.config)
+        for change in [*differences(before, environment()), *divided]:
             view.note(f"may not be bit-for-bit equal to an uninterrupted run: {change}")
         for change in source_changes(recorded_mixers(run.workdir, trainer.config.model), mixers):
             view.note(f"may not be equal to an uninterrupted run: {change}")

@@ -21,9 +21,9 @@ from charlm_jax.data.splits import Part
 from charlm_jax.evaluation.protocol import Window
 from charlm_jax.evaluation.scoring import Scorer, make_window_scorer
 from charlm_jax.models import LanguageModel, build_model, rematerialize
+from charlm_jax.training.batch_gradient import Batch, gradient_of_batch
 from charlm_jax.training.optimizer import build_optimizer, make_schedule
 from charlm_jax.training.train_step import (
-    Batch,
     Dispatch,
     TrainState,
     TrainSteps,
@@ -207,6 +207,7 @@ def build_trainer(config: Config, dataset: Dataset) -> Trainer:
     _refuse_too_long(config, model)
     _refuse_segments(config, model)
     phases = config.data.phases
+    _refuse_uneven_rows(config)
     _refuse_long_pieces(phases, dataset.part("train"))
     lengths = {phase.sequence_length: phase for phase in phases}
     loaders = {
@@ -267,9 +268,12 @@ def _build_length_parts(
     segment = config.train.segment_length
     train_steps = make_train_steps(
         make_train_step(
-            rematerialize(model, segment_length=segment) if segment else model,
+            gradient_of_batch(
+                rematerialize(model, segment_length=segment) if segment else model,
+                context=phase.carried_context,
+                microbatches=config.train.microbatches,
+            ),
             optimizer,
-            context=phase.carried_context,
             average_decay=config.optimizer.average_decay,
         ),
         sequence_length=phase.sequence_length,
@@ -311,6 +315,17 @@ def _refuse_too_long(config: Config, model: LanguageModel) -> None:
     }.items():
         if length > most:
             raise CharlmError(f"{rule}, fewer than {name}")
+
+
+def _refuse_uneven_rows(config: Config) -> None:
+    """Refuse microbatches that do not divide the rows of a batch."""
+    count = config.train.microbatches
+    for phase in config.data.phases:
+        if phase.batch_size % count:
+            raise CharlmError(
+                f"config.train.microbatches={count} must divide the {phase.batch_size} sequences "
+                f"of {phase.sequence_length} characters of a step"
+            )
 
 
 def _refuse_long_pieces(phases: Sequence[Phase], part: Part) -> None:
