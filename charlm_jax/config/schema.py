@@ -242,6 +242,7 @@ class TrainConfig:
     epochs: int
     max_steps: int
     steps_per_dispatch: int
+    devices: int
     microbatches: int
     segment_length: int
     log_every_steps: int
@@ -256,6 +257,7 @@ class TrainConfig:
             _require_count(f"train.{field}", getattr(self, field), least=1)
         for field in (
             "max_steps",
+            "devices",
             "segment_length",
             "evaluate_every_steps",
             "sample_every_steps",

@@ -1,15 +1,19 @@
-"""Loss and gradient of a batch, computed at once or in pieces of its rows."""
+"""Loss and gradient of a batch: at once, in pieces of its rows, or on several devices."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh, PartitionSpec
 
 from charlm_jax.core.prng import key_from_row
 from charlm_jax.core.types import ModelState, Params
 from charlm_jax.models import LanguageModel
 from charlm_jax.models.losses import masked_sum, negative_log_likelihood
+
+ROWS = "rows"
+"""Axis of a mesh of devices, along which the rows of a batch are divided."""
 
 
 class Batch(NamedTuple):
@@ -160,17 +164,54 @@ def in_microbatches(compute: GradientOfRows, *, count: int) -> GradientOfRows:
     return compute_pieces
 
 
+def over_devices(compute: GradientOfRows, *, mesh: Mesh | None) -> GradientOfRows:
+    """Return a function that computes the same on several devices, each with some of the rows.
+
+    Losses and gradients of the devices are summed in one all-reduce. Dropout of a row does not
+    depend on the number of devices.
+
+    Args:
+      compute: function that computes the rows of a device.
+      mesh: devices, along the axis `ROWS`, whose number divides the rows; None returns `compute`
+        itself.
+    """
+    if mesh is None:
+        return compute
+
+    def compute_local(
+        params: Params, carried: ModelState, batch: Batch, characters: jax.Array
+    ) -> BatchGradient:
+        first = jax.lax.axis_index(ROWS) * len(batch.mask_B)
+        batch = batch._replace(key=key_from_row(batch.key, first))
+        loss, gradient, end = compute(params, carried, batch, characters)
+        loss, gradient = jax.lax.psum((loss, gradient), ROWS)
+        return BatchGradient(loss, gradient, end)
+
+    rows, everywhere = PartitionSpec(ROWS), PartitionSpec()
+    of_batch = Batch(rows, rows, rows, rows, key=everywhere)
+    # With check_vma JAX would sum the gradient of a replicated array by itself, once a microbatch.
+    return jax.shard_map(
+        compute_local,
+        mesh=mesh,
+        in_specs=(everywhere, rows, of_batch, everywhere),
+        out_specs=BatchGradient(everywhere, everywhere, rows),
+        check_vma=False,
+    )
+
+
 def gradient_of_batch(
-    model: LanguageModel, *, context: int = 0, microbatches: int = 1
+    model: LanguageModel, *, context: int = 0, microbatches: int = 1, mesh: Mesh | None = None
 ) -> GradientOfBatch:
     """Return a function that computes the loss and the gradient of a batch.
 
     Args:
       model: model to train.
       context: past positions that an attention layer caches; 0 if no state is carried over.
-      microbatches: number of pieces that the rows are computed in.
+      microbatches: number of pieces that the rows of a device are computed in.
+      mesh: devices among which the rows are divided; None for one device.
     """
     compute = in_microbatches(gradient_of_rows(model, context=context), count=microbatches)
+    compute = over_devices(compute, mesh=mesh)
 
     def compute_batch(params: Params, carried: ModelState, batch: Batch) -> BatchGradient:
         return compute(params, carried, batch, count_characters(batch))

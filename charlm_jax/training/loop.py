@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from charlm_jax._version import __version__
@@ -297,7 +296,7 @@ class _Loop:
         self.view = view
         self.loop_state = loop_state
         self.again = again  # command that resumes the run
-        self.ids_N = jnp.asarray(trainer.dataset.ids_N)
+        self.ids_N = trainer.devices.put_text(trainer.dataset.ids_N)
         self.pending: tuple[int, Dispatch] | None = None
         self.state_hash = ""
         self.clock = time.monotonic()
@@ -428,7 +427,8 @@ class _Loop:
             kinds["average"] = state.average
         seen = {}
         for weights, params in kinds.items():
-            nll_N = trainer.score(params, self.ids_N, trainer.watched, advance=advance)
+            params = trainer.devices.on_one(params)
+            nll_N = trainer.score(params, trainer.dataset.ids_N, trainer.watched, advance=advance)
             score = mean_score(nll_N)
             nats = score.loss_nats * score.characters
             seen[weights] = RunningMean(nats, score.characters, self.lap())
@@ -444,7 +444,7 @@ class _Loop:
     def sample(self, state: TrainState) -> None:
         """Show a text sampled from the weights; its prompt and noise are the same every time."""
         trainer, dataset = self.trainer, self.trainer.dataset
-        params = state.average or state.params
+        params = trainer.devices.on_one(state.average or state.params)
         model = TrainedModel(trainer.config, dataset.vocabulary, trainer.model, params)
         prompt = dataset.vocabulary.to_text(dataset.vocabulary.symbols[0])
         text = model.generate(prompt, _SAMPLING, characters=_SAMPLE_LENGTH)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from charlm_jax.config.formats import NewerFormat
 from charlm_jax.config.loading import as_text
@@ -67,7 +66,7 @@ def load_init_from(trainer: Trainer, started_from: Mapping[str, Any] | None) -> 
         params = transfer_params(
             run.params,
             run.vocabulary.symbols,
-            trainer.init_state().params,
+            trainer.devices.on_one(trainer.init_state().params),
             trainer.dataset.vocabulary.symbols,
         )
     except CharlmError as error:
@@ -178,7 +177,7 @@ def restore_or_init(
     carried = jax.eval_shape(trainer.parts_at(max(checkpoint.step - 1, 0)).init_carried)
     step, opt_state, carried = checkpoint.training((like.step, like.opt_state, carried))
     state = with_weights(TrainState(step, {}, opt_state, carried, like.average), weights)
-    return jax.tree.map(jnp.array, state), loop_state, run.facts.get("started_from")
+    return trainer.devices.put_state(state), loop_state, run.facts.get("started_from")
 
 
 def _check_meta(checkpoint: Checkpoint, trainer: Trainer, run: OpenRun) -> LoopState:

@@ -182,7 +182,12 @@ def make_batch(
 
 
 def make_train_steps(
-    train_step: TrainStep, *, sequence_length: int, most_steps: int, dropout_key: jax.Array
+    train_step: TrainStep,
+    *,
+    sequence_length: int,
+    most_steps: int,
+    dropout_key: jax.Array,
+    constrain_state: Callable[[TrainState], TrainState] = lambda state: state,
 ) -> TrainSteps:
     """Return a jitted function that makes several updates; its state is donated.
 
@@ -198,6 +203,7 @@ def make_train_steps(
       sequence_length: T.
       most_steps: maximum number of updates in a dispatch.
       dropout_key: root key, into which every step folds its number.
+      constrain_state: requirement on the placement of the state's arrays, for several devices.
 
     Returns:
       (state, ids_N, plan, batch_index, step, count) -> (state, dispatch): makes `count` updates,
@@ -240,6 +246,7 @@ def make_train_steps(
         )
         first = jnp.zeros((), jnp.int32)
         _, state, history = jax.lax.while_loop(goes_on, body, (first, state, history))
+        state = constrain_state(state)
         return state, Dispatch(history, state_hash(state))
 
     return jax.jit(train_steps, donate_argnums=0)

@@ -22,6 +22,7 @@ from charlm_jax.evaluation.protocol import Window
 from charlm_jax.evaluation.scoring import Scorer, make_window_scorer
 from charlm_jax.models import LanguageModel, build_model, rematerialize
 from charlm_jax.training.batch_gradient import Batch, gradient_of_batch
+from charlm_jax.training.devices import Devices, find_devices
 from charlm_jax.training.optimizer import build_optimizer, make_schedule
 from charlm_jax.training.train_step import (
     Dispatch,
@@ -61,6 +62,7 @@ class Trainer(NamedTuple):
       model: functions of the model.
       optimizer: optimizer for the model's parameters.
       schedule: step -> learning rate.
+      devices: devices that train it.
       phases: steps with sequences of one length, in order; a single one without a schedule.
       by_length: sequence length -> its loader and updates.
       score: per-character losses of a part, under the `window` evaluation protocol.
@@ -73,6 +75,7 @@ class Trainer(NamedTuple):
     model: LanguageModel
     optimizer: optax.GradientTransformation
     schedule: optax.Schedule
+    devices: Devices
     phases: tuple[Phase, ...]
     by_length: Mapping[int, LengthParts]
     score: Scorer
@@ -149,7 +152,8 @@ class Trainer(NamedTuple):
             params = self.model.init(key) if params is None else params
             carried = self.parts_at(0).init_carried()
             averages = self.config.optimizer.average_decay > 0
-            return TrainState.create(params, self.optimizer, carried, averages=averages)
+            created = TrainState.create(params, self.optimizer, carried, averages=averages)
+            return self.devices.constrain_state(created)
 
         return jax.jit(state)(stream_key(self.config.seed, KeyStream.PARAMETERS), params)
 
@@ -207,7 +211,8 @@ def build_trainer(config: Config, dataset: Dataset) -> Trainer:
     _refuse_too_long(config, model)
     _refuse_segments(config, model)
     phases = config.data.phases
-    _refuse_uneven_rows(config)
+    devices = find_devices(config.train.devices)
+    _refuse_uneven_rows(config, devices.count)
     _refuse_long_pieces(phases, dataset.part("train"))
     lengths = {phase.sequence_length: phase for phase in phases}
     loaders = {
@@ -238,9 +243,10 @@ def build_trainer(config: Config, dataset: Dataset) -> Trainer:
         model=model,
         optimizer=optimizer,
         schedule=schedule,
+        devices=devices,
         phases=phases,
         by_length={
-            length: _build_length_parts(config, model, optimizer, loaders[length], phase)
+            length: _build_length_parts(config, model, optimizer, devices, loaders[length], phase)
             for length, phase in lengths.items()
         },
         score=score,
@@ -255,6 +261,7 @@ def _build_length_parts(
     config: Config,
     model: LanguageModel,
     optimizer: optax.GradientTransformation,
+    devices: Devices,
     loader: Loader,
     phase: Phase,
 ) -> LengthParts:
@@ -272,6 +279,7 @@ def _build_length_parts(
                 rematerialize(model, segment_length=segment) if segment else model,
                 context=phase.carried_context,
                 microbatches=config.train.microbatches,
+                mesh=devices.mesh,
             ),
             optimizer,
             average_decay=config.optimizer.average_decay,
@@ -279,12 +287,14 @@ def _build_length_parts(
         sequence_length=phase.sequence_length,
         most_steps=min(config.train.steps_per_dispatch, loader.steps_per_epoch),
         dropout_key=stream_key(config.seed, KeyStream.DROPOUT),
+        constrain_state=devices.constrain_state,
     )
 
     @jax.jit
     def init_carried() -> ModelState:
         carries, rows = loader.carries_state, phase.batch_size
-        return model.initial_state(rows, phase.carried_context) if carries else ()
+        carried = model.initial_state(rows, phase.carried_context) if carries else ()
+        return devices.constrain_rows(carried)
 
     return LengthParts(loader, plan, train_steps, init_carried)
 
@@ -317,14 +327,17 @@ def _refuse_too_long(config: Config, model: LanguageModel) -> None:
             raise CharlmError(f"{rule}, fewer than {name}")
 
 
-def _refuse_uneven_rows(config: Config) -> None:
-    """Refuse microbatches that do not divide the rows of a batch."""
-    count = config.train.microbatches
+def _refuse_uneven_rows(config: Config, devices: int) -> None:
+    """Refuse devices and microbatches that do not divide the rows of a batch."""
+    pieces = devices * config.train.microbatches
+    fields = [f"config.train.devices={devices}"] if devices > 1 else []
+    if config.train.microbatches > 1:
+        fields.append(f"config.train.microbatches={config.train.microbatches}")
     for phase in config.data.phases:
-        if phase.batch_size % count:
+        if phase.batch_size % pieces:
             raise CharlmError(
-                f"config.train.microbatches={count} must divide the {phase.batch_size} sequences "
-                f"of {phase.sequence_length} characters of a step"
+                f"{' times '.join(fields)} must divide the {phase.batch_size} sequences of "
+                f"{phase.sequence_length} characters of a step"
             )
 
 

@@ -250,6 +250,10 @@ TYPED: Mapping[str, Sequence[tuple[str, Says]]] = {
             ("2700 characters", "4096 of config.data.length_schedule needs 4097"),
         ),
         (
+            f"{TRAIN} --config.train.devices=512",
+            ("config.train.devices=512 is not allowed: JAX finds 1 (cpu)", "XLA_FLAGS"),
+        ),
+        (
             f"{TRAIN} --config.train.microbatches=3",
             "config.train.microbatches=3 must divide the 16 sequences of 8 characters",
         ),

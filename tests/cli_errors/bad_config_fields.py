@@ -67,6 +67,7 @@ FIELDS: Mapping[str, Refused | None] = {
     "train.epochs": ((*COUNTS, "0"), "in [1, 2**31)"),
     "train.max_steps": (COUNTS, "in [0, 2**31)"),
     "train.steps_per_dispatch": ((*COUNTS, "0"), "in [1, 2**31)"),
+    "train.devices": (COUNTS, "in [0, 2**31)"),
     "train.microbatches": ((*COUNTS, "0"), "in [1, 2**31)"),
     "train.segment_length": (COUNTS, "in [0, 2**31)"),
     "train.log_every_steps": ((*COUNTS, "0"), "in [1, 2**31)"),
