@@ -3,6 +3,7 @@
 import enum
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -75,7 +76,7 @@ def _split_rows(words_3: jax.Array, shape: Sequence[int]) -> jax.Array:
     return _with_row(jax.random.split(_whole(words_3), tuple(shape)), words_3)
 
 
-def _fold_in_rows(words_3: jax.Array, data: jax.Array) -> jax.Array:
+def _fold_in_rows(words_3: jax.Array, data: int) -> jax.Array:
     return _with_row(jax.random.fold_in(_whole(words_3), data), words_3)
 
 
@@ -86,13 +87,14 @@ def _bits_of_rows(words_3: jax.Array, bit_width: int, shape: Sequence[int]) -> j
     """
     if bit_width != 32 or not shape:
         raise TypeError(f"a key of rows draws rows of 32 bits, not {bit_width} of shape {shape}")
-    one, rest = (1,) * (len(shape) - 1), math.prod(shape[1:])
+    rest = math.prod(shape[1:])
     rows_B = words_3[2] + jnp.arange(shape[0], dtype=jnp.uint32)
-    high_B, low_B = (x_B.reshape(-1, *one) for x_B in _product(rows_B, rest))
+    high_B, low_B = (jnp.expand_dims(x_B, range(1, len(shape))) for x_B in _product(rows_B, rest))
     low = low_B + jnp.arange(rest, dtype=jnp.uint32).reshape(1, *shape[1:])
     high = jnp.broadcast_to(high_B, low.shape) + (low < low_B).astype(jnp.uint32)
-    bits = random_extension.threefry2x32_p.bind(words_3[0], words_3[1], high, low)
-    return bits[0] ^ bits[1]
+    threefry: Any = random_extension.threefry2x32_p
+    one, other = threefry.bind(words_3[0], words_3[1], high, low)
+    return one ^ other
 
 
 def _product(x: jax.Array, factor: int) -> tuple[jax.Array, jax.Array]:

@@ -150,9 +150,10 @@ def in_microbatches(compute: GradientOfRows, *, count: int) -> GradientOfRows:
         def add(
             sums: tuple[jax.Array, Params], piece: tuple[jax.Array, ModelState, Any]
         ) -> tuple[tuple[jax.Array, Params], ModelState]:
-            first, carried, arrays = piece
-            rows_of_batch = Batch(*arrays, key=key_from_row(batch.key, first))
-            loss, gradient, end = compute(params, carried, rows_of_batch, characters)
+            first, carried, (inputs_BT, targets_BT, mask_B, fresh_B) = piece
+            key = key_from_row(batch.key, first)
+            some = Batch(inputs_BT, targets_BT, mask_B, fresh_B, key)
+            loss, gradient, end = compute(params, carried, some, characters)
             return jax.tree.map(jnp.add, sums, (loss, gradient)), end
 
         pieces = rows * jnp.arange(count), cut(carried), cut(batch[:-1])
@@ -184,10 +185,12 @@ def over_devices(compute: GradientOfRows, *, mesh: Mesh | None) -> GradientOfRow
         first = jax.lax.axis_index(ROWS) * len(batch.mask_B)
         batch = batch._replace(key=key_from_row(batch.key, first))
         loss, gradient, end = compute(params, carried, batch, characters)
-        loss, gradient = jax.lax.psum((loss, gradient), ROWS)
+        summed: Any = jax.lax.psum((loss, gradient), ROWS)  # type: ignore[no-untyped-call]
+        loss, gradient = summed
         return BatchGradient(loss, gradient, end)
 
-    rows, everywhere = PartitionSpec(ROWS), PartitionSpec()
+    rows: Any = PartitionSpec(ROWS)  # type: ignore[no-untyped-call]
+    everywhere: Any = PartitionSpec()  # type: ignore[no-untyped-call]
     of_batch = Batch(rows, rows, rows, rows, key=everywhere)
     # With check_vma JAX would sum the gradient of a replicated array by itself, once a microbatch.
     return jax.shard_map(

@@ -25,7 +25,7 @@ class Devices(NamedTuple):
     mesh: Mesh | None
 
     @property
-    def count(self) -> int:
+    def number(self) -> int:
         """Number of devices."""
         return 1 if self.mesh is None else self.mesh.size
 
@@ -44,13 +44,14 @@ class Devices(NamedTuple):
         """Require, in a jitted function, that a state's arrays lie as `put_state` places them."""
         if self.mesh is None:
             return state
-        return jax.lax.with_sharding_constraint(state, self._shardings(state))
+        placed: Any = self._shardings(state)
+        return jax.lax.with_sharding_constraint(state, placed)  # type: ignore[no-untyped-call]
 
     def constrain_rows(self, tree: Any) -> Any:
         """Require, in a jitted function, that arrays with rows first are divided by rows."""
         if self.mesh is None:
             return tree
-        return jax.lax.with_sharding_constraint(tree, self._sharding(ROWS))
+        return jax.lax.with_sharding_constraint(tree, self._sharding(ROWS))  # type: ignore[no-untyped-call]
 
     def on_one(self, tree: Any) -> Any:
         """Return arrays on the first of the devices."""
@@ -60,7 +61,7 @@ class Devices(NamedTuple):
 
     def _sharding(self, *axes: str | None) -> NamedSharding:
         assert self.mesh is not None
-        return NamedSharding(self.mesh, PartitionSpec(*axes))
+        return NamedSharding(self.mesh, PartitionSpec(*axes))  # type: ignore[no-untyped-call]
 
     def _shardings(self, state: TrainState) -> TrainState:
         """Return the sharding of each array: rows are divided, the rest is on every device."""

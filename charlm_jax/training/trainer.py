@@ -212,7 +212,7 @@ def build_trainer(config: Config, dataset: Dataset) -> Trainer:
     _refuse_segments(config, model)
     phases = config.data.phases
     devices = find_devices(config.train.devices)
-    _refuse_uneven_rows(config, devices.count)
+    _refuse_uneven_rows(config, devices.number)
     _refuse_long_pieces(phases, dataset.part("train"))
     lengths = {phase.sequence_length: phase for phase in phases}
     loaders = {
