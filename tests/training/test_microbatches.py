@@ -89,13 +89,14 @@ def test_dropout_of_a_row_does_not_depend_on_the_pieces(changes: Mapping[str, ob
     fields = {**still, **changes, "data.length_schedule": "", "train.max_steps": 4}
     _, wanted, _ = train(make_trainer("crops", **fields))
     _, found, _ = train(make_trainer("crops", **fields, **{"train.microbatches": 16}))
-    _, other, _ = train(make_trainer("crops", **fields, **{"model.dropout": 0.4}))
+    _, other, _ = train(make_trainer("crops", **{**fields, "model.dropout": 0.4}))
     np.testing.assert_allclose(found, wanted, rtol=1e-6)
     assert np.abs(other - wanted).min() > 1e-5
 
 
 def test_memory_falls_with_the_pieces() -> None:
-    sizes = {"data.batch_size": 64, "data.sequence_length": 32, "model.hidden_size": 16}
+    sizes: dict[str, object] = {"data.batch_size": 64, "data.sequence_length": 32}
+    sizes |= {"data.length_schedule": "", "model.hidden_size": 16}
     bytes_ = {}
     for count in (1, 8):
         trainer = make_trainer("crops", **sizes, **{"train.microbatches": count})
