@@ -22,6 +22,7 @@ from charlm_jax.sweeps.progress_bars import SweepView
 from charlm_jax.training.trainer import build_trainer
 
 _DIGITS = 4  # significant digits of a value that is tried
+_MOST_VALUES, _LEAST_FACTOR = 10, 1.5  # so that neighbouring values differ in these digits
 
 
 class Rung(NamedTuple):
@@ -159,14 +160,24 @@ def default_search(arms: Sequence[Point], field: str) -> Search:
     Args:
       arms: points to tune.
       field: config field, a positive number.
+
+    Raises:
+      CharlmError: an arm cannot be trained, holds out no text, or is too short to be searched.
     """
-    characters = []
+    characters, batches = [], []
     for arm in arms:
         config = arm.load()
-        steps = build_trainer(config, load_dataset(config)).total_steps
-        characters.append(steps * config.data.batch_size * config.data.sequence_length)
-    whole = min(characters)
-    return Search(field, (Rung(5, 1, whole // 8), Rung(2, 2, whole // 4)))
+        trainer = build_trainer(config, load_dataset(config))
+        if not trainer.watched:
+            raise CharlmError(f"{arm.name} holds out no text to judge values by: set config.split")
+        batches.append(config.data.batch_size * config.data.sequence_length)
+        characters.append(trainer.total_steps * batches[-1])
+    # Whole batches of every arm, where a run is long enough.
+    step, eighth = math.lcm(*batches), min(characters) // 8
+    eighth -= eighth % step if eighth >= step else 0
+    search = Search(field, (Rung(5, 1, eighth), Rung(2, 2, 2 * eighth)))
+    _refuse_unsound(arms, search)
+    return search
 
 
 def tune(
@@ -183,8 +194,8 @@ def tune(
       The result for every arm, by name.
 
     Raises:
-      CharlmError: the field is not a positive number in an arm, or a rung is empty or longer than
-        an arm's batch allows.
+      CharlmError: the field is not a positive number in an arm, a rung is empty, shorter than an
+        arm's batch or larger than the one before, or the factor is below 1.5.
     """
     _refuse_unsound(arms, search)
     losses: dict[str, dict[Trial, float]] = {arm.name: {} for arm in arms}
@@ -241,9 +252,16 @@ def train_trials(
         elif outcome.point.workdir(folder).fault.exists():
             losses.append(math.inf)
         else:
-            says = outcome.says or f"{outcome.state}, without a held-out loss"
+            says = outcome.says or _UNUSABLE[outcome.state]
             raise CharlmError(f"{outcome.point.name}: {says}")
     return losses
+
+
+_UNUSABLE = {
+    "done": "it holds out no text to judge values by: set config.split",
+    "elsewhere": "another process is training it: wait for it, or stop it",
+    "failed": "it failed without a word",
+}
 
 
 def _trials(arm: Point, search: Search, rung: Rung, value: float) -> list[Trial]:
@@ -294,8 +312,7 @@ def _next_values(arm: Point, search: Search, losses: Mapping[float, float]) -> l
     if at == len(values) - 1:
         return [_rounded(best * search.factor)]
     beside = min(values[at - 1], values[at + 1], key=losses.__getitem__)
-    middle = _rounded(math.sqrt(best * beside))
-    return [] if middle in losses else [middle]
+    return [_rounded(math.sqrt(best * beside))]
 
 
 def _rounded(value: float) -> float:
@@ -304,10 +321,20 @@ def _rounded(value: float) -> float:
 
 def _refuse_unsound(arms: Sequence[Point], search: Search) -> None:
     lengths = [rung.characters for rung in search.rungs]
+    values = [rung.values for rung in search.rungs]
     if not lengths or min(min(rung) for rung in search.rungs) < 1 or lengths != sorted({*lengths}):
         raise CharlmError(
             "a search needs at least one rung, each of at least one value, seed and character, "
             "and each longer than the one before"
+        )
+    if values != sorted(values, reverse=True) or values[0] > _MOST_VALUES:
+        raise CharlmError(
+            f"a search has at most {_MOST_VALUES} values in its first rung, and in every other no "
+            f"more values than the one before, not {', '.join(map(str, values))}"
+        )
+    if search.factor < _LEAST_FACTOR:
+        raise CharlmError(
+            f"factor={search.factor:g} is not allowed: it must be at least {_LEAST_FACTOR}"
         )
     refuse_untunable(arms, search.field)
     for arm in arms:

@@ -265,12 +265,11 @@ def test_families_that_make_no_sense_are_refused_in_one_line(
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("runs", [1, 2, 3])
-def test_equal_groups_are_seldom_said_to_differ(runs: int) -> None:
+def test_equal_groups_are_seldom_said_to_differ() -> None:
     """The family's rate of 5 %, and two standard errors of 120 texts."""
-    found = rates(runs, repetitions=120, draws=500)
+    found = rates(2, repetitions=120, draws=500)
     for case in CASES:
-        if case != ("second part", True) or runs == 1:
+        if case != ("second part", True):
             best, any_worse, by_p = found[case]
             assert best <= 0.01 and any_worse <= 0.09 and by_p <= 0.09, case
     assert found["second part", None][1] > 0.09

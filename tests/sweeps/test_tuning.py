@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from charlm_jax.cli import main
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.storage.run_index import run_folders
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.sweeps.points import Point
 from charlm_jax.sweeps.tuning import Rung, Search, Trial, default_search, tune
@@ -70,6 +71,14 @@ def test_the_range_grows_to_the_best_and_then_closes_in_on_it(where: float, valu
     assert tried[0] < best < tried[-1]
 
 
+def test_the_gap_towards_the_better_neighbour_is_halved() -> None:
+    for best, fourth in ((0.011, 0.01414), (0.009, 0.007071)):
+        valley = Valley({"a": best})
+        tune([_arm(rate=0.01)], _search(4, 1), valley)
+        tried = [trial.value for trial in valley.trained if trial.characters == 10_000]
+        assert tried == [0.01, 0.005, 0.02, fourth]
+
+
 def test_a_best_beyond_all_values_is_said_to_be_at_an_edge() -> None:
     found = tune([_arm()], _search(4), Valley({"a": 100.0}))["a"]
     assert found.is_at_edge and found.value == max(trial.value for trial in found.losses)
@@ -123,6 +132,8 @@ def test_a_trial_is_the_arm_with_a_value_a_seed_and_fewer_steps() -> None:
     [
         (RATE, (), "at least one rung"),
         (RATE, (Rung(0, 1, 10_000),), "at least one value"),
+        (RATE, (Rung(2, 1, 10_000), Rung(3, 1, 20_000)), "no more values than the one before"),
+        (RATE, (Rung(11, 1, 10_000),), "at most 10 values"),
         (RATE, (Rung(2, 1, 20_000), Rung(1, 1, 10_000)), "longer than the one before"),
         (RATE, (Rung(2, 1, 2_000),), "shorter than a batch of a, which has 2,560"),
         ("optimizer.rate", (Rung(2, 1, 9_000),), "config.optimizer.rate of a cannot be tuned"),
@@ -135,6 +146,33 @@ def test_a_search_that_makes_no_sense_is_refused(
 ) -> None:
     with pytest.raises(CharlmError, match=says):
         tune([_arm()], Search(field, rungs), Valley({"a": 1.0}))
+
+
+def test_a_ratio_too_small_to_tell_values_apart_is_refused() -> None:
+    with pytest.raises(CharlmError, match=r"factor=1.1 is not allowed: it must be at least 1.5"):
+        tune([_arm()], _search()._replace(factor=1.1), Valley({"a": 1.0}))
+
+
+def test_arms_with_other_batches_read_equally_many_characters() -> None:
+    base = ("train.epochs=400", "data.corpus=synthetic:characters=20000")
+    arms = [
+        Point(f"{rows}", str(ROOT / "configs" / "base.py"), (*base, f"data.batch_size={rows}"))
+        for rows in (4, 6)
+    ]
+    search = default_search(arms, RATE)
+    for rung in search.rungs:
+        read = set()
+        for arm in arms:
+            config = Trial(arm, RATE, 0.01, 1, rung.characters).point().load()
+            data = config.data
+            read.add(config.train.max_steps * data.batch_size * data.sequence_length)
+        assert read == {rung.characters}
+
+
+def test_a_text_without_a_held_out_part_is_refused_before_anything_is_trained() -> None:
+    arm = Point("tiny", str(ROOT / "configs" / "base.py"), (*OVERRIDES, "split.kind=none"))
+    with pytest.raises(CharlmError, match="tiny holds out no text"):
+        default_search([arm], RATE)
 
 
 def test_the_usual_search_costs_one_and_a_half_times_the_training() -> None:
@@ -150,21 +188,19 @@ def test_a_tuned_sweep_trains_each_point_with_its_best(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spec = write_sweep(
-        tmp_path / "few.py",
-        "return [{'data.sequence_length': length} for length in (5, 10)]",
-        **{"train.epochs": 8},
+        tmp_path / "one.py", "return [{'data.sequence_length': 10}]", **{"train.epochs": 8}
     )
     folder = tmp_path / "sweep"
     words = ["sweep", f"--config={spec}", f"--workdir={folder}", f"--tune={RATE}", "--jobs=2"]
     assert main(words) == 0
     shown = capsys.readouterr().out
-    for length in (5, 10):
-        name = f"sequence_length={length}"
-        (line,) = [x for x in shown.splitlines() if x.startswith(f"{name}: {RATE}=")]
-        rate = Workdir(folder / name).read_config().optimizer.learning_rate
-        assert line.startswith(f"{name}: {RATE}={rate:g}; held-out losses ")
-        assert len([*(folder / "tuning").glob(f"{name}-*")]) == 9
+    name = "sequence_length=10"
+    (line,) = [x for x in shown.splitlines() if x.startswith(f"{name}: {RATE}=")]
+    rate = Workdir(folder / name).read_config().optimizer.learning_rate
+    assert line.startswith(f"{name}: {RATE}={rate:g}; held-out losses ")
+    assert len([*(folder / ".tuning").glob(f"{name}-*")]) == 9
+    assert run_folders(folder) == [folder / name]  # what `compare` takes
     assert main(words) == 0  # all is done
-    assert capsys.readouterr().out.count("held-out losses") == 2
+    assert capsys.readouterr().out.count("held-out losses") == 1
     assert main([x for x in words if "--tune" not in x]) == 2
     assert "tuned was 'optimizer.learning_rate' and is now ''" in capsys.readouterr().err

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from charlm_jax.sweeps.points import Point, Sweep
     from charlm_jax.sweeps.sbatch_options import Option
+    from charlm_jax.sweeps.tuning import Search
 
 HELP = "Train every point of a sweep, or resume a sweep."
 
@@ -123,9 +124,10 @@ def _sweep_here(plan: "Sweep", folder: Path, jobs: int | None) -> int:
     from charlm_jax.sweeps.points import claim
     from charlm_jax.sweeps.progress_bars import sweep_view
 
+    search = _search(plan) if plan.tuned else None
     claim(plan, folder)
     jobs = 1 if jobs is None else jobs
-    points = _tuned(plan, folder, jobs) if plan.tuned else plan.points
+    points = plan.points if search is None else _tuned(plan, search, folder, jobs)
     with sweep_view() as view:
         outcomes = run_points(points, folder, jobs=jobs, view=view)
     done = sum(outcome.state == "done" for outcome in outcomes)
@@ -138,14 +140,19 @@ def _sweep_here(plan: "Sweep", folder: Path, jobs: int | None) -> int:
     return 0 if done == len(outcomes) else 1
 
 
-def _tuned(plan: "Sweep", folder: Path, jobs: int) -> "Sequence[Point]":
+def _search(plan: "Sweep") -> "Search":
+    from charlm_jax.sweeps.tuning import default_search
+
+    return default_search(plan.points, plan.tuned)
+
+
+def _tuned(plan: "Sweep", search: "Search", folder: Path, jobs: int) -> "Sequence[Point]":
     """Return the points with the best value of the tuned field, which is searched first."""
     from charlm_jax.sweeps.points import TUNING
     from charlm_jax.sweeps.progress_bars import sweep_view
-    from charlm_jax.sweeps.tuning import Trial, default_search, train_trials, tune
+    from charlm_jax.sweeps.tuning import Trial, train_trials, tune
 
-    search = default_search(plan.points, plan.tuned)
-    show(f"tuning {plan.tuned}: {search.describe()} for each of {len(plan.points)} points")
+    show(f"tuning {plan.tuned}: {search.describe()} for each point")
 
     def train(trials: "Sequence[Trial]") -> list[float]:
         with sweep_view() as view:
