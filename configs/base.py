@@ -166,6 +166,9 @@ def get_config() -> ConfigDict:
     # process. Times microbatches it divides batch_size. The update is that of one device, up to
     # rounding.
     config.train.devices = 1
+    # Whether each of several devices holds only a part of the weights, of the optimizer's state and
+    # of their average (FSDP), for models that are too large for one. They are gathered to be used.
+    config.train.shard_params = False
     # Pieces of a batch, or of a device's share of it, that are computed one by one, so that
     # a step needs memory for the activations of one of them. The update is that of the whole batch,
     # up to rounding.

@@ -59,7 +59,12 @@ CHANGES: Mapping[int, Mapping[Kind, Change]] = {
     },
     5: {
         "config": Change(
-            added={"data.length_schedule": "", "train.devices": 1, "train.microbatches": 1}
+            added={
+                "data.length_schedule": "",
+                "train.devices": 1,
+                "train.shard_params": False,
+                "train.microbatches": 1,
+            }
         )
     },
 }

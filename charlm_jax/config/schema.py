@@ -243,6 +243,7 @@ class TrainConfig:
     max_steps: int
     steps_per_dispatch: int
     devices: int
+    shard_params: bool
     microbatches: int
     segment_length: int
     log_every_steps: int

@@ -17,7 +17,7 @@ _LIMITS = ("train.max_steps", "train.patience")
 _OBSERVING = ("train.log_every_steps", "train.sample_every_steps", "evaluation.batch_size")
 
 # Fields that decide how the work of a step is divided, which changes it by rounding alone.
-_DIVIDING = ("train.devices", "train.microbatches")
+_DIVIDING = ("train.devices", "train.shard_params", "train.microbatches")
 
 # Fields that decide the length of a run and the learning rates towards its end.
 _LENGTH = ("train.epochs", "train.max_steps")

@@ -5,15 +5,19 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, PartitionSpec
 
 from charlm_jax.core.prng import key_from_row
 from charlm_jax.core.types import ModelState, Params
 from charlm_jax.models import LanguageModel
 from charlm_jax.models.losses import masked_sum, negative_log_likelihood
-
-ROWS = "rows"
-"""Axis of a mesh of devices, along which the rows of a batch are divided."""
+from charlm_jax.training.devices import (
+    BY_ROWS,
+    EVERYWHERE,
+    ONE_DEVICE,
+    ROWS,
+    Devices,
+)
+from charlm_jax.training.divided_model import divide_weights, gather_weights
 
 
 class Batch(NamedTuple):
@@ -165,19 +169,17 @@ def in_microbatches(compute: GradientOfRows, *, count: int) -> GradientOfRows:
     return compute_pieces
 
 
-def over_devices(compute: GradientOfRows, *, mesh: Mesh | None) -> GradientOfRows:
+def over_devices(compute: GradientOfRows, *, devices: Devices, specs: Params) -> GradientOfRows:
     """Return a function that computes the same on several devices, each with some of the rows.
 
-    Losses and gradients of the devices are summed in one all-reduce. Dropout of a row does not
-    depend on the number of devices.
+    The devices' losses and gradients are summed in one all-reduce, except the gradients of sharded
+    weights, which `compute` sums. Dropout of a row does not depend on the number of devices.
 
     Args:
       compute: function that computes the rows of a device.
-      mesh: devices, along the axis `ROWS`, whose number divides the rows; None returns `compute`
-        itself.
+      devices: several devices, whose number divides the rows.
+      specs: division of each weight.
     """
-    if mesh is None:
-        return compute
 
     def compute_local(
         params: Params, carried: ModelState, batch: Batch, characters: jax.Array
@@ -185,25 +187,32 @@ def over_devices(compute: GradientOfRows, *, mesh: Mesh | None) -> GradientOfRow
         first = jax.lax.axis_index(ROWS) * len(batch.mask_B)
         batch = batch._replace(key=key_from_row(batch.key, first))
         loss, gradient, end = compute(params, carried, batch, characters)
-        summed: Any = jax.lax.psum((loss, gradient), ROWS)  # type: ignore[no-untyped-call]
-        loss, gradient = summed
+        # None for weights that are sharded.
+        whole = jax.tree.map(lambda x, spec: x if spec == EVERYWHERE else None, gradient, specs)
+        summed: Any = jax.lax.psum((loss, whole), ROWS)  # type: ignore[no-untyped-call]
+        loss, whole = summed
+        gradient = jax.tree.map(lambda x, total: x if total is None else total, gradient, whole)
         return BatchGradient(loss, gradient, end)
 
-    rows: Any = PartitionSpec(ROWS)  # type: ignore[no-untyped-call]
-    everywhere: Any = PartitionSpec()  # type: ignore[no-untyped-call]
+    rows: Any = BY_ROWS
+    everywhere: Any = EVERYWHERE
     of_batch = Batch(rows, rows, rows, rows, key=everywhere)
     # With check_vma JAX would sum the gradient of a replicated array by itself, once a microbatch.
     return jax.shard_map(
         compute_local,
-        mesh=mesh,
-        in_specs=(everywhere, rows, of_batch, everywhere),
-        out_specs=BatchGradient(everywhere, everywhere, rows),
+        mesh=devices.mesh,
+        in_specs=(specs, rows, of_batch, everywhere),
+        out_specs=BatchGradient(everywhere, specs, rows),
         check_vma=False,
     )
 
 
 def gradient_of_batch(
-    model: LanguageModel, *, context: int = 0, microbatches: int = 1, mesh: Mesh | None = None
+    model: LanguageModel,
+    *,
+    context: int = 0,
+    microbatches: int = 1,
+    devices: Devices = ONE_DEVICE,
 ) -> GradientOfBatch:
     """Return a function that computes the loss and the gradient of a batch.
 
@@ -211,10 +220,14 @@ def gradient_of_batch(
       model: model to train.
       context: past positions that an attention layer caches; 0 if no state is carried over.
       microbatches: number of pieces that the rows of a device are computed in.
-      mesh: devices among which the rows are divided; None for one device.
+      devices: devices among which the rows, and sharded weights, are divided.
     """
+    specs = None if devices.mesh is None else divide_weights(model, devices)
+    if specs is not None:
+        model = gather_weights(model, specs)
     compute = in_microbatches(gradient_of_rows(model, context=context), count=microbatches)
-    compute = over_devices(compute, mesh=mesh)
+    if specs is not None:
+        compute = over_devices(compute, devices=devices, specs=specs)
 
     def compute_batch(params: Params, carried: ModelState, batch: Batch) -> BatchGradient:
         return compute(params, carried, batch, count_characters(batch))

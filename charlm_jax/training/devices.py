@@ -1,6 +1,7 @@
 """Devices of a run, and the placement of its arrays.
 
-Each device has the text and the weights, and the rows of every batch are divided among them.
+The rows of every batch are divided among the devices. Each has the text and, unless weights are
+sharded, all of the training state.
 """
 
 from typing import Any, NamedTuple
@@ -11,8 +12,20 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from charlm_jax.core.errors import CharlmError
-from charlm_jax.training.batch_gradient import ROWS
-from charlm_jax.training.train_step import TrainState
+
+ROWS = "rows"
+"""Axis of a mesh of devices, along which batches and sharded weights are divided."""
+
+
+def _spec(*axes: str | None) -> PartitionSpec:
+    return PartitionSpec(*axes)  # type: ignore[no-untyped-call]
+
+
+EVERYWHERE = _spec()
+"""Division of an array that every device has whole."""
+
+BY_ROWS = _spec(ROWS)
+"""Division of an array whose first axis is rows."""
 
 
 class Devices(NamedTuple):
@@ -20,62 +33,86 @@ class Devices(NamedTuple):
 
     Attributes:
       mesh: devices along the axis `ROWS`; None for JAX's default device alone.
+      shards: whether weights, and arrays of their shapes, are divided too.
     """
 
     mesh: Mesh | None
+    shards: bool
 
     @property
     def number(self) -> int:
         """Number of devices."""
         return 1 if self.mesh is None else self.mesh.size
 
+    def divide(self, tree: Any) -> Any:
+        """Return the division of each weight: if sharded, along its longest axis that is even.
+
+        It follows from the shape alone, so that moments and averages are divided as their weights.
+        A weight without an axis that the number of devices divides is on every device.
+
+        Args:
+          tree: tree of arrays or of their shapes.
+        """
+
+        def spec(x: jax.Array) -> PartitionSpec:
+            even = [axis for axis, size in enumerate(x.shape) if size % self.number == 0]
+            if not self.shards or not even:
+                return EVERYWHERE
+            longest = max(even, key=lambda axis: x.shape[axis])
+            return _spec(*[None] * longest, ROWS)
+
+        return jax.tree.map(spec, tree)
+
     def put_text(self, ids_N: np.ndarray) -> jax.Array:
         """Return the encoded text, on every device."""
         if self.mesh is None:
             return jnp.asarray(ids_N)
-        return jax.device_put(ids_N, self._sharding())
+        return jax.device_put(ids_N, self._sharding(EVERYWHERE))
 
-    def put_state(self, state: TrainState) -> TrainState:
-        """Return a training state with its arrays on the devices, in new buffers."""
-        state = jax.tree.map(jnp.array, state)
-        return state if self.mesh is None else jax.device_put(state, self._shardings(state))
+    def put(self, tree: Any, specs: Any) -> Any:
+        """Return host arrays on the devices, in new buffers.
 
-    def constrain_state(self, state: TrainState) -> TrainState:
-        """Require, in a jitted function, that a state's arrays lie as `put_state` places them."""
+        Args:
+          tree: tree of arrays.
+          specs: division of each.
+        """
         if self.mesh is None:
-            return state
-        placed: Any = self._shardings(state)
-        return jax.lax.with_sharding_constraint(state, placed)  # type: ignore[no-untyped-call]
+            return jax.tree.map(jnp.array, tree)
 
-    def constrain_rows(self, tree: Any) -> Any:
-        """Require, in a jitted function, that arrays with rows first are divided by rows."""
+        def put_parts(x: Any, spec: PartitionSpec) -> jax.Array:
+            x = np.asarray(x)
+            return jax.make_array_from_callback(
+                x.shape, self._sharding(spec), lambda part: np.array(x[part])
+            )
+
+        return jax.tree.map(put_parts, tree, specs)
+
+    def constrain(self, tree: Any, specs: Any) -> Any:
+        """Require, in a jitted function, that arrays are divided in a given way.
+
+        Args:
+          tree: tree of arrays.
+          specs: division of each, or one for all.
+        """
         if self.mesh is None:
             return tree
-        return jax.lax.with_sharding_constraint(tree, self._sharding(ROWS))  # type: ignore[no-untyped-call]
+        shardings: Any = jax.tree.map(self._sharding, specs)
+        return jax.lax.with_sharding_constraint(tree, shardings)  # type: ignore[no-untyped-call]
 
-    def on_one(self, tree: Any) -> Any:
-        """Return arrays on the first of the devices."""
-        if self.mesh is None:
-            return tree
-        return jax.device_put(tree, self.mesh.devices.flat[0])
-
-    def _sharding(self, *axes: str | None) -> NamedSharding:
+    def _sharding(self, spec: PartitionSpec) -> NamedSharding:
         assert self.mesh is not None
-        return NamedSharding(self.mesh, PartitionSpec(*axes))  # type: ignore[no-untyped-call]
-
-    def _shardings(self, state: TrainState) -> TrainState:
-        """Return the sharding of each array: rows are divided, the rest is on every device."""
-        everywhere = jax.tree.map(lambda _: self._sharding(), state)
-        return everywhere._replace(
-            carried=jax.tree.map(lambda _: self._sharding(ROWS), state.carried)
-        )
+        return NamedSharding(self.mesh, spec)
 
 
-def find_devices(count: int) -> Devices:
+ONE_DEVICE = Devices(None, shards=False)
+
+
+def find_devices(count: int, *, shards: bool = False) -> Devices:
     """Return the first devices of this process.
 
     Args:
       count: number of devices; 0 for all.
+      shards: whether weights are divided among them.
 
     Raises:
       CharlmError: there are fewer.
@@ -94,5 +131,6 @@ def find_devices(count: int) -> Devices:
         )
     chosen = found[: count or len(found)]
     if len(chosen) == 1:
-        return Devices(None)
-    return Devices(jax.make_mesh((len(chosen),), (ROWS,), (AxisType.Auto,), devices=chosen))
+        return ONE_DEVICE
+    mesh = jax.make_mesh((len(chosen),), (ROWS,), axis_types=(AxisType.Auto,), devices=chosen)
+    return Devices(mesh, shards)

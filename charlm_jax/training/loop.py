@@ -22,7 +22,7 @@ from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.files import stored_path
 from charlm_jax.core.numerics import fixed_numerics
 from charlm_jax.core.signals import Interrupted, deferred_signals
-from charlm_jax.core.tree_hash import format_hash, state_hash
+from charlm_jax.core.tree_hash import format_hash
 from charlm_jax.core.trees import count_parameters
 from charlm_jax.data.dataset import load_dataset, refuse_joined_parts, with_absolute_paths
 from charlm_jax.data.download import Progress
@@ -43,7 +43,13 @@ from charlm_jax.training.loop_state import NOTHING, LoopState, RunningMean
 from charlm_jax.training.nan_replay import write_fault
 from charlm_jax.training.progress_bar import ProgressListener, ignore_broken_pipe
 from charlm_jax.training.restore import InitialParams, restore_or_init, validate_init_from
-from charlm_jax.training.train_step import Dispatch, TrainState, all_finite, checkpointed_params
+from charlm_jax.training.train_step import (
+    Dispatch,
+    TrainState,
+    all_finite,
+    checkpointed_params,
+    hash_state,
+)
 from charlm_jax.training.trainer import Trainer, build_trainer
 
 # Samples shown during training.
@@ -306,7 +312,7 @@ class _Loop:
         trainer, step = self.trainer, self.loop_state.step
         self.view.begin(step, trainer.total_steps)
         if self.loop_state.score_is_due:
-            self.state_hash = format_hash(np.asarray(state_hash(state)))
+            self.state_hash = format_hash(np.asarray(hash_state(state, trainer.devices)))
             self.score_and_save(state, signal_received, replace=True)
         while not _is_over(trainer, self.loop_state):
             count = trainer.steps_to_next_stop(step)
@@ -427,7 +433,6 @@ class _Loop:
             kinds["average"] = state.average
         seen = {}
         for weights, params in kinds.items():
-            params = trainer.devices.on_one(params)
             nll_N = trainer.score(params, trainer.dataset.ids_N, trainer.watched, advance=advance)
             score = mean_score(nll_N)
             nats = score.loss_nats * score.characters
@@ -444,8 +449,8 @@ class _Loop:
     def sample(self, state: TrainState) -> None:
         """Show a text sampled from the weights; its prompt and noise are the same every time."""
         trainer, dataset = self.trainer, self.trainer.dataset
-        params = trainer.devices.on_one(state.average or state.params)
-        model = TrainedModel(trainer.config, dataset.vocabulary, trainer.model, params)
+        params = state.average or state.params
+        model = TrainedModel(trainer.config, dataset.vocabulary, trainer.divided, params)
         prompt = dataset.vocabulary.to_text(dataset.vocabulary.symbols[0])
         text = model.generate(prompt, _SAMPLING, characters=_SAMPLE_LENGTH)
         self.view.sample(self.loop_state.step, _SAMPLING.scale, text)

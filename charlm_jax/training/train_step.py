@@ -11,6 +11,7 @@ from charlm_jax.core.tree_hash import state_hash
 from charlm_jax.core.types import ModelState, Params
 from charlm_jax.data.loaders import EpochPlan, gather_batch
 from charlm_jax.training.batch_gradient import Batch, GradientOfBatch
+from charlm_jax.training.devices import BY_ROWS, ONE_DEVICE, Devices
 from charlm_jax.training.optimizer import update_average
 
 NO_AVERAGE: Params = {}
@@ -90,6 +91,17 @@ TrainStep = Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]
 TrainSteps = Callable[
     [TrainState, jax.Array, EpochPlan, int, int, int], tuple[TrainState, Dispatch]
 ]
+
+
+def divide_state(state: TrainState, devices: Devices) -> TrainState:
+    """Return the division of each array of a state among devices."""
+    specs: TrainState = devices.divide(state)
+    return specs._replace(carried=jax.tree.map(lambda _: BY_ROWS, state.carried))
+
+
+def hash_state(state: TrainState, devices: Devices) -> jax.Array:
+    """Return the hash of the whole state, which does not depend on its division."""
+    return state_hash(state, by_leaf=devices.shards)
 
 
 def checkpointed_params(state: TrainState) -> Params:
@@ -187,7 +199,7 @@ def make_train_steps(
     sequence_length: int,
     most_steps: int,
     dropout_key: jax.Array,
-    constrain_state: Callable[[TrainState], TrainState] = lambda state: state,
+    devices: Devices = ONE_DEVICE,
 ) -> TrainSteps:
     """Return a jitted function that makes several updates; its state is donated.
 
@@ -203,7 +215,7 @@ def make_train_steps(
       sequence_length: T.
       most_steps: maximum number of updates in a dispatch.
       dropout_key: root key, into which every step folds its number.
-      constrain_state: requirement on the placement of the state's arrays, for several devices.
+      devices: devices of the state.
 
     Returns:
       (state, ids_N, plan, batch_index, step, count) -> (state, dispatch): makes `count` updates,
@@ -246,7 +258,7 @@ def make_train_steps(
         )
         first = jnp.zeros((), jnp.int32)
         _, state, history = jax.lax.while_loop(goes_on, body, (first, state, history))
-        state = constrain_state(state)
-        return state, Dispatch(history, state_hash(state))
+        state = devices.constrain(state, divide_state(state, devices))
+        return state, Dispatch(history, hash_state(state, devices))
 
     return jax.jit(train_steps, donate_argnums=0)

@@ -22,12 +22,14 @@ from charlm_jax.evaluation.protocol import Window
 from charlm_jax.evaluation.scoring import Scorer, make_window_scorer
 from charlm_jax.models import LanguageModel, build_model, rematerialize
 from charlm_jax.training.batch_gradient import Batch, gradient_of_batch
-from charlm_jax.training.devices import Devices, find_devices
+from charlm_jax.training.devices import BY_ROWS, Devices, find_devices
+from charlm_jax.training.divided_model import divide_rows
 from charlm_jax.training.optimizer import build_optimizer, make_schedule
 from charlm_jax.training.train_step import (
     Dispatch,
     TrainState,
     TrainSteps,
+    divide_state,
     make_batch,
     make_train_step,
     make_train_steps,
@@ -60,6 +62,7 @@ class Trainer(NamedTuple):
       config: config of the run.
       dataset: the text, encoded and split.
       model: functions of the model.
+      divided: the model with its rows, and sharded weights, divided among the devices.
       optimizer: optimizer for the model's parameters.
       schedule: step -> learning rate.
       devices: devices that train it.
@@ -73,6 +76,7 @@ class Trainer(NamedTuple):
     config: Config
     dataset: Dataset
     model: LanguageModel
+    divided: LanguageModel
     optimizer: optax.GradientTransformation
     schedule: optax.Schedule
     devices: Devices
@@ -153,7 +157,7 @@ class Trainer(NamedTuple):
             carried = self.parts_at(0).init_carried()
             averages = self.config.optimizer.average_decay > 0
             created = TrainState.create(params, self.optimizer, carried, averages=averages)
-            return self.devices.constrain_state(created)
+            return self.devices.constrain(created, divide_state(created, self.devices))
 
         return jax.jit(state)(stream_key(self.config.seed, KeyStream.PARAMETERS), params)
 
@@ -211,7 +215,7 @@ def build_trainer(config: Config, dataset: Dataset) -> Trainer:
     _refuse_too_long(config, model)
     _refuse_segments(config, model)
     phases = config.data.phases
-    devices = find_devices(config.train.devices)
+    devices = find_devices(config.train.devices, shards=config.train.shard_params)
     _refuse_uneven_rows(config, devices.number)
     _refuse_long_pieces(phases, dataset.part("train"))
     lengths = {phase.sequence_length: phase for phase in phases}
@@ -234,13 +238,15 @@ def build_trainer(config: Config, dataset: Dataset) -> Trainer:
     _refuse_long_schedule(config, phases, total_steps)
     _refuse_many_kept(config, total_steps)
     schedule, optimizer = build_update_rule(config, total_steps)
+    divided = divide_rows(model, devices)
     score = make_window_scorer(
-        model, context=config.evaluation_context, batch_size=config.evaluation.batch_size
+        divided, context=config.evaluation_context, batch_size=config.evaluation.batch_size
     )
     return Trainer(
         config=config,
         dataset=dataset,
         model=model,
+        divided=divided,
         optimizer=optimizer,
         schedule=schedule,
         devices=devices,
@@ -279,7 +285,7 @@ def _build_length_parts(
                 rematerialize(model, segment_length=segment) if segment else model,
                 context=phase.carried_context,
                 microbatches=config.train.microbatches,
-                mesh=devices.mesh,
+                devices=devices,
             ),
             optimizer,
             average_decay=config.optimizer.average_decay,
@@ -287,14 +293,14 @@ def _build_length_parts(
         sequence_length=phase.sequence_length,
         most_steps=min(config.train.steps_per_dispatch, loader.steps_per_epoch),
         dropout_key=stream_key(config.seed, KeyStream.DROPOUT),
-        constrain_state=devices.constrain_state,
+        devices=devices,
     )
 
     @jax.jit
     def init_carried() -> ModelState:
         carries, rows = loader.carries_state, phase.batch_size
         carried = model.initial_state(rows, phase.carried_context) if carries else ()
-        return devices.constrain_rows(carried)
+        return devices.constrain(carried, BY_ROWS)
 
     return LengthParts(loader, plan, train_steps, init_carried)
 

@@ -68,6 +68,7 @@ FIELDS: Mapping[str, Refused | None] = {
     "train.max_steps": (COUNTS, "in [0, 2**31)"),
     "train.steps_per_dispatch": ((*COUNTS, "0"), "in [1, 2**31)"),
     "train.devices": (COUNTS, "in [0, 2**31)"),
+    "train.shard_params": (("", "1", "yes", "None"), "write true or false"),
     "train.microbatches": ((*COUNTS, "0"), "in [1, 2**31)"),
     "train.segment_length": (COUNTS, "in [0, 2**31)"),
     "train.log_every_steps": ((*COUNTS, "0"), "in [1, 2**31)"),

@@ -11,7 +11,7 @@ from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.tree_hash import format_hash, state_hash
 from charlm_jax.inference.run import load_run
 from charlm_jax.storage.checkpoint import Checkpoints
-from charlm_jax.training.batch_gradient import ROWS
+from charlm_jax.training.devices import ROWS
 from charlm_jax.training.loop import train_and_evaluate
 from charlm_jax.training.reproduce import verify_run
 from tests.conftest import make_tiny_config
@@ -26,14 +26,22 @@ def test_there_are_two_devices() -> None:
 
 @pytest.mark.parametrize("loader", LOADERS)
 def test_two_devices_train_as_one(loader: str) -> None:
+    """Weights whole or sharded, batches in one piece or two."""
     wanted = train(make_trainer(loader))
-    for microbatches in (1, 2):
-        trainer = make_trainer(loader, **TWO, **{"train.microbatches": microbatches})
-        found = train(trainer)
+    for shards, microbatches in ((False, 1), (False, 2), (True, 1), (True, 2)):
+        fields = {"train.shard_params": shards, "train.microbatches": microbatches}
+        found = train(make_trainer(loader, **TWO, **fields))
         assert_same_training(found, wanted)
         state = found[0]
         for name in ("params", "opt_state", "average"):
-            assert all(x.is_fully_replicated for x in jax.tree.leaves(getattr(state, name))), name
+            leaves = jax.tree.leaves(getattr(state, name))
+            divided = [x.size for x in leaves if not x.is_fully_replicated]
+            if shards:
+                assert sum(divided) > 0.8 * sum(x.size for x in leaves), name
+                parts = [x.addressable_shards[0].data.size for x in leaves]
+                assert 2 * sum(parts) < 1.2 * sum(x.size for x in leaves), name
+            else:
+                assert not divided, name
         for x in jax.tree.leaves(state.carried):
             assert x.sharding.spec[0] == ROWS and len(x.sharding.device_set) == 2
 
