@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, UNOPTIMISED
 
 TESTS = Path(__file__).parent / "two_devices.py"
 
 
 @pytest.mark.usefixtures("child_environment")
 def test_two_devices(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
-    monkeypatch.setenv("XLA_FLAGS", flags)
+    given, two = os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=2"
+    monkeypatch.setenv("XLA_FLAGS", " ".join([given, *UNOPTIMISED, two]))
     command = [
         sys.executable,
         "-m",
