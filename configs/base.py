@@ -162,6 +162,17 @@ def get_config() -> ConfigDict:
     config.train.max_steps = 0
     # Maximum number of steps that run on the device before control returns to the host.
     config.train.steps_per_dispatch = 20
+    # Devices, such as GPUs, among which the sequences of a batch are divided; 0 means all of this
+    # process. Times microbatches it divides batch_size. The update is that of one device, up to
+    # rounding.
+    config.train.devices = 1
+    # Whether each of several devices holds only a part of the weights, of the optimizer's state and
+    # of their average (FSDP), for models that are too large for one. They are gathered to be used.
+    config.train.shard_params = False
+    # Pieces of a batch, or of a device's share of it, that are computed one by one, so that
+    # a step needs memory for the activations of one of them. The update is that of the whole batch,
+    # up to rounding.
+    config.train.microbatches = 1
     # Characters per rematerialized segment of a sequence: segments are computed twice, so that the
     # memory of a step does not grow with the sequence. 0 disables it. Only for recurrent layers.
     config.train.segment_length = 0

@@ -57,7 +57,16 @@ CHANGES: Mapping[int, Mapping[Kind, Change]] = {
         ),
         "evaluation": Change(added={"bits_per_byte": None, "sha256": None}),
     },
-    5: {"config": Change(added={"data.length_schedule": ""})},
+    5: {
+        "config": Change(
+            added={
+                "data.length_schedule": "",
+                "train.devices": 1,
+                "train.shard_params": False,
+                "train.microbatches": 1,
+            }
+        )
+    },
 }
 
 

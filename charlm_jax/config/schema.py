@@ -242,6 +242,9 @@ class TrainConfig:
     epochs: int
     max_steps: int
     steps_per_dispatch: int
+    devices: int
+    shard_params: bool
+    microbatches: int
     segment_length: int
     log_every_steps: int
     evaluate_every_steps: int
@@ -251,10 +254,11 @@ class TrainConfig:
     init_from: str
 
     def __post_init__(self) -> None:
-        for field in ("epochs", "steps_per_dispatch", "log_every_steps"):
+        for field in ("epochs", "steps_per_dispatch", "microbatches", "log_every_steps"):
             _require_count(f"train.{field}", getattr(self, field), least=1)
         for field in (
             "max_steps",
+            "devices",
             "segment_length",
             "evaluate_every_steps",
             "sample_every_steps",

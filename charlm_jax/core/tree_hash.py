@@ -1,6 +1,7 @@
 """Hashes of trees of arrays: 64 bits computed on the arrays' device, and SHA-256 on the host."""
 
 import hashlib
+import math
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ from charlm_jax.core.trees import describe_leaf, leaves_by_path
 _GOLDEN_RATIO = 0x9E3779B9  # 2**32 / 1.618..., an odd number whose multiples spread evenly
 
 
-def state_hash(tree: Any) -> jax.Array:
+def state_hash(tree: Any, *, by_leaf: bool = False) -> jax.Array:
     """Return a 64-bit hash, as two words, for testing whether trees are equal bit for bit.
 
         hash_w = sum over positions n of mix(bits[n] ^ mix(n + salt(w)))  mod 2^32
@@ -23,19 +24,37 @@ def state_hash(tree: Any) -> jax.Array:
 
     Args:
       tree: arrays of 32-bit, 16-bit, 8-bit or boolean values; order matters, names do not.
+      by_leaf: whether to add up each leaf by itself, which is the same hash. Leaves that are
+        divided among devices stay so; joined, they would be gathered on each of them.
 
     Returns:
       hash_2, uint32.
 
     Source: the mixing function is the finaliser of MurmurHash3 (Appleby 2011).
     """
-    leaves = [_bits(jnp.asarray(leaf)).ravel() for leaf in jax.tree.leaves(tree)]
-    bits_N = jnp.concatenate([jnp.zeros(0, jnp.uint32), *leaves])
-    place_N = jnp.arange(bits_N.size, dtype=jnp.uint32)
+    leaves = [_bits(jnp.asarray(leaf)) for leaf in jax.tree.leaves(tree)]
+    if not by_leaf:
+        leaves = [jnp.concatenate([jnp.zeros(0, jnp.uint32), *(x.ravel() for x in leaves)])]
+    hash_2, first = jnp.zeros(2, jnp.uint32), 0
+    for bits in leaves:
+        hash_2, first = hash_2 + _hash_leaf(bits, first), first + bits.size
+    return hash_2
+
+
+def _hash_leaf(bits: jax.Array, first: int) -> jax.Array:
+    """Return the share of a leaf in the hash; its first position is `first`."""
+    place = jnp.uint32(first % 2**32) + _indices(bits.shape)
     salts = [jnp.uint32(((word + 1) * _GOLDEN_RATIO) % 2**32) for word in range(2)]
-    return jnp.stack(
-        [jnp.sum(_mix(bits_N ^ _mix(place_N + salt)), dtype=jnp.uint32) for salt in salts]
-    )
+    return jnp.stack([jnp.sum(_mix(bits ^ _mix(place + salt)), dtype=jnp.uint32) for salt in salts])
+
+
+def _indices(shape: tuple[int, ...]) -> jax.Array:
+    """Return the index of each element among all, mod 2^32, without a change of shape."""
+    indices = jnp.zeros(shape, jnp.uint32)
+    for axis in range(len(shape)):
+        stride = math.prod(shape[axis + 1 :]) % 2**32
+        indices += jnp.uint32(stride) * jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
+    return indices
 
 
 def format_hash(words: Any) -> str:

@@ -20,7 +20,6 @@ def negative_log_likelihood(logits_BTV: jax.Array, targets_BT: jax.Array) -> jax
     )
 
 
-def masked_mean(values_BT: jax.Array, mask_BT: jax.Array) -> jax.Array:
-    """Return the mean of the values where the boolean mask is True; 0 if it is True nowhere."""
-    weights_BT = mask_BT.astype(values_BT.dtype)
-    return jnp.sum(values_BT * weights_BT) / jnp.maximum(jnp.sum(weights_BT), 1.0)
+def masked_sum(values_BT: jax.Array, mask_BT: jax.Array) -> jax.Array:
+    """Return the sum of the values where the boolean mask is True."""
+    return jnp.sum(values_BT * mask_BT.astype(values_BT.dtype))

@@ -16,6 +16,9 @@ _LIMITS = ("train.max_steps", "train.patience")
 # Fields that only observe a run.
 _OBSERVING = ("train.log_every_steps", "train.sample_every_steps", "evaluation.batch_size")
 
+# Fields that decide how the work of a step is divided, which changes it by rounding alone.
+_DIVIDING = ("train.devices", "train.shard_params", "train.microbatches")
+
 # Fields that decide the length of a run and the learning rates towards its end.
 _LENGTH = ("train.epochs", "train.max_steps")
 _RATES = (
@@ -36,6 +39,7 @@ _PLACES = ("data.corpus", "data.encoding")
 # that was extended has other rates towards its end.
 _NO_BEARING = {
     *_OBSERVING,
+    *_DIVIDING,
     *_LIMITS,
     *_RATES,
     *_PLACES,
@@ -110,6 +114,16 @@ def config_changes(
     ]
 
 
+def division_changes(there: Config, here: Config) -> list[str]:
+    """List the differences of how the work of a step is divided, in words."""
+    before, now = there.flatten(), here.flatten()
+    return [
+        f"config.{field} was {before[field]!r} and is {now[field]!r}"
+        for field in _DIVIDING
+        if before[field] != now[field]
+    ]
+
+
 def changes_of_model(there: Config, here: Config, *, step: int) -> list[str]:
     """List the config differences that bear on a model or on its losses, in words.
 
@@ -146,7 +160,7 @@ def _may_change(
         return steps_agree
     has_stable_rate = config.optimizer.schedule in ("constant", "wsd")
     is_later_limit = field in _LIMITS and (value == 0 or 0 < before < value)  # 0 means no limit
-    if field in _OBSERVING:
+    if field in (*_OBSERVING, *_DIVIDING):
         return True
     match field:
         case "evaluation.max_characters":  # if both score the same characters

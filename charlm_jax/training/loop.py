@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from charlm_jax._version import __version__
@@ -23,7 +22,7 @@ from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.files import stored_path
 from charlm_jax.core.numerics import fixed_numerics
 from charlm_jax.core.signals import Interrupted, deferred_signals
-from charlm_jax.core.tree_hash import format_hash, state_hash
+from charlm_jax.core.tree_hash import format_hash
 from charlm_jax.core.trees import count_parameters
 from charlm_jax.data.dataset import load_dataset, refuse_joined_parts, with_absolute_paths
 from charlm_jax.data.download import Progress
@@ -32,6 +31,7 @@ from charlm_jax.evaluation.scoring import mean_score
 from charlm_jax.inference.trained_model import TrainedModel
 from charlm_jax.models.mixers import describe_mixers
 from charlm_jax.sampling.params import SamplingParams
+from charlm_jax.storage.compatibility import division_changes
 from charlm_jax.storage.metrics_log import metrics_row
 from charlm_jax.storage.mixer_sources import recorded_mixers, source_changes
 from charlm_jax.storage.open_run import OpenRun, open_run
@@ -43,7 +43,13 @@ from charlm_jax.training.loop_state import NOTHING, LoopState, RunningMean
 from charlm_jax.training.nan_replay import write_fault
 from charlm_jax.training.progress_bar import ProgressListener, ignore_broken_pipe
 from charlm_jax.training.restore import InitialParams, restore_or_init, validate_init_from
-from charlm_jax.training.train_step import Dispatch, TrainState, all_finite, checkpointed_params
+from charlm_jax.training.train_step import (
+    Dispatch,
+    TrainState,
+    all_finite,
+    checkpointed_params,
+    hash_state,
+)
 from charlm_jax.training.trainer import Trainer, build_trainer
 
 # Samples shown during training.
@@ -245,7 +251,8 @@ def _start(
     if loop_state.step:
         view.note(f"resuming from step {loop_state.step} of {trainer.total_steps}")
         before = sessions[-1]["environment"] if sessions else {}
-        for change in differences(before, environment()):
+        divided = division_changes(run.recorded_config or trainer.config, trainer.config)
+        for change in [*differences(before, environment()), *divided]:
             view.note(f"may not be bit-for-bit equal to an uninterrupted run: {change}")
         for change in source_changes(recorded_mixers(run.workdir, trainer.config.model), mixers):
             view.note(f"may not be equal to an uninterrupted run: {change}")
@@ -295,7 +302,7 @@ class _Loop:
         self.view = view
         self.loop_state = loop_state
         self.again = again  # command that resumes the run
-        self.ids_N = jnp.asarray(trainer.dataset.ids_N)
+        self.ids_N = trainer.devices.put_text(trainer.dataset.ids_N)
         self.pending: tuple[int, Dispatch] | None = None
         self.state_hash = ""
         self.clock = time.monotonic()
@@ -305,7 +312,7 @@ class _Loop:
         trainer, step = self.trainer, self.loop_state.step
         self.view.begin(step, trainer.total_steps)
         if self.loop_state.score_is_due:
-            self.state_hash = format_hash(np.asarray(state_hash(state)))
+            self.state_hash = format_hash(np.asarray(hash_state(state, trainer.devices)))
             self.score_and_save(state, signal_received, replace=True)
         while not _is_over(trainer, self.loop_state):
             count = trainer.steps_to_next_stop(step)
@@ -426,7 +433,7 @@ class _Loop:
             kinds["average"] = state.average
         seen = {}
         for weights, params in kinds.items():
-            nll_N = trainer.score(params, self.ids_N, trainer.watched, advance=advance)
+            nll_N = trainer.score(params, trainer.dataset.ids_N, trainer.watched, advance=advance)
             score = mean_score(nll_N)
             nats = score.loss_nats * score.characters
             seen[weights] = RunningMean(nats, score.characters, self.lap())
@@ -443,7 +450,7 @@ class _Loop:
         """Show a text sampled from the weights; its prompt and noise are the same every time."""
         trainer, dataset = self.trainer, self.trainer.dataset
         params = state.average or state.params
-        model = TrainedModel(trainer.config, dataset.vocabulary, trainer.model, params)
+        model = TrainedModel(trainer.config, dataset.vocabulary, trainer.divided, params)
         prompt = dataset.vocabulary.to_text(dataset.vocabulary.symbols[0])
         text = model.generate(prompt, _SAMPLING, characters=_SAMPLE_LENGTH)
         self.view.sample(self.loop_state.step, _SAMPLING.scale, text)

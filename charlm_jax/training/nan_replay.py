@@ -23,13 +23,14 @@ from charlm_jax.storage.checkpoint import Checkpoint, Checkpoints
 from charlm_jax.storage.mixer_sources import find_recorded_mixers
 from charlm_jax.storage.seal import check_files, read_seal, sealed_values
 from charlm_jax.storage.workdir import Workdir
-from charlm_jax.training.train_step import (
+from charlm_jax.training.batch_gradient import (
     Batch,
-    TrainState,
+    count_characters,
+    gradient_of_batch,
     initial_batch_state,
     loss_of_batch,
-    make_train_step,
 )
+from charlm_jax.training.train_step import TrainState, make_train_step
 from charlm_jax.training.trainer import Trainer, build_update_rule
 
 _FORWARD = "forward"  # prefix of the stages whose arrays are (B, T, ...)
@@ -138,7 +139,8 @@ def replay_fault(workdir: Path | str) -> Replay:
     if length := config.train.segment_length:
         model = rematerialize(model, segment_length=length)
     context = phase.carried_context
-    _, metrics = jax.jit(make_train_step(model, optimizer, context=context))(state, batch)
+    train_step = make_train_step(gradient_of_batch(model, context=context), optimizer)
+    _, metrics = jax.jit(train_step)(state, batch)
     stages = _stages(model, optimizer, state, batch, context=context)
     return Replay(
         step=number,
@@ -188,7 +190,8 @@ def _stages(
     """Return the arrays of an update, computed without jit, in the order of computation."""
     start = initial_batch_state(model, state.carried, batch.fresh_B, context=context)
     (loss, end), gradient = jax.value_and_grad(
-        lambda params: loss_of_batch(model, params, start, batch), has_aux=True
+        lambda params: loss_of_batch(model, params, start, batch, count_characters(batch)),
+        has_aux=True,
     )(state.params)
     captured = dict(model.inspect(state.params, batch.inputs_BT, start, key=batch.key))
     logits_BTV = captured.pop("logits")

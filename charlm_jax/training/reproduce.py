@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
 from charlm_jax.core.errors import CharlmError
@@ -72,7 +71,7 @@ def verify_run(
     trainer = build_trainer(config, dataset)
     initial = load_init_from(trainer, facts.get("started_from"))
     state = trainer.init_state(initial.params)
-    ids_N = jnp.asarray(dataset.ids_N)
+    ids_N = trainer.devices.put_text(dataset.ids_N)
     last = min(max(steps, min(recorded)), trainer.total_steps)
     wanted = [step for step in sorted(recorded) if step <= last]
     if not wanted:
@@ -91,6 +90,7 @@ def verify_run(
             count = min(trainer.steps_to_next_stop(step), stop - step)
             state, dispatch = trainer.dispatch(state, ids_N, step, count)
             step += count
+            dispatch.state_hash.block_until_ready()  # hundreds under way deadlock CPU devices
         compared.append(stop)
         found = format_hash(np.asarray(dispatch.state_hash))
         if found != recorded[stop]:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from charlm_jax.config.formats import NewerFormat
 from charlm_jax.config.loading import as_text
@@ -25,7 +24,12 @@ from charlm_jax.storage.open_run import OpenRun
 from charlm_jax.storage.seal import describe_lost_rows, read_seal
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training.loop_state import LoopState
-from charlm_jax.training.train_step import TrainState, checkpointed_params, with_weights
+from charlm_jax.training.train_step import (
+    TrainState,
+    checkpointed_params,
+    divide_state,
+    with_weights,
+)
 from charlm_jax.training.trainer import Trainer
 
 
@@ -67,7 +71,7 @@ def load_init_from(trainer: Trainer, started_from: Mapping[str, Any] | None) -> 
         params = transfer_params(
             run.params,
             run.vocabulary.symbols,
-            trainer.init_state().params,
+            jax.device_get(trainer.init_state().params),
             trainer.dataset.vocabulary.symbols,
         )
     except CharlmError as error:
@@ -178,7 +182,8 @@ def restore_or_init(
     carried = jax.eval_shape(trainer.parts_at(max(checkpoint.step - 1, 0)).init_carried)
     step, opt_state, carried = checkpoint.training((like.step, like.opt_state, carried))
     state = with_weights(TrainState(step, {}, opt_state, carried, like.average), weights)
-    return jax.tree.map(jnp.array, state), loop_state, run.facts.get("started_from")
+    state = trainer.devices.put(state, divide_state(state, trainer.devices))
+    return state, loop_state, run.facts.get("started_from")
 
 
 def _check_meta(checkpoint: Checkpoint, trainer: Trainer, run: OpenRun) -> LoopState:

@@ -34,7 +34,9 @@ def measure_speeds(
         name: build_trainer(config, load_dataset(config)) for name, config in configs.items()
     }
     states = {name: trainer.init_state() for name, trainer in trainers.items()}
-    ids = {name: jnp.asarray(trainer.dataset.ids_N) for name, trainer in trainers.items()}
+    ids = {
+        name: trainer.devices.put_text(trainer.dataset.ids_N) for name, trainer in trainers.items()
+    }
     speeds: dict[Name, list[float]] = {name: [] for name in trainers}
     for _ in range(1 + rounds):
         for name, trainer in trainers.items():

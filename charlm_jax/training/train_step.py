@@ -10,8 +10,8 @@ import optax
 from charlm_jax.core.tree_hash import state_hash
 from charlm_jax.core.types import ModelState, Params
 from charlm_jax.data.loaders import EpochPlan, gather_batch
-from charlm_jax.models import LanguageModel
-from charlm_jax.models.losses import masked_mean, negative_log_likelihood
+from charlm_jax.training.batch_gradient import Batch, GradientOfBatch
+from charlm_jax.training.devices import BY_ROWS, ONE_DEVICE, Devices
 from charlm_jax.training.optimizer import update_average
 
 NO_AVERAGE: Params = {}
@@ -61,24 +61,6 @@ class TrainState(NamedTuple):
         )
 
 
-class Batch(NamedTuple):
-    """Training data of one update.
-
-    Attributes:
-      inputs_BT: ids, int32.
-      targets_BT: the ids that follow them.
-      mask_B: False for rows that do not count.
-      fresh_B: True for rows that start from the model's initial state.
-      key: key for dropout.
-    """
-
-    inputs_BT: jax.Array
-    targets_BT: jax.Array
-    mask_B: jax.Array
-    fresh_B: jax.Array
-    key: jax.Array
-
-
 class StepMetrics(NamedTuple):
     """Metrics of one update; stacked along a leading step axis after a dispatch.
 
@@ -111,6 +93,17 @@ TrainSteps = Callable[
 ]
 
 
+def divide_state(state: TrainState, devices: Devices) -> TrainState:
+    """Return the division of each array of a state among devices."""
+    specs: TrainState = devices.divide(state)
+    return specs._replace(carried=jax.tree.map(lambda _: BY_ROWS, state.carried))
+
+
+def hash_state(state: TrainState, devices: Devices) -> jax.Array:
+    """Return the hash of the whole state, which does not depend on its division."""
+    return state_hash(state, by_leaf=devices.shards)
+
+
 def checkpointed_params(state: TrainState) -> Params:
     """Return the weights as a checkpoint stores them, with their average if one is kept."""
     if not state.average:
@@ -132,41 +125,10 @@ def all_finite(state: TrainState) -> jax.Array:
     return jnp.all(numbers) & jnp.isfinite(optax.tree.norm(state.params))
 
 
-def initial_batch_state(
-    model: LanguageModel, carried: ModelState, fresh_B: jax.Array, *, context: int
-) -> ModelState:
-    """Return the state that the rows of a batch start from: carried over, or initial if fresh.
-
-    Args:
-      model: model that the state belongs to.
-      carried: final state of the previous batch; () if no state is carried over.
-      fresh_B: True for rows that start from the initial state.
-      context: number of past positions that an attention layer caches.
-    """
-    initial = model.initial_state(len(fresh_B), context)
-    if not jax.tree.leaves(carried):
-        return initial
-
-    def choose(first: jax.Array, on: jax.Array) -> jax.Array:
-        return jnp.where(jnp.expand_dims(fresh_B, range(1, on.ndim)), first, on)
-
-    return jax.tree.map(choose, initial, carried)
-
-
-def loss_of_batch(
-    model: LanguageModel, params: Params, start: ModelState, batch: Batch
-) -> tuple[jax.Array, ModelState]:
-    """Return the mean cross-entropy of the characters that count, in nats, and the final state."""
-    logits_BTV, end = model.apply(params, batch.inputs_BT, start, key=batch.key)
-    mask_BT = jnp.broadcast_to(batch.mask_B[:, None], batch.inputs_BT.shape)
-    return masked_mean(negative_log_likelihood(logits_BTV, batch.targets_BT), mask_BT), end
-
-
 def make_train_step(
-    model: LanguageModel,
+    gradient_of_batch: GradientOfBatch,
     optimizer: optax.GradientTransformation,
     *,
-    context: int = 0,
     average_decay: float = 0.0,
 ) -> TrainStep:
     """Return a function that computes the next-character loss, its gradient and one update.
@@ -175,9 +137,8 @@ def make_train_step(
     unchanged, its step included.
 
     Args:
-      model: model to train.
-      optimizer: optimizer for its parameters.
-      context: past positions that an attention layer caches; 0 if no state is carried over.
+      gradient_of_batch: function that computes the loss and the gradient of a batch.
+      optimizer: optimizer for the model's parameters.
       average_decay: decay of the average of the weights, if the state keeps one.
 
     Returns:
@@ -185,12 +146,7 @@ def make_train_step(
     """
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
-        start = initial_batch_state(model, state.carried, batch.fresh_B, context=context)
-
-        def loss_nats(params: Params) -> tuple[jax.Array, ModelState]:
-            return loss_of_batch(model, params, start, batch)
-
-        (loss, end), gradient = jax.value_and_grad(loss_nats, has_aux=True)(state.params)
+        loss, gradient, end = gradient_of_batch(state.params, state.carried, batch)
         update, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         norm = optax.tree.norm(gradient)
         params, average = optax.apply_updates(state.params, update), state.average
@@ -200,7 +156,7 @@ def make_train_step(
             step=state.step + 1,
             params=params,
             opt_state=opt_state,
-            carried=end if jax.tree.leaves(state.carried) else state.carried,
+            carried=end,
             average=average,
         )
         is_made = jnp.isfinite(loss) & jnp.isfinite(norm)
@@ -238,7 +194,12 @@ def make_batch(
 
 
 def make_train_steps(
-    train_step: TrainStep, *, sequence_length: int, most_steps: int, dropout_key: jax.Array
+    train_step: TrainStep,
+    *,
+    sequence_length: int,
+    most_steps: int,
+    dropout_key: jax.Array,
+    devices: Devices = ONE_DEVICE,
 ) -> TrainSteps:
     """Return a jitted function that makes several updates; its state is donated.
 
@@ -254,6 +215,7 @@ def make_train_steps(
       sequence_length: T.
       most_steps: maximum number of updates in a dispatch.
       dropout_key: root key, into which every step folds its number.
+      devices: devices of the state.
 
     Returns:
       (state, ids_N, plan, batch_index, step, count) -> (state, dispatch): makes `count` updates,
@@ -296,6 +258,7 @@ def make_train_steps(
         )
         first = jnp.zeros((), jnp.int32)
         _, state, history = jax.lax.while_loop(goes_on, body, (first, state, history))
-        return state, Dispatch(history, state_hash(state))
+        state = devices.constrain(state, divide_state(state, devices))
+        return state, Dispatch(history, hash_state(state, devices))
 
     return jax.jit(train_steps, donate_argnums=0)

@@ -21,12 +21,15 @@ from charlm_jax.data.splits import Part
 from charlm_jax.evaluation.protocol import Window
 from charlm_jax.evaluation.scoring import Scorer, make_window_scorer
 from charlm_jax.models import LanguageModel, build_model, rematerialize
+from charlm_jax.training.batch_gradient import Batch, gradient_of_batch
+from charlm_jax.training.devices import BY_ROWS, Devices, find_devices
+from charlm_jax.training.divided_model import divide_rows
 from charlm_jax.training.optimizer import build_optimizer, make_schedule
 from charlm_jax.training.train_step import (
-    Batch,
     Dispatch,
     TrainState,
     TrainSteps,
+    divide_state,
     make_batch,
     make_train_step,
     make_train_steps,
@@ -59,8 +62,10 @@ class Trainer(NamedTuple):
       config: config of the run.
       dataset: the text, encoded and split.
       model: functions of the model.
+      divided: the model with its rows, and sharded weights, divided among the devices.
       optimizer: optimizer for the model's parameters.
       schedule: step -> learning rate.
+      devices: devices that train it.
       phases: steps with sequences of one length, in order; a single one without a schedule.
       by_length: sequence length -> its loader and updates.
       score: per-character losses of a part, under the `window` evaluation protocol.
@@ -71,8 +76,10 @@ class Trainer(NamedTuple):
     config: Config
     dataset: Dataset
     model: LanguageModel
+    divided: LanguageModel
     optimizer: optax.GradientTransformation
     schedule: optax.Schedule
+    devices: Devices
     phases: tuple[Phase, ...]
     by_length: Mapping[int, LengthParts]
     score: Scorer
@@ -149,7 +156,8 @@ class Trainer(NamedTuple):
             params = self.model.init(key) if params is None else params
             carried = self.parts_at(0).init_carried()
             averages = self.config.optimizer.average_decay > 0
-            return TrainState.create(params, self.optimizer, carried, averages=averages)
+            created = TrainState.create(params, self.optimizer, carried, averages=averages)
+            return self.devices.constrain(created, divide_state(created, self.devices))
 
         return jax.jit(state)(stream_key(self.config.seed, KeyStream.PARAMETERS), params)
 
@@ -207,6 +215,8 @@ def build_trainer(config: Config, dataset: Dataset) -> Trainer:
     _refuse_too_long(config, model)
     _refuse_segments(config, model)
     phases = config.data.phases
+    devices = find_devices(config.train.devices, shards=config.train.shard_params)
+    _refuse_uneven_rows(config, devices.number)
     _refuse_long_pieces(phases, dataset.part("train"))
     lengths = {phase.sequence_length: phase for phase in phases}
     loaders = {
@@ -228,18 +238,21 @@ def build_trainer(config: Config, dataset: Dataset) -> Trainer:
     _refuse_long_schedule(config, phases, total_steps)
     _refuse_many_kept(config, total_steps)
     schedule, optimizer = build_update_rule(config, total_steps)
+    divided = divide_rows(model, devices)
     score = make_window_scorer(
-        model, context=config.evaluation_context, batch_size=config.evaluation.batch_size
+        divided, context=config.evaluation_context, batch_size=config.evaluation.batch_size
     )
     return Trainer(
         config=config,
         dataset=dataset,
         model=model,
+        divided=divided,
         optimizer=optimizer,
         schedule=schedule,
+        devices=devices,
         phases=phases,
         by_length={
-            length: _build_length_parts(config, model, optimizer, loaders[length], phase)
+            length: _build_length_parts(config, model, optimizer, devices, loaders[length], phase)
             for length, phase in lengths.items()
         },
         score=score,
@@ -254,6 +267,7 @@ def _build_length_parts(
     config: Config,
     model: LanguageModel,
     optimizer: optax.GradientTransformation,
+    devices: Devices,
     loader: Loader,
     phase: Phase,
 ) -> LengthParts:
@@ -267,20 +281,26 @@ def _build_length_parts(
     segment = config.train.segment_length
     train_steps = make_train_steps(
         make_train_step(
-            rematerialize(model, segment_length=segment) if segment else model,
+            gradient_of_batch(
+                rematerialize(model, segment_length=segment) if segment else model,
+                context=phase.carried_context,
+                microbatches=config.train.microbatches,
+                devices=devices,
+            ),
             optimizer,
-            context=phase.carried_context,
             average_decay=config.optimizer.average_decay,
         ),
         sequence_length=phase.sequence_length,
         most_steps=min(config.train.steps_per_dispatch, loader.steps_per_epoch),
         dropout_key=stream_key(config.seed, KeyStream.DROPOUT),
+        devices=devices,
     )
 
     @jax.jit
     def init_carried() -> ModelState:
         carries, rows = loader.carries_state, phase.batch_size
-        return model.initial_state(rows, phase.carried_context) if carries else ()
+        carried = model.initial_state(rows, phase.carried_context) if carries else ()
+        return devices.constrain(carried, BY_ROWS)
 
     return LengthParts(loader, plan, train_steps, init_carried)
 
@@ -311,6 +331,20 @@ def _refuse_too_long(config: Config, model: LanguageModel) -> None:
     }.items():
         if length > most:
             raise CharlmError(f"{rule}, fewer than {name}")
+
+
+def _refuse_uneven_rows(config: Config, devices: int) -> None:
+    """Refuse devices and microbatches that do not divide the rows of a batch."""
+    pieces = devices * config.train.microbatches
+    fields = [f"config.train.devices={devices}"] if devices > 1 else []
+    if config.train.microbatches > 1:
+        fields.append(f"config.train.microbatches={config.train.microbatches}")
+    for phase in config.data.phases:
+        if phase.batch_size % pieces:
+            raise CharlmError(
+                f"{' times '.join(fields)} must divide the {phase.batch_size} sequences of "
+                f"{phase.sequence_length} characters of a step"
+            )
 
 
 def _refuse_long_pieces(phases: Sequence[Phase], part: Part) -> None:

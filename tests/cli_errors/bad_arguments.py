@@ -250,6 +250,18 @@ TYPED: Mapping[str, Sequence[tuple[str, Says]]] = {
             ("2700 characters", "4096 of config.data.length_schedule needs 4097"),
         ),
         (
+            f"{TRAIN} --config.train.devices=512",
+            ("config.train.devices=512 is not allowed: JAX finds 1 (cpu)", "XLA_FLAGS"),
+        ),
+        (
+            f"{TRAIN} --config.train.microbatches=3",
+            "config.train.microbatches=3 must divide the 16 sequences of 8 characters",
+        ),
+        (
+            f"{TRAIN} --config.data.length_schedule=64:5 --config.train.microbatches=4",
+            "config.train.microbatches=4 must divide the 2 sequences of 64 characters",
+        ),
+        (
             f"{TRAIN} --config.data.length_schedule=1:5 --config.data.loader=streams "
             f"--config.data.batch_size=340",
             ("for 2720 streams", "2699 pieces of 1", "config.data.batch_size"),

@@ -32,6 +32,14 @@ def test_equal_trees_have_equal_hashes_jitted_or_not() -> None:
     assert len(_hash(TREE)) == 16 and int(_hash(TREE), 16) >= 0
 
 
+@pytest.mark.core
+def test_leaves_add_up_to_the_hash() -> None:
+    tree = {**TREE, "e": np.arange(24, dtype=np.float32).reshape(2, 3, 4), "f": np.zeros((3, 0))}
+    tree["f"] = tree["f"].astype(np.float32)
+    by_leaf = jax.jit(lambda tree: state_hash(tree, by_leaf=True))(tree)
+    assert format_hash(np.asarray(by_leaf)) == _hash(tree)
+
+
 @examples(0.6)
 @given(st.data())
 def test_any_flipped_bit_changes_the_hash(data: st.DataObject) -> None:

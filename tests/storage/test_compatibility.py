@@ -9,7 +9,12 @@ import pytest
 from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.data.dataset import load_dataset
-from charlm_jax.storage.compatibility import check_same_run
+from charlm_jax.storage.compatibility import (
+    changes_of_model,
+    check_same_run,
+    config_changes,
+    division_changes,
+)
 from charlm_jax.storage.workdir import Workdir
 from tests.conftest import make_tiny_config
 
@@ -53,3 +58,16 @@ def test_another_text_is_no_matter_of_rounding(tmp_path: Path) -> None:
     other = load_dataset(_config(3020))
     with pytest.raises(CharlmError, match=r"is not the one that .* was started on"):
         check_same_run(workdir, config, other)
+
+
+def test_work_may_be_divided_otherwise_when_a_run_is_resumed() -> None:
+    division = {"train.devices": 2, "train.shard_params": True, "train.microbatches": 4}
+    before, now = _config(3000), _config(3000, **division)
+    assert not config_changes(before, now, same_text=True, held_out=300)
+    assert not changes_of_model(before, now, step=1)
+    assert division_changes(before, now) == [
+        "config.train.devices was 1 and is 2",
+        "config.train.shard_params was False and is True",
+        "config.train.microbatches was 1 and is 4",
+    ]
+    assert not division_changes(now, now)

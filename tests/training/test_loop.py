@@ -24,13 +24,14 @@ from charlm_jax.inference.run import load_run
 from charlm_jax.storage.checkpoint import Checkpoints
 from charlm_jax.storage.metrics_log import MetricsLog, MetricsRow
 from charlm_jax.storage.workdir import Workdir
-from charlm_jax.training.loop import train_and_evaluate
-from charlm_jax.training.progress_bar import LogProgress, NullProgress
-from charlm_jax.training.train_step import (
-    checkpointed_params,
+from charlm_jax.training.batch_gradient import (
+    count_characters,
     initial_batch_state,
     loss_of_batch,
 )
+from charlm_jax.training.loop import train_and_evaluate
+from charlm_jax.training.progress_bar import LogProgress, NullProgress
+from charlm_jax.training.train_step import checkpointed_params
 from charlm_jax.training.trainer import build_trainer
 from tests.conftest import make_tiny_config
 
@@ -123,7 +124,7 @@ def test_the_gradient_norm_is_that_of_all_parameters_together(tmp_path: Path) ->
     start = initial_batch_state(trainer.model, (), batch.fresh_B, context=0)
 
     def loss_nats(params: Params) -> jax.Array:
-        return loss_of_batch(trainer.model, params, start, batch)[0]
+        return loss_of_batch(trainer.model, params, start, batch, count_characters(batch))[0]
 
     leaves = jax.tree.leaves(jax.jit(jax.grad(loss_nats))(state.params))
     norm = math.sqrt(sum(float(np.sum(np.square(x, dtype=np.float64))) for x in leaves))

@@ -15,6 +15,7 @@ from charlm_jax.data.loaders import EpochPlan
 from charlm_jax.storage.checkpoint import Checkpoints
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training import nan_replay
+from charlm_jax.training.batch_gradient import gradient_of_batch
 from charlm_jax.training.loop import train_and_evaluate
 from charlm_jax.training.nan_replay import replay_fault, write_fault
 from charlm_jax.training.train_step import (
@@ -55,7 +56,7 @@ def test_a_step_that_is_not_finite_changes_nothing_nor_do_those_behind_it(
         _poisoned(1, value),
     )
     steps = make_train_steps(
-        make_train_step(model, optimizer),
+        make_train_step(gradient_of_batch(model), optimizer),
         sequence_length=T,
         most_steps=4,
         dropout_key=jax.random.key(0),
@@ -192,7 +193,8 @@ def test_the_stages_are_those_of_the_update(trainer: Trainer) -> None:
     batch = trainer.batch(jnp.asarray(trainer.dataset.ids_N), 0)
     context = trainer.phases[0].carried_context
     stages = nan_replay._stages(trainer.model, trainer.optimizer, state, batch, context=context)
-    step = make_train_step(trainer.model, trainer.optimizer, context=context)
+    gradient = gradient_of_batch(trainer.model, context=context)
+    step = make_train_step(gradient, trainer.optimizer)
     made, metrics = jax.jit(step)(state, batch)
     found = TrainState(state.step + 1, stages["after params"], stages["after optimizer"], ())
     made_again = made._replace(carried=())

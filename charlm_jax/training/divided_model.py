@@ -1,0 +1,85 @@
+"""Models whose weights are sharded, or whose rows are divided among devices."""
+
+import jax
+from jax.ad_checkpoint import checkpoint_name
+from jax.sharding import PartitionSpec
+
+from charlm_jax.core.prng import root_key
+from charlm_jax.core.types import ModelState, Params
+from charlm_jax.models import LanguageModel
+from charlm_jax.training.devices import BY_ROWS, EVERYWHERE, ROWS, Devices
+
+_WHOLE = "whole weights"
+
+
+def divide_weights(model: LanguageModel, devices: Devices) -> Params:
+    """Return the division of each of a model's weights among devices."""
+    specs: Params = devices.divide(jax.eval_shape(model.init, root_key(0)))
+    return specs
+
+
+def gather_weights(model: LanguageModel, specs: Params) -> LanguageModel:
+    """Return a model that reads sharded weights, in a function of one device (`jax.shard_map`).
+
+    Each weight is gathered before it is used, and again in the backward pass, which keeps none; its
+    gradient is summed over the devices, of which each gets its part. This is stage 3 of ZeRO, or
+    FSDP.
+
+    Args:
+      model: model that reads whole weights.
+      specs: division of each weight.
+
+    Source: Rajbhandari et al. (2020).
+    """
+    if all(spec == EVERYWHERE for spec in jax.tree.leaves(specs)):
+        return model
+
+    def gather(x: jax.Array, spec: PartitionSpec) -> jax.Array:
+        if spec == EVERYWHERE:
+            return x
+        axis = tuple(spec).index(ROWS)
+        whole: jax.Array = jax.lax.all_gather(x, ROWS, axis=axis, tiled=True)
+        return checkpoint_name(whole, _WHOLE)  # type: ignore[no-untyped-call]
+
+    def apply(
+        params: Params, ids_BT: jax.Array, state: ModelState, *, key: jax.Array | None = None
+    ) -> tuple[jax.Array, ModelState]:
+        def read(params: Params) -> tuple[jax.Array, ModelState]:
+            return model.apply(jax.tree.map(gather, params, specs), ids_BT, state, key=key)
+
+        policy = jax.checkpoint_policies.save_anything_except_these_names(_WHOLE)
+        result: tuple[jax.Array, ModelState] = jax.checkpoint(read, policy=policy)(params)
+        return result
+
+    return model._replace(apply=apply)
+
+
+def divide_rows(model: LanguageModel, devices: Devices) -> LanguageModel:
+    """Return a model that divides its rows among devices, for evaluation and sampling.
+
+    A number of rows that the devices do not divide, such as one, is computed on each of them.
+
+    Args:
+      model: model of one device, without dropout.
+      devices: devices of the weights; with a single one, the model itself is returned.
+    """
+    if devices.mesh is None:
+        return model
+    specs = divide_weights(model, devices)
+    local = gather_weights(model, specs)
+
+    def apply(
+        params: Params, ids_BT: jax.Array, state: ModelState, *, key: jax.Array | None = None
+    ) -> tuple[jax.Array, ModelState]:
+        assert key is None, "dropout is for training"
+        rows = EVERYWHERE if len(ids_BT) % devices.number else BY_ROWS
+        read = jax.shard_map(
+            local.apply,
+            mesh=devices.mesh,
+            in_specs=(specs, rows, rows),
+            out_specs=(rows, rows),
+            check_vma=False,
+        )
+        return read(params, ids_BT, state)
+
+    return model._replace(apply=apply)
