@@ -20,7 +20,7 @@ from charlm_jax.report.playground import page
 from charlm_jax.report.playground.held_out import HeldOut
 from charlm_jax.report.playground.model_data import PRECISIONS
 from charlm_jax.report.playground.page import playground, playground_html, write_playground
-from charlm_jax.report.playground.scripts import APP, ENGINE, read_file
+from charlm_jax.report.playground.scripts import APP, ENGINE, join_scripts, read_file
 from tests.conftest import make_tiny_config
 from tests.inference.test_export import build_run
 from tests.report.test_plots import Frame
@@ -101,6 +101,36 @@ def test_the_code_is_valid(html: str) -> None:
     context = MiniRacer()
     context.eval("function check(code) { return typeof new Function(code); }")
     assert context.call("check", scripts(html)[""]) == "function"
+
+
+def test_numbers_are_shown_as_colours_and_words() -> None:
+    context = MiniRacer()
+    context.eval(join_scripts([*ENGINE, *(name for name in APP if name != "app/main.js")]))
+
+    def call(code: str) -> object:
+        return json.loads(context.eval(f"JSON.stringify({code})"))
+
+    assert call("[0, 0.9, 7.6, 99].map((bits) => surpriseClass({ bits }))") == [
+        *("s0", "s1", "s8", "s8"),
+    ]
+    assert call("surpriseClass({ bits: null })") == "given"
+    assert call("[-1, -0.01, 0, 0.5, 1].map(shareClass)") == ["n8", "s0", "s0", "s4", "s8"]
+    assert call("[1, 0.5471, 0.0016, 1e-9].map(formatPercent)") == [
+        *("100 %", "54.7 %", "0.16 %", "<0.01 %"),
+    ]
+    assert call("[0, 2, Infinity].map(describeScale)") == [
+        "scale 0 · uniform over all characters",
+        "scale 2 · temperature 0.5",
+        "greedy · always the most probable character",
+    ]
+    scales = call("SCALES.slice(1, -1)")
+    assert isinstance(scales, list) and scales == sorted(scales)
+    assert (scales[0], scales[-1]) == (0.25, 5)
+    labels = call(
+        "colourings({ layers: [{ units: ['forget_gate'], heads: 0 }, { units: [], heads: 1 }] })"
+        ".map(({ label }) => label)"
+    )
+    assert labels == ["surprise", "layer 0: forget gate", "layer 1: attention, head 0"]
 
 
 def test_levels_are_those_of_the_code() -> None:
