@@ -356,3 +356,17 @@ def test_a_hostile_text_cannot_act_upon_terminal_or_page(charlm: Command, tmp_pa
     assert not {"\x1b", "\u202e"} & set(path.read_text(encoding="utf-8"))
     assert page.text("title") == "<b>&.txt, scored by lstm"
     assert [len(cells) for cells in _cells(page)] == [len(text.read_text(encoding="utf-8"))]
+
+
+def test_a_longer_text_is_coloured_by_units_picked_on_its_first_half(
+    charlm: Command, tmp_path: Path, lstm: Run
+) -> None:
+    text, path = tmp_path / "text.txt", tmp_path / "page.html"
+    for times, is_long in ((20, False), (60, True)):
+        text.write_text(TEXT * times + "@", encoding="utf-8")  # a character that it does not know
+        charlm("--workdir=lstm", str(text), f"--html={path}", "--unknown=drop")
+        page = read(path).text()
+        assert ("Text coloured by one unit" in page) == is_long
+    assert f"Each of the {lstm.config.model.hidden_size} recurrent units of lstm" in page
+    assert "on 1,000 characters of the first half of the text" in page
+    assert "it is judged on 1,000 characters of the second half" in page

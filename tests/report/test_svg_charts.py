@@ -14,7 +14,7 @@ POINTS = [DataPoint(0.0, 5.0), DataPoint(50.0, 2.5, 2.0, 3.0), DataPoint(200.0, 
 
 def marks(markup: str) -> list[tuple[float, float, str]]:
     """Places, in per cent, and titles of all marks."""
-    found = re.findall(r'<svg x="([\d.]+)%" y="([\d.]+)%"><path .*?<title>(.*?)</title>', markup)
+    found = re.findall(r'<svg x="([-\d.]+)%" y="([-\d.]+)%"><path .*?<title>(.*?)</title>', markup)
     return [(float(x), float(y), title) for x, y, title in found]
 
 
