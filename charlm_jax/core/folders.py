@@ -17,7 +17,10 @@ MOST_NAMES = 200_000
 """Limit of files and folders below one folder, or matched by one pattern."""
 
 PAGE_MARK = "A page of charlm_jax:"
-"""Words near the start of every HTML page that charlm_jax writes."""
+"""Words near the start of every HTML page that charlm_jax writes, and may replace."""
+
+MODEL_PAGE_MARK = "A model of charlm_jax:"
+"""Words near the start of an HTML page with a model, which is never replaced."""
 
 FIGURE_MARK = "charlm_jax"
 """Name of the software in every PNG figure that charlm_jax writes."""
@@ -158,6 +161,8 @@ def own_file(path: str) -> str | None:
     start = _start(folder, name)
     if f"<!-- {PAGE_MARK}".encode() in start:
         return PAGE
+    if f"<!-- {MODEL_PAGE_MARK}".encode() in start:
+        return EXPORT
     is_figure = start.startswith(b"\x89PNG") and f"Software\0{FIGURE_MARK}".encode() in start
     return "figure" if is_figure else None
 

@@ -96,6 +96,11 @@ def test_a_mark_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     ("name", "text", "kind"),
     [
         ("a.html", "<!DOCTYPE html>\n<!-- A page of charlm_jax: charlm may ...", "page"),
+        (
+            "a.html",
+            "<!DOCTYPE html>\n<!-- A model of charlm_jax: a playground. -->",
+            "exported model",
+        ),
         ("a.txt", "A page of charlm_jax: quoted", None),
         ("a.html", "<!DOCTYPE html>\n<p>mine", None),
         ("run.json.0123abcd.partial", "{", "temporary file"),

@@ -9,7 +9,6 @@ import base64
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from charlm_jax._version import __version__
 from charlm_jax.core.errors import CharlmError, write_error
 from charlm_jax.core.files import atomic_write
-from charlm_jax.core.folders import PAGE_MARK
+from charlm_jax.core.folders import MODEL_PAGE_MARK
 from charlm_jax.core.tree_hash import content_hash
 from charlm_jax.core.trees import count_parameters
 from charlm_jax.core.visible_text import visible_line
 from charlm_jax.data.corpora import corpus_title
 from charlm_jax.inference.export import is_written
 from charlm_jax.inference.run import Run
+from charlm_jax.report.headline import describe_layers
 from charlm_jax.report.html.inline_page import InlinePage
 from charlm_jax.report.playground.held_out import HeldOut, describe_held_out, measure_held_out
 from charlm_jax.report.playground.model_data import model_data
@@ -36,14 +36,6 @@ LEVELS = 8
 
 _FRAME_PIXELS = 640  # height in a notebook
 _PROMPT = "The "
-_LAYERS: Mapping[str, str] = {
-    "lstm": "LSTM",
-    "gru": "GRU",
-    "rnn": "RNN",
-    "mingru": "minGRU",
-    "attention": "attention",
-    "self_attention": "self-attention",
-}
 
 
 def write_playground(
@@ -120,7 +112,7 @@ def playground_html(
     style, script = f"\n{read_file('page.css')}", _wrap(join_scripts([*ENGINE, *APP]))
     title = visible_line(corpus_title(run.config.data.corpus))
     return _ENVIRONMENT.get_template("page.html.j2").render(
-        marker=PAGE_MARK,
+        marker=MODEL_PAGE_MARK,
         version=__version__,
         policy=content_policy(style, script),
         title=title,
@@ -194,27 +186,17 @@ def _wrap(code: str) -> str:
 def _about(run: Run, title: str, held_out: HeldOut) -> str:
     """Return a sentence that says what the model is."""
     unit = run.vocabulary.noun
-    names = [_LAYERS[name] for name in run.config.model.layers]
+    layers = describe_layers(run.config.model.layers)
     length = "" if held_out.characters is None else f" ({held_out.characters:,} {unit}s)"
     return (
         f"This model learned from {title}{length} to predict the next {unit} of a text from those "
-        f"before it. It has {count_parameters(run.params):,} parameters in {_count_layers(names)}, "
+        f"before it. It has {count_parameters(run.params):,} parameters in {layers}, "
         f"and knows {len(run.vocabulary)} {unit}s."
     )
 
 
 def _losses(run: Run, precision: str, held_out: HeldOut) -> list[str]:
     return describe_held_out(held_out, precision=precision, unit=run.vocabulary.noun)
-
-
-def _count_layers(names: Sequence[str]) -> str:
-    """Return layers with their numbers.
-
-    >>> _count_layers(["LSTM"]), _count_layers(["LSTM", "LSTM", "attention"])
-    ('1 LSTM layer', '2 LSTM layers, 1 attention layer')
-    """
-    counts = {name: names.count(name) for name in names}
-    return ", ".join(f"{n} {name} layer{'s' if n > 1 else ''}" for name, n in counts.items())
 
 
 def _first_prompt(symbols: str) -> str:
