@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from charlm_jax.cli import main
+from charlm_jax.comparison.readings import Reading
+from charlm_jax.comparison.units import reading_units
 from charlm_jax.core.trees import count_parameters
 from charlm_jax.evaluation import Window
 from charlm_jax.evaluation.text_score import score_lines
@@ -370,3 +372,9 @@ def test_a_longer_text_is_coloured_by_units_picked_on_its_first_half(
     assert f"Each of the {lstm.config.model.hidden_size} recurrent units of lstm" in page
     assert "on 1,000 characters of the first half of the text" in page
     assert "it is judged on 1,000 characters of the second half" in page
+    how = {"unknown": "drop", "replacement": " "}
+    read_text = TEXT * 60
+    reading = Reading("lstm", lstm, lstm.score(read_text), how)
+    found = reading_units(reading, read_text, most=10_000)
+    assert found is not None
+    assert all(pick.shown.start >= len(read_text) // 2 for pick in found.ranking.picks)

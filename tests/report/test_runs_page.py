@@ -340,8 +340,11 @@ def test_texts_are_coloured_by_the_units_that_were_picked(
     hostile: tuple[Run, Run], hostile_file: Path
 ) -> None:
     data = hostile_file.read_text(encoding="utf-8")
-    found = corpus_units(hostile[0], load_dataset(hostile[0].config), "valid", label="x")
+    dataset = load_dataset(hostile[0].config)
+    found = corpus_units(hostile[0], dataset, "valid", label="x")
     assert found is not None and found.ranking.picks
+    (valid,) = dataset.part("valid")
+    assert all(pick.shown.start in valid for pick in found.ranking.picks)
     start = data.index("<h2>Text coloured by one unit</h2>")
     section = data[start : data.index("<h2>", start + 1)]
     assert section.count('<div class="heat"') == len(found.ranking.picks)
