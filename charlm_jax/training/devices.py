@@ -45,7 +45,7 @@ class Devices(NamedTuple):
         return 1 if self.mesh is None else self.mesh.size
 
     def divide(self, tree: Any) -> Any:
-        """Return the division of each weight: if sharded, along its longest axis that is even.
+        """Return the division of each weight: if sharded, along the first axis that is even.
 
         It follows from the shape alone, so that moments and averages are divided as their weights.
         A weight without an axis that the number of devices divides is on every device.
@@ -56,10 +56,7 @@ class Devices(NamedTuple):
 
         def spec(x: jax.Array) -> PartitionSpec:
             even = [axis for axis, size in enumerate(x.shape) if size % self.number == 0]
-            if not self.shards or not even:
-                return EVERYWHERE
-            longest = max(even, key=lambda axis: x.shape[axis])
-            return _spec(*[None] * longest, ROWS)
+            return _spec(*[None] * even[0], ROWS) if self.shards and even else EVERYWHERE
 
         return jax.tree.map(spec, tree)
 

@@ -1,15 +1,14 @@
 """Models whose weights are sharded, or whose rows are divided among devices."""
 
+from typing import Any
+
 import jax
-from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec
 
 from charlm_jax.core.prng import root_key
 from charlm_jax.core.types import ModelState, Params
 from charlm_jax.models import LanguageModel
 from charlm_jax.training.devices import BY_ROWS, EVERYWHERE, ROWS, Devices
-
-_WHOLE = "whole weights"
 
 
 def divide_weights(model: LanguageModel, devices: Devices) -> Params:
@@ -21,9 +20,9 @@ def divide_weights(model: LanguageModel, devices: Devices) -> Params:
 def gather_weights(model: LanguageModel, specs: Params) -> LanguageModel:
     """Return a model that reads sharded weights, in a function of one device (`jax.shard_map`).
 
-    Each weight is gathered before it is used, and again in the backward pass, which keeps none; its
-    gradient is summed over the devices, of which each gets its part. This is stage 3 of ZeRO, or
-    FSDP.
+    Each weight is gathered before it is used. The backward pass does not keep it, but gathers it
+    again, except the kernels that an LSTM's own gradient keeps. The gradient of a weight is summed
+    over the devices, of which each gets its part. This is stage 3 of ZeRO, or FSDP.
 
     Args:
       model: model that reads whole weights.
@@ -39,7 +38,7 @@ def gather_weights(model: LanguageModel, specs: Params) -> LanguageModel:
             return x
         axis = tuple(spec).index(ROWS)
         whole: jax.Array = jax.lax.all_gather(x, ROWS, axis=axis, tiled=True)
-        return checkpoint_name(whole, _WHOLE)  # type: ignore[no-untyped-call]
+        return whole
 
     def apply(
         params: Params, ids_BT: jax.Array, state: ModelState, *, key: jax.Array | None = None
@@ -47,11 +46,15 @@ def gather_weights(model: LanguageModel, specs: Params) -> LanguageModel:
         def read(params: Params) -> tuple[jax.Array, ModelState]:
             return model.apply(jax.tree.map(gather, params, specs), ids_BT, state, key=key)
 
-        policy = jax.checkpoint_policies.save_anything_except_these_names(_WHOLE)
-        result: tuple[jax.Array, ModelState] = jax.checkpoint(read, policy=policy)(params)
+        result: tuple[jax.Array, ModelState] = jax.checkpoint(read, policy=_is_kept)(params)
         return result
 
     return model._replace(apply=apply)
+
+
+def _is_kept(primitive: Any, *_: Any, **__: Any) -> bool:
+    """Return whether the backward pass keeps an array, given what computed it."""
+    return bool(primitive.name != "all_gather")
 
 
 def divide_rows(model: LanguageModel, devices: Devices) -> LanguageModel:

@@ -73,6 +73,17 @@ def test_dropout_of_a_row_does_not_depend_on_the_division(changes: Mapping[str, 
     np.testing.assert_allclose(found.losses, wanted.losses, rtol=1e-6)
 
 
+def test_the_backward_pass_gathers_kernels_again() -> None:
+    trainer = make_trainer(**SHARDS, **{"model.layers": ("gru",)})
+    like, parts = jax.eval_shape(trainer.init_state), trainer.parts_at(0)
+    steps: Any = parts.train_steps
+    program = str(steps.trace(like, trainer.dataset.ids_N, parts.plan(0), 0, 0, 1).jaxpr)
+    kernels = [x for x in jax.tree.leaves(like.params) if x.ndim == 2][1:]  # without the embedding
+    assert len(kernels) == 3
+    assert program.count("all_gather[") == len(jax.tree.leaves(like.params)) + len(kernels)
+    assert program.count("reduce_scatter[") == len(jax.tree.leaves(like.params))
+
+
 def test_arrays_are_divided_as_they_are_made_or_restored() -> None:
     """Carried state by rows, weights along an axis; a few weights have none that is even."""
     trainer = make_trainer(**STREAMS, **SHARDS)
