@@ -6,7 +6,7 @@ from charlm_jax.data.splits import Part, size, target_positions
 from charlm_jax.evaluation.protocol import EvalProtocol, Sliding, Stream
 from charlm_jax.inference.run import Run
 
-PASSAGE = 1500
+PASSAGE = 1000
 """Number of characters whose surprisal is shown."""
 
 READ_BEFORE = 1000

@@ -26,9 +26,10 @@ class InlinePage:
     def _repr_html_(self) -> str:
         height = min(self.height, _TALLEST)
         style = f"width: 100%; height: {height}px; border: 0; resize: vertical"
-        page = self.html.replace("&", "&amp;").replace('"', "&quot;")
+        page = self.html.replace("&", "&amp;").replace("'", "&#39;")  # it has fewer of these quotes
         sandbox = 'sandbox="allow-scripts"' if self.runs_scripts else "sandbox"
-        return f'<iframe {sandbox} style="{style}" srcdoc="{page}">{_INSTEAD}</iframe>'
+        frame = f'<iframe {sandbox} style="{style}"'
+        return f"{frame} srcdoc='{page}'>{_INSTEAD}</iframe>"
 
 
 _INSTEAD = "To see this page, run the cell, or trust the notebook (File, Trust Notebook)."
