@@ -26,7 +26,8 @@ def test_an_unknown_name_is_no_attribute() -> None:
 
 @pytest.fixture(scope="module")
 def run() -> Run:
-    return load_run(FOLDER / "lstm")
+    with pytest.warns(UserWarning, match="was saved by an earlier version"):
+        return load_run(FOLDER / "lstm")
 
 
 @pytest.mark.parametrize("name", trained_model._RENAMED)
