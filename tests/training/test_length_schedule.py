@@ -173,7 +173,6 @@ def test_a_dispatch_crosses_no_border(loader: str) -> None:
         ("streams", range(1, 15), 1),
         ("streams", [6], 2),
         ("crops", [5], 1),
-        pytest.param("streams", (4, 5, 9), 2, marks=pytest.mark.exhaustive),
     ],
 )
 def test_a_stopped_run_is_resumed_bit_for_bit(
