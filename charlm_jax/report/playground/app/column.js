@@ -40,7 +40,7 @@ function sampleColumn(playground, settings, scale, number) {
   let given = 0; // length of its prompt
   let trail = null; // what has read it
   let branches = 0; // taken in it by hand
-  let remark = "";
+  let remark = ""; // said once, when a text is done
 
   const view = textView(text, vocabulary, (index, character) => {
     if (character === null) return panel.hide();
@@ -85,9 +85,10 @@ function sampleColumn(playground, settings, scale, number) {
       `${bits} bits of surprise per ${vocabulary.noun} · ${speed} ${vocabulary.unit} a second` +
         `${taken}${remark}`,
     );
+    remark = "";
   };
   const draw = () => {
-    remark = branches ? ". The text began anew, without the branch that you took." : "";
+    if (branches > 0) remark = ". The text began anew, without the branch that you took.";
     branches = 0;
     now = settings();
     given = now.ids.length;
