@@ -12,6 +12,7 @@ Letters of this module: B pieces of T characters, N places of all pieces, U unit
 """
 
 import functools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -34,8 +35,6 @@ _NOT_RANKED = 100  # places at the start of a piece, of which the model has read
 _FEWEST = 20  # places of a text where a property holds, and where it does not
 _UNITS_AT_ONCE = 512
 _EXTREMES = (2.0, 98.0)  # percentiles
-
-_OPENING, _CLOSING, _STRAIGHT = "“«„", "”»", '"'
 
 
 class UnitPick(NamedTuple):
@@ -103,7 +102,8 @@ class UnitRanking(NamedTuple):
 def inside_quotation(text: str) -> np.ndarray:
     r"""Return the places of a text after which a quotation is open.
 
-    A blank line closes a quotation, as between paragraphs, each of which opens it again.
+    A blank line closes a quotation, as between paragraphs, each of which opens it again. Marks may
+    be English (“a”), German („a“ or »a«) or French («a»).
 
     Args:
       text: N characters.
@@ -114,17 +114,28 @@ def inside_quotation(text: str) -> np.ndarray:
     >>> inside_quotation('a "b" “c\n\nd').astype(int).tolist()
     [0, 0, 1, 1, 0, 0, 1, 1, 1, 0, 0]
     """
-    is_open, before, places = False, "", []
+    pointed_opens, pointed_closes = _pointed_marks(text)
+    opener, before, places = "", "", []
     for symbol in text:
-        if symbol in _OPENING:
-            is_open = True
-        elif symbol in _CLOSING or (symbol == before == "\n"):
-            is_open = False
-        elif symbol in _STRAIGHT:
-            is_open = not is_open
-        places.append(is_open)
+        if symbol in ("“", "„", pointed_opens) and opener + symbol != "„“":
+            opener = symbol
+        elif symbol in ("“", "”", pointed_closes) or symbol == before == "\n":
+            opener = ""
+        elif symbol == '"':
+            opener = "" if opener else symbol
+        places.append(opener != "")
         before = symbol
     return np.array(places, bool)
+
+
+def _pointed_marks(text: str) -> tuple[str, str]:
+    """Return the pointed marks that open and close a quotation in a text.
+
+    >>> _pointed_marks("«oui»"), _pointed_marks("»ja«")
+    (('«', '»'), ('»', '«'))
+    """
+    points_in = len(re.findall(r"»\w", text)) > len(re.findall(r"«\w", text))
+    return ("»", "«") if points_in else ("«", "»")
 
 
 def _precedes(symbol: str) -> Callable[[str], np.ndarray]:

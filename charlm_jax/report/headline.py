@@ -37,6 +37,17 @@ def describe_model(layers: Sequence[str], parameters: int) -> str:
     return f"{describe_layers(layers)}; {parameters:,} parameters"
 
 
+def introduce(noun: str, layers: Sequence[str], parameters: int, text: str) -> str:
+    """Return a sentence that says what a model is, without its full stop.
+
+    >>> introduce("byte", ["gru"], 1234, "mine.txt")
+    'A byte-level language model (1 GRU layer; 1,234 parameters), trained on mine.txt'
+    """
+    return (
+        f"A {noun}-level language model ({describe_model(layers, parameters)}), trained on {text}"
+    )
+
+
 def text_name(corpus: str) -> str:
     """Return the last part of a path, or the name of a corpus."""
     return Path(corpus).name or corpus
@@ -47,7 +58,8 @@ def report_headline(findings: ReportData) -> str:
     noun = findings.unit.removesuffix("s")
     groups, text = findings.groups, text_name(findings.corpus)
     if len(groups) == 1:
-        what = f"A {noun}-level language model ({_describe_group(groups[0])}), trained on {text}."
+        run = groups[0].runs[0]
+        what = f"{introduce(noun, run.layers, run.parameters, text)}."
     else:
         what = f"Compared here: {len(groups)} {noun}-level language models, trained on {text}."
     if findings.scores is None:
@@ -66,13 +78,22 @@ def _describe_losses(scores: Scores, groups: Sequence[GroupFacts], noun: str) ->
     where = "the text that it was trained on" if scores.split == "train" else "held-out text"
     who = "it" if is_alone else f"the best, {best.name} ({_describe_group(group)}),"
     seeds = f" (mean of {len(best.seeds)} seeds)" if len(best.seeds) > 1 else ""
-    others = [
-        f", {_article(baseline.name.split()[0])} {baseline.bits_per_char:.2f}"
+    others = {
+        baseline.name.split()[0]: baseline.bits_per_char
         for baseline in scores.baselines
         if baseline.kind == "ngram" or baseline.name == "xz"
-    ]
+    }
     figure = f"{best.bits_per_char:.2f} bits per {noun}{seeds}"
-    return f"On {where} {who} needs {figure}{''.join(others)}."
+    return f"On {where} {who} needs {figure}{next_to(others)}."
+
+
+def next_to(losses: Mapping[str, float]) -> str:
+    """Return the losses of other predictors by name, to follow that of a model in a sentence.
+
+    >>> next_to({"8-gram": 2.054, "xz": 2.4})
+    ', an 8-gram 2.05, xz 2.40'
+    """
+    return "".join(f", {_article(name)} {loss:.2f}" for name, loss in losses.items())
 
 
 def _article(name: str) -> str:

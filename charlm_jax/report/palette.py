@@ -51,3 +51,27 @@ SURPRISE: Mapping[str, Sequence[str]] = {
     ),
 }
 """One hue, by theme: level 1 to the highest."""
+
+SECOND_HUE: Mapping[str, Sequence[str]] = {
+    "light": (
+        "#fbf2ea",
+        "#f7e5d5",
+        "#f2d6bd",
+        "#edc6a3",
+        "#e7b588",
+        "#e0a46d",
+        "#d89353",
+        "#d0863f",
+    ),
+    "dark": (
+        "#231d17",
+        "#33271b",
+        "#43311f",
+        "#543b22",
+        "#654526",
+        "#774f29",
+        "#83572c",
+        "#8f5d2d",
+    ),
+}
+"""A hue for values below 0, by theme, with the levels of `SURPRISE`."""

@@ -144,7 +144,7 @@ def show_surprisal(
     shown = read_characters(reading, text[:COLOURED_CHARACTERS])
     blocks = surprisal_blocks([reading], [shown], text)
     lines = sum(1 + len(line) // _LINE_CHARACTERS for line in text.splitlines())
-    html = page_html(f"Surprisal under {reading.label}", blocks, [])
+    html = page_html(f"Surprise under {reading.label}", blocks, [])
     return InlinePage(html, _HEAD_PIXELS + _LINE_PIXELS * lines)
 
 

@@ -105,7 +105,7 @@ def describe(
     else:
         heading = "Comparison" if len(groups) > 1 else "Result"
         sections.append(Section(heading, comparison_blocks(scores, groups)))
-    sections.append(Section("Surprisal of every character", _heat(findings)))
+    sections.append(Section("Surprise at every character", _heat(findings)))
     if findings.units is not None:
         sections.append(Section("Text coloured by one unit", unit_blocks(findings.units)))
     if any(run.training or run.held_out for group in groups for run in group.runs):
@@ -183,8 +183,8 @@ def _samples(findings: ReportData) -> list[PageBlock]:
     blocks: list[PageBlock] = [
         f"{who} continues one prompt, in bold, from the {_part(findings.heat.split)} part (seed "
         f"{SAMPLE_SEED}). The scale factor multiplies the logits; it is 1/temperature. Low scales "
-        f"are daring, high ones careful. The noise is the same everywhere: texts differ by scale "
-        f"and model alone.",
+        f"are wilder, high ones more predictable. The noise is the same everywhere: texts differ "
+        f"by scale and model alone.",
     ]
     for number, (group, samples) in enumerate(zip(findings.groups, findings.samples, strict=True)):
         texts = [_sample(findings.prompt, sample) for sample in samples]
@@ -209,8 +209,8 @@ def _heat(findings: ReportData) -> list[PageBlock]:
     first, last = heat.passage.start + 1, heat.passage.stop
     about = (
         f"Characters {first:,} to {last:,} of the text, from the middle of the "
-        f"{_part(heat.split)} part. Stronger colours mark higher losses; point at a character for "
-        f"its loss, its probability and the most probable characters."
+        f"{_part(heat.split)} part. Stronger colours mark more surprise; point at a character for "
+        f"its bits of surprise, its probability and the most probable characters."
     )
     if heat.split == "train":
         about += " The model was trained on this text."

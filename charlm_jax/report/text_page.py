@@ -55,7 +55,7 @@ def write_text_page(readings: Sequence[Reading], text: str, path: Path | str, *,
     """
     shown = [read_characters(reading, text[:COLOURED_CHARACTERS]) for reading in readings]
     sections = [
-        Section("Surprisal of every character", surprisal_blocks(readings, shown, text)),
+        Section("Surprise at every character", surprisal_blocks(readings, shown, text)),
         Section("The most surprising characters", [_character_table(x, text) for x in shown]),
         Section("The most surprising lines", [_line_table(readings, text)]),
     ]

@@ -16,15 +16,16 @@ def unit_blocks(found: RunUnits) -> list[PageBlock]:
         f"Each of the {ranking.units:,} recurrent units of {found.label} was compared with a few "
         f"properties of the text, and the one that follows a property best was picked for it, on "
         f"{ranking.picked_characters:,} characters of {found.picked_on}. The best of so many fits "
-        f"that text partly by chance, so it is judged on {ranking.tested_characters:,} characters "
+        f"that text partly by chance, so it is scored on {ranking.tested_characters:,} characters "
         f"of {found.tested_on}, which played no part in the choice."
     )
     measure = (
-        "The figures are areas under the ROC curve: how often, in per cent, the unit is further "
-        "up at a place with the property than at one without. 50 is chance, 100 is perfect. The "
-        "last column is what the last character read tells without any model: a unit that is not "
-        "above it remembers nothing more. A unit that follows a property need not be used for it. "
-        "Each text is the piece judged in which its property changes most often."
+        "The figures are areas under the ROC curve (AUC): how often, in per cent, the unit is "
+        "further up at a place with the property than at one without. 50 is chance, 100 is "
+        "perfect. The last column is what the last character read tells without any model: a unit "
+        "that is not above it remembers nothing more. A unit that follows a property need not be "
+        "used for it. Each text is the piece of the other text in which its property changes "
+        "most often."
     )
     legend = strength_legend("property unlikely", "likely")
     texts = [
@@ -50,8 +51,15 @@ def _table(picks: Sequence[UnitPick]) -> Table:
         ]
         for pick in picks
     ]
-    columns = ["property", "unit", "picked with", "judged at", "last character alone", "places"]
-    caption = "Areas under the ROC curve, in per cent, and the places judged that have the property"
+    columns = [
+        "property",
+        "unit",
+        "AUC, text of the choice",
+        "AUC, other text",
+        "last character alone",
+        "places",
+    ]
+    caption = "AUC in per cent, and the number of scored places that have the property"
     return Table(columns, rows, caption, text_columns=2)
 
 

@@ -37,6 +37,9 @@ def test_an_auc_is_the_share_of_pairs_in_order() -> None:
     [
         ('a "bc" d', "00111000"),
         ("«a» “b” „c”", "11001100110"),
+        ("„a“ „b“", "1100110"),
+        ("»a« b »c«", "110000110"),
+        ("« a » b", "1111000"),
         ("“a\n\nb", "11100"),  # a blank line ends it
         ('"a\n\n"b" c', "111011000"),
         ("it's", "0000"),

@@ -371,7 +371,7 @@ def test_a_longer_text_is_coloured_by_units_picked_on_its_first_half(
         assert ("Text coloured by one unit" in page) == is_long
     assert f"Each of the {lstm.config.model.hidden_size} recurrent units of lstm" in page
     assert "on 1,000 characters of the first half of the text" in page
-    assert "it is judged on 1,000 characters of the second half" in page
+    assert "it is scored on 1,000 characters of the second half" in page
     how = {"unknown": "drop", "replacement": " "}
     read_text = TEXT * 60
     reading = Reading("lstm", lstm, lstm.score(read_text), how)

@@ -1,5 +1,6 @@
-"""Config files under an installed wheel: an editable install finds the clone's `configs/`."""
+"""Configs and files of pages in an installed wheel: an editable install finds the clone's."""
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from charlm_jax.report.playground.scripts import APP, ENGINE, join_scripts, read_file
 from tests.conftest import ROOT
 
 pytest.importorskip("hatchling")
@@ -64,6 +66,20 @@ def test_the_shipped_configs_are_inside_the_package(python: Path, tmp_path: Path
     assert layers == "lstm attention"
     command = ("-m", "charlm_jax", "sweep", "--config=sweeps/variants", "--dry_run")
     assert len(run(python, tmp_path, *command).splitlines()) == 18
+
+
+def test_the_files_of_pages_are_inside_the_package(python: Path, tmp_path: Path) -> None:
+    script = (
+        "import hashlib\n"
+        "from charlm_jax.report.html.rendering import render\n"
+        "from charlm_jax.report.playground.scripts import APP, ENGINE, join_scripts, read_file\n"
+        "render('page.css')\n"
+        "code = join_scripts([*ENGINE, *APP]) + read_file('page.css') + read_file('page.html.j2')\n"
+        "print(hashlib.sha256(code.encode()).hexdigest())\n"
+    )
+    code = join_scripts([*ENGINE, *APP]) + read_file("page.css") + read_file("page.html.j2")
+    expected = hashlib.sha256(code.encode()).hexdigest()
+    assert run(python, tmp_path, "-c", script) == f"{expected}\n"
 
 
 @pytest.mark.parametrize("name", ["configs", "my experiments"])

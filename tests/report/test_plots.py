@@ -155,7 +155,7 @@ def test_surprisal_is_a_title_of_every_character(run: charlm_jax.Run) -> None:
     assert len(titles) == len(score.nll_N) == len(TEXT) - 1
     for title, nats, symbols in zip(titles, score.nll_N, top.symbols, strict=True):
         assert title.startswith(f"{nats / np.log(2):.2f} bits") and f"\t{symbols[0]}\t" in title
-    assert "<h1>Surprisal under run $x$, checkpoint 10</h1>" in page
+    assert "<h1>Surprise under run $x$, checkpoint 10</h1>" in page
     assert "read: stream" in page or "Context: stream" in page
 
 

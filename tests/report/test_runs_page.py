@@ -215,7 +215,7 @@ def test_the_page_says_first_what_the_models_are(file: Path, runs: list[Run]) ->
         assert is_named == (baseline.name == "xz" or baseline.kind == "ngram")
     assert data.index("headline") < data.index("<h2>")
     headings = re.findall("<h2>(.*?)</h2>", data)
-    assert headings[:3] == ["Samples", "Comparison", "Surprisal of every character"]
+    assert headings[:3] == ["Samples", "Comparison", "Surprise at every character"]
     assert headings[-1] == "Runs and configuration"
 
 

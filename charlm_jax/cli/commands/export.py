@@ -81,7 +81,7 @@ def _write_page(run: "Run", options: argparse.Namespace) -> list[str]:
     precision = options.precision
     file = page_file(run, options.out, precision=precision)
     if options.no_baselines:
-        held_out = recorded_held_out(run, "--no_baselines left it out")
+        held_out = recorded_held_out(run)
     else:
         with shown_progress() as report:
             held_out = measure_held_out(
@@ -89,4 +89,6 @@ def _write_page(run: "Run", options: argparse.Namespace) -> list[str]:
             )
     write_playground(run, file, precision=precision, held_out=held_out)
     losses = describe_held_out(held_out, precision=precision, unit=run.vocabulary.noun)
+    if held_out.reason:
+        losses.append(f"The text was not scored: {held_out.reason}")
     return [*losses, f"sha256 {sha256_of(file.read_bytes())}", str(file)]

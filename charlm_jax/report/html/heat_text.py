@@ -216,9 +216,11 @@ def format_percent(probability: float) -> str:
     """Format a probability in per cent, with a decimal below ten.
 
     >>> [format_percent(p) for p in (0.4512, 0.0934, 0.0004)]
-    ['45 %', '9.3 %', '0.0 %']
+    ['45 %', '9.3 %', '<0.1 %']
     """
     percent = 100 * probability
+    if percent < 0.05:
+        return "<0.1 %"
     return f"{percent:.0f} %" if percent >= 9.95 else f"{percent:.1f} %"
 
 

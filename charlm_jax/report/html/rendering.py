@@ -22,12 +22,22 @@ def format_coordinate(value: float) -> str:
     return "0" if text == "-0" else text
 
 
-_ENVIRONMENT = Environment(
-    loader=PackageLoader(__package__),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
-)
+def make_environment(package: str, folder: str) -> Environment:
+    """Return an environment for the templates of a package, which escapes every value.
+
+    Args:
+      package: name of the package.
+      folder: folder of the templates in it; empty for its own.
+    """
+    return Environment(
+        loader=PackageLoader(package, folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+
+
+_ENVIRONMENT = make_environment("charlm_jax.report.html", "templates")
 _ENVIRONMENT.filters["coordinate"] = format_coordinate

@@ -8,7 +8,9 @@ from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.progress import Report, report_nothing
 from charlm_jax.core.types import bits
 from charlm_jax.data.download import Progress
+from charlm_jax.data.splits import size
 from charlm_jax.inference.run import Run
+from charlm_jax.report.headline import next_to
 from charlm_jax.report.playground.model_data import check_precision, rounded_params
 
 MOST_CHARACTERS = 5_000_000
@@ -23,11 +25,13 @@ class HeldOut(NamedTuple):
       rounded: loss of the weights as the page stores them, if that is not float32.
       ngram: loss of a Kneser-Ney n-gram on the same characters.
       order: order of the n-gram.
-      xz: what the held-out text adds to the training text compressed by xz.
-      characters: number of characters of the whole text.
+      xz: loss of the compressor xz on the held-out text, after the training text.
+      training: number of characters of the training text.
       context: number of characters in a window in which the text was scored; None for a loss that
         training recorded.
-      missing: why n-gram and xz are unknown; empty if they are known.
+      missing: why n-gram and xz are unknown, for the page; empty if they are known, or were not
+        wanted.
+      reason: error because of which the text was not scored, for the terminal; empty if none.
     """
 
     model: float | None
@@ -35,17 +39,18 @@ class HeldOut(NamedTuple):
     ngram: float | None = None
     order: int | None = None
     xz: float | None = None
-    characters: int | None = None
+    training: int | None = None
     context: int | None = None
     missing: str = ""
+    reason: str = ""
 
 
-def recorded_held_out(run: Run, missing: str) -> HeldOut:
+def recorded_held_out(run: Run, missing: str = "") -> HeldOut:
     """Return the validation loss that training recorded.
 
     Args:
       run: run at one of its checkpoints.
-      missing: why nothing else is known.
+      missing: why nothing else is known, for the page; empty to say nothing.
     """
     loss_nats = run.recorded_loss
     return HeldOut(None if loss_nats is None else bits(loss_nats), missing=missing)
@@ -76,17 +81,19 @@ def measure_held_out(
     check_precision(precision)
     try:
         dataset = run.dataset(progress)
-    except CharlmError:
+    except CharlmError as error:
         if run.corpus is not None:
             raise
-        return recorded_held_out(run, "the text was not at hand when this page was written")
+        kept = recorded_held_out(run, "the text was not at hand when this page was written")
+        return kept._replace(reason=str(error))
     characters = dataset.corpus.characters
+    training = size(dataset.parts["train"])
     if "valid" not in dataset.parts:
         kept = recorded_held_out(run, "the model was trained on the whole text")
-        return kept._replace(characters=characters)
+        return kept._replace(training=training)
     if characters > MOST_CHARACTERS:
         kept = recorded_held_out(run, f"the text is longer than {MOST_CHARACTERS:,} characters")
-        return kept._replace(characters=characters)
+        return kept._replace(training=training)
     comparison = compare(run, progress=progress, report=report)
     evaluation = comparison.groups[0].evaluations[0]
     (ngram,) = (x for x in comparison.baselines if x.kind == "ngram")
@@ -101,7 +108,7 @@ def measure_held_out(
         ngram=ngram.bits_per_char,
         order=int(ngram.name.partition("-")[0]),
         xz=xz.bits_per_char,
-        characters=characters,
+        training=training,
         context=evaluation.key.protocol.context,
     )
 
@@ -114,33 +121,30 @@ def describe_held_out(held_out: HeldOut, *, precision: str, unit: str) -> list[s
       precision: precision in which the page stores the weights.
       unit: `character` or `byte`.
 
-    >>> figures = HeldOut(1.672, 1.6741, ngram=2.054, order=6, xz=2.401, context=64)
+    >>> figures = HeldOut(1.672, 1.6741, ngram=2.054, order=8, xz=2.401, context=64)
     >>> print(*describe_held_out(figures, precision="int8", unit="character"), sep="\n")
-    On held-out text it needs 1.67 bits per character, in windows of 64.
-    A 6-gram needs 2.05 and the compressor xz 2.40: lower is better.
+    On held-out text it needs 1.67 bits per character, an 8-gram 2.05, xz 2.40. Lower is better.
     Its weights are rounded to int8: that costs 0.0021 bits per character.
     """
-    model, ngram, xz = held_out.model, held_out.ngram, held_out.xz
-    missing = held_out.missing
-    if model is not None and ngram is not None and xz is not None:
-        sentences = [
-            f"On held-out text it needs {model:.2f} bits per {unit}, in windows of "
-            f"{held_out.context}.",
-            f"A {held_out.order}-gram needs {ngram:.2f} and the compressor xz {xz:.2f}: lower is "
-            f"better.",
-        ]
-    elif model is not None:
-        sentences = [
-            f"On held-out text it needed {model:.2f} bits per {unit} in training.",
-            f"Nothing is shown to compare it with, since {missing}.",
-        ]
-    else:
-        sentences = [f"Its loss on held-out text is unknown, since {missing}."]
+    return [*_describe_loss(held_out, unit), *_describe_rounding(held_out, precision, unit)]
+
+
+def _describe_loss(held_out: HeldOut, unit: str) -> list[str]:
+    model, missing = held_out.model, held_out.missing
+    if model is None:
+        why = f": {missing}" if missing else ""
+        return [f"Its loss on held-out text is unknown{why}."]
+    if held_out.ngram is None or held_out.xz is None:
+        why = f" No other predictor is named here: {missing}." if missing else ""
+        return [f"Training recorded a held-out loss of {model:.2f} bits per {unit}.{why}"]
+    others = next_to({f"{held_out.order}-gram": held_out.ngram, "xz": held_out.xz})
+    return [f"On held-out text it needs {model:.2f} bits per {unit}{others}. Lower is better."]
+
+
+def _describe_rounding(held_out: HeldOut, precision: str, unit: str) -> list[str]:
     if precision == "float32":
-        return sentences
-    if model is None or held_out.rounded is None:
-        cost = "what that costs was not measured"
-    else:
-        difference = round(held_out.rounded - model, 4) + 0.0  # -0.0 becomes 0.0
-        cost = f"that costs {difference:.4f} bits per {unit}"
-    return [*sentences, f"Its weights are rounded to {precision}: {cost}."]
+        return []
+    if held_out.model is None or held_out.rounded is None:
+        return [f"Its weights are rounded to {precision}: what that costs was not measured."]
+    difference = round(held_out.rounded - held_out.model, 4) + 0.0  # -0.0 becomes 0.0
+    return [f"Its weights are rounded to {precision}: that costs {difference:.4f} bits per {unit}."]

@@ -12,8 +12,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from charlm_jax._version import __version__
 from charlm_jax.core.errors import CharlmError, write_error
 from charlm_jax.core.files import atomic_write
@@ -22,17 +20,18 @@ from charlm_jax.core.tree_hash import content_hash
 from charlm_jax.core.trees import count_parameters
 from charlm_jax.core.visible_text import visible_line
 from charlm_jax.data.corpora import corpus_title
+from charlm_jax.data.download import DownloadProgress
 from charlm_jax.inference.export import is_written
 from charlm_jax.inference.run import Run
-from charlm_jax.report.headline import describe_layers
+from charlm_jax.report.headline import introduce
+from charlm_jax.report.html.heat_text import LEVELS
 from charlm_jax.report.html.inline_page import InlinePage
+from charlm_jax.report.html.rendering import make_environment
+from charlm_jax.report.palette import SECOND_HUE, SURPRISE
 from charlm_jax.report.playground.held_out import HeldOut, describe_held_out, measure_held_out
 from charlm_jax.report.playground.model_data import model_data
 from charlm_jax.report.playground.scripts import APP, ENGINE, join_scripts, read_file
 from charlm_jax.storage.workdir import Workdir
-
-LEVELS = 8
-"""Highest level of surprise with a colour of its own, in bits."""
 
 _FRAME_PIXELS = 640  # height in a notebook
 _PROMPT = "The "
@@ -53,7 +52,8 @@ def write_playground(
       run: run at one of its checkpoints, from `charlm_jax.load_run`.
       file: output file; if None, one named after the step in the run's `export/`.
       precision: precision in which the page stores matrices: float32, bfloat16 or int8.
-      held_out: losses that the page names; measured if None and the run's text is at hand.
+      held_out: losses that the page names; if None, measured on the run's text, which takes up to
+        a minute.
 
     Returns:
       Path of the file.
@@ -84,7 +84,8 @@ def playground(
     Args:
       run: run at one of its checkpoints.
       precision: precision in which the page stores matrices: float32, bfloat16 or int8.
-      held_out: losses that the page names; measured if None and the run's text is at hand.
+      held_out: losses that the page names; if None, measured on the run's text, which takes up to
+        a minute.
 
     Raises:
       CharlmError: the page cannot run the model.
@@ -101,15 +102,17 @@ def playground_html(
     Args:
       run: run at one of its checkpoints.
       precision: precision in which the page stores matrices: float32, bfloat16 or int8.
-      held_out: losses that the page names; measured if None and the run's text is at hand.
+      held_out: losses that the page names; if None, measured on the run's text, which takes up to
+        a minute.
 
     Raises:
       CharlmError: the page cannot run the model.
     """
     description, weights = model_data(run, precision=precision)
     if held_out is None:
-        held_out = measure_held_out(run, precision=precision)
-    style, script = f"\n{read_file('page.css')}", _wrap(join_scripts([*ENGINE, *APP]))
+        held_out = measure_held_out(run, precision=precision, progress=DownloadProgress())
+    style = f"\n{read_file('page.css')}{_colours()}"
+    script = _wrap(join_scripts([*ENGINE, *APP]))
     title = visible_line(corpus_title(run.config.data.corpus))
     return _ENVIRONMENT.get_template("page.html.j2").render(
         marker=MODEL_PAGE_MARK,
@@ -120,6 +123,7 @@ def playground_html(
         prompt=_first_prompt(run.vocabulary.symbols),
         symbols=len(run.vocabulary),
         unit=run.vocabulary.noun,
+        context=held_out.context,
         blind=math.log2(len(run.vocabulary)),
         levels=LEVELS,
         style=style,
@@ -178,20 +182,33 @@ def script_json(value: Any) -> str:
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
+def _colours() -> str:
+    """Return the style of the levels: s1, s2, ...; below 0 n1, n2, ...; level 0 has no colour."""
+
+    def rules(theme: str) -> str:
+        hues = {"s": SURPRISE[theme], "n": SECOND_HUE[theme]}
+        return "".join(
+            f".{letter}{level} {{ background: {colour}; }}\n"
+            for letter, colours in hues.items()
+            for level, colour in enumerate(colours, start=1)
+        )
+
+    return f"{rules('light')}@media (prefers-color-scheme: dark) {{\n{rules('dark')}}}\n"
+
+
 def _wrap(code: str) -> str:
     """Return a script whose names are its own."""
     return f'\n"use strict";\n{{\n{code}}}\n'
 
 
 def _about(run: Run, title: str, held_out: HeldOut) -> str:
-    """Return a sentence that says what the model is."""
+    """Return sentences that say what the model is."""
     unit = run.vocabulary.noun
-    layers = describe_layers(run.config.model.layers)
-    length = "" if held_out.characters is None else f" ({held_out.characters:,} {unit}s)"
+    text = title if held_out.training is None else f"{held_out.training:,} {unit}s of {title}"
+    model = introduce(unit, run.config.model.layers, count_parameters(run.params), text)
     return (
-        f"This model learned from {title}{length} to predict the next {unit} of a text from those "
-        f"before it. It has {count_parameters(run.params):,} parameters in {layers}, "
-        f"and knows {len(run.vocabulary)} {unit}s."
+        f"{model}. It predicts the next {unit} of a text from those before it, and knows "
+        f"{len(run.vocabulary)} {unit}s."
     )
 
 
@@ -200,17 +217,10 @@ def _losses(run: Run, precision: str, held_out: HeldOut) -> list[str]:
 
 
 def _first_prompt(symbols: str) -> str:
-    """Return the beginning of the first sample: of `The `, what the model knows, or one symbol."""
+    """Return the known symbols of `The `; if they are blank, a symbol of the model."""
     known = "".join(symbol for symbol in _PROMPT if symbol in symbols)
     visible = (symbol for symbol in symbols if symbol.isalnum())
     return known if known.strip() else next(visible, symbols[0])
 
 
-_ENVIRONMENT = Environment(
-    loader=PackageLoader(__package__, ""),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
-)
+_ENVIRONMENT = make_environment("charlm_jax.report.playground", "")

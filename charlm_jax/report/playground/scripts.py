@@ -8,14 +8,17 @@ ENGINE: Sequence[str] = (
     "engine/arrays.js",
     "engine/layers.js",
     "engine/model.js",
+    "engine/trail.js",
     "engine/sampling.js",
     "engine/vocabulary.js",
 )
 """Files that compute the model. They use the language alone, so that any engine runs them."""
 
 APP: Sequence[str] = (
+    "app/limits.js",
     "app/scale.js",
     "app/dom.js",
+    "app/signs.js",
     "app/stream.js",
     "app/text_view.js",
     "app/inspector.js",

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +20,7 @@ from charlm_jax.config.schema import ModelConfig
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.trees import leaves_by_path
 from charlm_jax.data.vocabulary import Vocabulary
+from charlm_jax.inference.run import load_run
 from charlm_jax.inference.trained_model import TrainedModel
 from charlm_jax.models import build_model
 from charlm_jax.report.playground.model_data import (
@@ -98,6 +100,24 @@ function sample(ids, characters, settings) {
   for (const id of ids) logits = opened.read(id);
   const next = openSample(opened, logits, { ...settings, scale: Number(settings.scale) });
   return Array.from({ length: characters }, () => next().id);
+}
+// Logits and ids of a text; then of the same, after going back from a longer one, twice.
+function goBackAndSample(ids, characters, count, settings) {
+  const follow = (trail, logits, step) => {
+    const next = openSample(trail, logits, { ...settings, scale: 1 }, step);
+    return Array.from({ length: characters - step }, () => next()).map((x) => [x.id, ...x.logits]);
+  };
+  const window = description.mode === "window" ? description.context : 0;
+  const trail = openTrail(model, window, ids.length + characters);
+  let logits;
+  for (const id of ids) logits = trail.read(id);
+  const whole = follow(trail, logits, 0);
+  const again = [count, count + 7].map((step) =>
+    follow(trail, trail.goBack(ids.length + step), step),
+  );
+  trail.goBack(1);
+  for (const id of ids.slice(1)) logits = trail.read(id);
+  return [whole, ...again, follow(trail, logits, 0)];
 }
 function sampleAll(ids, characters, rows) {
   return rows.map((settings) => sample(ids, characters, settings));
@@ -260,14 +280,15 @@ def differences(
 ) -> list[Difference]:
     """Differences between the texts of JAX and the engine, for pairs of truncation and scale."""
     prompt_N = trained.vocabulary.encode(TEXT[:5])
-    rows = [(index, *pair) for pair in pairs for index in range(samples)]
+    rows = [(seed, *pair) for pair in pairs for seed in range(1, samples + 1)]
     policy = build_policy(
         scale=[scale for _, _, scale in rows],
         top_k=[change.get("top_k", 0) for _, change, _ in rows],
         top_p=[change.get("top_p", 1.0) for _, change, _ in rows],
         min_p=[change.get("min_p", 0.0) for _, change, _ in rows],
     )
-    keys_B = sample_keys(1, samples)[jnp.array([index for index, _, _ in rows])]
+    keys = jnp.concatenate([sample_keys(seed, 1) for seed in range(1, samples + 1)])
+    keys_B = keys[jnp.array([seed - 1 for seed, _, _ in rows])]
     context = trained.config.data.sequence_length
     decode = make_decoder(trained.model, mode=trained.default_mode, context=context)
     batch = SampleBatch(keys_B, policy)
@@ -277,9 +298,9 @@ def differences(
     load(engine, trained)
     names = {"top_k": "topK", "top_p": "topP", "min_p": "minP"}
     settings = [
-        {"seed": 1, "index": index, "scale": str(scale).replace("inf", "Infinity")}
+        {"seed": seed, "index": 0, "scale": str(scale).replace("inf", "Infinity")}
         | {names[name]: value for name, value in change.items()}
-        for index, change, scale in rows
+        for seed, change, scale in rows
     ]
     prompt = prompt_N.tolist()
     ours_BT = np.array(engine("sampleAll", prompt, characters, settings))
@@ -293,6 +314,41 @@ def differences(
             gap = math.inf if theirs is None or ours is None else ours - theirs
             found.append(Difference(own, step, int(theirs_T[step]), int(ours_T[step]), gap))
     return found
+
+
+@pytest.mark.parametrize("seeds", [1, pytest.param(20, marks=pytest.mark.exhaustive)])
+def test_texts_are_those_of_generate(
+    seeds: int, engine: Callable[..., Any], seeded_runs: Path
+) -> None:
+    """The texts of a trained run, as `charlm sample` prints them."""
+    run = load_run(seeded_runs / "size_12_seed_1")
+    prompt = run.vocabulary.symbols[:3]
+    load(engine, run)
+    names = {"top_k": "topK", "top_p": "topP", "min_p": "minP"}
+    narrow: list[dict[str, Any]] = [{"top_k": 2}, {"top_p": 0.6}, {"min_p": 0.9}]
+    found, texts = [], set()
+    for seed in range(1, seeds + 1):
+        for change, scale in [({}, scale) for scale in SCALES] + [(x, 1.0) for x in narrow]:
+            text = run.generate(prompt, characters=200, seed=seed, scale=scale, **change)
+            own = {"seed": seed, "index": 0, "scale": str(scale).replace("inf", "Infinity")}
+            own |= {names[name]: value for name, value in change.items()}
+            ids = engine("sample", run.vocabulary.encode(prompt).tolist(), 200, own)
+            if run.vocabulary.decode(np.array(ids)) != text:
+                found.append(own)
+            texts.add(text)
+    print(*found, sep="\n")
+    assert len(found) <= seeds // 20  # a near-tie
+    assert len(texts) > 4 * seeds  # most settings have texts of their own
+
+
+@pytest.mark.parametrize("name", ["lstm-bare", "mingru+attention+gru", SAMPLED[-1]])
+def test_a_text_continues_from_an_earlier_place(name: str, engine: Callable[..., Any]) -> None:
+    trained = random_model(FLOAT32[name], context=12)
+    load(engine, trained)
+    settings = {"seed": 1, "index": 0}
+    for count in (1, 45, 60):
+        whole, *again = engine("goBackAndSample", [1, 2, 3, 4, 5], 90, count, settings)
+        assert again == [whole[count:], whole[count + 7 :], whole]
 
 
 def test_ties_go_to_the_first(engine: Callable[..., Any]) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from charlm_jax.comparison.compare import compare
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.data.splits import size
 from charlm_jax.inference.run import Run, load_run
 from charlm_jax.report.playground import held_out
 from charlm_jax.report.playground.held_out import (
@@ -42,7 +43,7 @@ def test_the_losses_are_those_of_a_comparison(run: Run) -> None:
         ngram=by_name[f"{found.order}-gram (Kneser-Ney)"],
         order=found.order,
         xz=by_name["xz"],
-        characters=len(TEXT),
+        training=size(run.dataset().parts["train"]),
         context=run.config.evaluation_context,
     )
     assert found.rounded != found.model and by_name["xz"] != by_name["gzip"]
@@ -54,12 +55,15 @@ def test_a_text_that_is_not_scored_leaves_what_training_recorded(
     monkeypatch.setattr(Run, "recorded_loss", 1.0)
     monkeypatch.setattr(held_out, "MOST_CHARACTERS", len(TEXT) - 1)
     longer = measure_held_out(run)
-    assert longer == recorded_held_out(run, longer.missing)._replace(characters=len(TEXT))
+    assert longer == recorded_held_out(run, longer.missing)._replace(
+        training=size(run.dataset().parts["train"])
+    )
     assert f"longer than {len(TEXT) - 1:,} characters" in longer.missing
     gone = load_run(run.workdir)
     monkeypatch.setattr(held_out, "MOST_CHARACTERS", 10**9)
     monkeypatch.setattr(Run, "dataset", lambda *_: _raise())
-    assert "not at hand" in measure_held_out(gone).missing
+    missed = measure_held_out(gone)
+    assert "not at hand" in missed.missing and missed.reason == "no text"
     with pytest.raises(CharlmError, match="no text"):  # one that was named must be the text
         measure_held_out(load_run(run.workdir, corpus="fox.txt"))
     with pytest.raises(CharlmError, match="precision='int4'"):
@@ -70,19 +74,22 @@ def test_a_model_of_a_whole_text_has_no_held_out_loss(tmp_path: Path) -> None:
     (tmp_path / "fox.txt").write_text(TEXT)
     config = make_tiny_config(**{"data.corpus": str(tmp_path / "fox.txt"), "split.kind": "none"})
     found = measure_held_out(build_run(tmp_path / "run", config))
-    assert found == HeldOut(None, characters=len(TEXT), missing=found.missing)
+    assert found == HeldOut(None, training=len(TEXT), missing=found.missing)
     (sentence,) = describe_held_out(found, precision="float32", unit="character")
-    assert sentence.endswith("is unknown, since the model was trained on the whole text.")
+    assert sentence.endswith("is unknown: the model was trained on the whole text.")
 
 
 def test_what_is_unknown_is_said() -> None:
     figures = HeldOut(1.672, missing="the text is gone")
     sentences = describe_held_out(figures, precision="bfloat16", unit="byte")
     assert sentences == [
-        "On held-out text it needed 1.67 bits per byte in training.",
-        "Nothing is shown to compare it with, since the text is gone.",
+        "Training recorded a held-out loss of 1.67 bits per byte. "
+        "No other predictor is named here: the text is gone.",
         "Its weights are rounded to bfloat16: what that costs was not measured.",
     ]
+    for figures in (HeldOut(1.672), HeldOut(None)):  # nothing on why, for example on flags
+        (sentence,) = describe_held_out(figures, precision="float32", unit="byte")
+        assert sentence.count(".") == 1 + sentence.count("1.67") and "None" not in sentence
 
 
 def _raise() -> None:

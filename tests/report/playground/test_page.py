@@ -16,6 +16,8 @@ from charlm_jax.core.tree_hash import content_hash
 from charlm_jax.core.trees import leaves_by_path
 from charlm_jax.inference.export import write_export
 from charlm_jax.inference.run import Run, load_run
+from charlm_jax.report.html.heat_text import LEVELS
+from charlm_jax.report.palette import SECOND_HUE, SURPRISE
 from charlm_jax.report.playground import page
 from charlm_jax.report.playground.held_out import HeldOut
 from charlm_jax.report.playground.model_data import PRECISIONS
@@ -24,9 +26,9 @@ from charlm_jax.report.playground.scripts import APP, ENGINE, join_scripts, read
 from tests.conftest import make_tiny_config
 from tests.inference.test_export import build_run
 from tests.report.test_plots import Frame
-from tests.report.test_runs_page import HOSTILE, Page
+from tests.report.test_runs_page import HOSTILE, Page, contrast
 
-FIGURES = HeldOut(1.672, ngram=2.054, order=6, xz=2.401, characters=12345, context=64)
+FIGURES = HeldOut(1.672, ngram=2.054, order=8, xz=2.401, training=12345, context=64)
 SCRIPT = re.compile(r"<script( type=\"([^\"]*)\" id=\"(\w+)\")?>(.*?)</script>", re.DOTALL)
 
 
@@ -75,8 +77,10 @@ def test_the_policy_allows_our_style_and_code_alone(html: str) -> None:
 
 
 def test_a_text_brings_no_markup(run: Run, html: str, tmp_path: Path) -> None:
-    plain = build_run(tmp_path / "run", make_tiny_config())
-    other = Page(playground_html(plain, held_out=FIGURES))
+    plain = playground_html(build_run(tmp_path / "run", make_tiny_config()), held_out=FIGURES)
+    other = Page(plain)
+    beginning = html.splitlines()[:8]  # with the policy and so the hash of the script
+    assert "Content-Security-Policy" in beginning[5] and beginning == plain.splitlines()[:8]
     elements = [(node.tag, *sorted(node.attributes)) for node in Page(html).nodes]
     assert elements == [(n.tag, *sorted(n.attributes)) for n in other.nodes]
     for node in Page(html).nodes:
@@ -90,7 +94,9 @@ def test_the_code_is_ours_and_can_be_read() -> None:
         assert code.startswith("// SPDX-License-Identifier: Apache-2.0\n"), name
         assert max(map(len, code.splitlines())) <= 100, name
         assert not re.search(
-            "</script|<!--|innerHTML|outerHTML|insertAdjacentHTML|eval|fetch", code
+            "</script|<!--|innerHTML|outerHTML|insertAdjacentHTML|eval|fetch|XMLHttp|Beacon|Socket|RTC"
+            "|location|history|navigator|open\\(|import\\(|Worker|postMessage",
+            code,
         )
         assert code.isascii() or name in APP
     used = {path.relative_to(path.parents[1]).as_posix() for path in FOLDER.rglob("*.js")}
@@ -115,10 +121,10 @@ def test_numbers_are_shown_as_colours_and_words() -> None:
     ]
     assert call("surpriseClass({ bits: null })") == "given"
     assert call("[-1, -0.01, 0, 0.5, 1].map(shareClass)") == ["n8", "s0", "s0", "s4", "s8"]
-    assert call("[1, 0.5471, 0.0016, 1e-9].map(formatPercent)") == [
-        *("100 %", "54.7 %", "0.16 %", "<0.01 %"),
+    assert call("[1, 0.5471, 0.0016, 1e-9, 0].map(formatPercent)") == [
+        *("100 %", "54.7 %", "0.16 %", "<0.01 %", "0 %"),
     ]
-    assert call("[0, 2, Infinity].map(describeScale)") == [
+    assert call("[0, 2, Infinity].map((scale) => describeScale(scale, 'character'))") == [
         "scale 0 · uniform over all characters",
         "scale 2 · temperature 0.5",
         "greedy · always the most probable character",
@@ -130,11 +136,31 @@ def test_numbers_are_shown_as_colours_and_words() -> None:
         "colourings({ layers: [{ units: ['forget_gate'], heads: 0 }, { units: [], heads: 1 }] })"
         ".map(({ label }) => label)"
     )
+    assert call("[shownValue('cell', 100), shownValue('hidden', -0.5)]") == [1, -0.5]
     assert labels == ["surprise", "layer 0: forget gate", "layer 1: attention, head 0"]
 
 
 def test_levels_are_those_of_the_code() -> None:
-    assert f"const LEVELS = {page.LEVELS};" in read_file("app/text_view.js")
+    assert f"const LEVELS = {LEVELS};" in read_file("app/text_view.js")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_text_can_be_read_on_every_colour(theme: str, html: str) -> None:
+    style = re.search("<style>(.*?)</style>", html, re.DOTALL)
+    assert style is not None
+    dark = "".join(re.findall(r"(?s)@media \(prefers-color-scheme: dark\) \{(.*?)\n\}", style[1]))
+    rules = style[1] if theme == "light" else dark
+    page, ink, soft = (
+        re.search(rf"--{name}: (#\w{{6}});", rules)[1]  # type: ignore[index]
+        for name in ("page", "ink", "soft")
+    )
+    for letter, colours in {"s": SURPRISE[theme], "n": SECOND_HUE[theme]}.items():
+        found = re.findall(rf"\.{letter}\d {{ background: (#\w{{6}}); }}", rules)
+        assert found[:LEVELS] == [*colours]
+        values = [contrast(colour, page) for colour in (page, *colours)]
+        assert values == sorted(values)
+        assert min(contrast(ink, colour) for colour in colours) >= 4.5
+        assert min(contrast(soft, colour) for colour in (page, *colours[:2])) >= 4.5  # faint signs
 
 
 def test_the_page_is_hardly_larger_than_the_weights(run: Run) -> None:
@@ -168,6 +194,17 @@ def test_a_file_is_never_overwritten(run: Run, html: str, tmp_path: Path) -> Non
         write_playground(run, tmp_path, held_out=FIGURES)
 
 
+def test_the_top_says_what_the_model_is(run: Run, html: str) -> None:
+    title = run.config.data.corpus.rpartition("/")[2]
+    symbols = len(run.vocabulary)
+    about = Page(html).text("p")
+    assert about.startswith("A character-level language model (1 LSTM layer; ")
+    assert f"parameters), trained on 12,345 characters of {title}. It predicts" in about
+    assert f"and knows {symbols} characters. On held-out text it needs 1.67 bits per" in about
+    assert "character, an 8-gram 2.05, xz 2.40. Lower is better." in about
+    assert "had read at most 64 others" in Page(html).text("dd")
+
+
 def test_the_command_writes_into_the_run(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["export", f"--workdir={run.workdir}", "--to=html"]
     assert main(command) == 0
@@ -177,7 +214,8 @@ def test_the_command_writes_into_the_run(run: Run, capsys: pytest.CaptureFixture
     assert lines[-2] == f"sha256 {hashlib.sha256(file.read_bytes()).hexdigest()}"
     assert main([*command, "--precision=int8", "--no_baselines"]) == 0
     assert (run.workdir / "export" / f"step_{run.checkpoint}_int8.html").is_file()
-    assert "what that costs was not measured" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "what that costs was not measured" in printed and "baselines" not in printed
 
 
 FOLDER = Path(page.__file__).parent

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// What colours a text that was read: its surprise, a unit of a layer, or a head's attention.
+// Colours of a text that was read: its surprise, a unit of a layer, or a head's attention.
 
-/** Returns what can be chosen: {label, layer, units or head}; the surprise, first, has no layer. */
+/** Returns the choices: {label, layer, units or head}; the surprise, first, has no layer. */
 function colourings(model) {
   const choices = [{ label: "surprise" }];
   model.layers.forEach(({ units, heads }, layer) => {
@@ -15,15 +15,20 @@ function colourings(model) {
   return choices;
 }
 
+/** Returns a unit's value as the text is coloured: a cell drifts, and is handed on as its tanh. */
+function shownValue(units, value) {
+  return units === "cell" ? Math.tanh(value) : value;
+}
+
 /**
- * Connects the fields that choose what colours a text.
+ * Connects the fields that choose the colours of a text.
  *
- * @param {object} model the model
+ * @param {object} playground model, vocabulary, and `looked`, a number of characters
  * @param {object} view view of the text, from `textView`; its characters have `seen`
  * @returns {object} show(isShown) shows or hides the fields; repaint() colours the text again,
  *   after another character was chosen
  */
-function colourChoice(model, view) {
+function colourChoice({ model, vocabulary, looked }, view) {
   const select = byId("own_colour");
   const number = byId("own_unit");
   const choices = colourings(model);
@@ -35,15 +40,19 @@ function colourChoice(model, view) {
     const choice = choices[select.value];
     toggle(byId("own_unit_field"), choice.units !== undefined);
     toggle(byId("own_legend"), choice.layer !== undefined);
-    byId("own_about").textContent = "";
-    if (choice.layer === undefined) view.paint(surpriseClass);
-    else if (choice.units !== undefined) paintUnit(choice);
+    if (choice.layer === undefined) {
+      view.paint(surpriseClass);
+      say(byId("own_about"), "");
+    } else if (choice.units !== undefined) paintUnit(choice);
     else paintHead(choice);
   };
   const paintUnit = ({ layer, units }) => {
-    number.max = model.layers[layer].size - 1;
-    const unit = Math.floor(numberIn("own_unit"));
-    const valueOf = ({ seen }) => (seen === null ? null : seen[layer].units[units][unit]);
+    const { size } = model.layers[layer];
+    number.max = size - 1;
+    byId("own_unit_label").textContent = `Unit, 0 to ${size - 1}`;
+    const unit = numberIn("own_unit");
+    const valueOf = ({ seen }) =>
+      seen === null ? null : shownValue(units, seen[layer].units[units][unit]);
     const values = view.characters().map(valueOf).filter((value) => value !== null);
     const isGate = units.endsWith("_gate");
     const most = isGate ? 1 : Math.max(...values.map(Math.abs), 1e-9);
@@ -54,29 +63,35 @@ function colourChoice(model, view) {
     showLegend(isGate ? "closed" : (-most).toFixed(2), isGate ? "open" : most.toFixed(2), !isGate);
     const chosen = view.characters()[view.current()];
     const value = chosen ? valueOf(chosen) : null;
-    byId("own_about").textContent =
-      `Each of the ${model.layers[layer].size} units has a number after every character` +
-      (isGate ? "." : ", negative in orange and positive in blue.") +
-      (value === null ? "" : ` After the chosen character it is ${value.toFixed(3)}.`) +
-      describeLimit();
+    say(
+      byId("own_about"),
+      `Each of the ${size} units has a number after every ${vocabulary.noun}` +
+        (isGate ? "." : ", negative in orange and positive in blue.") +
+        (units === "cell" ? " Shown is tanh of the cell, which the layer hands on." : "") +
+        (value === null ? "" : ` After the chosen ${vocabulary.noun} it is ${value.toFixed(3)}.`) +
+        describeLimit(),
+    );
   };
   const paintHead = ({ layer, head }) => {
     const all = view.characters();
-    const current = view.current() < 0 ? Math.min(all.length, MOST_LOOKED) - 1 : view.current();
+    const current = view.current() < 0 ? Math.min(all.length, looked) - 1 : view.current();
     const weights = all[current].seen?.[layer].heads[head] ?? [];
     const most = Math.max(...weights, 1e-9);
     view.paint((_, index) => {
       const weight = weights[current - index];
       return weight === undefined ? "given" : shareClass(weight / most);
     });
-    showLegend("0 %", `${(100 * most).toPrecision(2)} %`, false);
-    byId("own_about").textContent =
-      "How much the head takes from each character while the model reads the chosen one, or the " +
-      `last.${describeLimit()}`;
+    toggle(byId("own_legend"), weights.length > 0);
+    showLegend("0 %", formatPercent(most), false);
+    say(
+      byId("own_about"),
+      `How much the head takes from each ${vocabulary.noun} while the model reads the chosen ` +
+        `one, or the last.${describeLimit()}`,
+    );
   };
   const describeLimit = () =>
-    view.characters().length > MOST_LOOKED
-      ? ` Known for the first ${MOST_LOOKED} characters of the text.`
+    view.characters().length > looked
+      ? ` Known for the first ${looked} ${vocabulary.unit} of the text.`
       : "";
 
   select.addEventListener("input", paint);

@@ -8,8 +8,8 @@
  * @param {function} settings returns the settings of the page; ids are those of the prompt
  * @param {number} scale first scale, one of `SCALES`
  * @param {number} number number of the column, from 1
- * @returns {object} root is its element and scale() its scale. draw() samples anew; restart()
- *   forgets branches first; stop() ends the drawing.
+ * @returns {object} root is its element and scale() its scale. draw() samples anew, without the
+ *   branches that were taken; stop() ends the drawing.
  */
 function sampleColumn(playground, settings, scale, number) {
   const { model, vocabulary, window } = playground;
@@ -20,75 +20,96 @@ function sampleColumn(playground, settings, scale, number) {
   const label = element("label", { htmlFor: slider.id });
   const text = element("div", {
     className: "text", role: "group",
-    "aria-label": `Sample ${number}: arrow keys choose a character`,
+    "aria-label": `Sample ${number}: arrow keys choose a ${vocabulary.noun}`,
   });
   const status = element("p", { className: "status" });
-  const predictions = element("div", { className: "predictions", "aria-live": "polite" });
   const ends = element(
     "div", { className: "ends", "aria-hidden": "true" },
     element("span", {}, "wilder"), element("span", {}, "more predictable"),
   );
-  const parts = [label, slider, ends, text, status, predictions];
+  const panel = predictionPanel(vocabulary, {
+    step: (by) => view.pick(view.current() + by),
+    close: () => view.leave(),
+  });
+  const parts = [label, slider, ends, text, status, panel.root];
   const root = element("section", { className: "column" }, ...parts);
 
   const currentScale = () => SCALES[slider.value];
   let turn = 0; // a later drawing ends an earlier one
-  const forced = new Map(); // step -> id of a branch that was taken by hand
+  let now = null; // settings of the text that is shown
+  let given = 0; // length of its prompt
+  let trail = null; // what has read it
+  let branches = 0; // taken in it by hand
+  let remark = ""; // said once, when a text is done
 
-  let given = 0; // length of the prompt
   const view = textView(text, vocabulary, (index, character) => {
+    if (character === null) return panel.hide();
     const step = index - given;
-    const take = step < 0 ? null : (id) => branch(step, id);
-    showPredictions(predictions, vocabulary, character, take);
+    panel.show(character, step < 0 ? null : (id) => branch(step, id));
   });
   const branch = (step, id) => {
-    for (const later of [...forced.keys()]) if (later > step) forced.delete(later);
-    forced.set(step, id);
+    branches++;
+    view.cut(given + step);
     text.focus({ preventScroll: true }); // the button that was pressed goes away
-    draw(given + step);
+    const characters = sampled(trail.goBack(given + step), step, id);
+    write(characters, given + step).catch(showFailure);
   };
 
-  function* characters({ ids, length, ...sampling }) {
-    const reader = openReader(model, window);
-    const logits = yield* readCharacters(reader, ids);
-    const next = openSample(reader, logits, { ...sampling, scale: currentScale() }, forced);
-    for (let step = 0; step < length; step++) {
-      const character = next();
+  function* sampled(logits, step, taken) {
+    const { length, ...sampling } = now;
+    const next = openSample(trail, logits, { ...sampling, scale: currentScale() }, step);
+    for (let id = taken; step < length; step++, id = undefined) {
+      const character = next(id);
       yield { ...character, bits: surprise(character.logits, character.id) };
     }
   }
-  const draw = async (chosen = Infinity) => {
+  function* whole() {
+    yield* sampled(yield* readCharacters(trail, now.ids), 0);
+  }
+  const write = async (characters, chosen = Infinity) => {
     const mine = ++turn;
-    const now = settings();
-    view.clear();
-    predictions.replaceChildren();
-    status.textContent = "";
-    given = now.ids.length;
-    if (now.length === 0) return;
+    const kept = view.characters().length;
+    say(status, "");
     const show = (slice) => {
       view.add(slice);
       if (view.current() < 0 && view.characters().length > chosen) view.pick(chosen);
     };
-    const seconds = await stream(characters(now), show, () => mine === turn);
+    const seconds = await stream(characters, show, () => mine === turn);
     if (seconds === null) return;
     const all = view.characters();
     const bits = meanBits(all.slice(given)).toFixed(2);
-    const speed = Math.round(all.length / seconds);
-    status.textContent = `${bits} bits of surprise per character · ${speed} characters a second`;
+    const speed = Math.round((all.length - kept) / seconds);
+    const taken = branches ? ` · branches taken: ${branches}` : "";
+    say(
+      status,
+      `${bits} bits of surprise per ${vocabulary.noun} · ${speed} ${vocabulary.unit} a second` +
+        `${taken}${remark}`,
+    );
+    remark = "";
   };
-  const restart = () => {
-    forced.clear();
-    draw();
+  const draw = () => {
+    if (branches > 0) remark = ". The text began anew, without the branch that you took.";
+    branches = 0;
+    now = settings();
+    given = now.ids.length;
+    view.clear();
+    if (given === 0) return stop();
+    trail = openTrail(model, window, given + now.length);
+    write(whole()).catch(showFailure);
+  };
+  const stop = () => {
+    turn++;
+    say(status, "");
   };
   const relabel = () => {
-    const words = describeScale(currentScale());
+    const words = describeScale(currentScale(), vocabulary.noun);
     label.textContent = words;
     slider.setAttribute("aria-valuetext", words);
   };
   slider.addEventListener("input", () => {
     relabel();
-    restart();
+    draw();
   });
   relabel();
-  return { root, scale: currentScale, draw, restart, stop: () => void turn++ };
+  return { root, scale: currentScale, draw, stop };
 }

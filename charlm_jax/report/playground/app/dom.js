@@ -21,8 +21,13 @@ function toggle(node, isShown) {
   node.hidden = !isShown;
 }
 
-/** Returns the name of a symbol as a person would say it. */
-function nameSymbol(text) {
-  const names = { " ": "space", "\n": "new line", "\t": "tab", "": "part of a character" };
-  return names[text] ?? text;
+/** Replaces a text if it differs: a screen reader says it again whenever it is replaced. */
+function say(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
+/** Shows what went wrong, in place of a page that does nothing. */
+function showFailure(error) {
+  say(byId("failure"), `Something went wrong in this page: ${error.message}`);
+  throw error;
 }

@@ -3,46 +3,63 @@
 
 const MOST_COLUMNS = 3;
 const FIRST_SCALES = [1, 2, 0.5]; // of new columns, unless another has it
+const TYPING_MS = 150; // after the last key a sample begins anew
 
-/** Returns model, vocabulary and window from the data blocks of the page. */
+/** Returns model, vocabulary, window and limits from the data blocks of the page. */
 function openPlayground() {
   const description = JSON.parse(byId("model").textContent);
   const { buffer } = decodeBase64(byId("weights").textContent.trim());
   byId("weights").remove();
-  const { model, symbols, unit, tensors, mode, context } = description;
+  const { model: config, symbols, unit, tensors, mode, context } = description;
+  const model = buildModel(config, symbols.length, openWeights(tensors, buffer), context);
   return {
-    model: buildModel(model, symbols.length, openWeights(tensors, buffer), context),
+    model,
     vocabulary: openVocabulary(symbols, unit),
     window: mode === "window" ? context : 0,
+    most: mostCharacters(model),
+    looked: mostLooked(model),
   };
 }
 
-/** Returns the number in a field, within its limits. */
+/** Returns the number in a field, within its limits, and whole if the field counts. */
 function numberIn(id) {
-  const { valueAsNumber, min, max, defaultValue } = byId(id);
+  const { valueAsNumber, min, max, step, defaultValue } = byId(id);
   const value = Number.isNaN(valueAsNumber) ? Number(defaultValue) : valueAsNumber;
-  return Math.min(Math.max(value, Number(min)), max === "" ? Infinity : Number(max));
+  const within = Math.min(Math.max(value, Number(min)), max === "" ? Infinity : Number(max));
+  return step === "1" ? Math.floor(within) : within;
+}
+
+/** Returns the last ids of a prompt, and a sentence on what is left out of it. */
+function readPrompt({ vocabulary, most }, text) {
+  const { ids: all, unknown } = vocabulary.encode(text);
+  const ids = all.slice(-most);
+  const { unit, noun } = vocabulary;
+  const words =
+    describeUnknown(unknown, unit) +
+    (ids.length < all.length ? ` Only the last ${most} ${unit} are read.` : "") +
+    (ids.length === 0 ? ` Type at least one ${noun} that the model knows.` : "");
+  return { ids, words };
 }
 
 function main() {
   const playground = openPlayground();
   const columns = [];
+  byId("length").max = playground.most;
 
   const settings = () => {
-    const { ids, unknown } = playground.vocabulary.encode(byId("prompt").value);
-    byId("prompt_status").textContent =
-      describeUnknown(unknown) + (ids.length ? "" : " Type at least one character.");
+    const { ids, words } = readPrompt(playground, byId("prompt").value);
+    say(byId("prompt_status"), words);
     return {
       ids,
-      length: ids.length ? Math.floor(numberIn("length")) : 0,
-      seed: Math.floor(numberIn("seed")),
+      length: numberIn("length"),
+      seed: numberIn("seed"),
       index: 0,
-      topK: Math.floor(numberIn("top_k")),
+      topK: numberIn("top_k"),
       topP: numberIn("top_p"),
       minP: numberIn("min_p"),
     };
   };
-  const restart = () => columns.forEach((column) => column.restart());
+  const restart = () => columns.forEach((column) => column.draw());
   const addColumn = () => {
     const taken = columns.map((column) => column.scale());
     const scale = FIRST_SCALES.find((each) => !taken.includes(each));
@@ -65,8 +82,11 @@ function main() {
     toggle(byId("remove_scale"), columns.length > 1);
   };
 
-  for (const id of ["prompt", "length", "seed", "top_k", "top_p", "min_p"]) {
-    byId(id).addEventListener("input", restart);
+  const restartLater = later(TYPING_MS, restart);
+  const numbers = ["length", "seed", "top_k", "top_p", "min_p"];
+  for (const id of ["prompt", ...numbers]) byId(id).addEventListener("input", restartLater);
+  for (const id of [...numbers, "own_unit"]) {
+    byId(id).addEventListener("change", () => (byId(id).value = numberIn(id))); // the one in use
   }
   byId("another").addEventListener("click", () => {
     byId("seed").value = (numberIn("seed") + 1) % 2 ** 32;
@@ -78,4 +98,8 @@ function main() {
   addColumn();
 }
 
-main();
+try {
+  main();
+} catch (error) {
+  showFailure(error);
+}

@@ -6,9 +6,9 @@ const SCALES = [
   2.25, 2.5, 2.8, 3.2, 3.6, 4, 4.5, 5, Infinity,
 ];
 
-/** Describes a scale, with its temperature beside it. */
-function describeScale(scale) {
-  if (scale === 0) return "scale 0 · uniform over all characters";
-  if (scale === Infinity) return "greedy · always the most probable character";
+/** Describes a scale, with its temperature; `noun` is a character or a byte. */
+function describeScale(scale, noun) {
+  if (scale === 0) return `scale 0 · uniform over all ${noun}s`;
+  if (scale === Infinity) return `greedy · always the most probable ${noun}`;
   return `scale ${scale} · temperature ${+(1 / scale).toFixed(2)}`;
 }

@@ -58,3 +58,12 @@ function surprise(logits, id) {
 function meanBits(characters) {
   return characters.reduce((sum, { bits }) => sum + bits, 0) / characters.length;
 }
+
+/** Returns a function that calls another some milliseconds after the last of its own calls. */
+function later(milliseconds, work) {
+  let timer;
+  return () => {
+    clearTimeout(timer);
+    timer = setTimeout(work, milliseconds);
+  };
+}

@@ -8,10 +8,12 @@ const LEVELS = 8; // one for each bit of surprise, the last without an upper end
  *
  * @param {HTMLElement} root element for the text
  * @param {object} vocabulary vocabulary of the model
- * @param {function} choose called with the index of a character that was chosen, and the character
- * @returns {object} clear(), add(characters), paint(classOf), pick(index), current() and
- *   characters(). A character is {id, bits}, with bits null if it was not predicted.
- *   classOf(character, index) is the class that colours a character.
+ * @param {function} choose called with the index of a character that was chosen, and the character;
+ *   with -1 and null if none is chosen any more
+ * @returns {object} clear(), add(characters), cut(count), paint(classOf), pick(index), leave(),
+ *   current() and characters(). A character is {id, bits}, with bits null if it was not predicted.
+ *   cut keeps the first `count` characters. classOf(character, index) is the class that colours a
+ *   character.
  */
 function textView(root, vocabulary, choose) {
   let cells = [];
@@ -22,7 +24,8 @@ function textView(root, vocabulary, choose) {
   root.tabIndex = 0;
 
   const clear = () => {
-    [cells, characters, line, current, classOf] = [[], [], null, -1, surpriseClass];
+    leave();
+    [cells, characters, line, classOf] = [[], [], null, surpriseClass];
     root.replaceChildren();
   };
   const add = (added) => {
@@ -32,14 +35,24 @@ function textView(root, vocabulary, choose) {
       cells.push(cell);
       characters.push(character);
       line.append(cell);
-      if (vocabulary.show([character.id])[0] === "\n") line = null;
+      if (endsLine(character)) line = null;
     }
     // The last bytes of a character may have been missing before.
     const from = Math.max(0, cells.length - added.length - 3);
     const texts = vocabulary.show(characters.slice(from).map(({ id }) => id));
-    texts.forEach((text, i) => {
-      if (cells[from + i].textContent !== text) cells[from + i].textContent = text;
+    texts.map(inText).forEach(({ shown, isSign }, i) => {
+      const cell = cells[from + i];
+      if (cell.textContent === shown) return;
+      cell.textContent = shown;
+      cell.toggleAttribute("data-sign", isSign);
     });
+  };
+  const cut = (count) => {
+    if (current >= count) leave();
+    cells.splice(count).forEach((cell) => cell.remove());
+    characters = characters.slice(0, count);
+    while (root.lastChild && root.lastChild.firstChild === null) root.lastChild.remove();
+    line = count === 0 || endsLine(characters[count - 1]) ? null : root.lastChild;
   };
   const paint = (newClassOf) => {
     classOf = newClassOf;
@@ -52,18 +65,29 @@ function textView(root, vocabulary, choose) {
     current = Math.max(0, Math.min(cells.length - 1, index));
     cells[current].classList.add("chosen");
     choose(current, characters[current]);
+    cells[current].scrollIntoView({ block: "nearest" });
   };
+  const leave = () => {
+    cells[current]?.classList.remove("chosen");
+    current = -1;
+    choose(-1, null);
+  };
+  const endsLine = ({ id }) => vocabulary.show([id])[0] === "\n";
   root.addEventListener("click", (event) => {
     const index = cells.indexOf(event.target);
     if (index >= 0) pick(index);
   });
   root.addEventListener("keydown", (event) => {
     const moves = { ArrowRight: 1, ArrowLeft: -1, Home: -Infinity, End: Infinity };
+    if (event.key === "Escape") leave();
     if (!(event.key in moves)) return;
     event.preventDefault();
     pick(current + moves[event.key]);
   });
-  return { clear, add, paint, pick, current: () => current, characters: () => characters };
+  return {
+    clear, add, cut, paint, pick, leave,
+    current: () => current, characters: () => characters,
+  };
 }
 
 /** Returns the class of a character by its surprise. */

@@ -7,6 +7,7 @@
 //   project(x), mix(z, s)    the two halves of `step`, if it begins with a projection of x alone
 //   units                    names of the state's arrays that have a number for each unit
 //   heads                    number of attention heads
+//   places                   number of positions that a head attends to
 //
 // Outputs are arrays of the layer that its next step overwrites. The equations are those of the
 // files of the same names in charlm_jax/models.
@@ -171,22 +172,22 @@ function attention(weights, path, model, inputs, context) {
   const normOf = (name) =>
     model.qk_norm ? norm(weights, `${path}.${name}`, "rms_norm", width) : (x) => x;
   const [queryNorm, keyNorm] = [normOf("query_norm"), normOf("key_norm")];
+  const places = placesOf(model, context);
   const core = attend({
-    heads, kvHeads, width, scale: width ** -0.5,
-    places: placesOf(model, context), position: positionOf(model),
+    heads, kvHeads, width, scale: width ** -0.5, places, position: positionOf(model),
   });
   const step = (x, state) =>
     output(core.step(queryNorm(query(x)), keyNorm(key(x)), value(x), state));
-  return { size, heads, start: core.start, step };
+  return { size, heads, places, start: core.start, step };
 }
 
 function selfAttention(weights, path, model, inputs, context) {
+  const places = placesOf(model, context);
   const core = attend({
-    heads: 1, kvHeads: 1, width: inputs, scale: 1,
-    places: placesOf(model, context), position: positionOf(model),
+    heads: 1, kvHeads: 1, width: inputs, scale: 1, places, position: positionOf(model),
   });
   const step = (x, state) => core.step(x, x, x, state);
-  return { size: inputs, heads: 1, start: core.start, step };
+  return { size: inputs, heads: 1, places, start: core.start, step };
 }
 
 const MIXERS = { lstm, gru, rnn, mingru, attention, self_attention: selfAttention };

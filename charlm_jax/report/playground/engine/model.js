@@ -61,8 +61,9 @@ function buildModel(model, symbols, weights, context) {
     const path = `layer_${index}`;
     const mixer = MIXERS[name](weights, `${path}.mixer`, model, inputs, context);
     blocks.push(block(mixer, weights, path, model));
-    layers.push({ name, size: mixer.size, units: mixer.units ?? [], heads: mixer.heads ?? 0 });
-    inputs = mixer.size;
+    const { size, units = [], heads = 0, places = 0 } = mixer;
+    layers.push({ name, size, units, heads, places });
+    inputs = size;
   }
   const finish =
     model.block === "pre_norm" ? norm(weights, "norm", model.norm, inputs) : (x) => x;

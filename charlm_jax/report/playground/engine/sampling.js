@@ -45,21 +45,20 @@ function probabilities(logits) {
 /**
  * Samples characters after a text that was read.
  *
- * @param {object} reader a reader that has read the prompt
+ * @param {object} reader a reader that has read the text
  * @param {Float32Array} logits what it returned
  * @param {object} settings seed, index of the sample, scale, topK, topP, minP
- * @param {Map} forced step -> id to take there instead of the sampled one; the noise of the other
- *   steps stays the same
+ * @param {number} step number of sampled characters that the text ends with; the noise of a
+ *   character depends on its number alone
  * @returns {function} next() samples and reads one character: {id, logits}, where the logits are
- *   those that it was sampled from
+ *   those that it was sampled from. next(id) takes that one instead.
  */
-function openSample(reader, logits, settings, forced = new Map()) {
+function openSample(reader, logits, settings, step = 0) {
   const key = sampleKey(settings.seed, settings.index);
   let current = logits.slice();
-  let step = 0;
-  return () => {
+  return (taken) => {
     const from = current;
-    const id = forced.get(step) ?? sampleId(from, key, step, settings);
+    const id = taken ?? sampleId(from, key, step, settings);
     step++;
     current = reader.read(id).slice();
     return { id, logits: from };

@@ -25,7 +25,7 @@ function openVocabulary(symbols, unit) {
     const points = list.map((id) => symbols[id]);
     return isBytes ? utf8Texts(points) : points.map((point) => String.fromCodePoint(point));
   };
-  return { encode, show };
+  return { unit, noun: unit.slice(0, -1), points: symbols, encode, show };
 }
 
 /** Returns the bytes of a text in UTF-8; a lone surrogate becomes U+FFFD. */
