@@ -1,311 +1,316 @@
-"""Training runs of the study and their scores. Finished runs are reused."""
+"""Training of the study: what is not on record is trained, measured and put on record."""
 
 import functools
-import itertools
-import json
 import math
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from charlm_jax.analysis.effective_context import CHANGES, losses_by_context
 from charlm_jax.config.loading import load_config
 from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError
-from charlm_jax.core.json_files import to_jsonable, write_json
 from charlm_jax.data.dataset import Dataset, load_dataset
 from charlm_jax.data.download import DownloadProgress
-from charlm_jax.evaluation.block_sums import BLOCK
-from charlm_jax.evaluation.bootstrap import Interval, mean_interval
-from charlm_jax.evaluation.protocol import Stream, Window
-from charlm_jax.evaluation.results import Evaluation
-from charlm_jax.inference.run import Run, load_run
-from charlm_jax.models.flops import train_flops
+from charlm_jax.inference.run import load_run
 from charlm_jax.sweeps.local import run_points
 from charlm_jax.sweeps.points import Point, make_point
 from charlm_jax.sweeps.progress_bars import sweep_view
+from charlm_jax.sweeps.tuning import Trial, Tuned, train_trials, tune
 from charlm_jax.training.throughput import measure_speeds
-from experiments.sequence_length.measures import Condition, ConditionLosses, RateKey
+from experiments.sequence_length.arms import (
+    BATCH_CHARACTERS,
+    TEXTBOOK_LENGTH,
+    Arm,
+    Preset,
+    length_schedule,
+    whole_batches,
+)
+from experiments.sequence_length.records import Records, RunRecord, TextRecord, TrialRecord
+from experiments.sequence_length.scoring import Scorer
 
-BATCH_CHARACTERS = 2_560
-WINDOW = 64
-LOADERS = {"reset": "chunks", "carried": "streams"}
-STATES_AND_BUDGETS = (("reset", "characters"), ("carried", "characters"), ("reset", "seconds"))
+_RUNS_AT_ONCE = 3  # per job: all are put on record once the last has ended
 
 
-class Preset(NamedTuple):
-    """Size of the study.
+class PlannedRun(NamedTuple):
+    """One run to train.
 
     Attributes:
-      models: fields to change in each config, keyed by config name.
-      timed: models that are also compared at equal seconds.
-      lengths: T, in characters.
-      seeds: seeds; every condition is run once with each.
-      characters: characters read by one run.
-      rate_factors: learning rates tried with the first seed, relative to that of the config.
-      reach: context of the windows for the loss by position, in characters.
-      context_reach: longest context for the effective context, in characters.
-      context_targets: number of targets for the effective context.
+      arm: its arm.
+      seed: its seed.
+      rate: learning rate.
+      characters: characters to read.
     """
 
-    models: Mapping[str, Mapping[str, Any]]
-    timed: tuple[str, ...]
-    lengths: tuple[int, ...]
-    seeds: tuple[int, ...]
+    arm: Arm
+    seed: int
+    rate: float
     characters: int
-    rate_factors: tuple[float, ...]
-    reach: int
-    context_reach: int
-    context_targets: int
+
+    @property
+    def name(self) -> str:
+        """Name of its folder and record."""
+        return f"{self.arm.name}-seed{self.seed}"
 
 
 class Study:
-    """Runs of the study in one folder.
+    """Runs of a preset.
 
     Args:
       preset: size of the study.
-      corpus: value of `config.data.corpus`.
-      folder: folder of the runs and results.
+      records: folder of the records.
+      folder: folder of the runs; a run's folder is removed once the run is on record.
       jobs: number of runs to train at once.
+      keep: keep the folders of the runs.
     """
 
-    def __init__(self, preset: Preset, corpus: str, folder: Path, jobs: int = 1) -> None:
+    def __init__(
+        self, preset: Preset, records: Path, folder: Path, *, jobs: int = 1, keep: bool = False
+    ) -> None:
         self.preset = preset
-        self.corpus = corpus
+        self.records = Records(records)
         self.folder = folder
         self.jobs = jobs
+        self.keep = keep
 
-    def fields(self, model: str, length: int, state: str = "reset") -> dict[str, Any]:
-        """Returns the config fields that the study changes."""
-        return {
-            **self.preset.models[model],
-            "data.corpus": self.corpus,
-            "data.sequence_length": length,
-            "data.batch_size": BATCH_CHARACTERS // length,
-            "data.loader": LOADERS[state],
-            "split.test_fraction": 0.1,
-            "evaluation.context": WINDOW,
-            "train.epochs": 1_000,  # never reached: `max_steps` ends the run
-        }
-
-    def config(self, model: str, length: int) -> Config:
-        """Returns the config of a model at one length."""
-        return load_config(model, self.fields(model, length))
+    def config(self, arm: Arm) -> Config:
+        """Return the config of an arm, apart from seed, rate and steps."""
+        return load_config(self.preset.models[arm.model].config, self.preset.fields(arm))
 
     @functools.cached_property
     def dataset(self) -> Dataset:
-        """Text split into three parts, the same for every condition."""
-        first = self.config(next(iter(self.preset.models)), max(self.preset.lengths))
-        return load_dataset(first, progress=DownloadProgress())
+        """Text split into three parts, the same for every arm."""
+        return load_dataset(self.config(next(self.preset.arms())), progress=DownloadProgress())
 
-    def speeds(self) -> dict[tuple[str, int], float]:
-        """Returns training speeds in characters per second, by model and length.
+    @functools.cached_property
+    def scorer(self) -> Scorer:
+        """Measurements on the text."""
+        return Scorer(self.preset, self.dataset)
 
-        Speeds are read from speeds.json if they were measured for the same models and lengths.
-        """
-        file = self.folder / "speeds.json"
-        keys = {
-            f"{model}-T{length}": (model, length)
-            for model in self.preset.models
-            for length in self.preset.lengths
-        }
-        measured = {name: to_jsonable(self.fields(*key)) for name, key in keys.items()}
-        found = _read_speeds(file)
-        if found["of"] != measured:
-            configs = {name: self.config(*key) for name, key in keys.items()}
-            self.folder.mkdir(parents=True, exist_ok=True)
-            speeds = measure_speeds(configs, rounds=3, steps=5)
-            found = {"of": measured, "characters_per_second": speeds}
-            write_json(file, found)
-        return {key: found["characters_per_second"][name] for name, key in keys.items()}
-
-    def tune(self) -> dict[RateKey, dict[float, float]]:
-        """Train with every learning rate; return the losses on the second part by rate.
+    def speeds(self) -> dict[str, float]:
+        """Measure training speeds, unless they are on record.
 
         Returns:
-          (model, length, state) -> learning rate -> loss in nats per character.
+          Characters per second by name, as of `speed_name`.
         """
-        named = {}
-        for key in itertools.product(self.preset.models, self.preset.lengths, LOADERS):
-            model, length, _ = key
-            own = self.config(model, length).optimizer.learning_rate
-            for rate in (own * factor for factor in self.preset.rate_factors):
-                (point,) = self._points(
-                    *key,
-                    rate=rate,
-                    characters=_whole_batches(self.preset.characters),
-                    seeds=self.preset.seeds[:1],
-                )
-                named[point] = key, rate
-        losses = self.train(list(named))
-        tried: dict[RateKey, dict[float, float]] = {}
-        for point, (key, rate) in named.items():
-            tried.setdefault(key, {})[rate] = losses[point.name]
-        return tried
+        found = self.records.speeds()
+        arms = {speed_name(arm.model, arm.length): arm for arm in self.preset.arms()}
+        if found is None or set(found) != set(arms):
+            configs = {name: self.config(arm) for name, arm in arms.items()}
+            self.records.write_speeds(measure_speeds(configs, rounds=3, steps=5))
+            found = self.records.speeds()
+        assert found is not None
+        return found
 
-    def plan(
-        self, rates: Mapping[RateKey, float], speeds: Mapping[tuple[str, int], float]
-    ) -> dict[Condition, list[Point]]:
-        """Returns the conditions and the runs of each.
-
-        The time budget is the time in which a condition of median speed reads the character budget.
-
-        Args:
-          rates: learning rate by model, length and state.
-          speeds: characters per second by model and length.
-        """
-        plan = {}
-        for model in self.preset.models:
-            median = float(np.median([speeds[model, length] for length in self.preset.lengths]))
-            for length in self.preset.lengths:
-                speed, operations = speeds[model, length], self._operations(model, length)
-                for state, budget in STATES_AND_BUDGETS:
-                    if budget == "seconds" and model not in self.preset.timed:
-                        continue
-                    share = 1.0 if budget == "characters" else speed / median
-                    characters = _whole_batches(int(self.preset.characters * share))
-                    rate = rates[model, length, state]
-                    condition = Condition(
-                        model=model,
-                        length=length,
-                        state=state,
-                        budget=budget,
-                        rate=rate,
-                        characters=characters,
-                        seconds=characters / speed,
-                        flops=float(operations * characters),
-                        seeds=self.preset.seeds,
-                    )
-                    plan[condition] = self._points(
-                        model,
-                        length,
-                        state,
-                        rate=rate,
-                        characters=characters,
-                        seeds=condition.seeds,
-                    )
-        return plan
-
-    def train(self, points: Sequence[Point]) -> dict[str, float]:
-        """Train all unfinished points.
-
-        Returns:
-          Loss on the second part by point name, in nats per character.
+    def text(self) -> TextRecord:
+        """Measure the text and its simple predictors, unless they are on record.
 
         Raises:
-          CharlmError: a run failed; all others were finished first.
+          CharlmError: the record is of another text.
         """
-        with sweep_view() as view:
-            each = list(dict.fromkeys(points))
-            outcomes = run_points(each, self.folder, jobs=self.jobs, view=view)
-        losses = {}
-        for point, state, loss_nats, says in outcomes:
-            if loss_nats is None:
-                raise CharlmError(f"{point.name}: {says or state}; the same command resumes")
-            losses[point.name] = loss_nats
-        return losses
-
-    def run(self, point: Point) -> Run:
-        """Returns the run of a point, at its last checkpoint."""
-        return load_run(self.folder / point.name, checkpoint="latest")
-
-    def score(self, condition: Condition, points: Sequence[Point]) -> ConditionLosses:
-        """Score a condition's runs on the third part and on the second."""
-        runs = [self.run(point) for point in points]
-        windows = [run.evaluate(Window(WINDOW), split="test", cache=True)[1] for run in runs]
-        streams = [self.read_on(condition, run, split="test")[1] for run in runs]
-        second = [self.read_on(condition, run, split="valid")[0].loss_nats for run in runs]
-        far_SN = None
-        if condition.budget == "characters":
-            reach = self.preset.reach
-            far = [run.evaluate(Window(reach), split="test", cache=True)[1] for run in runs]
-            far_SN = np.stack(far)
-        return ConditionLosses(np.stack(windows), np.stack(streams), far_SN, float(np.mean(second)))
-
-    def read_on(
-        self, condition: Condition, run: Run, *, split: str
-    ) -> tuple[Evaluation, np.ndarray]:
-        """Score a run on a split of the text, carrying the state through it.
-
-        Attention keeps as many positions as in training.
-        """
-        protocol = Stream(condition.length if run.model.keeps_positions else None)
-        return run.evaluate(protocol, split=split, cache=True)
-
-    def losses_by_context(self, point: Point) -> dict[str, dict[int, Interval]]:
-        """Score a run with all but the nearest n characters of context changed.
-
-        For attention, the longest context is the training length.
-
-        Returns:
-          change -> n -> loss.
-        """
-        run, reach = self.run(point), self.preset.context_reach
-        if run.model.keeps_positions:
-            reach = min(reach, run.config.data.sequence_length)
-        losses = {
-            change: losses_by_context(
-                run.model,
-                run.params,
-                self.dataset.ids_N,
-                self.dataset.part("test"),
-                change=change,
-                contexts=[2**power for power in range(int(math.log2(reach)) + 1)],
-                reach=reach,
-                targets=self.preset.context_targets,
-                batch_size=run.config.evaluation.batch_size,
+        found = self.records.text()
+        if found is None:
+            found = self.scorer.text_record()
+            self.records.write_text(found)
+        if found.fingerprint != self.dataset.fingerprint:
+            raise CharlmError(
+                f"{self.records.folder} is of another text than {self.preset.corpus}: name "
+                f"another folder with --records"
             )
-            for change in CHANGES
-        }
-        block = self._block_of_targets()
-        return {
-            change: {n: mean_interval([nll_P], block=block) for n, nll_P in by_context.items()}
-            for change, by_context in losses.items()
-        }
+        return found
 
-    def _block_of_targets(self) -> int:
-        """Returns the number of evenly spread targets per bootstrap block of characters."""
-        characters = sum(map(len, self.dataset.part("test")))
-        return max(1, round(BLOCK * self.preset.context_targets / characters))
+    def tune(self, *, train: bool = True) -> dict[Arm, Tuned]:
+        """Search the learning rate of every arm of equal characters.
 
-    def _operations(self, model: str, length: int) -> int:
-        """Returns the FLOPs of training per character, counting matrix products."""
-        symbols = len(self.dataset.vocabulary)
-        return train_flops(
-            self.config(model, length).model, symbols=symbols, sequence_length=length
+        Args:
+          train: whether to train the trials that are not on record.
+
+        Raises:
+          CharlmError: a trial is not on record, and `train` is False.
+        """
+        points = {arm: self._point(arm, arm.name, {}) for arm in self.preset.arms()}
+        wanted = {arm: point for arm, point in points.items() if arm == arm.in_characters()}
+        losses = functools.partial(self._losses, train=train)
+        tuned = tune(list(wanted.values()), self.preset.search, losses)
+        return {arm: tuned[point.name] for arm, point in wanted.items()}
+
+    def _losses(self, trials: Sequence[Trial], *, train: bool) -> list[float]:
+        """Return the losses of trials, training those that are not on record."""
+        missing = [trial for trial in trials if self.records.trial(trial.name) is None]
+        if missing and not train:
+            raise CharlmError(
+                f"{self.records.folder} has no record of the trial {missing[0].name}: run the "
+                f"study without --from_records"
+            )
+        for some in _in_groups(missing, self.jobs):
+            try:
+                with sweep_view() as view:
+                    train_trials(some, self.folder, jobs=self.jobs, view=view)
+            finally:  # after a signal, those that were finished
+                self._record_trials([x for x in some if self._has_ended(x.point())])
+        found = [self.records.trial(trial.name) for trial in trials]
+        return [math.inf if x is None or x.loss is None else x.loss for x in found]
+
+    def _record_trials(self, trials: Sequence[Trial]) -> None:
+        for trial, loss in zip(trials, train_trials(trials, self.folder), strict=True):
+            arm = next(arm for arm in self.preset.arms() if arm.name == trial.arm.name)
+            fields = {
+                **self.preset.fields(arm),
+                trial.field: trial.value,
+                "seed": trial.seed,
+                "train.max_steps": trial.characters // BATCH_CHARACTERS,
+            }
+            config = self.preset.models[arm.model].config
+            kept = round(loss, 6) if math.isfinite(loss) else None
+            self.records.write_trial(trial.name, TrialRecord(config, _portable(fields), kept))
+            self._discard(trial.name)
+
+    def _has_ended(self, point: Point) -> bool:
+        return point.is_finished(self.folder) or point.workdir(self.folder).fault.exists()
+
+    def plan(
+        self, rates: Mapping[Arm, float], speeds: Mapping[str, float], seeds: Iterable[int]
+    ) -> list[PlannedRun]:
+        """Return one run of every arm and seed.
+
+        The time budget of a model is the time in which an arm of median speed reads the character
+        budget.
+
+        Args:
+          rates: learning rate of each arm of equal characters.
+          speeds: characters per second, by name.
+          seeds: seeds to plan.
+        """
+        plan = []
+        for arm in self.preset.arms():
+            characters = self.preset.characters
+            if arm.budget == "seconds":
+                lengths = self.preset.models[arm.model].lengths
+                median = float(np.median([speeds[speed_name(arm.model, T)] for T in lengths]))
+                characters = int(characters * mean_speed(arm, speeds) / median)
+            rate = rates[arm.in_characters()]
+            plan += [PlannedRun(arm, seed, rate, whole_batches(characters)) for seed in seeds]
+        return plan
+
+    def train(self, runs: Sequence[PlannedRun]) -> dict[PlannedRun, RunRecord]:
+        """Train and measure the runs that are not on record.
+
+        Raises:
+          CharlmError: a run failed; the others of its group were finished first.
+        """
+        missing = [run for run in runs if self.records.run(run.name) is None]
+        for some in _in_groups(missing, self.jobs):
+            points = [self._run_point(run) for run in some]
+            with sweep_view() as view:
+                outcomes = run_points(points, self.folder, jobs=self.jobs, view=view)
+            for run, (point, state, loss_nats, says) in zip(some, outcomes, strict=True):
+                if loss_nats is None:
+                    raise CharlmError(f"{point.name}: {says or state}; the same command resumes")
+                self._record_run(run)
+        return self.recorded(runs)
+
+    def _record_run(self, run: PlannedRun) -> None:
+        record = self.scorer.run_record(
+            run.arm,
+            load_run(self.folder / run.name, checkpoint="best"),
+            config=self.preset.models[run.arm.model].config,
+            fields=_portable(self._run_fields(run)),
+            is_first=run.seed == self.preset.seeds[0],
         )
+        self.records.write_run(run.name, record)
+        self._discard(run.name)
 
-    def _points(
-        self,
-        model: str,
-        length: int,
-        state: str,
-        *,
-        rate: float,
-        characters: int,
-        seeds: Sequence[int],
-    ) -> list[Point]:
-        """Returns one point per seed, named by every field in which runs differ."""
-        name = f"{model}-T{length}-{state}-rate{rate:g}-characters{characters}"
-        steps = characters // BATCH_CHARACTERS
-        fields = {
-            **self.fields(model, length, state),
-            "optimizer.learning_rate": rate,
+    def recorded(self, runs: Sequence[PlannedRun]) -> dict[PlannedRun, RunRecord]:
+        """Return the runs that are on record.
+
+        Raises:
+          CharlmError: a record is of another learning rate or number of characters.
+        """
+        found = {}
+        for run in runs:
+            record = self.records.run(run.name)
+            if record is None:
+                continue
+            if (record.rate, record.characters) != (run.rate, run.characters):
+                raise CharlmError(
+                    f"the record of {run.name} has learning rate {record.rate:g} and "
+                    f"{record.characters:,} characters, not {run.rate:g} and {run.characters:,}: "
+                    f"remove it, or name another folder with --records"
+                )
+            found[run] = record
+        return found
+
+    def repeated_arms(self, first: Mapping[PlannedRun, RunRecord]) -> set[Arm]:
+        """Return the arms to train with all seeds.
+
+        They are the best fixed lengths of each model and state by the second part, the textbook's
+        length and the schedules; the same lengths at equal seconds.
+
+        Args:
+          first: records of the first seed.
+        """
+        chosen = set()
+        families: dict[tuple[str, str], list[tuple[float, Arm]]] = {}
+        for run, record in first.items():
+            arm = run.arm
+            if not self.preset.models[arm.model].is_repeated:
+                continue
+            if not self.preset.repeated or len(arm.lengths) > 1 or arm.length == TEXTBOOK_LENGTH:
+                chosen.add(arm)
+            elif arm.budget == "characters":
+                loss = record.second["stream"]
+                families.setdefault((arm.model, arm.state), []).append((loss, arm))
+        for losses in families.values():
+            chosen |= {arm for _, arm in sorted(losses)[: self.preset.repeated]}
+        return {run.arm for run in first if run.arm.in_characters() in chosen}
+
+    def _run_fields(self, run: PlannedRun) -> dict[str, Any]:
+        steps = run.characters // BATCH_CHARACTERS
+        return {
+            **self.preset.fields(run.arm),
+            self.preset.search.field: run.rate,
+            "seed": run.seed,
             "train.max_steps": steps,
-            "train.evaluate_every_steps": steps,
+            "train.evaluate_every_steps": math.ceil(steps / self.preset.scores),
+            "data.length_schedule": length_schedule(run.arm.lengths, steps),
         }
-        return [make_point(f"{name}-seed{seed}", model, {**fields, "seed": seed}) for seed in seeds]
+
+    def _run_point(self, run: PlannedRun) -> Point:
+        return self._point(run.arm, run.name, self._run_fields(run))
+
+    def _point(self, arm: Arm, name: str, fields: Mapping[str, Any]) -> Point:
+        config = self.preset.models[arm.model].config
+        return make_point(name, config, {**self.preset.fields(arm), **fields})
+
+    def _discard(self, name: str) -> None:
+        if not self.keep:
+            shutil.rmtree(self.folder / name, ignore_errors=True)
 
 
-def _read_speeds(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        found = None
-    return found if isinstance(found, dict) and "of" in found else {"of": None}
+def speed_name(model: str, length: int) -> str:
+    """Return the key of a training speed.
+
+    >>> speed_name("lstm", 40)
+    'lstm-T40'
+    """
+    return f"{model}-T{length}"
 
 
-def _whole_batches(characters: int) -> int:
-    return max(1, characters // BATCH_CHARACTERS) * BATCH_CHARACTERS
+def mean_speed(arm: Arm, speeds: Mapping[str, float]) -> float:
+    """Return the speed of an arm in characters per second, over equal shares of its lengths."""
+    seconds = sum(1 / speeds[speed_name(arm.model, length)] for length in arm.lengths)
+    return len(arm.lengths) / seconds
+
+
+def _in_groups(items: Sequence[Any], jobs: int) -> list[Sequence[Any]]:
+    """Return groups of a few items for each job, so that little is lost if the study is killed."""
+    most = _RUNS_AT_ONCE * jobs if jobs > 1 else 1
+    return [items[start : start + most] for start in range(0, len(items), most)]
+
+
+def _portable(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return config fields without the folder of the text."""
+    corpus = str(fields["data.corpus"])
+    return {**fields, "data.corpus": Path(corpus).name if "/" in corpus else corpus}

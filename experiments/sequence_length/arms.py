@@ -1,0 +1,239 @@
+"""Arms of the study, and the presets that say how large it is.
+
+An arm is a model trained at one length, with its state reset before every sequence or carried from
+batch to batch, within one budget. It is run once per seed.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from charlm_jax.sweeps.tuning import Rung, Search
+
+BATCH_CHARACTERS = 2_560
+WINDOW = 64
+TEXTBOOK_LENGTH = 40
+LENGTHS = (5, 10, 20, 40, 80, 160, 320, 640)
+LOADERS = {"reset": "chunks", "carried": "streams"}
+STATES = tuple(LOADERS)
+BUDGETS = ("characters", "seconds")
+
+Schedule = tuple[int, ...]
+"""Lengths of equal shares of the training, in order; a fixed length is a schedule of one."""
+
+
+class Arm(NamedTuple):
+    """Training settings of runs that differ only in their seed and learning rate.
+
+    Attributes:
+      model: name of a model of the preset.
+      lengths: T in equal shares of the training, in characters; one for a fixed length.
+      state: `reset` before every sequence, or `carried` from batch to batch.
+      budget: `characters` if all arms read equally many, `seconds` if all train equally long.
+    """
+
+    model: str
+    lengths: Schedule
+    state: str
+    budget: str = "characters"
+
+    @property
+    def length(self) -> int:
+        """T at the end of the training, in characters."""
+        return self.lengths[-1]
+
+    @property
+    def label(self) -> str:
+        """Lengths in words.
+
+        >>> Arm("lstm", (10, 160), "reset").label
+        '10 then 160'
+        """
+        return " then ".join(map(str, self.lengths))
+
+    @property
+    def name(self) -> str:
+        """Name in file names.
+
+        >>> Arm("lstm", (10, 160), "reset").name
+        'lstm-T10-160-reset'
+        """
+        seconds = "-seconds" * (self.budget == "seconds")
+        return f"{self.model}-T{'-'.join(map(str, self.lengths))}-{self.state}{seconds}"
+
+    def in_characters(self) -> "Arm":
+        """Return the arm with the budget of characters, for which learning rates are tuned."""
+        return self._replace(budget="characters")
+
+
+class Model(NamedTuple):
+    """A model of a preset.
+
+    Attributes:
+      config: config name.
+      fields: fields of the config to change.
+      lengths: T, in characters.
+      states: states that it is trained with.
+      schedules: schedules of several lengths, trained with reset state.
+      is_timed: whether lengths are also compared at equal seconds, with reset state.
+      is_repeated: whether its best arms are trained with every seed; others with the first.
+    """
+
+    config: str
+    fields: Mapping[str, Any]
+    lengths: Schedule = LENGTHS
+    states: tuple[str, ...] = STATES
+    schedules: tuple[Schedule, ...] = ()
+    is_timed: bool = False
+    is_repeated: bool = True
+
+
+class Preset(NamedTuple):
+    """Size of the study.
+
+    Attributes:
+      models: models by name.
+      corpus: text, as in `config.data.corpus`.
+      search: search of the learning rate, the same for every arm.
+      characters: characters read by one run.
+      scores: number of evaluations of a run on the second part while it trains.
+      watched: characters scored by each of them.
+      patience: a run ends after so many evaluations without a new best; 0 for never.
+      seeds: seeds, the first of which every arm is trained with.
+      repeated: number of best arms of each family that are trained with every seed, besides the
+        textbook's length; 0 for all.
+      reach: context of the windows for the loss by position, in characters.
+      context_reach: longest context for the effective context, in characters.
+      context_targets: number of targets for the effective context.
+      samples: number of generated texts that are judged, per arm.
+      sample_characters: length of each.
+    """
+
+    models: Mapping[str, Model]
+    corpus: str
+    search: Search
+    characters: int
+    seeds: tuple[int, ...]
+    scores: int = 1
+    watched: int = 500_000
+    patience: int = 0
+    repeated: int = 0
+    reach: int = 1_280
+    context_reach: int = 320
+    context_targets: int = 1_000
+    samples: int = 50
+    sample_characters: int = 500
+
+    def arms(self) -> Iterator[Arm]:
+        """Yield all arms, those of equal characters first."""
+        for name, model in self.models.items():
+            for state in model.states:
+                yield from (Arm(name, (length,), state) for length in model.lengths)
+            yield from (Arm(name, schedule, "reset") for schedule in model.schedules)
+        for name, model in self.models.items():
+            if model.is_timed:
+                for lengths in (*((length,) for length in model.lengths), *model.schedules):
+                    yield Arm(name, lengths, "reset", "seconds")
+
+    def fields(self, arm: Arm) -> dict[str, Any]:
+        """Return the config fields that the study sets, apart from seed, rate and steps."""
+        return {
+            **self.models[arm.model].fields,
+            "data.corpus": self.corpus,
+            "data.sequence_length": arm.length,
+            "data.batch_size": BATCH_CHARACTERS // arm.length,
+            "data.loader": LOADERS[arm.state],
+            "split.valid_fraction": 0.1,
+            "split.test_fraction": 0.1,
+            "evaluation.context": WINDOW,
+            "evaluation.max_characters": self.watched,
+            "train.epochs": 1_000,  # never reached: `max_steps` ends the run
+            "train.patience": self.patience,
+        }
+
+
+def whole_batches(characters: float) -> int:
+    """Return the largest multiple of a batch that is not above a number, at least one batch."""
+    return max(1, int(characters) // BATCH_CHARACTERS) * BATCH_CHARACTERS
+
+
+def length_schedule(lengths: Schedule, steps: int) -> str:
+    """Return the value of `config.data.length_schedule` for equal shares of some steps.
+
+    >>> length_schedule((10, 40, 160), 100), length_schedule((40,), 100)
+    ('10:33,40:34', '')
+    """
+    ends = [math.floor(steps * share / len(lengths)) for share in range(len(lengths))]
+    shares = zip(lengths[:-1], ends[:-1], ends[1:], strict=True)
+    return ",".join(f"{length}:{end - start}" for length, start, end in shares)
+
+
+_RATE = "optimizer.learning_rate"
+
+# About 300,000 parameters: larger models would not learn enough from 640,000 characters.
+_SMALL: Mapping[str, Mapping[str, Any]] = {
+    "lstm": {"model.embedding_size": 64, "model.hidden_size": 224, _RATE: 0.08},
+    "transformer": {"model.embedding_size": 80, "model.hidden_size": 80, "model.heads": 2},
+    "mingru": {"model.embedding_size": 96, "model.hidden_size": 96},
+}
+_FEW = (10, 40, 160, 640)
+_SCHEDULES = ((10, 160), (10, 40, 160))
+_TRAINED_SEARCH = Search(_RATE, (Rung(5, 1, 256_000), Rung(2, 1, 768_000)))
+
+PRESETS: Mapping[str, Preset] = {
+    "minutes": Preset(
+        models={
+            "lstm": Model(
+                "lstm",
+                {"model.embedding_size": 64, "model.hidden_size": 160, _RATE: 0.08},
+                lengths=_FEW,
+            )
+        },
+        corpus="mysterious-island",
+        search=Search(_RATE, (Rung(4, 1, 89_600),)),
+        characters=358_400,
+        seeds=(1, 2),
+        context_reach=160,
+        context_targets=400,
+    ),
+    "early": Preset(
+        models={
+            "lstm": Model("lstm", _SMALL["lstm"], is_timed=True),
+            "transformer": Model(
+                "transformer", _SMALL["transformer"], lengths=_FEW, states=("reset",)
+            ),
+            "mingru": Model("mingru", _SMALL["mingru"], lengths=_FEW, states=("reset",)),
+        },
+        corpus="mysterious-island",
+        search=Search(_RATE, (Rung(5, 1, 128_000), Rung(2, 1, 320_000))),
+        characters=640_000,
+        seeds=(1, 2, 3),
+    ),
+    "trained": Preset(
+        models={
+            "lstm": Model("lstm:1.6M", {}, schedules=_SCHEDULES, is_timed=True),
+            "transformer": Model(
+                "transformer", {}, lengths=_FEW, states=("reset",), is_repeated=False
+            ),
+            "mingru": Model("mingru", {}, lengths=_FEW, states=("reset",), is_repeated=False),
+        },
+        corpus="mysterious-island",
+        search=_TRAINED_SEARCH,
+        characters=4_000_000,
+        seeds=(1, 2, 3),
+        scores=40,
+        watched=51_200,
+        patience=10,
+        repeated=3,
+    ),
+    "second_text": Preset(
+        models={"lstm": Model("lstm:1.6M", {}, lengths=_FEW, is_repeated=False)},
+        corpus="",
+        search=_TRAINED_SEARCH,
+        characters=4_000_000,
+        seeds=(1,),
+        scores=40,
+        watched=51_200,
+        patience=10,
+    ),
+}

@@ -1,0 +1,326 @@
+"""Measurement of a text and of a trained run: what their records contain."""
+
+import functools
+import math
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from charlm_jax.analysis.effective_context import losses_by_context
+from charlm_jax.analysis.gradient_norms import gradient_norms_by_distance
+from charlm_jax.analysis.loss_breakdown import (
+    CLASSES,
+    character_classes,
+    geometric_bins,
+    positions_in_window,
+)
+from charlm_jax.analysis.text_quality import (
+    TextQualityEvaluator,
+    build_text_quality_evaluator,
+    human_samples,
+)
+from charlm_jax.core.trees import count_parameters
+from charlm_jax.data.dataset import Dataset
+from charlm_jax.data.splits import size
+from charlm_jax.evaluation.baselines import compressed_bits_per_char
+from charlm_jax.evaluation.block_sums import block_sums
+from charlm_jax.evaluation.ngram import tuned_ngram
+from charlm_jax.evaluation.protocol import EvalProtocol, Sliding, Stream, Window
+from charlm_jax.inference.run import Run
+from charlm_jax.models.flops import train_flops
+from charlm_jax.storage.seal import read_rows
+from charlm_jax.storage.workdir import Workdir
+from experiments.sequence_length.arms import BATCH_CHARACTERS, WINDOW, Arm, Preset
+from experiments.sequence_length.records import (
+    RunRecord,
+    Sums,
+    TextRecord,
+    quality_values,
+    to_sums,
+)
+
+CHANGES = ("truncated", "shuffled")
+WIDE_BLOCK = 4_000  # characters, where a group has few in each 1,000
+PROMPT = "The "
+_LONGEST_ORDER = 12
+
+
+class Scorer:
+    """Measurements on one text.
+
+    Args:
+      preset: size of the measurements.
+      dataset: the text and its split.
+    """
+
+    def __init__(self, preset: Preset, dataset: Dataset) -> None:
+        self.preset = preset
+        self.dataset = dataset
+        self.part = dataset.part("test")
+
+    def text_record(self) -> TextRecord:
+        """Measure the text, an n-gram and compressors."""
+        dataset = self.dataset
+        train = dataset.part("train")
+        orders, sums, second = {}, {}, {}
+        protocols: Mapping[str, EvalProtocol] = {"window": Window(WINDOW), "stream": Stream()}
+        for rule, protocol in protocols.items():
+            longest = _LONGEST_ORDER if rule == "stream" else min(_LONGEST_ORDER, WINDOW + 1)
+            ngram = tuned_ngram(
+                dataset.ids_N,
+                train,
+                symbols=len(dataset.vocabulary),
+                orders=range(1, longest + 1),
+            )
+            test_N, valid_N = (
+                ngram.nll(dataset.ids_N, protocol.read_stretches(dataset.part(split)))
+                for split in ("test", "valid")
+            )
+            orders[rule] = ngram.order
+            sums[rule] = to_sums(block_sums([test_N]))[0]
+            second[rule] = round(float(valid_N.mean()), 6)
+        texts = (
+            "".join(dataset.corpus.text[x.start : x.stop] for x in part)
+            for part in (train, self.part)
+        )
+        compressed = compressed_bits_per_char(*texts, encoding="utf-8")
+        return TextRecord(
+            corpus=Path(self.preset.corpus).name,
+            fingerprint=dataset.fingerprint,
+            symbols=len(dataset.vocabulary),
+            characters={name: size(part) for name, part in dataset.parts.items()},
+            compressed={name: round(bits * math.log(2), 6) for name, bits in compressed.items()},
+            ngram_order=orders,
+            ngram=sums,
+            ngram_second=second,
+            counts=block_sums([np.zeros(len(self._class_N))]).counts_K.tolist(),
+            class_counts=_counts(self._classes),
+            place_counts=_counts(self._places),
+            target_counts=_target_sums(
+                np.zeros(len(self._targets_P)), self._targets_P
+            ).counts_K.tolist(),
+            human=quality_values(self._judge.human),
+        )
+
+    def run_record(
+        self, arm: Arm, run: Run, *, config: str, fields: Mapping[str, Any], is_first: bool
+    ) -> RunRecord:
+        """Measure a finished run at its best checkpoint.
+
+        Args:
+          arm: arm of the run.
+          run: the run.
+          config: config name.
+          fields: config fields that were changed.
+          is_first: whether it is the first run of its arm, of which more is measured.
+        """
+        context = arm.length if run.model.keeps_positions else None
+        window_N = run.evaluate(Window(WINDOW), split="test")[1]
+        stream_N = run.evaluate(Stream(context), split="test")[1]
+        far_N = run.evaluate(Window(self.preset.reach), split="test")[1]
+        second = {
+            "window": run.evaluate(Window(WINDOW), split="valid")[0].loss_nats,
+            "stream": run.evaluate(Stream(context), split="valid")[0].loss_nats,
+        }
+        steps = run.config.train.max_steps
+        has_more = is_first and arm.budget == "characters"
+        return RunRecord(
+            arm=arm,
+            seed=run.config.seed,
+            config=config,
+            fields=fields,
+            commit=_commit(),
+            rate=run.config.optimizer.learning_rate,
+            parameters=count_parameters(run.params),
+            characters=steps * BATCH_CHARACTERS,
+            curve=_curve(run),
+            best_characters=run.checkpoint * BATCH_CHARACTERS,
+            flops=float(
+                BATCH_CHARACTERS
+                * steps
+                * train_flops(
+                    run.config.model,
+                    symbols=len(self.dataset.vocabulary),
+                    sequence_length=arm.length,
+                )
+            ),
+            second={rule: round(loss, 6) for rule, loss in second.items()},
+            window=to_sums(block_sums([window_N]))[0],
+            stream=to_sums(block_sums([stream_N]))[0],
+            by_class=_group_sums(stream_N, self._classes),
+            by_place=self._by_place(window_N, stream_N, far_N),
+            by_context=self._by_context(run) if has_more else None,
+            gradients=self._gradients(run) if has_more else None,
+            quality=self._quality(run) if has_more else None,
+        )
+
+    @functools.cached_property
+    def _class_N(self) -> np.ndarray:
+        return character_classes(self.dataset.corpus.text, self.part)
+
+    @functools.cached_property
+    def _classes(self) -> dict[str, np.ndarray]:
+        """Masks of the kinds of characters that occur."""
+        masks = {name: self._class_N == index for index, name in enumerate(CLASSES)}
+        return {name: mask_N for name, mask_N in masks.items() if mask_N.any()}
+
+    @functools.cached_property
+    def _places(self) -> dict[str, np.ndarray]:
+        """Masks of the characters at each number of characters read before, in geometric bins.
+
+        Bins inside the shorter windows are those of the shorter windows, where they occur more
+        often.
+        """
+        masks = {}
+        for first, last in geometric_bins(self.preset.reach):
+            context = WINDOW if last <= WINDOW else self.preset.reach
+            place_N = positions_in_window(self.part, context)
+            masks[bin_name(first, last)] = (first <= place_N) & (place_N <= last)
+        return masks
+
+    def _by_place(
+        self, window_N: np.ndarray, stream_N: np.ndarray, far_N: np.ndarray
+    ) -> dict[str, Sums]:
+        """Return the losses by place, adjusted for hard characters.
+
+        The stream loss of the same run at the same character is a control variate: it is
+        subtracted, and the run's mean stream loss is added.
+        """
+        usual_N = stream_N - stream_N.mean(dtype=np.float64)
+        names = list(self._places)
+        near = sum(last <= WINDOW for _, last in geometric_bins(self.preset.reach))
+        return {
+            **_group_sums(window_N - usual_N, {x: self._places[x] for x in names[:near]}),
+            **_group_sums(far_N - usual_N, {x: self._places[x] for x in names[near:]}),
+        }
+
+    @functools.cached_property
+    def _targets_P(self) -> np.ndarray:
+        """Places of the targets of the effective context within the third part."""
+        protocol = Sliding(self.preset.context_reach, self.preset.context_targets)
+        return np.searchsorted(Stream().positions(self.part), protocol.positions(self.part))
+
+    def _by_context(self, run: Run) -> dict[str, dict[str, Sums]]:
+        """Return losses with distant characters changed; attention looks T characters back."""
+        reach = self.preset.context_reach
+        if run.model.keeps_positions:
+            reach = min(reach, run.config.data.sequence_length)
+        found = {}
+        for change in CHANGES:
+            losses = losses_by_context(
+                run.model,
+                run.params,
+                self.dataset.ids_N,
+                self.part,
+                change=change,
+                contexts=context_lengths(reach),
+                reach=reach,
+                targets=self.preset.context_targets,
+                batch_size=run.config.evaluation.batch_size,
+            )
+            found[change] = {
+                str(n): to_sums(_target_sums(nll_P, self._targets_P))[0]
+                for n, nll_P in losses.items()
+            }
+        return found
+
+    def _gradients(self, run: Run) -> dict[str, float]:
+        """Return the mean norm of the gradient by distance, in geometric bins."""
+        reach = self.preset.context_reach
+        if run.model.keeps_positions:
+            reach = min(reach, run.config.data.sequence_length)
+        norm_PT = gradient_norms_by_distance(
+            run.model,
+            run.params,
+            self.dataset.ids_N,
+            self.part,
+            reach=reach,
+            targets=self.preset.context_targets,
+        )
+        return {
+            bin_name(first, last): float(f"{norm_PT[:, first - 1 : last].mean():.4g}")
+            for first, last in geometric_bins(reach)
+        }
+
+    @functools.cached_property
+    def _judge(self) -> TextQualityEvaluator:
+        preset, text = self.preset, self.dataset.corpus.text
+        human = human_samples(
+            text,
+            self.part,
+            samples=2 * preset.samples,
+            characters=preset.sample_characters,
+        )
+        return build_text_quality_evaluator(text, self.dataset.part("train"), human)
+
+    def _quality(self, run: Run) -> dict[str, Any]:
+        """Return the measures of texts sampled at scale 1."""
+        preset = self.preset
+        pieces = run.sample(
+            PROMPT, characters=preset.sample_characters, samples=preset.samples, seed=1
+        )
+        texts = ["".join(chunk.text for chunk in chunks) for chunks in zip(*pieces, strict=True)]
+        return quality_values(self._judge.evaluate(texts))
+
+
+def bin_name(first: int, last: int) -> str:
+    """Return the label of a bin.
+
+    >>> bin_name(4, 4), bin_name(5, 6)
+    ('4', '5-6')
+    """
+    return f"{first}" if first == last else f"{first}-{last}"
+
+
+def context_lengths(reach: int) -> list[int]:
+    """Return the powers of 2 below a context length, and the length itself.
+
+    >>> context_lengths(10)
+    [1, 2, 4, 8, 10]
+    """
+    return [2**power for power in range(reach.bit_length()) if 2**power < reach] + [reach]
+
+
+def _group_sums(nll_N: np.ndarray, masks: Mapping[str, np.ndarray]) -> dict[str, Sums]:
+    return {
+        name: to_sums(block_sums([nll_N], mask_N=mask_N, block=WIDE_BLOCK))[0]
+        for name, mask_N in masks.items()
+    }
+
+
+def _counts(masks: Mapping[str, np.ndarray]) -> dict[str, Sequence[int]]:
+    return {
+        name: block_sums([np.zeros(len(mask_N))], mask_N=mask_N, block=WIDE_BLOCK).counts_K.tolist()
+        for name, mask_N in masks.items()
+    }
+
+
+def _target_sums(nll_P: np.ndarray, places_P: np.ndarray) -> Any:
+    """Sum the losses of targets over the wide blocks of the text that they lie in."""
+    nll_N, mask_N = np.zeros(places_P[-1] + 1), np.zeros(places_P[-1] + 1, bool)
+    nll_N[places_P], mask_N[places_P] = nll_P, True
+    return block_sums([nll_N], mask_N=mask_N, block=WIDE_BLOCK)
+
+
+def _curve(run: Run) -> list[tuple[int, float]]:
+    return [
+        (row["step"] * BATCH_CHARACTERS, round(row["loss_nats"], 6))
+        for row in read_rows(Workdir(run.workdir))
+        if row["split"] == "valid" and row["weights"] == run.weights
+    ]
+
+
+@functools.cache
+def _commit() -> str:
+    """Return the commit of the clone that this file is in; empty if there is none."""
+    command = ["git", "rev-parse", "HEAD"]
+    try:
+        found = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+        )
+    except OSError:
+        return ""
+    return found.stdout.strip()
