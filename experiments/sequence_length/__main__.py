@@ -27,16 +27,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
-from experiments.sequence_length.figures import FIGURES
-from experiments.sequence_length.results import Results, build_results
-from experiments.sequence_length.tables import TITLE, write_results
 
 from charlm_jax.cli.exit_status import run_program
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.storage.workdir import Workdir
 from experiments.results_folder import RESULTS, TABLES, refuse_other_results
 from experiments.sequence_length.arms import PRESETS
+from experiments.sequence_length.figures import FIGURES
+from experiments.sequence_length.results import Results, build_results
 from experiments.sequence_length.runs import Study
+from experiments.sequence_length.tables import TITLE, write_results
 
 STUDY = "sequence_length"
 

@@ -1,0 +1,316 @@
+"""Results of the study as files: results.json, tables.md and the figures."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from charlm_jax.core.files import atomic_write
+from charlm_jax.core.json_files import to_jsonable, write_json
+from charlm_jax.evaluation.bootstrap import mean_interval
+from experiments.markdown import signed, table
+from experiments.results_folder import RESULTS, TABLES
+from experiments.sequence_length.arms import LENGTHS, WINDOW, Arm
+from experiments.sequence_length.figures import save_figures
+from experiments.sequence_length.records import RULES, from_sums
+from experiments.sequence_length.results import ArmResult, Family, Results
+
+TITLE = "# How long should training sequences be? Tables"
+
+NOTES = f"""\
+T is the training sequence length in characters. Losses are in nats per character, with 95 %
+intervals over blocks of 1,000 characters and, where an arm has several runs, over seeds. Learning
+rates, checkpoints and best lengths are chosen on the second part of the text; losses are of the
+third part, unless a heading says otherwise.
+
+`window`: the state is reset every {WINDOW} characters. `stream`: the state is carried through the
+whole part; attention keeps the last T characters. `seconds`: training time on an idle machine. A
+length is worse than the best if the interval of its difference lies above 0; the intervals of a
+family hold all at once, with 95 %."""
+
+_QUALITY = {
+    "word_validity": "words of the book",
+    "distinct_word_bigrams": "distinct pairs of words",
+    "distinct_6grams": "distinct 6-grams",
+    "copied": "copied",
+    "excess_bits": "excess divergence, bits",
+}
+
+
+def write_results(results: Results, folder: Path, command: str) -> None:
+    """Write results.json, the figures and tables.md, and print the tables.
+
+    Args:
+      results: results of the study.
+      folder: folder to write into.
+      command: command line of the study.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / RESULTS, to_json(results, command))  # first: it marks the folder
+    save_figures(results, folder)
+    text = tables(results, command=command)
+    atomic_write(folder / TABLES, text.encode())
+    print(f"\n{text}\n{folder / TABLES}")
+
+
+def to_json(results: Results, command: str) -> dict[str, Any]:
+    """Return the content of results.json."""
+    return {
+        "command": command,
+        "effort_per_arm": results.effort,
+        "rates_at_edge": [arm.name for arm in results.at_edge],
+        "text": to_jsonable(results.text),
+        "arms": {arm.name: to_jsonable(found) for arm, found in results.arms.items()},
+        "families": [
+            {
+                "name": family.name,
+                "arms": [arm.name for arm in family.arms],
+                "best": family.best.name,
+                "not_distinguishable": [arm.name for arm in family.as_good],
+                **to_jsonable(family.comparison),
+            }
+            for family in (*results.families, *results.schedules)
+        ],
+        "carried_less_reset": [
+            {"model": model, "length": length, **to_jsonable(found)}
+            for (model, length), found in results.carried.items()
+        ],
+        "shortest_less_best_by_class": to_jsonable(results.by_class),
+    }
+
+
+def tables(results: Results, *, command: str) -> str:
+    """Return the contents of tables.md.
+
+    Args:
+      results: results of the study.
+      command: command line of the study.
+    """
+    text, edge, tuned = results.text, results.at_edge, results.tuned
+    sizes = ", ".join(f"{name} {count:,}" for name, count in text.characters.items())
+    parts = [
+        TITLE,
+        f"    {command}",
+        f"{text.corpus}, {text.symbols} symbols; characters: {sizes}. Up to "
+        f"{results.preset.characters:,} characters read in training.",
+        NOTES,
+        "## Best length of each family",
+        "\n".join(_summary(family, results) for family in results.families),
+        "## Loss less that of the best length",
+        _to_best(results.families),
+    ]
+    if results.schedules:
+        parts += [
+            "## Schedules of lengths less the best fixed length",
+            "Each length of a schedule has an equal share of the training.",
+            _schedules(results.schedules),
+        ]
+    parts += [
+        "## Loss",
+        _losses(results),
+        "## Loss less that of the n-gram",
+        _less_ngram(results),
+        "## Training until the n-gram's loss",
+        f"Characters and seconds after which the loss on the second part in windows of {WINDOW} is "
+        f"at most that of the {text.ngram_order['window']}-gram "
+        f"({text.ngram_second['window']:.4f}); median over runs, `-` if it never is.",
+        _to_reach(results),
+    ]
+    if results.carried:
+        parts += [
+            "## Loss with carried state less that with reset state",
+            "The intervals of a model hold all at once.",
+            _carried(results),
+        ]
+    if results.by_class:
+        parts += [
+            "## Loss of the shortest length less that of the best, by kind of character",
+            _by_class(results),
+        ]
+    parts += [
+        "## Effective context, in characters",
+        "The shortest context within a hundredth of the loss with the longest, if everything "
+        "before it is cut off or shuffled. One run of each arm; intervals over the text.",
+        _effective(results),
+        "## Generated text",
+        f"{results.preset.samples} samples of {results.preset.sample_characters} characters at "
+        "scale 1 from one run of each arm, next to as much held-out text.",
+        _quality(results),
+        "## Learning rates: loss on the second part",
+        f"{results.effort} per arm. In {len(edge)} of {len(tuned)} arms the chosen rate is the "
+        "lowest or the highest tried.",
+        _rates(results),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _names(family: Family) -> list[str]:
+    return [arm.label for arm in family.arms]
+
+
+def _summary(family: Family, results: Results) -> str:
+    best = results.arms[family.best]
+    comparison = family.comparison
+    others = ", ".join(arm.label for arm in family.as_good if arm != family.best)
+    runs = "one run" if len(best.seeds) == 1 else f"{len(best.seeds)} runs"
+    verdict = (
+        "It is better than every other length"
+        if comparison.is_best
+        else f"Not distinguishable: {others or 'none'}"
+    )
+    return (
+        f"- {family.name}: T = {family.best.label}, loss {best.losses['stream'].describe()} "
+        f"({runs}). {verdict}; {comparison.looked_at} differences looked at."
+    )
+
+
+def _to_best(families: Sequence[Family]) -> str:
+    rows = []
+    for family in families:
+        cells = {
+            arm.length: "best" if difference is None else signed(difference)
+            for arm, difference in zip(family.arms, family.comparison.differences, strict=True)
+        }
+        rows.append([family.name, *(cells.get(length, "") for length in LENGTHS)])
+    return table(["family", *(f"T = {length}" for length in LENGTHS)], rows)
+
+
+def _schedules(families: Sequence[Family]) -> str:
+    rows = [
+        [family.name.partition(":")[0], family.arms[0].label, arm.label, signed(difference)]
+        for family in families
+        for arm, difference in zip(family.arms, family.comparison.differences, strict=True)
+        if difference is not None
+    ]
+    return table(["family", "best fixed T", "schedule", "difference"], rows)
+
+
+def _key(arm: Arm) -> list[str]:
+    return [arm.model, arm.state, arm.budget, arm.label]
+
+
+_KEY = ["model", "state", "equal", "T"]
+
+
+def _losses(results: Results) -> str:
+    columns = [*_KEY, "seeds", "parameters", "rate", "characters", "seconds", "TFLOPs"]
+    rows: list[list[object]] = [
+        [
+            *_key(arm),
+            len(found.seeds),
+            f"{found.parameters:,}",
+            f"{found.rate:g}",
+            f"{found.characters:,}",
+            f"{found.seconds:.0f}",
+            f"{found.flops / 1e12:.1f}",
+            *(found.losses[rule].describe() for rule in RULES),
+            "" if found.spread is None else f"{found.spread:.4f}",
+        ]
+        for arm, found in results.arms.items()
+    ]
+    text = results.text
+    ngram = [mean_interval(from_sums([text.ngram[rule]], text.counts)).describe() for rule in RULES]
+    rows.append([f"{text.ngram_order['stream']}-gram", *[""] * 9, *ngram, ""])
+    rows += [
+        [name, *[""] * 9, "", f"{nats:.4f}", ""] for name, nats in results.text.compressed.items()
+    ]
+    return table([*columns, *RULES, "over seeds"], rows)
+
+
+def _less_ngram(results: Results) -> str:
+    rows = (
+        [*_key(arm), *(signed(found.less_ngram[rule]) for rule in RULES)]
+        for arm, found in results.arms.items()
+    )
+    return table([*_KEY, *RULES], rows)
+
+
+def _to_reach(results: Results) -> str:
+    rows = []
+    for arm, found in results.arms.items():
+        reached = [x for x in found.to_reach_ngram if x is not None]
+        seconds = [x for x in found.seconds_to_reach_ngram if x is not None]
+        is_usual = 2 * len(reached) > len(found.seeds)
+        cells = (
+            [f"{statistics.median_low(reached):,}", f"{statistics.median_low(seconds):.0f}"]
+            if is_usual
+            else ["-", "-"]
+        )
+        best = statistics.median_low(found.best_characters)
+        rows.append([*_key(arm), *cells, f"{len(reached)} of {len(found.seeds)}", f"{best:,}"])
+    columns = ["characters", "seconds", "runs", "characters of the best checkpoint"]
+    return table([*_KEY, *columns], rows)
+
+
+def _carried(results: Results) -> str:
+    models = dict.fromkeys(model for model, _ in results.carried)
+    lengths = sorted({length for _, length in results.carried})
+    rows = (
+        [
+            model,
+            *(
+                signed(results.carried[model, T]) if (model, T) in results.carried else ""
+                for T in lengths
+            ),
+        ]
+        for model in models
+    )
+    return table(["model", *(f"T = {length}" for length in lengths)], rows)
+
+
+def _by_class(results: Results) -> str:
+    families = {family.name: family for family in results.families}
+    names = list(results.text.class_counts)
+    rows = []
+    for name, found in results.by_class.items():
+        family = families[name]
+        shortest = min(family.arms, key=lambda arm: arm.length)
+        lengths = f"{shortest.label} less {family.best.label}"
+        rows.append([name, lengths, *(signed(found[kind]) for kind in names)])
+    return table(["family", "T", *names], rows)
+
+
+def _effective(results: Results) -> str:
+    rows = [
+        [*_key(arm), *(_reach(found, change) for change in found.effective)]
+        for arm, found in results.arms.items()
+        if found.effective
+    ]
+    return table([*_KEY, "cut off", "shuffled"], rows)
+
+
+def _reach(found: ArmResult, change: str) -> str:
+    reach = found.effective[change]
+    return f"{reach.characters} [{reach.low}, {reach.high}]"
+
+
+def _quality(results: Results) -> str:
+    rows = [
+        [*_key(arm), *_measures(found.quality)]
+        for arm, found in results.arms.items()
+        if found.quality
+    ]
+    rows.append(["held-out text", "", "", "", *_measures(results.text.human)])
+    return table([*_KEY, *_QUALITY.values()], rows)
+
+
+def _measures(quality: Mapping[str, Any]) -> list[str]:
+    cells = []
+    for name in _QUALITY:
+        found = quality[name]
+        cells.append(
+            f"{found['mean']:.3f} [{found['low']:.3f}, {found['high']:.3f}]" if found else ""
+        )
+    return cells
+
+
+def _rates(results: Results) -> str:
+    rows = []
+    for arm, tuned in results.tuned.items():
+        losses = tuned.mean_losses()
+        cells = (
+            f"**{loss:.4f} at {rate:g}**" if rate == tuned.value else f"{loss:.4f} at {rate:g}"
+            for rate, loss in losses.items()
+        )
+        rows.append([arm.model, arm.state, arm.label, ", ".join(cells)])
+    return table(["model", "state", "T", "losses"], rows)
