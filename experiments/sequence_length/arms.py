@@ -61,9 +61,10 @@ class Arm(NamedTuple):
         seconds = "-seconds" * (self.budget == "seconds")
         return f"{self.model}-T{'-'.join(map(str, self.lengths))}-{self.state}{seconds}"
 
-    def in_characters(self) -> "Arm":
-        """Return the arm with the budget of characters, for which learning rates are tuned."""
-        return self._replace(budget="characters")
+    @property
+    def tuned(self) -> "Arm":
+        """Arm whose learning rate this one has: the fixed last length, at equal characters."""
+        return self._replace(lengths=self.lengths[-1:], budget="characters")
 
 
 class Model(NamedTuple):

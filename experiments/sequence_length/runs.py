@@ -122,7 +122,7 @@ class Study:
         return found
 
     def tune(self, *, train: bool = True) -> dict[Arm, Tuned]:
-        """Search the learning rate of every arm of equal characters.
+        """Search the learning rate of every fixed length at equal characters.
 
         Args:
           train: whether to train the trials that are not on record.
@@ -130,11 +130,11 @@ class Study:
         Raises:
           CharlmError: a trial is not on record, and `train` is False.
         """
-        points = {arm: self._point(arm, arm.name, {}) for arm in self.preset.arms()}
-        wanted = {arm: point for arm, point in points.items() if arm == arm.in_characters()}
+        arms = [arm for arm in self.preset.arms() if arm == arm.tuned]
+        points = [self._point(arm, arm.name, {}) for arm in arms]
         losses = functools.partial(self._losses, train=train)
-        tuned = tune(list(wanted.values()), self.preset.search, losses)
-        return {arm: tuned[point.name] for arm, point in wanted.items()}
+        tuned = tune(points, self.preset.search, losses)
+        return {arm: tuned[arm.name] for arm in arms}
 
     def _losses(self, trials: Sequence[Trial], *, train: bool) -> list[float]:
         """Return the losses of trials, training those that are not on record."""
@@ -179,7 +179,7 @@ class Study:
         budget.
 
         Args:
-          rates: learning rate of each arm of equal characters.
+          rates: learning rate of each fixed length at equal characters.
           speeds: characters per second, by name.
           seeds: seeds to plan.
         """
@@ -190,7 +190,7 @@ class Study:
                 lengths = self.preset.models[arm.model].lengths
                 median = float(np.median([speeds[speed_name(arm.model, T)] for T in lengths]))
                 characters = int(characters * mean_speed(arm, speeds) / median)
-            rate = rates[arm.in_characters()]
+            rate = rates[arm.tuned]
             plan += [PlannedRun(arm, seed, rate, whole_batches(characters)) for seed in seeds]
         return plan
 
@@ -264,7 +264,7 @@ class Study:
                 families.setdefault((arm.model, arm.state), []).append((loss, arm))
         for losses in families.values():
             chosen |= {arm for _, arm in sorted(losses)[: self.preset.repeated]}
-        return {run.arm for run in first if run.arm.in_characters() in chosen}
+        return {run.arm for run in first if run.arm._replace(budget="characters") in chosen}
 
     def _run_fields(self, run: PlannedRun) -> dict[str, Any]:
         steps = run.characters // BATCH_CHARACTERS

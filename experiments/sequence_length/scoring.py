@@ -44,7 +44,7 @@ from experiments.sequence_length.records import (
 
 CHANGES = ("truncated", "shuffled")
 WIDE_BLOCK = 4_000  # characters, where a group has few in each 1,000
-PROMPT = "The "
+PROMPT_CHARACTERS = 10
 _LONGEST_ORDER = 12
 
 
@@ -257,10 +257,13 @@ class Scorer:
         return build_text_quality_evaluator(text, self.dataset.part("train"), human)
 
     def _quality(self, run: Run) -> dict[str, Any]:
-        """Return the measures of texts sampled at scale 1."""
-        preset = self.preset
+        """Return the measures of texts that continue the second part, sampled at scale 1."""
+        preset, start = self.preset, self.part[0].start
         pieces = run.sample(
-            PROMPT, characters=preset.sample_characters, samples=preset.samples, seed=1
+            self.dataset.corpus.text[start - PROMPT_CHARACTERS : start],
+            characters=preset.sample_characters,
+            samples=preset.samples,
+            seed=1,
         )
         texts = ["".join(chunk.text for chunk in chunks) for chunks in zip(*pieces, strict=True)]
         return quality_values(self._judge.evaluate(texts))
