@@ -1,230 +1,293 @@
-"""The study of sequence lengths: its comparisons, its tables and results.json."""
+"""The study of sequence lengths: its plan, its records, and the results computed from them."""
 
-import itertools
-import json
-import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from charlm_jax.analysis.loss_breakdown import CLASSES
-from charlm_jax.comparison.compare import Baseline
 from charlm_jax.core.errors import CharlmError
-from charlm_jax.core.json_files import write_json
-from charlm_jax.evaluation.bootstrap import Difference, Interval, difference, mean_interval
-from experiments.results_folder import saved_command
-from experiments.sequence_length import runs
-from experiments.sequence_length.__main__ import PRESETS
-from experiments.sequence_length.figures import figure_names
-from experiments.sequence_length.measures import (
-    Condition,
-    ConditionLosses,
-    LengthComparison,
-    carried_less_reset,
-    compare_lengths,
-    measure_condition,
-    run_by_run,
+from charlm_jax.evaluation.block_sums import block_sums
+from charlm_jax.sweeps.tuning import Rung, Search, Trial, Tuned
+from experiments.sequence_length.arms import (
+    BATCH_CHARACTERS,
+    LOADERS,
+    PRESETS,
+    Arm,
+    Model,
+    Preset,
+    length_schedule,
 )
-from experiments.sequence_length.results import Results, read_results, to_json
-from experiments.sequence_length.runs import BATCH_CHARACTERS, LOADERS, Study
-from experiments.sequence_length.tables import TITLE, tables
-from tests.conftest import ROOT
+from experiments.sequence_length.records import Records, RunRecord, TextRecord, to_sums
+from experiments.sequence_length.results import (
+    ContextReach,
+    Results,
+    build_results,
+    effective_context_interval,
+)
+from experiments.sequence_length.runs import PlannedRun, Study, mean_speed, speed_name
+from experiments.sequence_length.tables import TITLE, tables, to_json
 
-TEXT = "The isle, said he.\nIt is an old one; " * 800
-PART = (range(9_000, 29_000),)
-
-
-def _condition(length: int, *, state: str = "reset", budget: str = "characters") -> Condition:
-    facts = {"rate": 0.01, "characters": 9_000, "seconds": 5.0, "flops": 1e9, "seeds": (1, 2)}
-    return Condition("lstm", length, state, budget, **facts)
-
-
-def _losses(
-    mean: float, *, seed: int = 0, window: float = 0.1, second: float | None = None
-) -> ConditionLosses:
-    noise_N = np.random.default_rng(0).gamma(1.0, 1.0, len(PART[0]))  # what all find hard
-    runs_S1 = mean - 1.0 + np.random.default_rng(seed).normal(0, 1e-3, (2, 1))
-    stream_SN = runs_S1 + noise_N
-    far_SN = stream_SN + 2 * window
-    return ConditionLosses(
-        stream_SN + window, stream_SN, far_SN, mean if second is None else second
-    )
-
-
-def test_lengths_are_compared_with_the_best_of_their_group() -> None:
-    losses = {
-        _condition(40): _losses(1.5, seed=1),
-        _condition(10): _losses(1.7, seed=2),
-        _condition(160): _losses(1.5002, seed=3),
-        _condition(10, state="carried"): _losses(1.6, seed=4),
-        _condition(40, state="carried"): _losses(1.5, seed=1),
-    }
-    groups = compare_lengths(losses, text=TEXT, part=PART)
-    (reset,) = (group for group in groups if group.state == "reset")
-    assert reset.lengths == (10, 40, 160) and set(reset.as_good) == {40, 160}
-    assert reset.to_best[reset.best] is None
-    best = losses[next(condition for condition in losses if reset.is_best(condition))]
-    apart = losses[_condition(10)].stream_SN - best.stream_SN
-    assert reset.to_best[0] == Difference(*mean_interval(apart))
-    assert {*reset.by_class} == {*CLASSES}
-    for found in reset.by_class.values():
-        assert found.mean == pytest.approx(0.2, abs=0.01) and found.is_significant
-    carried = carried_less_reset(losses)
-    assert [*carried] == [("lstm", 10), ("lstm", 40)]
-    assert carried["lstm", 10].mean == pytest.approx(-0.1, abs=0.01)
-    assert not carried["lstm", 40].is_significant
+CHARACTERS, BLOCKS = 20_000, 20
+PRESET = Preset(
+    models={"lstm": Model("lstm", {}, lengths=(5, 40, 160), schedules=((5, 160),))},
+    corpus="synthetic:characters=200000",
+    search=Search("optimizer.learning_rate", (Rung(3, 1, 5_120),)),
+    characters=64_000,
+    seeds=(1, 2),
+)
+SPEEDS = {"lstm-T5": 1_000.0, "lstm-T40": 2_000.0, "lstm-T160": 4_000.0}
+COUNTS = [1_000] * BLOCKS
+QUALITY = {
+    name: {"mean": 0.9, "low": 0.8, "high": 1.0}
+    for name in ("word_validity", "distinct_6grams", "copied", "excess_bits")
+} | {"distinct_word_bigrams": None}
+TEXT = TextRecord(
+    corpus="a text",
+    fingerprint="0",
+    symbols=30,
+    characters={"train": 160_000, "valid": 20_000, "test": 20_000},
+    compressed={"xz": 1.9},
+    ngram_order={"window": 6, "stream": 7},
+    ngram={"window": (1_700.0,) * BLOCKS, "stream": (1_600.0,) * BLOCKS},
+    ngram_second={"window": 1.65, "stream": 1.55},
+    counts=COUNTS,
+    class_counts={"first letter": [900] * 5, "space": [800] * 5},
+    place_counts={"1": [50] * 5, "2": [50] * 5},
+    target_counts=[25] * 5,
+    human=QUALITY,
+)
+ANY = np.random.default_rng(0).normal(0, 1, CHARACTERS)
 
 
-def test_the_best_is_chosen_on_other_characters_than_the_figures_are_of() -> None:
-    losses = {
-        _condition(10): _losses(1.4, second=1.6),
-        _condition(40): _losses(1.5, seed=1, second=1.5),
-    }
-    (group,) = compare_lengths(losses, text=TEXT, part=PART)
-    assert group.best_length == 40 and group.as_good == (10, 40)
-    assert group.to_best[0] is not None and group.to_best[0].is_significant
-    assert group.to_best[0].mean < 0
+def _sums(mean: float, seed: int) -> tuple[float, ...]:
+    """The block sums of a run that finds hard what all runs find hard."""
+    own_N = np.random.default_rng(seed).normal(0, 0.05, CHARACTERS)
+    return to_sums(block_sums([mean + 0.3 * ANY + own_N]))[0]
 
 
-def test_what_runs_of_a_seed_share_is_no_reason_for_doubt() -> None:
-    rng = np.random.default_rng(0)
-    shared_S1, text_N = rng.normal(0, 0.05, (3, 1)), rng.gamma(1.0, 1.0, 20_000)
-    a_SN = text_N + shared_S1 + rng.normal(0, 1e-3, (3, 1)) + 0.02
-    b_SN = text_N + shared_S1 + rng.normal(0, 1e-3, (3, 1))
-    assert run_by_run(a_SN, b_SN).is_significant and not difference(a_SN, b_SN).is_significant
-
-
-def test_the_figures_of_an_condition() -> None:
-    found = measure_condition(_losses(1.5, window=0.25), text=TEXT, part=PART, window=7, reach=32)
-    assert found.cold_start.mean == pytest.approx(0.25)
-    assert found.cold_start.low == pytest.approx(found.cold_start.high)  # on the same characters
-    assert [cell.label for cell in found.by_place][:6] == ["1", "2", "3", "4", "5-6", "7-8"]
-    near, far = found.window.mean, found.window.mean + 0.25
-    means = [cell.interval.mean for cell in found.by_place]  # whichever characters stand there
-    assert means == pytest.approx([near] * 5 + [far] * 5)
-    assert [cell.label for cell in found.by_class] == list(CLASSES)
-
-
-PUBLISHED = ROOT / "docs" / "studies" / "sequence_length"
-COMMAND = "python -m experiments.sequence_length --preset=book --corpus=mysterious-island"
-MORE = Difference(0.2, 0.1, 0.3)
-SOME = Difference(0.05, -0.03, 0.08)
-
-
-def _results() -> Results:
-    measured = measure_condition(_losses(1.5), text=TEXT, part=PART, window=4, reach=8)
-    rates = {0.01: 1.7, 0.02: 1.6, 0.04: 1.65}
-    one_block = Interval(1.2, -math.inf, math.inf)
-    return Results(
-        tried={
-            ("lstm", 5, "reset"): {0.01: 1.7, 0.02: 1.6},
-            ("lstm", 40, "reset"): rates,
-            ("lstm", 160, "reset"): {**rates, 0.08: 1.5},
+def _record(
+    arm: Arm, seed: int = 1, *, mean: float, second: float | None = None, rate: float = 0.01
+) -> RunRecord:
+    return RunRecord(
+        arm=arm,
+        seed=seed,
+        config="lstm",
+        fields={"data.corpus": "a text"},
+        commit="",
+        rate=rate,
+        parameters=1_000,
+        characters=PRESET.characters,
+        curve=[(20_000, mean + 0.5), (40_000, mean + 0.1), (64_000, mean)],
+        best_characters=64_000,
+        flops=1e9,
+        second={"window": mean, "stream": mean if second is None else second},
+        window=_sums(mean + 0.1, 100 * arm.length + seed),
+        stream=_sums(mean, 100 * arm.length + seed),
+        by_class={"first letter": (900 * (mean + 0.2),) * 5, "space": (800 * mean,) * 5},
+        by_place={"1": (50 * 2.5,) * 5, "2": (50 * 2.0,) * 5},
+        by_context={
+            change: {"1": (50.0,) * 5, "4": (25.1,) * 5, "8": (25.0,) * 5}
+            for change in ("truncated", "shuffled")
         },
-        measurements={_condition(length): measured for length in (5, 40, 160)},
-        comparisons=[
-            LengthComparison(
-                model="lstm",
-                state="reset",
-                budget="characters",
-                lengths=(5, 40, 160),
-                best=2,
-                to_best=[MORE, SOME, None],
-                by_class={"first letter": MORE, "space": SOME},
-            )
-        ],
-        carried={("lstm", 5): MORE, ("lstm", 40): Difference(0.1, -math.inf, math.inf)},
-        by_context={"lstm": {"truncated": {1: one_block, 2: one_block}}},
-        effective={"lstm": {"truncated": 64, "shuffled": 16, "replaced": 8}},
-        baselines=[
-            Baseline("3-gram", "ngram", Interval(1.55, 1.5, 1.6), 2.2),
-            Baseline("gzip", "compressor", None, 2.0),
-        ],
-        characters=20_000,
+        gradients={"1": 0.5, "2": 0.05},
+        quality=QUALITY,
     )
 
 
-def test_the_tables_have_every_number_with_its_interval() -> None:
-    lines = tables(_results(), command=COMMAND).splitlines()
-    assert lines[0] == TITLE and f"    {COMMAND}" in lines
-    stream = _results().measurements[_condition(160)].stream.describe()
-    assert (
-        f"- lstm, state reset, equal characters: T = 160, loss {stream}. Not significantly worse: "
-        "40." in lines
-    )
-    more, some = "+0.2000 [+0.1000, +0.3000]", "+0.0500 [-0.0300, +0.0800]"
-    for row in (
-        f"| lstm | reset | characters | {more} | {some} | best |",
-        f"| lstm | {more} | +0.1000 |",
-        f"| lstm | reset | characters | 5 less 160 | {more} |  | {some} |  |  |  |",
-        "| lstm | 64 | 16 | 8 |",
-        "| 3-gram |  |  |  |  |  |  |  |  | 1.5500 [1.5000, 1.6000] |  |",
-        "| gzip |  |  |  |  |  |  |  |  | 1.3863 |  |",
-        "| lstm | 40 | reset | 1.7000 at 0.01 | **1.6000 at 0.02** | 1.6500 at 0.04 |",
-    ):
-        assert row in lines
-    assert any("In 2 of 3 rows it is the lowest or the highest tried." in line for line in lines)
+def _tuned(arm: Arm, losses: Mapping[float, float]) -> Tuned:
+    point = Study(PRESET, Path("records"), Path("runs"))._point(arm, arm.name, {})
+    trials = {Trial(point, "optimizer.learning_rate", x, 1, 5_120): y for x, y in losses.items()}
+    return Tuned(min(losses, key=losses.__getitem__), trials)
 
 
-def test_results_are_read_as_they_were_written(tmp_path: Path) -> None:
-    results = _results()
-    write_json(tmp_path / "results.json", to_json(results, COMMAND))
-    read = read_results(tmp_path / "results.json")
-    assert json.dumps(to_json(read, COMMAND)) == json.dumps(to_json(results, COMMAND))
-    assert tables(read, command=COMMAND) == tables(results, command=COMMAND)
-    assert read == results
+def _results(means: Mapping[Arm, Sequence[float]], **second: Any) -> Results:
+    """Results of runs with these mean losses."""
+    runs = {
+        PlannedRun(arm, seed, 0.01, PRESET.characters): _record(
+            arm, seed, mean=mean, second=second.get(arm.name.replace("-", "_"))
+        )
+        for arm, each in means.items()
+        for seed, mean in enumerate(each, start=1)
+    }
+    tuned = {
+        Arm("lstm", (5,), "reset"): _tuned(
+            Arm("lstm", (5,), "reset"), {0.005: 1.7, 0.01: 1.6, 0.02: 1.8}
+        ),
+        Arm("lstm", (40,), "reset"): _tuned(
+            Arm("lstm", (40,), "reset"), {0.005: 1.7, 0.01: 1.65, 0.02: 1.6}
+        ),
+    }
+    return build_results(PRESET, TEXT, SPEEDS, tuned, runs)
 
 
-@pytest.mark.parametrize("content", ["{torn", "[]", "{}", '{"tried": [], "figures": [1]}'])
-def test_damaged_results_are_refused(content: str, tmp_path: Path) -> None:
-    (tmp_path / "results.json").write_text(content)
-    with pytest.raises(CharlmError, match="is damaged: run the study again"):
-        read_results(tmp_path / "results.json")
+SHORT, MIDDLE, LONG = (Arm("lstm", (length,), "reset") for length in (5, 40, 160))
+CARRIED, BOTH = Arm("lstm", (5,), "carried"), Arm("lstm", (5, 160), "reset")
+MEANS = {
+    SHORT: (1.7, 1.71),
+    MIDDLE: (1.5, 1.51),
+    LONG: (1.502, 1.509),
+    CARRIED: (1.6, 1.61),
+    BOTH: (1.45, 1.46),
+}
 
 
-def test_the_published_tables_are_of_the_published_results() -> None:
-    published = (PUBLISHED / "tables.md").read_text(encoding="utf-8")
-    results = read_results(PUBLISHED / "results.json")
-    assert tables(results, command=COMMAND) == published
-    assert saved_command(PUBLISHED / "results.json", "sequence_length") == COMMAND
-    names = {path.name for path in PUBLISHED.iterdir()}
-    figures = figure_names(PRESETS["book"].models)
-    assert names == {"index.md", "tables.md", "results.json", *figures}
-    page = (PUBLISHED / "index.md").read_text(encoding="utf-8")
-    assert all(f"({name})" in page for name in [*figures, "tables.md"])
+def test_lengths_are_compared_with_the_best_of_their_family() -> None:
+    results = _results(MEANS)
+    reset, carried = results.families
+    assert reset.arms == (SHORT, MIDDLE, LONG) and reset.best == MIDDLE
+    assert set(reset.as_good) == {MIDDLE, LONG}
+    assert reset.comparison.differences[0] is not None
+    assert reset.comparison.differences[0].mean == pytest.approx(0.2, abs=0.01)
+    assert carried.arms == (CARRIED,)
+    (schedules,) = results.schedules
+    assert schedules.arms == (MIDDLE, BOTH)
+    less = schedules.comparison.differences[1]
+    assert less is not None and less.mean == pytest.approx(-0.05, abs=0.01) and less.high < 0
+    assert [*results.carried] == [("lstm", 5)]
+    assert results.carried["lstm", 5].mean == pytest.approx(-0.1, abs=0.01)
+    kinds = results.by_class[reset.name]
+    assert {kind: round(x.mean, 3) for kind, x in kinds.items()} == {
+        "first letter": 0.2,
+        "space": 0.2,
+    }
+
+
+def test_the_best_is_chosen_on_other_characters_than_the_losses_are_of() -> None:
+    results = _results({SHORT: (1.4,), MIDDLE: (1.5,)}, lstm_T5_reset=1.6)
+    (family,) = results.families
+    assert family.best == MIDDLE and set(family.as_good) == {SHORT, MIDDLE}
+    assert family.comparison.looked_at == 1
+
+
+def test_the_time_to_reach_the_ngram_is_that_of_an_idle_machine() -> None:
+    found = _results({SHORT: (1.6,), MIDDLE: (1.5, 1.7), BOTH: (1.55,)}).arms
+    assert found[SHORT].to_reach_ngram == (64_000,)  # 1.70 at 40,000 is above 1.65
+    assert found[SHORT].seconds_to_reach_ngram == pytest.approx((64.0,))
+    assert found[MIDDLE].to_reach_ngram == (40_000, None)
+    assert found[MIDDLE].seconds_to_reach_ngram[1] is None
+    # Half of the characters at 1,000 a second, half at 4,000.
+    assert found[BOTH].seconds == pytest.approx(32_000 / 1_000 + 32_000 / 4_000)
+    assert mean_speed(BOTH, SPEEDS) == pytest.approx(1_600)
+    assert found[MIDDLE].less_ngram["stream"].mean == pytest.approx(0, abs=0.01)
+
+
+def test_an_effective_context_has_an_interval_over_the_text() -> None:
+    rng = np.random.default_rng(1)
+    far_N = rng.normal(1.5, 0.01, 2_000)
+    near_N = far_N + np.where(np.arange(2_000) < 900, 0.05, 0.0)  # in nearly half of the text
+
+    def sums(nll_N: np.ndarray) -> Any:
+        return block_sums([nll_N], block=100)
+
+    losses = {1: sums(far_N + 1), 2: sums(near_N), 4: sums(far_N), 8: sums(far_N)}
+    found = effective_context_interval(losses)
+    assert found.low == 2 and found.high == 4 and found.characters == 4
+    everywhere = {**losses, 2: sums(far_N + 0.05)}
+    assert effective_context_interval(everywhere) == ContextReach(4, 4, 4)
+
+
+def test_records_are_read_as_they_were_written(tmp_path: Path) -> None:
+    records = Records(tmp_path)
+    assert records.text() is None and records.speeds() is None and records.run("a") is None
+    run = _record(BOTH, mean=1.5)
+    records.write_text(TEXT)
+    records.write_run("a", run)
+    records.write_speeds({"lstm-T5": 1_000.4})
+    read = records.run("a")
+    assert read is not None and read.arm == BOTH
+    assert records.speeds() == {"lstm-T5": 1_000}
+    written = {path: path.read_bytes() for path in tmp_path.rglob("*.json")}
+    records.write_run("a", read)
+    text = records.text()
+    assert text is not None
+    records.write_text(text)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.json")} == written
+
+
+@pytest.mark.parametrize("content", ["{torn", "[]", '{"arm": 1}'])
+def test_damaged_records_are_refused(content: str, tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "a.json").write_text(content)
+    with pytest.raises(CharlmError, match="is damaged: remove it"):
+        Records(tmp_path).run("a")
+
+
+def test_a_record_of_another_rate_is_refused(tmp_path: Path) -> None:
+    study = Study(PRESET, tmp_path, tmp_path / "runs")
+    run = PlannedRun(SHORT, 1, 0.01, PRESET.characters)
+    study.records.write_run(run.name, _record(SHORT, mean=1.5))
+    assert [*study.recorded([run])] == [run]
+    with pytest.raises(CharlmError, match=r"learning rate 0\.01 and 64,000 characters, not 0\.02"):
+        study.recorded([run._replace(rate=0.02)])
+
+
+def test_the_best_lengths_and_the_textbooks_are_repeated() -> None:
+    study = Study(PRESET._replace(repeated=1), Path("records"), Path("runs"))
+    losses = {SHORT: 1.7, MIDDLE: 1.6, LONG: 1.5, BOTH: 1.9}
+    late = LONG._replace(budget="seconds")
+    first = {
+        PlannedRun(arm, 1, 0.01, 1): _record(arm, mean=losses[arm._replace(budget="characters")])
+        for arm in (*losses, late, SHORT._replace(budget="seconds"))
+    }
+    assert study.repeated_arms(first) == {LONG, MIDDLE, BOTH, late}
+    everything = Study(PRESET, Path("records"), Path("runs")).repeated_arms(first)
+    assert everything == {run.arm for run in first}
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_arms_have_equal_characters_or_equal_seconds(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(runs, "train_flops", lambda *_, **__: 1)  # which traces every model
-    preset = PRESETS[name]
-    study = Study(preset, "synthetic:characters=20000", Path("nowhere"))
-    keys = [(model, length) for model in preset.models for length in preset.lengths]
-    speeds = {key: 10_000.0 + 500 * number for number, key in enumerate(keys)}
-    rates = {
-        (model, length, state): (1 if state == "reset" else 2) / length
-        for model, length, state in itertools.product(preset.models, preset.lengths, LOADERS)
-    }
-    plan = study.plan(rates, speeds)
-    points = {point for points in plan.values() for point in points}
-    assert len({point.name for point in points}) == len(points)
-    by_budget: dict[tuple[str, str], list[Condition]] = {}
-    for condition, points in plan.items():
-        by_budget.setdefault((condition.model, condition.budget), []).append(condition)
-        config = points[0].load()
-        assert config.data.batch_size * condition.length == BATCH_CHARACTERS
-        assert config.train.max_steps * BATCH_CHARACTERS == condition.characters
-        assert config.data.loader == LOADERS[condition.state]
-        assert config.optimizer.learning_rate == condition.rate
-        assert condition.rate == rates[condition.model, condition.length, condition.state]
-    assert {model for model, budget in by_budget if budget == "seconds"} == {*preset.timed}
-    for (model, budget), conditions in by_budget.items():
-        assert [condition.length for condition in conditions if condition.state == "reset"] == [
-            *preset.lengths
-        ]
-        spent = [getattr(condition, budget) for condition in conditions]
+def test_arms_have_equal_characters_or_equal_seconds(name: str, tmp_path: Path) -> None:
+    preset = PRESETS[name]._replace(corpus="synthetic:characters=20000")
+    study = Study(preset, tmp_path, tmp_path)
+    names = dict.fromkeys(speed_name(arm.model, arm.length) for arm in preset.arms())
+    speeds = {name: 10_000.0 + 500 * number for number, name in enumerate(names)}
+    rates = {arm: 1 / arm.length for arm in preset.arms() if arm == arm.tuned}
+    plan = study.plan(rates, speeds, preset.seeds)
+    assert len({run.name for run in plan}) == len(plan)
+    spent: dict[tuple[str, str], list[float]] = {}
+    for run in plan:
+        config = study._run_point(run).load()
+        phases = config.data.length_schedule.split(",") if config.data.length_schedule else []
+        assert config.data.batch_size * run.arm.length == BATCH_CHARACTERS
+        assert config.train.max_steps * BATCH_CHARACTERS == run.characters
+        assert config.data.loader == LOADERS[run.arm.state]
+        assert config.optimizer.learning_rate == run.rate == 1 / run.arm.length
+        lengths = [int(phase.partition(":")[0]) for phase in phases]
+        assert lengths == [*run.arm.lengths[:-1]]
+        seconds = run.characters / mean_speed(run.arm, speeds)
+        amount = run.characters if run.arm.budget == "characters" else seconds
+        spent.setdefault((run.arm.model, run.arm.budget), []).append(amount)
+    for (_, budget), amounts in spent.items():
         within = 0 if budget == "characters" else BATCH_CHARACTERS / 10_000
-        assert max(spent) - min(spent) <= within, model
+        assert max(amounts) - min(amounts) <= within
+
+
+def test_the_lengths_of_a_schedule_have_equal_shares() -> None:
+    for steps in (3, 100, 1_562):
+        shares = [
+            int(part.split(":")[1]) for part in length_schedule((5, 40, 160), steps).split(",")
+        ]
+        shares.append(steps - sum(shares))
+        assert max(shares) - min(shares) <= 1
+    assert length_schedule((40,), 100) == ""
+
+
+def test_the_tables_have_the_numbers_with_their_intervals() -> None:
+    results = _results(MEANS)
+    lines = tables(results, command="python -m experiments.sequence_length").splitlines()
+    assert lines[0] == TITLE and "    python -m experiments.sequence_length" in lines
+    best = results.arms[MIDDLE].losses["stream"].describe()
+    assert (
+        f"- lstm, reset state, equal characters: T = 40, loss {best} (2 runs). Not "
+        "distinguishable: 160; 3 differences looked at." in lines
+    )
+    assert any(
+        "3 runs and 15,360 characters per arm. In 1 of 2 arms the chosen rate" in line
+        for line in lines
+    )
+    assert "| lstm | reset | characters | 40 | 4 [4, 4] | 4 [4, 4] |" in lines
+    assert "| lstm | reset | 40 | 1.7000 at 0.005, 1.6500 at 0.01, **1.6000 at 0.02** |" in lines
+    values = to_json(results, "a command")
+    assert values["command"] == "a command" and values["rates_at_edge"] == ["lstm-T40-reset"]
+    assert set(values["arms"]) == {arm.name for arm in MEANS}
