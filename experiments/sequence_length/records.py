@@ -9,26 +9,23 @@ Files in a folder of records:
 
   speeds.json       training speed of each model and length, in characters per second
   text.json         sizes of the text's parts, its simple predictors, characters in each block
-  trials/NAME.json  held-out loss of one trial of a learning rate
+  trials/NAME.json  loss of one trial of a learning rate on the second part
   runs/NAME.json    losses of one run and what else was measured of it
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from charlm_jax.analysis.text_quality import TextQuality
-from charlm_jax.core.errors import CharlmError
-from charlm_jax.core.files import atomic_write
 from charlm_jax.core.json_files import to_jsonable
 from charlm_jax.evaluation.block_sums import BlockSums
+from experiments.recorded_training import RecordFolder
 from experiments.sequence_length.arms import Arm
 
 DIGITS = 4
-SPEEDS, TEXT, TRIALS, RUNS = "speeds.json", "text.json", "trials", "runs"
+SPEEDS, TEXT = "speeds", "text"
 RULES = ("window", "stream")
 
 Sums = tuple[float, ...]
@@ -69,29 +66,14 @@ class TextRecord(NamedTuple):
     human: Mapping[str, Any]
 
 
-class TrialRecord(NamedTuple):
-    """One trial of a learning rate.
-
-    Attributes:
-      config: config name.
-      fields: config fields that were changed.
-      loss: lowest loss on the second part while it trained, in nats per character; None if it
-        diverged.
-    """
-
-    config: str
-    fields: Mapping[str, Any]
-    loss: float | None
-
-
 class RunRecord(NamedTuple):
     """One run, at its best checkpoint on the second part.
 
     Attributes:
+      config: config name.
+      overrides: config fields that were changed.
       arm: its arm.
       seed: its seed.
-      config: config name.
-      fields: config fields that were changed.
       commit: commit of the project that trained it; empty if unknown.
       rate: learning rate.
       parameters: number of parameters of the model.
@@ -111,10 +93,10 @@ class RunRecord(NamedTuple):
       quality: measures of generated text, with intervals; None if not measured.
     """
 
+    config: str
+    overrides: Sequence[str]
     arm: Arm
     seed: int
-    config: str
-    fields: Mapping[str, Any]
     commit: str
     rate: float
     parameters: int
@@ -132,55 +114,35 @@ class RunRecord(NamedTuple):
     quality: Mapping[str, Any] | None
 
 
-class Records:
+class Records(RecordFolder):
     """A folder of records."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
 
     def speeds(self) -> dict[str, float] | None:
         """Return characters per second by model and length; None before they are measured."""
-        return _read(self.folder / SPEEDS)
+        return self.read(SPEEDS)
 
     def text(self) -> TextRecord | None:
         """Return the record of the text; None before there is one."""
-        values = _read(self.folder / TEXT)
-        return None if values is None else _record(TextRecord, values, self.folder / TEXT)
+        values = self.read(TEXT)
+        return None if values is None else self._record(TEXT, TextRecord, values)
 
-    def trial(self, name: str) -> TrialRecord | None:
-        """Return the record of a trial; None if it has not been trained."""
-        file = self._file(TRIALS, name)
-        values = _read(file)
-        return None if values is None else _record(TrialRecord, values, file)
+    def run(self, name: str, values: Mapping[str, Any]) -> RunRecord:
+        """Return the record of a run.
 
-    def run(self, name: str) -> RunRecord | None:
-        """Return the record of a run; None if it has not been trained."""
-        file = self._file(RUNS, name)
-        values = _read(file)
-        if values is None:
-            return None
-        record = _record(RunRecord, values, file)
-        arm = _record(Arm, record.arm, file)
-        return record._replace(arm=arm._replace(lengths=tuple(arm.lengths)))
+        Args:
+          name: name of the record.
+          values: its values.
+        """
+        record = self._record(name, RunRecord, values)
+        arm = self._record(name, Arm, record.arm)
+        found: RunRecord = record._replace(arm=arm._replace(lengths=tuple(arm.lengths)))
+        return found
 
-    def write_speeds(self, speeds: Mapping[str, float]) -> None:
-        """Write training speeds, rounded to whole characters per second."""
-        _write(self.folder / SPEEDS, {name: round(x) for name, x in speeds.items()})
-
-    def write_text(self, record: TextRecord) -> None:
-        """Write the record of the text."""
-        _write(self.folder / TEXT, record._asdict())
-
-    def write_trial(self, name: str, record: TrialRecord) -> None:
-        """Write the record of a trial."""
-        _write(self._file(TRIALS, name), record._asdict())
-
-    def write_run(self, name: str, record: RunRecord) -> None:
-        """Write the record of a run."""
-        _write(self._file(RUNS, name), record._asdict())
-
-    def _file(self, kind: str, name: str) -> Path:
-        return self.folder / kind / f"{name}.json"
+    def _record(self, name: str, kind: Any, values: Any) -> Any:
+        try:
+            return kind(**values)
+        except TypeError as error:
+            raise self.damaged(name) from error
 
 
 def to_sums(sums: BlockSums) -> list[Sums]:
@@ -203,30 +165,3 @@ def quality_values(quality: TextQuality) -> dict[str, Any]:
     values: dict[str, Any] = to_jsonable(quality._replace(longest_copy=None))
     del values["longest_copy"]
     return values
-
-
-def _read(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, RecursionError) as error:
-        raise _damaged(file) from error
-
-
-def _record(kind: Any, values: Any, file: Path) -> Any:
-    try:
-        return kind(**values)
-    except TypeError as error:
-        raise _damaged(file) from error
-
-
-def _damaged(file: Path) -> CharlmError:
-    return CharlmError(f"{file} is damaged: remove it, and the same command makes it again")
-
-
-def _write(file: Path, values: Mapping[str, Any]) -> None:
-    """Write a record with one line per field: short, and readable in a comparison of versions."""
-    lines = (f"  {json.dumps(name)}: {json.dumps(to_jsonable(x))}" for name, x in values.items())
-    file.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(file, ("{\n" + ",\n".join(lines) + "\n}\n").encode())

@@ -2,7 +2,6 @@
 
 import functools
 import math
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,12 +13,11 @@ from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.data.dataset import Dataset, load_dataset
 from charlm_jax.data.download import DownloadProgress
-from charlm_jax.inference.run import load_run
-from charlm_jax.sweeps.local import run_points
+from charlm_jax.inference.run import Run
 from charlm_jax.sweeps.points import Point, make_point
-from charlm_jax.sweeps.progress_bars import sweep_view
-from charlm_jax.sweeps.tuning import Trial, Tuned, train_trials, tune
+from charlm_jax.sweeps.tuning import Tuned
 from charlm_jax.training.throughput import measure_speeds
+from experiments.recorded_training import RecordedTraining, settings
 from experiments.sequence_length.arms import (
     BATCH_CHARACTERS,
     TEXTBOOK_LENGTH,
@@ -28,10 +26,8 @@ from experiments.sequence_length.arms import (
     length_schedule,
     whole_batches,
 )
-from experiments.sequence_length.records import Records, RunRecord, TextRecord, TrialRecord
+from experiments.sequence_length.records import SPEEDS, TEXT, Records, RunRecord, TextRecord
 from experiments.sequence_length.scoring import Scorer
-
-_RUNS_AT_ONCE = 3  # per job: all are put on record once the last has ended
 
 
 class PlannedRun(NamedTuple):
@@ -71,9 +67,7 @@ class Study:
     ) -> None:
         self.preset = preset
         self.records = Records(records)
-        self.folder = folder
-        self.jobs = jobs
-        self.keep = keep
+        self.training = RecordedTraining(self.records, folder, jobs=jobs, keep=keep)
 
     def config(self, arm: Arm) -> Config:
         """Return the config of an arm, apart from seed, rate and steps."""
@@ -99,9 +93,9 @@ class Study:
         arms = {speed_name(arm.model, arm.length): arm for arm in self.preset.arms()}
         if found is None or set(found) != set(arms):
             configs = {name: self.config(arm) for name, arm in arms.items()}
-            self.records.write_speeds(measure_speeds(configs, rounds=3, steps=5))
-            found = self.records.speeds()
-        assert found is not None
+            speeds = measure_speeds(configs, rounds=3, steps=5)
+            found = {name: float(round(speed)) for name, speed in speeds.items()}
+            self.records.write(SPEEDS, found)
         return found
 
     def text(self) -> TextRecord:
@@ -113,7 +107,7 @@ class Study:
         found = self.records.text()
         if found is None:
             found = self.scorer.text_record()
-            self.records.write_text(found)
+            self.records.write(TEXT, found._asdict())
         if found.fingerprint != self.dataset.fingerprint:
             raise CharlmError(
                 f"{self.records.folder} is of another text than {self.preset.corpus}: name "
@@ -132,43 +126,8 @@ class Study:
         """
         arms = [arm for arm in self.preset.arms() if arm == arm.tuned]
         points = [self._point(arm, arm.name, {}) for arm in arms]
-        losses = functools.partial(self._losses, train=train)
-        tuned = tune(points, self.preset.search, losses)
+        tuned = self.training.tune(points, self.preset.search, train=train)
         return {arm: tuned[arm.name] for arm in arms}
-
-    def _losses(self, trials: Sequence[Trial], *, train: bool) -> list[float]:
-        """Return the losses of trials, training those that are not on record."""
-        missing = [trial for trial in trials if self.records.trial(trial.name) is None]
-        if missing and not train:
-            raise CharlmError(
-                f"{self.records.folder} has no record of the trial {missing[0].name}: run the "
-                f"study without --from_records"
-            )
-        for some in _in_groups(missing, self.jobs):
-            try:
-                with sweep_view() as view:
-                    train_trials(some, self.folder, jobs=self.jobs, view=view)
-            finally:  # after a signal, those that were finished
-                self._record_trials([x for x in some if self._has_ended(x.point())])
-        found = [self.records.trial(trial.name) for trial in trials]
-        return [math.inf if x is None or x.loss is None else x.loss for x in found]
-
-    def _record_trials(self, trials: Sequence[Trial]) -> None:
-        for trial, loss in zip(trials, train_trials(trials, self.folder), strict=True):
-            arm = next(arm for arm in self.preset.arms() if arm.name == trial.arm.name)
-            fields = {
-                **self.preset.fields(arm),
-                trial.field: trial.value,
-                "seed": trial.seed,
-                "train.max_steps": trial.characters // BATCH_CHARACTERS,
-            }
-            config = self.preset.models[arm.model].config
-            kept = round(loss, 6) if math.isfinite(loss) else None
-            self.records.write_trial(trial.name, TrialRecord(config, _portable(fields), kept))
-            self._discard(trial.name)
-
-    def _has_ended(self, point: Point) -> bool:
-        return point.is_finished(self.folder) or point.workdir(self.folder).fault.exists()
 
     def plan(
         self, rates: Mapping[Arm, float], speeds: Mapping[str, float], seeds: Iterable[int]
@@ -198,49 +157,32 @@ class Study:
         """Train and measure the runs that are not on record.
 
         Raises:
-          CharlmError: a run failed; the others of its group were finished first.
+          CharlmError: a run failed, or a record is of a run with other settings.
         """
-        missing = [run for run in runs if self.records.run(run.name) is None]
-        for some in _in_groups(missing, self.jobs):
-            points = [self._run_point(run) for run in some]
-            with sweep_view() as view:
-                outcomes = run_points(points, self.folder, jobs=self.jobs, view=view)
-            for run, (point, state, loss_nats, says) in zip(some, outcomes, strict=True):
-                if loss_nats is None:
-                    raise CharlmError(f"{point.name}: {says or state}; the same command resumes")
-                self._record_run(run)
-        return self.recorded(runs)
+        by_name = {run.name: run for run in runs}
 
-    def _record_run(self, run: PlannedRun) -> None:
-        record = self.scorer.run_record(
-            run.arm,
-            load_run(self.folder / run.name, checkpoint="best"),
-            config=self.preset.models[run.arm.model].config,
-            fields=_portable(self._run_fields(run)),
-            is_first=run.seed == self.preset.seeds[0],
-        )
-        self.records.write_run(run.name, record)
-        self._discard(run.name)
+        def measure(point: Point, run: Run) -> dict[str, Any]:
+            planned = by_name[point.name]
+            is_first = planned.seed == self.preset.seeds[0]
+            return self.scorer.run_record(
+                planned.arm, run, settings=settings(point), is_first=is_first
+            )._asdict()
+
+        self.training.train([self.run_point(run) for run in runs], measure)
+        return self.recorded(runs)
 
     def recorded(self, runs: Sequence[PlannedRun]) -> dict[PlannedRun, RunRecord]:
         """Return the runs that are on record.
 
         Raises:
-          CharlmError: a record is of another learning rate or number of characters.
+          CharlmError: a record is damaged, or is of a run with other settings.
         """
-        found = {}
-        for run in runs:
-            record = self.records.run(run.name)
-            if record is None:
-                continue
-            if (record.rate, record.characters) != (run.rate, run.characters):
-                raise CharlmError(
-                    f"the record of {run.name} has learning rate {record.rate:g} and "
-                    f"{record.characters:,} characters, not {run.rate:g} and {run.characters:,}: "
-                    f"remove it, or name another folder with --records"
-                )
-            found[run] = record
-        return found
+        found = {run: self.training.recorded(self.run_point(run)) for run in runs}
+        return {
+            run: self.records.run(f"runs/{run.name}", values)
+            for run, values in found.items()
+            if values is not None
+        }
 
     def repeated_arms(self, first: Mapping[PlannedRun, RunRecord]) -> set[Arm]:
         """Return the arms to train with all seeds.
@@ -266,27 +208,21 @@ class Study:
             chosen |= {arm for _, arm in sorted(losses)[: self.preset.repeated]}
         return {run.arm for run in first if run.arm._replace(budget="characters") in chosen}
 
-    def _run_fields(self, run: PlannedRun) -> dict[str, Any]:
+    def run_point(self, run: PlannedRun) -> Point:
+        """Return a planned run as a point that can be trained."""
         steps = run.characters // BATCH_CHARACTERS
-        return {
-            **self.preset.fields(run.arm),
+        fields = {
             self.preset.search.field: run.rate,
             "seed": run.seed,
             "train.max_steps": steps,
             "train.evaluate_every_steps": math.ceil(steps / self.preset.scores),
             "data.length_schedule": length_schedule(run.arm.lengths, steps),
         }
-
-    def _run_point(self, run: PlannedRun) -> Point:
-        return self._point(run.arm, run.name, self._run_fields(run))
+        return self._point(run.arm, run.name, fields)
 
     def _point(self, arm: Arm, name: str, fields: Mapping[str, Any]) -> Point:
         config = self.preset.models[arm.model].config
         return make_point(name, config, {**self.preset.fields(arm), **fields})
-
-    def _discard(self, name: str) -> None:
-        if not self.keep:
-            shutil.rmtree(self.folder / name, ignore_errors=True)
 
 
 def speed_name(model: str, length: int) -> str:
@@ -302,15 +238,3 @@ def mean_speed(arm: Arm, speeds: Mapping[str, float]) -> float:
     """Return the speed of an arm in characters per second, over equal shares of its lengths."""
     seconds = sum(1 / speeds[speed_name(arm.model, length)] for length in arm.lengths)
     return len(arm.lengths) / seconds
-
-
-def _in_groups(items: Sequence[Any], jobs: int) -> list[Sequence[Any]]:
-    """Return groups of a few items for each job, so that little is lost if the study is killed."""
-    most = _RUNS_AT_ONCE * jobs if jobs > 1 else 1
-    return [items[start : start + most] for start in range(0, len(items), most)]
-
-
-def _portable(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return config fields without the folder of the text."""
-    corpus = str(fields["data.corpus"])
-    return {**fields, "data.corpus": Path(corpus).name if "/" in corpus else corpus}

@@ -106,15 +106,14 @@ class Scorer:
         )
 
     def run_record(
-        self, arm: Arm, run: Run, *, config: str, fields: Mapping[str, Any], is_first: bool
+        self, arm: Arm, run: Run, *, settings: Mapping[str, Any], is_first: bool
     ) -> RunRecord:
         """Measure a finished run at its best checkpoint.
 
         Args:
           arm: arm of the run.
           run: the run.
-          config: config name.
-          fields: config fields that were changed.
+          settings: `config` and `overrides` of the run.
           is_first: whether it is the first run of its arm, of which more is measured.
         """
         context = arm.length if run.model.keeps_positions else None
@@ -128,10 +127,9 @@ class Scorer:
         steps = run.config.train.max_steps
         has_more = is_first and arm.budget == "characters"
         return RunRecord(
+            **settings,
             arm=arm,
             seed=run.config.seed,
-            config=config,
-            fields=fields,
             commit=_commit(),
             rate=run.config.optimizer.learning_rate,
             parameters=count_parameters(run.params),

@@ -10,6 +10,7 @@ import pytest
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.evaluation.block_sums import block_sums
 from charlm_jax.sweeps.tuning import Rung, Search, Trial, Tuned
+from experiments.recorded_training import settings
 from experiments.sequence_length.arms import (
     BATCH_CHARACTERS,
     LOADERS,
@@ -19,7 +20,7 @@ from experiments.sequence_length.arms import (
     Preset,
     length_schedule,
 )
-from experiments.sequence_length.records import Records, RunRecord, TextRecord, to_sums
+from experiments.sequence_length.records import TEXT, Records, RunRecord, TextRecord, to_sums
 from experiments.sequence_length.results import (
     ContextReach,
     Results,
@@ -43,7 +44,7 @@ QUALITY = {
     name: {"mean": 0.9, "low": 0.8, "high": 1.0}
     for name in ("word_validity", "distinct_6grams", "copied", "excess_bits")
 } | {"distinct_word_bigrams": None}
-TEXT = TextRecord(
+TEXT_RECORD = TextRecord(
     corpus="a text",
     fingerprint="0",
     symbols=30,
@@ -71,10 +72,10 @@ def _record(
     arm: Arm, seed: int = 1, *, mean: float, second: float | None = None, rate: float = 0.01
 ) -> RunRecord:
     return RunRecord(
+        config="lstm",
+        overrides=("data.corpus=a text",),
         arm=arm,
         seed=seed,
-        config="lstm",
-        fields={"data.corpus": "a text"},
         commit="",
         rate=rate,
         parameters=1_000,
@@ -119,7 +120,7 @@ def _results(means: Mapping[Arm, Sequence[float]], **second: Any) -> Results:
             Arm("lstm", (40,), "reset"), {0.005: 1.7, 0.01: 1.65, 0.02: 1.6}
         ),
     }
-    return build_results(PRESET, TEXT, SPEEDS, tuned, runs)
+    return build_results(PRESET, TEXT_RECORD, SPEEDS, tuned, runs)
 
 
 SHORT, MIDDLE, LONG = (Arm("lstm", (length,), "reset") for length in (5, 40, 160))
@@ -190,36 +191,29 @@ def test_an_effective_context_has_an_interval_over_the_text() -> None:
 
 def test_records_are_read_as_they_were_written(tmp_path: Path) -> None:
     records = Records(tmp_path)
-    assert records.text() is None and records.speeds() is None and records.run("a") is None
-    run = _record(BOTH, mean=1.5)
-    records.write_text(TEXT)
-    records.write_run("a", run)
-    records.write_speeds({"lstm-T5": 1_000.4})
-    read = records.run("a")
-    assert read is not None and read.arm == BOTH
-    assert records.speeds() == {"lstm-T5": 1_000}
+    assert records.text() is None and records.speeds() is None and records.read("a") is None
+    records.write(TEXT, TEXT_RECORD._asdict())
+    records.write("runs/a", _record(BOTH, mean=1.5)._asdict())
     written = {path: path.read_bytes() for path in tmp_path.rglob("*.json")}
-    records.write_run("a", read)
-    text = records.text()
-    assert text is not None
-    records.write_text(text)
+    values, text = records.read("runs/a"), records.text()
+    assert values is not None and text is not None
+    run = records.run("runs/a", values)
+    assert run.arm == BOTH
+    records.write(TEXT, text._asdict())
+    records.write("runs/a", run._asdict())
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.json")} == written
-
-
-@pytest.mark.parametrize("content", ["{torn", "[]", '{"arm": 1}'])
-def test_damaged_records_are_refused(content: str, tmp_path: Path) -> None:
-    (tmp_path / "runs").mkdir()
-    (tmp_path / "runs" / "a.json").write_text(content)
-    with pytest.raises(CharlmError, match="is damaged: remove it"):
-        Records(tmp_path).run("a")
+    with pytest.raises(CharlmError, match=r"a\.json is damaged: remove it"):
+        records.run("runs/a", {**values, "more": 1})
 
 
 def test_a_record_of_another_rate_is_refused(tmp_path: Path) -> None:
     study = Study(PRESET, tmp_path, tmp_path / "runs")
     run = PlannedRun(SHORT, 1, 0.01, PRESET.characters)
-    study.records.write_run(run.name, _record(SHORT, mean=1.5))
+    record = _record(SHORT, mean=1.5)._asdict()
+    study.records.write(f"runs/{run.name}", {**record, **settings(study.run_point(run))})
     assert [*study.recorded([run])] == [run]
-    with pytest.raises(CharlmError, match=r"learning rate 0\.01 and 64,000 characters, not 0\.02"):
+    says = r"of a run with optimizer\.learning_rate=0\.01 and not optimizer\.learning_rate=0\.02"
+    with pytest.raises(CharlmError, match=says):
         study.recorded([run._replace(rate=0.02)])
 
 
@@ -247,7 +241,7 @@ def test_arms_have_equal_characters_or_equal_seconds(name: str, tmp_path: Path) 
     assert len({run.name for run in plan}) == len(plan)
     spent: dict[tuple[str, str], list[float]] = {}
     for run in plan:
-        config = study._run_point(run).load()
+        config = study.run_point(run).load()
         phases = config.data.length_schedule.split(",") if config.data.length_schedule else []
         assert config.data.batch_size * run.arm.length == BATCH_CHARACTERS
         assert config.train.max_steps * BATCH_CHARACTERS == run.characters

@@ -17,6 +17,7 @@ from charlm_jax.sweeps.points import Point
 from charlm_jax.sweeps.progress_bars import SweepView
 from charlm_jax.sweeps.tuning import Rung, Search
 from charlm_jax.training.loop import train_and_evaluate
+from experiments import recorded_training
 from experiments.sequence_length import __main__ as sequence_length
 from experiments.sequence_length import runs
 from experiments.sequence_length.arms import Model, Preset
@@ -83,7 +84,7 @@ def trainer(monkeypatch: pytest.MonkeyPatch) -> Trainer:
     def equally_fast(configs: Mapping[str, Config], **_: int) -> dict[str, float]:
         return dict.fromkeys(configs, 1e5)
 
-    monkeypatch.setattr(runs, "run_points", trainer.run_points)
+    monkeypatch.setattr(recorded_training, "run_points", trainer.run_points)
     monkeypatch.setattr(tuning, "run_points", trainer.run_points)
     monkeypatch.setattr(runs, "measure_speeds", equally_fast)
     monkeypatch.setitem(sequence_length.PRESETS, "minutes", PRESET)
@@ -112,9 +113,10 @@ def test_the_reach_is_found_and_an_interrupted_study_ends_with_the_same_bytes(
     rate_nats = parse_source(CORPUS).entropy_rate_nats
     records = Records(tmp_path / "whole" / "records")
     for length in LENGTHS:
-        run = records.run(f"lstm-T{length}-reset-seed1")
-        text = records.text()
-        assert run is not None and text is not None and run.by_context is not None
+        name = f"runs/lstm-T{length}-reset-seed1"
+        values, text = records.read(name), records.text()
+        assert values is not None and text is not None
+        run = records.run(name, values)
         mean = sum(run.stream) / sum(text.counts)
         assert mean > rate_nats - 0.02  # the luck of one text
         assert (mean < rate_nats + 0.05) == (length > REACH)
