@@ -130,7 +130,11 @@ def get_config() -> ConfigDict:
     config.model.precision = "float32"
 
     config.optimizer = ConfigDict()
-    # Constant learning rate, or peak of the schedule, of Adam, or AdamW if weight_decay is above 0.
+    # adam (AdamW if weight_decay is above 0). muon: matrices of layers move by their momentum with
+    # equal singular values, all other weights by Adam. schedule_free: AdamW with an average in
+    # place of a decay of the learning rate; the average is scored and sampled from.
+    config.optimizer.rule = "adam"
+    # Constant learning rate, or peak of the schedule.
     config.optimizer.learning_rate = 1e-3
     # constant, cosine (from the peak to final_learning_rate over the run), or wsd (warm-up, stable,
     # decay: constant, then linear to final_learning_rate over the last decay_fraction of the run).

@@ -192,6 +192,7 @@ class ModelConfig:
 class OptimizerConfig:
     """Update rule and learning-rate schedule."""
 
+    rule: str
     learning_rate: float
     schedule: str
     warmup_steps: int
@@ -221,6 +222,22 @@ class OptimizerConfig:
         for field in ("beta1", "beta2", "average_decay"):
             value = getattr(self, field)
             _require(0.0 <= value < 1.0, f"optimizer.{field}", value, "in [0, 1)")
+        under = f"under config.optimizer.rule={self.rule}"
+        if self.rule != "adam":
+            only_adam = f"False {under}"
+            _require(not self.epsilon_hat, "optimizer.epsilon_hat", self.epsilon_hat, only_adam)
+        if self.rule == "schedule_free":
+            schedule, decay = self.schedule, self.average_decay
+            constant = f"constant {under}, whose average takes the place of a decay"
+            _require(schedule == "constant", "optimizer.schedule", schedule, constant)
+            own = f"0 {under}, which keeps an average of its own"
+            _require(decay == 0, "optimizer.average_decay", decay, own)
+            _require(self.beta1 > 0, "optimizer.beta1", self.beta1, f"above 0 {under}")
+
+    @property
+    def averages(self) -> bool:
+        """Whether an average of the weights is kept, to be scored and sampled from."""
+        return self.average_decay > 0 or self.rule == "schedule_free"
 
     def stable_steps(self, total_steps: int) -> int:
         """Return the number of first steps whose learning rates do not depend on the length.

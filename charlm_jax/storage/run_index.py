@@ -97,7 +97,7 @@ def read_status(workdir: Workdir) -> RunStatus:
         config, facts, rows = read_checked_config(workdir), workdir.read_facts(), read_rows(workdir)
     except CharlmError:
         return RunStatus(str(workdir.path), "unreadable", "", None, 0, None, None, seconds_ago)
-    counted = "average" if config.optimizer.average_decay > 0 else "raw"
+    counted = "average" if config.optimizer.averages else "raw"
     valid = [row for row in rows if row["split"] == "valid"]
     losses = [row["loss_nats"] for row in valid if row["weights"] == counted]
     return RunStatus(

@@ -70,7 +70,7 @@ def read_weights(
         exported = Weights(*read_exported(workdir, like, checkpoint=checkpoint, weights=kind))
         refuse_non_finite(exported.params, str(workdir.exported_file))
         return exported
-    averages = config.optimizer.average_decay > 0
+    averages = config.optimizer.averages
     kinds = ("average", "raw") if averages else ("raw",)
     kind = kinds[0] if kind is None else kind
     if kind not in kinds:

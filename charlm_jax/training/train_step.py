@@ -12,7 +12,7 @@ from charlm_jax.core.types import ModelState, Params
 from charlm_jax.data.loaders import EpochPlan, gather_batch
 from charlm_jax.training.batch_gradient import Batch, GradientOfBatch
 from charlm_jax.training.devices import BY_ROWS, ONE_DEVICE, Devices
-from charlm_jax.training.optimizer import update_average
+from charlm_jax.training.update_rules import next_average
 
 NO_AVERAGE: Params = {}
 
@@ -139,7 +139,8 @@ def make_train_step(
     Args:
       gradient_of_batch: function that computes the loss and the gradient of a batch.
       optimizer: optimizer for the model's parameters.
-      average_decay: decay of the average of the weights, if the state keeps one.
+      average_decay: decay of the average of the weights, if the state keeps one and the optimizer
+        has none of its own.
 
     Returns:
       (state, batch) -> (state, metrics).
@@ -151,7 +152,9 @@ def make_train_step(
         norm = optax.tree.norm(gradient)
         params, average = optax.apply_updates(state.params, update), state.average
         if average:
-            average = update_average(average, params, state.step, average_decay=average_decay)
+            average = next_average(
+                average, params, opt_state, state.step, average_decay=average_decay
+            )
         new = TrainState(
             step=state.step + 1,
             params=params,

@@ -11,7 +11,7 @@ import optax
 
 from charlm_jax.config.length_schedule import Phase, count_shared_steps, phase_at
 from charlm_jax.config.schema import Config
-from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.errors import CharlmError, lookup
 from charlm_jax.core.numerics import fixed_numerics
 from charlm_jax.core.prng import KeyStream, stream_key
 from charlm_jax.core.types import ModelState, Params
@@ -34,6 +34,7 @@ from charlm_jax.training.train_step import (
     make_train_step,
     make_train_steps,
 )
+from charlm_jax.training.update_rules import build_muon, build_schedule_free
 
 # Bounds of `train.keep`: of disk, and of time, since a checkpoint takes about as long as a step.
 _MOST_KEPT, _LEAST_APART = 50, 40
@@ -155,7 +156,7 @@ class Trainer(NamedTuple):
         def state(key: jax.Array, params: Params | None) -> TrainState:
             params = self.model.init(key) if params is None else params
             carried = self.parts_at(0).init_carried()
-            averages = self.config.optimizer.average_decay > 0
+            averages = self.config.optimizer.averages
             created = TrainState.create(params, self.optimizer, carried, averages=averages)
             return self.devices.constrain(created, divide_state(created, self.devices))
 
@@ -397,22 +398,26 @@ def build_update_rule(
     config: Config, total_steps: int
 ) -> tuple[optax.Schedule, optax.GradientTransformation]:
     """Build the learning rate schedule, and the optimizer that follows it."""
-    adam = config.optimizer
+    rule = config.optimizer
     schedule = make_schedule(
-        schedule=adam.schedule,
-        learning_rate=adam.learning_rate,
-        warmup_steps=adam.warmup_steps,
-        final_learning_rate=adam.final_learning_rate,
-        decay_fraction=adam.decay_fraction,
+        schedule=rule.schedule,
+        learning_rate=rule.learning_rate,
+        warmup_steps=rule.warmup_steps,
+        final_learning_rate=rule.final_learning_rate,
+        decay_fraction=rule.decay_fraction,
         total_steps=total_steps,
     )
-    optimizer = build_optimizer(
+    builders: Mapping[str, Callable[..., optax.GradientTransformation]] = {
+        "adam": functools.partial(build_optimizer, epsilon_hat=rule.epsilon_hat),
+        "muon": functools.partial(build_muon, width=config.model.hidden_size),
+        "schedule_free": build_schedule_free,
+    }
+    optimizer = lookup(builders, rule.rule, "config.optimizer.rule")(
         schedule,
-        beta1=adam.beta1,
-        beta2=adam.beta2,
-        epsilon=adam.epsilon,
-        epsilon_hat=adam.epsilon_hat,
-        clip_norm=adam.clip_norm,
-        weight_decay=adam.weight_decay,
+        beta1=rule.beta1,
+        beta2=rule.beta2,
+        epsilon=rule.epsilon,
+        clip_norm=rule.clip_norm,
+        weight_decay=rule.weight_decay,
     )
     return schedule, optimizer

@@ -52,6 +52,7 @@ FIELDS: Mapping[str, Refused | None] = {
     "model.init": (("", "x", "Keras"), "one of keras, flax, gpt2"),
     "model.zero_init": (("", "1", "yes", "None"), "write true or false"),
     "model.precision": (("", "x", "float16"), "one of float32, bfloat16"),
+    "optimizer.rule": (("", "x", "Muon"), "one of adam, muon, schedule_free"),
     "optimizer.learning_rate": ((*NOT_POSITIVE, "1e-60"), "in [1.2e-38, 1.7e+38]"),
     "optimizer.schedule": (("", "x", "Cosine"), "one of constant, cosine, wsd"),
     "optimizer.warmup_steps": (COUNTS, "in [0, 2**31)"),

@@ -40,6 +40,15 @@ def test_two_devices_with_sharded_weights_train_as_one() -> None:
 
 
 @pytest.mark.exhaustive
+@pytest.mark.parametrize("rule", ["muon", "schedule_free"])
+def test_every_update_rule_sees_whole_matrices(rule: str) -> None:
+    """Without an average of its own, of which schedule-free has one."""
+    fields = {"model.layers": ("lstm",), "optimizer.rule": rule, "optimizer.average_decay": 0.0}
+    trainer = make_trainer(**fields, **SHARDS, **{"train.microbatches": 2})
+    assert_same_training(train(trainer), train(make_trainer(**fields)))
+
+
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("fields", "division"),
     [

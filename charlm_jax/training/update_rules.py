@@ -1,0 +1,176 @@
+"""Update rules other than Adam: Muon, and schedule-free AdamW.
+
+`optimizer.py` has Adam, whose arguments are explained there.
+"""
+
+from typing import Any
+
+import jax
+import optax
+from optax.contrib import (
+    MuonDimensionNumbers,
+    ScheduleFreeState,
+    schedule_free,
+    schedule_free_eval_params,
+)
+from optax.contrib import muon as orthogonalized_momentum
+
+from charlm_jax.core.types import Params
+from charlm_jax.training.optimizer import build_optimizer, update_average, weight_decay_mask
+
+_MOMENTUM = 0.95
+_RMS = 0.2  # of an update, as Adam's usually is, so that both have one learning rate
+
+
+def build_muon(
+    schedule: optax.Schedule,
+    *,
+    width: int,
+    beta1: float,
+    beta2: float,
+    epsilon: float,
+    clip_norm: float,
+    weight_decay: float,
+) -> optax.GradientTransformation:
+    """Build Muon for the matrices of layers, and Adam for all other weights.
+
+    A matrix moves by its momentum (0.95, Nesterov) with all singular values made about equal,
+    scaled so that the root mean square of an update is 0.2 of the learning rate. The kernels of
+    gates that lie side by side, as those of an LSTM, are a matrix for each gate. The embedding, the
+    output layer, biases and norms are updated by Adam.
+
+    Args:
+      schedule: step -> rate, for both.
+      width: number of units of a layer, which is the width of a gate.
+      beta1: Adam's decay of the mean of gradients.
+      beta2: Adam's decay of the mean of squared gradients.
+      epsilon: term that keeps Adam's quotient finite.
+      clip_norm: maximum global norm of the gradient; 0 does not clip.
+      weight_decay: decay of the weights selected by `weight_decay_mask`.
+
+    Source: Jordan et al. 2024 (Muon: An optimizer for hidden layers); the scale is from Liu et al.
+    2025 (Muon is scalable for LLM training), section 2.2.
+    """
+
+    def matrices(params: Params) -> Params:
+        return jax.tree.map(lambda _: MuonDimensionNumbers(0, -1), params)
+
+    muon = orthogonalized_momentum(
+        schedule,
+        beta=_MOMENTUM,
+        weight_decay=weight_decay,
+        consistent_rms=_RMS,
+        muon_weight_dimension_numbers=matrices,
+    )
+    adam = build_optimizer(
+        schedule,
+        beta1=beta1,
+        beta2=beta2,
+        epsilon=epsilon,
+        epsilon_hat=False,
+        clip_norm=0.0,
+        weight_decay=weight_decay,
+    )
+    update = optax.partition({"muon": split_gates(muon, width), "adam": adam}, _rule_of_each)
+    return optax.chain(optax.clip_by_global_norm(clip_norm), update) if clip_norm > 0 else update
+
+
+def _rule_of_each(params: Params) -> Params:
+    """Return `muon` for the matrices of layers, `adam` for other weights."""
+
+    def rule(path: tuple[jax.tree_util.DictKey, ...], weights: jax.Array) -> str:
+        names = [str(key.key) for key in path]
+        is_matrix = weights.ndim == 2 and names[-1].endswith("kernel")
+        return "muon" if is_matrix and names[0].startswith("layer_") else "adam"
+
+    return jax.tree_util.tree_map_with_path(rule, params)
+
+
+def split_gates(inner: optax.GradientTransformation, width: int) -> optax.GradientTransformation:
+    """Return a transformation that sees the kernels of gates side by side as separate matrices.
+
+    A kernel (D, G x width) of a mixer becomes (D, G, width); other weights stay as they are.
+
+    Args:
+      inner: transformation of the separate matrices.
+      width: width of a gate.
+    """
+
+    def split(tree: Any) -> Any:
+        def apart(path: tuple[Any, ...], weights: jax.Array) -> jax.Array:
+            gates, rest = divmod(weights.shape[-1], width)
+            is_of_a_mixer = any(getattr(key, "key", None) == "mixer" for key in path)
+            if not is_of_a_mixer or rest or gates < 2:
+                return weights
+            return weights.reshape(len(weights), gates, width)
+
+        return jax.tree_util.tree_map_with_path(apart, tree)
+
+    def init(params: optax.Params) -> optax.OptState:
+        return inner.init(split(params))
+
+    def update(
+        gradient: optax.Updates, state: optax.OptState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, optax.OptState]:
+        updates, state = inner.update(split(gradient), state, split(params))
+        return jax.tree.map(lambda x, like: x.reshape(like.shape), updates, gradient), state
+
+    return optax.GradientTransformation(init, update)
+
+
+def build_schedule_free(
+    schedule: optax.Schedule,
+    *,
+    beta1: float,
+    beta2: float,
+    epsilon: float,
+    clip_norm: float,
+    weight_decay: float,
+) -> optax.GradientTransformation:
+    """Build schedule-free AdamW: averaging takes the place of a decay of the learning rate.
+
+    Gradients are taken at the weights, between a fast sequence and its average; the average is what
+    is scored and sampled from (`next_average`).
+
+    Args:
+      schedule: step -> rate, constant after its warm-up.
+      beta1: weight of the average in the point at which gradients are taken, above 0.
+      beta2: decay of the mean of squared gradients.
+      epsilon: term that keeps the quotient finite.
+      clip_norm: maximum global norm of the gradient; 0 does not clip.
+      weight_decay: decay of the weights selected by `weight_decay_mask`.
+
+    Source: Defazio et al. 2024 (The Road Less Scheduled), algorithm 1.
+    """
+    fast = optax.adamw(
+        schedule, b1=0.0, b2=beta2, eps=epsilon, weight_decay=weight_decay, mask=weight_decay_mask
+    )
+    update = schedule_free(fast, schedule, b1=beta1)
+    return optax.chain(optax.clip_by_global_norm(clip_norm), update) if clip_norm > 0 else update
+
+
+def next_average(
+    average: Params,
+    params: Params,
+    opt_state: optax.OptState,
+    step: jax.Array,
+    *,
+    average_decay: float,
+) -> Params:
+    """Return the average of weights after an update.
+
+    Args:
+      average: average before the update.
+      params: the new weights.
+      opt_state: the new state of the optimizer, which has an average of its own if schedule-free.
+      step: number of updates made before this one.
+      average_decay: decay of the average otherwise, see `update_average`.
+    """
+
+    def is_schedule_free(state: Any) -> bool:
+        return isinstance(state, ScheduleFreeState)
+
+    for state in filter(is_schedule_free, jax.tree.leaves(opt_state, is_leaf=is_schedule_free)):
+        own: Params = schedule_free_eval_params(state, params)
+        return own
+    return update_average(average, params, step, average_decay=average_decay)

@@ -1,0 +1,179 @@
+"""Muon and schedule-free AdamW, against their definitions."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from charlm_jax.config.loading import load_config
+from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.types import Params
+from charlm_jax.inference.run import load_run
+from charlm_jax.storage.metrics_log import MetricsLog
+from charlm_jax.storage.workdir import Workdir
+from charlm_jax.training.loop import train_and_evaluate
+from charlm_jax.training.optimizer import build_optimizer
+from charlm_jax.training.update_rules import build_muon, build_schedule_free, next_average
+from tests.conftest import make_tiny_config
+
+RATE, UNITS = 0.1, 6
+ADAM: Mapping[str, Any] = {"beta1": 0.9, "beta2": 0.99, "epsilon": 1e-8, "clip_norm": 0.0}
+RULES = ("muon", "schedule_free")
+
+
+def _params(seed: int) -> Params:
+    """Weights as those of an LSTM with an MLP, or a gradient of them."""
+    noise = np.random.default_rng(seed)
+
+    def normal(*shape: int) -> jax.Array:
+        return jnp.asarray(noise.normal(size=shape), jnp.float32)
+
+    gates = {"kernel": normal(5, 4 * UNITS), "bias": normal(4 * UNITS)}
+    return {
+        "embedding": normal(9, 5),
+        "layer_0": {
+            "mixer": {"input": gates, "recurrent_kernel": normal(UNITS, 4 * UNITS)},
+            "mlp": {"input": {"kernel": normal(UNITS, 2 * UNITS)}},
+        },
+        "output": {"kernel": normal(UNITS, 9), "bias": normal(9)},
+    }
+
+
+def _muon(**changes: Any) -> optax.GradientTransformation:
+    fields = {**ADAM, "weight_decay": 0.0, **changes}
+    return build_muon(optax.constant_schedule(RATE), width=UNITS, **fields)
+
+
+def _first_update(optimizer: optax.GradientTransformation, gradient: Params) -> Params:
+    params = _params(0)
+    update: Params = optimizer.update(gradient, optimizer.init(params), params)[0]
+    return update
+
+
+def _gates(kernel: jax.Array) -> list[np.ndarray]:
+    return np.split(np.asarray(kernel), kernel.shape[1] // UNITS, axis=1)
+
+
+def test_muon_moves_every_gate_equally_in_all_directions() -> None:
+    update = _first_update(_muon(), _params(1))
+    mixer = update["layer_0"]["mixer"]
+    mlp = [np.asarray(update["layer_0"]["mlp"]["input"]["kernel"])]  # one matrix
+    for matrix in [*_gates(mixer["recurrent_kernel"]), *_gates(mixer["input"]["kernel"]), *mlp]:
+        singular = np.linalg.svd(matrix, compute_uv=False)
+        # Five Newton-Schulz iterations leave singular values around 1.
+        usual = 0.2 * RATE * np.sqrt(max(matrix.shape))
+        assert 0.6 * usual < singular.min() <= singular.max() < 1.3 * usual
+
+
+def test_gates_do_not_share_a_scale() -> None:
+    gradient, larger = _params(1), _params(1)
+    larger["layer_0"]["mixer"]["recurrent_kernel"] = gradient["layer_0"]["mixer"][
+        "recurrent_kernel"
+    ] * jnp.repeat(jnp.array([[1.0, 1e3, 1.0, 1e-2]]), UNITS, axis=1)
+    kernels = (
+        _first_update(_muon(), x)["layer_0"]["mixer"]["recurrent_kernel"]
+        for x in (gradient, larger)
+    )
+    for one, other in zip(*map(_gates, kernels), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+def test_adam_updates_what_is_no_matrix_of_a_layer() -> None:
+    adam = build_optimizer(
+        optax.constant_schedule(RATE), epsilon_hat=False, weight_decay=0.5, **ADAM
+    )
+    found = _first_update(_muon(weight_decay=0.5), _params(1))
+    wanted = _first_update(adam, _params(1))
+    for name in ("embedding", "output"):
+        jax.tree.map(np.testing.assert_array_equal, found[name], wanted[name])
+    biases = (x["layer_0"]["mixer"]["input"]["bias"] for x in (found, wanted))
+    np.testing.assert_array_equal(*biases)
+
+
+def test_muon_shrinks_the_matrices_that_it_moves() -> None:
+    gradient, params = _params(1), _params(0)
+    plain, decayed = (_first_update(_muon(weight_decay=x), gradient) for x in (0.0, 0.5))
+    kernels = (x["layer_0"]["mixer"]["recurrent_kernel"] for x in (plain, decayed))
+    difference = np.subtract(*kernels)
+    weights = params["layer_0"]["mixer"]["recurrent_kernel"]
+    np.testing.assert_allclose(difference, RATE * 0.5 * weights, atol=1e-5)
+
+
+def test_schedule_free_follows_its_three_sequences() -> None:
+    """The weights y, the fast sequence z and its average x, as in the paper, in float64."""
+    beta1, beta2, epsilon, curvature = 0.9, 0.99, 1e-8, np.array([1.0, 10.0])
+    optimizer = build_schedule_free(
+        optax.constant_schedule(RATE),
+        beta1=beta1,
+        beta2=beta2,
+        epsilon=epsilon,
+        clip_norm=0.0,
+        weight_decay=0.0,
+    )
+    start = np.array([3.0, -2.0])
+    params: Params = {"w": jnp.asarray(start, jnp.float32)}
+    state, average = optimizer.init(params), params
+    x, z, v = start.copy(), start.copy(), np.zeros(2)
+    for step in range(1, 21):
+        gradient: Params = {"w": jnp.asarray(curvature, jnp.float32) * params["w"]}
+        update, state = optimizer.update(gradient, state, params)
+        params = optax.apply_updates(params, update)
+        average = next_average(average, params, state, jnp.int32(step - 1), average_decay=0.0)
+
+        y = (1 - beta1) * z + beta1 * x
+        slope = curvature * y
+        v = beta2 * v + (1 - beta2) * slope**2
+        z = z - RATE * slope / (np.sqrt(v / (1 - beta2**step)) + epsilon)
+        x = (1 - 1 / step) * x + z / step
+        np.testing.assert_allclose(average["w"], x, atol=1e-4)
+        np.testing.assert_allclose(params["w"], (1 - beta1) * z + beta1 * x, atol=1e-4)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_longer_run_resumes_bit_for_bit(rule: str, tmp_path: Path) -> None:
+    fields = {
+        "optimizer.rule": rule,
+        "optimizer.weight_decay": 0.01,
+        "optimizer.clip_norm": 1.0,
+        "optimizer.warmup_steps": 2,
+        "train.evaluate_every_steps": 5,
+    }
+    shorter, longer = (
+        make_tiny_config(**fields, **{"train.max_steps": steps}) for steps in (5, 10)
+    )
+    train_and_evaluate(longer, tmp_path / "once")
+    train_and_evaluate(shorter, tmp_path / "twice")
+    train_and_evaluate(longer, tmp_path / "twice")
+    once, twice = (
+        {
+            (row["step"], row["split"], row["weights"]): (row["state_hash"], row["loss_nats"])
+            for row in MetricsLog(Workdir(tmp_path / name).metrics_file).rows()
+            if row["split"] == "valid"
+        }
+        for name in ("once", "twice")
+    )
+    assert once == twice
+    has_average = rule == "schedule_free"
+    assert {weights for *_, weights in once} == {"raw", *["average"] * has_average}
+    run = load_run(tmp_path / "once")
+    assert run.weights == ("average" if has_average else "raw")
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        (("optimizer.schedule=cosine",), "must be constant under config.optimizer.rule"),
+        (("optimizer.average_decay=0.9",), "which keeps an average of its own"),
+        (("optimizer.beta1=0",), "must be above 0 under config.optimizer.rule"),
+        (("optimizer.epsilon_hat=true",), "must be False under config.optimizer.rule"),
+    ],
+)
+def test_fields_of_another_rule_are_refused(fields: tuple[str, ...], says: str) -> None:
+    overrides = ["optimizer.rule=schedule_free", "optimizer.schedule=constant", *fields]
+    with pytest.raises(CharlmError, match=says):
+        load_config("quickstart", overrides)
