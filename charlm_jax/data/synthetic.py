@@ -16,10 +16,12 @@ learns nothing at all. Source: our choice, because the end of a slope would be a
 
 import math
 import string
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.data.skills import TASKS, SkillSource
 
 if TYPE_CHECKING:
     import numpy as np
@@ -126,30 +128,52 @@ class SyntheticSource:
         return self.copy + miss, miss
 
 
-def parse_source(spec: str) -> SyntheticSource:
+def parse_source(spec: str) -> SyntheticSource | SkillSource:
     """Returns the source described by a spec such as `synthetic:reach=8,copy=0.5`.
 
     Args:
-      spec: `synthetic`, or `synthetic:` and comma-separated parameters as `name=value`.
+      spec: `synthetic`, or `synthetic:` and comma-separated parameters as `name=value`; with a
+        `task`, a source of `charlm_jax.data.skills`.
 
     Raises:
       CharlmError: a parameter is unknown, repeated, malformed or out of range.
     """
-    given: dict[str, float] = {}
+    given: dict[str, str] = {}
     for item in filter(None, spec.partition(":")[2].split(",")):
         name, _, value = (part.strip() for part in item.partition("="))
-        if name not in PARAMETERS:
-            raise CharlmError(
-                f"synthetic has no parameter {name!r}; it has {', '.join(PARAMETERS)}"
-            )
         if name in given:
             raise CharlmError(f"synthetic: {name} is given twice in {spec!r}")
-        try:
-            given[name] = PARAMETERS[name](value)
-        except ValueError:
-            kind = "number" if name == "copy" else "whole number"
-            raise CharlmError(f"synthetic: {name}={value!r} is not a {kind}") from None
-    return SyntheticSource(**given)  # type: ignore[arg-type]
+        given[name] = value
+    if "task" in given:
+        return _parse_skill(given)
+    for name in given:
+        if name not in PARAMETERS:
+            raise CharlmError(
+                f"synthetic has no parameter {name!r}; it has {', '.join(PARAMETERS)}, or task"
+            )
+    return SyntheticSource(**{x: _number(x, given[x], PARAMETERS[x]) for x in given})
+
+
+def _parse_skill(given: Mapping[str, str]) -> SkillSource:
+    task = TASKS.get(given["task"])
+    kinds: dict[str, type] = {"characters": int, "seed": int}
+    if task is not None:
+        kinds |= {name: type(value) for name, value in task.defaults.items()}
+    numbers = {
+        name: _number(name, value, kinds.get(name, float))
+        for name, value in given.items()
+        if name != "task" and task is not None
+    }
+    own = {name: numbers.pop(name) for name in ("characters", "seed") if name in numbers}
+    return SkillSource(given["task"], numbers, **own)
+
+
+def _number(name: str, value: str, kind: type) -> Any:
+    try:
+        return kind(value)
+    except ValueError:
+        said = "number" if kind is float else "whole number"
+        raise CharlmError(f"synthetic: {name}={value!r} is not a {said}") from None
 
 
 def _surprise(probability: float) -> float:
