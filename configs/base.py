@@ -79,8 +79,9 @@ def get_config() -> ConfigDict:
     config.split.vocabulary = "all"
 
     config.model = ConfigDict()
-    # From the embedding up: any of lstm, gru, rnn, mingru, attention (queries, keys and values),
-    # self_attention (without parameters); or module:Class, a class of a module of one's own.
+    # From the embedding up: any of lstm, gru, rnn, mingru, minlstm, attention (queries, keys and
+    # values), self_attention (without parameters); or module:Class, a class of a module of one's
+    # own.
     config.model.layers = ("lstm",)
     # Width of a symbol's vector.
     config.model.embedding_size = 256
@@ -111,7 +112,8 @@ def get_config() -> ConfigDict:
     config.model.qk_norm = False
     # Positions visible to attention, its own included; 0 means all.
     config.model.window = 0
-    # mingru: sequential, associative (more work, in parallel), or auto: sequential on a CPU.
+    # mingru and minlstm: sequential, associative (more work, in parallel), or auto: sequential on a
+    # CPU.
     config.model.scan = "auto"
     # Use the transposed embedding as the output layer, without a bias.
     config.model.tied_embedding = False

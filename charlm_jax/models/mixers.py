@@ -26,8 +26,10 @@ from charlm_jax.models.external import (
 )
 from charlm_jax.models.gru import GRU
 from charlm_jax.models.initializers import init_scheme, residual_kernel
+from charlm_jax.models.linear_scan import linear_scan
 from charlm_jax.models.lstm import LSTM
-from charlm_jax.models.mingru import MinGRU, linear_scan
+from charlm_jax.models.mingru import MinGRU
+from charlm_jax.models.minlstm import MinLSTM
 from charlm_jax.models.ops import operand_dtype
 from charlm_jax.models.positions import build_position
 from charlm_jax.models.rnn import RNN
@@ -48,6 +50,11 @@ def _rnn(model: ModelConfig, width: int) -> nn.Module:
 def _mingru(model: ModelConfig, width: int) -> nn.Module:
     scan, dtype = linear_scan(model.scan), operand_dtype(model.precision)
     return MinGRU(model.hidden_size, scan, init_scheme(model.init), dtype)
+
+
+def _minlstm(model: ModelConfig, width: int) -> nn.Module:
+    scan, dtype = linear_scan(model.scan), operand_dtype(model.precision)
+    return MinLSTM(model.hidden_size, scan, init_scheme(model.init), dtype)
 
 
 def _attention(model: ModelConfig, width: int) -> nn.Module:
@@ -74,6 +81,7 @@ MIXERS: Mapping[str, Callable[[ModelConfig, int], nn.Module]] = {
     "gru": _gru,
     "rnn": _rnn,
     "mingru": _mingru,
+    "minlstm": _minlstm,
     "attention": _attention,
     "self_attention": _self_attention,
 }

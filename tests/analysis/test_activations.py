@@ -32,6 +32,7 @@ LAYERS = {
     "lstm": ({"forget_gate", "input_gate", "output_gate"}, ["candidate", "cell"]),
     "gru": ({"reset_gate", "update_gate"}, ["candidate", "hidden"]),
     "mingru": ({"update_gate"}, ["candidate", "hidden"]),
+    "minlstm": ({"forget_gate", "input_gate"}, ["candidate", "hidden"]),
     "rnn": (set(), ["hidden"]),
 }
 

@@ -43,6 +43,7 @@ LAYERS = {
     "gru": 2 * (5 + 6) * 18,
     "rnn": 2 * (5 + 6) * 6,
     "mingru": 2 * 5 * 12,
+    "minlstm": 2 * 5 * 18,
     "attention": 2 * 5 * 18 + 2 * 6 * 6 + 4 * 7 * 6,
     "self_attention": 4 * 7 * 5,
 }

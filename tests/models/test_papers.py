@@ -1,0 +1,159 @@
+"""Mixers against the equations of their papers, and their forms against one another."""
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from charlm_jax.config.schema import ModelConfig
+from charlm_jax.models.mixers import build_mixer
+from tests.conftest import draw, make_model_config, quick_jit
+from tests.models import papers
+
+B, D, H, T = 3, 6, 8, 20
+SCANS = [{"scan": "sequential"}, {"scan": "associative"}]
+
+
+class Paper(NamedTuple):
+    """A mixer and its paper.
+
+    Attributes:
+      recurrence: the paper's equations.
+      forms: config fields of each way to compute it; the first is the plain one.
+      fields: config fields common to all.
+      gates: names of the linear layers that make the gates' arguments.
+    """
+
+    recurrence: papers.Recurrence
+    forms: Sequence[Mapping[str, Any]]
+    gates: Sequence[str]
+    fields: Mapping[str, Any] = {}
+
+
+PAPERS: Mapping[str, Paper] = {
+    "minlstm": Paper(papers.minlstm, SCANS, ["input"]),
+}
+FORMS = [(name, form) for name, paper in PAPERS.items() for form in range(len(paper.forms))]
+
+
+@pytest.fixture(autouse=True)
+def _strict_dtypes() -> Iterator[None]:
+    with jax.numpy_dtype_promotion("strict"):
+        yield
+
+
+def config_of(name: str, form: int) -> ModelConfig:
+    """The config of a mixer, in one of its forms; the name of a case begins with the mixer's."""
+    paper, layer = PAPERS[name], name.partition("-")[0]
+    fields = {"embedding_size": D, "hidden_size": H, **paper.fields, **paper.forms[form]}
+    return make_model_config(layer, **fields)
+
+
+@functools.cache
+def build(name: str, form: int) -> Any:
+    config = config_of(name, form)
+    return build_mixer(config.layers[0], config, D)
+
+
+@functools.cache
+def draw_weights(name: str) -> Any:
+    """Weights that are all random, so that each of them matters."""
+    mixer = build(name, 0)
+    shapes = jax.eval_shape(
+        mixer.init, jax.random.key(0), jnp.zeros((1, 1, D)), mixer.initial_state(1, 0)
+    )
+    leaves, form = jax.tree.flatten(shapes["params"])
+    return jax.tree.unflatten(form, [0.6 * draw(i, *x.shape) for i, x in enumerate(leaves)])
+
+
+@functools.cache
+def run(name: str, form: int) -> Any:
+    """(weights, x, state, probe) -> sum(output * probe) with output and state, and its gradient."""
+    mixer = build(name, form)
+
+    def total(weights: Any, x_BTD: Any, state: Any, probe: Any) -> Any:
+        y_BTD, state = mixer.apply({"params": weights}, x_BTD, state)
+        return jnp.sum(y_BTD * probe), (y_BTD, state)
+
+    return quick_jit(jax.value_and_grad(total, argnums=(0, 1), has_aux=True))
+
+
+def start(name: str) -> Any:
+    """The state of rows that have read a text; the last row was reset."""
+    mixer, weights = build(name, 0), draw_weights(name)
+    initial = mixer.initial_state(B, 0)
+    _, read = quick_jit(mixer.apply)({"params": weights}, draw(50, B, 5, D), initial)
+    is_reset_B = np.arange(B) == B - 1
+
+    def reset(a: jax.Array, b: jax.Array) -> jax.Array:
+        return jnp.where(is_reset_B.reshape(-1, *[1] * (a.ndim - 1)), a, b)
+
+    return jax.tree.map(reset, initial, read)
+
+
+def as_float64(tree: Any) -> Any:
+    return jax.tree.map(lambda x: np.asarray(x, np.float64), tree)
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_the_plain_form_is_the_papers_recurrence(name: str) -> None:
+    weights, x_BTD, state = draw_weights(name), draw(40, B, T, D), start(name)
+    (_, (y_BTH, last)), _ = run(name, 0)(weights, x_BTD, state, jnp.ones((B, T, H)))
+    leaves, form = jax.tree.flatten(as_float64(state))
+    expected_BTH, expected = PAPERS[name].recurrence(
+        as_float64(weights), as_float64(x_BTD), tuple(leaves)
+    )
+    assert np.abs(expected_BTH[-1] - expected_BTH[0]).max() > 0.01  # rows are different
+    np.testing.assert_allclose(y_BTH, expected_BTH, atol=1e-5, rtol=1e-5)
+    last_leaves, last_form = jax.tree.flatten(last)
+    assert last_form == form
+    for found, wanted in zip(last_leaves, expected, strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_all_forms_agree_and_have_the_same_gradient(name: str) -> None:
+    weights, x_BTD, state = draw_weights(name), draw(40, B, T, D), start(name)
+    results = [
+        run(name, form)(weights, x_BTD, state, draw(41, B, T, H))
+        for form in range(len(PAPERS[name].forms))
+    ]
+    for other in results[1:]:
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(
+                a, b, rtol=1e-5, atol=1e-5 * max(1.0, float(jnp.abs(b).max()))
+            ),
+            other,
+            results[0],
+        )
+
+
+@pytest.mark.parametrize(("name", "form"), FORMS)
+def test_gates_of_plus_and_minus_50_stay_finite(name: str, form: int) -> None:
+    """Values and gradients: every gate's argument is 50 or -50."""
+    generator = np.random.default_rng(0)
+    weights = jax.tree.map(jnp.asarray, draw_weights(name))
+    for gate in PAPERS[name].gates:
+        shape = weights[gate]["kernel"].shape
+        rows = generator.integers(0, D, shape[1])
+        kernel = np.zeros(shape, np.float32)
+        kernel[rows, np.arange(shape[1])] = generator.choice([-50.0, 50.0], shape[1])
+        zeros = {name: jnp.zeros_like(x) for name, x in weights[gate].items() if name != "kernel"}
+        weights = {**weights, gate: {**zeros, "kernel": jnp.asarray(kernel)}}
+    x_BTD = jnp.asarray(generator.choice([-1.0, 1.0], (B, T, D)).astype(np.float32))
+    for state in (start(name), build(name, form).initial_state(B, 0)):
+        results = run(name, form)(weights, x_BTD, state, draw(41, B, T, H))
+        for path, leaf in jax.tree_util.tree_leaves_with_path(results):
+            assert np.isfinite(leaf).all(), jax.tree_util.keystr(path)
+
+
+def test_the_cases_differ_in_form_only() -> None:
+    """A form that a config field did not select would be compared with itself."""
+    for name, paper in PAPERS.items():
+        configs = {dataclasses.astuple(config_of(name, form)) for form in range(len(paper.forms))}
+        assert len(configs) == len(paper.forms)
