@@ -79,9 +79,9 @@ def get_config() -> ConfigDict:
     config.split.vocabulary = "all"
 
     config.model = ConfigDict()
-    # From the embedding up: any of lstm, gru, rnn, mingru, minlstm, attention (queries, keys and
-    # values), self_attention (without parameters); or module:Class, a class of a module of one's
-    # own.
+    # From the embedding up: any of lstm, gru, rnn, mingru, minlstm, rglru, attention (queries, keys
+    # and values), self_attention (without parameters); or module:Class, a class of a module of
+    # one's own.
     config.model.layers = ("lstm",)
     # Width of a symbol's vector.
     config.model.embedding_size = 256
@@ -104,7 +104,8 @@ def get_config() -> ConfigDict:
     # distance.
     config.model.position = "none"
     config.model.max_length = 1024
-    # Query heads, each of width hidden_size / heads.
+    # Query heads of attention, each of width hidden_size / heads. rglru: diagonal blocks of the
+    # gates' matrices.
     config.model.heads = 1
     # Key and value heads, each shared by heads / kv_heads query heads; 0 means as many as heads.
     config.model.kv_heads = 0
@@ -112,8 +113,10 @@ def get_config() -> ConfigDict:
     config.model.qk_norm = False
     # Positions visible to attention, its own included; 0 means all.
     config.model.window = 0
-    # mingru and minlstm: sequential, associative (more work, in parallel), or auto: sequential on a
-    # CPU.
+    # Positions that the short convolution of rglru reads, its own included; 0 for no convolution.
+    config.model.conv_width = 4
+    # mingru, minlstm and rglru: sequential, associative (more work, in parallel), or auto:
+    # sequential on a CPU.
     config.model.scan = "auto"
     # Use the transposed embedding as the output layer, without a bias.
     config.model.tied_embedding = False

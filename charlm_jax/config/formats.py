@@ -67,6 +67,7 @@ CHANGES: Mapping[int, Mapping[Kind, Change]] = {
             }
         )
     },
+    6: {"config": Change(added={"model.conv_width": 4})},
 }
 
 

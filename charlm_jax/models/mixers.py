@@ -32,6 +32,7 @@ from charlm_jax.models.mingru import MinGRU
 from charlm_jax.models.minlstm import MinLSTM
 from charlm_jax.models.ops import operand_dtype
 from charlm_jax.models.positions import build_position
+from charlm_jax.models.rglru import RGLRU
 from charlm_jax.models.rnn import RNN
 
 
@@ -55,6 +56,18 @@ def _mingru(model: ModelConfig, width: int) -> nn.Module:
 def _minlstm(model: ModelConfig, width: int) -> nn.Module:
     scan, dtype = linear_scan(model.scan), operand_dtype(model.precision)
     return MinLSTM(model.hidden_size, scan, init_scheme(model.init), dtype)
+
+
+def _rglru(model: ModelConfig, width: int) -> nn.Module:
+    return RGLRU(
+        size=model.hidden_size,
+        heads=model.heads,
+        conv_width=model.conv_width,
+        scan=linear_scan(model.scan),
+        scheme=init_scheme(model.init),
+        output_init=residual_kernel(model),
+        operand_dtype=operand_dtype(model.precision),
+    )
 
 
 def _attention(model: ModelConfig, width: int) -> nn.Module:
@@ -82,6 +95,7 @@ MIXERS: Mapping[str, Callable[[ModelConfig, int], nn.Module]] = {
     "rnn": _rnn,
     "mingru": _mingru,
     "minlstm": _minlstm,
+    "rglru": _rglru,
     "attention": _attention,
     "self_attention": _self_attention,
 }

@@ -33,6 +33,7 @@ LAYERS = {
     "gru": ({"reset_gate", "update_gate"}, ["candidate", "hidden"]),
     "mingru": ({"update_gate"}, ["candidate", "hidden"]),
     "minlstm": ({"forget_gate", "input_gate"}, ["candidate", "hidden"]),
+    "rglru": ({"recurrence_gate", "input_gate"}, ["hidden"]),
     "rnn": (set(), ["hidden"]),
 }
 

@@ -3,6 +3,7 @@
 Nothing here comes from the package. Arrays of weights have the package's names, as a nested dict.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -32,3 +33,41 @@ def minlstm(weights: Mapping[str, Any], x_BTD: Array, state: tuple[Array, ...]) 
         h = f / (f + i) * h + i / (f + i) * n
         outputs.append(h)
     return np.stack(outputs, axis=1), (h,)
+
+
+def convolution(weights: Mapping[str, Any], x_BD: Array, past_BSD: Array) -> tuple[Array, Array]:
+    """The outputs of a depthwise convolution at one position, and the inputs that it keeps."""
+    seen_BWD = np.concatenate([past_BSD, x_BD[:, None]], axis=1)
+    y_BD = np.einsum("bwd,wd->bd", seen_BWD, weights["kernel"]) + weights["bias"]
+    return y_BD, seen_BWD[:, 1:]
+
+
+def gelu(x: Array) -> Array:
+    return x * 0.5 * (1 + np.vectorize(math.erf)(x / np.sqrt(2)))
+
+
+def block_linear(kernel_MKG: Array, x_BH: Array) -> Array:
+    """Products of the parts of a vector with the diagonal blocks of a matrix: (B, M, G)."""
+    return np.stack(
+        [
+            part @ block
+            for part, block in zip(np.split(x_BH, len(kernel_MKG), axis=1), kernel_MKG, strict=True)
+        ],
+        axis=1,
+    )
+
+
+def rglru(weights: Mapping[str, Any], x_BTD: Array, state: tuple[Array, ...]) -> Any:
+    """Equations (1) to (4) of arXiv 2402.19427, and the block of its section 2.3."""
+    (past, h), outputs = state, []
+    for t in range(x_BTD.shape[1]):
+        u, g = np.split(linear(weights["input"], x_BTD[:, t]), 2, axis=1)
+        if "convolution" in weights:
+            u, past = convolution(weights["convolution"], u, past)
+        r, i = np.split(block_linear(weights["gate_kernel"], u), 2, axis=2)
+        r = sigmoid(r.reshape(h.shape) + weights["gate_bias"][0])
+        i = sigmoid(i.reshape(h.shape) + weights["gate_bias"][1])
+        a = sigmoid(weights["decay_bias"]) ** (8 * r)
+        h = a * h + np.sqrt(1 - a**2) * (i * u)
+        outputs.append(linear(weights["output"], gelu(g) * h))
+    return np.stack(outputs, axis=1), (past, h)

@@ -44,6 +44,7 @@ LAYERS = {
     "rnn": 2 * (5 + 6) * 6,
     "mingru": 2 * 5 * 12,
     "minlstm": 2 * 5 * 18,
+    "rglru": 2 * 5 * 12 + 2 * 6 * 12 + 2 * 6 * 6,
     "attention": 2 * 5 * 18 + 2 * 6 * 6 + 4 * 7 * 6,
     "self_attention": 4 * 7 * 5,
 }

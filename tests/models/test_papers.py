@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -26,7 +27,7 @@ class Paper(NamedTuple):
       recurrence: the paper's equations.
       forms: config fields of each way to compute it; the first is the plain one.
       fields: config fields common to all.
-      gates: names of the linear layers that make the gates' arguments.
+      gates: names of the kernels that make the gates' arguments, or of their linear layers.
     """
 
     recurrence: papers.Recurrence
@@ -37,6 +38,8 @@ class Paper(NamedTuple):
 
 PAPERS: Mapping[str, Paper] = {
     "minlstm": Paper(papers.minlstm, SCANS, ["input"]),
+    "rglru": Paper(papers.rglru, SCANS, ["gate_kernel"], {"heads": 2}),
+    "rglru-alone": Paper(papers.rglru, SCANS[:1], ["gate_kernel"], {"conv_width": 0}),
 }
 FORMS = [(name, form) for name, paper in PAPERS.items() for form in range(len(paper.forms))]
 
@@ -133,18 +136,24 @@ def test_all_forms_agree_and_have_the_same_gradient(name: str) -> None:
         )
 
 
+def choose_fifty(generator: np.random.Generator, shape: Sequence[int]) -> jax.Array:
+    """A kernel with one weight of +-50 in each column; biases of zeros."""
+    kernel = np.zeros((math.prod(shape[:-2]), *shape[-2:]), np.float32)
+    for block in kernel if len(shape) > 1 else []:
+        columns = np.arange(shape[-1])
+        rows = generator.integers(0, shape[-2], shape[-1])
+        block[rows, columns] = generator.choice([-50.0, 50.0], shape[-1])
+    return jnp.asarray(kernel.reshape(shape))
+
+
 @pytest.mark.parametrize(("name", "form"), FORMS)
 def test_gates_of_plus_and_minus_50_stay_finite(name: str, form: int) -> None:
     """Values and gradients: every gate's argument is 50 or -50."""
     generator = np.random.default_rng(0)
-    weights = jax.tree.map(jnp.asarray, draw_weights(name))
+    weights = draw_weights(name)
     for gate in PAPERS[name].gates:
-        shape = weights[gate]["kernel"].shape
-        rows = generator.integers(0, D, shape[1])
-        kernel = np.zeros(shape, np.float32)
-        kernel[rows, np.arange(shape[1])] = generator.choice([-50.0, 50.0], shape[1])
-        zeros = {name: jnp.zeros_like(x) for name, x in weights[gate].items() if name != "kernel"}
-        weights = {**weights, gate: {**zeros, "kernel": jnp.asarray(kernel)}}
+        large = jax.tree.map(lambda x: choose_fifty(generator, x.shape), weights[gate])
+        weights = {**weights, gate: large}
     x_BTD = jnp.asarray(generator.choice([-1.0, 1.0], (B, T, D)).astype(np.float32))
     for state in (start(name), build(name, form).initial_state(B, 0)):
         results = run(name, form)(weights, x_BTD, state, draw(41, B, T, H))
