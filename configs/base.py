@@ -115,6 +115,9 @@ def get_config() -> ConfigDict:
     config.model.window = 0
     # Positions that the short convolution of rglru reads, its own included; 0 for no convolution.
     config.model.conv_width = 4
+    # lstm: times that input and state modulate each other before a step (arXiv 1909.01792); 0 for
+    # the plain LSTM.
+    config.model.mogrifier_rounds = 0
     # mingru, minlstm and rglru: sequential, associative (more work, in parallel), or auto:
     # sequential on a CPU.
     config.model.scan = "auto"

@@ -67,7 +67,7 @@ CHANGES: Mapping[int, Mapping[Kind, Change]] = {
             }
         )
     },
-    6: {"config": Change(added={"model.conv_width": 4})},
+    6: {"config": Change(added={"model.conv_width": 4, "model.mogrifier_rounds": 0})},
 }
 
 

@@ -133,6 +133,7 @@ class ModelConfig:
     qk_norm: bool
     window: int
     conv_width: int
+    mogrifier_rounds: int
     scan: str
     tied_embedding: bool
     dropout: float
@@ -171,6 +172,8 @@ class ModelConfig:
         _require(0 <= self.kv_heads <= 2**20, "model.kv_heads", self.kv_heads, "in [0, 2**20]")
         width = self.conv_width
         _require(0 <= width <= 64, "model.conv_width", width, "in [0, 64]")
+        rounds = self.mogrifier_rounds
+        _require(0 <= rounds <= 64, "model.mogrifier_rounds", rounds, "in [0, 64]")
         if not _LAYERS_WITH_HEADS.isdisjoint(self.layers):
             self._check_heads()
         field = "embedding_size"

@@ -30,6 +30,7 @@ from charlm_jax.models.linear_scan import linear_scan
 from charlm_jax.models.lstm import LSTM
 from charlm_jax.models.mingru import MinGRU
 from charlm_jax.models.minlstm import MinLSTM
+from charlm_jax.models.mogrifier import MogrifierLSTM
 from charlm_jax.models.ops import operand_dtype
 from charlm_jax.models.positions import build_position
 from charlm_jax.models.rglru import RGLRU
@@ -37,7 +38,10 @@ from charlm_jax.models.rnn import RNN
 
 
 def _lstm(model: ModelConfig, width: int) -> nn.Module:
-    return LSTM(model.hidden_size, init_scheme(model.init), operand_dtype(model.precision))
+    scheme, dtype = init_scheme(model.init), operand_dtype(model.precision)
+    if model.mogrifier_rounds:
+        return MogrifierLSTM(model.hidden_size, model.mogrifier_rounds, scheme, dtype)
+    return LSTM(model.hidden_size, scheme, dtype)
 
 
 def _gru(model: ModelConfig, width: int) -> nn.Module:

@@ -15,6 +15,8 @@ _LAYERS: Mapping[str, str] = {
     "gru": "GRU",
     "rnn": "RNN",
     "mingru": "minGRU",
+    "minlstm": "minLSTM",
+    "rglru": "RG-LRU",
     "attention": "attention",
     "self_attention": "self-attention",
 }

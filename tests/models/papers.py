@@ -71,3 +71,22 @@ def rglru(weights: Mapping[str, Any], x_BTD: Array, state: tuple[Array, ...]) ->
         h = a * h + np.sqrt(1 - a**2) * (i * u)
         outputs.append(linear(weights["output"], gelu(g) * h))
     return np.stack(outputs, axis=1), (past, h)
+
+
+def mogrifier(weights: Mapping[str, Any], x_BTD: Array, state: tuple[Array, ...]) -> Any:
+    """Equations (1) and (2) of arXiv 1909.01792 before an LSTM's."""
+    (c, h), outputs = state, []
+    for t in range(x_BTD.shape[1]):
+        x = x_BTD[:, t]
+        rounds = sum(name.startswith("round_") for name in weights)
+        for i in range(1, rounds + 1):
+            if i % 2 == 1:
+                x = 2 * sigmoid(h @ weights[f"round_{i}_kernel"]) * x
+            else:
+                h = 2 * sigmoid(x @ weights[f"round_{i}_kernel"]) * h
+        gates = x @ weights["input_kernel"] + h @ weights["recurrent_kernel"] + weights["bias"]
+        i, f, g, o = np.split(gates, 4, axis=1)
+        c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+        h = sigmoid(o) * np.tanh(c)
+        outputs.append(h)
+    return np.stack(outputs, axis=1), (c, h)

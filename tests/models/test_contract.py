@@ -214,6 +214,7 @@ def test_zero_init_adds_nothing_at_first() -> None:
         ("self_attention", {"window": 2}),
         ("self_attention", {"precision": "bfloat16"}),
         ("mingru", {"precision": "bfloat16"}),
+        ("lstm", {"mogrifier_rounds": 1}),
         ("rglru", {"heads": 1}),
         ("rglru", {"conv_width": 2}),
     ],

@@ -58,6 +58,13 @@ def test_the_operations_of_every_layer(mixer: str) -> None:
     assert forward_flops(model, symbols=3, sequence_length=7) == expected
 
 
+def test_rounds_of_a_mogrifier_are_products_of_every_step() -> None:
+    model = make_model_config("lstm", embedding_size=5, hidden_size=6, mogrifier_rounds=3)
+    # The bias is a row of the gates' kernel.
+    forward = 2 * (5 + 6 + 1) * 24 + 3 * 2 * 5 * 6 + 2 * 6 * 3
+    assert forward_flops(model, symbols=3, sequence_length=7) == forward
+
+
 def test_the_second_layer_reads_the_first() -> None:
     model = make_model_config("lstm", "lstm", embedding_size=5, hidden_size=6)
     forward = 2 * (5 + 6) * 24 + 2 * (6 + 6) * 24 + 2 * 6 * 3

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from charlm_jax.config.schema import ModelConfig
+from charlm_jax.models import mogrifier, recurrence
+from charlm_jax.models.lstm import LSTM
 from charlm_jax.models.mixers import build_mixer
 from tests.conftest import draw, make_model_config, quick_jit
 from tests.models import papers
@@ -38,6 +40,9 @@ class Paper(NamedTuple):
 
 PAPERS: Mapping[str, Paper] = {
     "minlstm": Paper(papers.minlstm, SCANS, ["input"]),
+    "lstm-mogrifier": Paper(
+        papers.mogrifier, [{}], ["input_kernel", "recurrent_kernel"], {"mogrifier_rounds": 5}
+    ),
     "rglru": Paper(papers.rglru, SCANS, ["gate_kernel"], {"heads": 2}),
     "rglru-alone": Paper(papers.rglru, SCANS[:1], ["gate_kernel"], {"conv_width": 0}),
 }
@@ -166,3 +171,55 @@ def test_the_cases_differ_in_form_only() -> None:
     for name, paper in PAPERS.items():
         configs = {dataclasses.astuple(config_of(name, form)) for form in range(len(paper.forms))}
         assert len(configs) == len(paper.forms)
+
+
+# Modules that compute a recurrence with a gradient of its own, by the case that uses them.
+LOOPS = {"lstm-mogrifier": mogrifier}
+
+
+@pytest.mark.parametrize("name", LOOPS)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_fast_gradient_is_that_of_the_plain_loop(
+    name: str, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mixer = dataclasses.replace(build(name, 0), operand_dtype=jnp.dtype(precision))
+    weights, x_BTD, state = draw_weights(name), draw(40, B, T, D), start(name)
+
+    def total(weights: Any, x_BTD: Any, state: Any) -> Any:
+        y_BTD, last = mixer.apply({"params": weights}, x_BTD, state)
+        return jnp.sum(y_BTD * draw(41, B, T, H)) + sum(map(jnp.sum, last)), (y_BTD, last)
+
+    results = []
+    for is_fast in (True, False):
+        if not is_fast:
+            monkeypatch.setattr(LOOPS[name], "recurrence", recurrence.plain_recurrence)
+        gradient = jax.value_and_grad(lambda *x: total(*x), argnums=(0, 1, 2), has_aux=True)
+        results.append(quick_jit(gradient)(weights, x_BTD, state))
+    (fast, fast_gradient), (plain, plain_gradient) = results
+    jax.tree.map(np.testing.assert_array_equal, fast, plain)
+    tolerance = 1e-5 if precision == "float32" else 0.02
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=tolerance * float(jnp.abs(b).max())),
+        fast_gradient,
+        plain_gradient,
+    )
+
+
+def test_rounds_that_change_nothing_leave_the_lstm() -> None:
+    """No rounds are the LSTM itself; with kernels of zeros, a round multiplies by 1."""
+    lstm = build_mixer("lstm", make_model_config("lstm", embedding_size=D, hidden_size=H), D)
+    assert type(lstm) is LSTM
+    weights = draw_weights("lstm-mogrifier")
+    zeros = {k: jnp.zeros_like(x) for k, x in weights.items() if k.startswith("round_")}
+    assert len(zeros) == 5
+    x_BTD, state = draw(40, B, T, D), start("lstm-mogrifier")
+    y_BTH, last = quick_jit(build("lstm-mogrifier", 0).apply)(
+        {"params": weights | zeros}, x_BTD, state
+    )
+    weights = {
+        "input": {"kernel": weights["input_kernel"], "bias": weights["bias"]},
+        "recurrent_kernel": weights["recurrent_kernel"],
+    }
+    expected_BTH, expected = quick_jit(lstm.apply)({"params": weights}, x_BTD, state)
+    np.testing.assert_allclose(y_BTH, expected_BTH, atol=2e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6), last, expected)
