@@ -67,7 +67,11 @@ CHANGES: Mapping[int, Mapping[Kind, Change]] = {
             }
         )
     },
-    6: {"config": Change(added={"model.conv_width": 4, "model.mogrifier_rounds": 0})},
+    6: {
+        "config": Change(
+            added={"model.conv_width": 4, "model.chunk_size": 32, "model.mogrifier_rounds": 0}
+        )
+    },
 }
 
 

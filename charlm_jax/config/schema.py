@@ -112,7 +112,7 @@ class SplitConfig:
         _require_count("split.guard", self.guard, least=0)
 
 
-_LAYERS_WITH_HEADS = frozenset({"attention", "rglru"})
+_LAYERS_WITH_HEADS = frozenset({"attention", "rglru", "gated_deltanet"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,6 +133,7 @@ class ModelConfig:
     qk_norm: bool
     window: int
     conv_width: int
+    chunk_size: int
     mogrifier_rounds: int
     scan: str
     tied_embedding: bool
@@ -172,6 +173,8 @@ class ModelConfig:
         _require(0 <= self.kv_heads <= 2**20, "model.kv_heads", self.kv_heads, "in [0, 2**20]")
         width = self.conv_width
         _require(0 <= width <= 64, "model.conv_width", width, "in [0, 64]")
+        positions = self.chunk_size
+        _require(1 <= positions <= 2**20, "model.chunk_size", positions, "in [1, 2**20]")
         rounds = self.mogrifier_rounds
         _require(0 <= rounds <= 64, "model.mogrifier_rounds", rounds, "in [0, 64]")
         if not _LAYERS_WITH_HEADS.isdisjoint(self.layers):

@@ -24,6 +24,7 @@ from charlm_jax.models.external import (
     installed_mixers,
     mixer_source,
 )
+from charlm_jax.models.gated_deltanet import GatedDeltaNet
 from charlm_jax.models.gru import GRU
 from charlm_jax.models.initializers import init_scheme, residual_kernel
 from charlm_jax.models.linear_scan import linear_scan
@@ -74,6 +75,18 @@ def _rglru(model: ModelConfig, width: int) -> nn.Module:
     )
 
 
+def _gated_deltanet(model: ModelConfig, width: int) -> nn.Module:
+    return GatedDeltaNet(
+        size=model.hidden_size,
+        heads=model.heads,
+        conv_width=model.conv_width,
+        chunk_size=model.chunk_size,
+        scheme=init_scheme(model.init),
+        output_init=residual_kernel(model),
+        operand_dtype=operand_dtype(model.precision),
+    )
+
+
 def _attention(model: ModelConfig, width: int) -> nn.Module:
     return Attention(
         size=model.hidden_size,
@@ -100,6 +113,7 @@ MIXERS: Mapping[str, Callable[[ModelConfig, int], nn.Module]] = {
     "mingru": _mingru,
     "minlstm": _minlstm,
     "rglru": _rglru,
+    "gated_deltanet": _gated_deltanet,
     "attention": _attention,
     "self_attention": _self_attention,
 }

@@ -17,6 +17,7 @@ _LAYERS: Mapping[str, str] = {
     "mingru": "minGRU",
     "minlstm": "minLSTM",
     "rglru": "RG-LRU",
+    "gated_deltanet": "Gated DeltaNet",
     "attention": "attention",
     "self_attention": "self-attention",
 }

@@ -90,3 +90,51 @@ def mogrifier(weights: Mapping[str, Any], x_BTD: Array, state: tuple[Array, ...]
         h = sigmoid(o) * np.tanh(c)
         outputs.append(h)
     return np.stack(outputs, axis=1), (c, h)
+
+
+def silu(x: Array) -> Array:
+    return x * sigmoid(x)
+
+
+def softplus(x: Array) -> Array:
+    return np.logaddexp(x, 0.0)
+
+
+def in_heads(x_BG: Array, heads: int) -> Array:
+    return x_BG.reshape(len(x_BG), heads, -1)
+
+
+def rms_norm(x: Array, scale: Array) -> Array:
+    return scale * x / np.sqrt(np.mean(x**2, axis=-1, keepdims=True) + 1e-6)
+
+
+def gated_deltanet(weights: Mapping[str, Any], x_BTD: Array, state: tuple[Array, ...]) -> Any:
+    """Equation (10) of arXiv 2412.06464, and the layer of its figure 1; its S is transposed here.
+
+    Squared lengths of queries and keys have 1e-6 added.
+    """
+    past, memory = state
+    heads, size = memory.shape[1], len(weights["output"]["kernel"])
+    s, outputs = np.swapaxes(memory, 2, 3), []
+    for t in range(x_BTD.shape[1]):
+        parts = np.split(
+            linear(weights["input"], x_BTD[:, t]),
+            [3 * size, 4 * size, 4 * size + heads],
+            axis=1,
+        )
+        qkv, z, a, b = parts
+        if "convolution" in weights:
+            qkv, past = convolution(weights["convolution"], qkv, past)
+        q, k, v = (in_heads(part, heads) for part in np.split(silu(qkv), 3, axis=1))
+        q = q / np.sqrt(np.sum(q**2, axis=2, keepdims=True) + 1e-6)
+        k = k / np.sqrt(np.sum(k**2, axis=2, keepdims=True) + 1e-6)
+        step = softplus(a + weights["decay"]["step_bias"])
+        alpha = np.exp(-np.exp(weights["decay"]["rate_bias"]) * step)[:, :, None, None]
+        beta = sigmoid(b)[:, :, None, None]
+        kk = k[:, :, :, None] * k[:, :, None, :]
+        vk = v[:, :, :, None] * k[:, :, None, :]
+        s = s @ (alpha * (np.eye(k.shape[2]) - beta * kk)) + beta * vk
+        o = (s @ q[:, :, :, None])[:, :, :, 0]
+        o = rms_norm(o, weights["norm"]["scale"]).reshape(len(o), -1)
+        outputs.append(linear(weights["output"], o * silu(z)))
+    return np.stack(outputs, axis=1), (past, np.swapaxes(s, 2, 3))

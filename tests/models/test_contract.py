@@ -18,7 +18,8 @@ from flax import linen as nn
 
 from charlm_jax.config.schema import ModelConfig
 from charlm_jax.core.errors import CharlmError
-from charlm_jax.models import build_model
+from charlm_jax.models import build_model, convolution, matrix_memory
+from charlm_jax.models.convolution import causal_convolution
 from charlm_jax.models.mixers import MIXERS
 from charlm_jax.models.testing import (
     BARE,
@@ -216,6 +217,8 @@ def test_zero_init_adds_nothing_at_first() -> None:
         ("mingru", {"precision": "bfloat16"}),
         ("lstm", {"mogrifier_rounds": 1}),
         ("rglru", {"heads": 1}),
+        ("gated_deltanet", {"heads": 1}),
+        ("gated_deltanet", {"conv_width": 2}),
         ("rglru", {"conv_width": 2}),
     ],
     ids=str,
@@ -397,6 +400,27 @@ def test_a_mixer_without_a_flaw_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     for check, calls in FLAWS.values():
         for arguments in calls:
             check(subject, *arguments)
+
+
+def test_chunks_and_convolutions_that_read_ahead_are_caught(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def uncausal_decay(total: jax.Array) -> jax.Array:
+        return jnp.exp(-jnp.abs(total - jnp.swapaxes(total, -1, -2)))
+
+    def centred_convolution(*inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
+        y_BTD, past_BSD = causal_convolution(*inputs)
+        return jnp.concatenate([y_BTD[:, 1:], y_BTD[:, :1]], axis=1), past_BSD
+
+    flaws = {
+        "gated_deltanet-bare": (matrix_memory, "_decay", uncausal_decay),
+        "rglru-bare": (convolution, "causal_convolution", centred_convolution),
+    }
+    for name, flaw in flaws.items():
+        with monkeypatch.context() as patch:
+            patch.setattr(*flaw)
+            with pytest.raises(AssertionError, match=r"before position \d depend"):
+                check_causality(make_subject(CASES[name]), 0)
 
 
 @pytest.mark.parametrize("flaw", ["reads the next character", "forgets", "has an idle parameter"])

@@ -44,6 +44,8 @@ LAYERS = {
     "rnn": 2 * (5 + 6) * 6,
     "mingru": 2 * 5 * 12,
     "minlstm": 2 * 5 * 18,
+    # Seven positions are one chunk: two products of keys, three of values, three with the memory.
+    "gated_deltanet": 2 * 5 * 26 + 2 * 7 * (2 * 6 + 6) + 3 * 2 * 6 * 6 + 2 * 6 * 6,
     "rglru": 2 * 5 * 12 + 2 * 6 * 12 + 2 * 6 * 6,
     "attention": 2 * 5 * 18 + 2 * 6 * 6 + 4 * 7 * 6,
     "self_attention": 4 * 7 * 5,

@@ -20,6 +20,7 @@ from tests.models import papers
 
 B, D, H, T = 3, 6, 8, 20
 SCANS = [{"scan": "sequential"}, {"scan": "associative"}]
+CHUNKS = [{"chunk_size": size} for size in (1, 7, 64)]
 
 
 class Paper(NamedTuple):
@@ -45,6 +46,8 @@ PAPERS: Mapping[str, Paper] = {
     ),
     "rglru": Paper(papers.rglru, SCANS, ["gate_kernel"], {"heads": 2}),
     "rglru-alone": Paper(papers.rglru, SCANS[:1], ["gate_kernel"], {"conv_width": 0}),
+    "gated_deltanet": Paper(papers.gated_deltanet, CHUNKS, ["input"], {"heads": 2}),
+    "gated_deltanet-alone": Paper(papers.gated_deltanet, CHUNKS[:1], ["input"], {"conv_width": 0}),
 }
 FORMS = [(name, form) for name, paper in PAPERS.items() for form in range(len(paper.forms))]
 
