@@ -80,8 +80,8 @@ def get_config() -> ConfigDict:
 
     config.model = ConfigDict()
     # From the embedding up: any of lstm, gru, rnn, mingru, minlstm, rglru, gated_deltanet,
-    # attention (queries, keys and values), self_attention (without parameters); or module:Class, a
-    # class of a module of one's own.
+    # mamba2, attention (queries, keys and values), self_attention (without parameters); or
+    # module:Class, a class of a module of one's own.
     config.model.layers = ("lstm",)
     # Width of a symbol's vector.
     config.model.embedding_size = 256
@@ -105,7 +105,7 @@ def get_config() -> ConfigDict:
     config.model.position = "none"
     config.model.max_length = 1024
     # Query heads of attention, or memories of gated_deltanet, each of width hidden_size / heads.
-    # rglru: diagonal blocks of the gates' matrices.
+    # mamba2: states, whose values are twice as wide. rglru: diagonal blocks of the gates' matrices.
     config.model.heads = 1
     # Key and value heads, each shared by heads / kv_heads query heads; 0 means as many as heads.
     config.model.kv_heads = 0
@@ -113,12 +113,14 @@ def get_config() -> ConfigDict:
     config.model.qk_norm = False
     # Positions visible to attention, its own included; 0 means all.
     config.model.window = 0
-    # Positions that a short convolution of rglru or gated_deltanet reads, its own included; 0 for
-    # no convolution.
+    # Keys of mamba2, the paper's N: numbers that a head's state holds for each of its values.
+    config.model.state_size = 64
+    # Positions that a short convolution of rglru, gated_deltanet or mamba2 reads, its own included;
+    # 0 for no convolution.
     config.model.conv_width = 4
-    # Positions that gated_deltanet computes at once by matrix products; 1 for one at a time. It
-    # changes the speed, not the result. A step of training needs memory for sequence_length x
-    # chunk_size numbers in each head.
+    # Positions that gated_deltanet and mamba2 compute at once by matrix products; 1 for one at a
+    # time. It changes the speed, not the result. A step of training needs memory for
+    # sequence_length x chunk_size numbers in each head.
     config.model.chunk_size = 32
     # lstm: times that input and state modulate each other before a step (arXiv 1909.01792); 0 for
     # the plain LSTM.

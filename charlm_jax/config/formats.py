@@ -69,7 +69,12 @@ CHANGES: Mapping[int, Mapping[Kind, Change]] = {
     },
     6: {
         "config": Change(
-            added={"model.conv_width": 4, "model.chunk_size": 32, "model.mogrifier_rounds": 0}
+            added={
+                "model.state_size": 64,
+                "model.conv_width": 4,
+                "model.chunk_size": 32,
+                "model.mogrifier_rounds": 0,
+            }
         )
     },
 }

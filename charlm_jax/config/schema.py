@@ -112,7 +112,7 @@ class SplitConfig:
         _require_count("split.guard", self.guard, least=0)
 
 
-_LAYERS_WITH_HEADS = frozenset({"attention", "rglru", "gated_deltanet"})
+_LAYERS_WITH_HEADS = frozenset({"attention", "rglru", "gated_deltanet", "mamba2"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,6 +132,7 @@ class ModelConfig:
     kv_heads: int
     qk_norm: bool
     window: int
+    state_size: int
     conv_width: int
     chunk_size: int
     mogrifier_rounds: int
@@ -173,6 +174,8 @@ class ModelConfig:
         _require(0 <= self.kv_heads <= 2**20, "model.kv_heads", self.kv_heads, "in [0, 2**20]")
         width = self.conv_width
         _require(0 <= width <= 64, "model.conv_width", width, "in [0, 64]")
+        size = self.state_size
+        _require(1 <= size <= 2**20, "model.state_size", size, "in [1, 2**20]")
         positions = self.chunk_size
         _require(1 <= positions <= 2**20, "model.chunk_size", positions, "in [1, 2**20]")
         rounds = self.mogrifier_rounds

@@ -40,8 +40,8 @@ def decayed_memory(
     arXiv 2405.21060, section 6). No exponent is positive.
 
     Args:
-      query_BTHK: queries.
-      key_BTHK: keys.
+      query_BTHK: queries of each head, or (B, T, 1, K) for all heads.
+      key_BTHK: keys, as many as queries.
       value_BTHP: values.
       log_keep_BTH: log keep, at most 0.
       memory_BHKP: memory before the first position.
@@ -60,7 +60,9 @@ def decayed_memory(
         ) -> tuple[jax.Array, jax.Array]:
             query_BHK, key_BHK, value_BHP, log_keep_BH = inputs
             keep_BH11 = jnp.exp(log_keep_BH)[:, :, None, None]
+            value_BHP = value_BHP.astype(operand_dtype).astype(jnp.float32)
             memory_BHKP = keep_BH11 * memory_BHKP + _outer(key_BHK, value_BHP)
+            query_BHK = jnp.broadcast_to(query_BHK, memory_BHKP.shape[:3])
             return memory_BHKP, multiply(query_BHK[:, :, None], memory_BHKP)[:, :, 0]
 
         inputs = (query_BTHK, key_BTHK, value_BTHP, log_keep_BTH)
@@ -71,7 +73,8 @@ def decayed_memory(
     total = jnp.cumsum(_chunks(log_keep_BTH[..., None], chunk_size), axis=-2)  # BHNC1
     last = total[..., -1:, :]
     scores = multiply(query, jnp.swapaxes(key, -1, -2)) * _decay(total)
-    added = multiply(jnp.swapaxes(key * jnp.exp(last - total), -1, -2), value)
+    remaining = jnp.swapaxes(key * jnp.exp(last - total), -1, -2)
+    added = _add_up(remaining, value, operand_dtype)
     before, memory_BHKP = _pass_on(memory_BHKP, added, jnp.exp(last))
     output = multiply(scores, value) + multiply(query * jnp.exp(total), before)
     return _positions(output, length), memory_BHKP
@@ -210,6 +213,20 @@ def _substitute(lower: jax.Array, sides: jax.Array) -> jax.Array:
         return jax.lax.dynamic_update_index_in_dim(solved, value, row, axis)
 
     return jax.lax.fori_loop(0, lower.shape[axis], solve_row, jnp.zeros_like(sides))
+
+
+def _add_up(key_KC: jax.Array, value_CP: jax.Array, operand_dtype: Dtype) -> jax.Array:
+    """Return the product of decayed keys and values, for stacks of both.
+
+    It is added to a memory that lasts. Only values are rounded: a key is the sum of two rounded
+    numbers, so that a decayed key is as exact as in the plain form.
+    """
+    if operand_dtype == jnp.float32:
+        return batch_matmul(key_KC, value_CP, operand_dtype=operand_dtype)
+    coarse_KC = key_KC.astype(operand_dtype).astype(jnp.float32)
+    parts_KC = jnp.concatenate([coarse_KC, key_KC - coarse_KC], axis=-1)
+    values_CP = jnp.concatenate([value_CP, value_CP], axis=-2)
+    return batch_matmul(parts_KC, values_CP, operand_dtype=operand_dtype)
 
 
 def _outer(key_BHK: jax.Array, value_BHP: jax.Array) -> jax.Array:

@@ -29,6 +29,7 @@ from charlm_jax.models.gru import GRU
 from charlm_jax.models.initializers import init_scheme, residual_kernel
 from charlm_jax.models.linear_scan import linear_scan
 from charlm_jax.models.lstm import LSTM
+from charlm_jax.models.mamba2 import Mamba2
 from charlm_jax.models.mingru import MinGRU
 from charlm_jax.models.minlstm import MinLSTM
 from charlm_jax.models.mogrifier import MogrifierLSTM
@@ -87,6 +88,19 @@ def _gated_deltanet(model: ModelConfig, width: int) -> nn.Module:
     )
 
 
+def _mamba2(model: ModelConfig, width: int) -> nn.Module:
+    return Mamba2(
+        size=model.hidden_size,
+        heads=model.heads,
+        state_size=model.state_size,
+        conv_width=model.conv_width,
+        chunk_size=model.chunk_size,
+        scheme=init_scheme(model.init),
+        output_init=residual_kernel(model),
+        operand_dtype=operand_dtype(model.precision),
+    )
+
+
 def _attention(model: ModelConfig, width: int) -> nn.Module:
     return Attention(
         size=model.hidden_size,
@@ -114,6 +128,7 @@ MIXERS: Mapping[str, Callable[[ModelConfig, int], nn.Module]] = {
     "minlstm": _minlstm,
     "rglru": _rglru,
     "gated_deltanet": _gated_deltanet,
+    "mamba2": _mamba2,
     "attention": _attention,
     "self_attention": _self_attention,
 }

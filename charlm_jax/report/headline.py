@@ -18,6 +18,7 @@ _LAYERS: Mapping[str, str] = {
     "minlstm": "minLSTM",
     "rglru": "RG-LRU",
     "gated_deltanet": "Gated DeltaNet",
+    "mamba2": "Mamba 2",
     "attention": "attention",
     "self_attention": "self-attention",
 }

@@ -47,6 +47,7 @@ FIELDS: Mapping[str, Refused | None] = {
     "model.qk_norm": (("", "1", "yes", "None"), "write true or false"),
     "model.window": (COUNTS, "in [0, 2**31)"),
     "model.conv_width": ((*COUNTS, "65"), "in [0, 64]"),
+    "model.state_size": ((*COUNTS, "0"), "in [1, 2**20]"),
     "model.chunk_size": ((*COUNTS, "0"), "in [1, 2**20]"),
     "model.mogrifier_rounds": ((*COUNTS, "65"), "in [0, 64]"),
     "model.scan": (("", "x", "Auto"), "one of auto, sequential, associative"),

@@ -138,3 +138,27 @@ def gated_deltanet(weights: Mapping[str, Any], x_BTD: Array, state: tuple[Array,
         o = rms_norm(o, weights["norm"]["scale"]).reshape(len(o), -1)
         outputs.append(linear(weights["output"], o * silu(z)))
     return np.stack(outputs, axis=1), (past, np.swapaxes(s, 2, 3))
+
+
+def mamba2(weights: Mapping[str, Any], x_BTD: Array, state: tuple[Array, ...]) -> Any:
+    """The selective state space (2) of arXiv 2405.21060, and the layer of its figure 6."""
+    past, memory = state
+    heads, n = memory.shape[1], memory.shape[2]
+    inner, outputs = len(weights["output"]["kernel"]), []
+    hs = np.swapaxes(memory, 2, 3)  # (B, H, P, N)
+    for t in range(x_BTD.shape[1]):
+        z, xbc, dt = np.split(
+            linear(weights["input"], x_BTD[:, t]), [inner, 2 * inner + 2 * n], axis=1
+        )
+        if "convolution" in weights:
+            xbc, past = convolution(weights["convolution"], xbc, past)
+        x, b, c = np.split(silu(xbc), [inner, inner + n], axis=1)
+        x = in_heads(x, heads)
+        delta = softplus(dt + weights["decay"]["step_bias"])
+        a = np.exp(-delta * np.exp(weights["decay"]["rate_bias"]))
+        added = np.einsum("bh,bhp,bn->bhpn", delta, x, b)
+        hs = a[:, :, None, None] * hs + added
+        y = np.einsum("bhpn,bn->bhp", hs, c) + weights["skip_scale"][None, :, None] * x
+        y = rms_norm(y.reshape(z.shape) * silu(z), weights["norm"]["scale"])
+        outputs.append(linear(weights["output"], y))
+    return np.stack(outputs, axis=1), (past, np.swapaxes(hs, 2, 3))

@@ -48,6 +48,8 @@ PAPERS: Mapping[str, Paper] = {
     "rglru-alone": Paper(papers.rglru, SCANS[:1], ["gate_kernel"], {"conv_width": 0}),
     "gated_deltanet": Paper(papers.gated_deltanet, CHUNKS, ["input"], {"heads": 2}),
     "gated_deltanet-alone": Paper(papers.gated_deltanet, CHUNKS[:1], ["input"], {"conv_width": 0}),
+    "mamba2": Paper(papers.mamba2, CHUNKS, ["input"], {"heads": 2, "state_size": 5}),
+    "mamba2-alone": Paper(papers.mamba2, CHUNKS[:1], ["input"], {"conv_width": 0}),
 }
 FORMS = [(name, form) for name, paper in PAPERS.items() for form in range(len(paper.forms))]
 
