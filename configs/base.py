@@ -80,7 +80,7 @@ def get_config() -> ConfigDict:
 
     config.model = ConfigDict()
     # From the embedding up: any of lstm, gru, rnn, mingru, minlstm, rglru, gated_deltanet,
-    # mamba2, attention (queries, keys and values), self_attention (without parameters); or
+    # mamba2, mlstm, attention (queries, keys and values), self_attention (without parameters); or
     # module:Class, a class of a module of one's own.
     config.model.layers = ("lstm",)
     # Width of a symbol's vector.
@@ -104,8 +104,9 @@ def get_config() -> ConfigDict:
     # distance.
     config.model.position = "none"
     config.model.max_length = 1024
-    # Query heads of attention, or memories of gated_deltanet, each of width hidden_size / heads.
-    # mamba2: states, whose values are twice as wide. rglru: diagonal blocks of the gates' matrices.
+    # Query heads of attention, or memories of gated_deltanet and mlstm, each of width hidden_size /
+    # heads. mamba2: states, whose values are twice as wide. rglru: diagonal blocks of the gates'
+    # matrices.
     config.model.heads = 1
     # Key and value heads, each shared by heads / kv_heads query heads; 0 means as many as heads.
     config.model.kv_heads = 0
@@ -115,11 +116,11 @@ def get_config() -> ConfigDict:
     config.model.window = 0
     # Keys of mamba2, the paper's N: numbers that a head's state holds for each of its values.
     config.model.state_size = 64
-    # Positions that a short convolution of rglru, gated_deltanet or mamba2 reads, its own included;
-    # 0 for no convolution.
+    # Positions that a short convolution of rglru, gated_deltanet, mamba2 or mlstm reads, its own
+    # included; 0 for no convolution.
     config.model.conv_width = 4
-    # Positions that gated_deltanet and mamba2 compute at once by matrix products; 1 for one at a
-    # time. It changes the speed, not the result. A step of training needs memory for
+    # Positions that gated_deltanet, mamba2 and mlstm compute at once by matrix products; 1 for one
+    # at a time. It changes the speed, not the result. A step of training needs memory for
     # sequence_length x chunk_size numbers in each head.
     config.model.chunk_size = 32
     # lstm: times that input and state modulate each other before a step (arXiv 1909.01792); 0 for

@@ -9,6 +9,7 @@ Letters: B rows, T positions, H heads, K key width, P value width, N chunks of C
 """
 
 from functools import partial
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -51,7 +52,7 @@ def decayed_memory(
     Returns:
       output_BTHP, and the memory after the last position.
     """
-    multiply = partial(batch_matmul, operand_dtype=operand_dtype)
+    multiply = partial(_multiply, operand_dtype=operand_dtype)
     length = query_BTHK.shape[1]
     if min(chunk_size, length) == 1:
 
@@ -60,10 +61,10 @@ def decayed_memory(
         ) -> tuple[jax.Array, jax.Array]:
             query_BHK, key_BHK, value_BHP, log_keep_BH = inputs
             keep_BH11 = jnp.exp(log_keep_BH)[:, :, None, None]
-            value_BHP = value_BHP.astype(operand_dtype).astype(jnp.float32)
-            memory_BHKP = keep_BH11 * memory_BHKP + _outer(key_BHK, value_BHP)
+            added_BHKP = _outer(key_BHK, _rounded(value_BHP, operand_dtype))
+            memory_BHKP = keep_BH11 * memory_BHKP + added_BHKP
             query_BHK = jnp.broadcast_to(query_BHK, memory_BHKP.shape[:3])
-            return memory_BHKP, multiply(query_BHK[:, :, None], memory_BHKP)[:, :, 0]
+            return memory_BHKP, multiply(query_BHK[:, :, None], memory_BHKP, exact="b")[:, :, 0]
 
         inputs = (query_BTHK, key_BTHK, value_BTHP, log_keep_BTH)
         memory_BHKP, output_BTHP = scan_time(step, memory_BHKP, inputs)
@@ -72,11 +73,13 @@ def decayed_memory(
     query, key, value = (_chunks(x, chunk_size) for x in (query_BTHK, key_BTHK, value_BTHP))
     total = jnp.cumsum(_chunks(log_keep_BTH[..., None], chunk_size), axis=-2)  # BHNC1
     last = total[..., -1:, :]
-    scores = multiply(query, jnp.swapaxes(key, -1, -2)) * _decay(total)
+    scores = multiply(query, jnp.swapaxes(key, -1, -2), exact="b") * _decay(total)
     remaining = jnp.swapaxes(key * jnp.exp(last - total), -1, -2)
-    added = _add_up(remaining, value, operand_dtype)
+    added = multiply(remaining, value, exact="a")
     before, memory_BHKP = _pass_on(memory_BHKP, added, jnp.exp(last))
-    output = multiply(scores, value) + multiply(query * jnp.exp(total), before)
+    query = jnp.broadcast_to(query, (*scores.shape[:-1], query.shape[-1]))
+    output = multiply(scores, value, exact="a")
+    output += jnp.exp(total) * multiply(query, before, exact="b")
     return _positions(output, length), memory_BHKP
 
 
@@ -120,7 +123,7 @@ def delta_memory(
     Returns:
       output_BTHP, and the memory after the last position.
     """
-    multiply = partial(batch_matmul, operand_dtype=operand_dtype)
+    multiply = partial(_multiply, operand_dtype=operand_dtype)
     length = query_BTHK.shape[1]
     if min(chunk_size, length) == 1:
 
@@ -129,10 +132,10 @@ def delta_memory(
         ) -> tuple[jax.Array, jax.Array]:
             query_BHK, key_BHK, value_BHP, log_keep_BH, rate_BH = inputs
             memory_BHKP = jnp.exp(log_keep_BH)[:, :, None, None] * memory_BHKP
-            found_BHP = multiply(key_BHK[:, :, None], memory_BHKP)[:, :, 0]
+            found_BHP = multiply(key_BHK[:, :, None], memory_BHKP, exact="b")[:, :, 0]
             added_BHP = rate_BH[:, :, None] * (value_BHP - found_BHP)
-            memory_BHKP = memory_BHKP + _outer(key_BHK, added_BHP)
-            return memory_BHKP, multiply(query_BHK[:, :, None], memory_BHKP)[:, :, 0]
+            memory_BHKP += _outer(key_BHK, _rounded(added_BHP, operand_dtype))
+            return memory_BHKP, multiply(query_BHK[:, :, None], memory_BHKP, exact="b")[:, :, 0]
 
         inputs = (query_BTHK, key_BTHK, value_BTHP, log_keep_BTH, rate_BTH)
         memory_BHKP, output_BTHP = scan_time(step, memory_BHKP, inputs)
@@ -144,26 +147,27 @@ def delta_memory(
     last = total[..., -1:, :]
     key_transposed = jnp.swapaxes(key, -1, -2)
     decay = _decay(total)
-    lower = jnp.tril(rate * multiply(key, key_transposed) * decay, -1)
+    lower = jnp.tril(rate * multiply(key, key_transposed, exact="b") * decay, -1)
     width = value.shape[-1]
     sides = jnp.concatenate([rate * value, rate * jnp.exp(total) * key], axis=-1)
     solved = solve_unit_lower(lower, sides, operand_dtype)
     fresh, erased = solved[..., :width], solved[..., width:]  # U and W
-    scores = multiply(query, key_transposed) * decay
+    scores = multiply(query, key_transposed, exact="b") * decay
     remaining = jnp.swapaxes(key * jnp.exp(last - total), -1, -2)
 
     def step_chunk(
         memory_BHKP: jax.Array, inputs: tuple[jax.Array, ...]
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         fresh_BHCP, erased_BHCK, remaining_BHKC, keep_BH11 = inputs
-        added_BHCP = fresh_BHCP - multiply(erased_BHCK, memory_BHKP)
-        after_BHKP = keep_BH11 * memory_BHKP + multiply(remaining_BHKC, added_BHCP)
+        added_BHCP = fresh_BHCP - multiply(erased_BHCK, memory_BHKP, exact="b")
+        after_BHKP = keep_BH11 * memory_BHKP + multiply(remaining_BHKC, added_BHCP, exact="a")
         return after_BHKP, (memory_BHKP, added_BHCP)
 
     by_chunk = tuple(jnp.moveaxis(x, 2, 0) for x in (fresh, erased, remaining, jnp.exp(last)))
     memory_BHKP, (before, added) = jax.lax.scan(step_chunk, memory_BHKP, by_chunk)
     before, added = jnp.moveaxis(before, 0, 2), jnp.moveaxis(added, 0, 2)
-    output = multiply(scores, added) + multiply(query * jnp.exp(total), before)
+    output = multiply(scores, added, exact="a")
+    output += jnp.exp(total) * multiply(query, before, exact="b")
     return _positions(output, length), memory_BHKP
 
 
@@ -215,18 +219,32 @@ def _substitute(lower: jax.Array, sides: jax.Array) -> jax.Array:
     return jax.lax.fori_loop(0, lower.shape[axis], solve_row, jnp.zeros_like(sides))
 
 
-def _add_up(key_KC: jax.Array, value_CP: jax.Array, operand_dtype: Dtype) -> jax.Array:
-    """Return the product of decayed keys and values, for stacks of both.
+def _multiply(
+    a: jax.Array, b: jax.Array, *, exact: Literal["a", "b"], operand_dtype: Dtype
+) -> jax.Array:
+    """Return a @ b for stacks of matrices, with one operand rounded.
 
-    It is added to a memory that lasts. Only values are rounded: a key is the sum of two rounded
-    numbers, so that a decayed key is as exact as in the plain form.
+    The exact operand is passed as the sum of two rounded numbers. Memories and what is added to
+    them last: their rounding would differ between the forms, and a norm after a reading that is
+    small would magnify it.
     """
     if operand_dtype == jnp.float32:
-        return batch_matmul(key_KC, value_CP, operand_dtype=operand_dtype)
-    coarse_KC = key_KC.astype(operand_dtype).astype(jnp.float32)
-    parts_KC = jnp.concatenate([coarse_KC, key_KC - coarse_KC], axis=-1)
-    values_CP = jnp.concatenate([value_CP, value_CP], axis=-2)
-    return batch_matmul(parts_KC, values_CP, operand_dtype=operand_dtype)
+        return batch_matmul(a, b, operand_dtype=operand_dtype)
+    if exact == "a":
+        a, b = _parts(a, operand_dtype, -1), jnp.concatenate([b, b], axis=-2)
+    else:
+        a, b = jnp.concatenate([a, a], axis=-1), _parts(b, operand_dtype, -2)
+    return batch_matmul(a, b, operand_dtype=operand_dtype)
+
+
+def _parts(x: jax.Array, operand_dtype: Dtype, axis: int) -> jax.Array:
+    """Return x as two rounded numbers that add up to it, along an axis of twice the length."""
+    coarse = _rounded(x, operand_dtype)
+    return jnp.concatenate([coarse, x - coarse], axis=axis)
+
+
+def _rounded(x: jax.Array, operand_dtype: Dtype) -> jax.Array:
+    return x.astype(operand_dtype).astype(jnp.float32)
 
 
 def _outer(key_BHK: jax.Array, value_BHP: jax.Array) -> jax.Array:

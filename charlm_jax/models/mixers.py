@@ -32,6 +32,7 @@ from charlm_jax.models.lstm import LSTM
 from charlm_jax.models.mamba2 import Mamba2
 from charlm_jax.models.mingru import MinGRU
 from charlm_jax.models.minlstm import MinLSTM
+from charlm_jax.models.mlstm import MLSTM
 from charlm_jax.models.mogrifier import MogrifierLSTM
 from charlm_jax.models.ops import operand_dtype
 from charlm_jax.models.positions import build_position
@@ -101,6 +102,18 @@ def _mamba2(model: ModelConfig, width: int) -> nn.Module:
     )
 
 
+def _mlstm(model: ModelConfig, width: int) -> nn.Module:
+    return MLSTM(
+        size=model.hidden_size,
+        heads=model.heads,
+        conv_width=model.conv_width,
+        chunk_size=model.chunk_size,
+        scheme=init_scheme(model.init),
+        output_init=residual_kernel(model),
+        operand_dtype=operand_dtype(model.precision),
+    )
+
+
 def _attention(model: ModelConfig, width: int) -> nn.Module:
     return Attention(
         size=model.hidden_size,
@@ -129,6 +142,7 @@ MIXERS: Mapping[str, Callable[[ModelConfig, int], nn.Module]] = {
     "rglru": _rglru,
     "gated_deltanet": _gated_deltanet,
     "mamba2": _mamba2,
+    "mlstm": _mlstm,
     "attention": _attention,
     "self_attention": _self_attention,
 }

@@ -19,6 +19,7 @@ _LAYERS: Mapping[str, str] = {
     "rglru": "RG-LRU",
     "gated_deltanet": "Gated DeltaNet",
     "mamba2": "Mamba 2",
+    "mlstm": "mLSTM",
     "attention": "attention",
     "self_attention": "self-attention",
 }

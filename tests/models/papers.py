@@ -162,3 +162,47 @@ def mamba2(weights: Mapping[str, Any], x_BTD: Array, state: tuple[Array, ...]) -
         y = rms_norm(y.reshape(z.shape) * silu(z), weights["norm"]["scale"])
         outputs.append(linear(weights["output"], y))
     return np.stack(outputs, axis=1), (past, np.swapaxes(hs, 2, 3))
+
+
+def layer_norm(x: Array, scale: Array) -> Array:
+    centred = x - np.mean(x, axis=-1, keepdims=True)
+    return scale * centred / np.sqrt(np.mean(centred**2, axis=-1, keepdims=True) + 1e-5)
+
+
+def mlstm(weights: Mapping[str, Any], x_BTD: Array, state: tuple[Array, ...]) -> Any:
+    """The outputs and the last state of `mlstm_cells`."""
+    (y_BTH, _), state = mlstm_cells(weights, x_BTD, state)
+    return y_BTH, state
+
+
+def mlstm_cells(weights: Mapping[str, Any], x_BTD: Array, state: tuple[Array, ...]) -> Any:
+    """Equations (19) to (27) of arXiv 2405.04517 as they are, without a stabilizer.
+
+    Returns the outputs with the h of (21) before their norm, and the last state. A state is scaled
+    by exp(-m) where it comes in and goes out, with m by (15), but at least 0.
+    """
+    past, memory, m = state
+    size, heads = len(weights["output"]["kernel"]), m.shape[1]
+    scale = np.exp(m)[:, :, None, None]
+    c, n = np.swapaxes(scale * memory[..., :-1], 2, 3), (scale * memory)[..., -1]
+    cells, outputs = [], []
+    for t in range(x_BTD.shape[1]):
+        parts = linear(weights["input"], x_BTD[:, t])
+        qk, v, o, i, f = np.split(parts, [2 * size, 3 * size, 4 * size, 4 * size + heads], axis=1)
+        if "convolution" in weights:
+            qk, past = convolution(weights["convolution"], qk, past)
+            qk = silu(qk)
+        q, k, v = (in_heads(part, heads) for part in (*np.split(qk, 2, axis=1), v))
+        k = k / np.sqrt(k.shape[2])
+        m = np.maximum(np.maximum(np.log(sigmoid(f)) + m, i), 0)
+        i, f = np.exp(i)[:, :, None], sigmoid(f)[:, :, None]
+        c = f[..., None] * c + i[..., None] * v[:, :, :, None] * k[:, :, None, :]
+        n = f * n + i * k
+        nq = np.sum(n * q, axis=2, keepdims=True)
+        h = np.einsum("bhpk,bhk->bhp", c, q) / np.maximum(np.abs(nq), 1)
+        cells.append(h.reshape(o.shape))
+        h = layer_norm(h, weights["norm"]["scale"]).reshape(o.shape)
+        outputs.append(linear(weights["output"], sigmoid(o) * h))
+    memory = np.concatenate([np.swapaxes(c, 2, 3), n[..., None]], axis=3)
+    state = (past, memory / np.exp(m)[:, :, None, None], m)
+    return (np.stack(outputs, axis=1), np.stack(cells, axis=1)), state

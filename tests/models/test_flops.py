@@ -48,6 +48,8 @@ LAYERS = {
     "gated_deltanet": 2 * 5 * 26 + 2 * 7 * (2 * 6 + 6) + 3 * 2 * 6 * 6 + 2 * 6 * 6,
     # A state of 64 x 12: one product of keys, one of values, two with the state.
     "mamba2": 2 * 5 * 153 + 2 * 7 * (64 + 12) + 2 * 2 * 64 * 12 + 2 * 12 * 6,
+    # The values have one column more, of ones.
+    "mlstm": 2 * 5 * 26 + 2 * 7 * (6 + 7) + 2 * 2 * 6 * 7 + 2 * 6 * 6,
     "rglru": 2 * 5 * 12 + 2 * 6 * 12 + 2 * 6 * 6,
     "attention": 2 * 5 * 18 + 2 * 6 * 6 + 4 * 7 * 6,
     "self_attention": 4 * 7 * 5,

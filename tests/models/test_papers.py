@@ -50,6 +50,8 @@ PAPERS: Mapping[str, Paper] = {
     "gated_deltanet-alone": Paper(papers.gated_deltanet, CHUNKS[:1], ["input"], {"conv_width": 0}),
     "mamba2": Paper(papers.mamba2, CHUNKS, ["input"], {"heads": 2, "state_size": 5}),
     "mamba2-alone": Paper(papers.mamba2, CHUNKS[:1], ["input"], {"conv_width": 0}),
+    "mlstm": Paper(papers.mlstm, CHUNKS, ["input"], {"heads": 2}),
+    "mlstm-alone": Paper(papers.mlstm, CHUNKS[:1], ["input"], {"conv_width": 0}),
 }
 FORMS = [(name, form) for name, paper in PAPERS.items() for form in range(len(paper.forms))]
 
@@ -146,6 +148,26 @@ def test_all_forms_agree_and_have_the_same_gradient(name: str) -> None:
         )
 
 
+@pytest.mark.parametrize("name", PAPERS)
+def test_the_gradient_is_the_slope_of_the_papers_recurrence(name: str) -> None:
+    """Along a random direction of weights and inputs, by central differences in float64."""
+    weights, x_BTD, state = draw_weights(name), draw(40, B, T, D), start(name)
+    probe = draw(41, B, T, H)
+    _, gradient = run(name, 0)(weights, x_BTD, state, probe)
+    leaves, form = jax.tree.flatten(as_float64((weights, x_BTD)))
+    state_leaves = tuple(jax.tree.leaves(as_float64(state)))
+    direction = [np.asarray(draw(60 + i, *x.shape), np.float64) for i, x in enumerate(leaves)]
+
+    def total(step: float) -> float:
+        moved = [x + step * d for x, d in zip(leaves, direction, strict=True)]
+        y_BTH, _ = PAPERS[name].recurrence(*jax.tree.unflatten(form, moved), state_leaves)
+        return float(np.sum(y_BTH * np.asarray(probe, np.float64)))
+
+    slope = (total(1e-6) - total(-1e-6)) / 2e-6
+    ours = [np.sum(x * d) for x, d in zip(jax.tree.leaves(gradient), direction, strict=True)]
+    assert abs(sum(ours) - slope) < 1e-4 * float(np.sum(np.abs(ours)))
+
+
 def choose_fifty(generator: np.random.Generator, shape: Sequence[int]) -> jax.Array:
     """A kernel with one weight of +-50 in each column; biases of zeros."""
     kernel = np.zeros((math.prod(shape[:-2]), *shape[-2:]), np.float32)
@@ -228,3 +250,15 @@ def test_rounds_that_change_nothing_leave_the_lstm() -> None:
     expected_BTH, expected = quick_jit(lstm.apply)({"params": weights}, x_BTD, state)
     np.testing.assert_allclose(y_BTH, expected_BTH, atol=2e-6)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6), last, expected)
+
+
+@pytest.mark.parametrize("form", range(len(CHUNKS)))
+def test_the_cells_of_an_mlstm_are_divided_by_their_normalizer(form: int) -> None:
+    """The norm after them hides their scale."""
+    weights, x_BTD, state = draw_weights("mlstm"), draw(40, B, T, D), start("mlstm")
+    _, seen = quick_jit(functools.partial(build("mlstm", form).apply, mutable=["captured"]))(
+        {"params": weights}, x_BTD, state
+    )
+    leaves = tuple(jax.tree.leaves(as_float64(state)))
+    (_, expected_BTV), _ = papers.mlstm_cells(as_float64(weights), as_float64(x_BTD), leaves)
+    np.testing.assert_allclose(seen["captured"]["hidden"][0], expected_BTV, atol=1e-5, rtol=1e-5)

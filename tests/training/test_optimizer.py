@@ -136,6 +136,7 @@ def test_every_model_decays_its_matrices_alone() -> None:
                 "rglru",
                 "gated_deltanet",
                 "mamba2",
+                "mlstm",
                 "attention",
             ),
             embedding_size=8,
