@@ -80,8 +80,8 @@ def get_config() -> ConfigDict:
 
     config.model = ConfigDict()
     # From the embedding up: any of lstm, gru, rnn, mingru, minlstm, rglru, gated_deltanet,
-    # mamba2, mlstm, attention (queries, keys and values), self_attention (without parameters); or
-    # module:Class, a class of a module of one's own.
+    # mamba2, mlstm, slstm, attention (queries, keys and values), self_attention (without
+    # parameters); or module:Class, a class of a module of one's own.
     config.model.layers = ("lstm",)
     # Width of a symbol's vector.
     config.model.embedding_size = 256
@@ -105,8 +105,8 @@ def get_config() -> ConfigDict:
     config.model.position = "none"
     config.model.max_length = 1024
     # Query heads of attention, or memories of gated_deltanet and mlstm, each of width hidden_size /
-    # heads. mamba2: states, whose values are twice as wide. rglru: diagonal blocks of the gates'
-    # matrices.
+    # heads. mamba2: states, whose values are twice as wide. slstm: diagonal blocks of the recurrent
+    # matrix; rglru: of the gates' matrices.
     config.model.heads = 1
     # Key and value heads, each shared by heads / kv_heads query heads; 0 means as many as heads.
     config.model.kv_heads = 0

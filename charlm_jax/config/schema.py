@@ -112,7 +112,7 @@ class SplitConfig:
         _require_count("split.guard", self.guard, least=0)
 
 
-_LAYERS_WITH_HEADS = frozenset({"attention", "rglru", "gated_deltanet", "mamba2", "mlstm"})
+_LAYERS_WITH_HEADS = frozenset({"attention", "rglru", "gated_deltanet", "mamba2", "mlstm", "slstm"})
 
 
 @dataclasses.dataclass(frozen=True)

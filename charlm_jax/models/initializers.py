@@ -148,3 +148,12 @@ def forget_gate_bias(value: float, *, gates: int = 4, index: int = 1) -> Initial
         return jnp.repeat(stacked, shape[0] // gates)
 
     return init
+
+
+def stacked_blocks(draw: Initializer) -> Initializer:
+    """Return the initializer of a stack of matrices (M, in, out), each drawn with its own key."""
+
+    def init(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
+        return jnp.stack([draw(k, shape[1:], dtype) for k in jax.random.split(key, shape[0])])
+
+    return init

@@ -38,6 +38,7 @@ from charlm_jax.models.ops import operand_dtype
 from charlm_jax.models.positions import build_position
 from charlm_jax.models.rglru import RGLRU
 from charlm_jax.models.rnn import RNN
+from charlm_jax.models.slstm import SLSTM
 
 
 def _lstm(model: ModelConfig, width: int) -> nn.Module:
@@ -114,6 +115,11 @@ def _mlstm(model: ModelConfig, width: int) -> nn.Module:
     )
 
 
+def _slstm(model: ModelConfig, width: int) -> nn.Module:
+    scheme, dtype = init_scheme(model.init), operand_dtype(model.precision)
+    return SLSTM(model.hidden_size, model.heads, scheme, dtype)
+
+
 def _attention(model: ModelConfig, width: int) -> nn.Module:
     return Attention(
         size=model.hidden_size,
@@ -143,6 +149,7 @@ MIXERS: Mapping[str, Callable[[ModelConfig, int], nn.Module]] = {
     "gated_deltanet": _gated_deltanet,
     "mamba2": _mamba2,
     "mlstm": _mlstm,
+    "slstm": _slstm,
     "attention": _attention,
     "self_attention": _self_attention,
 }

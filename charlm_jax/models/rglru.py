@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from charlm_jax.models.convolution import ShortConvolution, empty_past
-from charlm_jax.models.initializers import Initializer, InitScheme
+from charlm_jax.models.initializers import Initializer, InitScheme, stacked_blocks
 from charlm_jax.models.linear_scan import LinearScan
 from charlm_jax.models.ops import Dtype, Seen, batch_matmul, capture, dense
 
@@ -70,7 +70,7 @@ class RGLRU(nn.Module):
         )
         self.convolution = ShortConvolution(size, self.conv_width)
         shape = (self.heads, width, 2 * width)
-        self.gate_kernel = self.param("gate_kernel", _stacked(scheme.gate_kernel(2)), shape)
+        self.gate_kernel = self.param("gate_kernel", stacked_blocks(scheme.gate_kernel(2)), shape)
         self.gate_bias = self.param("gate_bias", nn.initializers.zeros, (2, size))
         self.decay_bias = self.param("decay_bias", _decay_bias, (size,))
         self.output = dense(size, init=self.output_init, operand_dtype=self.operand_dtype)
@@ -115,15 +115,6 @@ class RGLRU(nn.Module):
         del context
         past_BSH = empty_past(batch_size, channels=self.size, width=self.conv_width)
         return RGLRUState(past_BSH, jnp.zeros((batch_size, self.size)))
-
-
-def _stacked(draw: Initializer) -> Initializer:
-    """Draw each block of a (M, in, out) kernel with its own key."""
-
-    def init(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
-        return jnp.stack([draw(k, shape[1:], dtype) for k in jax.random.split(key, shape[0])])
-
-    return init
 
 
 def _decay_bias(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:

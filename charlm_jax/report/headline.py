@@ -20,6 +20,7 @@ _LAYERS: Mapping[str, str] = {
     "gated_deltanet": "Gated DeltaNet",
     "mamba2": "Mamba 2",
     "mlstm": "mLSTM",
+    "slstm": "sLSTM",
     "attention": "attention",
     "self_attention": "self-attention",
 }

@@ -206,3 +206,25 @@ def mlstm_cells(weights: Mapping[str, Any], x_BTD: Array, state: tuple[Array, ..
     memory = np.concatenate([np.swapaxes(c, 2, 3), n[..., None]], axis=3)
     state = (past, memory / np.exp(m)[:, :, None, None], m)
     return (np.stack(outputs, axis=1), np.stack(cells, axis=1)), state
+
+
+def slstm(weights: Mapping[str, Any], x_BTD: Array, state: tuple[Array, ...]) -> Any:
+    """Equations (8) to (14) of arXiv 2405.04517 as they are, without a stabilizer.
+
+    A state is scaled by exp(-m) where it comes in and goes out, with m by (15); the first m is that
+    of the first input gate.
+    """
+    c, n, h, m = state
+    is_empty = n == 0
+    c, n, m = c * np.exp(m), n * np.exp(m), np.where(is_empty, -np.inf, m)
+    kernel, outputs = weights["recurrent_kernel"], []
+    for t in range(x_BTD.shape[1]):
+        recurrent = np.split(block_linear(kernel, h), 4, axis=2)
+        inputs = np.split(linear(weights["input"], x_BTD[:, t]), 4, axis=1)
+        i, f, z, o = (a + b.reshape(a.shape) for a, b in zip(inputs, recurrent, strict=True))
+        m = np.maximum(np.log(sigmoid(f)) + m, i)
+        c = sigmoid(f) * c + np.exp(i) * np.tanh(z)
+        n = sigmoid(f) * n + np.exp(i)
+        h = sigmoid(o) * c / n
+        outputs.append(h)
+    return np.stack(outputs, axis=1), (c * np.exp(-m), n * np.exp(-m), h, m)

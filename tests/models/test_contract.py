@@ -221,6 +221,7 @@ def test_zero_init_adds_nothing_at_first() -> None:
         ("mamba2", {"state_size": 3}),
         ("mamba2", {"conv_width": 2}),
         ("mlstm", {"heads": 1}),
+        ("slstm", {"heads": 1}),
         ("mlstm", {"conv_width": 2}),
         ("gated_deltanet", {"heads": 1}),
         ("gated_deltanet", {"conv_width": 2}),

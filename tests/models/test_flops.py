@@ -50,6 +50,7 @@ LAYERS = {
     "mamba2": 2 * 5 * 153 + 2 * 7 * (64 + 12) + 2 * 2 * 64 * 12 + 2 * 12 * 6,
     # The values have one column more, of ones.
     "mlstm": 2 * 5 * 26 + 2 * 7 * (6 + 7) + 2 * 2 * 6 * 7 + 2 * 6 * 6,
+    "slstm": 2 * (5 + 6) * 24,
     "rglru": 2 * 5 * 12 + 2 * 6 * 12 + 2 * 6 * 6,
     "attention": 2 * 5 * 18 + 2 * 6 * 6 + 4 * 7 * 6,
     "self_attention": 4 * 7 * 5,

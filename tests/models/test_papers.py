@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from charlm_jax.config.schema import ModelConfig
-from charlm_jax.models import mogrifier, recurrence
+from charlm_jax.models import mogrifier, recurrence, slstm
 from charlm_jax.models.lstm import LSTM
 from charlm_jax.models.mixers import build_mixer
 from tests.conftest import draw, make_model_config, quick_jit
@@ -52,6 +53,7 @@ PAPERS: Mapping[str, Paper] = {
     "mamba2-alone": Paper(papers.mamba2, CHUNKS[:1], ["input"], {"conv_width": 0}),
     "mlstm": Paper(papers.mlstm, CHUNKS, ["input"], {"heads": 2}),
     "mlstm-alone": Paper(papers.mlstm, CHUNKS[:1], ["input"], {"conv_width": 0}),
+    "slstm": Paper(papers.slstm, [{}], ["input"], {"heads": 2}),
 }
 FORMS = [(name, form) for name, paper in PAPERS.items() for form in range(len(paper.forms))]
 
@@ -180,15 +182,16 @@ def choose_fifty(generator: np.random.Generator, shape: Sequence[int]) -> jax.Ar
 
 @pytest.mark.parametrize(("name", "form"), FORMS)
 def test_gates_of_plus_and_minus_50_stay_finite(name: str, form: int) -> None:
-    """Values and gradients: every gate's argument is 50 or -50."""
+    """Values and gradients: every gate's argument is 50 or -50, then 100 or -100."""
     generator = np.random.default_rng(0)
     weights = draw_weights(name)
     for gate in PAPERS[name].gates:
         large = jax.tree.map(lambda x: choose_fifty(generator, x.shape), weights[gate])
         weights = {**weights, gate: large}
     x_BTD = jnp.asarray(generator.choice([-1.0, 1.0], (B, T, D)).astype(np.float32))
-    for state in (start(name), build(name, form).initial_state(B, 0)):
-        results = run(name, form)(weights, x_BTD, state, draw(41, B, T, H))
+    states = (start(name), build(name, form).initial_state(B, 0))
+    for state, scale in itertools.product(states, (1.0, 2.0)):
+        results = run(name, form)(weights, scale * x_BTD, state, draw(41, B, T, H))
         for path, leaf in jax.tree_util.tree_leaves_with_path(results):
             assert np.isfinite(leaf).all(), jax.tree_util.keystr(path)
 
@@ -201,7 +204,7 @@ def test_the_cases_differ_in_form_only() -> None:
 
 
 # Modules that compute a recurrence with a gradient of its own, by the case that uses them.
-LOOPS = {"lstm-mogrifier": mogrifier}
+LOOPS = {"lstm-mogrifier": mogrifier, "slstm": slstm}
 
 
 @pytest.mark.parametrize("name", LOOPS)

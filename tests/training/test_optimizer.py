@@ -137,6 +137,7 @@ def test_every_model_decays_its_matrices_alone() -> None:
                 "gated_deltanet",
                 "mamba2",
                 "mlstm",
+                "slstm",
                 "attention",
             ),
             embedding_size=8,
