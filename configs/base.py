@@ -79,8 +79,9 @@ def get_config() -> ConfigDict:
     config.split.vocabulary = "all"
 
     config.model = ConfigDict()
-    # From the embedding up: any of lstm, gru, rnn, mingru, attention (queries, keys and values),
-    # self_attention (without parameters); or module:Class, a class of a module of one's own.
+    # From the embedding up: any of lstm, gru, rnn, mingru, minlstm, rglru, gated_deltanet,
+    # mamba2, mlstm, slstm, attention (queries, keys and values), self_attention (without
+    # parameters); or module:Class, a class of a module of one's own.
     config.model.layers = ("lstm",)
     # Width of a symbol's vector.
     config.model.embedding_size = 256
@@ -103,7 +104,9 @@ def get_config() -> ConfigDict:
     # distance.
     config.model.position = "none"
     config.model.max_length = 1024
-    # Query heads, each of width hidden_size / heads.
+    # Query heads of attention, or memories of gated_deltanet and mlstm, each of width hidden_size /
+    # heads. mamba2: states, whose values are twice as wide. slstm: diagonal blocks of the recurrent
+    # matrix; rglru: of the gates' matrices.
     config.model.heads = 1
     # Key and value heads, each shared by heads / kv_heads query heads; 0 means as many as heads.
     config.model.kv_heads = 0
@@ -111,7 +114,20 @@ def get_config() -> ConfigDict:
     config.model.qk_norm = False
     # Positions visible to attention, its own included; 0 means all.
     config.model.window = 0
-    # mingru: sequential, associative (more work, in parallel), or auto: sequential on a CPU.
+    # Keys of mamba2, the paper's N: numbers that a head's state holds for each of its values.
+    config.model.state_size = 64
+    # Positions that a short convolution of rglru, gated_deltanet, mamba2 or mlstm reads, its own
+    # included; 0 for no convolution.
+    config.model.conv_width = 4
+    # Positions that gated_deltanet, mamba2 and mlstm compute at once by matrix products; 1 for one
+    # at a time. It changes the speed, not the result. A step of training needs memory for
+    # sequence_length x chunk_size numbers in each head.
+    config.model.chunk_size = 32
+    # lstm: times that input and state modulate each other before a step (arXiv 1909.01792); 0 for
+    # the plain LSTM.
+    config.model.mogrifier_rounds = 0
+    # mingru, minlstm and rglru: sequential, associative (more work, in parallel), or auto:
+    # sequential on a CPU.
     config.model.scan = "auto"
     # Use the transposed embedding as the output layer, without a bias.
     config.model.tied_embedding = False

@@ -67,7 +67,17 @@ CHANGES: Mapping[int, Mapping[Kind, Change]] = {
             }
         )
     },
-    6: {"config": Change(added={"optimizer.rule": "adam"})},
+    6: {
+        "config": Change(
+            added={
+                "model.state_size": 64,
+                "model.conv_width": 4,
+                "model.chunk_size": 32,
+                "model.mogrifier_rounds": 0,
+                "optimizer.rule": "adam",
+            }
+        )
+    },
 }
 
 

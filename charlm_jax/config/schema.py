@@ -112,6 +112,9 @@ class SplitConfig:
         _require_count("split.guard", self.guard, least=0)
 
 
+_LAYERS_WITH_HEADS = frozenset({"attention", "rglru", "gated_deltanet", "mamba2", "mlstm", "slstm"})
+
+
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """The stack of layers, and the components of each layer."""
@@ -129,6 +132,10 @@ class ModelConfig:
     kv_heads: int
     qk_norm: bool
     window: int
+    state_size: int
+    conv_width: int
+    chunk_size: int
+    mogrifier_rounds: int
     scan: str
     tied_embedding: bool
     dropout: float
@@ -165,7 +172,15 @@ class ModelConfig:
         _require_count("model.window", self.window, least=0)
         _require(1 <= self.heads <= 2**20, "model.heads", self.heads, "in [1, 2**20]")
         _require(0 <= self.kv_heads <= 2**20, "model.kv_heads", self.kv_heads, "in [0, 2**20]")
-        if "attention" in self.layers:
+        width = self.conv_width
+        _require(0 <= width <= 64, "model.conv_width", width, "in [0, 64]")
+        size = self.state_size
+        _require(1 <= size <= 2**20, "model.state_size", size, "in [1, 2**20]")
+        positions = self.chunk_size
+        _require(1 <= positions <= 2**20, "model.chunk_size", positions, "in [1, 2**20]")
+        rounds = self.mogrifier_rounds
+        _require(0 <= rounds <= 64, "model.mogrifier_rounds", rounds, "in [0, 64]")
+        if not _LAYERS_WITH_HEADS.isdisjoint(self.layers):
             self._check_heads()
         field = "embedding_size"
         for name in self.layers if self.position == "rotary" else ():
@@ -180,6 +195,8 @@ class ModelConfig:
         width, heads, kv_heads = self.hidden_size, self.heads, self.kv_heads
         divides = width % heads == 0
         _require(divides, "model.heads", heads, f"a divisor of config.model.hidden_size={width}")
+        if "attention" not in self.layers:
+            return
         groups = kv_heads == 0 or heads % kv_heads == 0
         divisor = f"0 or a divisor of config.model.heads={heads}"
         _require(groups, "model.kv_heads", kv_heads, divisor)

@@ -11,7 +11,7 @@ from charlm_jax.config.schema import ModelConfig
 from charlm_jax.core.errors import lookup
 from charlm_jax.core.types import ModelState
 from charlm_jax.models.initializers import Initializer, InitScheme, init_scheme, residual_kernel
-from charlm_jax.models.mingru import linear_scan
+from charlm_jax.models.linear_scan import linear_scan
 from charlm_jax.models.mixers import build_mixer
 from charlm_jax.models.ops import Dtype, dense, dropout, embed, operand_dtype
 

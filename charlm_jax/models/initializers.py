@@ -133,12 +133,27 @@ def residual_kernel(model: ModelConfig) -> Initializer:
     return init
 
 
-def forget_gate_bias(value: float) -> Initializer:
-    """Return the initializer of an LSTM's bias (4H; i, f, g, o): zeros, and `value` at f."""
+def forget_gate_bias(value: float, *, gates: int = 4, index: int = 1) -> Initializer:
+    """Return the initializer of an LSTM's bias: zeros, and `value` at the forget gate.
+
+    Args:
+      value: bias of the forget gate.
+      gates: number of stacked gates; the default is an LSTM's, in the order i, f, g, o.
+      index: place of the forget gate among them.
+    """
 
     def init(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
         del key
-        gates = jnp.array([0.0, value, 0.0, 0.0], dtype)
-        return jnp.repeat(gates, shape[0] // 4)
+        stacked = jnp.zeros(gates, dtype).at[index].set(value)
+        return jnp.repeat(stacked, shape[0] // gates)
+
+    return init
+
+
+def stacked_blocks(draw: Initializer) -> Initializer:
+    """Return the initializer of a stack of matrices (M, in, out), each drawn with its own key."""
+
+    def init(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
+        return jnp.stack([draw(k, shape[1:], dtype) for k in jax.random.split(key, shape[0])])
 
     return init

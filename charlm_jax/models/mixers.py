@@ -24,17 +24,28 @@ from charlm_jax.models.external import (
     installed_mixers,
     mixer_source,
 )
+from charlm_jax.models.gated_deltanet import GatedDeltaNet
 from charlm_jax.models.gru import GRU
 from charlm_jax.models.initializers import init_scheme, residual_kernel
+from charlm_jax.models.linear_scan import linear_scan
 from charlm_jax.models.lstm import LSTM
-from charlm_jax.models.mingru import MinGRU, linear_scan
+from charlm_jax.models.mamba2 import Mamba2
+from charlm_jax.models.mingru import MinGRU
+from charlm_jax.models.minlstm import MinLSTM
+from charlm_jax.models.mlstm import MLSTM
+from charlm_jax.models.mogrifier import MogrifierLSTM
 from charlm_jax.models.ops import operand_dtype
 from charlm_jax.models.positions import build_position
+from charlm_jax.models.rglru import RGLRU
 from charlm_jax.models.rnn import RNN
+from charlm_jax.models.slstm import SLSTM
 
 
 def _lstm(model: ModelConfig, width: int) -> nn.Module:
-    return LSTM(model.hidden_size, init_scheme(model.init), operand_dtype(model.precision))
+    scheme, dtype = init_scheme(model.init), operand_dtype(model.precision)
+    if model.mogrifier_rounds:
+        return MogrifierLSTM(model.hidden_size, model.mogrifier_rounds, scheme, dtype)
+    return LSTM(model.hidden_size, scheme, dtype)
 
 
 def _gru(model: ModelConfig, width: int) -> nn.Module:
@@ -48,6 +59,65 @@ def _rnn(model: ModelConfig, width: int) -> nn.Module:
 def _mingru(model: ModelConfig, width: int) -> nn.Module:
     scan, dtype = linear_scan(model.scan), operand_dtype(model.precision)
     return MinGRU(model.hidden_size, scan, init_scheme(model.init), dtype)
+
+
+def _minlstm(model: ModelConfig, width: int) -> nn.Module:
+    scan, dtype = linear_scan(model.scan), operand_dtype(model.precision)
+    return MinLSTM(model.hidden_size, scan, init_scheme(model.init), dtype)
+
+
+def _rglru(model: ModelConfig, width: int) -> nn.Module:
+    return RGLRU(
+        size=model.hidden_size,
+        heads=model.heads,
+        conv_width=model.conv_width,
+        scan=linear_scan(model.scan),
+        scheme=init_scheme(model.init),
+        output_init=residual_kernel(model),
+        operand_dtype=operand_dtype(model.precision),
+    )
+
+
+def _gated_deltanet(model: ModelConfig, width: int) -> nn.Module:
+    return GatedDeltaNet(
+        size=model.hidden_size,
+        heads=model.heads,
+        conv_width=model.conv_width,
+        chunk_size=model.chunk_size,
+        scheme=init_scheme(model.init),
+        output_init=residual_kernel(model),
+        operand_dtype=operand_dtype(model.precision),
+    )
+
+
+def _mamba2(model: ModelConfig, width: int) -> nn.Module:
+    return Mamba2(
+        size=model.hidden_size,
+        heads=model.heads,
+        state_size=model.state_size,
+        conv_width=model.conv_width,
+        chunk_size=model.chunk_size,
+        scheme=init_scheme(model.init),
+        output_init=residual_kernel(model),
+        operand_dtype=operand_dtype(model.precision),
+    )
+
+
+def _mlstm(model: ModelConfig, width: int) -> nn.Module:
+    return MLSTM(
+        size=model.hidden_size,
+        heads=model.heads,
+        conv_width=model.conv_width,
+        chunk_size=model.chunk_size,
+        scheme=init_scheme(model.init),
+        output_init=residual_kernel(model),
+        operand_dtype=operand_dtype(model.precision),
+    )
+
+
+def _slstm(model: ModelConfig, width: int) -> nn.Module:
+    scheme, dtype = init_scheme(model.init), operand_dtype(model.precision)
+    return SLSTM(model.hidden_size, model.heads, scheme, dtype)
 
 
 def _attention(model: ModelConfig, width: int) -> nn.Module:
@@ -74,6 +144,12 @@ MIXERS: Mapping[str, Callable[[ModelConfig, int], nn.Module]] = {
     "gru": _gru,
     "rnn": _rnn,
     "mingru": _mingru,
+    "minlstm": _minlstm,
+    "rglru": _rglru,
+    "gated_deltanet": _gated_deltanet,
+    "mamba2": _mamba2,
+    "mlstm": _mlstm,
+    "slstm": _slstm,
     "attention": _attention,
     "self_attention": _self_attention,
 }

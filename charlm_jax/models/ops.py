@@ -131,6 +131,42 @@ def _matmul_backward(
 _matmul.defvjp(_matmul_forward, _matmul_backward)
 
 
+def batch_matmul(a: jax.Array, b: jax.Array, *, operand_dtype: Dtype) -> jax.Array:
+    """Return a @ b for stacks of matrices, with rounded operands, forward and backward.
+
+    Args:
+      a: stack of matrices (..., N, I).
+      b: stack of as many matrices (..., I, O).
+      operand_dtype: dtype to which operands are rounded; sums are float32.
+    """
+    return _batch_matmul(a, b, operand_dtype)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _batch_matmul(a: jax.Array, b: jax.Array, operand_dtype: Dtype) -> jax.Array:
+    return product(a, b, operand_dtype)
+
+
+def _batch_matmul_forward(
+    a: jax.Array, b: jax.Array, operand_dtype: Dtype
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    a, b = a.astype(operand_dtype), b.astype(operand_dtype)
+    return product(a, b, operand_dtype), (a, b)
+
+
+def _batch_matmul_backward(
+    operand_dtype: Dtype, operands: tuple[jax.Array, jax.Array], gradient: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    a, b = operands
+    return (
+        product(gradient, jnp.swapaxes(b, -1, -2), operand_dtype),
+        product(jnp.swapaxes(a, -1, -2), gradient, operand_dtype),
+    )
+
+
+_batch_matmul.defvjp(_batch_matmul_forward, _batch_matmul_backward)
+
+
 def product(a: jax.Array, b: jax.Array, operand_dtype: Dtype) -> jax.Array:
     """Return the matrix product a @ b of rounded operands, with float32 sums."""
     a, b = a.astype(operand_dtype), b.astype(operand_dtype)

@@ -15,6 +15,12 @@ _LAYERS: Mapping[str, str] = {
     "gru": "GRU",
     "rnn": "RNN",
     "mingru": "minGRU",
+    "minlstm": "minLSTM",
+    "rglru": "RG-LRU",
+    "gated_deltanet": "Gated DeltaNet",
+    "mamba2": "Mamba 2",
+    "mlstm": "mLSTM",
+    "slstm": "sLSTM",
     "attention": "attention",
     "self_attention": "self-attention",
 }

@@ -17,7 +17,8 @@ import numpy as np
 folder, prompt, characters, scale, seed = sys.argv[1:]
 model = json.loads(Path(folder, "config.json").read_text())["model"]
 fields = ("layers", "block", "position", "tied_embedding")
-if [model[field] for field in fields] != [["lstm"], "bare", "none", False]:
+values = [*(model[field] for field in fields), model.get("mogrifier_rounds", 0)]
+if values != [["lstm"], "bare", "none", False, 0]:
     sys.exit(f"{folder} is not one LSTM with nothing around it")
 symbols = json.loads(Path(folder, "vocabulary.json").read_text())["symbols"]
 if unknown := sorted(set(prompt) - set(symbols)):

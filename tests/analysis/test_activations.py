@@ -32,6 +32,9 @@ LAYERS = {
     "lstm": ({"forget_gate", "input_gate", "output_gate"}, ["candidate", "cell"]),
     "gru": ({"reset_gate", "update_gate"}, ["candidate", "hidden"]),
     "mingru": ({"update_gate"}, ["candidate", "hidden"]),
+    "minlstm": ({"forget_gate", "input_gate"}, ["candidate", "hidden"]),
+    "slstm": ({"forget_gate", "input_gate", "output_gate"}, ["candidate", "cell"]),
+    "rglru": ({"recurrence_gate", "input_gate"}, ["hidden"]),
     "rnn": (set(), ["hidden"]),
 }
 

@@ -34,6 +34,8 @@ _FURTHER: list[tuple[tuple[str, ...], dict[str, Any]]] = [
     (("mingru",), BLOCK | {"scan": "associative", "init": "gpt2"}),
     (("gru",), BARE | {"embedding_size": 8, "position": "sinusoidal", "tied_embedding": True}),
     (("lstm",), BLOCK | {"block": "post_norm", "norm": "layer_norm", "init": "flax"}),
+    (("lstm",), BARE | {"mogrifier_rounds": 3}),
+    (("lstm",), BLOCK | {"mogrifier_rounds": 2, "precision": "bfloat16"}),
     (("lstm", "attention"), BLOCK | {"position": "alibi"}),
     (("mingru", "attention", "gru"), BARE),
 ]

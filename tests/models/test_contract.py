@@ -18,7 +18,8 @@ from flax import linen as nn
 
 from charlm_jax.config.schema import ModelConfig
 from charlm_jax.core.errors import CharlmError
-from charlm_jax.models import build_model
+from charlm_jax.models import build_model, convolution, matrix_memory
+from charlm_jax.models.convolution import causal_convolution
 from charlm_jax.models.mixers import MIXERS
 from charlm_jax.models.testing import (
     BARE,
@@ -214,6 +215,17 @@ def test_zero_init_adds_nothing_at_first() -> None:
         ("self_attention", {"window": 2}),
         ("self_attention", {"precision": "bfloat16"}),
         ("mingru", {"precision": "bfloat16"}),
+        ("lstm", {"mogrifier_rounds": 1}),
+        ("rglru", {"heads": 1}),
+        ("mamba2", {"heads": 1}),
+        ("mamba2", {"state_size": 3}),
+        ("mamba2", {"conv_width": 2}),
+        ("mlstm", {"heads": 1}),
+        ("slstm", {"heads": 1}),
+        ("mlstm", {"conv_width": 2}),
+        ("gated_deltanet", {"heads": 1}),
+        ("gated_deltanet", {"conv_width": 2}),
+        ("rglru", {"conv_width": 2}),
     ],
     ids=str,
 )
@@ -394,6 +406,27 @@ def test_a_mixer_without_a_flaw_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     for check, calls in FLAWS.values():
         for arguments in calls:
             check(subject, *arguments)
+
+
+def test_chunks_and_convolutions_that_read_ahead_are_caught(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def uncausal_decay(total: jax.Array) -> jax.Array:
+        return jnp.exp(-jnp.abs(total - jnp.swapaxes(total, -1, -2)))
+
+    def centred_convolution(*inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
+        y_BTD, past_BSD = causal_convolution(*inputs)
+        return jnp.concatenate([y_BTD[:, 1:], y_BTD[:, :1]], axis=1), past_BSD
+
+    flaws = {
+        "gated_deltanet-bare": (matrix_memory, "_decay", uncausal_decay),
+        "rglru-bare": (convolution, "causal_convolution", centred_convolution),
+    }
+    for name, flaw in flaws.items():
+        with monkeypatch.context() as patch:
+            patch.setattr(*flaw)
+            with pytest.raises(AssertionError, match=r"before position \d depend"):
+                check_causality(make_subject(CASES[name]), 0)
 
 
 @pytest.mark.parametrize("flaw", ["reads the next character", "forgets", "has an idle parameter"])

@@ -43,6 +43,15 @@ LAYERS = {
     "gru": 2 * (5 + 6) * 18,
     "rnn": 2 * (5 + 6) * 6,
     "mingru": 2 * 5 * 12,
+    "minlstm": 2 * 5 * 18,
+    # Seven positions are one chunk: two products of keys, three of values, three with the memory.
+    "gated_deltanet": 2 * 5 * 26 + 2 * 7 * (2 * 6 + 6) + 3 * 2 * 6 * 6 + 2 * 6 * 6,
+    # A state of 64 x 12: one product of keys, one of values, two with the state.
+    "mamba2": 2 * 5 * 153 + 2 * 7 * (64 + 12) + 2 * 2 * 64 * 12 + 2 * 12 * 6,
+    # The values have one column more, of ones.
+    "mlstm": 2 * 5 * 26 + 2 * 7 * (6 + 7) + 2 * 2 * 6 * 7 + 2 * 6 * 6,
+    "slstm": 2 * (5 + 6) * 24,
+    "rglru": 2 * 5 * 12 + 2 * 6 * 12 + 2 * 6 * 6,
     "attention": 2 * 5 * 18 + 2 * 6 * 6 + 4 * 7 * 6,
     "self_attention": 4 * 7 * 5,
 }
@@ -54,6 +63,13 @@ def test_the_operations_of_every_layer(mixer: str) -> None:
     width = 5 if mixer == "self_attention" else 6
     expected = LAYERS[mixer] + 2 * width * 3
     assert forward_flops(model, symbols=3, sequence_length=7) == expected
+
+
+def test_rounds_of_a_mogrifier_are_products_of_every_step() -> None:
+    model = make_model_config("lstm", embedding_size=5, hidden_size=6, mogrifier_rounds=3)
+    # The bias is a row of the gates' kernel.
+    forward = 2 * (5 + 6 + 1) * 24 + 3 * 2 * 5 * 6 + 2 * 6 * 3
+    assert forward_flops(model, symbols=3, sequence_length=7) == forward
 
 
 def test_the_second_layer_reads_the_first() -> None:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from charlm_jax.models.initializers import init_scheme
-from charlm_jax.models.mingru import MinGRU, MinGRUState, linear_scan
+from charlm_jax.models.linear_scan import linear_scan
+from charlm_jax.models.mingru import MinGRU, MinGRUState
 from tests.conftest import quick_jit
 
 SCANS = ["sequential", "associative", "auto"]

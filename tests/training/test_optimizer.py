@@ -127,7 +127,19 @@ def test_decay_takes_a_share_of_the_kernels_and_of_nothing_else(epsilon_hat: boo
 def test_every_model_decays_its_matrices_alone() -> None:
     model = build_model(
         make_model_config(
-            *("lstm", "gru", "rnn", "mingru", "attention"),
+            *(
+                "lstm",
+                "gru",
+                "rnn",
+                "mingru",
+                "minlstm",
+                "rglru",
+                "gated_deltanet",
+                "mamba2",
+                "mlstm",
+                "slstm",
+                "attention",
+            ),
             embedding_size=8,
             hidden_size=8,
             block="pre_norm",

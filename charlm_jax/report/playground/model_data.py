@@ -101,6 +101,11 @@ def check_model(model: ModelConfig) -> None:
             raise CharlmError(
                 f"the playground cannot run the layer {name!r}: it has only {', '.join(MIXERS)}"
             )
+    if model.mogrifier_rounds and "lstm" in model.layers:
+        raise CharlmError(
+            f"the playground cannot run config.model.mogrifier_rounds={model.mogrifier_rounds}: it "
+            f"has only the LSTM without them"
+        )
     if model.precision != "float32":
         raise CharlmError(
             f"the playground cannot run config.model.precision={model.precision!r}: it computes in "

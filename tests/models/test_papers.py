@@ -1,0 +1,267 @@
+"""Mixers against the equations of their papers, and their forms against one another."""
+
+import dataclasses
+import functools
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from charlm_jax.config.schema import ModelConfig
+from charlm_jax.models import mogrifier, recurrence, slstm
+from charlm_jax.models.lstm import LSTM
+from charlm_jax.models.mixers import build_mixer
+from tests.conftest import draw, make_model_config, quick_jit
+from tests.models import papers
+
+B, D, H, T = 3, 6, 8, 20
+SCANS = [{"scan": "sequential"}, {"scan": "associative"}]
+CHUNKS = [{"chunk_size": size} for size in (1, 7, 64)]
+
+
+class Paper(NamedTuple):
+    """A mixer and its paper.
+
+    Attributes:
+      recurrence: the paper's equations.
+      forms: config fields of each way to compute it; the first is the plain one.
+      fields: config fields common to all.
+      gates: names of the kernels that make the gates' arguments, or of their linear layers.
+    """
+
+    recurrence: papers.Recurrence
+    forms: Sequence[Mapping[str, Any]]
+    gates: Sequence[str]
+    fields: Mapping[str, Any] = {}
+
+
+PAPERS: Mapping[str, Paper] = {
+    "minlstm": Paper(papers.minlstm, SCANS, ["input"]),
+    "lstm-mogrifier": Paper(
+        papers.mogrifier, [{}], ["input_kernel", "recurrent_kernel"], {"mogrifier_rounds": 5}
+    ),
+    "rglru": Paper(papers.rglru, SCANS, ["gate_kernel"], {"heads": 2}),
+    "rglru-alone": Paper(papers.rglru, SCANS[:1], ["gate_kernel"], {"conv_width": 0}),
+    "gated_deltanet": Paper(papers.gated_deltanet, CHUNKS, ["input"], {"heads": 2}),
+    "gated_deltanet-alone": Paper(papers.gated_deltanet, CHUNKS[:1], ["input"], {"conv_width": 0}),
+    "mamba2": Paper(papers.mamba2, CHUNKS, ["input"], {"heads": 2, "state_size": 5}),
+    "mamba2-alone": Paper(papers.mamba2, CHUNKS[:1], ["input"], {"conv_width": 0}),
+    "mlstm": Paper(papers.mlstm, CHUNKS, ["input"], {"heads": 2}),
+    "mlstm-alone": Paper(papers.mlstm, CHUNKS[:1], ["input"], {"conv_width": 0}),
+    "slstm": Paper(papers.slstm, [{}], ["input"], {"heads": 2}),
+}
+FORMS = [(name, form) for name, paper in PAPERS.items() for form in range(len(paper.forms))]
+
+
+@pytest.fixture(autouse=True)
+def _strict_dtypes() -> Iterator[None]:
+    with jax.numpy_dtype_promotion("strict"):
+        yield
+
+
+def config_of(name: str, form: int) -> ModelConfig:
+    """The config of a mixer, in one of its forms; the name of a case begins with the mixer's."""
+    paper, layer = PAPERS[name], name.partition("-")[0]
+    fields = {"embedding_size": D, "hidden_size": H, **paper.fields, **paper.forms[form]}
+    return make_model_config(layer, **fields)
+
+
+@functools.cache
+def build(name: str, form: int) -> Any:
+    config = config_of(name, form)
+    return build_mixer(config.layers[0], config, D)
+
+
+@functools.cache
+def draw_weights(name: str) -> Any:
+    """Weights that are all random, so that each of them matters."""
+    mixer = build(name, 0)
+    shapes = jax.eval_shape(
+        mixer.init, jax.random.key(0), jnp.zeros((1, 1, D)), mixer.initial_state(1, 0)
+    )
+    leaves, form = jax.tree.flatten(shapes["params"])
+    return jax.tree.unflatten(form, [0.6 * draw(i, *x.shape) for i, x in enumerate(leaves)])
+
+
+@functools.cache
+def run(name: str, form: int) -> Any:
+    """(weights, x, state, probe) -> sum(output * probe) with output and state, and its gradient."""
+    mixer = build(name, form)
+
+    def total(weights: Any, x_BTD: Any, state: Any, probe: Any) -> Any:
+        y_BTD, state = mixer.apply({"params": weights}, x_BTD, state)
+        return jnp.sum(y_BTD * probe), (y_BTD, state)
+
+    return quick_jit(jax.value_and_grad(total, argnums=(0, 1), has_aux=True))
+
+
+def start(name: str) -> Any:
+    """The state of rows that have read a text; the last row was reset."""
+    mixer, weights = build(name, 0), draw_weights(name)
+    initial = mixer.initial_state(B, 0)
+    _, read = quick_jit(mixer.apply)({"params": weights}, draw(50, B, 5, D), initial)
+    is_reset_B = np.arange(B) == B - 1
+
+    def reset(a: jax.Array, b: jax.Array) -> jax.Array:
+        return jnp.where(is_reset_B.reshape(-1, *[1] * (a.ndim - 1)), a, b)
+
+    return jax.tree.map(reset, initial, read)
+
+
+def as_float64(tree: Any) -> Any:
+    return jax.tree.map(lambda x: np.asarray(x, np.float64), tree)
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_the_plain_form_is_the_papers_recurrence(name: str) -> None:
+    weights, x_BTD, state = draw_weights(name), draw(40, B, T, D), start(name)
+    (_, (y_BTH, last)), _ = run(name, 0)(weights, x_BTD, state, jnp.ones((B, T, H)))
+    leaves, form = jax.tree.flatten(as_float64(state))
+    expected_BTH, expected = PAPERS[name].recurrence(
+        as_float64(weights), as_float64(x_BTD), tuple(leaves)
+    )
+    assert np.abs(expected_BTH[-1] - expected_BTH[0]).max() > 0.01  # rows are different
+    np.testing.assert_allclose(y_BTH, expected_BTH, atol=1e-5, rtol=1e-5)
+    last_leaves, last_form = jax.tree.flatten(last)
+    assert last_form == form
+    for found, wanted in zip(last_leaves, expected, strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_all_forms_agree_and_have_the_same_gradient(name: str) -> None:
+    weights, x_BTD, state = draw_weights(name), draw(40, B, T, D), start(name)
+    results = [
+        run(name, form)(weights, x_BTD, state, draw(41, B, T, H))
+        for form in range(len(PAPERS[name].forms))
+    ]
+    for other in results[1:]:
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(
+                a, b, rtol=1e-5, atol=1e-5 * max(1.0, float(jnp.abs(b).max()))
+            ),
+            other,
+            results[0],
+        )
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_the_gradient_is_the_slope_of_the_papers_recurrence(name: str) -> None:
+    """Along a random direction of weights and inputs, by central differences in float64."""
+    weights, x_BTD, state = draw_weights(name), draw(40, B, T, D), start(name)
+    probe = draw(41, B, T, H)
+    _, gradient = run(name, 0)(weights, x_BTD, state, probe)
+    leaves, form = jax.tree.flatten(as_float64((weights, x_BTD)))
+    state_leaves = tuple(jax.tree.leaves(as_float64(state)))
+    direction = [np.asarray(draw(60 + i, *x.shape), np.float64) for i, x in enumerate(leaves)]
+
+    def total(step: float) -> float:
+        moved = [x + step * d for x, d in zip(leaves, direction, strict=True)]
+        y_BTH, _ = PAPERS[name].recurrence(*jax.tree.unflatten(form, moved), state_leaves)
+        return float(np.sum(y_BTH * np.asarray(probe, np.float64)))
+
+    slope = (total(1e-6) - total(-1e-6)) / 2e-6
+    ours = [np.sum(x * d) for x, d in zip(jax.tree.leaves(gradient), direction, strict=True)]
+    assert abs(sum(ours) - slope) < 1e-4 * float(np.sum(np.abs(ours)))
+
+
+def choose_fifty(generator: np.random.Generator, shape: Sequence[int]) -> jax.Array:
+    """A kernel with one weight of +-50 in each column; biases of zeros."""
+    kernel = np.zeros((math.prod(shape[:-2]), *shape[-2:]), np.float32)
+    for block in kernel if len(shape) > 1 else []:
+        columns = np.arange(shape[-1])
+        rows = generator.integers(0, shape[-2], shape[-1])
+        block[rows, columns] = generator.choice([-50.0, 50.0], shape[-1])
+    return jnp.asarray(kernel.reshape(shape))
+
+
+@pytest.mark.parametrize(("name", "form"), FORMS)
+def test_gates_of_plus_and_minus_50_stay_finite(name: str, form: int) -> None:
+    """Values and gradients: every gate's argument is 50 or -50, then 100 or -100."""
+    generator = np.random.default_rng(0)
+    weights = draw_weights(name)
+    for gate in PAPERS[name].gates:
+        large = jax.tree.map(lambda x: choose_fifty(generator, x.shape), weights[gate])
+        weights = {**weights, gate: large}
+    x_BTD = jnp.asarray(generator.choice([-1.0, 1.0], (B, T, D)).astype(np.float32))
+    states = (start(name), build(name, form).initial_state(B, 0))
+    for state, scale in itertools.product(states, (1.0, 2.0)):
+        results = run(name, form)(weights, scale * x_BTD, state, draw(41, B, T, H))
+        for path, leaf in jax.tree_util.tree_leaves_with_path(results):
+            assert np.isfinite(leaf).all(), jax.tree_util.keystr(path)
+
+
+def test_the_cases_differ_in_form_only() -> None:
+    """A form that a config field did not select would be compared with itself."""
+    for name, paper in PAPERS.items():
+        configs = {dataclasses.astuple(config_of(name, form)) for form in range(len(paper.forms))}
+        assert len(configs) == len(paper.forms)
+
+
+# Modules that compute a recurrence with a gradient of its own, by the case that uses them.
+LOOPS = {"lstm-mogrifier": mogrifier, "slstm": slstm}
+
+
+@pytest.mark.parametrize("name", LOOPS)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_fast_gradient_is_that_of_the_plain_loop(
+    name: str, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mixer = dataclasses.replace(build(name, 0), operand_dtype=jnp.dtype(precision))
+    weights, x_BTD, state = draw_weights(name), draw(40, B, T, D), start(name)
+
+    def total(weights: Any, x_BTD: Any, state: Any) -> Any:
+        y_BTD, last = mixer.apply({"params": weights}, x_BTD, state)
+        return jnp.sum(y_BTD * draw(41, B, T, H)) + sum(map(jnp.sum, last)), (y_BTD, last)
+
+    results = []
+    for is_fast in (True, False):
+        if not is_fast:
+            monkeypatch.setattr(LOOPS[name], "recurrence", recurrence.plain_recurrence)
+        gradient = jax.value_and_grad(lambda *x: total(*x), argnums=(0, 1, 2), has_aux=True)
+        results.append(quick_jit(gradient)(weights, x_BTD, state))
+    (fast, fast_gradient), (plain, plain_gradient) = results
+    jax.tree.map(np.testing.assert_array_equal, fast, plain)
+    tolerance = 1e-5 if precision == "float32" else 0.02
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=tolerance * float(jnp.abs(b).max())),
+        fast_gradient,
+        plain_gradient,
+    )
+
+
+def test_rounds_that_change_nothing_leave_the_lstm() -> None:
+    """No rounds are the LSTM itself; with kernels of zeros, a round multiplies by 1."""
+    lstm = build_mixer("lstm", make_model_config("lstm", embedding_size=D, hidden_size=H), D)
+    assert type(lstm) is LSTM
+    weights = draw_weights("lstm-mogrifier")
+    zeros = {k: jnp.zeros_like(x) for k, x in weights.items() if k.startswith("round_")}
+    assert len(zeros) == 5
+    x_BTD, state = draw(40, B, T, D), start("lstm-mogrifier")
+    y_BTH, last = quick_jit(build("lstm-mogrifier", 0).apply)(
+        {"params": weights | zeros}, x_BTD, state
+    )
+    weights = {
+        "input": {"kernel": weights["input_kernel"], "bias": weights["bias"]},
+        "recurrent_kernel": weights["recurrent_kernel"],
+    }
+    expected_BTH, expected = quick_jit(lstm.apply)({"params": weights}, x_BTD, state)
+    np.testing.assert_allclose(y_BTH, expected_BTH, atol=2e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6), last, expected)
+
+
+@pytest.mark.parametrize("form", range(len(CHUNKS)))
+def test_the_cells_of_an_mlstm_are_divided_by_their_normalizer(form: int) -> None:
+    """The norm after them hides their scale."""
+    weights, x_BTD, state = draw_weights("mlstm"), draw(40, B, T, D), start("mlstm")
+    _, seen = quick_jit(functools.partial(build("mlstm", form).apply, mutable=["captured"]))(
+        {"params": weights}, x_BTD, state
+    )
+    leaves = tuple(jax.tree.leaves(as_float64(state)))
+    (_, expected_BTV), _ = papers.mlstm_cells(as_float64(weights), as_float64(x_BTD), leaves)
+    np.testing.assert_allclose(seen["captured"]["hidden"][0], expected_BTV, atol=1e-5, rtol=1e-5)
