@@ -6,6 +6,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from optax.contrib import (
     MuonDimensionNumbers,
@@ -35,9 +36,10 @@ def build_muon(
     """Build Muon for the matrices of layers, and Adam for all other weights.
 
     A matrix moves by its momentum (0.95, Nesterov) with all singular values made about equal,
-    scaled so that the root mean square of an update is 0.2 of the learning rate. The kernels of
-    gates that lie side by side, as those of an LSTM, are a matrix for each gate. The embedding, the
-    output layer, biases and norms are updated by Adam.
+    scaled so that the root mean square of an update is 0.2 of the learning rate. Kernels that lie
+    side by side, as those of an LSTM's gates, and the blocks of a block-diagonal one are matrices
+    of their own. The embedding, the output layer, convolutions, biases and norms are updated by
+    Adam.
 
     Args:
       schedule: step -> rate, for both.
@@ -53,7 +55,7 @@ def build_muon(
     """
 
     def matrices(params: Params) -> Params:
-        return jax.tree.map(lambda _: MuonDimensionNumbers(0, -1), params)
+        return jax.tree.map(lambda x: MuonDimensionNumbers(x.ndim - 2, x.ndim - 1), params)
 
     muon = orthogonalized_momentum(
         schedule,
@@ -80,16 +82,17 @@ def _rule_of_each(params: Params) -> Params:
 
     def rule(path: tuple[jax.tree_util.DictKey, ...], weights: jax.Array) -> str:
         names = [str(key.key) for key in path]
-        is_matrix = weights.ndim == 2 and names[-1].endswith("kernel")
+        is_matrix = weights.ndim > 1 and names[-1].endswith("kernel") and names[-2] != "convolution"
         return "muon" if is_matrix and names[0].startswith("layer_") else "adam"
 
     return jax.tree_util.tree_map_with_path(rule, params)
 
 
 def split_gates(inner: optax.GradientTransformation, width: int) -> optax.GradientTransformation:
-    """Return a transformation that sees the kernels of gates side by side as separate matrices.
+    """Return a transformation that sees kernels that lie side by side as separate matrices.
 
-    A kernel (D, G x width) of a mixer becomes (D, G, width); other weights stay as they are.
+    A mixer's kernel (D, G x width) becomes (G, D, width); one of blocks, (B, D, G x D), becomes
+    (G, B, D, D). Other weights stay as they are, also kernels of parts with different widths.
 
     Args:
       inner: transformation of the separate matrices.
@@ -98,13 +101,17 @@ def split_gates(inner: optax.GradientTransformation, width: int) -> optax.Gradie
 
     def split(tree: Any) -> Any:
         def apart(path: tuple[Any, ...], weights: jax.Array) -> jax.Array:
-            gates, rest = divmod(weights.shape[-1], width)
-            is_of_a_mixer = any(getattr(key, "key", None) == "mixer" for key in path)
-            if not is_of_a_mixer or rest or gates < 2:
+            each = width if weights.ndim == 2 else weights.shape[-2]
+            gates, rest = divmod(weights.shape[-1], each)
+            if not _is_of_a_mixer(path) or rest or gates < 2:
                 return weights
-            return weights.reshape(len(weights), gates, width)
+            return jnp.moveaxis(weights.reshape(*weights.shape[:-1], gates, each), -2, 0)
 
         return jax.tree_util.tree_map_with_path(apart, tree)
+
+    def joined(part: jax.Array, like: jax.Array) -> jax.Array:
+        whole = part if part.ndim == like.ndim else jnp.moveaxis(part, 0, -2)
+        return whole.reshape(like.shape)
 
     def init(params: optax.Params) -> optax.OptState:
         return inner.init(split(params))
@@ -113,9 +120,13 @@ def split_gates(inner: optax.GradientTransformation, width: int) -> optax.Gradie
         gradient: optax.Updates, state: optax.OptState, params: optax.Params | None = None
     ) -> tuple[optax.Updates, optax.OptState]:
         updates, state = inner.update(split(gradient), state, split(params))
-        return jax.tree.map(lambda x, like: x.reshape(like.shape), updates, gradient), state
+        return jax.tree.map(joined, updates, gradient), state
 
     return optax.GradientTransformation(init, update)
+
+
+def _is_of_a_mixer(path: tuple[Any, ...]) -> bool:
+    return any(getattr(key, "key", None) == "mixer" for key in path)
 
 
 def build_schedule_free(

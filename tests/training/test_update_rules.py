@@ -40,6 +40,13 @@ def _params(seed: int) -> Params:
             "mixer": {"input": gates, "recurrent_kernel": normal(UNITS, 4 * UNITS)},
             "mlp": {"input": {"kernel": normal(UNITS, 2 * UNITS)}},
         },
+        "layer_1": {
+            "mixer": {
+                "recurrent_kernel": normal(2, 3, 4 * 3),  # two blocks, four gates
+                "input": {"kernel": normal(UNITS, 2 * UNITS + 1)},  # parts of unequal width
+                "convolution": {"kernel": normal(4, UNITS)},
+            }
+        },
         "output": {"kernel": normal(UNITS, 9), "bias": normal(9)},
     }
 
@@ -62,8 +69,16 @@ def _gates(kernel: jax.Array) -> list[np.ndarray]:
 def test_muon_moves_every_gate_equally_in_all_directions() -> None:
     update = _first_update(_muon(), _params(1))
     mixer = update["layer_0"]["mixer"]
-    mlp = [np.asarray(update["layer_0"]["mlp"]["input"]["kernel"])]  # one matrix
-    for matrix in [*_gates(mixer["recurrent_kernel"]), *_gates(mixer["input"]["kernel"]), *mlp]:
+    other = update["layer_1"]["mixer"]
+    whole = (update["layer_0"]["mlp"], other)
+    blocks = np.asarray(other["recurrent_kernel"]).reshape(2, 3, 4, 3).transpose(0, 2, 1, 3)
+    matrices = [
+        *_gates(mixer["recurrent_kernel"]),
+        *_gates(mixer["input"]["kernel"]),
+        *(np.asarray(x["input"]["kernel"]) for x in whole),
+        *blocks.reshape(8, 3, 3),
+    ]
+    for matrix in matrices:
         singular = np.linalg.svd(matrix, compute_uv=False)
         # Five Newton-Schulz iterations leave singular values around 1.
         usual = 0.2 * RATE * np.sqrt(max(matrix.shape))
@@ -92,7 +107,9 @@ def test_adam_updates_what_is_no_matrix_of_a_layer() -> None:
     for name in ("embedding", "output"):
         jax.tree.map(np.testing.assert_array_equal, found[name], wanted[name])
     biases = (x["layer_0"]["mixer"]["input"]["bias"] for x in (found, wanted))
+    filters = (x["layer_1"]["mixer"]["convolution"]["kernel"] for x in (found, wanted))
     np.testing.assert_array_equal(*biases)
+    np.testing.assert_array_equal(*filters)
 
 
 def test_muon_shrinks_the_matrices_that_it_moves() -> None:
