@@ -31,6 +31,10 @@ Record = Mapping[str, Any]
 """JSON values of a record."""
 
 
+class NotOnRecord(CharlmError):
+    """A record that is asked for and not there."""
+
+
 class RecordFolder:
     """Records by name, each a JSON file with one line per field.
 
@@ -106,7 +110,7 @@ class RecordedTraining:
           The result for every point, by name.
 
         Raises:
-          CharlmError: a trial is not on record, and `train` is False.
+          NotOnRecord: a trial is not on record, and `train` is False.
         """
         return tune(points, search, functools.partial(self._losses, train=train))
 
@@ -150,7 +154,7 @@ class RecordedTraining:
     def _losses(self, trials: Sequence[Trial], *, train: bool) -> list[float]:
         missing = [trial for trial in trials if self._trial(trial) is None]
         if missing and not train:
-            raise CharlmError(
+            raise NotOnRecord(
                 f"{self.records.folder} has no record of the trial {missing[0].name}: run the "
                 f"study without --from_records"
             )

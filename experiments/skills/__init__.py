@@ -1,0 +1,9 @@
+"""Study of skills: which layers learn which of the texts of `charlm_jax.data.skills`.
+
+`python -m experiments.skills` trains what is not on record and writes `results.json`, `tables.md`
+and a figure.
+
+    __main__.py   question, flags, and the record of a run
+    arms.py       models, skills and presets
+    results.py    comparisons, tables and the figure
+"""

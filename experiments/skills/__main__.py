@@ -1,0 +1,131 @@
+"""Which layers learn which skill.
+
+Models of two equal blocks, which differ in their layers alone and have about as many parameters,
+learn synthetic texts that need one skill each (`charlm_jax.data.skills`). The best loss of every
+character is known. The measure is the loss above it, in nats per character that the skill
+determines: 0 for a model that has the skill. Texts are split 80/10/10; the second part is used to
+choose learning rates, with equal effort for every arm, and the third is scored, with the state
+carried through it. Attention keeps the last 128 characters, as in training.
+
+    python -m experiments.skills --preset=minutes
+    python -m experiments.skills --preset=full --jobs=2
+    python -m experiments.skills --preset=full --only=lstm,attention
+
+A run that is on record (folder `records`) is not trained again, so the same command resumes an
+interrupted study. `--from_records` trains nothing.
+
+The command writes results.json, tables.md and skills.png into runs/skills-PRESET.
+"""
+
+import argparse
+import functools
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from charlm_jax.cli.exit_status import run_program
+from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.trees import count_parameters
+from charlm_jax.data.skills import SkillSource
+from charlm_jax.data.synthetic import parse_source
+from charlm_jax.evaluation.block_sums import block_sums
+from charlm_jax.evaluation.protocol import Stream, all_positions
+from charlm_jax.inference.run import Run
+from charlm_jax.storage.workdir import Workdir
+from charlm_jax.sweeps.points import Point
+from experiments.recorded_training import RecordedTraining, RecordFolder
+from experiments.results_folder import RESULTS, TABLES, refuse_other_results
+from experiments.skills.arms import PRESETS, SEQUENCE_LENGTH, Preset
+from experiments.skills.results import FIGURE, TITLE, build_results, write_results
+from experiments.tuned_arms import ArmRuns, train_arms
+
+STUDY = "skills"
+_DIGITS = 4  # decimals of sums of nats
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train what is not on record, and write the results."""
+    parser = argparse.ArgumentParser(
+        prog=f"experiments.{STUDY}",
+        description="Measure which layers learn which skill.",
+        usage=argparse.SUPPRESS,  # one-line errors
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--preset", choices=tuple(PRESETS), default="minutes", help="default: %(default)s")
+    add("--only", default="", help="names of models, separated by commas (default: all)")
+    add("--workdir", help="folder of the results (default: runs/skills-PRESET)")
+    add("--records", help="folder of the records (default: records, in the folder of the results)")
+    add("--jobs", type=int, default=1, help="number of runs trained at once (default: %(default)s)")
+    add("--from_records", action="store_true", help="train nothing")
+    options = parser.parse_args(arguments)
+
+    def work() -> None:
+        preset = PRESETS[options.preset]
+        only = list(filter(None, options.only.split(",")))
+        for name in only:
+            if name not in preset.layers:
+                raise CharlmError(f"--only={name} is not one of {', '.join(preset.layers)}")
+        folder = Workdir(options.workdir or f"runs/{STUDY}-{options.preset}").path
+        command = f"python -m experiments.{STUDY} --preset={options.preset}"
+        files = [RESULTS, TABLES, FIGURE]
+        refuse_other_results(folder, study=STUDY, title=TITLE, command=command, files=files)
+        training = RecordedTraining(
+            RecordFolder(Path(options.records or folder / "records")),
+            folder / "runs",
+            jobs=options.jobs,
+        )
+        runs = run_study(training, preset, only, train=not options.from_records)
+        write_results(build_results(preset, runs), folder, command)
+
+    return run_program(parser.prog, work, goes_on=True)
+
+
+def run_study(
+    training: RecordedTraining, preset: Preset, only: Sequence[str], *, train: bool
+) -> Mapping[str, ArmRuns]:
+    """Train the named models, and return all arms of which a run is on record.
+
+    Args:
+      training: folders and number of runs at once.
+      preset: size of the study.
+      only: names of the models to train; all if empty.
+      train: whether to train what is not on record.
+    """
+    measure = functools.partial(measure_run, length=SEQUENCE_LENGTH)
+    if train:
+        train_arms(training, preset.arms(only), preset.effort, measure)
+    return train_arms(training, preset.arms(), preset.effort, measure, train=False)
+
+
+def measure_run(point: Point, run: Run, *, length: int) -> dict[str, Any]:
+    """Return the record of a run: its losses above the best, summed over blocks of text.
+
+    Args:
+      point: point of the run.
+      run: the run, on a text of one skill.
+      length: past positions that attention keeps.
+    """
+    source = parse_source(run.config.data.corpus)
+    assert isinstance(source, SkillSource)
+    dataset = run.dataset()
+    context = length if run.model.keeps_positions else None
+    evaluation, nll_N = run.evaluate(Stream(context), split="test")
+    places_N = all_positions(dataset.part("test"))
+    text = dataset.corpus.text
+    excess_N = nll_N - source.nll_nats(text)[places_N]
+    is_answer_N = source.is_answer(text)[places_N]
+    answers = block_sums([excess_N], mask_N=is_answer_N)
+    return {
+        "seed": run.config.seed,
+        "parameters": count_parameters(run.params),
+        "excess": [round(float(x), _DIGITS) for x in answers.sums_SK[0]],
+        "answers": answers.counts_K.tolist(),
+        "loss": round(evaluation.loss_nats, 6),
+        "best_loss": round(float(evaluation.loss_nats - excess_N.mean()), 6),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

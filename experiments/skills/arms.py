@@ -1,0 +1,127 @@
+"""Models and skills of the study."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from charlm_jax.data.skills import TASKS
+from charlm_jax.sweeps.tuning import Rung, Search
+from experiments.tuned_arms import Effort, TunedArm, fit_width
+
+SEQUENCE_LENGTH, BATCH_SIZE = 128, 20
+
+# Two equal blocks of a layer and an MLP for every kind of layer.
+_BLOCKS: Mapping[str, Any] = {
+    "model.block": "pre_norm",
+    "model.norm": "rms_norm",
+    "model.mlp": "relu2",
+    "model.init": "keras",
+    "model.zero_init": True,
+    "model.heads": 4,
+    "model.state_size": 16,
+}
+_ATTENTION: Mapping[str, Any] = {"model.position": "rotary", "model.qk_norm": True}
+LAYERS: Mapping[str, tuple[str, str]] = {
+    **{
+        name: (name, name)
+        for name in (
+            "lstm",
+            "gru",
+            "rnn",
+            "mingru",
+            "minlstm",
+            "rglru",
+            "mlstm",
+            "slstm",
+            "gated_deltanet",
+            "mamba2",
+            "attention",
+        )
+    },
+    "lstm and attention": ("lstm", "attention"),
+}
+RATES: Mapping[str, float] = {"attention": 0.004, "lstm and attention": 0.008}
+_RATE = 0.01
+
+
+class Preset(NamedTuple):
+    """Size of the study.
+
+    Attributes:
+      tasks: skills, each with the parameters of its text.
+      layers: names of the models, of `LAYERS`.
+      parameters: number of parameters of each model, about.
+      characters: length of the text.
+      effort: effort of each arm.
+    """
+
+    tasks: Mapping[str, str]
+    layers: tuple[str, ...]
+    parameters: int
+    characters: int
+    effort: Effort
+
+    def corpus(self, task: str) -> str:
+        """Return the text of a skill, as in `config.data.corpus`."""
+        own = f"{self.tasks[task]}," if self.tasks[task] else ""
+        return f"synthetic:task={task},{own}characters={self.characters},seed=1"
+
+    def arms(self, only: Sequence[str] = ()) -> list[TunedArm]:
+        """Return the arms, those of a skill together.
+
+        Args:
+          only: names of the models to return; all if empty.
+        """
+        return [
+            TunedArm(f"{task}-{name.replace(' ', '-')}", "lstm", self.fields(task, name))
+            for task in self.tasks
+            for name in self.layers
+            if not only or name in only
+        ]
+
+    def fields(self, task: str, name: str) -> dict[str, Any]:
+        """Return the config fields of a model and a skill.
+
+        Args:
+          task: name of the skill.
+          name: name of the model.
+        """
+        layers = LAYERS[name]
+        fields = {
+            **_BLOCKS,
+            **(_ATTENTION if "attention" in layers else {}),
+            "model.layers": layers,
+            "optimizer.learning_rate": RATES.get(name, _RATE),
+        }
+        width = fit_width("lstm", fields, parameters=self.parameters, symbols=20)
+        return {
+            **fields,
+            "model.embedding_size": width,
+            "model.hidden_size": width,
+            "data.corpus": self.corpus(task),
+            "data.loader": "crops",
+            "data.sequence_length": SEQUENCE_LENGTH,
+            "data.batch_size": BATCH_SIZE,
+            "split.test_fraction": 0.1,
+            "evaluation.context": SEQUENCE_LENGTH,
+            "evaluation.max_characters": 50_000,
+            "train.epochs": 1_000,
+        }
+
+
+_SEARCH = Search("optimizer.learning_rate", (Rung(4, 1, 256_000),))
+PRESETS: Mapping[str, Preset] = {
+    "minutes": Preset(
+        {"recall": "pairs=4", "counting": ""},
+        ("lstm", "minlstm", "attention"),
+        30_000,
+        200_000,
+        Effort(Search("optimizer.learning_rate", (Rung(2, 1, 51_200),)), 204_800, (1,)),
+    ),
+    "full": Preset(
+        dict.fromkeys(TASKS, ""),
+        tuple(LAYERS),
+        100_000,
+        1_000_000,
+        Effort(_SEARCH, 1_024_000, (1, 2, 3)),
+    ),
+}
