@@ -10,11 +10,14 @@ The others are
 The effective context is the smallest n such that, for it and every larger n, the loss is within 1 %
 of the unchanged one.
 
+Letters of this module: P targets, T positions, K blocks of text, D bootstrap samples, M contexts.
+
 Source: Khandelwal et al. 2018 (Sharp Nearby, Fuzzy Far Away), sections 3 and 5.
 """
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,6 +25,8 @@ from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.numerics import fixed_numerics
 from charlm_jax.core.types import Params
 from charlm_jax.data.splits import Part
+from charlm_jax.evaluation.block_sums import BlockSums
+from charlm_jax.evaluation.bootstrap import times_drawn
 from charlm_jax.evaluation.protocol import Sliding
 from charlm_jax.evaluation.scoring import make_position_scorer
 from charlm_jax.models import LanguageModel
@@ -135,3 +140,39 @@ def effective_context(loss_nats: Mapping[int, float], *, share: float = 0.01) ->
             break
         enough = context
     return enough
+
+
+class ContextReach(NamedTuple):
+    """Effective context in characters, with its 95 % interval over the text."""
+
+    characters: int
+    low: int
+    high: int
+
+
+def effective_context_interval(
+    losses: Mapping[int, BlockSums], *, draws: int = 2_000, seed: int = 0
+) -> ContextReach:
+    """Compute the effective context and its 95 % interval.
+
+    The interval has the percentiles of the effective contexts of bootstrap samples of blocks. It
+    covers the variation of the text, not that of seeds.
+
+    Args:
+      losses: n -> losses of one run with all but the nearest n characters changed.
+      draws: number of bootstrap samples.
+      seed: seed of the bootstrap samples.
+    """
+    contexts = sorted(losses)
+    counts_K = losses[contexts[0]].counts_K
+    sums_MK = np.stack([losses[n].sums_SK[0] for n in contexts])
+    times_DK = times_drawn(len(counts_K), draws, np.random.default_rng(seed))
+    means_DM = times_DK @ sums_MK.T / (times_DK @ counts_K)[:, None]
+
+    def found(means_M: np.ndarray) -> int:
+        return effective_context(dict(zip(contexts, means_M.tolist(), strict=True)))
+
+    low, high = np.percentile(
+        [found(means_M) for means_M in means_DM], (2.5, 97.5), method="nearest"
+    )
+    return ContextReach(found(sums_MK.sum(axis=1) / counts_K.sum()), int(low), int(high))

@@ -2,7 +2,7 @@
 
 Every number and interval of the study follows from its records, without training anything again.
 Losses are kept as sums over blocks of consecutive characters (`charlm_jax.evaluation.block_sums`),
-rounded to `DIGITS` decimals of a nat; results are always computed from the rounded sums. Records
+rounded; results are always computed from the rounded sums. Records
 hold neither times nor paths, so the same training gives the same bytes.
 
 Files in a folder of records:
@@ -16,20 +16,14 @@ Files in a folder of records:
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from charlm_jax.analysis.text_quality import TextQuality
 from charlm_jax.core.json_files import to_jsonable
-from charlm_jax.evaluation.block_sums import BlockSums
+from experiments.block_records import Sums
 from experiments.recorded_training import RecordFolder
 from experiments.sequence_length.arms import Arm
 
-DIGITS = 4
 SPEEDS, TEXT = "speeds", "text"
 RULES = ("window", "stream")
-
-Sums = tuple[float, ...]
-"""Losses summed over blocks, in nats."""
 
 
 class TextRecord(NamedTuple):
@@ -143,21 +137,6 @@ class Records(RecordFolder):
             return kind(**values)
         except TypeError as error:
             raise self.damaged(name) from error
-
-
-def to_sums(sums: BlockSums) -> list[Sums]:
-    """Return the rounded sums of each run."""
-    return [tuple(round(float(x), DIGITS) for x in sums_K) for sums_K in sums.sums_SK]
-
-
-def from_sums(rows: Sequence[Sums], counts: Sequence[int]) -> BlockSums:
-    """Return the losses of several runs.
-
-    Args:
-      rows: sums of each run.
-      counts: number of characters in each block.
-    """
-    return BlockSums(np.array(rows, np.float64), np.array(counts, np.int64))
 
 
 def quality_values(quality: TextQuality) -> dict[str, Any]:

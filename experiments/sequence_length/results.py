@@ -1,7 +1,4 @@
-"""Results of the study, computed from its records; nothing is trained or scored here.
-
-Letters of this module: S runs of an arm, K blocks of text, D bootstrap samples, M contexts.
-"""
+"""Results of the study, computed from its records; nothing is trained or scored here."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from charlm_jax.analysis.effective_context import effective_context
+from charlm_jax.analysis.effective_context import ContextReach, effective_context_interval
 from charlm_jax.evaluation.block_sums import BlockSums, subtract_runs
 from charlm_jax.evaluation.bootstrap import (
     Difference,
@@ -17,23 +14,13 @@ from charlm_jax.evaluation.bootstrap import (
     difference,
     mean_interval,
     std_over_seeds,
-    times_drawn,
 )
 from charlm_jax.evaluation.families import BestComparison, compare_with_best
 from charlm_jax.sweeps.tuning import Tuned
+from experiments.block_records import Sums, from_sums
 from experiments.sequence_length.arms import Arm, Preset
-from experiments.sequence_length.records import RULES, RunRecord, Sums, TextRecord, from_sums
+from experiments.sequence_length.records import RULES, RunRecord, TextRecord
 from experiments.sequence_length.runs import PlannedRun, mean_speed
-
-_DRAWS = 2_000
-
-
-class ContextReach(NamedTuple):
-    """Effective context in characters, with its 95 % interval over the text."""
-
-    characters: int
-    low: int
-    high: int
 
 
 class ArmResult(NamedTuple):
@@ -213,34 +200,6 @@ def build_results(
             if family.best != min(family.arms, key=lambda arm: arm.length)
         },
     )
-
-
-def effective_context_interval(
-    losses: Mapping[int, BlockSums], *, draws: int = _DRAWS, seed: int = 0
-) -> ContextReach:
-    """Compute the effective context and its 95 % interval.
-
-    The interval has the percentiles of the effective contexts of bootstrap samples of blocks. It
-    covers the variation of the text, not that of seeds.
-
-    Args:
-      losses: n -> losses of one run with all but the nearest n characters changed.
-      draws: number of bootstrap samples.
-      seed: seed of the bootstrap samples.
-    """
-    contexts = sorted(losses)
-    counts_K = losses[contexts[0]].counts_K
-    sums_MK = np.stack([losses[n].sums_SK[0] for n in contexts])
-    times_DK = times_drawn(len(counts_K), draws, np.random.default_rng(seed))
-    means_DM = times_DK @ sums_MK.T / (times_DK @ counts_K)[:, None]
-
-    def found(means_M: np.ndarray) -> int:
-        return effective_context(dict(zip(contexts, means_M, strict=True)))
-
-    low, high = np.percentile(
-        [found(means_M) for means_M in means_DM], (2.5, 97.5), method="nearest"
-    )
-    return ContextReach(found(sums_MK.sum(axis=1) / counts_K.sum()), int(low), int(high))
 
 
 def _arm_result(

@@ -33,17 +33,15 @@ from charlm_jax.inference.run import Run
 from charlm_jax.models.flops import train_flops
 from charlm_jax.storage.seal import read_rows
 from charlm_jax.storage.workdir import Workdir
+from experiments.block_records import WIDE_BLOCK, Sums, context_lengths, target_sums, to_sums
 from experiments.sequence_length.arms import BATCH_CHARACTERS, WINDOW, Arm, Preset
 from experiments.sequence_length.records import (
     RunRecord,
-    Sums,
     TextRecord,
     quality_values,
-    to_sums,
 )
 
 CHANGES = ("truncated", "shuffled")
-WIDE_BLOCK = 4_000  # characters, where a group has few in each 1,000
 PROMPT_CHARACTERS = 10
 _LONGEST_ORDER = 12
 
@@ -99,7 +97,7 @@ class Scorer:
             counts=block_sums([np.zeros(len(self._class_N))]).counts_K.tolist(),
             class_counts=_counts(self._classes),
             place_counts=_counts(self._places),
-            target_counts=_target_sums(
+            target_counts=target_sums(
                 np.zeros(len(self._targets_P)), self._targets_P
             ).counts_K.tolist(),
             human=quality_values(self._judge.human),
@@ -220,7 +218,7 @@ class Scorer:
                 batch_size=run.config.evaluation.batch_size,
             )
             found[change] = {
-                str(n): to_sums(_target_sums(nll_P, self._targets_P))[0]
+                str(n): to_sums(target_sums(nll_P, self._targets_P))[0]
                 for n, nll_P in losses.items()
             }
         return found
@@ -276,15 +274,6 @@ def bin_name(first: int, last: int) -> str:
     return f"{first}" if first == last else f"{first}-{last}"
 
 
-def context_lengths(reach: int) -> list[int]:
-    """Return the powers of 2 below a context length, and the length itself.
-
-    >>> context_lengths(10)
-    [1, 2, 4, 8, 10]
-    """
-    return [2**power for power in range(reach.bit_length()) if 2**power < reach] + [reach]
-
-
 def _group_sums(nll_N: np.ndarray, masks: Mapping[str, np.ndarray]) -> dict[str, Sums]:
     return {
         name: to_sums(block_sums([nll_N], mask_N=mask_N, block=WIDE_BLOCK))[0]
@@ -297,13 +286,6 @@ def _counts(masks: Mapping[str, np.ndarray]) -> dict[str, Sequence[int]]:
         name: block_sums([np.zeros(len(mask_N))], mask_N=mask_N, block=WIDE_BLOCK).counts_K.tolist()
         for name, mask_N in masks.items()
     }
-
-
-def _target_sums(nll_P: np.ndarray, places_P: np.ndarray) -> Any:
-    """Sum the losses of targets over the wide blocks of the text that they lie in."""
-    nll_N, mask_N = np.zeros(places_P[-1] + 1), np.zeros(places_P[-1] + 1, bool)
-    nll_N[places_P], mask_N[places_P] = nll_P, True
-    return block_sums([nll_N], mask_N=mask_N, block=WIDE_BLOCK)
 
 
 def _curve(run: Run) -> list[tuple[int, float]]:

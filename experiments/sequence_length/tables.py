@@ -8,11 +8,12 @@ from typing import Any
 from charlm_jax.core.files import atomic_write
 from charlm_jax.core.json_files import to_jsonable, write_json
 from charlm_jax.evaluation.bootstrap import mean_interval
+from experiments.block_records import from_sums
 from experiments.markdown import signed, table
 from experiments.results_folder import RESULTS, TABLES
 from experiments.sequence_length.arms import LENGTHS, WINDOW, Arm
 from experiments.sequence_length.figures import save_figures
-from experiments.sequence_length.records import RULES, from_sums
+from experiments.sequence_length.records import RULES
 from experiments.sequence_length.results import ArmResult, Family, Results
 
 TITLE = "# How long should training sequences be? Tables"

@@ -34,6 +34,7 @@ from charlm_jax.evaluation.protocol import Stream, all_positions
 from charlm_jax.inference.run import Run
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.sweeps.points import Point
+from experiments.block_records import to_sums
 from experiments.recorded_training import RecordedTraining, RecordFolder
 from experiments.results_folder import RESULTS, TABLES, refuse_other_results
 from experiments.skills.arms import PRESETS, SEQUENCE_LENGTH, Preset
@@ -41,7 +42,6 @@ from experiments.skills.results import FIGURE, TITLE, build_results, write_resul
 from experiments.tuned_arms import ArmRuns, train_arms
 
 STUDY = "skills"
-_DIGITS = 4  # decimals of sums of nats
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -120,7 +120,7 @@ def measure_run(point: Point, run: Run, *, length: int) -> dict[str, Any]:
     return {
         "seed": run.config.seed,
         "parameters": count_parameters(run.params),
-        "excess": [round(float(x), _DIGITS) for x in answers.sums_SK[0]],
+        "excess": to_sums(answers)[0],
         "answers": answers.counts_K.tolist(),
         "loss": round(evaluation.loss_nats, 6),
         "best_loss": round(float(evaluation.loss_nats - excess_N.mean()), 6),

@@ -13,6 +13,7 @@ from charlm_jax.evaluation.bootstrap import Interval, mean_interval
 from charlm_jax.evaluation.families import BestComparison, compare_with_best
 from charlm_jax.report.figures.base import save_figure
 from charlm_jax.report.figures.panels import draw_heat_map
+from experiments.block_records import from_sums
 from experiments.markdown import table
 from experiments.results_folder import RESULTS, TABLES
 from experiments.skills.arms import Preset
@@ -71,8 +72,8 @@ def build_results(preset: Preset, runs: Mapping[str, ArmRuns]) -> Results:
             if found is None:
                 continue
             records = list(found.records.values())
-            rows = np.array([record["excess"] for record in records])
-            sums[name] = BlockSums(rows, np.array(records[0]["answers"]))
+            rows = [record["excess"] for record in records]
+            sums[name] = from_sums(rows, records[0]["answers"])
             skills.setdefault(task, {})[name] = SkillResult(
                 excess=mean_interval(sums[name]),
                 seeds=len(records),

@@ -5,9 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from charlm_jax.analysis.effective_context import CHANGES, effective_context, losses_by_context
+from charlm_jax.analysis.effective_context import (
+    CHANGES,
+    ContextReach,
+    effective_context,
+    effective_context_interval,
+    losses_by_context,
+)
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.types import ModelState, Params
+from charlm_jax.evaluation.block_sums import BlockSums, block_sums
 from charlm_jax.models import LanguageModel, build_model
 from tests.conftest import compiled_model, compiled_programs, make_model_config
 
@@ -122,3 +129,18 @@ def test_mistakes_are_told() -> None:
             _losses(_looks_back(1), "truncated", [context])
     with pytest.raises(CharlmError, match="context=400 is too long"):
         _losses(_looks_back(1), "truncated", [1], reach=400)
+
+
+def test_an_effective_context_has_an_interval_over_the_text() -> None:
+    rng = np.random.default_rng(1)
+    far_N = rng.normal(1.5, 0.01, 2_000)
+    near_N = far_N + np.where(np.arange(2_000) < 900, 0.05, 0.0)  # in nearly half of the text
+
+    def sums(nll_N: np.ndarray) -> BlockSums:
+        return block_sums([nll_N], block=100)
+
+    losses = {1: sums(far_N + 1), 2: sums(near_N), 4: sums(far_N), 8: sums(far_N)}
+    found = effective_context_interval(losses)
+    assert found.low == 2 and found.high == 4 and found.characters == 4
+    everywhere = {**losses, 2: sums(far_N + 0.05)}
+    assert effective_context_interval(everywhere) == ContextReach(4, 4, 4)

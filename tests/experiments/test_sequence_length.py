@@ -10,6 +10,7 @@ import pytest
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.evaluation.block_sums import block_sums
 from charlm_jax.sweeps.tuning import Rung, Search, Trial, Tuned
+from experiments.block_records import to_sums
 from experiments.recorded_training import settings
 from experiments.sequence_length.arms import (
     BATCH_CHARACTERS,
@@ -20,12 +21,10 @@ from experiments.sequence_length.arms import (
     Preset,
     length_schedule,
 )
-from experiments.sequence_length.records import TEXT, Records, RunRecord, TextRecord, to_sums
+from experiments.sequence_length.records import TEXT, Records, RunRecord, TextRecord
 from experiments.sequence_length.results import (
-    ContextReach,
     Results,
     build_results,
-    effective_context_interval,
 )
 from experiments.sequence_length.runs import PlannedRun, Study, mean_speed, speed_name
 from experiments.sequence_length.tables import TITLE, tables, to_json
@@ -172,21 +171,6 @@ def test_the_time_to_reach_the_ngram_is_that_of_an_idle_machine() -> None:
     assert found[BOTH].seconds == pytest.approx(32_000 / 1_000 + 32_000 / 4_000)
     assert mean_speed(BOTH, SPEEDS) == pytest.approx(1_600)
     assert found[MIDDLE].less_ngram["stream"].mean == pytest.approx(0, abs=0.01)
-
-
-def test_an_effective_context_has_an_interval_over_the_text() -> None:
-    rng = np.random.default_rng(1)
-    far_N = rng.normal(1.5, 0.01, 2_000)
-    near_N = far_N + np.where(np.arange(2_000) < 900, 0.05, 0.0)  # in nearly half of the text
-
-    def sums(nll_N: np.ndarray) -> Any:
-        return block_sums([nll_N], block=100)
-
-    losses = {1: sums(far_N + 1), 2: sums(near_N), 4: sums(far_N), 8: sums(far_N)}
-    found = effective_context_interval(losses)
-    assert found.low == 2 and found.high == 4 and found.characters == 4
-    everywhere = {**losses, 2: sums(far_N + 0.05)}
-    assert effective_context_interval(everywhere) == ContextReach(4, 4, 4)
 
 
 def test_records_are_read_as_they_were_written(tmp_path: Path) -> None:
