@@ -1,0 +1,10 @@
+"""Atlas of layers, and card of optimizers: equal effort, one text.
+
+`python -m experiments.atlas` trains what is not on record and writes `results.json`, `tables.md`
+and a figure.
+
+    __main__.py   questions, flags, and the order of the stages
+    arms.py       models, update rules and presets
+    measures.py   the record of a run; speeds and sizes
+    results.py    comparisons, tables and the figure
+"""

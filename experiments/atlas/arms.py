@@ -1,0 +1,153 @@
+"""Models and update rules of the presets."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from charlm_jax.sweeps.tuning import Rung, Search
+from experiments.tuned_arms import Effort, TunedArm, fit_width
+
+SEQUENCE_LENGTH, BATCH_SIZE, WINDOW, SYMBOLS = 64, 32, 64, 80
+
+Fields = Mapping[str, Any]
+
+_TEXT: Fields = {
+    "data.corpus": "mysterious-island",
+    "data.loader": "crops",
+    "data.sequence_length": SEQUENCE_LENGTH,
+    "data.batch_size": BATCH_SIZE,
+    "split.test_fraction": 0.1,
+    "evaluation.context": WINDOW,
+    "evaluation.max_characters": 51_200,
+    "train.epochs": 1_000,
+}
+_BLOCKS: Fields = {
+    "model.block": "pre_norm",
+    "model.norm": "rms_norm",
+    "model.mlp": "relu2",
+    "model.init": "keras",
+    "model.zero_init": True,
+    "model.heads": 4,
+    "model.state_size": 32,
+}
+_ATTENTION: Fields = {"model.position": "rotary", "model.qk_norm": True}
+
+
+def _stack(*layers: str, rate: float) -> Fields:
+    more = _ATTENTION if "attention" in layers else {}
+    return {**_BLOCKS, **more, "model.layers": layers, "optimizer.learning_rate": rate}
+
+
+def _bare(layer: str, rate: float, **more: Any) -> Fields:
+    return {"model.layers": (layer,), "optimizer.learning_rate": rate, **more}
+
+
+MODELS: Mapping[str, Fields] = {
+    "lstm, bare": _bare("lstm", 0.04),
+    "gru, bare": _bare("gru", 0.02),
+    "rnn, bare": _bare("rnn", 0.01),
+    "mogrifier, bare": _bare("lstm", 0.02, **{"model.mogrifier_rounds": 5}),
+    **{
+        name: _stack(*[name] * 3, rate=0.01)
+        for name in (
+            "lstm",
+            "gru",
+            "rnn",
+            "mingru",
+            "minlstm",
+            "rglru",
+            "mlstm",
+            "slstm",
+            "gated_deltanet",
+            "mamba2",
+        )
+    },
+    "attention": _stack(*["attention"] * 3, rate=0.004),
+    "lstm and attention": _stack("lstm", "attention", rate=0.01),
+}
+"""Layers alone (bare), or three equal blocks of a layer and an MLP; the last has one of each."""
+
+_RULES: Mapping[str, Fields] = {
+    "adam": {},
+    "muon": {"optimizer.rule": "muon"},
+    "schedule-free": {"optimizer.rule": "schedule_free", "optimizer.schedule": "constant"},
+}
+
+
+class Preset(NamedTuple):
+    """Size of the study.
+
+    Attributes:
+      models: names of models, of `MODELS`.
+      rules: update rules to compare for each model; the config's own alone if empty.
+      parameters: number of parameters of each model, about.
+      effort: effort of each arm.
+      context_reach: longest context for the effective context, in characters.
+      context_targets: number of targets for the effective context.
+    """
+
+    models: tuple[str, ...]
+    rules: tuple[str, ...]
+    parameters: int
+    effort: Effort
+    context_reach: int = 256
+    context_targets: int = 600
+
+    def names(self) -> dict[str, tuple[str, str]]:
+        """Return the model and the update rule of every arm, by the arm's name."""
+        pairs = [(model, rule) for model in self.models for rule in self.rules or ("",)]
+        return {_file_name(*pair): pair for pair in pairs}
+
+    def arms(self, only: Sequence[str] = ()) -> list[TunedArm]:
+        """Return the arms.
+
+        Args:
+          only: names of the models to return; all if empty.
+        """
+        return [
+            TunedArm(name, "lstm", self.fields(model, rule))
+            for name, (model, rule) in self.names().items()
+            if not only or model in only
+        ]
+
+    def fields(self, model: str, rule: str = "") -> dict[str, Any]:
+        """Return the config fields of a model and an update rule.
+
+        Args:
+          model: name of the model.
+          rule: name of the rule; that of the config if empty.
+        """
+        own = MODELS[model]
+        width = fit_width("lstm", own, parameters=self.parameters, symbols=SYMBOLS)
+        return {
+            **_TEXT,
+            **own,
+            **(_RULES[rule] if rule else {}),
+            "model.embedding_size": width,
+            "model.hidden_size": width,
+        }
+
+
+def _file_name(model: str, rule: str) -> str:
+    words = model.replace(",", "").replace(" ", "-")
+    return f"{words}-{rule}" if rule else words
+
+
+_SEARCH = Search("optimizer.learning_rate", (Rung(4, 1, 153_600), Rung(2, 1, 307_200)))
+PRESETS: Mapping[str, Preset] = {
+    "minutes": Preset(
+        ("lstm, bare", "minlstm", "attention"),
+        (),
+        50_000,
+        Effort(Search("optimizer.learning_rate", (Rung(3, 1, 51_200),)), 204_800, (1,)),
+        context_reach=64,
+        context_targets=200,
+    ),
+    "small": Preset(tuple(MODELS), (), 300_000, Effort(_SEARCH, 749_568, (1, 2, 3), scores=12)),
+    "large": Preset(tuple(MODELS), (), 1_000_000, Effort(_SEARCH, 749_568, (1,), scores=12)),
+    "optimizers": Preset(
+        ("lstm, bare", "mingru", "attention"),
+        tuple(_RULES),
+        300_000,
+        Effort(_SEARCH, 749_568, (1, 2, 3), scores=24),
+    ),
+}

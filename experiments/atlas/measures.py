@@ -1,0 +1,125 @@
+"""Measurements of the atlas: the record of a run, and speeds and sizes of its models."""
+
+import statistics
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from charlm_jax.analysis.effective_context import losses_by_context
+from charlm_jax.config.schema import Config
+from charlm_jax.core.prng import root_key
+from charlm_jax.core.trees import count_parameters
+from charlm_jax.data.dataset import load_dataset
+from charlm_jax.evaluation.block_sums import block_sums
+from charlm_jax.evaluation.protocol import Sliding, Stream, Window
+from charlm_jax.inference.run import Run
+from charlm_jax.inference.trained_model import TrainedModel
+from charlm_jax.models import build_model
+from charlm_jax.storage.seal import read_rows
+from charlm_jax.storage.workdir import Workdir
+from charlm_jax.sweeps.points import Point
+from charlm_jax.training.throughput import measure_speeds
+from experiments.atlas.arms import BATCH_SIZE, SEQUENCE_LENGTH, WINDOW, Preset
+from experiments.block_records import context_lengths, target_sums, to_sums
+
+_SAMPLED = 1_000  # characters
+
+
+def measure_run(point: Point, run: Run, *, preset: Preset) -> dict[str, Any]:
+    """Return the record of a finished run, at its best checkpoint.
+
+    Args:
+      point: point of the run.
+      run: the run.
+      preset: size of the study.
+    """
+    context = SEQUENCE_LENGTH if run.model.keeps_positions else None
+    window_N = run.evaluate(Window(WINDOW), split="test")[1]
+    stream_N = run.evaluate(Stream(context), split="test")[1]
+    second = run.evaluate(Stream(context), split="valid")[0].loss_nats
+    sums = block_sums([window_N])
+    is_first = run.config.seed == preset.effort.seeds[0]
+    return {
+        "seed": run.config.seed,
+        "parameters": count_parameters(run.params),
+        "curve": [
+            (row["step"] * BATCH_SIZE * SEQUENCE_LENGTH, round(row["loss_nats"], 6))
+            for row in read_rows(Workdir(run.workdir))
+            if row["split"] == "valid" and row["weights"] == run.weights
+        ],
+        "second": round(second, 6),
+        "counts": sums.counts_K.tolist(),
+        "window": to_sums(sums)[0],
+        "stream": to_sums(block_sums([stream_N]))[0],
+        **(_by_context(run, preset) if is_first else {}),
+    }
+
+
+def _by_context(run: Run, preset: Preset) -> dict[str, Any]:
+    """Return losses with all but the nearest n characters cut off; attention looks T back."""
+    dataset, reach = run.dataset(), preset.context_reach
+    part = dataset.part("test")
+    if run.model.keeps_positions:
+        reach = min(reach, SEQUENCE_LENGTH)
+    protocol = Sliding(preset.context_reach, preset.context_targets)
+    places_P = np.searchsorted(Stream().positions(part), protocol.positions(part))
+    losses = losses_by_context(
+        run.model,
+        run.params,
+        dataset.ids_N,
+        part,
+        change="truncated",
+        contexts=context_lengths(reach),
+        reach=reach,
+        targets=preset.context_targets,
+        batch_size=run.config.evaluation.batch_size,
+    )
+    sums = {str(n): target_sums(nll_P, places_P) for n, nll_P in losses.items()}
+    return {
+        "target_counts": next(iter(sums.values())).counts_K.tolist(),
+        "by_context": {n: to_sums(x)[0] for n, x in sums.items()},
+    }
+
+
+def measure_models(configs: Mapping[str, Config], *, rounds: int = 3) -> dict[str, Any]:
+    """Measure speeds and sizes of models, when no other process runs.
+
+    Args:
+      configs: configs of the models, by any name.
+      rounds: number of rounds, in which the models take turns; the median is returned.
+
+    Returns:
+      name -> `training` and `decoding` speeds in characters per second, the latter of one text at a
+      time, and `state_bytes`, the memory of a text's state; attention keeps T positions.
+    """
+    training = measure_speeds(configs, rounds=rounds, steps=10)
+    models = {name: _untrained(config) for name, config in configs.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in models}
+    for _ in range(1 + rounds):  # one that compiles precedes them
+        for name, model in models.items():
+            prompt, start = model.vocabulary.symbols[-1], time.monotonic()
+            for _ in model.sample(prompt, characters=_SAMPLED):
+                pass
+            seconds[name].append(time.monotonic() - start)
+    return {
+        name: {
+            "training": round(training[name]),
+            "decoding": round(_SAMPLED / statistics.median(seconds[name][1:])),
+            "state_bytes": _state_bytes(model),
+        }
+        for name, model in models.items()
+    }
+
+
+def _untrained(config: Config) -> TrainedModel:
+    vocabulary = load_dataset(config).vocabulary
+    model = build_model(config.model, len(vocabulary))
+    return TrainedModel(config, vocabulary, model, model.init(root_key(config.seed)))
+
+
+def _state_bytes(model: TrainedModel) -> int:
+    state = jax.eval_shape(lambda: model.model.initial_state(1, SEQUENCE_LENGTH))
+    return int(sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state)))

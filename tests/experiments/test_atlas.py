@@ -1,0 +1,96 @@
+"""The atlas: small, and its arms."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from charlm_jax.config.loading import load_config
+from charlm_jax.config.schema import Config
+from charlm_jax.data.synthetic import parse_source
+from charlm_jax.sweeps.tuning import Rung, Search
+from experiments.atlas import __main__ as atlas
+from experiments.atlas import arms as atlas_arms
+from experiments.atlas.arms import PRESETS, Preset
+from experiments.atlas.measures import measure_models
+from experiments.recorded_training import RecordFolder
+from experiments.tuned_arms import Effort
+from tests.experiments.test_recorded_training import Trainer, trainer
+
+__all__ = ["trainer"]
+
+CORPUS = "synthetic:reach=1,symbols=3,copy=0.7,characters=40000"
+TINY = Preset(
+    ("rnn, bare", "mingru"),
+    ("adam", "schedule-free"),
+    2_000,
+    Effort(Search("optimizer.learning_rate", (Rung(2, 1, 4_096),)), 204_800, (1, 2), scores=3),
+    context_reach=8,
+    context_targets=100,
+)
+
+
+def _equal(configs: Mapping[str, Config], **_: int) -> dict[str, Any]:
+    return {name: {"training": 9_000, "decoding": 700, "state_bytes": 512} for name in configs}
+
+
+@pytest.mark.exhaustive
+def test_a_model_is_added_to_those_on_record(
+    trainer: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(atlas.PRESETS, "minutes", TINY)
+    monkeypatch.setattr(atlas_arms, "_TEXT", {**atlas_arms._TEXT, "data.corpus": CORPUS})
+    monkeypatch.setattr(atlas, "measure_models", _equal)
+    assert atlas.main([f"--workdir={tmp_path}", "--only=mingru"]) == 0
+    assert len(trainer.names) == 2 * (2 + 2)  # trials and runs under two rules
+    assert "rnn" not in (tmp_path / "tables.md").read_text()
+    assert atlas.main([f"--workdir={tmp_path}"]) == 0
+    assert len(trainer.names) == 2 * 2 * (2 + 2)
+    text = (tmp_path / "tables.md").read_bytes()
+    assert atlas.main([f"--workdir={tmp_path}", "--from_records"]) == 0
+    assert (tmp_path / "tables.md").read_bytes() == text
+    assert len(trainer.names) == 2 * 2 * (2 + 2)
+
+    rate_nats = parse_source(CORPUS).entropy_rate_nats
+    lines = text.decode().splitlines()
+    rows = [line.split("|") for line in lines if line.startswith(("| rnn", "| mingru"))]
+    losses = [float(cells[5].split()[0]) for cells in rows[:4]]
+    assert len(rows) == 8 and all(abs(x - rate_nats) < 0.05 for x in losses)
+    contexts = [cells[6].strip() for cells in rows[4:]]
+    assert contexts == ["1 [1, 1]"] * 4
+
+
+def test_speeds_and_sizes_are_of_each_model(tmp_path: Path) -> None:
+    fields = {"data.corpus": CORPUS, "model.embedding_size": 4, "model.hidden_size": 4}
+    configs = {
+        name: load_config("lstm", {**fields, "model.layers": (layer,)})
+        for name, layer in (("a", "lstm"), ("b", "gru"))
+    }
+    found = measure_models(configs, rounds=1)
+    assert [found[name]["state_bytes"] for name in configs] == [2 * 4 * 4, 4 * 4]
+    assert all(found[name][x] > 0 for name in configs for x in ("training", "decoding"))
+    records = RecordFolder(tmp_path)
+    records.write("speeds", found)
+    assert atlas.measure_speeds_once(records, []) == found
+
+
+def test_a_model_that_is_not_there_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert atlas.main([f"--workdir={tmp_path}", "--only=perceptron"]) == 2
+    assert "--only=perceptron is not one of 'lstm, bare', 'minlstm'" in capsys.readouterr().err
+    assert atlas.main([f"--workdir={tmp_path}", "--from_records"]) == 2
+    assert "has no records: run the study first" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_arm_has_a_valid_config_and_a_name_of_its_own(name: str) -> None:
+    preset = PRESETS[name]
+    arms = preset.arms()
+    assert len({arm.name for arm in arms}) == len(arms) == len(preset.names())
+    for arm in arms:
+        config = load_config(arm.config, arm.fields)
+        assert config.data.batch_size * config.data.sequence_length == 2_048
+    rules = {arm.fields.get("optimizer.rule", "adam") for arm in arms}
+    assert rules == ({"adam", "muon", "schedule_free"} if preset.rules else {"adam"})
