@@ -91,7 +91,7 @@ def root_page(name: str) -> str:
 def _help_text(*command: str) -> str:
     printed = io.StringIO()
     with (
-        patch.dict(os.environ, COLUMNS="100"),
+        patch.dict(os.environ, COLUMNS="80"),
         contextlib.redirect_stdout(printed),
         contextlib.suppress(SystemExit),
     ):
