@@ -1,4 +1,4 @@
-"""Names of other programs for what is called something else here, to suggest ours.
+"""Other programs' names for our fields, flags and commands, to suggest ours.
 
 From nanoGPT, char-rnn, torch-rnn, Keras, textgenrnn, gpt-2-simple and Hugging Face's transformers.
 """
