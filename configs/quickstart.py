@@ -4,10 +4,11 @@
 
 It reads 1.6 million characters, a third of the plays, and shows a sample every 400 steps.
 
-Cost: 80 to 90 s on a 2-core AMD EPYC with AVX2, at about 22,000 characters per second.
+Cost: 80 to 90 s on a 2-core AMD EPYC with AVX2, at about 22,000 characters per second; on one with
+AVX-512, training takes 49 s.
 
-Expected: 1.587 nats (2.290 bits) per character on the last 2 % of the plays, window of 64. Samples
-are mostly English words at scale 2, and contain many at scale 1.
+Expected: 1.587 nats (2.290 bits) per character on the last 2 % of the plays, window of 64; 1.582 on
+a processor with AVX-512. Samples are mostly English words at scale 2, and contain many at scale 1.
 """
 
 from ml_collections import ConfigDict

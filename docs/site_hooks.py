@@ -24,6 +24,9 @@ ROOT = Path(__file__).parent.parent
 # A link to a file outside docs/, which a Git host can follow and the site cannot.
 _OUTSIDE = re.compile(r"\[([^\]]+)\]\((?:\.\./)+(?!docs/)[^)]*\)")
 
+# The contents of a page, for a Git host; the site has them in its margin.
+_CONTENTS = re.compile(r"(?:^- \[[^\]]+\]\(#[^)]*\)\n)+\n", flags=re.MULTILINE)
+
 _FIELD = re.compile(r"    config\.(?P<name>[\w.]+) = (?P<value>.+)")
 _SECTION = re.compile(r"    config\.(?P<name>\w+) = ConfigDict\(\)")
 
@@ -43,8 +46,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Turn links to source files into plain text."""
-    return _OUTSIDE.sub(lambda link: link[1], markdown)
+    """Turn links to source files into plain text, and leave out the list of a page's sections."""
+    return _OUTSIDE.sub(lambda link: link[1], _CONTENTS.sub("", markdown))
 
 
 def commands_page() -> str:
@@ -88,7 +91,7 @@ def root_page(name: str) -> str:
 def _help_text(*command: str) -> str:
     printed = io.StringIO()
     with (
-        patch.dict(os.environ, COLUMNS="100"),
+        patch.dict(os.environ, COLUMNS="80"),
         contextlib.redirect_stdout(printed),
         contextlib.suppress(SystemExit),
     ):

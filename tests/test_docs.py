@@ -39,6 +39,13 @@ def test_no_page_loads_anything_from_elsewhere(site: Path) -> None:
 
 
 @pytest.mark.exhaustive
+def test_the_sections_of_a_page_are_listed_in_its_margin_alone(site: Path) -> None:
+    assert "- [Train a model](#train-a-model)" in (ROOT / "docs" / "training.md").read_text()
+    page = (site / "training" / "index.html").read_text(encoding="utf-8")
+    assert 'href="#train-a-model"' in page and '<li><a href="#' not in page
+
+
+@pytest.mark.exhaustive
 def test_every_command_config_and_field_has_its_entry(site: Path) -> None:
     def page(name: str) -> str:
         return (site / "reference" / name / "index.html").read_text(encoding="utf-8")

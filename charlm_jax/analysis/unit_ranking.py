@@ -56,7 +56,7 @@ class UnitPick(NamedTuple):
       shown: positions of the scored places of one piece of the other text: the piece in which the
         property changes most often.
       value_T: values of the unit there; tanh of a cell, as an LSTM hands it on.
-      holds_T: mask of the places there at which the property holds.
+      holds_T: mask of the positions at which the property holds.
     """
 
     property_name: str
@@ -100,7 +100,7 @@ class UnitRanking(NamedTuple):
 
 
 def inside_quotation(text: str) -> np.ndarray:
-    r"""Return the places of a text after which a quotation is open.
+    r"""Return the positions of a text after which a quotation is open.
 
     A blank line closes a quotation, as between paragraphs, each of which opens it again. Marks may
     be English (“a”), German („a“ or »a«) or French («a»).
@@ -139,7 +139,7 @@ def _pointed_marks(text: str) -> tuple[str, str]:
 
 
 def _precedes(symbol: str) -> Callable[[str], np.ndarray]:
-    """Return a function: text -> mask of the places before a symbol."""
+    """Return a function that masks the positions of a text before a symbol."""
 
     def holds(text: str) -> np.ndarray:
         return np.array([after == symbol for after in text[1:]] + [False], bool)
@@ -152,7 +152,7 @@ PROPERTIES: Mapping[str, Callable[[str], np.ndarray]] = {
     "inside quotation marks": inside_quotation,
     "a space comes next": _precedes(" "),
 }
-"""Name of a property -> function from a text of N characters to a mask of its places."""
+"""Name of a property -> function from a text of N characters to a mask of its positions."""
 
 
 def cut_pieces(text: str, part: Part, length: int, count: int) -> list[range]:
@@ -291,12 +291,12 @@ def _is_state(name: str, values: jax.Array) -> bool:
 
 
 def _first(read: _ReadText) -> int:
-    """Return the first place of a piece that is scored."""
+    """Return the first position of a piece that is scored."""
     return min(_NOT_RANKED, read.ids_BT.shape[1] // 4)
 
 
 def _scored(read: _ReadText, values_BT: np.ndarray) -> np.ndarray:
-    """Return the values at the scored places: (N, ...)."""
+    """Return the values at the scored positions: (N, ...)."""
     chosen = values_BT[:, _first(read) :]
     return chosen.reshape(-1, *chosen.shape[2:])
 
@@ -345,7 +345,7 @@ def area_under_curve(values_NU: np.ndarray, holds_N: np.ndarray) -> np.ndarray:
 
     Args:
       values_NU: values of the units.
-      holds_N: mask of the places where the property holds; some, not all.
+      holds_N: mask of the positions where the property holds; some, not all.
 
     Returns:
       auc_U, float64.

@@ -95,6 +95,6 @@ def _refuse_unknown_command(parser: Parser, arguments: Sequence[str]) -> None:
 
 
 def _split(arguments: Sequence[str], prefix: str) -> tuple[list[str], list[str]]:
-    """Return what follows a prefix, and the arguments without it."""
+    """Return the values of arguments with a prefix, and the other arguments."""
     texts = [a.removeprefix(prefix) for a in arguments if a.startswith(prefix)]
     return texts, [a for a in arguments if not a.startswith(prefix)]

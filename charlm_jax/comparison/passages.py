@@ -69,7 +69,7 @@ def passage_nll(run: Run, text: str, passage: range, *, first: int) -> np.ndarra
 def passage_predictions(
     run: Run, text: str, passage: range, *, first: int
 ) -> dict[int, list[tuple[str, float]]]:
-    """Compute the most probable characters at each place of a passage.
+    """Compute the most probable characters at each position of a passage.
 
     Arguments are those of `passage_nll`.
 

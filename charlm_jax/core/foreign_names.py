@@ -1,4 +1,4 @@
-"""Names of other programs for what is called something else here, to suggest ours.
+"""Other programs' names for our fields, flags and commands, to suggest ours.
 
 From nanoGPT, char-rnn, torch-rnn, Keras, textgenrnn, gpt-2-simple and Hugging Face's transformers.
 """
@@ -23,6 +23,7 @@ FIELDS: Mapping[str, str] = {
     "dtype": "model.precision",
     "embedding_dim": "model.embedding_size",
     "eval_interval": "train.evaluate_every_steps",
+    "eval_iters": "evaluation.max_characters",
     "eval_steps": "train.evaluate_every_steps",
     "eval_val_every": "train.evaluate_every_steps",
     "gen_epochs": "train.sample_every_steps",
@@ -132,6 +133,7 @@ NOTES: Mapping[str, str] = {
     "device": "an environment variable: cpu, cuda or tpu",
     "dim_feedforward": "a multiple of config.model.hidden_size",
     "do_sample": "inf is greedy",
+    "eval_iters": "a number of characters, not of batches",
     "gpuid": "an environment variable: cpu, cuda or tpu",
     "gradient_accumulation_steps": "pieces of data.batch_size",
     "model_type": "such as lstm,lstm",
@@ -150,7 +152,6 @@ NOTES: Mapping[str, str] = {
 NONE: Mapping[str, str] = {
     "bias": "the layers have the biases of the textbook's, blocks have none",
     "compile": "everything is compiled",
-    "eval_iters": "the whole held-out part is scored",
     "loss": "it is the cross-entropy",
     "lr_decay_iters": "the schedule ends with the run",
     "max_words": "the vocabulary is the text's characters",
@@ -161,7 +162,7 @@ NONE: Mapping[str, str] = {
     "rnn_type": "it is the name in model.layers",
     "steps_per_epoch": "it follows from text, batch_size and sequence_length",
     "vocab_size": "the vocabulary is the text's characters",
-    "word_level": "models are of characters",
+    "word_level": "models are of characters or bytes",
 }
 
 

@@ -241,7 +241,7 @@ def sampling_error(
 
 
 def in_pieces(sample: Callable[[int], np.ndarray], draws: int, blocks: int) -> np.ndarray:
-    """Return samples, taken so many at once that their block counts fit into memory.
+    """Return bootstrap samples, computed in pieces whose block counts fit into memory.
 
     Args:
       sample: function that returns a given number of samples, along the last axis.

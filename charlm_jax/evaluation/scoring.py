@@ -28,7 +28,7 @@ Ids = jax.Array | np.ndarray
 Advance = Callable[[float], None]
 """Callback between batches with the share that is done.
 
-Scoring is left off by an exception that it raises.
+An exception that it raises stops scoring.
 """
 
 

@@ -176,7 +176,8 @@ def parts_by_length(part: Part) -> list[tuple[int, Part]]:
     [(1, (range(4, 5),)), (4, (range(1, 4), range(5, 9)))]
 
     Returns:
-      Pairs of a power of two and the stretches with at most so many targets, but more than half.
+      Pairs of a power of two and the stretches with at most that number of targets and more than
+      half of it.
     """
     groups: dict[int, list[range]] = {}
     for stretch in part:

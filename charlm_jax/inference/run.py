@@ -62,7 +62,7 @@ class Run(TrainedModel):
       workdir: folder of the run.
       checkpoint: step of the weights.
       weights: `raw`, or `average` for a moving average.
-      corpus: current place of the text; None for the one in the config.
+      corpus: current path of the text; None for the one in the config.
     """
 
     workdir: Path
@@ -197,7 +197,7 @@ def load_text(
     Args:
       run_dir: folder of the run.
       config: config of the run.
-      corpus: current place of the text; None for the recorded one.
+      corpus: current path of the text; None for the recorded one.
       progress: callback for the progress of a download of the text.
 
     Raises:
@@ -254,7 +254,7 @@ def load_run(
       checkpoint: `best` (the latest, if nothing was validated), `latest`, or a step. If the latest
         is damaged, `latest` falls back to the one before, with a warning.
       weights: `raw`, or their moving `average`; if None, the average if the run kept one.
-      corpus: current place of the run's text, if it has moved; it is read only by what needs the
+      corpus: current path of the run's text, if it has moved; it is read only by what needs the
         text, such as `Run.evaluate`.
 
     Raises:
@@ -291,7 +291,7 @@ def open_runs(
     Args:
       runs: one run or folder, or several.
       checkpoint: checkpoint to load, as for `load_run`.
-      corpus: place of the runs' text, as for `load_run`.
+      corpus: path of the runs' text, as for `load_run`.
 
     Raises:
       CharlmError: a folder has no run, or a run cannot be loaded.

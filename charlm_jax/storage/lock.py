@@ -1,8 +1,8 @@
 """Lock of a run's directory: one process writes at a time.
 
 It is a `flock` of the operating system, released when the process ends for any reason. Some network
-disks have none: there the lock file names the process and machine that write, and whoever finds the
-name of a process that has died, or of another machine, is told so.
+disks have none: there the lock file names the process and machine that write, and a message says if
+that process has died or the machine is another one.
 """
 
 import errno

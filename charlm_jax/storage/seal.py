@@ -1,4 +1,4 @@
-"""Seal of a run: what its checkpoints vouch for, and the comparison of its other files with that.
+"""Seal of a run: contents of its files as checkpoints recorded them, and checks of the files.
 
 `meta.json` of a checkpoint holds the run's config, symbols and fingerprint, and `rows.jsonl` its
 metrics so far; `contents.json` has the hashes of both. `config.json`, `vocabulary.json` and
@@ -50,7 +50,7 @@ def sealed_values(config: Config, dataset: "Dataset") -> dict[str, Any]:
 
 
 def read_seal(checkpoint: Checkpoint) -> Seal:
-    """Return what a checkpoint vouches for.
+    """Return the seal of a checkpoint.
 
     Raises:
       DamagedCheckpoint: it was sealed with values that no run has.

@@ -260,7 +260,7 @@ def train_trials(
 _UNUSABLE = {
     "done": "it holds out no text to judge values by: set config.split",
     "elsewhere": "another process is training it: wait for it, or stop it",
-    "failed": "it failed without a word",
+    "failed": "it failed without an error message",
 }
 
 

@@ -45,7 +45,7 @@ class Devices(NamedTuple):
         return 1 if self.mesh is None else self.mesh.size
 
     def divide(self, tree: Any) -> Any:
-        """Return the division of each weight: if sharded, along the first axis that is even.
+        """Return the division of each weight: if sharded, along the first axis that divides evenly.
 
         It follows from the shape alone, so that moments and averages are divided as their weights.
         A weight without an axis that the number of devices divides is on every device.

@@ -199,15 +199,15 @@ def _worse_than_even(trainer: Trainer, loop_state: LoopState) -> str:
 
 
 def _small_text(trainer: Trainer, parameters: int) -> str:
-    """Return a warning of a text that the model will learn by heart; empty for a longer one."""
+    """Return a warning that the model will memorize its text; empty if the text is long enough."""
     characters = size(trainer.dataset.part("train"))
     if parameters <= _MOST_PARAMETERS_PER_CHARACTER * characters:
         return ""
     held_out = size(trainer.dataset.parts.get("valid", ()))
     return (
         f"a small text for this model: {characters:,} characters to train on and {held_out:,} held "
-        f"out for {parameters:,} parameters; expect it to be learnt by heart, use more text or "
-        f"lower config.model.hidden_size"
+        f"out for {parameters:,} parameters; expect the model to memorize it, use more text "
+        f"or lower config.model.hidden_size"
     )
 
 
@@ -337,7 +337,7 @@ class _Loop:
     ) -> None:
         """Score held-out text if that is due, and save; raise `Interrupted` after a signal.
 
-        Scoring is left off at a signal, and due again when the run resumes.
+        A signal stops scoring, which begins again when the run resumes.
 
         Args:
           state: state of this step.

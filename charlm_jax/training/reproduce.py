@@ -51,7 +51,7 @@ def verify_run(
     Args:
       workdir: the run's folder, which is not changed.
       steps: number of steps to repeat; more if the first recorded row is later.
-      corpus: current place of the run's text, if it has moved.
+      corpus: current path of the run's text, if it has moved.
       progress: callback for the progress of a text download.
 
     Raises:

@@ -371,7 +371,7 @@ def _refuse_long_schedule(config: Config, phases: Sequence[Phase], total_steps: 
 
 
 def _refuse_many_kept(config: Config, total_steps: int) -> None:
-    """Refuse to keep so many checkpoints that disk and time have no bound."""
+    """Refuse a series of checkpoints without a bound on disk space and time."""
     keep = config.train.keep
     least = max(_LEAST_APART, math.ceil((total_steps + 1) / (_MOST_KEPT + 1)))
     if keep not in ("", "log") and int(keep) < least:

@@ -14,6 +14,8 @@ import pytest
 
 from charlm_jax.cli import main
 from charlm_jax.cli.commands import COMMANDS, WITHOUT_MODEL
+from charlm_jax.cli.commands.train import module_to_allow
+from charlm_jax.models.external import MixerSource
 from tests.cli_errors.runner import ask
 from tests.cli_errors.workspace import TINY_FILE
 from tests.conftest import ROOT, TINY
@@ -201,7 +203,11 @@ def test_a_config_that_imports_its_neighbour_trains_and_resumes(own: Path) -> No
     Path("own_mixer.py").rename("there/own_mixer.py")
     Path("there/mine.py").write_text(IMPORTING)
     command = "train --config=there/mine.py --workdir=run"
-    assert "trained 2 steps" in say(f"{command} {SHORT}")
+    trained = say(f"{command} {SHORT}")
+    assert "trained 2 steps" in trained
+    following = trained.split("Next:\n")[1].splitlines()
+    assert len(following) > 1
+    assert all(line.endswith(" --allow_module=there/own_mixer.py") for line in following)
     del sys.modules["own_mixer"]
     assert "trained 3 steps" in say(f"{command} --config.train.max_steps=3")
     del sys.modules["own_mixer"]
@@ -212,6 +218,20 @@ def test_a_config_that_imports_its_neighbour_trains_and_resumes(own: Path) -> No
     assert f"--allow_module={own}/there/own_mixer.py" in shown  # of the command that trains
     assert f"report run --out=page.html {allow}" in shown
     assert "Sum" in say(f"summary --config=there/mine.py {allow}")
+
+
+def test_the_flag_that_a_layer_needs(own: Path) -> None:
+    """A name in place of a file that would be imported under another one; none if registered."""
+    file = str(own / "own_mixer.py")
+    for layer, module, path, flag in (
+        ("own_mixer:Sum", "own_mixer", file, "own_mixer.py"),
+        ("own_mixer:Sum", "own_mixer", "/elsewhere/own_mixer.py", "/elsewhere/own_mixer.py"),
+        ("own.mixer:Sum", "own.mixer", file, "own.mixer"),
+        ("own_mixer:Sum", "other", file, "own_mixer"),
+        ("in_memory:Sum", "in_memory", None, "in_memory"),
+        ("sum", "own_mixer", file, ""),
+    ):
+        assert module_to_allow(MixerSource(layer, module, path, None)) == flag
 
 
 def test_a_file_that_cannot_be_allowed_is_one_line(own: Path) -> None:

@@ -654,7 +654,7 @@ def test_a_small_text_is_told(tmp_path: Path) -> None:
     assert parameters > 27_000
     assert line.startswith(
         f"a small text for this model: 2,700 characters to train on and 300 held out for "
-        f"{parameters:,} parameters; expect it to be learnt by heart"
+        f"{parameters:,} parameters; expect the model to memorize it"
     )
     again = Notes()
     config = make_tiny_config(**{"model.hidden_size": 90, "train.log_every_steps": 7})

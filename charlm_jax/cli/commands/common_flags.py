@@ -60,8 +60,8 @@ def add_corpus(parser: argparse.ArgumentParser) -> None:
         "--corpus",
         type=nonempty_path,
         metavar="PATH",
-        help="current place of the run's text, if it has moved: a file, folder, glob or corpus "
-        "name with the same content (default: the place that the run recorded)",
+        help="current path of the run's text, if it has moved: a file, folder, glob or corpus "
+        "name with the same content (default: the path that the run recorded)",
     )
 
 

@@ -1,11 +1,16 @@
 """`charlm train`."""
 
 import argparse
+import os
 import shlex
+from typing import TYPE_CHECKING
 
 from charlm_jax.cli.commands.common_flags import add_config
 from charlm_jax.cli.output import show
 from charlm_jax.cli.parser import nonempty_path
+
+if TYPE_CHECKING:
+    from charlm_jax.models.external import MixerSource
 
 HELP = "Train a model, or resume a run."
 
@@ -80,11 +85,32 @@ def run(options: argparse.Namespace) -> None:
             f"best held-out loss: {result.best_loss_nats:.4f} nats, at step {result.best_step}"
             f"{watched}"
         )
-    _print_next(workdir, has_held_out=result.best_loss_nats is not None)
+    modules = options.allow_module
+    if not modules:
+        from charlm_jax.models.mixers import describe_mixers
+
+        modules = filter(None, map(module_to_allow, describe_mixers(config.model)))
+    flags = [f"--allow_module={module}" for module in dict.fromkeys(modules)]
+    _print_next(workdir, has_held_out=result.best_loss_nats is not None, flags=flags)
 
 
-def _print_next(workdir: str, *, has_held_out: bool) -> None:
-    """Print the commands that usually follow."""
+def module_to_allow(source: "MixerSource") -> str:
+    """Returns the value of --allow_module for a layer; empty for one that needs no flag.
+
+    Args:
+      source: origin of the layer's class.
+    """
+    module, colon, _ = source.layer.partition(":")
+    if not colon:  # an installed package registers it
+        return ""
+    if module != source.module or "." in module or source.file is None:
+        return module
+    here = os.path.relpath(source.file)
+    return source.file if here.startswith(os.pardir) else here
+
+
+def _print_next(workdir: str, *, has_held_out: bool, flags: list[str]) -> None:
+    """Print the commands that usually follow, with the flags that all of them need."""
     from charlm_jax.storage.workdir import Workdir
 
     symbols = Workdir(workdir).read_vocabulary().symbols
@@ -94,4 +120,4 @@ def _print_next(workdir: str, *, has_held_out: bool) -> None:
     evaluate = [["evaluate", f"--workdir={workdir}"]] if has_held_out else []
     show("Next:")
     for command in [sample, *evaluate, ["report", workdir]]:
-        show("  " + shlex.join(["charlm", *command]))
+        show("  " + shlex.join(["charlm", *command, *flags]))

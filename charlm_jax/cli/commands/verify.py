@@ -28,10 +28,9 @@ def run(options: argparse.Namespace) -> int:
     for change in result.changes:
         show(change)
     if result.first_difference is None:
-        show(
-            f"{options.workdir}: {result.steps} steps repeated, {len(result.compared)} hashes "
-            f"compared, all equal"
-        )
+        count = len(result.compared)
+        compared = "1 hash compared, equal" if count == 1 else f"{count} hashes compared, all equal"
+        show(f"{options.workdir}: {result.steps} steps repeated, {compared}")
         return 0
     show(
         f"{options.workdir}: differs at step {result.first_difference}: "

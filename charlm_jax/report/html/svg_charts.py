@@ -226,7 +226,7 @@ def _drawn_line(line: Line, to_xy: Callable[[float, float], tuple[float, float]]
 
 
 def _in_units(place: tuple[float, float]) -> tuple[float, float]:
-    """Convert a place from per cent."""
+    """Convert a position from per cent."""
     x, y = place
     return x * _UNITS / 100, y * _UNITS / 100
 

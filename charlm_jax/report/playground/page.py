@@ -197,7 +197,7 @@ def _colours() -> str:
 
 
 def _wrap(code: str) -> str:
-    """Return a script whose names are its own."""
+    """Return a script in a block of its own, so that its names are not global."""
     return f'\n"use strict";\n{{\n{code}}}\n'
 
 

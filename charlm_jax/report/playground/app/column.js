@@ -8,8 +8,8 @@
  * @param {function} settings returns the settings of the page; ids are those of the prompt
  * @param {number} scale first scale, one of `SCALES`
  * @param {number} number number of the column, from 1
- * @returns {object} root is its element and scale() its scale. draw() samples anew, without the
- *   branches that were taken; stop() ends the drawing.
+ * @returns {object} root is its element and scale() its scale. draw() samples again, without
+ *   the branches that were taken; stop() ends the sampling.
  */
 function sampleColumn(playground, settings, scale, number) {
   const { model, vocabulary, window } = playground;

@@ -19,7 +19,7 @@ function openTrail(model, window, length) {
   const every = Math.max(MARK_DISTANCE, Math.ceil((length * bytes) / MARK_BYTES));
   let reader = openReader(model, window);
   let ids = [];
-  const marks = []; // {count, reader} of every so many characters; a window needs none
+  const marks = []; // {count, reader} at every multiple of `every`; a window needs none
   const read = (id) => {
     if (window === 0 && ids.length % every === 0) {
       marks.push({ count: ids.length, reader: reader.copy() });
