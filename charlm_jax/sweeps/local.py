@@ -289,5 +289,9 @@ def _python() -> list[str]:
 
 def _last_line(log: Path, start: int) -> str:
     """Returns the last non-empty line of a log after an offset; empty if there is none."""
-    lines = log.read_bytes()[start:].decode("utf-8", "replace").split("\n")
+    try:
+        content = log.read_bytes()
+    except FileNotFoundError:  # removed meanwhile
+        return ""
+    lines = content[start:].decode("utf-8", "replace").split("\n")
     return next((line.strip() for line in reversed(lines) if line.strip()), "")

@@ -290,6 +290,7 @@ def test_the_last_line_of_a_log_is_one_of_this_time(tmp_path: Path) -> None:
     with file.open("ab") as log:
         log.write(b"first\n last \xff\n \n")
     assert local._last_line(file, start) == "last \ufffd"
+    assert local._last_line(tmp_path / "removed.log", start) == ""
 
 
 # What is started, and where
