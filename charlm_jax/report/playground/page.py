@@ -26,7 +26,7 @@ from charlm_jax.inference.run import Run
 from charlm_jax.report.headline import introduce
 from charlm_jax.report.html.heat_text import LEVELS
 from charlm_jax.report.html.inline_page import InlinePage
-from charlm_jax.report.html.rendering import make_environment
+from charlm_jax.report.html.rendering import make_environment, render
 from charlm_jax.report.palette import SECOND_HUE, SURPRISE
 from charlm_jax.report.playground.held_out import HeldOut, describe_held_out, measure_held_out
 from charlm_jax.report.playground.model_data import model_data
@@ -111,7 +111,7 @@ def playground_html(
     description, weights = model_data(run, precision=precision)
     if held_out is None:
         held_out = measure_held_out(run, precision=precision, progress=DownloadProgress())
-    style = f"\n{read_file('page.css')}{_colours()}"
+    style = f"\n{render('theme.css')}{read_file('page.css')}{_colours()}"
     script = _wrap(join_scripts([*ENGINE, *APP]))
     title = visible_line(corpus_title(run.config.data.corpus))
     return _ENVIRONMENT.get_template("page.html.j2").render(

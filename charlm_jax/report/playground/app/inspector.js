@@ -3,7 +3,7 @@
 
 const SHOWN = 5;
 
-/** Returns a share as a percentage, in at most six characters. */
+/** Returns a share in per cent, as `format_percent` of reports does. */
 function formatPercent(share) {
   const percent = 100 * share;
   if (percent === 0) return "0 %";
