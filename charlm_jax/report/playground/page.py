@@ -16,6 +16,7 @@ from charlm_jax._version import __version__
 from charlm_jax.core.errors import CharlmError, write_error
 from charlm_jax.core.files import atomic_write
 from charlm_jax.core.folders import MODEL_PAGE_MARK
+from charlm_jax.core.notebook import notebook_progress
 from charlm_jax.core.tree_hash import content_hash
 from charlm_jax.core.trees import count_parameters
 from charlm_jax.core.visible_text import visible_line
@@ -110,7 +111,10 @@ def playground_html(
     """
     description, weights = model_data(run, precision=precision)
     if held_out is None:
-        held_out = measure_held_out(run, precision=precision, progress=DownloadProgress())
+        with notebook_progress() as report:
+            held_out = measure_held_out(
+                run, precision=precision, progress=DownloadProgress(), report=report
+            )
     style = f"\n{render('theme.css')}{read_file('page.css')}{_colours()}"
     script = _wrap(join_scripts([*ENGINE, *APP]))
     title = visible_line(corpus_title(run.config.data.corpus))
