@@ -252,7 +252,9 @@ def _difference_cell(symbol: str, nats: float) -> _Cell:
 def _cell(symbol: str, strength: float, css_class: str, *lines: str, bars: str = "") -> _Cell:
     """Return a cell that shows white space as a sign if `strength`, in bits, is high."""
     tip = "\n".join(filter(None, lines))
-    name = f"{_NAMES.get(symbol, f'U+{ord(symbol):04X}')}, {lines[0]}" if symbol.isspace() else ""
+    name = ""
+    if symbol.isspace():
+        name = f"{_NAMES.get(symbol, f'U+{ord(symbol):04X}')}, {lines[0].partition(' (')[0]}"
     is_visible = strength >= _VISIBLE_BITS
     shown = symbol if symbol in _SIGNS and symbol != "\n" and not is_visible else sign(symbol)
     is_faint, line_break = False, ""

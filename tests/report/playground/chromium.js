@@ -19,6 +19,17 @@ function check(isTrue, words) {
   if (!isTrue) throw new Error(words);
 }
 
+/** Notes, in a new page, when its first sampled character is drawn; runs before its scripts. */
+function watchFirst() {
+  const look = () => {
+    if (document.querySelector(".column .text span:not(.given)") === null) {
+      return requestAnimationFrame(look);
+    }
+    requestAnimationFrame(() => (window.firstMs = performance.now())); // after it is drawn
+  };
+  requestAnimationFrame(look);
+}
+
 /** Runs axe in an isolated world, since the page's policy forbids its script. */
 async function violations(page) {
   const source = fs.readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
@@ -53,16 +64,20 @@ async function main([file, pictures]) {
   page.on("pageerror", (error) => messages.push(error.message));
   page.on("request", (request) => requests.push(request.url()));
   await page.setViewport({ width: 360, height: 640 });
+  await page.evaluateOnNewDocument(watchFirst);
   await page.goto(`file://${path.resolve(file)}`);
   const isDone = () => [...document.querySelectorAll(".column .status")].every((x) => x.textContent);
   await page.waitForFunction(isDone);
+  const firstMs = await page.evaluate(() => window.firstMs);
+  console.log(`first character ${Math.round(firstMs)} ms after the navigation began`);
   console.log(await page.$eval(".column .status", (x) => x.textContent));
 
-  // A tap and the keys: panel and character are both to be seen.
+  // A tap and the keys: the character can be seen, and a panel of a third of the window.
   const isSeen = () => {
     const panel = document.querySelector(".column .predictions").getBoundingClientRect();
     const cell = document.querySelector(".column .chosen").getBoundingClientRect();
-    return panel.bottom <= innerHeight + 1 && cell.top >= 0 && cell.bottom <= panel.top + 1;
+    const isLow = panel.height <= Math.max(180, 0.34 * innerHeight);
+    return isLow && panel.bottom <= innerHeight + 1 && cell.top >= 0 && cell.bottom <= panel.top + 1;
   };
   const count = await page.$$eval(".column .text span", (cells) => cells.length);
   for (const index of [10, Math.floor(count / 2), count - 1]) {
