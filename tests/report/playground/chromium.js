@@ -6,7 +6,8 @@
 //   NODE_PATH=FOLDER/node_modules CHROMIUM=/usr/bin/chromium \
 //     node tests/report/playground/chromium.js PAGE.html PICTURES
 //
-// It ends with status 1 at the first thing that is wrong. PICTURES gets screenshots to look at.
+// It ends with status 1 at the first thing that is wrong. PICTURES gets screenshots to look at;
+// page.png is that of the documentation.
 
 const fs = require("fs");
 const path = require("path");
@@ -104,6 +105,24 @@ async function main([file, pictures]) {
   await page.waitForFunction(isDone);
   const again = await page.$eval(".column .text", (x) => x.textContent);
   check(before === again, "the same settings give another text");
+
+  await page.setViewport({ width: 960, height: 1600 }); // so that the panel stands below its text
+  await page.$eval("#prompt", (x) => (x.value = "The captain "));
+  await page.$eval("#length", (x) => (x.value = "200"));
+  await page.click("#add_scale");
+  await page.$eval("#scale1", (x) => x.dispatchEvent(new Event("input")));
+  await page.waitForFunction(isDone);
+  await page.evaluate(() => document.querySelectorAll(".column .text span")[30].click());
+  const clip = await page.evaluate(() => {
+    scrollTo(0, 0);
+    document.activeElement.blur();
+    const top = document.querySelector("#sampling").getBoundingClientRect().top - 16;
+    const { bottom } = document.querySelector("#columns").getBoundingClientRect();
+    return { x: 0, y: top, width: innerWidth, height: bottom - top + 16 };
+  });
+  await page.screenshot({ path: `${pictures}/page.png`, clip });
+  await page.click("#remove_scale");
+  await page.setViewport({ width: 360, height: 640 });
 
   await page.type("#own_text", OWN_TEXT);
   await page.click("#own_read");
