@@ -255,7 +255,14 @@ def test_the_page_can_be_read_by_all(file: Path) -> None:
 
 
 def test_the_same_runs_give_the_same_bytes(file: Path, runs: list[Run], tmp_path: Path) -> None:
-    again = write_report([load_run(run.workdir) for run in runs], tmp_path / "b.html", Window(5))
+    phases: list[str] = []
+    again = write_report(
+        [load_run(run.workdir) for run in runs],
+        tmp_path / "b.html",
+        Window(5),
+        report=lambda phase, share: phases.append(phase),
+    )
+    assert {"fitting n-grams", "compressing", "sampling"} <= set(phases)
     assert again.read_bytes() == file.read_bytes()
     before = again.stat().st_ino
     write_report(runs[:1], again)  # ours is replaced, as a whole
