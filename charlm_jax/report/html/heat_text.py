@@ -67,7 +67,7 @@ class _Cell(NamedTuple):
       bars: value of a style attribute, with the lengths of the tip's bars; empty for none.
       name: name for screen readers of a character that cannot be seen; empty for others.
       is_faint: True if the text is a sign that should not stand out.
-      line_break: possible or forced line break after it; empty for none.
+      line_break: possible line break after it; empty for none.
     """
 
     text: str
@@ -144,7 +144,7 @@ def heat_text(text: str, heat_map: HeatMap, *, group: str) -> Markup:
         for position, (symbol, nats) in enumerate(zip(text, heat_map.nll_N.tolist(), strict=True))
     ]
     label = f"Loss of {heat_map.label} at every character of the passage"
-    return render("blocks.html.j2", "coloured_text", label=label, cells=cells, group=group)
+    return _coloured_text(text, cells, label=label, group=group)
 
 
 def difference_text(text: str, difference_N: np.ndarray, *, label: str, group: str) -> Markup:
@@ -159,7 +159,7 @@ def difference_text(text: str, difference_N: np.ndarray, *, label: str, group: s
     """
     rows = zip(text, difference_N.tolist(), strict=True)
     cells = [_difference_cell(symbol, nats) for symbol, nats in rows]
-    return render("blocks.html.j2", "coloured_text", label=label, cells=cells, group=group)
+    return _coloured_text(text, cells, label=label, group=group)
 
 
 def strength_text(
@@ -257,9 +257,15 @@ def _cell(symbol: str, strength: float, css_class: str, *lines: str, bars: str =
         name = f"{_NAMES.get(symbol, f'U+{ord(symbol):04X}')}, {lines[0].partition(' (')[0]}"
     is_visible = strength >= _VISIBLE_BITS
     shown = symbol if symbol in _SIGNS and symbol != "\n" and not is_visible else sign(symbol)
-    is_faint, line_break = False, ""
-    if symbol == "\n":
-        is_faint, line_break = not is_visible, "\n"
-    elif symbol in _SIGNS and is_visible:
-        line_break = Markup("<wbr>")
+    is_faint = symbol == "\n" and not is_visible
+    can_break = symbol in _SIGNS and symbol != "\n" and is_visible
+    line_break = Markup("<wbr>") if can_break else ""
     return _Cell(shown, css_class, tip, bars, name, is_faint, line_break)
+
+
+def _coloured_text(text: str, cells: Sequence[_Cell], *, label: str, group: str) -> Markup:
+    """Render cells by line: a browser lays out one line again when a character is chosen."""
+    ends = [n for n, symbol in enumerate(text, start=1) if symbol == "\n"]
+    starts = [0, *ends]
+    lines = [cells[a:b] for a, b in zip(starts, [*ends, len(cells)], strict=True) if a < b]
+    return render("blocks.html.j2", "coloured_text", label=label, lines=lines, group=group)
