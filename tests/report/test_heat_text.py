@@ -75,6 +75,8 @@ def test_the_keys_reach_every_character_and_each_has_a_name() -> None:
                 "U+2003",
             ]
             assert all(re.fullmatch(r".*, [+-]?[\d.]+ bits.*", name) for name in names)
+            lines = re.findall(r"<div>(.*?)</div>", str(block), re.DOTALL)
+            assert [line.count("<label") for line in lines] == [4, 4]
             groups.append({group for _, group, _, _ in cells})
     assert len(groups) == 3 and all(len(names) == 1 for names in groups)
     assert len(set.union(*groups)) == 3  # the keys stay in one text
