@@ -74,7 +74,7 @@ docs-serve: $(DOCS_READY)  ## Show the documentation on http://127.0.0.1:8000 wh
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve
 
 clean:  ## Remove environments and caches, never runs/
-	rm -rf .venv .venv-* .hypothesis .mypy_cache .pytest_cache .ruff_cache tests/.jax_cache site
+	rm -rf .venv .venv-* .hypothesis .mypy_cache .pytest_cache .ruff_cache tests/.jax_cache site build/model.html
 	find . -path ./runs -prune -o -name __pycache__ -prune -exec rm -rf {} +
 
 # The stamp's name carries the version, so that another Python behind the same name starts a fresh
