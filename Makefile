@@ -19,10 +19,10 @@ BENCH_READY := $(VENV)/.ready-bench
 DOCS_READY := $(VENV)/.ready-docs
 NOTEBOOKS_READY := $(VENV)/.ready-notebooks
 
-.PHONY: help demo test test-all lint format bench docs docs-serve clean
+.PHONY: help demo test test-all lint format bench docs docs-playground docs-serve clean
 
 help:  ## List these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(RUN_READY)  ## Train a small model on Shakespeare, sample from it, say what to try next
 	$(BIN)/charlm train --config=quickstart
@@ -63,11 +63,18 @@ bench: $(BENCH_READY)  ## Time training and sampling beside PyTorch, Keras and F
 docs: $(DOCS_READY)  ## Build the documentation into site/; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
+# A finished training ends at once. The page is a file of its own, since an export overwrites none.
+docs-playground: $(DOCS_READY)  ## The same with a page that runs the tutorial's model, trained in 40 minutes, or that of RUN=runs/mine
+	$(if $(RUN),,$(BIN)/charlm train --config=tutorial_heldout)
+	rm -f build/model.html
+	$(BIN)/charlm export --workdir=$(or $(RUN),runs/tutorial_heldout) --to=html --out=build/model.html
+	MODEL_PAGE=build/model.html NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 docs-serve: $(DOCS_READY)  ## Show the documentation on http://127.0.0.1:8000 while it is written
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve
 
 clean:  ## Remove environments and caches, never runs/
-	rm -rf .venv .venv-* .hypothesis .mypy_cache .pytest_cache .ruff_cache tests/.jax_cache site
+	rm -rf .venv .venv-* .hypothesis .mypy_cache .pytest_cache .ruff_cache tests/.jax_cache site build/model.html
 	find . -path ./runs -prune -o -name __pycache__ -prune -exec rm -rf {} +
 
 # The stamp's name carries the version, so that another Python behind the same name starts a fresh

@@ -1,6 +1,7 @@
 """Pages of the site that are generated: commands, configs, config fields, files of the root folder.
 
-mkdocs calls these functions; see `hooks` in mkdocs.yml.
+mkdocs calls these functions; see `hooks` in mkdocs.yml. The environment variable MODEL_PAGE names a
+page of `charlm export --to=html` for the site; there is none without it.
 """
 
 import ast
@@ -14,6 +15,7 @@ from unittest.mock import patch
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 from charlm_jax.cli import main
 from charlm_jax.cli.commands import COMMANDS
@@ -42,11 +44,20 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     }
     for name, content in pages.items():
         files.append(File.generated(config, name, content=content))
+    if model := os.environ.get("MODEL_PAGE"):
+        files.append(File.generated(config, "model.html", abs_src_path=os.path.abspath(model)))
     return files
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Turn links to source files into plain text, and leave out the list of a page's sections."""
+def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
+    """Adapt a page to the site.
+
+    Links to source files become plain text, the list of the page's sections is left out, and the
+    page of a model is linked if there is one.
+    """
+    if page.file.src_uri == "playground.md" and os.environ.get("MODEL_PAGE"):
+        link = "**[Open a model](model.html)** that runs in your browser.\n\n"
+        markdown = markdown.replace("## Make one\n", f"{link}## Make one\n", 1)
     return _OUTSIDE.sub(lambda link: link[1], _CONTENTS.sub("", markdown))
 
 

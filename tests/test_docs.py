@@ -17,12 +17,16 @@ LOADED = re.compile(
     r"<(?:script|img|iframe)[^>]+src=\"?(https?:)?//|<link[^>]+href=\"?(https?:)?//"
 )
 
+MODEL = "<!DOCTYPE html>\n<title>a model</title>\n"  # as a page of `charlm export`
+
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("docs") / "site"
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
-    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    model = folder.parent / "page.html"
+    model.write_text(MODEL)
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1", "MODEL_PAGE": str(model)}
     built = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert built.returncode == 0, built.stderr
     return folder
@@ -43,6 +47,13 @@ def test_the_sections_of_a_page_are_listed_in_its_margin_alone(site: Path) -> No
     assert "- [Train a model](#train-a-model)" in (ROOT / "docs" / "training.md").read_text()
     page = (site / "training" / "index.html").read_text(encoding="utf-8")
     assert 'href="#train-a-model"' in page and '<li><a href="#' not in page
+
+
+@pytest.mark.exhaustive
+def test_the_page_of_a_model_is_there_as_it_is_and_linked(site: Path) -> None:
+    assert (site / "model.html").read_text(encoding="utf-8") == MODEL
+    pages = [page for page in site.rglob("*.html") if 'href="../model.html"' in page.read_text()]
+    assert pages == [site / "playground" / "index.html"]
 
 
 @pytest.mark.exhaustive

@@ -144,7 +144,9 @@ def gather(
     dataset = runs[0].dataset(progress)
     scores = None
     if split != "valid" or split in dataset.parts:
-        comparison = compare(runs, protocol, split=split, baselines=baselines, progress=progress)
+        comparison = compare(
+            runs, protocol, split=split, baselines=baselines, progress=progress, report=report
+        )
         report("computing intervals", 0)
         scores = find_scores(comparison, dataset)
         groups = {group.name: group.runs for group in comparison.groups}

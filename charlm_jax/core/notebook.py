@@ -2,8 +2,12 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from html import escape
 from typing import Protocol
+
+from charlm_jax.core.progress import Report, report_nothing
 
 _SECONDS_BETWEEN = 0.25
 
@@ -47,3 +51,31 @@ def open_output(clock: Callable[[], float] = time.monotonic) -> CellOutput:
             handle.update(bundle, raw=True)
 
     return show
+
+
+@contextmanager
+def notebook_progress(clock: Callable[[], float] = time.monotonic) -> Iterator[Report]:
+    """Show the progress of a long computation below a notebook's cell; yields its callback.
+
+    The bar is removed when the block ends. Outside a notebook nothing is shown.
+
+    Args:
+      clock: seconds since any fixed moment.
+    """
+    if not in_notebook():
+        yield report_nothing
+        return
+    show = open_output(clock)
+    is_shown = False
+
+    def report(phase: str, share: float) -> None:
+        nonlocal is_shown
+        value, line = (f' value="{share:.3f}"', f"{phase}: {share:.0%}") if share else ("", phase)
+        show(f"<progress{value}></progress> {escape(line)}", line)
+        is_shown = True
+
+    try:
+        yield report
+    finally:
+        if is_shown:
+            show("", "", at_once=True)

@@ -2,13 +2,13 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from charlm_jax.comparison.findings import GroupFacts, ReportData
 from charlm_jax.comparison.readings import Reading
 from charlm_jax.comparison.scores import Scores
 from charlm_jax.core.trees import count_parameters
 from charlm_jax.core.types import bits
+from charlm_jax.data.corpora import corpus_title
 
 _LAYERS: Mapping[str, str] = {
     "lstm": "LSTM",
@@ -54,15 +54,10 @@ def introduce(noun: str, layers: Sequence[str], parameters: int, text: str) -> s
     )
 
 
-def text_name(corpus: str) -> str:
-    """Return the last part of a path, or the name of a corpus."""
-    return Path(corpus).name or corpus
-
-
 def report_headline(findings: ReportData) -> str:
     """Return the first sentences of a page about runs."""
     noun = findings.unit.removesuffix("s")
-    groups, text = findings.groups, text_name(findings.corpus)
+    groups, text = findings.groups, corpus_title(findings.corpus)
     if len(groups) == 1:
         run = groups[0].runs[0]
         what = f"{introduce(noun, run.layers, run.parameters, text)}."
@@ -135,7 +130,7 @@ def _describe_reading(reading: Reading) -> str:
     """Return a run's name, the layers and size of its model, and the text of its training."""
     run = reading.run
     model = describe_model(run.config.model.layers, count_parameters(run.params))
-    return f"{reading.label} ({model}; trained on {text_name(run.config.data.corpus)})"
+    return f"{reading.label} ({model}; trained on {corpus_title(run.config.data.corpus)})"
 
 
 def _describe_own_losses(readings: Sequence[Reading]) -> str:

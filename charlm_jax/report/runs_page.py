@@ -9,10 +9,11 @@ from markupsafe import Markup
 from charlm_jax._version import __version__
 from charlm_jax.comparison.findings import SAMPLE_SEED, GroupFacts, ReportData, Sample, gather
 from charlm_jax.core.progress import Report, report_nothing
+from charlm_jax.data.corpora import corpus_title
 from charlm_jax.data.download import Progress
 from charlm_jax.evaluation.protocol import EvalProtocol
 from charlm_jax.inference.run import Runs, open_runs
-from charlm_jax.report.headline import report_headline, text_name
+from charlm_jax.report.headline import report_headline
 from charlm_jax.report.html.heat_text import LATIN_1, HeatMap, heat_blocks
 from charlm_jax.report.html.page import (
     PageBlock,
@@ -79,7 +80,14 @@ def write_report(
       CharlmError: the runs cannot be compared, the file is something else, or it cannot be written.
     """
     check_page_path(Path(path))
-    data = gather(open_runs(runs), protocol, split=split, baselines=baselines, progress=progress)
+    data = gather(
+        open_runs(runs),
+        protocol,
+        split=split,
+        baselines=baselines,
+        progress=progress,
+        report=report,
+    )
     page = describe(data, command=command, more=sections)
     return write_page(path, title=title or page.title, lead=page.lead, sections=page.sections)
 
@@ -128,7 +136,7 @@ def _title(findings: ReportData) -> str:
     title = (f"{', '.join(names)} and " if names else "") + last
     if len(title) > _MAX_TITLE:
         title = f"{len(findings.groups)} groups" if names else "One group"
-    return f"{title} on {text_name(findings.corpus)}"
+    return f"{title} on {corpus_title(findings.corpus)}"
 
 
 def _facts(findings: ReportData, command: str | None) -> list[PageBlock]:
@@ -139,7 +147,7 @@ def _facts(findings: ReportData, command: str | None) -> list[PageBlock]:
     facts = {
         "Runs": f"{len(runs)}" + (f", of which {unfinished} not finished" if unfinished else ""),
         "Groups": "; ".join(map(_group_label, findings.groups)),
-        "Text": f"{text_name(findings.corpus)}: {findings.characters:,} {findings.unit}, "
+        "Text": f"{corpus_title(findings.corpus)}: {findings.characters:,} {findings.unit}, "
         f"{findings.symbols} symbols",
         "Scored": "none: no text is held out" if scores is None else scored(scores),
         "Checkpoint" if len(steps) == 1 else "Checkpoints": "; ".join(steps),
@@ -209,8 +217,9 @@ def _heat(findings: ReportData) -> list[PageBlock]:
     first, last = heat.passage.start + 1, heat.passage.stop
     about = (
         f"Characters {first:,} to {last:,} of the text, from the middle of the "
-        f"{_part(heat.split)} part. Stronger colours mark more surprise; point at a character for "
-        f"its bits of surprise, its probability and the most probable characters."
+        f"{_part(heat.split)} part. Stronger colours mark more surprise; point at a character, "
+        f"touch it, or choose it by the arrow keys for its bits of surprise, its probability and "
+        f"the most probable characters."
     )
     if heat.split == "train":
         about += " The model was trained on this text."

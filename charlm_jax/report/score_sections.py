@@ -12,7 +12,7 @@ from charlm_jax.comparison.scores import Scores
 from charlm_jax.core.types import bits
 from charlm_jax.evaluation.bootstrap import Interval
 from charlm_jax.report.html.page import PageBlock, Table, details, figure
-from charlm_jax.report.html.rendering import render
+from charlm_jax.report.html.rendering import format_percent, render
 from charlm_jax.report.html.svg_charts import (
     DataPoint,
     Line,
@@ -218,7 +218,7 @@ def class_table(scores: Scores) -> Table:
         [
             label,
             f"{cell.characters:,}",
-            f"{100 * cell.characters / scores.characters:.1f} %",
+            format_percent(cell.characters / scores.characters),
             *(
                 _bar(cells[label], style_index, maximum)
                 for style_index, cells in enumerate(by_label)

@@ -18,7 +18,7 @@ from charlm_jax.evaluation.text_score import TextScore, score_lines, sort_by_sur
 from charlm_jax.report.headline import reading_headline
 from charlm_jax.report.html.heat_text import LATIN_1, HeatMap, heat_blocks, sign
 from charlm_jax.report.html.page import PageBlock, Section, Table, write_page
-from charlm_jax.report.html.rendering import render
+from charlm_jax.report.html.rendering import format_percent, render
 from charlm_jax.report.unit_text import unit_blocks
 from charlm_jax.storage.weights import describe_average
 
@@ -105,9 +105,9 @@ def surprisal_blocks(
     """
     modes = {reading.label: _read_before(reading.score) for reading in readings}
     blocks: list[PageBlock] = [
-        "Stronger colours mark higher losses. Point at a character, or touch it, for its loss, its "
-        "probability and the five most probable characters. Characters with a dotted "
-        "underline are not scored.",
+        "Stronger colours mark higher losses. Point at a character, touch it, or choose it by the "
+        "arrow keys for its loss, its probability and the five most probable characters. "
+        "Characters with a dotted underline are not scored.",
     ]
     if readings[0].run.vocabulary.unit == "bytes":
         blocks.append(LATIN_1)
@@ -139,8 +139,8 @@ def _treatment(shown: CharacterReading) -> str:
 
 
 def _format_predictions(predictions: Sequence[tuple[str, float]]) -> str:
-    """Format symbols with their probabilities: `e 45.1 · ␣ 20.3 %`."""
-    return " · ".join(f"{sign(symbol)} {100 * p:.1f}" for symbol, p in predictions) + " %"
+    """Format symbols with their probabilities: `e 45.1 % · ␣ 20.3 %`."""
+    return " · ".join(f"{sign(symbol)} {format_percent(p)}" for symbol, p in predictions)
 
 
 def _character_table(shown: CharacterReading, text: str) -> Table:

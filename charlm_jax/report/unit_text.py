@@ -6,7 +6,7 @@ from charlm_jax.analysis.unit_ranking import UnitPick
 from charlm_jax.comparison.units import RunUnits
 from charlm_jax.report.html.heat_text import strength_legend, strength_text
 from charlm_jax.report.html.page import PageBlock, Table, figure
-from charlm_jax.report.html.rendering import render
+from charlm_jax.report.html.rendering import format_percent, render
 
 
 def unit_blocks(found: RunUnits) -> list[PageBlock]:
@@ -20,12 +20,11 @@ def unit_blocks(found: RunUnits) -> list[PageBlock]:
         f"of {found.tested_on}, which played no part in the choice."
     )
     measure = (
-        "The figures are areas under the ROC curve (AUC): how often, in per cent, the unit is "
-        "further up at a place with the property than at one without. 50 is chance, 100 is "
-        "perfect. The last column is what the last character read tells without any model: a unit "
-        "that is not above it remembers nothing more. A unit that follows a property need not be "
-        "used for it. Each text is the piece of the other text in which its property changes "
-        "most often."
+        "The figures are areas under the ROC curve (AUC): how often the unit is further up at a "
+        "place with the property than at one without. 50 % is chance, 100 % is perfect. The last "
+        "column is what the last character read tells without any model: a unit that is not above "
+        "it remembers nothing more. A unit that follows a property need not be used for it. Each "
+        "text is the piece of the other text in which its property changes most often."
     )
     legend = strength_legend("property unlikely", "likely")
     texts = [
@@ -44,9 +43,9 @@ def _table(picks: Sequence[UnitPick]) -> Table:
         [
             pick.property_name,
             _name(pick),
-            _percent(pick.picked_auc),
-            _percent(pick.tested_auc),
-            _percent(pick.symbol_auc),
+            format_percent(pick.picked_auc),
+            format_percent(pick.tested_auc),
+            format_percent(pick.symbol_auc),
             f"{pick.places:,}",
         ]
         for pick in picks
@@ -59,7 +58,7 @@ def _table(picks: Sequence[UnitPick]) -> Table:
         "last character alone",
         "places",
     ]
-    caption = "AUC in per cent, and the number of scored places that have the property"
+    caption = "AUC, and the number of scored places that have the property"
     return Table(columns, rows, caption, text_columns=2)
 
 
@@ -74,7 +73,3 @@ def _caption(pick: UnitPick) -> str:
 def _name(pick: UnitPick) -> str:
     layer = pick.layer.replace("_", " ")
     return f"unit {pick.unit} ({pick.array}) of {layer} ({pick.kind})"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}"

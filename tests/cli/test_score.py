@@ -17,7 +17,7 @@ from charlm_jax.core.trees import count_parameters
 from charlm_jax.evaluation import Window
 from charlm_jax.evaluation.text_score import score_lines
 from charlm_jax.inference.run import Run
-from charlm_jax.report.html.heat_text import format_percent
+from charlm_jax.report.html.rendering import format_percent
 from tests.evaluation.test_text_score import CONTEXT, SYMBOLS, TEXT, random_run
 from tests.report.test_runs_page import Page, heat_maps, read
 
@@ -214,7 +214,7 @@ def _cells(page: Page) -> list[list[tuple[str, str]]]:
     for node in page.nodes:
         if node.attributes.get("class") == "heat":
             maps.append([])
-        elif node.tag == "span" and node.path[-1] == "div" and maps:
+        elif node.tag == "label" and maps:
             maps[-1].append((str(node.attributes["class"]), node.attributes.get("data-t") or ""))
     return maps
 

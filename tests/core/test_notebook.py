@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from charlm_jax.core.notebook import in_notebook, open_output
+from charlm_jax.core.notebook import in_notebook, notebook_progress, open_output
 from tests.conftest import ROOT, FakeNotebook
 
 
@@ -50,3 +50,25 @@ def test_one_output_is_updated_at_most_four_times_a_second(notebook: FakeNoteboo
     assert notebook.outputs == 1 and 3 <= notebook.updates <= 5
     show("<b>last</b>", "last", at_once=True)
     assert notebook.output == {"text/html": "<b>last</b>", "text/plain": "last"}
+
+
+def test_progress_is_a_bar_that_goes_when_it_ends(notebook: FakeNotebook) -> None:
+    now = 0.0
+    with pytest.raises(KeyboardInterrupt), notebook_progress(clock=lambda: now) as report:
+        report("scoring <x>", 0)
+        assert "<progress></progress> scoring &lt;x&gt;" in notebook.output["text/html"]
+        now = 1.0
+        report("scoring <x>", 0.5)
+        assert 'value="0.500"' in notebook.output["text/html"]
+        assert notebook.output["text/plain"] == "scoring <x>: 50%"
+        raise KeyboardInterrupt
+    assert notebook.outputs == 1 and set(notebook.output.values()) == {""}
+    with notebook_progress():
+        pass
+    assert notebook.outputs == 1
+
+
+def test_a_script_has_no_bar(capsys: pytest.CaptureFixture[str]) -> None:
+    with notebook_progress() as report:
+        report("scoring", 0.5)
+    assert capsys.readouterr() == ("", "")

@@ -11,6 +11,7 @@ from charlm_jax.report.html.heat_text import (
     LEVELS,
     HeatMap,
     difference_text,
+    heat_blocks,
     heat_text,
     strength_text,
 )
@@ -25,8 +26,11 @@ def test_every_character_has_one_cell_and_white_ones_are_signs_where_they_surpri
 ) -> None:
     nll_N = np.full(len(TEXT), nats)
     shown = HeatMap("x", nll_N, "", predictions={}, notes={})
-    for drawn in (heat_text(TEXT, shown), difference_text(TEXT, nll_N, label="x")):
-        assert str(drawn).count("<span") == len(TEXT)
+    for drawn in (
+        heat_text(TEXT, shown, group="a"),
+        difference_text(TEXT, nll_N, label="x", group="a"),
+    ):
+        assert str(drawn).count("<label") == len(TEXT)
         is_seen = nats > 3 * np.log(2)  # three bits
         assert str(drawn).count("<wbr") == 2 * is_seen  # behind the space and the tab
         assert [str(drawn).count(sign) for sign in "␣⇥"] == [is_seen] * 2
@@ -47,3 +51,32 @@ def test_a_strength_is_a_colour_of_every_character_and_a_mark_is_a_line() -> Non
     ]
     levels = [f"h{round(LEVELS * strength)}" for strength in strength_N.tolist()]
     assert shown == [*zip(text, levels, is_marked_N.tolist(), strict=True)]
+
+
+def test_the_keys_reach_every_character_and_each_has_a_name() -> None:
+    nll_N = np.linspace(0.0, 9.0, len(TEXT))
+    maps = [HeatMap(label, nll_N, "", predictions={}, notes={}) for label in ("x", "y")]
+    groups = []
+    for block in heat_blocks(TEXT, maps):
+        cells = re.findall(
+            r'<label [^>]*>(<input type=radio name=(\w+)(?: aria-label="(.+?)")?>)'
+            r"(?:<i>)?(.*?)(?:</i>)?</label>",
+            str(block),
+            re.DOTALL,
+        )
+        if cells:
+            assert len(cells) == str(block).count("<label") == len(TEXT)
+            assert all(name or text.strip() for _, _, name, text in cells)
+            names = [spoken for _, _, spoken, _ in cells if spoken]
+            assert [name.partition(",")[0] for name in names] == [
+                "space",
+                "new line",
+                "tab",
+                "U+2003",
+            ]
+            assert all(re.fullmatch(r".*, [+-]?[\d.]+ bits.*", name) for name in names)
+            lines = re.findall(r"<div>(.*?)</div>", str(block), re.DOTALL)
+            assert [line.count("<label") for line in lines] == [4, 4]
+            groups.append({group for _, group, _, _ in cells})
+    assert len(groups) == 3 and all(len(names) == 1 for names in groups)
+    assert len(set.union(*groups)) == 3  # the keys stay in one text

@@ -150,7 +150,7 @@ def test_surprisal_is_a_title_of_every_character(run: charlm_jax.Run) -> None:
     score, top = run.score(TEXT), run.top_predictions(TEXT)
     titles = [
         html.unescape(title)
-        for title in re.findall(r'<span class="h\d+" data-t="(.*?)"', page, re.S)
+        for title in re.findall(r'<label class=h\d+ data-t="(.*?)"', page, re.S)
     ]
     assert len(titles) == len(score.nll_N) == len(TEXT) - 1
     for title, nats, symbols in zip(titles, score.nll_N, top.symbols, strict=True):

@@ -25,8 +25,9 @@ from charlm_jax.evaluation import Sliding, Window
 from charlm_jax.inference.run import Run, load_run
 from charlm_jax.report import Picture, Section, Table, write_page
 from charlm_jax.report.html import rendering
-from charlm_jax.report.html.heat_text import DIFFERENCE_LEVELS, LEVELS, format_percent, sign
+from charlm_jax.report.html.heat_text import DIFFERENCE_LEVELS, LEVELS, sign
 from charlm_jax.report.html.page import details
+from charlm_jax.report.html.rendering import format_percent
 from charlm_jax.report.html.ticks import doubling_axis, linear_axis
 from charlm_jax.report.palette import FIGURE_SERIES, PAGE_SERIES, SURPRISE
 from charlm_jax.report.runs_page import describe, write_report
@@ -132,7 +133,7 @@ def heat_maps(page: Page) -> list[list[tuple[str, float]]]:
         if node.attributes.get("class") == "heat":
             maps.append([])
         look = node.attributes.get("class") or ""
-        if node.tag == "span" and re.fullmatch(r"[hd]\d+", look) and "data-t" in node.attributes:
+        if node.tag == "label" and re.fullmatch(r"[hd]\d+", look):
             maps[-1].append((look, float(str(node.attributes["data-t"]).split()[0])))
     return [cells for cells in maps if cells]  # the others are coloured by a unit
 
@@ -224,7 +225,7 @@ def test_a_character_shows_what_was_expected(file: Path, runs: list[Run]) -> Non
     passage = choose_passage(dataset.corpus.text, dataset.part("valid"))
     text = dataset.corpus.text[passage.start - READ_BEFORE : passage.stop]
     top, nll_N = runs[0].top_predictions(text), runs[0].score(text).nll_N
-    cells = [node for node in page.all("span") if "data-t" in node.attributes][:PASSAGE]
+    cells = page.all("label")[:PASSAGE]
     rows = zip(cells, top.symbols[-PASSAGE:], top.probability_NG[-PASSAGE:].tolist(), strict=True)
     for place, (cell, symbols, probability_G) in enumerate(rows):
         head, *lines = str(cell.attributes["data-t"]).split("\n")
@@ -254,7 +255,14 @@ def test_the_page_can_be_read_by_all(file: Path) -> None:
 
 
 def test_the_same_runs_give_the_same_bytes(file: Path, runs: list[Run], tmp_path: Path) -> None:
-    again = write_report([load_run(run.workdir) for run in runs], tmp_path / "b.html", Window(5))
+    phases: list[str] = []
+    again = write_report(
+        [load_run(run.workdir) for run in runs],
+        tmp_path / "b.html",
+        Window(5),
+        report=lambda phase, share: phases.append(phase),
+    )
+    assert {"fitting n-grams", "compressing", "sampling"} <= set(phases)
     assert again.read_bytes() == file.read_bytes()
     before = again.stat().st_ino
     write_report(runs[:1], again)  # ours is replaced, as a whole
@@ -350,7 +358,7 @@ def test_texts_are_coloured_by_the_units_that_were_picked(
     assert section.count('<div class="heat"') == len(found.ranking.picks)
     for pick in found.ranking.picks:
         assert f"unit {pick.unit} (cell) of layer 0 (lstm)" in section
-        assert f"<td>{100 * pick.tested_auc:.1f}</td>" in section
+        assert f"<td>{format_percent(pick.tested_auc)}</td>" in section
     assert f"Each of the {found.ranking.units} recurrent units" in section
     assert "which played no part in the choice" in section
 

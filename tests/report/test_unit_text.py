@@ -49,9 +49,9 @@ def test_what_was_picked_and_what_was_judged_are_told_apart() -> None:
     columns = re.findall(r"<th scope=\"col\"[^>]*>(.*?)</th>", page)
     cells = re.findall("<td[^>]*>(.*?)</td>", page)[: len(columns) - 1]
     assert dict(zip(columns[2:], cells[1:], strict=True)) == {
-        "AUC, text of the choice": "98.7",
-        "AUC, other text": "65.4",
-        "last character alone": "32.1",
+        "AUC, text of the choice": "98.7 %",
+        "AUC, other text": "65.4 %",
+        "last character alone": "32.1 %",
         "places": "1,234",
     }
     rising, falling = re.findall(r'<div class="heat".*?</div>', page, re.DOTALL)

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from charlm_jax.core.types import bits
 from charlm_jax.report.html.page import block_html, details, figure
-from charlm_jax.report.html.rendering import render
+from charlm_jax.report.html.rendering import format_percent, render
 from charlm_jax.report.palette import SURPRISE
 
 LEVELS = len(SURPRISE["light"])
@@ -29,8 +29,10 @@ DIFFERENCE_STEP = 0.5
 LATIN_1 = "Models read bytes here: a character is a byte, from 128 on shown as a letter of Latin-1."
 """Remark on a text of bytes."""
 
+_GROUPS = ("a", "b", "ab")  # radio buttons of the first model, the second, and their difference
 _VISIBLE_BITS = 3.0  # from here on white space is shown as a sign
 _SIGNS = {" ": "␣", "\n": "↵", "\t": "⇥"}
+_NAMES = {" ": "space", "\n": "new line", "\t": "tab"}
 _HALF = DIFFERENCE_LEVELS // 2
 
 Predictions = Mapping[int, Sequence[tuple[str, float]]]
@@ -61,16 +63,18 @@ class _Cell(NamedTuple):
     Attributes:
       text: the character, or a sign for it.
       css_class: class of its colour.
-      tip: lines shown when the pointer is on it.
+      tip: lines shown when the pointer is on it, or the keys have chosen it.
       bars: value of a style attribute, with the lengths of the tip's bars; empty for none.
+      name: name for screen readers of a character that cannot be seen; empty for others.
       is_faint: True if the text is a sign that should not stand out.
-      line_break: possible or forced line break after it; empty for none.
+      line_break: possible line break after it; empty for none.
     """
 
     text: str
     css_class: str
     tip: str
     bars: str = ""
+    name: str = ""
     is_faint: bool = False
     line_break: str = ""
 
@@ -95,10 +99,10 @@ def heat_blocks(text: str, maps: Sequence[HeatMap]) -> list[Markup]:
       maps: losses under one or two models.
     """
     drawings = []
-    for heat_map in maps:
+    for group, heat_map in zip(_GROUPS, maps, strict=False):
         scored_N = heat_map.nll_N[~np.isnan(heat_map.nll_N)]
         mean = f"mean {bits(scored_N.mean()):.3f} bits" if scored_N.size else "no character scored"
-        drawing = heat_text(text, heat_map)
+        drawing = heat_text(text, heat_map, group=group)
         drawings.append(figure(f"{heat_map.label}: {mean}. Context: {heat_map.rule}.", drawing))
     blocks = [heat_legend(), *drawings]
     if len(maps) == 2:
@@ -118,16 +122,20 @@ def _difference_blocks(text: str, first: HeatMap, second: HeatMap) -> list[Marku
     name = f"Loss of {second.label} minus {first.label} at every character of the passage"
     mean = bits(float(np.nanmean(difference_N)))
     caption = f"{second.label} minus {first.label}: mean {mean:+.3f} bits."
-    drawing = difference_text(text, difference_N, label=name)
+    drawing = difference_text(text, difference_N, label=name, group=_GROUPS[-1])
     return [*difference_legend(first.label, second.label), figure(caption, drawing)]
 
 
-def heat_text(text: str, heat_map: HeatMap) -> Markup:
+def heat_text(text: str, heat_map: HeatMap, *, group: str) -> Markup:
     """Render a text coloured by the losses of its characters.
+
+    The pointer, or the arrow keys, choose the character of which more is shown: the characters are
+    radio buttons, so that a page without a script has the keys too.
 
     Args:
       text: N characters.
       heat_map: their losses, and what is shown of them.
+      group: name of the radio buttons, unique in the page.
     """
     cells = [
         _heat_cell(
@@ -136,10 +144,10 @@ def heat_text(text: str, heat_map: HeatMap) -> Markup:
         for position, (symbol, nats) in enumerate(zip(text, heat_map.nll_N.tolist(), strict=True))
     ]
     label = f"Loss of {heat_map.label} at every character of the passage"
-    return render("blocks.html.j2", "coloured_text", label=label, cells=cells)
+    return _coloured_text(text, cells, label=label, group=group)
 
 
-def difference_text(text: str, difference_N: np.ndarray, *, label: str) -> Markup:
+def difference_text(text: str, difference_N: np.ndarray, *, label: str, group: str) -> Markup:
     """Render a text coloured by the difference of two models' losses.
 
     Args:
@@ -147,10 +155,11 @@ def difference_text(text: str, difference_N: np.ndarray, *, label: str) -> Marku
       difference_N: the second model's losses minus the first's, in nats; NaN for characters that
         one of them did not score.
       label: text alternative for screen readers.
+      group: name of the radio buttons, unique in the page.
     """
     rows = zip(text, difference_N.tolist(), strict=True)
     cells = [_difference_cell(symbol, nats) for symbol, nats in rows]
-    return render("blocks.html.j2", "coloured_text", label=label, cells=cells)
+    return _coloured_text(text, cells, label=label, group=group)
 
 
 def strength_text(
@@ -212,18 +221,6 @@ def sign(symbol: str) -> str:
     return f"◌{symbol}" if unicodedata.category(symbol)[0] == "M" else _SIGNS.get(symbol, symbol)
 
 
-def format_percent(probability: float) -> str:
-    """Format a probability in per cent, with a decimal below ten.
-
-    >>> [format_percent(p) for p in (0.4512, 0.0934, 0.0004)]
-    ['45 %', '9.3 %', '<0.1 %']
-    """
-    percent = 100 * probability
-    if percent < 0.05:
-        return "<0.1 %"
-    return f"{percent:.0f} %" if percent >= 9.95 else f"{percent:.1f} %"
-
-
 def _heat_cell(
     symbol: str, nats: float, predictions: Sequence[tuple[str, float]], note: str
 ) -> _Cell:
@@ -255,11 +252,20 @@ def _difference_cell(symbol: str, nats: float) -> _Cell:
 def _cell(symbol: str, strength: float, css_class: str, *lines: str, bars: str = "") -> _Cell:
     """Return a cell that shows white space as a sign if `strength`, in bits, is high."""
     tip = "\n".join(filter(None, lines))
+    name = ""
+    if symbol.isspace():
+        name = f"{_NAMES.get(symbol, f'U+{ord(symbol):04X}')}, {lines[0].partition(' (')[0]}"
     is_visible = strength >= _VISIBLE_BITS
     shown = symbol if symbol in _SIGNS and symbol != "\n" and not is_visible else sign(symbol)
-    is_faint, line_break = False, ""
-    if symbol == "\n":
-        is_faint, line_break = not is_visible, "\n"
-    elif symbol in _SIGNS and is_visible:
-        line_break = Markup("<wbr>")
-    return _Cell(shown, css_class, tip, bars, is_faint, line_break)
+    is_faint = symbol == "\n" and not is_visible
+    can_break = symbol in _SIGNS and symbol != "\n" and is_visible
+    line_break = Markup("<wbr>") if can_break else ""
+    return _Cell(shown, css_class, tip, bars, name, is_faint, line_break)
+
+
+def _coloured_text(text: str, cells: Sequence[_Cell], *, label: str, group: str) -> Markup:
+    """Render cells by line: a browser lays out one line again when a character is chosen."""
+    ends = [n for n, symbol in enumerate(text, start=1) if symbol == "\n"]
+    starts = [0, *ends]
+    lines = [cells[a:b] for a, b in zip(starts, [*ends, len(cells)], strict=True) if a < b]
+    return render("blocks.html.j2", "coloured_text", label=label, lines=lines, group=group)

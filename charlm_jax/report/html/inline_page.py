@@ -27,6 +27,7 @@ class InlinePage:
         height = min(self.height, _TALLEST)
         style = f"width: 100%; height: {height}px; border: 0; resize: vertical"
         page = self.html.replace("&", "&amp;").replace("'", "&#39;")  # it has fewer of these quotes
+        page = page.replace("\n", "&#10;")  # shorter than a line in a notebook's file
         sandbox = 'sandbox="allow-scripts"' if self.runs_scripts else "sandbox"
         frame = f'<iframe {sandbox} style="{style}"'
         return f"{frame} srcdoc='{page}'>{_INSTEAD}</iframe>"

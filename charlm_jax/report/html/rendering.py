@@ -22,6 +22,22 @@ def format_coordinate(value: float) -> str:
     return "0" if text == "-0" else text
 
 
+def format_percent(share: float) -> str:
+    """Format a share from 0 to 1 in per cent, in at most seven characters.
+
+    The playground's `formatPercent` does the same.
+
+    >>> [format_percent(share) for share in (1.0, 0.4512, 0.0934, 0.0004, 1e-9, 0.0)]
+    ['100 %', '45.1 %', '9.3 %', '0.04 %', '<0.01 %', '0 %']
+    """
+    percent = 100 * share
+    if percent == 0:
+        return "0 %"
+    if percent < 0.01:
+        return "<0.01 %"
+    return f"{percent:.{2 if percent < 1 else 1 if percent < 99.95 else 0}f} %"
+
+
 def make_environment(package: str, folder: str) -> Environment:
     """Return an environment for the templates of a package, which escapes every value.
 

@@ -16,6 +16,7 @@ from charlm_jax._version import __version__
 from charlm_jax.core.errors import CharlmError, write_error
 from charlm_jax.core.files import atomic_write
 from charlm_jax.core.folders import MODEL_PAGE_MARK
+from charlm_jax.core.notebook import notebook_progress
 from charlm_jax.core.tree_hash import content_hash
 from charlm_jax.core.trees import count_parameters
 from charlm_jax.core.visible_text import visible_line
@@ -26,7 +27,7 @@ from charlm_jax.inference.run import Run
 from charlm_jax.report.headline import introduce
 from charlm_jax.report.html.heat_text import LEVELS
 from charlm_jax.report.html.inline_page import InlinePage
-from charlm_jax.report.html.rendering import make_environment
+from charlm_jax.report.html.rendering import make_environment, render
 from charlm_jax.report.palette import SECOND_HUE, SURPRISE
 from charlm_jax.report.playground.held_out import HeldOut, describe_held_out, measure_held_out
 from charlm_jax.report.playground.model_data import model_data
@@ -110,8 +111,11 @@ def playground_html(
     """
     description, weights = model_data(run, precision=precision)
     if held_out is None:
-        held_out = measure_held_out(run, precision=precision, progress=DownloadProgress())
-    style = f"\n{read_file('page.css')}{_colours()}"
+        with notebook_progress() as report:
+            held_out = measure_held_out(
+                run, precision=precision, progress=DownloadProgress(), report=report
+            )
+    style = f"\n{render('theme.css')}{read_file('page.css')}{_colours()}"
     script = _wrap(join_scripts([*ENGINE, *APP]))
     title = visible_line(corpus_title(run.config.data.corpus))
     return _ENVIRONMENT.get_template("page.html.j2").render(

@@ -6,7 +6,8 @@
 //   NODE_PATH=FOLDER/node_modules CHROMIUM=/usr/bin/chromium \
 //     node tests/report/playground/chromium.js PAGE.html PICTURES
 //
-// It ends with status 1 at the first thing that is wrong. PICTURES gets screenshots to look at.
+// It ends with status 1 at the first thing that is wrong. PICTURES gets screenshots to look at;
+// page.png is that of the documentation.
 
 const fs = require("fs");
 const path = require("path");
@@ -17,6 +18,17 @@ const OWN_TEXT = "The captain looked at the island.\n\n“Where are we?” asked
 
 function check(isTrue, words) {
   if (!isTrue) throw new Error(words);
+}
+
+/** Notes, in a new page, when its first sampled character is drawn; runs before its scripts. */
+function watchFirst() {
+  const look = () => {
+    if (document.querySelector(".column .text span:not(.given)") === null) {
+      return requestAnimationFrame(look);
+    }
+    requestAnimationFrame(() => (window.firstMs = performance.now())); // after it is drawn
+  };
+  requestAnimationFrame(look);
 }
 
 /** Runs axe in an isolated world, since the page's policy forbids its script. */
@@ -53,16 +65,20 @@ async function main([file, pictures]) {
   page.on("pageerror", (error) => messages.push(error.message));
   page.on("request", (request) => requests.push(request.url()));
   await page.setViewport({ width: 360, height: 640 });
+  await page.evaluateOnNewDocument(watchFirst);
   await page.goto(`file://${path.resolve(file)}`);
   const isDone = () => [...document.querySelectorAll(".column .status")].every((x) => x.textContent);
   await page.waitForFunction(isDone);
+  const firstMs = await page.evaluate(() => window.firstMs);
+  console.log(`first character ${Math.round(firstMs)} ms after the navigation began`);
   console.log(await page.$eval(".column .status", (x) => x.textContent));
 
-  // A tap and the keys: panel and character are both to be seen.
+  // A tap and the keys: the character can be seen, and a panel of a third of the window.
   const isSeen = () => {
     const panel = document.querySelector(".column .predictions").getBoundingClientRect();
     const cell = document.querySelector(".column .chosen").getBoundingClientRect();
-    return panel.bottom <= innerHeight + 1 && cell.top >= 0 && cell.bottom <= panel.top + 1;
+    const isLow = panel.height <= Math.max(180, 0.34 * innerHeight);
+    return isLow && panel.bottom <= innerHeight + 1 && cell.top >= 0 && cell.bottom <= panel.top + 1;
   };
   const count = await page.$$eval(".column .text span", (cells) => cells.length);
   for (const index of [10, Math.floor(count / 2), count - 1]) {
@@ -89,6 +105,24 @@ async function main([file, pictures]) {
   await page.waitForFunction(isDone);
   const again = await page.$eval(".column .text", (x) => x.textContent);
   check(before === again, "the same settings give another text");
+
+  await page.setViewport({ width: 960, height: 1600 }); // so that the panel stands below its text
+  await page.$eval("#prompt", (x) => (x.value = "The captain "));
+  await page.$eval("#length", (x) => (x.value = "200"));
+  await page.click("#add_scale");
+  await page.$eval("#scale1", (x) => x.dispatchEvent(new Event("input")));
+  await page.waitForFunction(isDone);
+  await page.evaluate(() => document.querySelectorAll(".column .text span")[30].click());
+  const clip = await page.evaluate(() => {
+    scrollTo(0, 0);
+    document.activeElement.blur();
+    const top = document.querySelector("#sampling").getBoundingClientRect().top - 16;
+    const { bottom } = document.querySelector("#columns").getBoundingClientRect();
+    return { x: 0, y: top, width: innerWidth, height: bottom - top + 16 };
+  });
+  await page.screenshot({ path: `${pictures}/page.png`, clip });
+  await page.click("#remove_scale");
+  await page.setViewport({ width: 360, height: 640 });
 
   await page.type("#own_text", OWN_TEXT);
   await page.click("#own_read");

@@ -17,7 +17,8 @@ from charlm_jax.report.playground.held_out import (
     recorded_held_out,
 )
 from charlm_jax.report.playground.model_data import rounded_params
-from tests.conftest import make_tiny_config
+from charlm_jax.report.playground.page import playground
+from tests.conftest import FakeNotebook, make_tiny_config
 from tests.inference.test_export import build_run
 
 TEXT = "".join(f"{n * n % 97} foxes jump over {n % 7} dogs.\n" for n in range(60))
@@ -47,6 +48,18 @@ def test_the_losses_are_those_of_a_comparison(run: Run) -> None:
         context=run.config.evaluation_context,
     )
     assert found.rounded != found.model and by_name["xz"] != by_name["gzip"]
+
+
+def test_a_notebook_shows_the_progress_of_scoring(
+    run: Run, notebook: FakeNotebook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[dict[str, str]] = []
+    monkeypatch.setattr(notebook, "update", lambda bundle, *, raw: drawn.append(bundle))
+    playground(run)
+    assert drawn[0]["text/html"].startswith("<progress") and set(drawn[-1].values()) == {""}
+    drawn.clear()
+    playground(run, held_out=HeldOut(None))  # nothing to compute
+    assert drawn == []
 
 
 def test_a_text_that_is_not_scored_leaves_what_training_recorded(

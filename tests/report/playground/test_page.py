@@ -17,6 +17,7 @@ from charlm_jax.core.trees import leaves_by_path
 from charlm_jax.inference.export import write_export
 from charlm_jax.inference.run import Run, load_run
 from charlm_jax.report.html.heat_text import LEVELS
+from charlm_jax.report.html.rendering import format_percent
 from charlm_jax.report.palette import SECOND_HUE, SURPRISE
 from charlm_jax.report.playground import page
 from charlm_jax.report.playground.held_out import HeldOut
@@ -121,9 +122,8 @@ def test_numbers_are_shown_as_colours_and_words() -> None:
     ]
     assert call("surpriseClass({ bits: null })") == "given"
     assert call("[-1, -0.01, 0, 0.5, 1].map(shareClass)") == ["n8", "s0", "s0", "s4", "s8"]
-    assert call("[1, 0.5471, 0.0016, 1e-9, 0].map(formatPercent)") == [
-        *("100 %", "54.7 %", "0.16 %", "<0.01 %", "0 %"),
-    ]
+    shares = [*(n / 9973 for n in range(0, 9974, 7)), 1.0, 0.9996, 0.9994, 2e-4, 1e-4, 1e-9]
+    assert call(f"{shares}.map(formatPercent)") == [*map(format_percent, shares)]
     assert call("[0, 2, Infinity].map((scale) => describeScale(scale, 'character'))") == [
         "scale 0 · uniform over all characters",
         "scale 2 · temperature 0.5",

@@ -67,6 +67,7 @@ function colourChoice({ model, vocabulary, looked }, view) {
       byId("own_about"),
       `Each of the ${size} units has a number after every ${vocabulary.noun}` +
         (isGate ? "." : ", negative in orange and positive in blue.") +
+        " Change the number to see another." +
         (units === "cell" ? " Shown is tanh of the cell, which the layer hands on." : "") +
         (value === null ? "" : ` After the chosen ${vocabulary.noun} it is ${value.toFixed(3)}.`) +
         describeLimit(),

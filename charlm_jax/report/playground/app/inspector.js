@@ -3,7 +3,7 @@
 
 const SHOWN = 5;
 
-/** Returns a share as a percentage, in at most six characters. */
+/** Returns a share in per cent, as `format_percent` of reports does. */
 function formatPercent(share) {
   const percent = 100 * share;
   if (percent === 0) return "0 %";
@@ -45,14 +45,14 @@ function predictionPanel(vocabulary, { step, close }) {
 }
 
 /** Returns a sentence on a character, and one on branches if there are any. */
-function describePrediction({ points, unit, noun }, { id, logits }, hasBranches) {
+function describePrediction({ points, unit }, { id, logits }, hasBranches) {
   const name = `“${nameOf(points[id], unit)}”`;
   if (logits === null) return `${name} was given: the model did not predict it.`;
   const rank = 1 + logits.filter((logit) => logit > logits[id]).length;
   return (
     `${name}: ${surprise(logits, id).toFixed(2)} bits of surprise, ` +
     `rank ${rank} of ${logits.length}.` +
-    (hasBranches ? ` Choose another ${noun} to take another branch.` : "")
+    (hasBranches ? " Choose another to branch off." : "")
   );
 }
 

@@ -7,16 +7,19 @@ const NUMBERS = {
   float32: (buffer, { offset }, size) => new Float32Array(buffer, offset, size),
   // The upper half of a float32's bits; the lower half is 0.
   bfloat16: (buffer, { offset }, size) => {
-    const words = Uint32Array.from(new Uint16Array(buffer, offset, size), (half) => half << 16);
+    const halves = new Uint16Array(buffer, offset, size);
+    const words = new Uint32Array(size);
+    for (let i = 0; i < size; i++) words[i] = halves[i] << 16;
     return new Float32Array(words.buffer);
   },
   // Multiples of a scale for every column.
   int8: (buffer, { offset, shape, scales }, size) => {
     const columns = shape[shape.length - 1];
     const scale = new Float32Array(buffer, scales, columns);
-    return Float32Array.from(
-      new Int8Array(buffer, offset, size), (value, i) => value * scale[i % columns],
-    );
+    const values = new Int8Array(buffer, offset, size);
+    const numbers = new Float32Array(size);
+    for (let i = 0; i < size; i++) numbers[i] = values[i] * scale[i % columns];
+    return numbers;
   },
 };
 
