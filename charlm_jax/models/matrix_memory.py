@@ -17,6 +17,8 @@ import numpy as np
 
 from charlm_jax.models.ops import Dtype, batch_matmul, scan_time
 
+_MOST_ROWS = 32  # of a triangular system that is solved row by row
+
 
 def decayed_memory(
     query_BTHK: jax.Array,
@@ -176,17 +178,18 @@ def invert_unit_lower(lower: jax.Array, operand_dtype: Dtype) -> jax.Array:
     """Return the inverse of I + L by forward substitution, row by row for all matrices at once.
 
     The rows are sums in float32. For small matrices this is faster on a CPU than LAPACK's solver,
-    which takes them one by one, and more accurate than a product of powers of L.
+    which takes them one by one, and more accurate than a product of powers of L. Larger ones are
+    inverted by halves: for more rows at once, XLA computes each row several times on a CPU.
 
     Args:
       lower: L (..., C, C), strictly lower triangular.
       operand_dtype: dtype to which operands of the gradient's products are rounded.
     """
-    return _substitute(lower)
+    return _substitute(lower, operand_dtype)
 
 
 def _invert_forward(lower: jax.Array, operand_dtype: Dtype) -> tuple[jax.Array, jax.Array]:
-    inverse = _substitute(lower)
+    inverse = _substitute(lower, operand_dtype)
     return inverse, inverse
 
 
@@ -201,8 +204,16 @@ def _invert_backward(
 invert_unit_lower.defvjp(_invert_forward, _invert_backward)
 
 
-def _substitute(lower: jax.Array) -> jax.Array:
+def _substitute(lower: jax.Array, operand_dtype: Dtype) -> jax.Array:
     axis, size = lower.ndim - 2, lower.shape[-1]
+    if size > _MOST_ROWS:
+        half = size // 2
+        multiply = partial(_multiply, exact="a", operand_dtype=operand_dtype)
+        first = _substitute(lower[..., :half, :half], operand_dtype)
+        second = _substitute(lower[..., half:, half:], operand_dtype)
+        corner = -multiply(multiply(second, lower[..., half:, :half]), first)
+        top = jnp.concatenate([first, jnp.zeros_like(jnp.swapaxes(corner, -1, -2))], axis=-1)
+        return jnp.concatenate([top, jnp.concatenate([corner, second], axis=-1)], axis=-2)
 
     def invert_row(row: jax.Array, inverse: jax.Array) -> jax.Array:
         weights = jax.lax.dynamic_index_in_dim(lower, row, axis, keepdims=False)
