@@ -46,8 +46,10 @@ def test_two_devices_with_sharded_weights_train_as_one() -> None:
         ({"data.loader": "chunks", "model.layers": ("lstm", "attention")}, PIECES),
         ({"data.loader": "crops", "model.layers": ("gru", "mingru")}, {"train.microbatches": 4}),
         ({**STREAMS, "model.layers": ("rnn", "self_attention"), **LENGTHS}, SHARDS),
+        ({**STREAMS, "model.layers": ("minlstm", "rglru", "slstm")}, SHARDS),
+        ({**STREAMS, "model.layers": ("gated_deltanet", "mamba2", "mlstm")}, SHARDS),
     ],
-    ids=["chunks", "crops", "streams"],
+    ids=["chunks", "crops", "streams", "streams of vectors", "streams of matrices"],
 )
 def test_two_hundred_steps(fields: Mapping[str, object], division: Mapping[str, object]) -> None:
     steps = {"train.max_steps": 200}
