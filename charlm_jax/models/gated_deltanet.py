@@ -10,7 +10,7 @@ from charlm_jax.models.convolution import ShortConvolution, empty_past
 from charlm_jax.models.decay import Decay
 from charlm_jax.models.initializers import Initializer, InitScheme
 from charlm_jax.models.matrix_memory import delta_memory
-from charlm_jax.models.ops import Dtype, Seen, capture, dense
+from charlm_jax.models.ops import Dtype, Seen, capture, dense, spread
 
 _LEAST = 1e-6  # added to squared lengths of queries and keys
 
@@ -94,7 +94,11 @@ class GatedDeltaNet(nn.Module):
             operand_dtype=self.operand_dtype,
         )
         hidden_BTV = self.norm(output_BTHP).reshape(batch, length, size)
-        seen = Seen(forget_gate=jnp.exp(log_keep_BTH), rate_gate=rate_BTH, hidden=hidden_BTV)
+        seen = Seen(
+            forget_gate=spread(jnp.exp(log_keep_BTH), size),
+            rate_gate=spread(rate_BTH, size),
+            hidden=hidden_BTV,
+        )
         capture(self, seen)
         y_BTV = self.output(hidden_BTV * jax.nn.silu(z_BTV))
         return y_BTV, GatedDeltaNetState(past_BSX, memory_BHKP)

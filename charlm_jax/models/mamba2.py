@@ -10,7 +10,7 @@ from charlm_jax.models.convolution import ShortConvolution, empty_past
 from charlm_jax.models.decay import Decay
 from charlm_jax.models.initializers import Initializer, InitScheme
 from charlm_jax.models.matrix_memory import decayed_memory
-from charlm_jax.models.ops import Dtype, Seen, capture, dense
+from charlm_jax.models.ops import Dtype, Seen, capture, dense, spread
 
 _EXPANSION = 2  # width of the inner channels, relative to that of the output
 
@@ -95,7 +95,8 @@ class Mamba2(nn.Module):
         )
         output_BTHP = output_BTHP + self.skip_scale[None, None, :, None] * u_BTHP
         hidden_BTV = output_BTHP.reshape(batch, length, inner)
-        capture(self, Seen(forget_gate=jnp.exp(log_keep_BTH), hidden=hidden_BTV))
+        forget_BTV = spread(jnp.exp(log_keep_BTH), inner)
+        capture(self, Seen(forget_gate=forget_BTV, hidden=hidden_BTV))
         y_BTD = self.output(self.norm(hidden_BTV * jax.nn.silu(z_BTV)))
         return y_BTD, Mamba2State(past_BSX, memory_BHKP)
 

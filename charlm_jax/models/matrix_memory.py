@@ -17,6 +17,8 @@ import numpy as np
 
 from charlm_jax.models.ops import Dtype, batch_matmul, scan_time
 
+_MOST_ROWS = 32  # of a triangular system that is solved row by row
+
 
 def decayed_memory(
     query_BTHK: jax.Array,
@@ -150,7 +152,7 @@ def delta_memory(
     lower = jnp.tril(rate * multiply(key, key_transposed, exact="b") * decay, -1)
     width = value.shape[-1]
     sides = jnp.concatenate([rate * value, rate * jnp.exp(total) * key], axis=-1)
-    solved = solve_unit_lower(lower, sides, operand_dtype)
+    solved = multiply(invert_unit_lower(lower, operand_dtype), sides, exact="a")
     fresh, erased = solved[..., :width], solved[..., width:]  # U and W
     scores = multiply(query, key_transposed, exact="b") * decay
     remaining = jnp.swapaxes(key * jnp.exp(last - total), -1, -2)
@@ -171,52 +173,56 @@ def delta_memory(
     return _positions(output, length), memory_BHKP
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def solve_unit_lower(lower: jax.Array, sides: jax.Array, operand_dtype: Dtype) -> jax.Array:
-    """Solve (I + L) x = b by forward substitution, row by row for all systems at once.
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def invert_unit_lower(lower: jax.Array, operand_dtype: Dtype) -> jax.Array:
+    """Return the inverse of I + L by forward substitution, row by row for all matrices at once.
 
-    The rows are sums in float32. For small systems this is faster on a CPU than LAPACK's solver,
-    which takes them one by one, and more accurate than a product of powers of L.
+    The rows are sums in float32. For small matrices this is faster on a CPU than LAPACK's solver,
+    which takes them one by one, and more accurate than a product of powers of L. Larger ones are
+    inverted by halves: for more rows at once, XLA computes each row several times on a CPU.
 
     Args:
       lower: L (..., C, C), strictly lower triangular.
-      sides: b (..., C, P).
-      operand_dtype: dtype to which operands of the gradient's product are rounded.
+      operand_dtype: dtype to which operands of the gradient's products are rounded.
     """
-    return _substitute(lower, sides)
+    return _substitute(lower, operand_dtype)
 
 
-def _solve_forward(
-    lower: jax.Array, sides: jax.Array, operand_dtype: Dtype
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    solved = _substitute(lower, sides)
-    return solved, (lower, solved)
+def _invert_forward(lower: jax.Array, operand_dtype: Dtype) -> tuple[jax.Array, jax.Array]:
+    inverse = _substitute(lower, operand_dtype)
+    return inverse, inverse
 
 
-def _solve_backward(
-    operand_dtype: Dtype, residuals: tuple[jax.Array, jax.Array], gradient: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    lower, solved = residuals
-    # The transposed system is upper triangular: in reverse order it is lower triangular again.
-    reversed_ = jnp.flip(jnp.swapaxes(lower, -1, -2), (-1, -2))
-    dsides = jnp.flip(_substitute(reversed_, jnp.flip(gradient, -2)), -2)
-    dlower = -batch_matmul(dsides, jnp.swapaxes(solved, -1, -2), operand_dtype=operand_dtype)
-    return jnp.tril(dlower, -1), dsides
+def _invert_backward(
+    operand_dtype: Dtype, inverse: jax.Array, gradient: jax.Array
+) -> tuple[jax.Array]:
+    transposed = jnp.swapaxes(inverse, -1, -2)
+    product = batch_matmul(transposed, gradient, operand_dtype=operand_dtype)
+    return (-jnp.tril(batch_matmul(product, transposed, operand_dtype=operand_dtype), -1),)
 
 
-solve_unit_lower.defvjp(_solve_forward, _solve_backward)
+invert_unit_lower.defvjp(_invert_forward, _invert_backward)
 
 
-def _substitute(lower: jax.Array, sides: jax.Array) -> jax.Array:
-    axis = lower.ndim - 2
+def _substitute(lower: jax.Array, operand_dtype: Dtype) -> jax.Array:
+    axis, size = lower.ndim - 2, lower.shape[-1]
+    if size > _MOST_ROWS:
+        half = size // 2
+        multiply = partial(_multiply, exact="a", operand_dtype=operand_dtype)
+        first = _substitute(lower[..., :half, :half], operand_dtype)
+        second = _substitute(lower[..., half:, half:], operand_dtype)
+        corner = -multiply(multiply(second, lower[..., half:, :half]), first)
+        top = jnp.concatenate([first, jnp.zeros_like(jnp.swapaxes(corner, -1, -2))], axis=-1)
+        return jnp.concatenate([top, jnp.concatenate([corner, second], axis=-1)], axis=-2)
 
-    def solve_row(row: jax.Array, solved: jax.Array) -> jax.Array:
+    def invert_row(row: jax.Array, inverse: jax.Array) -> jax.Array:
         weights = jax.lax.dynamic_index_in_dim(lower, row, axis, keepdims=False)
-        side = jax.lax.dynamic_index_in_dim(sides, row, axis, keepdims=False)
-        value = side - jnp.sum(weights[..., None] * solved, axis=axis)  # later rows are still 0
-        return jax.lax.dynamic_update_index_in_dim(solved, value, row, axis)
+        own = jnp.broadcast_to(jax.nn.one_hot(row, size), weights.shape)
+        value = own - jnp.sum(weights[..., None] * inverse, axis=axis)
+        return jax.lax.dynamic_update_index_in_dim(inverse, value, row, axis)
 
-    return jax.lax.fori_loop(0, lower.shape[axis], solve_row, jnp.zeros_like(sides))
+    # Rows below the one that is computed are still 0.
+    return jax.lax.fori_loop(0, size, invert_row, jnp.zeros_like(lower))
 
 
 def _multiply(

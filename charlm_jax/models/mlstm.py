@@ -13,7 +13,7 @@ from flax import linen as nn
 from charlm_jax.models.convolution import ShortConvolution, empty_past
 from charlm_jax.models.initializers import Initializer, InitScheme
 from charlm_jax.models.matrix_memory import decayed_memory
-from charlm_jax.models.ops import Dtype, Seen, capture, dense, scan_time
+from charlm_jax.models.ops import Dtype, Seen, capture, dense, scan_time, spread
 
 _FORGET_BIAS = (3.0, 6.0)  # range at the start
 _LEAST = 1e-12  # of the divisor, so that no quotient overflows
@@ -125,7 +125,7 @@ class MLSTM(nn.Module):
         hidden_BTHP = output_BTHP[..., :-1] / divisor_BTH[..., None]
         output_gate_BTV = jax.nn.sigmoid(o_BTV)
         seen = Seen(
-            forget_gate=jax.nn.sigmoid(f_BTH),
+            forget_gate=spread(jax.nn.sigmoid(f_BTH), size),
             output_gate=output_gate_BTV,
             hidden=hidden_BTHP.reshape(batch, length, size),
         )

@@ -27,6 +27,11 @@ def capture(module: nn.Module, seen: Seen) -> None:
         module.sow("captured", name, value)
 
 
+def spread(gate_BTM: jax.Array, size: int) -> jax.Array:
+    """Repeat the gates of M heads for each of the `size` units, so that they can be captured."""
+    return jnp.repeat(gate_BTM, size // gate_BTM.shape[-1], axis=-1)
+
+
 # Above this number of symbols a one-hot matrix costs more than the scatter that it replaces.
 _ONE_HOT_SYMBOLS = 1024
 

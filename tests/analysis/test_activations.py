@@ -33,6 +33,9 @@ LAYERS = {
     "gru": ({"reset_gate", "update_gate"}, ["candidate", "hidden"]),
     "mingru": ({"update_gate"}, ["candidate", "hidden"]),
     "minlstm": ({"forget_gate", "input_gate"}, ["candidate", "hidden"]),
+    "gated_deltanet": ({"forget_gate", "rate_gate"}, ["hidden"]),
+    "mamba2": ({"forget_gate"}, ["hidden"]),
+    "mlstm": ({"forget_gate", "output_gate"}, ["hidden"]),
     "slstm": ({"forget_gate", "input_gate", "output_gate"}, ["candidate", "cell"]),
     "rglru": ({"recurrence_gate", "input_gate"}, ["hidden"]),
     "rnn": (set(), ["hidden"]),
@@ -75,7 +78,8 @@ def test_gates_and_states_of_recurrent_layers(kind: str) -> None:
     assert set(layer.gates) == gates and list(layer.states) == states
     assert layer.distance_H is None
     for name, x_TH in {**layer.gates, **layer.states}.items():
-        assert x_TH.shape == (len(IDS_T), 6), name
+        # The inner channels of mamba2 are twice as wide.
+        assert x_TH.shape == (len(IDS_T), 12 if kind == "mamba2" else 6), name
     assert all(x_TH.min() >= 0.0 and x_TH.max() <= 1.0 for x_TH in layer.gates.values())
 
 

@@ -15,6 +15,7 @@ from benchmarks import (
     charlm_programs,
     flax_peer,
     harness,
+    layers,
     roofline,
     sampling,
     sequence_length,
@@ -301,6 +302,7 @@ def all_programs() -> dict[str, Program]:
         **train_step.list_programs(TINY, "", 1),
         **sampling.list_programs(sampling.SIZES, 80),
         **sequence_length.list_programs([4], options),
+        **layers.list_programs(options),
     }
 
 
@@ -317,7 +319,9 @@ def test_a_program_is_built_from_its_settings(name: str) -> None:
     assert program.build in entries
 
 
-@pytest.mark.parametrize("command", [train_step, sampling], ids=["train_step", "sampling"])
+@pytest.mark.parametrize(
+    "command", [train_step, sampling, layers], ids=["train_step", "sampling", "layers"]
+)
 def test_ratios_are_of_programs_that_exist(command: Any) -> None:
     pairs = [*command.RATIOS.values(), *getattr(command, "ROOFS", {}).values()]
     assert {name for pair in pairs for name in pair} <= set(all_programs())

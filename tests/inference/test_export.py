@@ -53,6 +53,8 @@ MODELS = [
     "attention-heads=4-block=pre_norm-mlp=swiglu-position=rotary-kv_heads=2-qk_norm=True",
     "attention+attention-block=pre_norm-tied_embedding=True-zero_init=True-init=gpt2",
     "lstm-pre_norm-bfloat16",
+    "gated_deltanet-bare",
+    "slstm-bare",
 ]
 # What a copy may change on the way: the sign of zero, what is not normal, and the largest.
 ODD_BITS = np.array([0x80000000, 0x00000001, 0x807FFFFF, 0x7F7FFFFF, 0xFF7FFFFF], np.uint32)

@@ -44,8 +44,9 @@ LAYERS = {
     "rnn": 2 * (5 + 6) * 6,
     "mingru": 2 * 5 * 12,
     "minlstm": 2 * 5 * 18,
-    # Seven positions are one chunk: two products of keys, three of values, three with the memory.
-    "gated_deltanet": 2 * 5 * 26 + 2 * 7 * (2 * 6 + 6) + 3 * 2 * 6 * 6 + 2 * 6 * 6,
+    # Seven positions are one chunk: two products of keys, one of values, one of both with the
+    # inverse, and three with the memory.
+    "gated_deltanet": 2 * 5 * 26 + 2 * 7 * (2 * 6 + 6 + 2 * 6) + 3 * 2 * 6 * 6 + 2 * 6 * 6,
     # A state of 64 x 12: one product of keys, one of values, two with the state.
     "mamba2": 2 * 5 * 153 + 2 * 7 * (64 + 12) + 2 * 2 * 64 * 12 + 2 * 12 * 6,
     # The values have one column more, of ones.

@@ -15,6 +15,7 @@ import pytest
 from charlm_jax.config.schema import ModelConfig
 from charlm_jax.models import mogrifier, recurrence, slstm
 from charlm_jax.models.lstm import LSTM
+from charlm_jax.models.matrix_memory import invert_unit_lower
 from charlm_jax.models.mixers import build_mixer
 from tests.conftest import draw, make_model_config, quick_jit
 from tests.models import papers
@@ -265,3 +266,13 @@ def test_the_cells_of_an_mlstm_are_divided_by_their_normalizer(form: int) -> Non
     leaves = tuple(jax.tree.leaves(as_float64(state)))
     (_, expected_BTV), _ = papers.mlstm_cells(as_float64(weights), as_float64(x_BTD), leaves)
     np.testing.assert_allclose(seen["captured"]["hidden"][0], expected_BTV, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 5, 32, 75])
+def test_unit_lower_matrices_are_inverted(size: int) -> None:
+    lower = jnp.tril(0.3 * draw(size, 2, 3, size, size), -1)
+    inverse = quick_jit(invert_unit_lower, static_argnums=1)(lower, jnp.float32)
+    expected = np.linalg.inv(np.eye(size) + np.asarray(lower, np.float64))
+    largest = float(np.abs(expected).max())
+    np.testing.assert_allclose(inverse, expected, atol=1e-5 * largest)
+    assert not np.triu(inverse, 1).any()  # causal to the bit

@@ -34,7 +34,18 @@ def _leaves(tree: Any) -> list[jax.Array]:
 
 @pytest.mark.parametrize(
     "layers",
-    [("lstm",), pytest.param(("gru", "mingru"), marks=pytest.mark.exhaustive)],
+    [
+        ("lstm",),
+        *(
+            pytest.param(layers, marks=pytest.mark.exhaustive)
+            for layers in (
+                ("gru", "mingru"),
+                ("minlstm", "rglru"),
+                ("gated_deltanet", "slstm"),
+                ("mamba2", "mlstm"),
+            )
+        ),
+    ],
 )
 def test_the_gradient_goes_through_the_whole_sequence(layers: tuple[str, ...]) -> None:
     model = compiled_model(make_model_config(*layers), V)

@@ -55,8 +55,9 @@ def test_every_update_rule_sees_whole_matrices(rule: str) -> None:
         ({"data.loader": "chunks", "model.layers": ("lstm", "attention")}, PIECES),
         ({"data.loader": "crops", "model.layers": ("gru", "mingru")}, {"train.microbatches": 4}),
         ({**STREAMS, "model.layers": ("rnn", "self_attention"), **LENGTHS}, SHARDS),
+        ({**STREAMS, "model.layers": ("minlstm", "rglru", "slstm")}, SHARDS),
     ],
-    ids=["chunks", "crops", "streams"],
+    ids=["chunks", "crops", "streams", "streams of new layers"],
 )
 def test_two_hundred_steps(fields: Mapping[str, object], division: Mapping[str, object]) -> None:
     steps = {"train.max_steps": 200}
@@ -70,8 +71,9 @@ def test_two_hundred_steps(fields: Mapping[str, object], division: Mapping[str, 
     [
         {"model.block": "pre_norm", "model.layers": ("gru", "attention"), "model.mlp": "swiglu"},
         {"model.layers": ("mingru",), "train.segment_length": 4, "train.shard_params": True},
+        {"model.layers": ("gated_deltanet", "mamba2", "mlstm"), "train.shard_params": True},
     ],
-    ids=["blocks", "segments"],
+    ids=["blocks", "segments", "matrices"],
 )
 def test_dropout_of_a_row_does_not_depend_on_the_division(changes: Mapping[str, object]) -> None:
     """Nor with a single row in a piece: without learning, losses are those of one batch."""
