@@ -15,7 +15,8 @@ from tests.conftest import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", flags=re.DOTALL | re.MULTILINE)
-COMMAND = re.compile(r"(?:^|[ |/])charlm (?P<arguments>.*)")
+# A message begins with the command and a colon; & runs a command beside the next.
+COMMAND = re.compile(r"(?:^|[ |/])charlm (?P<arguments>(?![a-z]+:).*?)(?: &)?$")
 
 
 def commands(page: Path) -> Iterator[list[str]]:
