@@ -2,9 +2,8 @@
 
     charlm train --config=mogrifier
 
-One LSTM layer with five rounds (arXiv 1909.01792), as many as in the paper's best models, with
-about as many parameters as lstm. The learning rate is that of lstm; it was not tuned for this
-layer.
+One LSTM layer with five rounds (arXiv 1909.01792), with about as many parameters as lstm. The
+learning rate is that of lstm; it was not tuned for this layer.
 """
 
 from ml_collections import ConfigDict

@@ -2,7 +2,7 @@
 
     charlm train --config=rglru
 
-Three recurrent blocks (arXiv 2402.19427) and MLPs, the paper's Hawk, with about as many parameters
+Three recurrent blocks (arXiv 2402.19427) and MLPs, like the paper's Hawk, with about as many parameters
 as mingru. The learning rate is that of mingru; it was not tuned for this layer.
 """
 

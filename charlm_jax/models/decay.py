@@ -17,8 +17,8 @@ class Decay(nn.Module):
         step     = softplus(z + b)
         log keep = -A * step        A = exp(a)
 
-    A is uniform in [1, 16] at first, and the steps for z = 0 log-uniform in [0.001, 0.1], as in the
-    code that the authors of both papers published.
+    A is uniform in [1, 16] at first, and the steps for z = 0 log-uniform in [0.001, 0.1], as in
+    Mamba 2's code; that of Gated DeltaNet draws A from [0, 16].
 
     Attributes:
       heads: number of heads.

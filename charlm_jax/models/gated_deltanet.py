@@ -38,7 +38,8 @@ class GatedDeltaNet(nn.Module):
 
     Equation (10) is the paper's, with M the transpose of its S; the layer around it is that of
     section 3.4 and figure 1. A head's keys and values are both as wide as its share of the output
-    (the paper's values are twice as wide as its keys). The norm is RMSNorm over each head.
+    (in the authors' code values are twice as wide as keys, and the convolution has no bias). The
+    norm is RMSNorm over each head.
 
     Attributes:
       size: total width of the heads' values, and width of the output.

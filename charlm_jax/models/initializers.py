@@ -45,7 +45,8 @@ class InitScheme:
       embedding: initializer of the (V, D) table.
       kernel: initializer of a dense (in, out) matrix.
       recurrent: initializer of one gate's (H, H) matrix, or of all gates' if `joint`.
-      forget_bias: initial bias of an LSTM's forget gate; every other bias starts from 0.
+      forget_bias: initial bias of an LSTM's forget gate. Layers whose papers start a bias elsewhere
+        do so; every other bias starts from 0.
       joint: whether stacked gates are sampled as one matrix.
       scales_residuals: whether kernels that add to the residual stream are smaller in a deeper
         stack.
@@ -113,10 +114,10 @@ def init_scheme(name: str) -> InitScheme:
 def residual_kernel(model: ModelConfig) -> Initializer:
     """Return the initializer of a kernel whose output is added to the residual stream.
 
-    Attention and the MLP end in such a kernel, recurrent layers do not. With `zero_init` it is 0,
-    so that each branch adds 0 at first (Goyal et al. 2017, section 5.1, for the last scale of a
-    block; Zhang et al. 2019, section 3, for the last kernel). Bare blocks have no stream: zeros
-    would block the signal there, and two such layers would never learn.
+    Attention, the MLP and layers with an output projection end in such a kernel. With `zero_init`
+    it is 0, so that each branch adds 0 at first (Goyal et al. 2017, section 5.1, for the last scale
+    of a block; Zhang et al. 2019, section 3, for the last kernel). Bare blocks have no stream:
+    zeros would block the signal there, and two such layers would never learn.
     """
     scheme = init_scheme(model.init)
     if model.block == "bare":

@@ -49,11 +49,14 @@ class MLSTM(nn.Module):
         m' = max(log sigmoid(f) + m, i, 0)                  (15)
 
     which is the paper's but for the 0: it bounds exp(-m), which takes the place of 1 in (21). As h
-    does not depend on m, no gradient flows through m. Around the cell, convolution, norm (LayerNorm
-    over each head, without a bias) and W_o are those of the paper's block (figure 11), without its
-    wider inner channels and its second gate; without a convolution, q and k are linear as in (22)
-    and (23). The forget gates' biases are drawn from [3, 6], over which the authors' code spreads
-    them evenly.
+    does not depend on m, no gradient flows through m. The divisor is at least 1e-12.
+
+    The layer around the cell is simpler than the paper's block (figure 11). Convolution and SiLU
+    act on q and k themselves, not on the input of their projections, which are dense; the norm is a
+    LayerNorm over each head, without a bias and with one scale for all heads; there is one gate,
+    after the norm, no learnable skip and no wider inner channels. Without a convolution, q and k
+    are linear as in (22) and (23). The forget gates' biases are drawn from [3, 6], over which the
+    authors' code spreads them evenly.
 
     Attributes:
       size: total width of the heads' values, and width of the output.

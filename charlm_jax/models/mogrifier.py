@@ -1,6 +1,6 @@
 """LSTM whose input and state modulate each other before every step (Melis et al. 2020).
 
-Source: arXiv 1909.01792, section 3.
+Source: arXiv 1909.01792, equations (1) and (2).
 """
 
 from typing import Any

@@ -41,9 +41,10 @@ class RGLRU(nn.Module):
         y    = (gelu(g) * h') W_o
 
     Equations (1) to (4) are the paper's, section 2.4, with its c = 8 and L its Lambda; the block
-    around them is that of section 2.3, with as many recurrent units as outputs. W_a and W_x consist
-    of `heads` diagonal blocks (the authors' models have 16; the paper's equations one). L is drawn
-    such that sigmoid(L)^8 is uniform in [0.9, 0.999]. The state starts from 0.
+    around them is that of section 2.3, with as many recurrent units as outputs (the paper's models
+    have 4/3 as many). W_a and W_x consist of `heads` diagonal blocks (the authors' models have 16;
+    the paper's equations one) and start as the scheme's gates do (LeCun-normal in the paper). L is
+    drawn such that sigmoid(L)^8 is uniform in [0.9, 0.999]. The state starts from 0.
 
     Attributes:
       size: H, number of recurrent units, and width of the output.

@@ -45,8 +45,9 @@ class SLSTM(nn.Module):
         m' = max(log sigmoid(f) + m, i)                     (15)
 
     and m' = i at the first position. As h does not depend on m, no gradient flows through m. The
-    paper's block has a convolution before the gates and a norm after the cell; this layer has
-    neither.
+    paper's block has a convolution before the input and forget gates and a norm after the cell;
+    this layer has neither. W is dense, where the paper's has the blocks of R. The scheme sets
+    the start; the authors' code starts R at 0 and spreads the forget biases over [-7, 5].
 
     Attributes:
       hidden_size: H.

@@ -183,7 +183,7 @@ def choose_fifty(generator: np.random.Generator, shape: Sequence[int]) -> jax.Ar
 
 @pytest.mark.parametrize(("name", "form"), FORMS)
 def test_gates_of_plus_and_minus_50_stay_finite(name: str, form: int) -> None:
-    """Values and gradients: every gate's argument is 50 or -50, then 100 or -100."""
+    """Values and gradients, with weights that make gates' arguments 50 or -50 and 100 or -100."""
     generator = np.random.default_rng(0)
     weights = draw_weights(name)
     for gate in PAPERS[name].gates:
