@@ -2,8 +2,8 @@
 
     charlm train --config=rglru
 
-Three recurrent blocks (arXiv 2402.19427) and MLPs, like the paper's Hawk, with about as many parameters
-as mingru. The learning rate is that of mingru; it was not tuned for this layer.
+Three recurrent blocks (arXiv 2402.19427) and MLPs, like the paper's Hawk, with about as many
+parameters as mingru. The learning rate is that of mingru; it was not tuned for this layer.
 """
 
 from ml_collections import ConfigDict

@@ -37,9 +37,9 @@ class Mamba2(nn.Module):
         y   = norm(o * silu(z)) W_o
 
     The selective state space (2) is the paper's, with Mamba's steps and skip D u, which (2) leaves
-    out, one A, step and D for each head, and B and C common to all heads (one group). The layer is that of its section 7.1 and figure 6: twice
-    as many inner channels as outputs, and an RMSNorm over all of them before W_o. There are no
-    biases but those of the convolution and of the steps.
+    out, one A, step and D for each head, and B and C common to all heads (one group). The layer is
+    that of its section 7.1 and figure 6: twice as many inner channels as outputs, and an RMSNorm
+    over all of them before W_o. There are no biases but those of the convolution and of the steps.
 
     Attributes:
       size: width of the output; the heads' values are 2 size / heads wide.
