@@ -175,7 +175,7 @@ def _find_devices_of_processes(count: int, *, shards: bool) -> Devices:
         raise CharlmError(
             f"config.train.devices={count} is not allowed: it must be a multiple of the "
             f"{processes} processes, at most {fewest * processes}: write "
-            f"--config.train.devices=0 for all of their devices"
+            f"config.train.devices=0 for all of their devices"
         )
     if shards and found[0][0].platform == "cpu":
         raise CharlmError(
