@@ -61,7 +61,9 @@ def leave_at_signals(program: str) -> None:
                     _leave(program, number)
                 time.sleep(_WAITS_SECONDS)
                 if getattr(signal.getsignal(number), "defers", False):
-                    _write(f"{program}: {signal.Signals(number).name}: saving before it stops\n")
+                    write_line(
+                        f"{program}: {signal.Signals(number).name}: saving before it stops\n"
+                    )
 
     threading.Thread(target=watch, daemon=True, name="signals").start()
 
@@ -77,11 +79,11 @@ def _leave(program: str, number: int) -> None:
     with contextlib.suppress(OSError):
         if os.isatty(1):
             os.write(1, b"\x1b[?25h\n")  # a progress bar hides the cursor
-    _write(f"{program}: {said}\n")
+    write_line(f"{program}: {said}\n")
     os._exit(128 + number)
 
 
-def _write(line: str) -> None:
+def write_line(line: str) -> None:
     """Write to standard error, past Python's buffer, which the main thread may be using."""
     with contextlib.suppress(OSError):
         os.write(2, line.encode())

@@ -9,7 +9,7 @@ from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.storage.checkpoint import Checkpoints
 from charlm_jax.storage.compatibility import check_same_run
-from charlm_jax.storage.metrics_log import MetricsLog
+from charlm_jax.storage.metrics_log import MetricsLog, MetricsRow
 from charlm_jax.storage.workdir import Workdir
 
 if TYPE_CHECKING:
@@ -58,6 +58,56 @@ class OpenRun:
         """Update values of run.json; the others are kept."""
         self.facts |= changes
         self.workdir.write_facts(self.facts)
+
+
+class _Unwritten:
+    """Metrics and checkpoints of a run that another process writes."""
+
+    def append(self, row: MetricsRow) -> None:
+        """Write nothing."""
+
+    def truncate_after(self, step: int) -> None:
+        """Drop nothing."""
+
+    def written(self) -> bytes:
+        """Return no lines."""
+        return b""
+
+    def steps(self) -> list[int]:
+        """Return no steps."""
+        return []
+
+    def save(self, step: int, **values: Any) -> None:
+        """Write nothing."""
+
+
+class FollowedRun:
+    """A run that another process of its training writes: what `OpenRun` does, without effect.
+
+    Attributes:
+      workdir: paths of the run, which need not exist on this machine.
+      recorded_config: None.
+      facts: {}.
+      checkpoints: no checkpoints.
+      metrics: no metrics.
+    """
+
+    recorded_config = None
+
+    def __init__(self, workdir: Workdir) -> None:
+        self.workdir = workdir
+        self.facts: dict[str, Any] = {}
+        self.checkpoints = _Unwritten()
+        self.metrics = _Unwritten()
+
+    def claim(self, config: Config, dataset: "Dataset") -> None:
+        """Record nothing."""
+
+    def refuse_if_gone(self) -> None:
+        """Refuse nothing."""
+
+    def write_facts(self, **changes: Any) -> None:
+        """Write nothing."""
 
 
 @contextmanager

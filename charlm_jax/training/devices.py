@@ -1,9 +1,10 @@
-"""Devices of a run, and the placement of its arrays.
+"""Devices of a run, in one process or several, and the placement of its arrays.
 
 The rows of every batch are divided among the devices. Each has the text and, unless weights are
 sharded, all of the training state.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -44,6 +45,13 @@ class Devices(NamedTuple):
         """Number of devices."""
         return 1 if self.mesh is None else self.mesh.size
 
+    @property
+    def processes(self) -> int:
+        """Number of processes that have them."""
+        if self.mesh is None:
+            return 1
+        return len({device.process_index for device in self.mesh.devices.flat})
+
     def divide(self, tree: Any) -> Any:
         """Return the division of each weight: if sharded, along the first axis that is even.
 
@@ -64,6 +72,9 @@ class Devices(NamedTuple):
         """Return the encoded text, on every device."""
         if self.mesh is None:
             return jnp.asarray(ids_N)
+        if self.processes > 1:
+            ids: jax.Array = self.put(ids_N, EVERYWHERE)
+            return ids
         return jax.device_put(ids_N, self._sharding(EVERYWHERE))
 
     def put(self, tree: Any, specs: Any) -> Any:
@@ -96,6 +107,27 @@ class Devices(NamedTuple):
         shardings: Any = jax.tree.map(self._sharding, specs)
         return jax.lax.with_sharding_constraint(tree, shardings)  # type: ignore[no-untyped-call]
 
+    def fetch(self, tree: Any) -> Any:
+        """Return arrays that this process can read, on the host if it has only some of the devices.
+
+        All processes call it. Arrays that are divided are gathered one by one.
+
+        Args:
+          tree: tree of arrays.
+        """
+        if self.processes == 1:
+            return tree
+        gather = jax.jit(lambda x: x, out_shardings=self._sharding(EVERYWHERE))
+        return jax.tree.map(lambda x: np.asarray(x if x.is_fully_replicated else gather(x)), tree)
+
+    def connect(self) -> None:
+        """Connect the processes that have the devices, when they have met.
+
+        Before their first collective, some libraries wait only 30 seconds for each other.
+        """
+        if self.processes > 1:
+            self.fetch(self.put(np.zeros(self.number, np.float32), BY_ROWS))
+
     def _sharding(self, spec: PartitionSpec) -> NamedSharding:
         assert self.mesh is not None
         return NamedSharding(self.mesh, spec)
@@ -105,15 +137,17 @@ ONE_DEVICE = Devices(None, shards=False)
 
 
 def find_devices(count: int, *, shards: bool = False) -> Devices:
-    """Return the first devices of this process.
+    """Return the first devices of each process, in the order of processes.
 
     Args:
-      count: number of devices; 0 for all.
+      count: number of devices of all processes; 0 for all.
       shards: whether weights are divided among them.
 
     Raises:
-      CharlmError: there are fewer.
+      CharlmError: there are fewer, or the processes do not divide the number.
     """
+    if jax.process_count() > 1:
+        return _find_devices_of_processes(count, shards=shards)
     found = jax.local_devices()
     if count > len(found):
         platform = found[0].platform
@@ -129,5 +163,28 @@ def find_devices(count: int, *, shards: bool = False) -> Devices:
     chosen = found[: count or len(found)]
     if len(chosen) == 1:
         return ONE_DEVICE
-    mesh = jax.make_mesh((len(chosen),), (ROWS,), axis_types=(AxisType.Auto,), devices=chosen)
-    return Devices(mesh, shards)
+    return Devices(_make_mesh(chosen), shards)
+
+
+def _find_devices_of_processes(count: int, *, shards: bool) -> Devices:
+    processes = jax.process_count()
+    found = [jax.local_devices(process_index=index) for index in range(processes)]
+    fewest = min(map(len, found))
+    each, rest = divmod(count, processes) if count else (fewest, 0)
+    if rest or each > fewest:
+        raise CharlmError(
+            f"config.train.devices={count} is not allowed: it must be a multiple of the "
+            f"{processes} processes, at most {fewest * processes}: write "
+            f"config.train.devices=0 for all of their devices"
+        )
+    if shards and found[0][0].platform == "cpu":
+        raise CharlmError(
+            "config.train.shard_params=True is not allowed for several processes on CPUs: leave "
+            "it out, or use GPUs"
+        )
+    return Devices(_make_mesh([x for devices in found for x in devices[:each]]), shards)
+
+
+def _make_mesh(devices: Sequence[jax.Device]) -> Mesh:
+    types = (AxisType.Auto,)
+    return jax.make_mesh((len(devices),), (ROWS,), axis_types=types, devices=devices)

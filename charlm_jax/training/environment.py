@@ -24,7 +24,7 @@ def environment() -> Environment:
         **{package: version(package) for package in _PACKAGES},
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
-        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "device": _device(),
         "threads": _threads(),
         "variables": " ".join(
             f"{name}={value}" for name, value in sorted(os.environ.items()) if _counts(name)
@@ -48,6 +48,13 @@ def _counts(name: str) -> bool:
     is_idle = any(word in name for word in ("CACHE", "LOG", "TRACEBACK"))
     is_idle |= name.lower() in SETTINGS  # overridden
     return name.startswith("JAX_") and not is_idle
+
+
+def _device() -> str:
+    """Return the number and kind of devices, and the number of several processes."""
+    described = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+    processes = jax.process_count()
+    return described if processes == 1 else f"{described} in {processes} processes"
 
 
 def _threads() -> int:

@@ -6,9 +6,10 @@ dispatch are read while the next one runs, so that logging does not stall the de
 """
 
 import contextlib
+import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -21,6 +22,7 @@ from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.files import stored_path
 from charlm_jax.core.numerics import fixed_numerics
+from charlm_jax.core.processes import ALONE, Processes, describe_code
 from charlm_jax.core.signals import Interrupted, deferred_signals
 from charlm_jax.core.tree_hash import format_hash
 from charlm_jax.core.trees import count_parameters
@@ -34,9 +36,10 @@ from charlm_jax.sampling.params import SamplingParams
 from charlm_jax.storage.compatibility import division_changes
 from charlm_jax.storage.metrics_log import metrics_row
 from charlm_jax.storage.mixer_sources import recorded_mixers, source_changes
-from charlm_jax.storage.open_run import OpenRun, open_run
+from charlm_jax.storage.open_run import FollowedRun, OpenRun, open_run
 from charlm_jax.storage.seal import sealed_values
 from charlm_jax.storage.workdir import Workdir
+from charlm_jax.training.batch_gradient import Batch
 from charlm_jax.training.branch import branch, shared_checkpoints
 from charlm_jax.training.environment import differences, environment, lacks_bfloat16_units
 from charlm_jax.training.loop_state import NOTHING, LoopState, RunningMean
@@ -85,6 +88,7 @@ def train_and_evaluate(
     view: ProgressListener | None = None,
     progress: Progress | None = None,
     source: ConfigSource | None = None,
+    processes: Processes = ALONE,
 ) -> Result:
     """Train a model as configured, resuming an earlier run in the workdir.
 
@@ -98,6 +102,8 @@ def train_and_evaluate(
       view: listener for the progress of training.
       progress: callback for the progress of a text download.
       source: origin of the config, if it was loaded; `run.json` records it.
+      processes: processes that train the run together, each of which calls this; process 0 alone
+        reads and writes the workdir and calls the listener.
 
     Returns:
       The status of the run at its last step, or at the step where it stopped early.
@@ -106,16 +112,81 @@ def train_and_evaluate(
       CharlmError: the text, config or workdir cannot be used, or a loss is not finite.
       Interrupted: SIGINT, SIGTERM or SIGHUP was received; the run was saved first.
     """
-    view = ignore_broken_pipe(view)
+    view = ignore_broken_pipe(view if processes.leads else None)
+    processes.require_equal(lambda: {**describe_code(), **_fields(config)})
     config = with_absolute_paths(config)
     run_dir = Workdir(workdir)
-    is_new = fresh or not run_dir.has_started()
+    is_new = processes.leads and (fresh or not run_dir.has_started())
     if is_new and (remark := refuse_joined_parts(config)):
         view.note(remark)
     dataset = load_dataset(config, progress=progress)
     if dataset.corpus.left_out:
         view.note(f"{config.data.corpus}: {dataset.corpus.left_out}")
     trainer = build_trainer(config, dataset)
+    _refuse_strangers(trainer, processes)
+    processes.require_equal(lambda: {"the fingerprint of the text": dataset.fingerprint})
+    trainer.devices.connect()
+    with contextlib.ExitStack() as stack:
+        run: OpenRun | FollowedRun = FollowedRun(run_dir)
+        initial = None
+        if processes.leads:
+            initial = _prepare(trainer, run_dir, view, fresh=fresh, branch_from=branch_from)
+            run = stack.enter_context(open_run(run_dir, config, trainer.dataset))
+        recorded = _source_facts(source, config, run.recorded_config)
+        state, loop_state = _start(trainer, run, initial, view, recorded, processes)
+        del initial  # a copy of the weights
+        was_done = _is_over(trainer, loop_state)
+        if was_done and run.recorded_config is not None:
+            before = run.recorded_config.flatten()
+            for field, value in config.flatten().items():
+                if value != before[field]:
+                    view.note(f"config.{field}={value} changes nothing: the run is done")
+        if not was_done:
+            with deferred_signals() as signal_received:
+                again = "the same command " + ("without fresh=True" if fresh else "again")
+                _Loop(trainer, run, view, loop_state, again, processes).train(
+                    state, lambda: processes.agree(signal_received())
+                )
+        stopped_early = loop_state.step < trainer.total_steps
+        run.refuse_if_gone()
+        run.write_facts(finished="stopped early" if stopped_early else "done", **recorded)
+    if not was_done and (remark := _worse_than_even(trainer, loop_state)):
+        view.note(remark)
+    return Result(
+        step=loop_state.step,
+        best_loss_nats=loop_state.best_loss_nats,
+        best_step=loop_state.best_step,
+        watched=_watched(trainer),
+        extension=_extension(config, run_dir, stopped_early=stopped_early),
+        stopped_early=stopped_early,
+        was_done=was_done,
+    )
+
+
+def _fields(config: Config) -> Mapping[str, Any]:
+    """Return the fields of a config as JSON values, by the names that an error gives them."""
+    return {f"config.{field}": json.loads(json.dumps(x)) for field, x in config.flatten().items()}
+
+
+def _refuse_strangers(trainer: Trainer, processes: Processes) -> None:
+    """Refuse devices of processes that were not joined."""
+    if trainer.devices.processes != processes.number:
+        raise CharlmError(
+            f"JAX has devices of {trainer.devices.processes} processes, but the run was given "
+            f"{processes.number}: join them by charlm train --coordinator"
+        )
+
+
+def _prepare(
+    trainer: Trainer,
+    run_dir: Workdir,
+    view: ProgressListener,
+    *,
+    fresh: bool,
+    branch_from: Path | str | None,
+) -> InitialParams | None:
+    """Make the folder ready for the run; return the result of `validate_init_from`."""
+    is_new = fresh or not run_dir.has_started()
     initial = validate_init_from(trainer, run_dir, fresh=fresh)
     if is_new and initial is not None and initial.remark:
         view.note(initial.remark)
@@ -134,36 +205,9 @@ def train_and_evaluate(
     if branch_from is not None and shared:
         branch(trainer, run_dir, branch_from, shared)
         view.note(f"starting from checkpoint {shared[-1]} of {branch_from}")
-    if config.data.unit == "bytes":
+    if trainer.config.data.unit == "bytes":
         view.note("config.data.unit=bytes: a char in the figures below is a byte")
-    with open_run(run_dir, config, trainer.dataset) as run:
-        recorded = _source_facts(source, config, run.recorded_config)
-        state, loop_state = _start(trainer, run, initial, view, recorded)
-        del initial  # a copy of the weights
-        was_done = _is_over(trainer, loop_state)
-        if was_done and run.recorded_config is not None:
-            before = run.recorded_config.flatten()
-            for field, value in config.flatten().items():
-                if value != before[field]:
-                    view.note(f"config.{field}={value} changes nothing: the run is done")
-        if not was_done:
-            with deferred_signals() as signal_received:
-                again = "the same command " + ("without fresh=True" if fresh else "again")
-                _Loop(trainer, run, view, loop_state, again).train(state, signal_received)
-        stopped_early = loop_state.step < trainer.total_steps
-        run.refuse_if_gone()
-        run.write_facts(finished="stopped early" if stopped_early else "done", **recorded)
-    if not was_done and (remark := _worse_than_even(trainer, loop_state)):
-        view.note(remark)
-    return Result(
-        step=loop_state.step,
-        best_loss_nats=loop_state.best_loss_nats,
-        best_step=loop_state.best_step,
-        watched=_watched(trainer),
-        extension=_extension(config, run_dir, stopped_early=stopped_early),
-        stopped_early=stopped_early,
-        was_done=was_done,
-    )
+    return initial
 
 
 def _watched(trainer: Trainer) -> str:
@@ -229,13 +273,14 @@ def _source_facts(
 
 def _start(
     trainer: Trainer,
-    run: OpenRun,
+    run: OpenRun | FollowedRun,
     initial: InitialParams | None,
     view: ProgressListener,
     recorded: dict[str, Any],
+    processes: Processes,
 ) -> tuple[TrainState, LoopState]:
     """Restore or begin a run, and record its facts before training starts."""
-    state, loop_state, started_from = restore_or_init(trainer, run, initial, view.note)
+    state, loop_state, started_from = restore_or_init(trainer, run, initial, view.note, processes)
     is_over = _is_over(trainer, loop_state)
     if not loop_state.step:
         run.metrics.truncate_after(0)
@@ -292,16 +337,18 @@ class _Loop:
     def __init__(
         self,
         trainer: Trainer,
-        run: OpenRun,
+        run: OpenRun | FollowedRun,
         view: ProgressListener,
         loop_state: LoopState,
         again: str,
+        processes: Processes,
     ) -> None:
         self.trainer = trainer
         self.run = run
         self.view = view
         self.loop_state = loop_state
         self.again = again  # command that resumes the run
+        self.processes = processes
         self.ids_N = trainer.devices.put_text(trainer.dataset.ids_N)
         self.pending: tuple[int, Dispatch] | None = None
         self.state_hash = ""
@@ -396,17 +443,22 @@ class _Loop:
         """Raise an error, after saving the state and the batch of the next update."""
         step = int(state.step)
         state, batch = self.trainer.enter_phase(state, step), self.trainer.batch(self.ids_N, step)
+        state = self.trainer.devices.fetch(state)
+        replay = self.processes.share(lambda: self.write_fault(state, batch))
+        raise self.diverged(f"{what}; {replay}")
+
+    def write_fault(self, state: TrainState, batch: Batch) -> str:
+        """Save the state and the batch of an update that failed; return a hint, or why not."""
         workdir = self.run.workdir
-        replay = f"charlm replay --workdir={workdir.path} names the first array that is not finite"
         try:
             write_fault(workdir, self.trainer, state, batch)
         except CharlmError as error:
-            replay = f"the state before it could not be saved ({error})"
-        raise self.diverged(f"{what}; {replay}")
+            return f"the state before it could not be saved ({error})"
+        return f"charlm replay --workdir={workdir.path} names the first array that is not finite"
 
     def diverged(self, what: str) -> CharlmError:
         """Return the error of a run that diverged, which names its last good checkpoint."""
-        steps = self.run.checkpoints.steps()
+        steps = self.processes.share(self.run.checkpoints.steps)
         last = (
             f"checkpoint {steps[-1]} is the last good one" if steps else "no checkpoint was saved"
         )
@@ -479,6 +531,7 @@ class _Loop:
     def save(self, state: TrainState, loss_nats: float | None, *, replace: bool) -> None:
         """Write a checkpoint of this step."""
         self.run.refuse_if_gone()
+        state = self.trainer.devices.fetch(state)
         self.run.checkpoints.save(
             self.loop_state.step,
             params=checkpointed_params(state),

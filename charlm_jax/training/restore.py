@@ -7,12 +7,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from charlm_jax.config.formats import NewerFormat
 from charlm_jax.config.loading import as_text
 from charlm_jax.config.schema import ModelConfig
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.files import stored_path
+from charlm_jax.core.processes import ALONE, Processes
 from charlm_jax.core.tree_hash import format_hash, state_hash
 from charlm_jax.core.types import Params
 from charlm_jax.data.splits import size
@@ -20,7 +22,7 @@ from charlm_jax.inference.run import load_run
 from charlm_jax.models.transfer import transfer_params
 from charlm_jax.storage.checkpoint import Checkpoint, Checkpoints
 from charlm_jax.storage.compatibility import config_changes
-from charlm_jax.storage.open_run import OpenRun
+from charlm_jax.storage.open_run import FollowedRun, OpenRun
 from charlm_jax.storage.seal import describe_lost_rows, read_seal
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training.loop_state import LoopState
@@ -71,7 +73,7 @@ def load_init_from(trainer: Trainer, started_from: Mapping[str, Any] | None) -> 
         params = transfer_params(
             run.params,
             run.vocabulary.symbols,
-            jax.device_get(trainer.init_state().params),
+            jax.device_get(trainer.init_params()),
             trainer.dataset.vocabulary.symbols,
         )
     except CharlmError as error:
@@ -138,18 +140,39 @@ def validate_init_from(trainer: Trainer, workdir: Workdir, *, fresh: bool) -> In
     return load_init_from(trainer, facts.get("started_from"))
 
 
+class _Start(NamedTuple):
+    """Content of a run where it starts or resumes, on the host.
+
+    Attributes:
+      restored: state of the latest valid checkpoint; None if there is no checkpoint.
+      params: weights of step 0; None for new ones, or if there is a checkpoint.
+      loop_state: progress.
+      started_from: record of the run that the weights came from; None for new weights.
+    """
+
+    restored: TrainState | None
+    params: Params | None
+    loop_state: LoopState
+    started_from: Mapping[str, Any] | None
+
+
 def restore_or_init(
-    trainer: Trainer, run: OpenRun, initial: InitialParams | None, note: Callable[[str], None]
+    trainer: Trainer,
+    run: OpenRun | FollowedRun,
+    initial: InitialParams | None,
+    note: Callable[[str], None],
+    processes: Processes = ALONE,
 ) -> tuple[TrainState, LoopState, Mapping[str, Any] | None]:
     """Restore the latest valid checkpoint, or begin at step 0 if nothing was saved yet.
 
-    Damaged checkpoints after it are moved aside and reported.
+    Damaged checkpoints after it are moved aside and reported. Process 0 alone reads them.
 
     Args:
       trainer: the run's parts.
       run: the run's directory.
       initial: result of `validate_init_from`.
       note: callback for a line about every damaged checkpoint.
+      processes: processes that train the run.
 
     Returns:
       The state, the loop state, and the record of the run that the weights came from (None for
@@ -158,6 +181,62 @@ def restore_or_init(
     Raises:
       CharlmError: no checkpoint is valid, or the latest belongs to another text or model.
     """
+    start = _read_start(trainer, run, initial, note) if isinstance(run, OpenRun) else None
+    start = _share_start(trainer, start, processes)
+    if start.restored is None:
+        return trainer.init_state(start.params), start.loop_state, start.started_from
+    specs = divide_state(start.restored, trainer.devices)
+    return trainer.devices.put(start.restored, specs), start.loop_state, start.started_from
+
+
+def _share_start(trainer: Trainer, start: _Start | None, processes: Processes) -> _Start:
+    """Return the start that process 0 has read.
+
+    Args:
+      trainer: the run's parts.
+      start: that start; None in the other processes.
+      processes: processes that train the run.
+    """
+    if processes.number == 1:
+        assert start is not None
+        return start
+
+    def describe() -> Mapping[str, Any]:
+        assert start is not None
+        return {
+            "loop_state": start.loop_state.to_json(),
+            "started_from": start.started_from,
+            "is_restored": start.restored is not None,
+            "has_params": start.params is not None,
+        }
+
+    facts = processes.share(describe)
+    loop_state = LoopState.from_json(facts["loop_state"])
+    like = _like(trainer, loop_state.step)
+    restored, params = (None, None) if start is None else (start.restored, start.params)
+
+    def share(arrays: Any, like: Any) -> Any:
+        nothing = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
+        return processes.share_arrays(nothing if arrays is None else arrays)
+
+    return _Start(
+        restored=share(restored, like) if facts["is_restored"] else None,
+        params=share(params, like.params) if facts["has_params"] else None,
+        loop_state=loop_state,
+        started_from=facts["started_from"],
+    )
+
+
+def _like(trainer: Trainer, step: int) -> TrainState:
+    """Return the shapes of the state that a checkpoint of a step has."""
+    like = jax.eval_shape(trainer.init_state)
+    return like._replace(carried=jax.eval_shape(trainer.parts_at(max(step - 1, 0)).init_carried))
+
+
+def _read_start(
+    trainer: Trainer, run: OpenRun, initial: InitialParams | None, note: Callable[[str], None]
+) -> _Start:
+    """Read the latest valid checkpoint, if there is any; see `restore_or_init`."""
     checkpoint, damages = run.checkpoints.latest_valid()
     path = run.workdir.path
     if checkpoint is None:
@@ -170,20 +249,18 @@ def restore_or_init(
         pinned = run.facts.get("started_from")
         if initial is None or pinned not in (None, initial.started_from):
             initial = load_init_from(trainer, pinned)  # the workdir has changed since
-        return trainer.init_state(initial.params), LoopState(), initial.started_from
+        return _Start(None, initial.params, LoopState(), initial.started_from)
     loop_state = _check_meta(checkpoint, trainer, run)
     _restore_rows(checkpoint, run, note)
     for damage in damages:
         moved = run.checkpoints.quarantine(damage.step, run.workdir.damaged)
         note(f"{damage}: moved to {moved}, resuming from checkpoint {checkpoint.step}")
     run.checkpoints.prune()
-    like = jax.eval_shape(trainer.init_state)
+    like = _like(trainer, checkpoint.step)
     weights = checkpoint.params(checkpointed_params(like))
-    carried = jax.eval_shape(trainer.parts_at(max(checkpoint.step - 1, 0)).init_carried)
-    step, opt_state, carried = checkpoint.training((like.step, like.opt_state, carried))
+    step, opt_state, carried = checkpoint.training((like.step, like.opt_state, like.carried))
     state = with_weights(TrainState(step, {}, opt_state, carried, like.average), weights)
-    state = trainer.devices.put(state, divide_state(state, trainer.devices))
-    return state, loop_state, run.facts.get("started_from")
+    return _Start(state, None, loop_state, run.facts.get("started_from"))
 
 
 def _check_meta(checkpoint: Checkpoint, trainer: Trainer, run: OpenRun) -> LoopState:

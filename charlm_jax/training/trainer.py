@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,10 +19,11 @@ from charlm_jax.data.dataset import Dataset
 from charlm_jax.data.loaders import EpochPlan, Loader, build_loader
 from charlm_jax.data.splits import Part
 from charlm_jax.evaluation.protocol import Window
-from charlm_jax.evaluation.scoring import Scorer, make_window_scorer
+from charlm_jax.evaluation.scoring import Measure, Scorer, make_window_scorer
 from charlm_jax.models import LanguageModel, build_model, rematerialize
+from charlm_jax.models.losses import negative_log_likelihood
 from charlm_jax.training.batch_gradient import Batch, gradient_of_batch
-from charlm_jax.training.devices import BY_ROWS, Devices, find_devices
+from charlm_jax.training.devices import BY_ROWS, EVERYWHERE, Devices, find_devices
 from charlm_jax.training.divided_model import divide_rows
 from charlm_jax.training.optimizer import build_optimizer, make_schedule
 from charlm_jax.training.train_step import (
@@ -161,6 +162,13 @@ class Trainer(NamedTuple):
 
         return jax.jit(state)(stream_key(self.config.seed, KeyStream.PARAMETERS), params)
 
+    def init_params(self) -> Params:
+        """Return newly initialized parameters, on one device of this process."""
+        params: Params = jax.jit(self.model.init)(
+            stream_key(self.config.seed, KeyStream.PARAMETERS)
+        )
+        return params
+
     def parts_at(self, step: int) -> LengthParts:
         """Return the parts for the length of update `step`."""
         return self.by_length[phase_at(self.phases, step).sequence_length]
@@ -240,7 +248,10 @@ def build_trainer(config: Config, dataset: Dataset) -> Trainer:
     schedule, optimizer = build_update_rule(config, total_steps)
     divided = divide_rows(model, devices)
     score = make_window_scorer(
-        divided, context=config.evaluation_context, batch_size=config.evaluation.batch_size
+        divided,
+        context=config.evaluation_context,
+        batch_size=config.evaluation.batch_size,
+        measure=_measure(devices),
     )
     return Trainer(
         config=config,
@@ -261,6 +272,17 @@ def build_trainer(config: Config, dataset: Dataset) -> Trainer:
         ),
         total_steps=total_steps,
     )
+
+
+def _measure(devices: Devices) -> Measure:
+    """Return the measure of scoring, the loss, which every process can read."""
+    if devices.processes == 1:
+        return negative_log_likelihood
+
+    def measure(logits_BTV: jax.Array, targets_BT: jax.Array) -> Any:
+        return devices.constrain(negative_log_likelihood(logits_BTV, targets_BT), EVERYWHERE)
+
+    return measure
 
 
 def _build_length_parts(

@@ -25,6 +25,7 @@ WITH_FLAGS = {
     "sweeps/points.py",
     "sweeps/sbatch_options.py",
     "sweeps/slurm.py",
+    "core/processes.py",  # flags of `charlm train`
     "training/tensorboard.py",
     "config/loading.py",
     "training/loop.py",  # the command `charlm replay`

@@ -2,10 +2,17 @@
 
 import argparse
 import shlex
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
 
 from charlm_jax.cli.commands.common_flags import add_config
 from charlm_jax.cli.output import show
 from charlm_jax.cli.parser import nonempty_path
+from charlm_jax.core.signals import Interrupted
+
+if TYPE_CHECKING:
+    from charlm_jax.config.schema import Config
+    from charlm_jax.core.processes import Processes
 
 HELP = "Train a model, or resume a run."
 
@@ -36,25 +43,50 @@ def add_flags(command: argparse.ArgumentParser) -> None:
         "lengths differ, optimizer included",
     )
     add("--tensorboard", action="store_true", help="also write events to DIR/tensorboard")
+    add(
+        "--coordinator",
+        type=nonempty_path,
+        metavar="HOST:PORT",
+        help="address of process 0 of several that train the run; none ignores a launcher "
+        "(default: found from the variables of SLURM's srun or Open MPI's mpirun)",
+    )
+    add("--num_processes", type=int, metavar="N", help="number of processes")
+    add("--process_id", type=int, metavar="I", help="number of this process, from 0")
 
 
-def run(options: argparse.Namespace) -> None:
-    """Train a model, or resume a run, and print the result."""
+def run(options: argparse.Namespace) -> int | None:
+    """Train a model, or resume a run, and print the result; return an exit status."""
     from charlm_jax.config.loading import load_config
 
     overrides = options.overrides
     if options.init_from is not None:
         overrides = [*overrides, f"train.init_from={options.init_from}"]
     config = load_config(options.config, overrides)
+    from charlm_jax.core.processes import find_address, joined
+
+    address = find_address(options.coordinator, options.num_processes, options.process_id)
+    with joined(address, options.parser.prog) as processes:
+        try:
+            _train(options, config, overrides, processes)
+        except Interrupted as error:
+            if processes.leads:
+                raise
+            return 128 + error.signal_number  # process 0 prints the line
+    return None
+
+
+def _train(
+    options: argparse.Namespace, config: "Config", overrides: list[str], processes: "Processes"
+) -> None:
     from charlm_jax.data.download import DownloadProgress
     from charlm_jax.storage.default_folder import default_run_folder
     from charlm_jax.sweeps.points import find_source
     from charlm_jax.training.loop import train_and_evaluate
-    from charlm_jax.training.progress_bar import training_view
+    from charlm_jax.training.progress_bar import NullProgress, training_view
 
     workdir = options.workdir or str(default_run_folder(options.config, config))
-    with training_view() as view:
-        if options.tensorboard:
+    with training_view() if processes.leads else nullcontext(NullProgress()) as view:
+        if options.tensorboard and processes.leads:
             from charlm_jax.training.tensorboard import EventFiles
 
             view = events = EventFiles(workdir, view)
@@ -66,9 +98,12 @@ def run(options: argparse.Namespace) -> None:
             view=view,
             progress=DownloadProgress(),
             source=find_source(workdir, options.config, overrides),
+            processes=processes,
         )
-        if options.tensorboard and result.was_done:
+        if options.tensorboard and processes.leads and result.was_done:
             events.write_anew()
+    if not processes.leads:
+        return
     early = ", stopped early: the held-out loss stopped improving" if result.stopped_early else ""
     if result.was_done:
         show(f"{workdir} is done: {result.step} steps{early}; {result.extension}")

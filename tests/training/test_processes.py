@@ -1,0 +1,251 @@
+"""Several processes train one run, and end together."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.processes import ALONE, LOST, Address, Processes, find_address
+from charlm_jax.storage.checkpoint import Checkpoints
+from charlm_jax.training.loop import train_and_evaluate
+from charlm_jax.training.progress_bar import NullProgress
+from tests.conftest import ROOT, TINY, UNOPTIMISED, make_tiny_config
+from tests.crash_recovery.child import PAUSED
+from tests.crash_recovery.runs import start, wait_for_line
+
+SECONDS = 300  # for a process to end
+
+FIELDS: Mapping[str, object] = {
+    "data.loader": "streams",
+    "data.reset_probability": 0.1,
+    "model.layers": ("rnn",),
+    "train.evaluate_every_steps": 8,
+    "train.max_steps": 16,
+}
+
+
+def free_port() -> int:
+    with socket.socket() as opened:
+        opened.bind(("localhost", 0))
+        port: int = opened.getsockname()[1]
+        return port
+
+
+@dataclasses.dataclass
+class Pair:
+    """Two processes of a run, and what they wrote when they have ended."""
+
+    processes: Sequence[subprocess.Popen[str]]
+    said: list[str] = dataclasses.field(default_factory=list)
+
+    def wait(self) -> list[int]:
+        """Wait for both; return their statuses, negative if a signal ended them."""
+        self.said = [process.communicate(timeout=SECONDS)[0] for process in self.processes]
+        return [process.returncode for process in self.processes]
+
+    def lines(self, index: int) -> list[str]:
+        """The lines of a process, without gloo's own."""
+        return [x for x in self.said[index].splitlines() if not x.startswith("[Gloo]")]
+
+
+def flags(fields: Mapping[str, object]) -> list[str]:
+    def text(value: object) -> str:
+        return ",".join(value) if isinstance(value, tuple) else str(value)
+
+    values = {**TINY, **FIELDS, **fields}
+    return [
+        f"--config={ROOT / 'configs' / 'base.py'}",
+        *(f"--config.{name}={text(value)}" for name, value in values.items()),
+    ]
+
+
+@contextlib.contextmanager
+def pair(
+    workdir: Path,
+    fields: Mapping[str, object] = {},
+    *,
+    others: Mapping[str, object] = {},
+    pause: Sequence[str] = ("none", "none"),
+) -> Iterator[Pair]:
+    """Train with two processes, each with one device.
+
+    Args:
+      workdir: folder of the run.
+      fields: changes of the config.
+      others: changes of process 1 alone.
+      pause: moment at which each waits for a byte.
+    """
+    port, running = free_port(), []
+    try:
+        for index, changes in enumerate([fields, {**fields, **others}]):
+            place = [f"--coordinator=localhost:{port}", "--num_processes=2"]
+            arguments = [*flags({"train.devices": 0, **changes}), *place, f"--process_id={index}"]
+            running.append(start(workdir, arguments, pause=pause[index]))
+        yield Pair(running)
+    finally:
+        for process in running:
+            process.kill()
+            process.communicate()
+
+
+def let_go(process: subprocess.Popen[str]) -> None:
+    """Make a paused process go on."""
+    assert process.stdin is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+
+
+def losses(workdir: Path) -> list[float]:
+    rows = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(row)["loss_nats"] for row in rows]
+
+
+class _Notes(NullProgress):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, line: str) -> None:
+        self.notes.append(line)
+
+
+@pytest.fixture
+def one_device_each(child_environment: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    del child_environment
+    monkeypatch.setenv("XLA_FLAGS", " ".join(UNOPTIMISED))
+
+
+@pytest.mark.usefixtures("one_device_each")
+def test_a_signal_to_any_process_saves_once_and_the_run_resumes_alone(tmp_path: Path) -> None:
+    with pair(tmp_path / "run", pause=("none", "call dispatch 4")) as two:
+        wait_for_line(two.processes[1], PAUSED)
+        two.processes[1].send_signal(signal.SIGTERM)
+        let_go(two.processes[1])
+        status = 128 + signal.SIGTERM
+        assert two.wait() == [status, status], two.said
+    stopped = "charlm train: stopped at step 10 of 16 and saved; run the same command again to"
+    assert [line.startswith(stopped) for line in two.lines(0)].count(True) == 1, two.said
+    assert two.lines(1) == []
+    assert Checkpoints(tmp_path / "run" / "checkpoints").steps() == [8, 10]
+
+    view = _Notes()
+    config = make_tiny_config(**FIELDS)
+    train_and_evaluate(config, tmp_path / "run", view=view)
+    train_and_evaluate(config, tmp_path / "whole")
+    assert "resuming from step 10 of 16" in view.notes
+    changes = [x.partition("uninterrupted run: ")[2] for x in view.notes]
+    assert "config.train.devices was 0 and is 1" in changes
+    assert any(x.startswith("device was '2 x cpu in 2 processes'") for x in changes)
+    np.testing.assert_allclose(losses(tmp_path / "run"), losses(tmp_path / "whole"), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (("node1", 2, 0), "--coordinator=node1 is not an address: write HOST:PORT"),
+        (("node1:0", 2, 0), "--coordinator=node1:0 is not an address"),
+        (("node1:99999", 2, 0), "--coordinator=node1:99999 is not an address"),
+        (("node1:1234", 2, None), "--coordinator=node1:1234 needs --num_processes and"),
+        (("node1:1234", 2, 2), "--process_id=2 is not allowed with --num_processes=2"),
+        (("node1:1234", 0, 0), "--process_id=0 is not allowed with --num_processes=0"),
+        ((None, 2, None), "--num_processes and --process_id need --coordinator=HOST:PORT"),
+    ],
+)
+def test_addresses_that_are_refused(
+    given: tuple[str | None, int | None, int | None], words: str
+) -> None:
+    with pytest.raises(CharlmError) as caught:
+        find_address(*given)
+    assert str(caught.value).startswith(words)
+
+
+def test_the_address_of_a_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "OMPI_COMM_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    assert find_address(None, None, None) is None
+    assert find_address("node1:1234", 4, 3) == Address("node1:1234", 4, 3)
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
+    monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "1")
+    assert find_address(None, None, None) == Address("", 2, 1)
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "8")
+    monkeypatch.setenv("SLURM_PROCID", "5")
+    assert find_address(None, None, None) == Address("", 8, 5)
+    assert find_address("none", None, None) is None
+    assert find_address("node1:1234", 4, 3) == Address("node1:1234", 4, 3)
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "1")
+    assert find_address(None, None, None) is None
+
+
+def test_a_process_that_is_alone_asks_nobody() -> None:
+    def fail() -> Mapping[str, object]:
+        raise AssertionError("it was called")
+
+    ALONE.require_equal(fail)
+    assert ALONE.gather("x") == ["x"] and ALONE.agree(3) == 3
+    value = object()
+    assert ALONE.share(lambda: value) is value and ALONE.share_arrays(value) is value
+
+
+def test_the_first_difference_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [json.dumps({"a": 1, "b": b, "c": c}) for b, c in ((2, 3), (2, 3), (4, 5))]
+    monkeypatch.setattr(Processes, "gather", lambda self, text: texts)
+    with pytest.raises(CharlmError, match=r"^b is 2 in process 0 and 4 in process 2: start all"):
+        Processes(3, 1).require_equal(dict)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.usefixtures("one_device_each")
+@pytest.mark.parametrize(
+    ("victim", "number"),
+    [(0, signal.SIGKILL), (1, signal.SIGKILL), (0, signal.SIGSTOP), (1, signal.SIGSTOP)],
+)
+def test_a_process_ends_when_another_is_lost(
+    tmp_path: Path, victim: int, number: signal.Signals
+) -> None:
+    """Killed, or alive and stuck: the other says so, and the same commands resume the run."""
+    pause = ["none", "none"]
+    pause[victim] = "call dispatch 4"
+    with pair(tmp_path / "run", pause=pause) as two:
+        wait_for_line(two.processes[victim], PAUSED)
+        os.kill(two.processes[victim].pid, number)
+        other = two.processes[1 - victim]
+        said, _ = other.communicate(timeout=60)
+        assert other.returncode == LOST, said
+    line = f"charlm train: process {1 - victim} of 2 ends: another one died, or did not answer"
+    assert [x.startswith(line) for x in said.splitlines()].count(True) == 1, said
+    assert "Traceback" not in said
+    with pair(tmp_path / "run") as two:
+        assert two.wait() == [0, 0], two.said
+    train_and_evaluate(make_tiny_config(**FIELDS), tmp_path / "whole")
+    np.testing.assert_allclose(losses(tmp_path / "run"), losses(tmp_path / "whole"), rtol=1e-6)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.usefixtures("one_device_each")
+@pytest.mark.parametrize(
+    ("fields", "others", "said"),
+    [
+        ({}, {"seed": 3}, "config.seed is 1 in process 0 and 3 in process 1: start all processes"),
+        ({"train.devices": 3}, {}, "config.train.devices=3 is not allowed: it must be a multiple"),
+        ({"train.devices": 1}, {}, "config.train.devices=1 is not allowed: it must be a multiple"),
+    ],
+    ids=["unequal", "odd", "one"],
+)
+def test_processes_that_cannot_train_together_are_refused(
+    tmp_path: Path, fields: Mapping[str, object], others: Mapping[str, object], said: str
+) -> None:
+    with pair(tmp_path / "run", fields, others=others) as two:
+        assert two.wait() == [2, 2], two.said
+    for index in range(2):
+        (line,) = two.lines(index)
+        assert line.startswith("charlm train: ") and said in line
+    assert not (tmp_path / "run").exists()
