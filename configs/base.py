@@ -162,9 +162,9 @@ def get_config() -> ConfigDict:
     config.train.max_steps = 0
     # Maximum number of steps that run on the device before control returns to the host.
     config.train.steps_per_dispatch = 20
-    # Devices, such as GPUs, among which the sequences of a batch are divided; 0 means all of this
-    # process. Times microbatches it divides batch_size. The update is that of one device, up to
-    # rounding.
+    # Devices, such as GPUs, among which the sequences of a batch are divided, in all processes of
+    # the run; 0 means all. Times microbatches it divides batch_size. The update is that of one
+    # device, up to rounding.
     config.train.devices = 1
     # Whether each of several devices holds only a part of the weights, of the optimizer's state and
     # of their average (FSDP), for models that are too large for one. They are gathered to be used.

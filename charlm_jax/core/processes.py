@@ -280,9 +280,9 @@ class _Ending:
 
     def join(self, address: Address) -> None:
         """Find the other processes."""
-        jax.config.update("jax_cpu_collectives_implementation", "gloo")  # type: ignore[no-untyped-call]
         if address.coordinator and address.index == 0:
             _refuse_used_port(address.coordinator)
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")  # type: ignore[no-untyped-call]
         self._lost = (
             f"process {address.index} of {address.number} did not find the others through "
             f"{address.coordinator or 'the coordinator of the launcher'} within {JOIN_SECONDS} s: "
@@ -305,7 +305,13 @@ class _Ending:
                 heartbeat_timeout_seconds=ANSWER_SECONDS,
                 shutdown_timeout_seconds=_FAREWELL_SECONDS,
             )
-        except (RuntimeError, ValueError):
+        except ValueError as error:  # no cluster that JAX knows
+            raise CharlmError(
+                f"JAX does not find the coordinator of this launcher ({error}): write "
+                f"--coordinator=HOST:PORT --num_processes={address.number} and --process_id, or "
+                f"--coordinator=none to train alone"
+            ) from error
+        except RuntimeError:
             self._lose()
         self._lost = (
             f"process {address.index} of {address.number} ends: another one died, or did not "
@@ -329,16 +335,22 @@ class _Ending:
         text = str(error) if isinstance(error, CharlmError) else describe_exception(error)
         with contextlib.suppress(RuntimeError):
             _client().key_value_set(_FAILED, f"{self._processes.index} {text}")
-            for other in {*range(self._processes.number)} - {self._processes.index}:
+        for other in {*range(self._processes.number)} - {self._processes.index}:
+            with contextlib.suppress(RuntimeError):
                 _client().blocking_key_value_get(f"charlm/gone/{other}", 1_000 * _FAREWELL_SECONDS)
         _leave_at_exit(2 if isinstance(error, CharlmError | OSError | MemoryError) else 1)
 
     def _watch(self) -> None:
         """End the process when another has failed."""
-        try:
-            index, _, text = _read(_FAILED).partition(" ")
-        except (RuntimeError, AttributeError):  # the processes have parted, or one is dead
-            return
+        text = ""
+        while not text:
+            try:
+                text = _read(_FAILED)
+            except AttributeError:  # JAX has shut down
+                return
+            except RuntimeError:  # process 0 is dead, which ends this one, or out of reach
+                threading.Event().wait(1)
+        index, _, text = text.partition(" ")
         if self._ends.acquire(blocking=False):
             with contextlib.suppress(RuntimeError):
                 _client().key_value_set(f"charlm/gone/{self._processes.index}", "")

@@ -64,7 +64,7 @@ _OURS: Mapping[str, str] = {
 _TASKS = frozenset({"nodes", "ntasks", "ntasks_per_node"})
 
 
-def read_options(text: str) -> dict[str, Option]:
+def read_options(text: str, *, is_sweep: bool = True) -> dict[str, Option]:
     """Read the options of one `--slurm`.
 
     A piece without an equals sign belongs to the value before it, as in `exclude=n1,n2`; as the
@@ -72,6 +72,7 @@ def read_options(text: str) -> dict[str, Option]:
 
     Args:
       text: options, separated by commas.
+      is_sweep: whether jobs train points of a sweep, each of which is one task.
 
     Returns:
       Values by name, with underscores.
@@ -95,7 +96,8 @@ def read_options(text: str) -> dict[str, Option]:
             )
         else:
             pairs[-1] = (pairs[-1][0], f"{pairs[-1][1]},{piece}")
-    return join_options({_name(name): _value(value)} for name, value in pairs)
+    named = ({_name(name): _value(value)} for name, value in pairs)
+    return join_options(named, is_sweep=is_sweep)
 
 
 def _name(typed: str) -> str:
@@ -118,8 +120,14 @@ def _value(text: str | None) -> Option:
     return text if number is None or str(number) != text else number
 
 
-def join_options(several: Iterable[Mapping[str, Option]]) -> dict[str, Option]:
+def join_options(
+    several: Iterable[Mapping[str, Option]], *, is_sweep: bool = True
+) -> dict[str, Option]:
     """Join the options of several `--slurm`.
+
+    Args:
+      several: options of each.
+      is_sweep: whether jobs train points of a sweep, each of which is one task.
 
     Raises:
       CharlmError: an option is given twice, or has a value that no job can have.
@@ -135,7 +143,7 @@ def join_options(several: Iterable[Mapping[str, Option]]) -> dict[str, Option]:
             )
         if value is True and name in _KNOWN:
             raise CharlmError(f"--slurm={name} has no value: write --slurm={name}=VALUE")
-        if name in _TASKS and value != 1:
+        if is_sweep and name in _TASKS and value != 1:
             raise CharlmError(f"--slurm={name}={value}: a point is trained by 1 task on 1 node")
         joined[name] = value
     return joined

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from charlm_jax.config.loading import load_config
 from charlm_jax.core.errors import CharlmError, write_error
 from charlm_jax.core.json_files import write_json
+from charlm_jax.core.processes import ALONE, Processes, find_address, joined
 from charlm_jax.core.signals import Interrupted
 from charlm_jax.core.visible_text import visible_line
 from charlm_jax.models.external import allow_module
@@ -48,7 +49,13 @@ class JobStatus(NamedTuple):
     failed: str = ""
 
 
-def train_point(config: str, workdir: str, *overrides: str, modules: Sequence[str] = ()) -> None:
+def train_point(
+    config: str,
+    workdir: str,
+    *overrides: str,
+    modules: Sequence[str] = (),
+    processes: Processes = ALONE,
+) -> None:
     """Trains or resumes a point: the body of one job.
 
     submitit makes SLURM send SIGUSR2 shortly before a job's time limit. It is handled like SIGTERM:
@@ -60,7 +67,8 @@ def train_point(config: str, workdir: str, *overrides: str, modules: Sequence[st
 
     before = signal.signal(signal.SIGUSR2, stop)
     try:
-        with _recorded_failure(_failure_file(Path(workdir))):
+        recorded = _recorded_failure(_failure_file(Path(workdir)))
+        with recorded if processes.leads else contextlib.nullcontext():
             for module in modules:
                 allow_module(module)
             train_and_evaluate(
@@ -68,6 +76,7 @@ def train_point(config: str, workdir: str, *overrides: str, modules: Sequence[st
                 workdir,
                 view=LogProgress(),
                 source=find_source(workdir, config, overrides),
+                processes=processes,
             )
     finally:
         signal.signal(signal.SIGUSR2, before)
@@ -261,6 +270,34 @@ def slurm_executor(
             f"--slurm: {first}: use long options of sbatch, such as time=60,partition=NAME,mem=4GB"
         ) from error
     return executor, lambda job_id: not submitit.SlurmJob(job_folder, job_id).done(force_check=True)
+
+
+def train_together(config: str, workdir: str, *overrides: str, modules: Sequence[str] = ()) -> None:
+    """Train or resume a run in the tasks of a job: the body of each.
+
+    Arguments and signals are those of `train_point`.
+    """
+    with joined(find_address(None, None, None), "charlm train") as processes:
+        train_point(config, workdir, *overrides, modules=modules, processes=processes)
+
+
+def submit_run(point: Point, workdir: Path, executor: "Executor") -> str:
+    """Submit one job whose tasks train a run together; return its id.
+
+    Args:
+      point: config of the run and its overrides.
+      workdir: folder of the run.
+      executor: submitit's executor, with the number of nodes and tasks.
+
+    Raises:
+      CharlmError: the cluster refused the job.
+    """
+    arguments = (point.config, str(workdir.absolute()), *point.overrides)
+    try:
+        job = executor.submit(train_together, *arguments, modules=point.modules)
+    except (OSError, RuntimeError) as error:
+        raise CharlmError(f"the job was not submitted: {_last_line(error)}") from error
+    return str(job.job_id)
 
 
 def _last_line(error: Exception) -> str:

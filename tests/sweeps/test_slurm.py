@@ -260,6 +260,39 @@ def test_the_command_hands_the_points_to_slurm(
         _program(tmp_path / "bin", "sacct", "echo 'JobID|State|NodeList'; echo '18_[0-1]|FAILED|'")
 
 
+def test_a_run_of_several_tasks_is_one_job(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workdir = tmp_path / "runs" / "many"
+    command = ["train", "--config=quickstart", f"--workdir={workdir}", "--config.train.devices=0"]
+    options = "--slurm=time=60,nodes=2,ntasks_per_node=8,gpus_per_node=8"
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    _program(tmp_path / "bin", "srun", "exit 1")
+    _program(tmp_path / "bin", "sbatch", f"cp $1 {tmp_path}/script; echo Submitted batch job 17")
+    for more, says in [
+        ([options], "--slurm requires --launcher=slurm"),
+        (["--launcher=slurm", options, "--fresh"], "--fresh cannot be used with --launcher=slurm"),
+        (["--launcher=slurm"], "--slurm has no time limit"),
+    ]:
+        assert main([*command, *more]) == 2
+        assert says in capsys.readouterr().err
+    assert not (tmp_path / "script").exists()
+    assert main([*command, "--launcher=slurm", options]) == 0
+    assert capsys.readouterr().out == f"{workdir}: submitted, job 17\n"
+    script = (tmp_path / "script").read_text()
+    for line in ("--nodes=2", "--ntasks-per-node=8", "--gpus-per-node=8", "--time=60"):
+        assert f"#SBATCH {line}\n" in script
+    assert "\nsrun " in script
+    (file,) = (workdir.parent / "slurm").glob("*.pkl")
+    job, trained = DelayedSubmission.load(file), []
+    monkeypatch.setattr(
+        slurm, "train_and_evaluate", lambda config, path, **_: trained.append((config, path))
+    )
+    job.function(*job.args, **job.kwargs)
+    ((config, path),) = trained
+    assert config.train.devices == 0 and path == str(workdir)
+
+
 def test_without_submitit_one_line_says_how_to_get_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

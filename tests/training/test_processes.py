@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from charlm_jax.core.errors import CharlmError
-from charlm_jax.core.processes import ALONE, LOST, Address, Processes, find_address
+from charlm_jax.core.processes import ALONE, LOST, Address, Processes, find_address, joined
 from charlm_jax.storage.checkpoint import Checkpoints
 from charlm_jax.training.loop import train_and_evaluate
 from charlm_jax.training.progress_bar import NullProgress
@@ -75,6 +75,7 @@ def pair(
     *,
     others: Mapping[str, object] = {},
     pause: Sequence[str] = ("none", "none"),
+    options: Sequence[Mapping[str, object]] = ({}, {}),
 ) -> Iterator[Pair]:
     """Train with two processes, each with one device.
 
@@ -83,13 +84,14 @@ def pair(
       fields: changes of the config.
       others: changes of process 1 alone.
       pause: moment at which each waits for a byte.
+      options: other options of `tests.crash_recovery.child` for each.
     """
     port, running = free_port(), []
     try:
         for index, changes in enumerate([fields, {**fields, **others}]):
             place = [f"--coordinator=localhost:{port}", "--num_processes=2"]
             arguments = [*flags({"train.devices": 0, **changes}), *place, f"--process_id={index}"]
-            running.append(start(workdir, arguments, pause=pause[index]))
+            running.append(start(workdir, arguments, pause=pause[index], **options[index]))
         yield Pair(running)
     finally:
         for process in running:
@@ -185,6 +187,19 @@ def test_the_address_of_a_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_address(None, None, None) is None
 
 
+def test_a_port_that_is_in_use_is_refused() -> None:
+    with socket.socket() as opened:
+        opened.bind(("", 0))
+        opened.listen()
+        port = opened.getsockname()[1]
+        with pytest.raises(CharlmError) as caught, joined(Address(f"host:{port}", 2, 0), "charlm"):
+            pass
+    assert str(caught.value) == (
+        f"--coordinator=host:{port}: process 0 cannot listen at port {port} (Address already in "
+        f"use): choose another"
+    )
+
+
 def test_a_process_that_is_alone_asks_nobody() -> None:
     def fail() -> Mapping[str, object]:
         raise AssertionError("it was called")
@@ -236,9 +251,10 @@ def test_a_process_ends_when_another_is_lost(
     [
         ({}, {"seed": 3}, "config.seed is 1 in process 0 and 3 in process 1: start all processes"),
         ({"train.devices": 3}, {}, "config.train.devices=3 is not allowed: it must be a multiple"),
+        ({"train.shard_params": True}, {}, "config.train.shard_params=True is not allowed for"),
         ({"train.devices": 1}, {}, "config.train.devices=1 is not allowed: it must be a multiple"),
     ],
-    ids=["unequal", "odd", "one"],
+    ids=["unequal", "odd", "sharded", "one"],
 )
 def test_processes_that_cannot_train_together_are_refused(
     tmp_path: Path, fields: Mapping[str, object], others: Mapping[str, object], said: str

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from charlm_jax.cli.commands.common_flags import add_config
 from charlm_jax.cli.output import show
 from charlm_jax.cli.parser import nonempty_path
+from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.signals import Interrupted
 
 if TYPE_CHECKING:
@@ -50,6 +51,20 @@ def add_flags(command: argparse.ArgumentParser) -> None:
         help="address of process 0 of several that train the run; none ignores a launcher "
         "(default: found from the variables of SLURM's srun or Open MPI's mpirun)",
     )
+    add(
+        "--launcher",
+        choices=("local", "slurm"),
+        default="local",
+        help="train in this process, or submit a SLURM job whose tasks train the run together "
+        "(default: local)",
+    )
+    add(
+        "--slurm",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE[,...]",
+        help="long options of sbatch for the job, such as time=60,nodes=2,ntasks_per_node=8",
+    )
     add("--num_processes", type=int, metavar="N", help="number of processes")
     add("--process_id", type=int, metavar="I", help="number of this process, from 0")
 
@@ -62,6 +77,11 @@ def run(options: argparse.Namespace) -> int | None:
     if options.init_from is not None:
         overrides = [*overrides, f"train.init_from={options.init_from}"]
     config = load_config(options.config, overrides)
+    if options.launcher == "slurm":
+        _submit(options, config, overrides)
+        return None
+    if options.slurm:
+        raise CharlmError("--slurm requires --launcher=slurm")
     from charlm_jax.core.processes import find_address, joined
 
     address = find_address(options.coordinator, options.num_processes, options.process_id)
@@ -73,6 +93,26 @@ def run(options: argparse.Namespace) -> int | None:
                 raise
             return 128 + error.signal_number  # process 0 prints the line
     return None
+
+
+def _submit(options: argparse.Namespace, config: "Config", overrides: list[str]) -> None:
+    """Submit a job that trains the run, and print its id."""
+    from charlm_jax.storage.default_folder import default_run_folder
+    from charlm_jax.storage.workdir import Workdir
+    from charlm_jax.sweeps.points import Point
+    from charlm_jax.sweeps.sbatch_options import join_options, read_options
+    from charlm_jax.sweeps.slurm import slurm_executor, submit_run
+
+    for flag in ("fresh", "branch_from", "tensorboard", "coordinator"):
+        if getattr(options, flag):
+            raise CharlmError(f"--{flag} cannot be used with --launcher=slurm: leave it out")
+    several = [read_options(text, is_sweep=False) for text in options.slurm]
+    slurm = join_options(several, is_sweep=False)
+    path = options.workdir or str(default_run_folder(options.config, config))
+    workdir = Workdir(path).path
+    point = Point(workdir.name, options.config, tuple(overrides), tuple(options.allow_module))
+    executor, _ = slurm_executor(workdir.parent, slurm)
+    show(f"{path}: submitted, job {submit_run(point, workdir, executor)}")
 
 
 def _train(
