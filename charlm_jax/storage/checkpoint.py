@@ -2,8 +2,8 @@
 
 Why not orbax-checkpoint: as of 0.12.8 it silently casts arrays to the dtypes of the tree that they
 are restored into, and it does not detect a flipped bit. Runs here resume bit for bit, and can
-afford neither. This module serves one process on one host; for runs on many hosts, and when orbax
-reaches version 1.0, the choice should be reconsidered.
+afford neither. Of the processes that train a run, one writes here. When orbax reaches version 1.0,
+the choice should be reconsidered.
 
 A checkpoint is a folder named by its step:
 

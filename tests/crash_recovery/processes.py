@@ -61,7 +61,7 @@ def _trial(
     place, victim = folder / f"trial-{number}", draw.randrange(2)
     place.mkdir()
     options = _options(place)
-    seconds = draw.uniform(0, whole) if draw.random() < 0.5 else None
+    seconds = draw.uniform(0, whole / 2) if draw.random() < 0.25 else None
     if seconds is None:
         options[victim]["kill"] = draw.randint(1, counts[victim])
     with pair(place / "run", options=options) as two:

@@ -107,8 +107,13 @@ def let_go(process: subprocess.Popen[str]) -> None:
 
 
 def losses(workdir: Path) -> list[float]:
-    rows = (workdir / "metrics.jsonl").read_text().splitlines()
-    return [json.loads(row)["loss_nats"] for row in rows]
+    return [loss for _, _, loss, _ in facts(workdir)]
+
+
+def facts(workdir: Path) -> list[tuple[int, str, float, str]]:
+    """Step, split, loss and state hash of each row."""
+    rows = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    return [(row["step"], row["split"], row["loss_nats"], row["state_hash"]) for row in rows]
 
 
 class _Notes(NullProgress):
@@ -215,6 +220,45 @@ def test_the_first_difference_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Processes, "gather", lambda self, text: texts)
     with pytest.raises(CharlmError, match=r"^b is 2 in process 0 and 4 in process 2: start all"):
         Processes(3, 1).require_equal(dict)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.usefixtures("one_device_each")
+def test_two_processes_have_the_bits_of_two_devices(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With dropout, an average and samples; the run goes on with two devices of one process."""
+    fields = {
+        "model.layers": ("lstm", "attention"),
+        "model.dropout": 0.2,
+        "optimizer.average_decay": 0.9,
+        "train.sample_every_steps": 4,
+    }
+    for steps in (8, 16):
+        with pair(tmp_path / "run", {**fields, "train.max_steps": steps}) as two:
+            assert two.wait() == [0, 0], two.said
+        assert "scale 1.5" in two.said[0] and two.lines(1) == []
+    two_devices = "--xla_force_host_platform_device_count=2"
+    monkeypatch.setenv("XLA_FLAGS", " ".join([*UNOPTIMISED, two_devices]))
+    with start(tmp_path / "whole", flags({**fields, "train.devices": 2})) as process:
+        said, _ = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0, said
+    assert facts(tmp_path / "run") == facts(tmp_path / "whole")
+
+
+@pytest.mark.exhaustive
+@pytest.mark.usefixtures("one_device_each")
+def test_a_run_goes_from_one_process_to_two_and_back(tmp_path: Path) -> None:
+    short = make_tiny_config(**{**FIELDS, "train.max_steps": 4})
+    train_and_evaluate(short, tmp_path / "run")
+    with pair(tmp_path / "run", {"train.max_steps": 8}) as two:
+        assert two.wait() == [0, 0], two.said
+    train_and_evaluate(make_tiny_config(**FIELDS), tmp_path / "run")
+    train_and_evaluate(make_tiny_config(**FIELDS), tmp_path / "whole")
+    assert Checkpoints(tmp_path / "run" / "checkpoints").steps() == [8, 16]
+    found, whole = (facts(tmp_path / name)[-1] for name in ("run", "whole"))
+    assert found[:2] == whole[:2]
+    np.testing.assert_allclose(found[2], whole[2], rtol=1e-6)
 
 
 @pytest.mark.exhaustive
