@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -309,3 +310,36 @@ def test_processes_that_cannot_train_together_are_refused(
         (line,) = two.lines(index)
         assert line.startswith("charlm train: ") and said in line
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.exhaustive
+@pytest.mark.usefixtures("one_device_each")
+def test_an_error_of_process_0_ends_the_others(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "mine.txt").touch()
+    with pair(tmp_path / "run") as two:
+        assert two.wait() == [2, 2], two.said
+    said = f"{tmp_path / 'run'} exists and is not a run: choose another"
+    assert two.lines(0) == [f"charlm train: {said} --workdir"]
+    assert two.lines(1) == [f"charlm train: process 0 failed: {said} workdir"]
+
+
+@pytest.mark.exhaustive
+@pytest.mark.usefixtures("one_device_each")
+def test_a_coordinator_that_does_not_answer_is_one_line(tmp_path: Path) -> None:
+    address = f"localhost:{free_port()}"
+    script = (
+        "from charlm_jax.core import processes; processes.JOIN_SECONDS = 2\n"
+        "import sys; from charlm_jax.cli import main; main(sys.argv[1:])"
+    )
+    place = [f"--coordinator={address}", "--num_processes=2", "--process_id=1"]
+    command = [sys.executable, "-c", script, "train", f"--workdir={tmp_path / 'run'}"]
+    ended = subprocess.run(
+        [*command, *flags({}), *place], cwd=ROOT, capture_output=True, text=True, timeout=SECONDS
+    )
+    assert ended.returncode == LOST
+    assert ended.stderr.splitlines()[-1] == (
+        f"charlm train: process 1 of 2 did not find the others through {address} within 2 s: "
+        f"check that all are started, with one address and different ids"
+    )
+    assert "Traceback" not in ended.stderr
