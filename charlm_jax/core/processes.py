@@ -37,6 +37,8 @@ ANSWER_SECONDS = 20
 
 _FAREWELL_SECONDS = 10  # for the others to learn of an error, or to end
 
+_WATCH_SECONDS = 0.5  # between two looks for an error of another process
+
 _FAILED = "charlm/failed"  # key of the first error, which names its process
 
 LOST = 1
@@ -277,6 +279,8 @@ class _Ending:
         self._processes, self._program = processes, program
         self._ends = threading.Lock()  # taken for good by what ends the process
         self._lost = ""  # line about others that are gone
+        self._has_parted = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, daemon=True, name="processes")
 
     def join(self, address: Address) -> None:
         """Find the other processes."""
@@ -318,12 +322,14 @@ class _Ending:
             f"answer for {ANSWER_SECONDS} s; the last checkpoint is valid: start all processes "
             f"again to resume"
         )
-        threading.Thread(target=self._watch, daemon=True, name="processes").start()
+        self._watcher.start()
 
     def part(self) -> None:
         """End with the others."""
         self._processes.meet()
         self._ends.acquire()
+        self._has_parted.set()
+        self._watcher.join()  # Python must not end while it waits for JAX
         ctypes.CDLL(None).signal(signal.SIGABRT, None)  # SIG_DFL
         jax.distributed.shutdown()  # type: ignore[no-untyped-call]
 
@@ -344,12 +350,10 @@ class _Ending:
         """End the process when another has failed."""
         text = ""
         while not text:
-            try:
-                text = _read(_FAILED)
-            except AttributeError:  # JAX has shut down
+            if self._has_parted.wait(_WATCH_SECONDS):
                 return
-            except RuntimeError:  # process 0 is dead, which ends this one, or out of reach
-                threading.Event().wait(1)
+            with contextlib.suppress(RuntimeError):  # there is none
+                text = _client().key_value_try_get(_FAILED)
         index, _, text = text.partition(" ")
         if self._ends.acquire(blocking=False):
             with contextlib.suppress(RuntimeError):
