@@ -24,6 +24,7 @@ from charlm_jax.config.loading import shipped_configs, shipped_names
 
 ROOT = Path(__file__).parent.parent
 
+# A link that goes up a folder.
 _UPWARD = re.compile(r"\[(?P<text>[^\]]+)\]\((?P<target>(?:\.\./)+(?!docs/)[^)]*)\)")
 
 # The contents of a page, for a Git host; the site has them in its margin.

@@ -51,9 +51,12 @@ def test_the_sections_of_a_page_are_listed_in_its_margin_alone(site: Path) -> No
 
 @pytest.mark.exhaustive
 def test_links_to_other_pages_are_kept_and_those_to_source_files_are_text(site: Path) -> None:
-    page = (site / "layers" / "lstm" / "index.html").read_text(encoding="utf-8")
-    assert 'href="../../models/' in page and "lstm_fused.py" in page
-    assert "charlm_jax/models" not in page
+    attention, lstm = (
+        (site / "layers" / name / "index.html").read_text(encoding="utf-8")
+        for name in ("attention", "lstm")
+    )
+    assert 'href="../../models/#what-attention-remembers"' in attention
+    assert "lstm_fused.py" in lstm and "/lstm_fused.py" not in lstm
 
 
 @pytest.mark.exhaustive
