@@ -8,6 +8,7 @@ import ast
 import contextlib
 import io
 import os
+import posixpath
 import re
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,8 @@ from charlm_jax.config.loading import shipped_configs, shipped_names
 
 ROOT = Path(__file__).parent.parent
 
-# A link to a file outside docs/, which a Git host can follow and the site cannot.
-_OUTSIDE = re.compile(r"\[([^\]]+)\]\((?:\.\./)+(?!docs/)[^)]*\)")
+# A link that goes up a folder.
+_UPWARD = re.compile(r"\[(?P<text>[^\]]+)\]\((?P<target>(?:\.\./)+(?!docs/)[^)]*)\)")
 
 # The contents of a page, for a Git host; the site has them in its margin.
 _CONTENTS = re.compile(r"(?:^- \[[^\]]+\]\(#[^)]*\)\n)+\n", flags=re.MULTILINE)
@@ -58,7 +59,13 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     if page.file.src_uri == "playground.md" and os.environ.get("MODEL_PAGE"):
         link = "**[Open a model](model.html)** that runs in your browser.\n\n"
         markdown = markdown.replace("## Make one\n", f"{link}## Make one\n", 1)
-    return _OUTSIDE.sub(lambda link: link[1], _CONTENTS.sub("", markdown))
+
+    def on_site(link: re.Match[str]) -> str:
+        """Return a link as it is, or its text if a Git host can follow it and the site cannot."""
+        path = posixpath.join(posixpath.dirname(page.file.src_uri), link["target"])
+        return link["text"] if posixpath.normpath(path).startswith("../") else link[0]
+
+    return _UPWARD.sub(on_site, _CONTENTS.sub("", markdown))
 
 
 def commands_page() -> str:

@@ -50,6 +50,16 @@ def test_the_sections_of_a_page_are_listed_in_its_margin_alone(site: Path) -> No
 
 
 @pytest.mark.exhaustive
+def test_links_to_other_pages_are_kept_and_those_to_source_files_are_text(site: Path) -> None:
+    attention, lstm = (
+        (site / "layers" / name / "index.html").read_text(encoding="utf-8")
+        for name in ("attention", "lstm")
+    )
+    assert 'href="../../models/#what-attention-remembers"' in attention
+    assert "lstm_fused.py" in lstm and "/lstm_fused.py" not in lstm
+
+
+@pytest.mark.exhaustive
 def test_the_page_of_a_model_is_there_as_it_is_and_linked(site: Path) -> None:
     assert (site / "model.html").read_text(encoding="utf-8") == MODEL
     pages = [page for page in site.rglob("*.html") if 'href="../model.html"' in page.read_text()]
