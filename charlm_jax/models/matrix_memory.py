@@ -72,6 +72,7 @@ def decayed_memory(
         memory_BHKP, output_BTHP = scan_time(step, memory_BHKP, inputs)
         return output_BTHP, memory_BHKP
 
+    memory_BHKP = _in_memory(memory_BHKP)
     query, key, value = (_chunks(x, chunk_size) for x in (query_BTHK, key_BTHK, value_BTHP))
     total = jnp.cumsum(_chunks(log_keep_BTH[..., None], chunk_size), axis=-2)  # BHNC1
     last = total[..., -1:, :]
@@ -143,6 +144,7 @@ def delta_memory(
         memory_BHKP, output_BTHP = scan_time(step, memory_BHKP, inputs)
         return output_BTHP, memory_BHKP
 
+    memory_BHKP = _in_memory(memory_BHKP)
     query, key, value = (_chunks(x, chunk_size) for x in (query_BTHK, key_BTHK, value_BTHP))
     rate = _chunks(rate_BTH[..., None], chunk_size)  # BHNC1
     total = jnp.cumsum(_chunks(log_keep_BTH[..., None], chunk_size), axis=-2)
@@ -251,6 +253,16 @@ def _parts(x: jax.Array, operand_dtype: Dtype, axis: int) -> jax.Array:
 
 def _rounded(x: jax.Array, operand_dtype: Dtype) -> jax.Array:
     return x.astype(operand_dtype).astype(jnp.float32)
+
+
+def _in_memory(memory_BHKP: jax.Array) -> jax.Array:
+    """Return a memory that XLA does not know to be constant.
+
+    jax 0.10.2 on a CPU reads memory that was never written in the gradient of a product with a
+    broadcast constant, such as an empty memory, that is summed over heads.
+    """
+    hidden: jax.Array = jax.lax.optimization_barrier(memory_BHKP)  # type: ignore[no-untyped-call]
+    return hidden
 
 
 def _outer(key_BHK: jax.Array, value_BHP: jax.Array) -> jax.Array:
