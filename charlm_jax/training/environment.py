@@ -13,6 +13,16 @@ from charlm_jax.core.numerics import SETTINGS
 
 Environment = Mapping[str, str | int]
 
+_VECTOR_INSTRUCTIONS = (
+    "avx2",
+    "avx512f",
+    "avx512_bf16",
+    "avx512_fp16",
+    "amx_bf16",
+    "asimd",
+    "bf16",
+    "sve",
+)
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
 
@@ -65,15 +75,25 @@ def _threads() -> int:
 
 
 def _processor() -> str:
-    """Return the processor's name; XLA chooses instructions by it."""
-    return _cpuinfo("model name") or platform.processor()
+    """Return the processor's name and vector instructions, by which XLA chooses its own.
+
+    Virtual machines of one name may have different instructions.
+    """
+    name = _cpuinfo("model name") or platform.processor()
+    found = [flag for flag in _VECTOR_INSTRUCTIONS if flag in _processor_flags()]
+    return f"{name} ({' '.join(found)})" if found else name
 
 
 def lacks_bfloat16_units() -> bool:
     """Return whether this is a CPU known to lack instructions for bfloat16 products."""
-    flags = (_cpuinfo("flags") or _cpuinfo("Features")).split()  # x86, ARM
+    flags = _processor_flags()
     is_cpu = jax.default_backend() == "cpu"
-    return is_cpu and bool(flags) and not {"amx_bf16", "avx512_bf16", "bf16"} & set(flags)
+    return is_cpu and bool(flags) and not {"amx_bf16", "avx512_bf16", "bf16"} & flags
+
+
+def _processor_flags() -> set[str]:
+    """Return the flags of an x86 or ARM processor; empty if unavailable."""
+    return set((_cpuinfo("flags") or _cpuinfo("Features")).split())
 
 
 def _cpuinfo(field: str) -> str:

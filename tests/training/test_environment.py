@@ -36,6 +36,19 @@ def test_a_processor_without_bfloat16_units_is_told_by_its_flags(
     assert environment.lacks_bfloat16_units() is lacks
 
 
+def test_processors_of_one_name_differ_by_their_instructions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def processor(flags: str) -> object:
+        cpuinfo = f"model name\t: An x86\nflags\t\t: {flags}\n"
+        monkeypatch.setattr(Path, "read_text", lambda *_, **__: cpuinfo)
+        return environment.environment()["processor"]
+
+    assert processor("sse2 avx2 fma") == "An x86 (avx2)"
+    assert processor("avx512f fma avx2 avx512_bf16") == "An x86 (avx2 avx512f avx512_bf16)"
+    assert processor("sse2") == "An x86"
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("lacks", [True, False])
 def test_a_run_says_at_its_start_that_bfloat16_is_slower_here(
