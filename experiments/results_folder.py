@@ -2,10 +2,13 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.files import atomic_write
+from charlm_jax.core.json_files import write_json
 
 RESULTS = "results.json"
 TABLES = "tables.md"
@@ -46,6 +49,24 @@ def refuse_other_results(
         commands = (_current_spelling(line.strip(), study) for line in lines if line[:4] == "    ")
         saved = next(commands, None) if first == title else None
         _refuse_other_command(tables, study, saved, command)
+
+
+def write_results_folder(
+    folder: Path, *, values: Mapping[str, Any], draw: Callable[[Path], None], text: str
+) -> None:
+    """Write results.json, the figures and tables.md, and print the tables.
+
+    Args:
+      folder: folder to write into, which is created.
+      values: content of results.json, with the `command` of the study.
+      draw: function that draws the figures into the folder.
+      text: content of tables.md.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / RESULTS, values)  # first: it marks the folder
+    draw(folder)
+    atomic_write(folder / TABLES, text.encode())
+    print(f"\n{text}\n{folder / TABLES}")
 
 
 def saved_command(results: Path, study: str) -> str | None:

@@ -253,7 +253,7 @@ class OptimizerConfig:
 
     @property
     def averages(self) -> bool:
-        """Whether an average of the weights is kept, to be scored and sampled from."""
+        """True if an average of the weights is kept, to be scored and sampled from."""
         return self.average_decay > 0 or self.rule == "schedule_free"
 
     def stable_steps(self, total_steps: int) -> int:

@@ -124,7 +124,7 @@ class Processes:
 
     @property
     def leads(self) -> bool:
-        """Whether this is process 0, which alone writes and prints."""
+        """True for process 0, which alone writes and prints."""
         return self.index == 0
 
     def gather(self, text: str = "") -> list[str]:

@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from charlm_jax.analysis.effective_context import ContextReach, effective_context_interval
-from charlm_jax.core.files import atomic_write
-from charlm_jax.core.json_files import to_jsonable, write_json
+from charlm_jax.core.json_files import to_jsonable
 from charlm_jax.evaluation.block_sums import BlockSums
 from charlm_jax.evaluation.bootstrap import Interval, mean_interval, std_over_seeds
 from charlm_jax.evaluation.families import BestComparison, compare_with_best
@@ -16,7 +15,7 @@ from charlm_jax.report.figures.base import InlineFigure, save_figure
 from experiments.atlas.arms import Preset
 from experiments.block_records import from_sums
 from experiments.markdown import signed, table
-from experiments.results_folder import RESULTS, TABLES
+from experiments.results_folder import write_results_folder
 from experiments.tuned_arms import ArmRuns
 
 TITLE = "# Atlas of layers and update rules. Tables"
@@ -140,12 +139,12 @@ def write_results(results: Results, folder: Path, command: str) -> None:
       folder: folder to write into.
       command: command line of the study.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / RESULTS, to_json(results, command))  # first: it marks the folder
-    _draw(results, folder / FIGURE)
-    text = tables(results, command)
-    atomic_write(folder / TABLES, text.encode())
-    print(f"\n{text}\n{folder / TABLES}")
+    write_results_folder(
+        folder,
+        values=to_json(results, command),
+        draw=lambda folder: _draw(results, folder / FIGURE),
+        text=tables(results, command),
+    )
 
 
 def to_json(results: Results, command: str) -> dict[str, Any]:

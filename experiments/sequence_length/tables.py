@@ -1,16 +1,16 @@
 """Results of the study as files: results.json, tables.md and the figures."""
 
+import functools
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from charlm_jax.core.files import atomic_write
-from charlm_jax.core.json_files import to_jsonable, write_json
+from charlm_jax.core.json_files import to_jsonable
 from charlm_jax.evaluation.bootstrap import mean_interval
 from experiments.block_records import from_sums
 from experiments.markdown import signed, table
-from experiments.results_folder import RESULTS, TABLES
+from experiments.results_folder import write_results_folder
 from experiments.sequence_length.arms import LENGTHS, WINDOW, Arm
 from experiments.sequence_length.figures import save_figures
 from experiments.sequence_length.records import RULES
@@ -46,12 +46,12 @@ def write_results(results: Results, folder: Path, command: str) -> None:
       folder: folder to write into.
       command: command line of the study.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / RESULTS, to_json(results, command))  # first: it marks the folder
-    save_figures(results, folder)
-    text = tables(results, command=command)
-    atomic_write(folder / TABLES, text.encode())
-    print(f"\n{text}\n{folder / TABLES}")
+    write_results_folder(
+        folder,
+        values=to_json(results, command),
+        draw=functools.partial(save_figures, results),
+        text=tables(results, command=command),
+    )
 
 
 def to_json(results: Results, command: str) -> dict[str, Any]:

@@ -27,7 +27,7 @@ class Trainer:
 
     def __init__(self) -> None:
         self.names: list[str] = []
-        self.left = 100
+        self.left = 1_000  # points to train before a signal comes
 
     def run_points(
         self, points: Sequence[Point], folder: Path, *, jobs: int = 1, view: SweepView | None = None

@@ -2,27 +2,23 @@
 
 import functools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
 import pytest
 
 from charlm_jax.config.schema import Config
-from charlm_jax.core.signals import Interrupted
 from charlm_jax.data.synthetic import parse_source
 from charlm_jax.sweeps import tuning
-from charlm_jax.sweeps.local import Outcome
-from charlm_jax.sweeps.points import Point
-from charlm_jax.sweeps.progress_bars import SweepView
 from charlm_jax.sweeps.tuning import Rung, Search
-from charlm_jax.training.loop import train_and_evaluate
 from experiments import recorded_training
 from experiments.sequence_length import __main__ as sequence_length
 from experiments.sequence_length import runs
 from experiments.sequence_length.arms import Model, Preset
 from experiments.sequence_length.records import Records
 from experiments.sequence_length.tables import TITLE
+from tests.experiments.test_recorded_training import Trainer
 
 REACH = 4
 CORPUS = f"synthetic:reach={REACH},symbols=3,copy=0.7,characters=60000"
@@ -53,28 +49,6 @@ PRESET = Preset(
     samples=4,
     sample_characters=50,
 )
-
-
-class Trainer:
-    """Trains in this process, which compiles once; stops when told to."""
-
-    def __init__(self) -> None:
-        self.names: list[str] = []
-        self.left = 1_000  # points to train before a signal comes
-
-    def run_points(
-        self, points: Sequence[Point], folder: Path, *, jobs: int = 1, view: SweepView | None = None
-    ) -> list[Outcome]:
-        outcomes = []
-        for point in points:
-            if not point.is_finished(folder):
-                if not self.left:
-                    raise Interrupted("stopped", 15)
-                self.left -= 1
-                self.names.append(point.name)
-            result = train_and_evaluate(point.load(), folder / point.name)
-            outcomes.append(Outcome(point, "done", result.best_loss_nats))
-        return outcomes
 
 
 @pytest.fixture
