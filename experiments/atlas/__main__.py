@@ -18,61 +18,42 @@ the beginning, when no other process should run.
 The command writes results.json, tables.md and atlas.png into runs/atlas-PRESET.
 """
 
-import argparse
 import functools
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from charlm_jax.cli.exit_status import run_program
 from charlm_jax.config.loading import load_config
 from charlm_jax.core.errors import CharlmError
-from charlm_jax.storage.workdir import Workdir
 from experiments.atlas.arms import PRESETS, Preset
 from experiments.atlas.measures import measure_models, measure_run
 from experiments.atlas.results import FIGURE, TITLE, Results, build_results, write_results
 from experiments.recorded_training import RecordedTraining, RecordFolder
-from experiments.results_folder import RESULTS, TABLES, refuse_other_results
+from experiments.study_command import (
+    StudyFiles,
+    add_only,
+    check_only,
+    open_study,
+    study_parser,
+)
 from experiments.tuned_arms import TunedArm, train_arms
 
-STUDY = "atlas"
+STUDY = StudyFiles("atlas", TITLE, (FIGURE,))
 _SPEEDS = "speeds"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train what is not on record, and write the results."""
-    parser = argparse.ArgumentParser(
-        prog=f"experiments.{STUDY}",
-        description="Compare layers, or update rules, with equal effort.",
-        usage=argparse.SUPPRESS,  # one-line errors
-        allow_abbrev=False,
-    )
-    add = parser.add_argument
-    add("--preset", choices=tuple(PRESETS), default="minutes", help="default: %(default)s")
-    add("--only", action="append", default=[], help="name of a model to train; may be repeated")
-    add("--workdir", help="folder of the results (default: runs/atlas-PRESET)")
-    add("--records", help="folder of the records (default: records, in the folder of the results)")
-    add("--jobs", type=int, default=1, help="number of runs trained at once (default: %(default)s)")
-    add("--from_records", action="store_true", help="train nothing")
+    parser = study_parser(STUDY, "Compare layers, or update rules, with equal effort.", PRESETS)
+    add_only(parser)
     options = parser.parse_args(arguments)
 
     def work() -> None:
         preset = PRESETS[options.preset]
-        for name in options.only:
-            if name not in preset.models:
-                known = ", ".join(map(repr, preset.models))
-                raise CharlmError(f"--only={name} is not one of {known}")
-        folder = Workdir(options.workdir or f"runs/{STUDY}-{options.preset}").path
-        command = f"python -m experiments.{STUDY} --preset={options.preset}"
-        files = [RESULTS, TABLES, FIGURE]
-        refuse_other_results(folder, study=STUDY, title=TITLE, command=command, files=files)
-        training = RecordedTraining(
-            RecordFolder(Path(options.records or folder / "records")),
-            folder / "runs",
-            jobs=options.jobs,
-        )
-        results = run_study(training, preset, options.only, train=not options.from_records)
-        write_results(results, folder, command)
+        check_only(options.only, preset.models)
+        found = open_study(STUDY, options)
+        results = run_study(found.training, preset, options.only, train=found.train)
+        write_results(results, found.folder, found.command)
 
     return run_program(parser.prog, work, goes_on=True)
 

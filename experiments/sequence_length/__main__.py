@@ -20,43 +20,29 @@ exist. Speeds are measured once, at the beginning, when no other process should 
 The command writes results.json, tables.md and figures into runs/sequence_length-PRESET.
 """
 
-import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax
-
 from charlm_jax.cli.exit_status import run_program
 from charlm_jax.core.errors import CharlmError
-from charlm_jax.storage.workdir import Workdir
-from experiments.results_folder import RESULTS, TABLES, refuse_other_results
 from experiments.sequence_length.arms import PRESETS
 from experiments.sequence_length.figures import FIGURES
 from experiments.sequence_length.results import Results, build_results
 from experiments.sequence_length.runs import Study
 from experiments.sequence_length.tables import TITLE, write_results
+from experiments.study_command import StudyFiles, open_study, study_parser
 
-STUDY = "sequence_length"
+STUDY = StudyFiles("sequence_length", TITLE, FIGURES)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train what is not on record, and write the results."""
-    parser = argparse.ArgumentParser(
-        prog=f"experiments.{STUDY}",
-        description="Measure how the length of training sequences affects the loss.",
-        usage=argparse.SUPPRESS,  # one-line errors
-        allow_abbrev=False,
+    about = "Measure how the length of training sequences affects the loss."
+    parser = study_parser(STUDY, about, PRESETS)
+    parser.add_argument(
+        "--corpus", default="", help="text, as in config.data.corpus (default: the preset's)"
     )
-    add = parser.add_argument
-    add("--preset", choices=tuple(PRESETS), default="minutes", help="default: %(default)s")
-    add("--corpus", default="", help="text, as in config.data.corpus (default: the preset's)")
-    add("--workdir", help="folder of the results (default: runs/sequence_length-PRESET)")
-    add("--records", help="folder of the records (default: records, in the folder of the results)")
-    add("--jobs", type=int, default=1, help="number of runs trained at once (default: %(default)s)")
-    add("--keep_runs", action="store_true", help="keep the folders of runs that are on record")
-    add("--from_records", action="store_true", help="train nothing")
     options = parser.parse_args(arguments)
 
     def work() -> None:
@@ -65,30 +51,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             preset = preset._replace(corpus=options.corpus)
         if not preset.corpus:
             raise CharlmError(f"--preset={options.preset} needs --corpus=PATH, a text of your own")
-        folder = Workdir(options.workdir or f"runs/{STUDY}-{options.preset}").path
-        command = f"python -m experiments.{STUDY} --preset={options.preset}"
-        command += f" --corpus={Path(preset.corpus).name}"
-        files = [RESULTS, TABLES, *FIGURES]
-        refuse_other_results(folder, study=STUDY, title=TITLE, command=command, files=files)
-        keep_programs(folder / "compiled")
-        study = Study(
-            preset,
-            Path(options.records or folder / "records"),
-            folder / "runs",
-            jobs=options.jobs,
-            keep=options.keep_runs,
-        )
-        results = read_study(study) if options.from_records else run_study(study)
-        write_results(results, folder, command)
+        found = open_study(STUDY, options, f"--corpus={Path(preset.corpus).name}")
+        study = Study(preset, found.training)
+        results = run_study(study) if found.train else read_study(study)
+        write_results(results, found.folder, found.command)
 
     return run_program(parser.prog, work, goes_on=True)
-
-
-def keep_programs(folder: Path) -> None:
-    """Share compiled programs between this process and the training processes."""
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder.resolve())
-        jax.config.update("jax_compilation_cache_dir", str(folder.resolve()))
 
 
 def run_study(study: Study) -> Results:

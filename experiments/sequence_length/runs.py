@@ -3,7 +3,6 @@
 import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,18 +55,13 @@ class Study:
 
     Args:
       preset: size of the study.
-      records: folder of the records.
-      folder: folder of the runs; a run's folder is removed once the run is on record.
-      jobs: number of runs to train at once.
-      keep: keep the folders of the runs.
+      training: training whose memory is the records.
     """
 
-    def __init__(
-        self, preset: Preset, records: Path, folder: Path, *, jobs: int = 1, keep: bool = False
-    ) -> None:
+    def __init__(self, preset: Preset, training: RecordedTraining) -> None:
         self.preset = preset
-        self.records = Records(records)
-        self.training = RecordedTraining(self.records, folder, jobs=jobs, keep=keep)
+        self.training = training
+        self.records = Records(training.records.folder)
 
     def config(self, arm: Arm) -> Config:
         """Return the config of an arm, apart from seed, rate and steps."""

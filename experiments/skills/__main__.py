@@ -9,7 +9,7 @@ carried through it. Attention keeps the last 128 characters, as in training.
 
     python -m experiments.skills --preset=minutes
     python -m experiments.skills --preset=full --jobs=2
-    python -m experiments.skills --preset=full --only=lstm,attention
+    python -m experiments.skills --preset=full --only=lstm --only=attention
 
 A run that is on record (folder `records`) is not trained again, so the same command resumes an
 interrupted study. `--from_records` trains nothing.
@@ -17,67 +17,47 @@ interrupted study. `--from_records` trains nothing.
 The command writes results.json, tables.md and skills.png into runs/skills-PRESET.
 """
 
-import argparse
 import functools
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from charlm_jax.cli.exit_status import run_program
-from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.trees import count_parameters
 from charlm_jax.data.skills import SkillSource
 from charlm_jax.data.synthetic import parse_source
 from charlm_jax.evaluation.block_sums import block_sums
 from charlm_jax.evaluation.protocol import Stream, all_positions
 from charlm_jax.inference.run import Run
-from charlm_jax.storage.workdir import Workdir
 from charlm_jax.sweeps.points import Point
 from experiments.block_records import to_sums
-from experiments.recorded_training import RecordedTraining, RecordFolder
-from experiments.results_folder import RESULTS, TABLES, refuse_other_results
+from experiments.recorded_training import RecordedTraining
 from experiments.skills.arms import PRESETS, SEQUENCE_LENGTH, Preset
 from experiments.skills.results import FIGURE, TITLE, build_results, write_results
+from experiments.study_command import (
+    StudyFiles,
+    add_only,
+    check_only,
+    open_study,
+    study_parser,
+)
 from experiments.tuned_arms import ArmRuns, train_arms
 
-STUDY = "skills"
+STUDY = StudyFiles("skills", TITLE, (FIGURE,))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train what is not on record, and write the results."""
-    parser = argparse.ArgumentParser(
-        prog=f"experiments.{STUDY}",
-        description="Measure which layers learn which skill.",
-        usage=argparse.SUPPRESS,  # one-line errors
-        allow_abbrev=False,
-    )
-    add = parser.add_argument
-    add("--preset", choices=tuple(PRESETS), default="minutes", help="default: %(default)s")
-    add("--only", default="", help="names of models, separated by commas (default: all)")
-    add("--workdir", help="folder of the results (default: runs/skills-PRESET)")
-    add("--records", help="folder of the records (default: records, in the folder of the results)")
-    add("--jobs", type=int, default=1, help="number of runs trained at once (default: %(default)s)")
-    add("--from_records", action="store_true", help="train nothing")
+    parser = study_parser(STUDY, "Measure which layers learn which skill.", PRESETS)
+    add_only(parser)
     options = parser.parse_args(arguments)
 
     def work() -> None:
         preset = PRESETS[options.preset]
-        only = list(filter(None, options.only.split(",")))
-        for name in only:
-            if name not in preset.layers:
-                raise CharlmError(f"--only={name} is not one of {', '.join(preset.layers)}")
-        folder = Workdir(options.workdir or f"runs/{STUDY}-{options.preset}").path
-        command = f"python -m experiments.{STUDY} --preset={options.preset}"
-        files = [RESULTS, TABLES, FIGURE]
-        refuse_other_results(folder, study=STUDY, title=TITLE, command=command, files=files)
-        training = RecordedTraining(
-            RecordFolder(Path(options.records or folder / "records")),
-            folder / "runs",
-            jobs=options.jobs,
-        )
-        runs = run_study(training, preset, only, train=not options.from_records)
-        write_results(build_results(preset, runs), folder, command)
+        check_only(options.only, preset.layers)
+        found = open_study(STUDY, options)
+        runs = run_study(found.training, preset, options.only, train=found.train)
+        write_results(build_results(preset, runs), found.folder, found.command)
 
     return run_program(parser.prog, work, goes_on=True)
 

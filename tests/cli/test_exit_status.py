@@ -13,6 +13,7 @@ import pytest
 from charlm_jax.cli.exit_status import run_program
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.signals import Interrupted
+from experiments import study_command
 from experiments.scale_factor import __main__ as scale_factor
 from experiments.sequence_length import __main__ as sequence_length
 from experiments.tutorial import __main__ as tutorial
@@ -125,7 +126,7 @@ def test_experiments_end_alike(
 ) -> None:
     module, first, typed, goes_on = FIRST[name]
     monkeypatch.setattr(module, first, _raising(error))
-    monkeypatch.setattr(sequence_length, "keep_programs", lambda folder: None)
+    monkeypatch.setattr(study_command, "keep_programs", lambda folder: None)
     monkeypatch.chdir(tmp_path)
     assert module.main(typed) == status
     expected = says + (goes_on if says == "interrupted" else "")

@@ -11,7 +11,7 @@ from charlm_jax.core.errors import CharlmError
 from charlm_jax.evaluation.block_sums import block_sums
 from charlm_jax.sweeps.tuning import Rung, Search, Trial, Tuned
 from experiments.block_records import to_sums
-from experiments.recorded_training import settings
+from experiments.recorded_training import RecordedTraining, RecordFolder, settings
 from experiments.sequence_length.arms import (
     BATCH_CHARACTERS,
     LOADERS,
@@ -61,6 +61,10 @@ TEXT_RECORD = TextRecord(
 ANY = np.random.default_rng(0).normal(0, 1, CHARACTERS)
 
 
+def _study(preset: Preset, folder: Path = Path()) -> Study:
+    return Study(preset, RecordedTraining(RecordFolder(folder / "records"), folder / "runs"))
+
+
 def _sums(mean: float, seed: int) -> tuple[float, ...]:
     """The block sums of a run that finds hard what all runs find hard."""
     own_N = np.random.default_rng(seed).normal(0, 0.05, CHARACTERS)
@@ -97,7 +101,7 @@ def _record(
 
 
 def _tuned(arm: Arm, losses: Mapping[float, float]) -> Tuned:
-    point = Study(PRESET, Path("records"), Path("runs"))._point(arm, arm.name, {})
+    point = _study(PRESET)._point(arm, arm.name, {})
     trials = {Trial(point, "optimizer.learning_rate", x, 1, 5_120): y for x, y in losses.items()}
     return Tuned(min(losses, key=losses.__getitem__), trials)
 
@@ -191,7 +195,7 @@ def test_records_are_read_as_they_were_written(tmp_path: Path) -> None:
 
 
 def test_a_record_of_another_rate_is_refused(tmp_path: Path) -> None:
-    study = Study(PRESET, tmp_path, tmp_path / "runs")
+    study = _study(PRESET, tmp_path)
     run = PlannedRun(SHORT, 1, 0.01, PRESET.characters)
     record = _record(SHORT, mean=1.5)._asdict()
     study.records.write(f"runs/{run.name}", {**record, **settings(study.run_point(run))})
@@ -202,7 +206,7 @@ def test_a_record_of_another_rate_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_best_lengths_and_the_textbooks_are_repeated() -> None:
-    study = Study(PRESET._replace(repeated=1), Path("records"), Path("runs"))
+    study = _study(PRESET._replace(repeated=1))
     losses = {SHORT: 1.7, MIDDLE: 1.6, LONG: 1.5, BOTH: 1.9}
     late = LONG._replace(budget="seconds")
     first = {
@@ -210,14 +214,14 @@ def test_the_best_lengths_and_the_textbooks_are_repeated() -> None:
         for arm in (*losses, late, SHORT._replace(budget="seconds"))
     }
     assert study.repeated_arms(first) == {LONG, MIDDLE, BOTH, late}
-    everything = Study(PRESET, Path("records"), Path("runs")).repeated_arms(first)
+    everything = _study(PRESET).repeated_arms(first)
     assert everything == {run.arm for run in first}
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_arms_have_equal_characters_or_equal_seconds(name: str, tmp_path: Path) -> None:
     preset = PRESETS[name]._replace(corpus="synthetic:characters=20000")
-    study = Study(preset, tmp_path, tmp_path)
+    study = _study(preset, tmp_path)
     names = dict.fromkeys(speed_name(arm.model, arm.length) for arm in preset.arms())
     speeds = {name: 10_000.0 + 500 * number for number, name in enumerate(names)}
     rates = {arm: 1 / arm.length for arm in preset.arms() if arm == arm.tuned}

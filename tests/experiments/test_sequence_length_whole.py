@@ -1,11 +1,9 @@
 """The study of sequence lengths, whole and small, on a source whose answer is known."""
 
 import functools
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import jax
 import pytest
 
 from charlm_jax.config.schema import Config
@@ -62,7 +60,6 @@ def trainer(monkeypatch: pytest.MonkeyPatch) -> Trainer:
     monkeypatch.setattr(tuning, "run_points", trainer.run_points)
     monkeypatch.setattr(runs, "measure_speeds", equally_fast)
     monkeypatch.setitem(sequence_length.PRESETS, "minutes", PRESET)
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(jax.config.jax_compilation_cache_dir))
     return trainer
 
 
@@ -120,23 +117,6 @@ def test_nothing_is_computed_without_records(
     assert sequence_length.main(["--preset=second_text", f"--workdir={tmp_path}"]) == 2
     assert "needs --corpus=PATH" in capsys.readouterr().err
     assert trainer.names == []
-
-
-def test_programs_are_kept_where_nobody_says_where(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = jax.config.jax_compilation_cache_dir
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "elsewhere")
-    sequence_length.keep_programs(tmp_path)
-    assert os.environ["JAX_COMPILATION_CACHE_DIR"] == "elsewhere"
-    assert jax.config.jax_compilation_cache_dir == before
-    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
-    try:
-        sequence_length.keep_programs(tmp_path)
-        assert os.environ["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path)
-        assert jax.config.jax_compilation_cache_dir == str(tmp_path)
-    finally:
-        jax.config.update("jax_compilation_cache_dir", before)
 
 
 @pytest.mark.parametrize(

@@ -58,8 +58,8 @@ def test_counting_to_three_is_learnt_and_the_parity_of_twelve_bits_is_not(
 def test_a_model_that_is_not_there_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert skills.main([f"--workdir={tmp_path}", "--only=lstm,perceptron"]) == 2
-    assert "--only=perceptron is not one of lstm, minlstm" in capsys.readouterr().err
+    assert skills.main([f"--workdir={tmp_path}", "--only=lstm", "--only=perceptron"]) == 2
+    assert "--only=perceptron is not one of 'lstm', 'minlstm'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", PRESETS)
