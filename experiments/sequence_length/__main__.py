@@ -62,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run_study(study: Study) -> Results:
     """Run all stages: speeds, text, learning rates, first seeds, other seeds."""
     speeds = study.speeds()  # before anything else runs
+    print(study.describe_cost(speeds), flush=True)
     text = study.text()
     tuned = study.tune()
     rates = {arm: found.value for arm, found in tuned.items()}

@@ -165,6 +165,23 @@ class Study:
         self.training.train([self.run_point(run) for run in runs], measure)
         return self.recorded(runs)
 
+    def describe_cost(self, speeds: Mapping[str, float]) -> str:
+        """Describe the cost of the whole study, all runs trained to the end one after another.
+
+        Args:
+          speeds: characters per second, by name.
+        """
+        rates = dict.fromkeys((arm for arm in self.preset.arms() if arm == arm.tuned), 1.0)
+        search, (first, *others) = self.preset.search, self.preset.seeds
+        runs = self.plan(rates, speeds, [first])
+        seconds = sum(search.characters / mean_speed(arm, speeds) for arm in rates)
+        seconds += sum(run.characters / mean_speed(run.arm, speeds) for run in runs)
+        more = f"; the best arms again with {len(others)} more seeds" if others else ""
+        return (
+            f"{search.runs * len(rates)} runs to search learning rates, then {len(runs)} runs: "
+            f"{seconds / 60:.0f} minutes of training at the measured speeds{more}"
+        )
+
     def recorded(self, runs: Sequence[PlannedRun]) -> dict[PlannedRun, RunRecord]:
         """Return the runs that are on record.
 

@@ -177,6 +177,16 @@ def test_the_time_to_reach_the_ngram_is_that_of_an_idle_machine() -> None:
     assert found[MIDDLE].less_ngram["stream"].mean == pytest.approx(0, abs=0.01)
 
 
+def test_the_cost_is_of_all_trials_and_first_seeds() -> None:
+    slower = {name: speed / 50 for name, speed in SPEEDS.items()}
+    # Three trials of 5,120 and a run of 64,000 for each length; half a run at 20 and half at 80.
+    seconds = (15_360 + 64_000) * (1 / 20 + 1 / 40 + 1 / 80) + 32_000 * (1 / 20 + 1 / 80)
+    seconds *= 2  # reset and carried
+    seconds -= 32_000 * (1 / 20 + 1 / 80)  # schedules are trained with reset state
+    says = f"18 runs to search learning rates, then 7 runs: {seconds / 60:.0f} minutes"
+    assert _study(PRESET).describe_cost(slower).startswith(says)
+
+
 def test_records_are_read_as_they_were_written(tmp_path: Path) -> None:
     records = Records(tmp_path)
     assert records.text() is None and records.speeds() is None and records.read("a") is None
