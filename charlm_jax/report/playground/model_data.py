@@ -12,9 +12,7 @@ from charlm_jax.core.errors import CharlmError, lookup
 from charlm_jax.core.trees import leaves_by_path
 from charlm_jax.core.types import Params
 from charlm_jax.inference.trained_model import TrainedModel
-
-MIXERS = ("lstm", "gru", "rnn", "mingru", "attention", "self_attention")
-"""Layers that the JavaScript computes."""
+from charlm_jax.models.mixers import MIXERS
 
 _FORMAT = 1
 _ALIGNMENT = 4  # bytes; a Float32Array begins at a multiple of it
@@ -54,8 +52,8 @@ def _store_bfloat16(array: np.ndarray) -> Stored:
 
 
 def _store_int8(array: np.ndarray) -> Stored:
-    """Round every column of a matrix to multiples of its largest magnitude / 127."""
-    scales = np.abs(array).max(axis=0) / np.float32(127)
+    """Round every column of matrices to multiples of its largest magnitude / 127."""
+    scales = np.abs(array).max(axis=tuple(range(array.ndim - 1))) / np.float32(127)
     scales = np.where(scales > 0, scales, np.float32(1)).astype("<f4")
     return Stored(np.rint(array / scales).astype(np.int8), scales)
 
@@ -101,11 +99,6 @@ def check_model(model: ModelConfig) -> None:
             raise CharlmError(
                 f"the playground cannot run the layer {name!r}: it has only {', '.join(MIXERS)}"
             )
-    if model.mogrifier_rounds and "lstm" in model.layers:
-        raise CharlmError(
-            f"the playground cannot run config.model.mogrifier_rounds={model.mogrifier_rounds}: it "
-            f"has only the LSTM without them"
-        )
     if model.precision != "float32":
         raise CharlmError(
             f"the playground cannot run config.model.precision={model.precision!r}: it computes in "

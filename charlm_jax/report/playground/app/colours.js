@@ -15,9 +15,9 @@ function colourings(model) {
   return choices;
 }
 
-/** Returns a unit's value as the text is coloured: a cell drifts, and is handed on as its tanh. */
-function shownValue(units, value) {
-  return units === "cell" ? Math.tanh(value) : value;
+/** Returns whether numbers are shown as their tanh: an LSTM's cell drifts, and is handed on so. */
+function isShownAsTanh(name, units) {
+  return name === "lstm" && units === "cell";
 }
 
 /**
@@ -47,12 +47,16 @@ function colourChoice({ model, vocabulary, looked }, view) {
     else paintHead(choice);
   };
   const paintUnit = ({ layer, units }) => {
-    const { size } = model.layers[layer];
+    const { name, size } = model.layers[layer];
+    const isTanh = isShownAsTanh(name, units);
     number.max = size - 1;
     byId("own_unit_label").textContent = `Unit, 0 to ${size - 1}`;
     const unit = numberIn("own_unit");
-    const valueOf = ({ seen }) =>
-      seen === null ? null : shownValue(units, seen[layer].units[units][unit]);
+    const valueOf = ({ seen }) => {
+      if (seen === null) return null;
+      const value = seen[layer].units[units][unit];
+      return isTanh ? Math.tanh(value) : value;
+    };
     const values = view.characters().map(valueOf).filter((value) => value !== null);
     const isGate = units.endsWith("_gate");
     const most = isGate ? 1 : Math.max(...values.map(Math.abs), 1e-9);
@@ -68,7 +72,7 @@ function colourChoice({ model, vocabulary, looked }, view) {
       `Each of the ${size} units has a number after every ${vocabulary.noun}` +
         (isGate ? "." : ", negative in orange and positive in blue.") +
         " Change the number to see another." +
-        (units === "cell" ? " Shown is tanh of the cell, which the layer hands on." : "") +
+        (isTanh ? " Shown is tanh of the cell, which the layer hands on." : "") +
         (value === null ? "" : ` After the chosen ${vocabulary.noun} it is ${value.toFixed(3)}.`) +
         describeLimit(),
     );

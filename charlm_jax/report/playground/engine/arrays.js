@@ -68,6 +68,11 @@ function sigmoid(x) {
   return 1 / (1 + Math.exp(-x));
 }
 
+/** log(1 + exp(x)) */
+function softplus(x) {
+  return Math.max(x, 0) + Math.log1p(Math.exp(-Math.abs(x)));
+}
+
 /** The error function, by a series of positive terms; 1 beyond 4.5 (to float32's precision). */
 function erf(x) {
   if (Math.abs(x) > 4.5) return Math.sign(x);

@@ -64,8 +64,8 @@ function buildModel(model, symbols, weights, context) {
     const path = `layer_${index}`;
     const mixer = MIXERS[name](weights, `${path}.mixer`, model, inputs, context);
     blocks.push(block(mixer, weights, path, model));
-    const { size, units = [], heads = 0, places = 0 } = mixer;
-    layers.push({ name, size, units, heads, places });
+    const { size, width: unitCount = size, units = [], heads = 0, places = 0 } = mixer;
+    layers.push({ name, size: unitCount, units, heads, places });
     inputs = size;
   }
   const finish =
