@@ -55,7 +55,7 @@ class UnitPick(NamedTuple):
       high: 98th percentile of them.
       shown: positions of the scored places of one piece of the other text: the piece in which the
         property changes most often.
-      value_T: values of the unit there; tanh of a cell, as an LSTM hands it on.
+      value_T: values of the unit there; tanh of an LSTM's cell, as it is handed on.
       holds_T: mask of the positions at which the property holds.
     """
 
@@ -321,7 +321,7 @@ def _pick(
     first = _first(tested)
     holds_BT = tested.holds[name][:, first:]
     shown = int((np.diff(holds_BT, axis=1) != 0).sum(axis=1).argmax())
-    squash = np.tanh if key.array == "cell" else np.asarray
+    squash = np.tanh if (key.kind, key.array) == ("lstm", "cell") else np.asarray
     low, high = np.percentile(squash(_scored(picked, picked.arrays[key][:, :, unit])), _EXTREMES)
     return UnitPick(
         name,
