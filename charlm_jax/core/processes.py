@@ -287,6 +287,8 @@ class _Ending:
         if address.coordinator and address.index == 0:
             _refuse_used_port(address.coordinator)
         jax.config.update("jax_cpu_collectives_implementation", "gloo")  # type: ignore[no-untyped-call]
+        # It would take SIGTERM for itself, from Python's handlers too.
+        jax.config.update("jax_enable_preemption_service", False)  # type: ignore[no-untyped-call]
         self._lost = (
             f"process {address.index} of {address.number} did not find the others through "
             f"{address.coordinator or 'the coordinator of the launcher'} within {JOIN_SECONDS} s: "

@@ -206,6 +206,27 @@ def test_a_port_that_is_in_use_is_refused() -> None:
     )
 
 
+JOINS = """
+import os, signal, sys, threading
+from charlm_jax.core.processes import Address, joined
+from charlm_jax.core.signals import leave_at_signals
+
+leave_at_signals("charlm")
+with joined(Address(sys.argv[1], 1, 0), "charlm train"):
+    os.kill(os.getpid(), signal.SIGTERM)
+    threading.Event().wait()
+"""
+
+
+def test_a_signal_before_the_training_ends_a_process_that_has_joined(
+    child_environment: None,
+) -> None:
+    command = [sys.executable, "-c", JOINS, f"localhost:{free_port()}"]
+    ended = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=SECONDS)
+    assert ended.returncode == 128 + signal.SIGTERM
+    assert ended.stderr.splitlines()[-1] == "charlm: stopped by SIGTERM"
+
+
 def test_a_process_that_is_alone_asks_nobody() -> None:
     def fail() -> Mapping[str, object]:
         raise AssertionError("it was called")
