@@ -47,7 +47,7 @@ class LayerActivations(NamedTuple):
 
     @property
     def states(self) -> dict[str, np.ndarray]:
-        """Other arrays (T, H) of a recurrent layer's units; the last is the carried state."""
+        """Other arrays (T, H) of a recurrent layer's units; the last is its state or its output."""
         return {
             name: x
             for name, x in self.arrays.items()

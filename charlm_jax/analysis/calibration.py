@@ -194,16 +194,20 @@ def _half(values_N: np.ndarray, block: int) -> float:
     return (interval.high - interval.low) / 2
 
 
-def _ratio(parts_N: np.ndarray, wholes_N: np.ndarray) -> Interval:
-    """Return the ratio of two sums over the text: sum of parts / sum of wholes.
+def _share(hits_N: np.ndarray, wholes_N: np.ndarray) -> Interval:
+    """Return the sum of hits over that of wholes, with its 95 % interval in [0, 1].
 
-    The interval is that of the mean of part - ratio * whole, divided by the mean whole: the delta
-    method.
+    The interval is that of the mean of hit - share * whole, divided by the mean whole: the delta
+    method. A share of 0 or 1 has no variance to estimate; its interval is then the exact one of as
+    many independent draws (Clopper and Pearson 1934).
     """
-    whole = float(wholes_N.mean(dtype=np.float64))
-    ratio = float(parts_N.mean(dtype=np.float64)) / whole
-    half = _half(parts_N - ratio * wholes_N, BLOCK) / whole
-    return Interval(ratio, ratio - half, ratio + half)
+    count = float(wholes_N.sum(dtype=np.float64))
+    share = float(hits_N.sum(dtype=np.float64)) / count
+    if share in (0.0, 1.0):
+        least = 0.025 ** (1 / count)
+        return Interval(share, 0.0, 1 - least) if share == 0.0 else Interval(share, least, 1.0)
+    half = _half(hits_N - share * wholes_N, BLOCK) / (count / len(wholes_N))
+    return Interval(share, max(share - half, 0.0), min(share + half, 1.0))
 
 
 class Bin(NamedTuple):
@@ -211,7 +215,7 @@ class Bin(NamedTuple):
 
     Attributes:
       predicted: mean probability, at scale 1, of the symbols in the bin.
-      observed: share of them that occurred, with its interval.
+      observed: share of them that occurred, with its interval in [0, 1].
       expected: expected number of occurrences, the sum of the bin's probabilities.
     """
 
@@ -231,6 +235,6 @@ def reliability(predictions: Predictions) -> list[Bin]:
         symbols, expected = (float(x.sum(dtype=np.float64)) for x in (symbols_N, together_N))
         if not symbols:
             continue
-        observed = _ratio(hits_N, symbols_N)
+        observed = _share(hits_N, symbols_N)
         bins.append(Bin(expected / symbols, observed, expected))
     return bins

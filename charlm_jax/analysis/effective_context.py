@@ -5,7 +5,8 @@ The others are
 
   truncated  not read at all: the model starts n characters before the target;
   shuffled   read in random order, which keeps the characters but not their positions;
-  replaced   read from another position of the text, so that they are still text.
+  replaced   read from another position of the text, so that they are still text, but not that
+             around the target.
 
 The effective context is the smallest n such that, for it and every larger n, the loss is within 1 %
 of the unchanged one.
@@ -17,7 +18,7 @@ Source: Khandelwal et al. 2018 (Sharp Nearby, Fuzzy Far Away), sections 3 and 5.
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,8 +26,9 @@ from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.numerics import fixed_numerics
 from charlm_jax.core.types import Params
 from charlm_jax.data.splits import Part
-from charlm_jax.evaluation.block_sums import BlockSums
-from charlm_jax.evaluation.bootstrap import times_drawn
+from charlm_jax.evaluation.block_sums import BlockSums, check_same_blocks, without_empty
+from charlm_jax.evaluation.bootstrap import check_bootstrap_options, times_drawn
+from charlm_jax.evaluation.context_limits import check_length
 from charlm_jax.evaluation.protocol import Sliding
 from charlm_jax.evaluation.scoring import make_position_scorer
 from charlm_jax.models import LanguageModel
@@ -60,62 +62,79 @@ def losses_by_context(
       contexts: values of n, each from 1 to `reach`.
       reach: number of characters before a target, the n unchanged ones included.
       targets: number of targets, evenly spread; 0 means all.
-      batch_size: number of targets scored at once; it does not change the losses.
+      batch_size: number of targets scored at once; it changes the losses by rounding at most.
       seed: seed of the random orders and positions.
 
     Returns:
       n -> nll_P in nats, for n in `contexts` and for `reach` itself, where all are unchanged.
 
     Raises:
-      CharlmError: the change is unknown, a context is out of range, or the text is too short.
+      CharlmError: the change is unknown, a context is out of range, the text is too short, the
+        model has learned fewer positions, or a loss is not finite.
     """
     if change not in CHANGES:
         raise CharlmError(f"change={change!r} is not known: it must be one of {', '.join(CHANGES)}")
     for context in contexts:
         if not 1 <= context <= reach:
             raise CharlmError(f"context={context} is not allowed: it must lie in [1, {reach}]")
+    check_length(model, "the reach", reach, advice="choose a reach")
     positions_P = Sliding(reach, targets).positions(part)
-    rows_PT = _rows(ids_N, positions_P, reach)
+    rows_PT = rows_before(ids_N, positions_P, reach)
     changed = _CHANGES[change]
     losses = {}
     for context in sorted({*contexts, reach}):
         noise = np.random.default_rng(seed)  # the same for every n: a smooth curve
-        far_PT = changed(noise, rows_PT, reach - context, ids_N, part)
+        far_PT = changed(noise, rows_PT, reach - context, ids_N, part, positions_P)
         read_PT = np.concatenate([far_PT, rows_PT[:, reach - context :]], axis=1)
         length = read_PT.shape[1]
         score = _shared_scorer(model, context=length - 1, batch_size=batch_size)
         ends_P = np.arange(1, len(read_PT) + 1) * length - 1
         losses[context] = score(params, read_PT.reshape(-1), ends_P)
+        if not np.isfinite(losses[context]).all():
+            raise CharlmError("a loss is not finite: the model has diverged")
     return losses
 
 
-def _rows(ids_N: np.ndarray, positions_P: np.ndarray, reach: int) -> np.ndarray:
-    """Return rows_PT: each position's character and those before it, T = reach + 1."""
+def rows_before(ids_N: np.ndarray, positions_P: np.ndarray, reach: int) -> np.ndarray:
+    """Return rows_PT: each position's character, last, and those before it; T = reach + 1."""
     return np.lib.stride_tricks.sliding_window_view(ids_N, reach + 1)[positions_P - reach]
 
 
-def _truncated(
-    noise: np.random.Generator, rows_PT: np.ndarray, far: int, ids_N: np.ndarray, part: Part
-) -> np.ndarray:
+_Change = Callable[[np.random.Generator, np.ndarray, int, np.ndarray, Part, np.ndarray], np.ndarray]
+"""(noise, rows_PT, far, ids_N, part, positions_P) -> what is read in place of the `far` first."""
+
+
+def _truncated(noise: np.random.Generator, rows_PT: np.ndarray, far: int, *_: Any) -> np.ndarray:
     return rows_PT[:, :0]
 
 
-def _shuffled(
-    noise: np.random.Generator, rows_PT: np.ndarray, far: int, ids_N: np.ndarray, part: Part
-) -> np.ndarray:
+def _shuffled(noise: np.random.Generator, rows_PT: np.ndarray, far: int, *_: Any) -> np.ndarray:
     order_PT = noise.random(rows_PT.shape, np.float32)[:, :far].argsort(axis=1)
     return np.take_along_axis(rows_PT[:, :far], order_PT, axis=1)
 
 
 def _replaced(
-    noise: np.random.Generator, rows_PT: np.ndarray, far: int, ids_N: np.ndarray, part: Part
+    noise: np.random.Generator,
+    rows_PT: np.ndarray,
+    far: int,
+    ids_N: np.ndarray,
+    part: Part,
+    positions_P: np.ndarray,
 ) -> np.ndarray:
     reach = rows_PT.shape[1] - 1
     positions_N = Sliding(reach, targets=0).positions(part)
-    return _rows(ids_N, noise.choice(positions_N, len(rows_PT)), reach)[:, :far]
+    if positions_N[-1] - positions_N[0] <= 2 * reach:  # some target would leave no choice
+        raise CharlmError(
+            f"the text is too short to replace {reach} characters by others of it: it needs more "
+            f"than {3 * reach}"
+        )
+    chosen_P = noise.choice(positions_N, len(rows_PT))
+    while (is_near_P := np.abs(chosen_P - positions_P) <= reach).any():
+        chosen_P[is_near_P] = noise.choice(positions_N, int(is_near_P.sum()))
+    return rows_before(ids_N, chosen_P, reach)[:, :far]
 
 
-_CHANGES: Mapping[str, Callable[..., np.ndarray]] = {
+_CHANGES: Mapping[str, _Change] = {
     "truncated": _truncated,
     "shuffled": _shuffled,
     "replaced": _replaced,
@@ -159,20 +178,37 @@ def effective_context_interval(
     covers the variation of the text, not that of seeds.
 
     Args:
-      losses: n -> losses of one run with all but the nearest n characters changed.
+      losses: n -> losses of one run with all but the nearest n characters changed, on the same
+        blocks.
       draws: number of bootstrap samples.
       seed: seed of the bootstrap samples.
+
+    Returns:
+      The effective context. With a single block its interval is unknown: all contexts that were
+      measured.
+
+    Raises:
+      CharlmError: the losses are of several runs or of different blocks, or a number is out of
+        range.
     """
+    check_bootstrap_options(draws=draws, level=0.95, seed=seed)
     contexts = sorted(losses)
-    counts_K = losses[contexts[0]].counts_K
-    sums_MK = np.stack([losses[n].sums_SK[0] for n in contexts])
-    times_DK = times_drawn(len(counts_K), draws, np.random.default_rng(seed))
-    means_DM = times_DK @ sums_MK.T / (times_DK @ counts_K)[:, None]
+    for context in contexts:
+        check_same_blocks(losses[context], losses[contexts[0]])
+        if len(losses[context].sums_SK) != 1:
+            raise CharlmError("an effective context is of one run: give the losses of one")
+    sums = [without_empty(losses[context]) for context in contexts]
+    counts_K, sums_MK = sums[0].counts_K, np.stack([each.sums_SK[0] for each in sums])
 
     def found(means_M: np.ndarray) -> int:
         return effective_context(dict(zip(contexts, means_M.tolist(), strict=True)))
 
+    characters = found(sums_MK.sum(axis=1) / counts_K.sum())
+    if len(counts_K) == 1:
+        return ContextReach(characters, contexts[0], contexts[-1])
+    times_DK = times_drawn(len(counts_K), draws, np.random.default_rng(seed))
+    means_DM = times_DK @ sums_MK.T / (times_DK @ counts_K)[:, None]
     low, high = np.percentile(
         [found(means_M) for means_M in means_DM], (2.5, 97.5), method="nearest"
     )
-    return ContextReach(found(sums_MK.sum(axis=1) / counts_K.sum()), int(low), int(high))
+    return ContextReach(characters, int(low), int(high))

@@ -9,15 +9,18 @@ whose gradients are those of states; vectors of characters are what all models h
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from charlm_jax.analysis.effective_context import rows_before
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.numerics import fixed_numerics
 from charlm_jax.core.types import Params
 from charlm_jax.data.splits import Part
+from charlm_jax.evaluation.context_limits import check_length
 from charlm_jax.evaluation.protocol import Sliding
 from charlm_jax.models import LanguageModel
 
@@ -49,17 +52,27 @@ def gradient_norms_by_distance(
       places before the target.
 
     Raises:
-      CharlmError: the output layer is the embedding, or the text is too short.
+      CharlmError: the output layer is the embedding, the text is too short, the model has learned
+        fewer positions, or a norm is not finite.
     """
     if "output" not in params:
         raise CharlmError("tied_embedding=True is not supported: a vector would be an output too")
-    positions_P = Sliding(reach, targets).positions(part)
-    rows_PT = np.lib.stride_tricks.sliding_window_view(ids_N, reach + 1)[positions_P - reach]
-    norms_of = jax.jit(jax.vmap(functools.partial(_norms, model), in_axes=(None, 0)))
+    check_length(model, "the reach", reach, advice="choose a reach")
+    rows_PT = rows_before(ids_N, Sliding(reach, targets).positions(part), reach)
+    norms_of = _norms_of(model)
     short = -len(rows_PT) % batch_size  # so that all batches have one shape
     padded_PT = np.concatenate([rows_PT, rows_PT[:1].repeat(short, axis=0)])
     batches = np.split(padded_PT, len(padded_PT) // batch_size)
-    return np.concatenate([norms_of(params, batch) for batch in batches])[: len(rows_PT)]
+    norm_PT = np.concatenate([norms_of(params, batch) for batch in batches])[: len(rows_PT)]
+    if not np.isfinite(norm_PT).all():
+        raise CharlmError("a gradient is not finite: the model has diverged")
+    return norm_PT
+
+
+@functools.lru_cache(maxsize=64)
+def _norms_of(model: LanguageModel) -> Callable[[Params, np.ndarray], jax.Array]:
+    """Return (params, rows_BT) -> norm_BT, compiled once per model and shape."""
+    return jax.jit(jax.vmap(functools.partial(_norms, model), in_axes=(None, 0)))
 
 
 def _norms(model: LanguageModel, params: Params, row_T: jax.Array) -> jax.Array:
@@ -67,10 +80,10 @@ def _norms(model: LanguageModel, params: Params, row_T: jax.Array) -> jax.Array:
     read_T, target = row_T[:-1], row_T[-1]
 
     def loss(vectors_TE: jax.Array) -> jax.Array:
-        # Each place has a vector of its own, so that equal characters are told apart.
-        places_BT = jnp.arange(len(read_T))[None]
-        state = model.initial_state(1, len(read_T))
-        logits_BTV, _ = model.apply({**params, "embedding": vectors_TE}, places_BT, state)
+        # Each position has a row of its own, so the gradients of equal characters stay separate.
+        positions_BT = jnp.arange(len(read_T))[None]
+        state = model.initial_state(1, 0)
+        logits_BTV, _ = model.apply({**params, "embedding": vectors_TE}, positions_BT, state)
         return -jax.nn.log_softmax(logits_BTV[0, -1])[target]
 
     gradient_TE = jax.grad(loss)(params["embedding"][read_T])

@@ -13,8 +13,13 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from scipy.spatial.distance import jensenshannon
 
+from charlm_jax.core.errors import CharlmError
+
 _APOSTROPHES = "'’"
 _HALVINGS = 4
+
+FEWEST_TO_HALVE = 4
+"""Fewest texts of a set that is halved: a half without one of them is not empty."""
 
 
 def words(text: str) -> list[str]:
@@ -143,7 +148,11 @@ def divergence_pseudovalues(
 
     Returns:
       shares_S in bits, float64; their mean is the divergence.
+
+    Raises:
+      CharlmError: there is a single sample.
     """
+    _require_texts(2, samples)
     counts_SG, others_SG = _counts(samples, others, length)
     pool_G, other_G = counts_SG.sum(axis=0), others_SG.sum(axis=0)
     whole = float(jensen_shannon_bits(pool_G, other_G))
@@ -179,7 +188,11 @@ def excess_pseudovalues(
 
     Returns:
       shares_S in bits, float64, pseudovalues whose mean is the excess.
+
+    Raises:
+      CharlmError: there are fewer than four samples or others.
     """
+    _require_texts(FEWEST_TO_HALVE, samples, others)
     counts_SG, others_SG = _counts(samples, others, length)
     noise = np.random.default_rng(0)
     excesses_K, without_KS = [], []
@@ -194,6 +207,12 @@ def excess_pseudovalues(
         excesses_K.append(whole)
         without_KS.append(without_S)
     return _shares(np.mean(excesses_K), np.mean(without_KS, axis=0))
+
+
+def _require_texts(least: int, *sets: Sequence[str]) -> None:
+    for texts in sets:
+        if len(texts) < least:
+            raise CharlmError(f"{len(texts)} texts are too few to compare: give at least {least}")
 
 
 def _halve(size: int, noise: np.random.Generator) -> np.ndarray:

@@ -26,6 +26,7 @@ import numpy as np
 
 from charlm_jax.analysis.memorization import CopiedSpan, CopyIndex, build_copy_index
 from charlm_jax.analysis.text_metrics import (
+    FEWEST_TO_HALVE,
     compressed_bits,
     divergence_pseudovalues,
     excess_pseudovalues,
@@ -42,7 +43,6 @@ DISTINCT_GRAM = 6
 REPEATED_GRAM = 12
 COPIED_GRAM = 24
 DIVERGENCE_GRAM = 4
-_LEAST_TO_HALVE = 4  # samples: a half without one of them is not empty
 
 
 class TextQuality(NamedTuple):
@@ -153,7 +153,7 @@ class TextQualityEvaluator:
         )
 
     def _excess(self, samples: Sequence[str]) -> Interval | None:
-        if len(samples) < _LEAST_TO_HALVE:
+        if len(samples) < FEWEST_TO_HALVE:
             return None
         shares_S = excess_pseudovalues(samples, self.reference, length=DIVERGENCE_GRAM)
         return mean_interval([shares_S], block=1)

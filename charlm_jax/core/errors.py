@@ -1,6 +1,7 @@
 """The error for mistakes that a user can fix, and helpers that raise it."""
 
 import difflib
+import operator
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
@@ -76,6 +77,10 @@ MAX_CHARACTERS = 2**31 - 1
 
 
 def require_within(name: str, value: int, least: int, most: int) -> None:
-    """Raise a `CharlmError` for a number outside [least, most]."""
-    if not least <= value <= most:
+    """Raise a `CharlmError` for anything but a whole number in [least, most]."""
+    try:
+        number = operator.index(value)
+    except TypeError as error:
+        raise CharlmError(f"{name}={value!r} is not allowed: it must be a whole number") from error
+    if not least <= number <= most:
         raise CharlmError(f"{name}={value} is not allowed: it must lie in [{least}, {most}]")

@@ -45,6 +45,10 @@ from charlm_jax.evaluation.block_sums import (
 _COUNTS_AT_ONCE = 2**22
 
 
+FEWEST_DRAWS = 100
+"""Fewest bootstrap samples: fewer give no variance to rely on, and have no tail."""
+
+
 class Interval(NamedTuple):
     """A mean and the ends of its interval, in nats per character unless said otherwise."""
 
@@ -93,16 +97,18 @@ class Difference(NamedTuple):
         return not self.low <= 0 <= self.high
 
     def describe(self) -> str:
-        """Format the difference with its interval, or say that it is not significant.
+        """Format the difference with its interval, and say if it is not significant.
 
         >>> Difference(-0.0123, -0.015, -0.0098).describe()
         '-0.0123 [-0.0150, -0.0098]'
         >>> Difference(0.001, -0.002, 0.004).describe()
-        'not significant'
+        '+0.0010 [-0.0020, +0.0040], not significant'
+        >>> Difference(0.001, -math.inf, math.inf).describe()
+        '+0.0010, not significant'
         """
-        if not self.is_significant:
-            return "not significant"
-        return f"{self.mean:+.4f} [{self.low:+.4f}, {self.high:+.4f}]"
+        mean = f"{self.mean:+.4f}"
+        ends = f" [{self.low:+.4f}, {self.high:+.4f}]" if math.isfinite(self.low) else ""
+        return f"{mean}{ends}" if self.is_significant else f"{mean}{ends}, not significant"
 
     def _repr_html_(self) -> str:
         rows = [
@@ -144,7 +150,7 @@ def mean_interval(
       CharlmError: the runs differ in length, the mask has another length or includes no character,
         a loss is not finite, or a number is out of range.
     """
-    refuse_unsound(draws=draws, level=level, seed=seed)
+    check_bootstrap_options(draws=draws, level=level, seed=seed)
     group = without_empty(as_block_sums(nll_SN, mask_N=mask_N, block=block))
     return Interval(group.mean, *_ends([group], draws, level, seed, is_paired=True))
 
@@ -181,7 +187,7 @@ def difference(
     Raises:
       CharlmError: the groups differ in length, or an argument is invalid (see `mean_interval`).
     """
-    refuse_unsound(draws=draws, level=level, seed=seed)
+    check_bootstrap_options(draws=draws, level=level, seed=seed)
     a, b = (as_block_sums(nll, mask_N=mask_N, block=block) for nll in (a_SN, b_RN))
     check_same_blocks(a, b)
     a, b = without_empty(a), without_empty(b)
@@ -309,13 +315,13 @@ def times_drawn(units: int, draws: int, generator: np.random.Generator) -> np.nd
     return counts.reshape(draws, units).astype(np.float64)
 
 
-def refuse_unsound(*, draws: int, level: float, seed: int) -> None:
+def check_bootstrap_options(*, draws: int, level: float, seed: int) -> None:
     """Check the options of a bootstrap.
 
     Raises:
       CharlmError: a number is out of range.
     """
-    for name, value, least in (("draws", draws, 1), ("seed", seed, 0)):
+    for name, value, least in (("draws", draws, FEWEST_DRAWS), ("seed", seed, 0)):
         if value < least:
             raise CharlmError(f"{name}={value} is not allowed: it must be at least {least}")
     if not 0 < level < 1:

@@ -55,14 +55,12 @@ from charlm_jax.evaluation.block_sums import (
 from charlm_jax.evaluation.bootstrap import (
     Difference,
     SamplingError,
+    check_bootstrap_options,
     in_pieces,
-    refuse_unsound,
     sampling_error,
     satterthwaite,
     times_drawn,
 )
-
-_FEWEST_DRAWS = 100  # fewer have no tail to read a critical value from
 
 
 class BestComparison(NamedTuple):
@@ -105,15 +103,15 @@ class BestComparison(NamedTuple):
 
         >>> above, around = Difference(0.02, 0.01, 0.03), Difference(0.01, -0.01, 0.03)
         >>> BestComparison(0, [None, above, above], [None, 0.0, 0.0], 2).describe("abc")
-        'a is the best of 3 groups; 2 differences looked at'
+        'a is the best of 3 groups (2 comparisons)'
         >>> BestComparison(0, [None, above, around], [None, 0.0, 0.4], 2).describe("abc")
-        'a is not distinguishable from c; 2 differences looked at'
+        'a is not distinguishable from c (2 comparisons)'
         """
-        looked_at = f"{self.looked_at} difference{'s' * (self.looked_at != 1)} looked at"
+        count = f"({self.looked_at} comparison{'s' * (self.looked_at != 1)})"
         if self.is_best:
-            return f"{names[self.best]} is the best of {len(names)} groups; {looked_at}"
+            return f"{names[self.best]} is the best of {len(names)} groups {count}"
         rivals = ", ".join(names[index] for index in self.as_good if index != self.best)
-        return f"{names[self.best]} is not distinguishable from {rivals or 'any'}; {looked_at}"
+        return f"{names[self.best]} is not distinguishable from {rivals or 'any'} {count}"
 
 
 def compare_with_best(
@@ -161,9 +159,7 @@ def compare_with_best(
       CharlmError: there is no group, `best` is not the index of one, two differ in text or, if
         paired by run, in their number of runs, or an argument is invalid (see `mean_interval`).
     """
-    refuse_unsound(draws=draws, level=level, seed=seed)
-    if draws < _FEWEST_DRAWS:
-        raise CharlmError(f"draws={draws} is not allowed: it must be at least {_FEWEST_DRAWS}")
+    check_bootstrap_options(draws=draws, level=level, seed=seed)
     if not 0 <= best < len(groups):
         raise CharlmError(
             f"best={best} is not a group: it must be the index of one of {len(groups)} groups"

@@ -69,7 +69,7 @@ class NGram:
         return np.concatenate(batches) if batches else np.empty(0)
 
     def _nll(self, ids_N: np.ndarray, reads: Sequence[range], leads: Sequence[int]) -> np.ndarray:
-        """Compute -log p of what is read, less as many characters before each stretch."""
+        """Return -log p of the targets; the first `leads[i]` characters of read i are context."""
         symbol_N, position_N = join_stretches(ids_N, reads, self.symbols)
         gram_N = np.zeros_like(symbol_N)
         p_N = np.full(len(symbol_N), 1 / self.symbols)
@@ -135,6 +135,8 @@ def tuned_ngram(
     Raises:
       CharlmError: an argument is invalid (see `fit_ngram`).
     """
+    if not orders or min(orders) < 1:
+        raise CharlmError(f"orders={list(orders)} is not allowed: give lengths of strings, from 1")
     first, last = _cut(train, size(train) * 9 // 10)
     longest = max(map(len, first), default=0)
     orders = [order for order in orders if order <= longest] or [min(orders)]

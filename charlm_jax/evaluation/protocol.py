@@ -122,9 +122,9 @@ class Sliding:
         """Describe the protocol.
 
         >>> print(Sliding(40))
-        sliding, 40 read before each
+        sliding window of 40
         """
-        return f"sliding, {self.context:,} read before each"
+        return f"sliding window of {self.context:,}"
 
     @property
     def read_before(self) -> int:

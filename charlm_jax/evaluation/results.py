@@ -78,13 +78,13 @@ class Evaluation:
 
         >>> key = EvaluationKey(Sliding(40, 9), "valid", "f", 1, "raw", None, split_characters=90)
         >>> Evaluation(key, 2.0, 2.9, 9, None).protocol_description
-        'sliding, 40 read before each of 9 among 90'
+        'sliding window of 40, 9 of 90 characters'
         """
         protocol, all_characters = self.key.protocol, self.key.split_characters
         if not isinstance(protocol, Sliding):
             return str(protocol)
-        among = "" if self.characters == all_characters else f" among {all_characters:,}"
-        return f"{protocol} of {self.characters:,}{among}"
+        share = "" if self.characters == all_characters else f" of {all_characters:,}"
+        return f"{protocol}, {self.characters:,}{share} characters"
 
     @property
     def block(self) -> int:

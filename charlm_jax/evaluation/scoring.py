@@ -13,6 +13,7 @@ import numpy as np
 
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.numerics import fixed_numerics
+from charlm_jax.core.powers import next_power_of_two
 from charlm_jax.core.prng import root_key
 from charlm_jax.core.types import ModelState, Params, bits
 from charlm_jax.data.splits import Part, target_positions
@@ -121,7 +122,7 @@ def make_window_scorer(
     @fixed_numerics()
     def score(params: Params, ids_N: Ids, part: Part, *, advance: Advance | None = None) -> Any:
         stretches = [target_positions(stretch) for stretch in part]
-        length = min(context, _power_of_two(max(map(len, stretches))))
+        length = min(context, next_power_of_two(max(map(len, stretches))))
         starts = np.concatenate(
             [np.arange(x.start, x.stop, length, dtype=np.int64) - 1 for x in stretches]
         )
@@ -202,13 +203,8 @@ def _batches(starts: np.ndarray, *, most: int) -> np.ndarray:
 
     A single batch has a power of two of rows, or `most`, so that few shapes are compiled.
     """
-    rows = min(most, _power_of_two(len(starts)))
+    rows = min(most, next_power_of_two(len(starts)))
     return np.resize(starts, -(-len(starts) // rows) * rows).reshape(-1, rows)
-
-
-def _power_of_two(number: int) -> int:
-    """Return the smallest power of two >= a number."""
-    return 1 << (number - 1).bit_length()
 
 
 def _rows_at_once(model: LanguageModel, length: int) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.html_table import html_table
+from charlm_jax.core.powers import next_power_of_two
 from charlm_jax.core.types import bits
 from charlm_jax.data.splits import Part, target_positions
 from charlm_jax.data.vocabulary import Vocabulary
@@ -129,7 +130,7 @@ class SeparateLines(NamedTuple):
     part: Part
 
 
-def separate_lines(
+def split_lines(
     text: str, vocabulary: Vocabulary, *, unknown: str, replacement: str
 ) -> SeparateLines:
     """Return the lines of a text as a model reads them one by one.
@@ -181,7 +182,7 @@ def parts_by_length(part: Part) -> list[tuple[int, Part]]:
     """
     groups: dict[int, list[range]] = {}
     for stretch in part:
-        size = 1 << (len(target_positions(stretch)) - 1).bit_length()
+        size = next_power_of_two(len(target_positions(stretch)))
         groups.setdefault(size, []).append(stretch)
     return [(size, tuple(groups[size])) for size in sorted(groups)]
 
@@ -207,18 +208,19 @@ class LineScore(NamedTuple):
         return None if self.nats is None else bits(self.nats) / self.characters
 
 
-def score_lines(text: str, score: TextScore) -> list[LineScore]:
+def score_lines(symbols: str, score: TextScore) -> list[LineScore]:
     r"""Split a text's score by line: characters and nats add up to those of the whole text.
 
     Args:
-      text: the scored text, with "\n" newlines.
+      symbols: symbols of the scored text, with "\n" newlines: the text itself, or a symbol for
+        each of its bytes (`Vocabulary.to_symbols`).
       score: score of the whole text.
 
     Returns:
       Every line in the text's order. A newline belongs to the line that it ends; a newline at the
       end of the text starts no further line.
     """
-    lines = text.split("\n")
+    lines = symbols.split("\n")
     if not lines[-1]:
         lines.pop()
     ends_R = np.cumsum([len(line) + 1 for line in lines])

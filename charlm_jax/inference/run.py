@@ -23,6 +23,7 @@ from charlm_jax.data.dataset import Dataset, load_dataset
 from charlm_jax.data.download import Progress
 from charlm_jax.data.moved_text import is_gone, likely_places
 from charlm_jax.data.splits import target_positions
+from charlm_jax.evaluation.context_limits import check_part
 from charlm_jax.evaluation.protocol import EvalProtocol
 from charlm_jax.evaluation.results import (
     Evaluation,
@@ -31,7 +32,6 @@ from charlm_jax.evaluation.results import (
     save_evaluation,
 )
 from charlm_jax.evaluation.scoring import mean_score
-from charlm_jax.inference.context_limits import check_part
 from charlm_jax.inference.trained_model import TrainedModel
 from charlm_jax.models import LanguageModel, build_model
 from charlm_jax.storage.mixer_sources import find_recorded_mixers

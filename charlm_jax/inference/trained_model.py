@@ -15,10 +15,17 @@ from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import MAX_CHARACTERS, CharlmError, closest, require_within
 from charlm_jax.core.foreign_names import suggest_flag
 from charlm_jax.core.numerics import fixed_numerics
+from charlm_jax.core.powers import next_power_of_two
 from charlm_jax.core.progress import Report, report_nothing
 from charlm_jax.core.types import Params
 from charlm_jax.data.splits import Part
 from charlm_jax.data.vocabulary import Vocabulary
+from charlm_jax.evaluation.context_limits import (
+    check_context_is_used,
+    check_length,
+    check_part,
+    resolve_protocol,
+)
 from charlm_jax.evaluation.protocol import EvalProtocol, Sliding, Stream, Window
 from charlm_jax.evaluation.scoring import Measure, Scorer, build_scorer, mean_score
 from charlm_jax.evaluation.text_score import (
@@ -27,14 +34,8 @@ from charlm_jax.evaluation.text_score import (
     known_characters,
     name_predictions,
     parts_by_length,
-    separate_lines,
+    split_lines,
     top_k_predictions,
-)
-from charlm_jax.inference.context_limits import (
-    check_context_is_used,
-    check_length,
-    check_part,
-    resolve_protocol,
 )
 from charlm_jax.models import LanguageModel
 from charlm_jax.models.losses import negative_log_likelihood
@@ -139,7 +140,7 @@ class TrainedModel:
           characters: number of characters to sample in each text.
           samples: number of texts at each scale. Sample i uses the same noise at every scale, and
             does not depend on the other samples.
-          scales: scale factors in [0, inf]; that of `sampling` alone if None.
+          scales: scale factors in [0, inf], in place of `scale`; that of `sampling` alone if None.
           **changes: fields of `sampling` to override.
 
         Returns:
@@ -148,14 +149,16 @@ class TrainedModel:
           batches, one after another: those of later batches are empty at first.
 
         Raises:
-          CharlmError: an empty prompt, characters that the model does not know, no scale, an
-            invalid number, or more text than the model has positions for.
+          CharlmError: an empty prompt, characters that the model does not know, no scale or both
+            kinds of it, an invalid number, or more text than the model has positions for.
         """
+        if scales is not None and "scale" in changes:
+            raise CharlmError("scale and scales are given: give one of them")
         sampling = _changed(sampling, changes)
         scales = [sampling.scale] if scales is None else scales
         if len(scales) == 0:
             raise CharlmError("scales is empty: give at least one, such as scales=[1.0]")
-        require_within("num", samples, 1, _MAX_TEXTS // len(scales))
+        require_within("samples", samples, 1, _MAX_TEXTS // len(scales))
         pairs = list(itertools.product(scales, range(samples)))
         policy = build_policy(scale=[scale for scale, _ in pairs], **sampling.truncations)
         keys_B = sample_keys(sampling.seed, samples)[jnp.array([index for _, index in pairs])]
@@ -207,8 +210,9 @@ class TrainedModel:
         sampled: int = 0,
     ) -> Iterator[list[Chunk]]:
         text_N = self._encode(text, sampling.unknown, sampling.replacement, what="prompt")
+        require_within("sampled", sampled, 0, len(text_N))
         check_stops(sampling.stop, self.vocabulary)
-        require_within("chars", characters, 0, MAX_CHARACTERS)
+        require_within("characters", characters, 0, MAX_CHARACTERS)
         mode = self.default_mode if sampling.mode is None else sampling.mode
         window = self.config.data.sequence_length if sampling.context is None else sampling.context
         whole = len(text_N) + characters
@@ -216,9 +220,11 @@ class TrainedModel:
             check_context_is_used(self.model, mode, sampling.context)
             check_length(self.model, "prompt plus text", whole - 1)
         else:
-            check_length(self.model, "the window", min(window, whole + 1))
+            check_length(self.model, "the window", min(window, max(whole - 1, 1)))
         if mode == "window" or sampling.context is not None:
-            window = min(window, _next_power_of_two(whole + 1), self.model.max_length or window)
+            window = min(
+                window, next_power_of_two(max(whole - 1, 1)), self.model.max_length or window
+            )
         decode = _shared_decoder(self.model, mode=mode, context=window)
         vocabulary = self.vocabulary
         stops = [vocabulary.to_symbols(stop) for stop in sampling.stop]
@@ -320,7 +326,7 @@ class TrainedModel:
         """
         if isinstance(protocol, Sliding):
             raise CharlmError("mode=sliding reads across lines: score them with stream or window")
-        ids_N, positions_N, part = separate_lines(text, self.vocabulary, **unknown)
+        ids_N, positions_N, part = split_lines(text, self.vocabulary, **unknown)
         check_part(self.model, part, protocol)
         groups: list[tuple[EvalProtocol, Part]] = [(protocol, part)]
         if isinstance(protocol, Stream) and protocol.longest_read(part) <= (
@@ -422,8 +428,3 @@ def _unknown_parameter(name: str, known: Sequence[str]) -> CharlmError:
 def _refuse_non_finite(values: Any) -> None:
     if not all(np.isfinite(x).all() for x in jax.tree.leaves(values)):
         raise CharlmError("the model computes numbers that are not finite on this text")
-
-
-def _next_power_of_two(number: int) -> int:
-    """Return the smallest power of two >= a number, so that few lengths are compiled."""
-    return 1 << (number - 1).bit_length()

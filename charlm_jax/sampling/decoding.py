@@ -217,9 +217,17 @@ def rows_at_once(model: LanguageModel, *, mode: str, context: int, symbols: int)
 
 
 def split_rows(rows: SampleBatch, most: int) -> list[SampleBatch]:
-    """Split rows into batches of one size, at most `most`; the last row fills the last batch."""
+    """Split rows into as few batches as possible, of one size; the last row fills the last batch.
+
+    Args:
+      rows: rows to sample.
+      most: largest size of a batch.
+
+    Returns:
+      The batches, in the order of the rows.
+    """
     count = len(rows.keys_B)
-    most = min(most, count)
+    most = -(-count // -(-count // most))
     indices = [np.minimum(np.arange(x, x + most), count - 1) for x in range(0, count, most)]
     if len(indices) == 1:
         return [rows]

@@ -66,7 +66,7 @@ def save_reliability(results: Sequence[RunResults], path: Path) -> Path:
         2, len(results), squeeze=False, sharex=True, sharey="row", height_ratios=(1.6, 1.0)
     )
     for (upper, lower), found in zip(grid.T, results, strict=True):
-        bins = [b for b in found.held_out.bins if b.observed.mean > 0]
+        bins = [b for b in found.held_out.bins if b.observed.mean > 0]  # of a logarithmic axis
         predicted = [b.predicted for b in bins]
         _curve(upper, predicted, [b.observed for b in bins], label="observed", color=BLUE)
         upper.plot(predicted, predicted, color=GREY, linestyle=":", label="as predicted")

@@ -161,7 +161,7 @@ def _summary(family: Family, results: Results) -> str:
     )
     return (
         f"- {family.name}: T = {family.best.label}, loss {best.losses['stream'].describe()} "
-        f"({runs}). {verdict}; {comparison.looked_at} differences looked at."
+        f"({runs}). {verdict} ({comparison.looked_at} comparisons)."
     )
 
 

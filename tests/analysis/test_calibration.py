@@ -108,6 +108,21 @@ def test_reliability_of_a_calibrated_and_of_an_overconfident_model(ids_N: np.nda
     assert all(b.observed.high < b.predicted for b in sure if b.predicted > 0.9)
 
 
+@pytest.mark.parametrize("hits", [0, 1])
+def test_a_rare_bin_is_not_certain(hits: int) -> None:
+    """Of ten symbols at 0.7, either none occurs or all do; a bin of few has an honest interval."""
+    symbols_NK, hits_NK = np.zeros((2, 8_000, len(BIN_ENDS)), np.float32)
+    place = np.searchsorted(BIN_ENDS, 0.7)
+    symbols_NK[:10, place] = 1
+    hits_NK[:10, place] = hits
+    none_NA = np.zeros((8_000, 1))
+    ((_, observed, _),) = reliability(
+        Predictions(none_NA, none_NA, symbols_NK, 0.7 * symbols_NK, hits_NK)
+    )
+    bound = 0.025**0.1  # ten hits of ten have at least this probability, at a level of 2.5 %
+    assert observed == (hits, *((bound, 1.0) if hits else (0.0, 1 - bound)))
+
+
 def test_how_sure_a_share_is_does_not_depend_on_how_often_its_bin_comes() -> None:
     bins, rng, is_held = len(BIN_ENDS), np.random.default_rng(0), []
     for _ in range(100):

@@ -131,6 +131,67 @@ def test_mistakes_are_told() -> None:
         _losses(_looks_back(1), "truncated", [1], reach=400)
 
 
+def test_what_is_read_instead_does_not_hold_the_target() -> None:
+    """On a text without repetition, whose characters are their positions."""
+    read = []
+
+    def apply(
+        params: Params, ids_BT: jax.Array, state: ModelState, *, key: jax.Array | None = None
+    ) -> tuple[jax.Array, ModelState]:
+        jax.debug.callback(lambda ids_BT: read.append(np.asarray(ids_BT)), ids_BT)
+        return jnp.zeros((*ids_BT.shape, 200)), state
+
+    model = _looks_back(1)
+    losses_by_context(
+        model._replace(apply=apply),
+        {},
+        np.arange(200, dtype=np.int32),
+        (range(20, 200),),
+        change="replaced",
+        contexts=[2],
+        reach=REACH,
+        targets=0,
+        batch_size=200,
+    )
+    jax.effects_barrier()
+    rows_PT = next(rows for rows in read if (np.diff(rows, axis=1) != 1).any())
+    targets_P = rows_PT[:, -1] + 1  # the last that is read is unchanged
+    assert len(rows_PT) >= 180 and not (rows_PT[:, :-2] == targets_P[:, None]).any()
+    with pytest.raises(CharlmError, match="too short to replace 12 characters"):
+        losses_by_context(
+            model,
+            {},
+            IDS,
+            (range(100, 120),),
+            change="replaced",
+            contexts=[2],
+            reach=REACH,
+            targets=0,
+            batch_size=16,
+        )
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_more_characters_than_a_model_has_positions_are_refused(change: str) -> None:
+    config = make_model_config("attention", position="learned", max_length=REACH - 1)
+    model = build_model(config, V)
+    with pytest.raises(CharlmError, match="the reach needs 12 positions, but the model has 11"):
+        _losses(model, change, [1])
+
+
+def test_an_interval_that_cannot_be_known_is_that_of_all_contexts() -> None:
+    losses = {n: block_sums([np.full(80, x)]) for n, x in ((1, 3.0), (4, 2.0), (9, 2.0))}
+    assert effective_context_interval(losses) == ContextReach(4, 1, 9)
+    several = {n: BlockSums(np.repeat(x.sums_SK, 2, axis=0), x.counts_K) for n, x in losses.items()}
+    with pytest.raises(CharlmError, match="of one run"):
+        effective_context_interval(several)
+    with pytest.raises(CharlmError, match="draws=1 is not allowed"):
+        effective_context_interval(losses, draws=1)
+    sums_SK, counts_K = np.tile([[3.0, 0.0, 3.0]], (1, 1)), np.array([1, 0, 1])
+    empty = {n: BlockSums(sums_SK * x, counts_K) for n, x in ((1, 2.0), (4, 1.0))}
+    assert effective_context_interval(empty) == ContextReach(4, 4, 4)
+
+
 def test_an_effective_context_has_an_interval_over_the_text() -> None:
     rng = np.random.default_rng(1)
     far_N = rng.normal(1.5, 0.01, 2_000)

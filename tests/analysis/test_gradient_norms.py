@@ -50,6 +50,12 @@ def test_nothing_reaches_beyond_the_window_of_attention() -> None:
     assert (norm_PT[:, :3] > 0).all() and not norm_PT[:, 3:].any()
 
 
+def test_more_characters_than_a_model_has_positions_are_refused() -> None:
+    model, params = _model("attention", position="learned", max_length=REACH - 1)
+    with pytest.raises(CharlmError, match="the reach needs 6 positions, but the model has 5"):
+        gradient_norms_by_distance(model, params, IDS, PART, reach=REACH, targets=4)
+
+
 def test_an_embedding_that_is_the_output_too_is_refused() -> None:
     model, params = _model("gru", tied_embedding=True, embedding_size=6)
     with pytest.raises(CharlmError, match="tied_embedding=True is not supported"):

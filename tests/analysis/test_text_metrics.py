@@ -18,6 +18,7 @@ from charlm_jax.analysis.text_metrics import (
     repetition_mask,
     words,
 )
+from charlm_jax.core.errors import CharlmError
 
 
 @pytest.mark.parametrize(
@@ -166,6 +167,14 @@ def test_shares_of_a_divergence_spread_as_it_does() -> None:
     spread = np.std([shares_S.mean() for shares_S in shares], ddof=1)
     estimated = np.mean([shares_S.std(ddof=1) / math.sqrt(20) for shares_S in shares])
     assert estimated == pytest.approx(spread, rel=0.25)
+
+
+def test_too_few_texts_have_no_divergence() -> None:
+    with pytest.raises(CharlmError, match="1 texts are too few to compare: give at least 2"):
+        divergence_pseudovalues(["abcabc"], ["abcabc"], length=2)
+    for count in (2, 3):
+        with pytest.raises(CharlmError, match=f"{count} texts are too few .* at least 4"):
+            excess_pseudovalues(["abcabc"] * count, ["abcabc"] * 4, length=2)
 
 
 def test_an_excess_by_hand() -> None:

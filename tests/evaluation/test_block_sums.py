@@ -50,7 +50,7 @@ def test_sums_give_the_intervals_of_the_losses_bit_for_bit(
         mask_N = np.random.default_rng(seed).random(characters) < share
         mask_N[characters // 2] = True
     a, b = (_through_json(block_sums(x, mask_N=mask_N, block=block)) for x in (a_SN, b_RN))
-    drawn = {"draws": 20, "seed": seed}
+    drawn = {"draws": 100, "seed": seed}
     assert mean_interval(a, **drawn) == mean_interval(a_SN, mask_N=mask_N, block=block, **drawn)
     assert difference(a, b, is_paired=is_paired, **drawn) == difference(
         a_SN, b_RN, mask_N=mask_N, block=block, is_paired=is_paired, **drawn

@@ -272,7 +272,7 @@ def test_the_tables_have_the_numbers_with_their_intervals() -> None:
     best = results.arms[MIDDLE].losses["stream"].describe()
     assert (
         f"- lstm, reset state, equal characters: T = 40, loss {best} (2 runs). Not "
-        "distinguishable: 160; 3 differences looked at." in lines
+        "distinguishable: 160 (3 comparisons)." in lines
     )
     assert any(
         "3 runs and 15,360 characters per arm. In 1 of 2 arms the chosen rate" in line

@@ -64,8 +64,17 @@ def test_text_is_generated_as_it_is_drawn(run: charlm_jax.Run) -> None:
         run.generate("")
     with pytest.raises(CharlmError, match="scales is empty: give at least one"):
         run.sample("ab", characters=1, scales=[])
-    with pytest.raises(CharlmError, match="num=0 is not allowed"):
-        run.sample("ab", characters=1, samples=0)
+    for wrong, says in (
+        ({"samples": 0}, "samples=0 is not allowed"),
+        ({"samples": 2.5}, "samples=2.5 is not allowed: it must be a whole number"),
+        ({"seed": 1.5}, "seed=1.5 is not allowed: it must be a whole number"),
+        ({"scale": 50.0, "scales": [1.0]}, "scale and scales are given"),
+    ):
+        with pytest.raises(CharlmError, match=says):
+            run.sample("ab", characters=1, **wrong)
+    for sampled in (-1, 3):
+        with pytest.raises(CharlmError, match=f"sampled={sampled} is not allowed"):
+            run.continue_text("ab", characters=1, sampled=sampled)
 
 
 def test_a_text_ends_before_the_first_stop_string(run: charlm_jax.Run) -> None:

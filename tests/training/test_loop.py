@@ -536,7 +536,7 @@ def test_a_run_is_picked_up_for_scoring(finished: Path) -> None:
         Workdir(finished).read_fingerprint()
     )
     sliding, nll_P = run.evaluate(Sliding(4, 50))
-    assert sliding.protocol_description == "sliding, 4 read before each of 50 among 300"
+    assert sliding.protocol_description == "sliding window of 4, 50 of 300 characters"
     assert (len(nll_P), sliding.characters) == (50, 50)
     stream, _ = run.evaluate(Stream())
     assert stream.key.protocol == Stream() and stream.characters == 300
@@ -560,8 +560,8 @@ def test_a_run_is_picked_up_for_drawing(finished: Path) -> None:
         ({"prompt": ""}, "the prompt is empty"),
         ({"prompt": "@"}, r"the prompt has the character '@' \(U\+0040\)"),
         ({"scales": [-1.0]}, "scale=-1"),
-        ({"samples": 0}, "num=0"),
-        ({"characters": -1}, "chars=-1"),
+        ({"samples": 0}, "samples=0"),
+        ({"characters": -1}, "characters=-1"),
         ({"seed": -1}, "seed=-1"),
         ({"context": 0, "mode": "window"}, "context=0"),
         ({"context": 4}, "takes no context"),

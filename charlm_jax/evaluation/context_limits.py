@@ -39,7 +39,16 @@ def resolve_protocol(
 
 
 def check_context_is_used(model: LanguageModel, mode: str, context: int | None) -> None:
-    """Refuse a context that has no effect: a recurrent state depends on all previous characters."""
+    """Refuse a context that has no effect: a recurrent state depends on all previous characters.
+
+    Args:
+      model: model to run.
+      mode: sampling or evaluation mode, for the message.
+      context: requested number of past positions; None if none was requested.
+
+    Raises:
+      CharlmError: a context is requested of a model without one.
+    """
     if context is not None and not model.keeps_positions:
         raise CharlmError(
             f"mode={mode} takes no context: the model's state depends on all previous characters; "
@@ -47,17 +56,37 @@ def check_context_is_used(model: LanguageModel, mode: str, context: int | None) 
         )
 
 
-def check_length(model: LanguageModel, what: str, characters: int) -> None:
-    """Refuse more characters than a model has learned positions."""
+def check_length(
+    model: LanguageModel,
+    what: str,
+    characters: int,
+    *,
+    advice: str = "use mode=window with a context",
+) -> None:
+    """Refuse more characters than a model has learned positions.
+
+    Args:
+      model: model to run.
+      what: what is read, for the message.
+      characters: number of characters read from the initial state.
+      advice: what may be at most as long as the model, for the message.
+
+    Raises:
+      CharlmError: the model has learned fewer positions.
+    """
     maximum = model.max_length
     if maximum is not None and characters > maximum:
         raise CharlmError(
             f"{what} needs {characters} positions, but the model has {maximum} "
-            f"(config.model.max_length): use mode=window with a context of at most {maximum}"
+            f"(config.model.max_length): {advice} of at most {maximum}"
         )
 
 
 def check_part(model: LanguageModel, part: Part, protocol: EvalProtocol) -> None:
-    """Refuse a part of which a protocol reads more characters than the model has positions."""
+    """Refuse a part of which a protocol reads more characters than the model has positions.
+
+    Raises:
+      CharlmError: the model has learned fewer positions.
+    """
     what = "the text" if isinstance(protocol, Stream) else "the window"
     check_length(model, what, protocol.longest_read(part))
