@@ -8,13 +8,18 @@ from typing import TypeVar
 
 from ml_collections import ConfigDict
 
+from charlm_jax.core.errors import CharlmError
+
 Choice = TypeVar("Choice")
 
 
 def pick(name: str, choices: Mapping[str, Choice]) -> Choice:
     """Return the entry for a config's argument, such as `1.6M` in `transformer:1.6M`."""
     if name not in choices:
-        raise ValueError(f"unknown name {name!r}: it must be one of {', '.join(choices)}")
+        raise CharlmError(
+            f"unknown name {name!r} after the colon of --config: it must be one of "
+            f"{', '.join(choices)}"
+        )
     return choices[name]
 
 

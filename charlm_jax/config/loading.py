@@ -31,7 +31,7 @@ _NO_SWEEP = ": use charlm train for a single run, or sweep a field with --sweep.
 # One of several values on a command line, and the comma after it.
 _VALUE = re.compile(r"""(\s*(?:\([^()]*\)|\[[^][]*\]|"[^"]*"|'[^']*')\s*|[^,]*),""", re.DOTALL)
 
-_MOST_DIGITS = 400  # of an integer written with an exponent: enough for any float
+_MOST_DIGITS = 20  # of an integer written with an exponent: no field has more
 
 # Held while a file runs, because `sys.modules` and `sys.path` are changed for it. Reentrant: a file
 # may load another.
@@ -147,7 +147,7 @@ def _with_word(name: str, argument: str) -> str:
 
 
 def load_config(
-    spec: str,
+    spec: str | os.PathLike[str],
     overrides: Sequence[str] | Mapping[str, Any] = (),
     *,
     point: Mapping[str, Any] | None = None,
@@ -167,7 +167,7 @@ def load_config(
     Raises:
       CharlmError: no such file, a file that fails, an unknown field or an invalid value.
     """
-    return Config.from_fields(load_fields(spec, overrides, point=point))
+    return Config.from_fields(load_fields(os.fspath(spec), overrides, point=point))
 
 
 def load_fields(
@@ -243,7 +243,7 @@ def parse_values(text: str) -> tuple[str, list[Any]]:
       The field, and its values as Python's.
 
     Raises:
-      CharlmError: no value, an empty one, or one of another type.
+      CharlmError: no value, an empty one, one of another type, or half a pair of brackets.
 
     >>> parse_values("data.sequence_length=40,80"), parse_values("model.layers=(lstm,lstm),gru")
     (('data.sequence_length', [40, 80]), ('model.layers', [('lstm', 'lstm'), ('gru',)]))
@@ -254,6 +254,13 @@ def parse_values(text: str) -> tuple[str, list[Any]]:
         raise CharlmError(
             f"--sweep.{text} has an empty value: write --sweep.{field or 'FIELD'}=VALUE,VALUE,..."
         )
+    if field_type(field) == tuple[str, ...]:
+        for item in items:
+            if not re.fullmatch(r"\(.*\)|\[.*\]|[^][()]*", item):
+                raise CharlmError(
+                    f"--sweep.{text} has half a pair of brackets, in {item!r}: write "
+                    f"--sweep.{field}=(VALUE,VALUE),VALUE"
+                )
     if field_type(field) is str:
         items = [re.sub(r"""(["'])(.*)\1""", r"\2", item, flags=re.DOTALL) for item in items]
     return field, [_parse(item, field) for item in items]
@@ -375,6 +382,12 @@ def _refuse_arguments(function: Callable[..., Any], arguments: Sequence[str], sp
         signature.bind(*arguments)
     except TypeError as error:
         path, argument = _locate(spec)
+        required = [x for x in signature.parameters.values() if x.default is x.empty]
+        if len(required) > 1:
+            raise CharlmError(
+                f"config {path.stem} needs {len(required)} arguments, and a config has at most "
+                f"one: give the others of get_config defaults"
+            ) from error
         wanted = "takes no argument" if arguments else "needs an argument"
         name = spec.removesuffix(f":{argument}")
         value = next(iter(signature.parameters), "value")

@@ -28,6 +28,7 @@ from jax.experimental import multihost_utils
 from charlm_jax._version import __version__
 from charlm_jax.core.errors import CharlmError, describe_exception
 from charlm_jax.core.signals import Interrupted, write_line
+from charlm_jax.core.typed_numbers import parse_whole_number
 
 JOIN_SECONDS = 120
 """Time in which all processes must have started."""
@@ -86,10 +87,14 @@ def find_address(coordinator: str | None, number: int | None, index: int | None)
         if number is not None or index is not None:
             raise CharlmError("--num_processes and --process_id need --coordinator=HOST:PORT")
         for count, place in _LAUNCHERS:
-            if int(os.environ.get(count, "1")) > 1 and place in os.environ:
-                return Address("", int(os.environ[count]), int(os.environ[place]))
+            if count in os.environ and place in os.environ and _variable(count) > 1:
+                return Address("", _variable(count), _variable(place))
         return None
     if coordinator == "none":
+        if number is not None or index is not None:
+            raise CharlmError(
+                "--coordinator=none trains alone: leave out --num_processes and --process_id"
+            )
         return None
     host, _, port = coordinator.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
@@ -105,6 +110,17 @@ def find_address(coordinator: str | None, number: int | None, index: int | None)
             f"processes run from 0 to their number - 1"
         )
     return Address(coordinator, number, index)
+
+
+def _variable(name: str) -> int:
+    """Return the whole number that a launcher's variable holds."""
+    number = parse_whole_number(os.environ[name])
+    if number is None:
+        raise CharlmError(
+            f"the environment variable {name}={os.environ[name]!r} is not a whole number: unset "
+            f"it, or train alone with --coordinator=none"
+        )
+    return number
 
 
 class Processes:

@@ -158,12 +158,17 @@ def test_a_prompt_that_was_not_read_as_it_stands_is_told(
     unknown: str, said: str, workdir: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["sample", f"--workdir={workdir}", "--chars=5", f"--unknown={unknown}"]
+    command += ["--replacement=c"] * (unknown == "replace")
+    mark = "c" if unknown == "replace" else ""
     for prompt, line in [
         ("a漢b!", [f"2 unknown characters of the prompt were {said}"]),
+        ("漢ab", [f"1 unknown character of the prompt was {said}"]),
         ("ab", []),
     ]:
-        assert main([*command, f"--prompt={prompt}", "--replacement=c"]) == 0
-        assert capsys.readouterr().err.splitlines()[1:-1] == line
+        assert main([*command, f"--prompt={prompt}"]) == 0
+        out, err = capsys.readouterr()
+        assert err.splitlines()[1:-1] == line
+        assert prompt.replace("漢", mark).replace("!", mark) in out
 
 
 def test_a_prompt_from_a_file_is_the_one_in_it(

@@ -77,7 +77,10 @@ FOUND: Mapping[str, Sequence[tuple[str, Says]]] = {
         ("verify --workdir=fingerprint_other", "does not name the text that checkpoint 38"),
         ("evaluate --workdir=done --corpus=fox.txt", "fox.txt is not the text that done was"),
         ("verify --workdir=done --corpus=fox.txt", "fox.txt is not the text that done was"),
-        ("compare done --corpus=fox.txt --targets=3", "fox.txt is not the text that done was"),
+        (
+            "compare done --corpus=fox.txt --mode=sliding --targets=3",
+            "fox.txt is not the text that done was",
+        ),
         ("report done --corpus=fox.txt --out=x.html", "fox.txt is not the text that done was"),
         ("evaluate --workdir=done --corpus=nowhere", "'nowhere' is not a registered corpus"),
         ("evaluate --workdir=done --corpus=", "argument --corpus: the path is empty"),

@@ -193,6 +193,16 @@ def test_the_address_of_a_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_address(None, None, None) is None
 
 
+def test_a_variable_that_is_no_number_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "two")
+    monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "0")
+    with pytest.raises(CharlmError, match="variable OMPI_COMM_WORLD_SIZE='two' is not a whole"):
+        find_address(None, None, None)
+    assert find_address("none", None, None) is None
+    with pytest.raises(CharlmError, match="none trains alone: leave out"):
+        find_address("none", None, 3)
+
+
 def test_a_port_that_is_in_use_is_refused() -> None:
     with socket.socket() as opened:
         opened.bind(("", 0))

@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING
 
 from charlm_jax.cli.parser import nonempty_path
 from charlm_jax.cli.typed_text import ESCAPES_HELP, typed_text
+from charlm_jax.core.errors import CharlmError
 
 if TYPE_CHECKING:
     from charlm_jax.evaluation import EvalProtocol
     from charlm_jax.inference.run import Run
+
+_TARGETS = 10_000
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
@@ -76,9 +79,20 @@ def add_unknown(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument(
         "--replacement",
         type=typed_text,
-        default=" ",
         help=f"replacement character for --unknown=replace ({ESCAPES_HELP}; default: a space)",
     )
+
+
+def read_unknown(options: argparse.Namespace) -> dict[str, str]:
+    """Return the arguments `unknown` and `replacement` that the flags of `add_unknown` select.
+
+    Raises:
+      CharlmError: a replacement is given, and unknown characters are not replaced.
+    """
+    if options.replacement is not None and options.unknown != "replace":
+        raise CharlmError("--replacement requires --unknown=replace")
+    replacement = " " if options.replacement is None else options.replacement
+    return {"unknown": options.unknown, "replacement": replacement}
 
 
 def add_protocol(command: argparse.ArgumentParser) -> None:
@@ -101,8 +115,8 @@ def add_protocol(command: argparse.ArgumentParser) -> None:
     add(
         "--targets",
         type=int,
-        default=10_000,
-        help="number of evenly spaced targets for --mode=sliding; 0 scores all (default: 10000)",
+        help="number of evenly spaced targets for --mode=sliding; 0 scores all "
+        f"(default: {_TARGETS})",
     )
 
 
@@ -152,15 +166,23 @@ def read_protocol(options: argparse.Namespace, runs: "Sequence[Run]") -> "EvalPr
 
     Returns:
       The protocol; None for windows of the length used in validation.
+
+    Raises:
+      CharlmError: a number is out of range, or has no effect.
     """
     from charlm_jax.comparison.compare import shared_context
     from charlm_jax.core.errors import MAX_CHARACTERS, require_within
     from charlm_jax.evaluation.protocol import build_protocol
 
-    require_within("targets", options.targets, 0, MAX_CHARACTERS)
     mode, context = options.mode, options.context
+    if options.targets is not None and mode != "sliding":
+        raise CharlmError(
+            "--targets requires --mode=sliding: the other modes score every character"
+        )
+    targets = _TARGETS if options.targets is None else options.targets
+    require_within("targets", targets, 0, MAX_CHARACTERS)
     if context is None and mode == "window":
         return None
     if context is None and mode == "sliding":
         context = shared_context(runs)
-    return build_protocol(mode, context=context, targets=options.targets)
+    return build_protocol(mode, context=context, targets=targets)

@@ -30,6 +30,8 @@ def run(options: argparse.Namespace) -> None:
     from charlm_jax.data.download import DownloadProgress
 
     if options.name is None:
+        if (options.encoding, options.unit) != ("utf-8", "characters"):
+            raise CharlmError("--encoding and --unit describe one text: name it")
         rows = list_corpora()
         if options.json:
             show(json.dumps([dataclasses.asdict(row) for row in rows]))

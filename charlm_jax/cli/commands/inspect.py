@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from charlm_jax.cli.commands.common_flags import add_run, add_unknown, load
+from charlm_jax.cli.commands.common_flags import add_run, add_unknown, load, read_unknown
 from charlm_jax.cli.output import note, show
 from charlm_jax.cli.parser import nonempty_path
 from charlm_jax.cli.typed_text import ESCAPES_HELP, needs_escapes, typed_text
@@ -44,7 +44,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Run a model over a text and plot its activations."""
     run = load(options)
-    inside = run.inspect(options.text, unknown=options.unknown, replacement=options.replacement)
+    inside = run.inspect(options.text, **read_unknown(options))
     from charlm_jax.report.figures.activation_maps import describe_source, save_activations
     from charlm_jax.storage.workdir import Workdir
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from charlm_jax.cli.commands.common_flags import add_run, add_unknown, load
+from charlm_jax.cli.commands.common_flags import add_run, add_unknown, load, read_unknown
 from charlm_jax.cli.commands.sample_output import (
     choose_column_width,
     describe_source,
@@ -151,7 +151,10 @@ def run(options: argparse.Namespace) -> None:
     texts = {"scales": options.scale, "samples": options.num}
     chunks = run.sample(prompt or "", sampling, characters=options.chars, **texts)
     vocabulary = run.vocabulary
-    infos = sample_infos(sampling, vocabulary.shown(prompt or ""), **texts)
+    read = vocabulary.decode(
+        vocabulary.encode(prompt or "", unknown=sampling.unknown, replacement=sampling.replacement)
+    )
+    infos = sample_infos(sampling, vocabulary.shown(read), **texts)
     if options.json:
         print_json(infos, chunks, vocabulary)
         return
@@ -162,7 +165,8 @@ def run(options: argparse.Namespace) -> None:
     unknown = int((~vocabulary.knows(vocabulary.to_symbols(prompt or ""))).sum())
     if unknown:
         became = "left out" if options.unknown == "drop" else "replaced"
-        note(f"{unknown} unknown {vocabulary.unit} of the prompt were {became}")
+        noun, were = (vocabulary.noun, "was") if unknown == 1 else (vocabulary.unit, "were")
+        note(f"{unknown:,} unknown {noun} of the prompt {were} {became}")
     print_texts(infos, shown_chunks(chunks, vocabulary), width)
 
 
@@ -233,6 +237,5 @@ def _read_sampling(options: argparse.Namespace) -> "SamplingParams":
         stop=options.stop,
         mode=options.mode,
         context=options.context,
-        unknown=options.unknown,
-        replacement=options.replacement,
+        **read_unknown(options),
     )

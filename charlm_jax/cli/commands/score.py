@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from charlm_jax.cli.commands.common_flags import add_run, add_unknown
+from charlm_jax.cli.commands.common_flags import add_run, add_unknown, read_unknown
 from charlm_jax.cli.output import show, shown_progress
 from charlm_jax.cli.parser import nonempty_path
 from charlm_jax.core.errors import CharlmError
@@ -165,10 +165,9 @@ def _reading(
         context = run.config.evaluation_context
     lines = options.lines or ("separate" if options.sort == "surprise" else "running")
     try:
-        how = {
+        how: dict[str, Any] = {
             "protocol": build_protocol(mode, context=context, targets=0),
-            "unknown": options.unknown,
-            "replacement": options.replacement,
+            **read_unknown(options),
             "separate_lines": lines == "separate",
         }
         with shown_progress() as report:

@@ -105,8 +105,15 @@ def _submit(options: argparse.Namespace, config: "Config", overrides: list[str])
     from charlm_jax.sweeps.sbatch_options import join_options, read_options
     from charlm_jax.sweeps.slurm import slurm_executor, submit_run
 
-    for flag in ("fresh", "branch_from", "tensorboard", "coordinator"):
-        if getattr(options, flag):
+    for flag in (
+        "fresh",
+        "branch_from",
+        "tensorboard",
+        "coordinator",
+        "num_processes",
+        "process_id",
+    ):
+        if getattr(options, flag) is not None and getattr(options, flag) is not False:
             raise CharlmError(f"--{flag} cannot be used with --launcher=slurm: leave it out")
     several = [read_options(text, is_sweep=False) for text in options.slurm]
     slurm = join_options(several, is_sweep=False)
