@@ -1,0 +1,43 @@
+"""Fields of a model's config that no part of the model reads."""
+
+from collections.abc import Callable, Mapping
+
+from charlm_jax.config.schema import ModelConfig
+
+_ATTENTION = ("attention", "self_attention")
+_CONVOLUTIONS = ("rglru", "gated_deltanet", "mamba2", "mlstm")
+
+
+def _has(*layers: str) -> Callable[[ModelConfig], bool]:
+    return lambda model: not {*layers}.isdisjoint(model.layers)
+
+
+# Whether a model reads a field; every model reads the others.
+_IS_READ: Mapping[str, Callable[[ModelConfig], bool]] = {
+    "norm": lambda model: model.block != "bare",
+    "zero_init": lambda model: model.block != "bare",
+    "mlp_ratio": lambda model: model.mlp != "none",
+    "max_length": lambda model: model.position == "learned",
+    "position": lambda model: model.position not in ("rotary", "alibi") or _has(*_ATTENTION)(model),
+    "window": _has(*_ATTENTION),
+    "kv_heads": _has("attention"),
+    "qk_norm": _has("attention"),
+    "heads": _has("attention", "slstm", *_CONVOLUTIONS),
+    "conv_width": _has(*_CONVOLUTIONS),
+    "state_size": _has("mamba2"),
+    "chunk_size": _has("gated_deltanet", "mamba2", "mlstm"),
+    "mogrifier_rounds": _has("lstm"),
+    "scan": _has("mingru", "minlstm", "rglru"),
+}
+
+
+def unread_fields(model: ModelConfig, known_layers: tuple[str, ...]) -> frozenset[str]:
+    """Return the fields, such as `model.window`, that have no effect on a model.
+
+    Args:
+      model: config of the model.
+      known_layers: layers of this package. Others may read any field.
+    """
+    if not set(model.layers) <= set(known_layers):
+        return frozenset()
+    return frozenset(f"model.{field}" for field, is_read in _IS_READ.items() if not is_read(model))

@@ -1,0 +1,63 @@
+"""Fields that a model does not read change neither its weights nor its outputs."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from charlm_jax.config.schema import ModelConfig
+from charlm_jax.config.unread_fields import unread_fields
+from charlm_jax.models import build_model
+from charlm_jax.models.mixers import MIXERS
+from charlm_jax.models.testing import BARE, BLOCK
+from tests.conftest import make_model_config
+
+# Another allowed value of every field that some model does not read.
+OTHER: dict[str, Any] = {
+    "norm": "layer_norm",
+    "zero_init": True,
+    "mlp_ratio": 3.0,
+    "max_length": 99,
+    "position": "alibi",
+    "window": 2,
+    "kv_heads": 1,
+    "qk_norm": True,
+    "heads": 4,
+    "conv_width": 2,
+    "state_size": 3,
+    "chunk_size": 2,
+    "mogrifier_rounds": 1,
+    "scan": "associative",
+}
+IDS = np.random.default_rng(0).integers(0, 9, (2, 7))
+
+
+def program(model: ModelConfig) -> str:
+    """The traced computation of a model, and the shapes of its weights."""
+    built = build_model(model, 9)
+    params = jax.eval_shape(built.init, jax.random.key(0))
+    apply = jax.make_jaxpr(built.apply)(params, IDS, built.initial_state(2, 0))
+    constants = [np.asarray(x).tolist() for x in apply.consts]
+    return str((apply, constants, jax.make_jaxpr(built.init)(jax.random.key(0))))
+
+
+@pytest.mark.parametrize(
+    ("layer", "fields"), [*((name, BLOCK) for name in MIXERS), ("lstm", BARE), ("attention", BARE)]
+)
+def test_only_fields_that_are_read_change_the_program(layer: str, fields: dict[str, Any]) -> None:
+    model = make_model_config(layer, **{**fields, "heads": 2})
+    unread = unread_fields(model, tuple(MIXERS))
+    before = program(model)
+    for field, value in OTHER.items():
+        changed = dataclasses.replace(model, **{field: value})
+        assert getattr(model, field) != value, field
+        is_read = f"model.{field}" not in unread_fields(changed, tuple(MIXERS))
+        assert (program(changed) != before) == is_read, field
+    assert unread <= {f"model.{field}" for field in OTHER}
+
+
+def test_layers_of_ones_own_may_read_every_field() -> None:
+    model = dataclasses.replace(make_model_config("lstm"), layers=("lstm", "mine:Layer"))
+    assert unread_fields(model, tuple(MIXERS)) == frozenset()
