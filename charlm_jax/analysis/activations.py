@@ -16,7 +16,7 @@ from charlm_jax.models.language_model import Inspect
 # Memory of attention grows with the square of the length.
 MOST_CHARACTERS = 2_000
 
-_GUESSES = 3  # most probable next characters kept per position
+_TOP_PREDICTIONS = 3  # most probable next characters kept per position
 
 
 class LayerActivations(NamedTuple):
@@ -154,7 +154,7 @@ def mean_attention_distance(weights_THS: np.ndarray) -> np.ndarray:
 def _top_predictions(logits_TV: np.ndarray, symbols: str) -> list[list[tuple[str, float]]]:
     exp_TV = np.exp(logits_TV.astype(np.float64) - logits_TV.max(axis=1, keepdims=True))
     probability_TV = exp_TV / exp_TV.sum(axis=1, keepdims=True)
-    order_TV = np.argsort(-probability_TV, axis=1, kind="stable")[:, :_GUESSES]
+    order_TV = np.argsort(-probability_TV, axis=1, kind="stable")[:, :_TOP_PREDICTIONS]
     return [
         [(symbols[index], float(row_V[index])) for index in order_V]
         for row_V, order_V in zip(probability_TV, order_TV, strict=True)

@@ -121,8 +121,8 @@ def character_classes(text: str, part: Part) -> np.ndarray:
     # A mark belongs to the last character before it that is not a mark.
     base_N = np.maximum.accumulate(np.where(is_mark_N, 0, np.arange(len(ids_N))))
     is_word_N = is_letter_N[base_N]
-    goes_on_N = _before(is_word_N | (is_apostrophe_N & _before(is_word_N)))
-    class_N[(is_mark_N & is_word_N) | ((class_N == _FIRST) & goes_on_N)] = _LATER
+    continues_word_N = _before(is_word_N | (is_apostrophe_N & _before(is_word_N)))
+    class_N[(is_mark_N & is_word_N) | ((class_N == _FIRST) & continues_word_N)] = _LATER
     return np.concatenate([class_N[x.start : x.stop] for x in map(target_positions, part)])
 
 

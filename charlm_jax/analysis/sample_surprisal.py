@@ -34,10 +34,10 @@ class SampleSurprisal(NamedTuple):
     entropy_BT: np.ndarray
 
 
-DrawnScorer = Callable[[Params, np.ndarray, np.ndarray, Policy], SampleSurprisal]
+SampleScorer = Callable[[Params, np.ndarray, np.ndarray, Policy], SampleSurprisal]
 
 
-def make_sample_scorer(model: LanguageModel, *, context: int) -> DrawnScorer:
+def make_sample_scorer(model: LanguageModel, *, context: int) -> SampleScorer:
     """Return a scorer that reads samples again, carrying the state from the start of the prompt.
 
     Args:

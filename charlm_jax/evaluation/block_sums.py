@@ -106,7 +106,7 @@ def subtract_runs(a: BlockSums, b: BlockSums) -> BlockSums:
     Raises:
       CharlmError: the groups have different blocks or numbers of runs.
     """
-    a, b = checked(a), checked(b)
+    a, b = validated(a), validated(b)
     check_same_blocks(a, b)
     runs = len(a.sums_SK), len(b.sums_SK)
     if runs[0] != runs[1]:
@@ -131,7 +131,7 @@ def join_runs(parts: Sequence[BlockSums]) -> BlockSums:
     """
     if not parts:
         raise CharlmError("no runs to join: give at least one")
-    first, *others = (checked(part) for part in parts)
+    first, *others = (validated(part) for part in parts)
     for other in others:
         check_same_blocks(first, other)
     return BlockSums(
@@ -160,10 +160,10 @@ def as_block_sums(
             "sums of blocks cannot be masked or cut into other blocks: give mask_N and block to "
             "block_sums"
         )
-    return checked(losses)
+    return validated(losses)
 
 
-def checked(sums: BlockSums) -> BlockSums:
+def validated(sums: BlockSums) -> BlockSums:
     """Return sums as arrays of float64 and int64, once they are found to be valid.
 
     Raises:

@@ -20,7 +20,7 @@ from charlm_jax.data.vocabulary import Vocabulary
 from charlm_jax.evaluation.protocol import EvalProtocol
 from charlm_jax.models import LanguageModel
 
-GUESSES = 5
+TOP_PREDICTIONS = 5
 """Number of most probable characters kept per position."""
 
 
@@ -266,9 +266,9 @@ class TopIds(NamedTuple):
 
 
 def top_k_predictions(logits_BTV: jax.Array, targets_BT: jax.Array) -> TopIds:
-    """Return the `GUESSES` most probable symbols, or all of a smaller vocabulary; a `Measure`."""
+    """Return the most probable symbols, at most `TOP_PREDICTIONS`; a `Measure`."""
     probability_BTV = jax.nn.softmax(logits_BTV.astype(jnp.float32))
-    count = min(GUESSES, logits_BTV.shape[-1])
+    count = min(TOP_PREDICTIONS, logits_BTV.shape[-1])
     probability_BTG, ids_BTG = jax.lax.top_k(probability_BTV, count)
     return TopIds(ids_BTG, probability_BTG)
 

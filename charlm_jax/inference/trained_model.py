@@ -230,7 +230,7 @@ class TrainedModel:
         stops = [vocabulary.to_symbols(stop) for stop in sampling.stop]
 
         def sample_batch(rows: SampleBatch) -> Iterator[list[Chunk]]:
-            pieces = decode(self.params, text_N, rows, characters, drawn=sampled)
+            pieces = decode(self.params, text_N, rows, characters, sampled=sampled)
             symbols = ([vocabulary.decode_symbols(ids_T) for ids_T in ids_BT] for ids_BT in pieces)
             return apply_stop_strings(symbols, stops, texts=len(rows.keys_B))
 

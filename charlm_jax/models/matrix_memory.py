@@ -232,9 +232,9 @@ def _multiply(
 ) -> jax.Array:
     """Return a @ b for stacks of matrices, with one operand rounded.
 
-    The exact operand is passed as the sum of two rounded numbers. Memories and what is added to
-    them last: their rounding would differ between the forms, and a norm after a reading that is
-    small would magnify it.
+    The exact operand is passed as the sum of two rounded numbers. Memories and their increments are
+    kept exact, since the plain and the chunked form would round them differently, and a norm after
+    a small reading magnifies the difference.
     """
     if operand_dtype == jnp.float32:
         return batch_matmul(a, b, operand_dtype=operand_dtype)

@@ -128,7 +128,7 @@ def slstm_step(
         )
     )
     log_forget_BH = jax.nn.log_sigmoid(f_BH)
-    # Of a state that has read nothing, c = n = 0 under any m: with the least one, n' = 1.
+    # A state that has read nothing has c = n = 0 for any m; the least one makes n' = 1.
     before_BH = jnp.where(state.normalizer_BH > 0.0, state.stabilizer_BH, -jnp.inf)
     before_BH = jax.lax.stop_gradient(before_BH)
     after_BH = jax.lax.stop_gradient(jnp.maximum(log_forget_BH + before_BH, i_BH))

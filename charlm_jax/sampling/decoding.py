@@ -59,7 +59,7 @@ class Decoder(Protocol):
         rows: SampleBatch,
         characters: int,
         *,
-        drawn: int = 0,
+        sampled: int = 0,
     ) -> Iterator[np.ndarray]:
         """Sample texts.
 
@@ -68,7 +68,7 @@ class Decoder(Protocol):
           prompt_N: ids, at least one.
           rows: rows to sample.
           characters: number of characters to sample in each row.
-          drawn: number of the prompt's last characters that were sampled with the same keys; the
+          sampled: number of the prompt's last characters that were sampled with the same keys; the
             noise continues after theirs.
 
         Returns:
@@ -119,14 +119,19 @@ def make_carried_decoder(model: LanguageModel, *, context: int) -> Decoder:
 
     @fixed_numerics_per_item
     def decode(
-        params: Params, prompt_N: np.ndarray, rows: SampleBatch, characters: int, *, drawn: int = 0
+        params: Params,
+        prompt_N: np.ndarray,
+        rows: SampleBatch,
+        characters: int,
+        *,
+        sampled: int = 0,
     ) -> Iterator[np.ndarray]:
         state = model.initial_state(len(rows.keys_B), context)
         for piece_N in _powers_of_two(prompt_N):
             piece_BT = np.tile(piece_N.astype(np.int32), (len(rows.keys_B), 1))
             logits_BV, state = read(params, piece_BT, state)
-        for first in range(drawn, drawn + characters, _CARRIED_PIECE):
-            count = min(_CARRIED_PIECE, drawn + characters - first)
+        for first in range(sampled, sampled + characters, _CARRIED_PIECE):
+            count = min(_CARRIED_PIECE, sampled + characters - first)
             ids_BT, logits_BV, state = draw(params, logits_BV, state, rows, first, count)
             yield np.asarray(ids_BT)[:, :count]
 
@@ -170,15 +175,20 @@ def make_window_decoder(model: LanguageModel, *, context: int) -> Decoder:
 
     @fixed_numerics_per_item
     def decode(
-        params: Params, prompt_N: np.ndarray, rows: SampleBatch, characters: int, *, drawn: int = 0
+        params: Params,
+        prompt_N: np.ndarray,
+        rows: SampleBatch,
+        characters: int,
+        *,
+        sampled: int = 0,
     ) -> Iterator[np.ndarray]:
         seen_N = prompt_N[-context:].astype(np.int32)
         row_T = np.pad(seen_N, (0, context - len(seen_N)))
         window_BT = jnp.asarray(np.tile(row_T, (len(rows.keys_B), 1)))
         length = jnp.asarray(len(seen_N), jnp.int32)
-        for first in range(drawn, drawn + characters, _WINDOW_PIECE):
+        for first in range(sampled, sampled + characters, _WINDOW_PIECE):
             ids_BT, window_BT, length = draw(params, window_BT, length, rows, first)
-            yield np.asarray(ids_BT)[:, : drawn + characters - first]
+            yield np.asarray(ids_BT)[:, : sampled + characters - first]
 
     return decode
 

@@ -18,7 +18,7 @@ from charlm_jax.data.vocabulary import Vocabulary
 from charlm_jax.evaluation import Sliding, Stream, Window
 from charlm_jax.evaluation.protocol import build_protocol
 from charlm_jax.evaluation.text_score import (
-    GUESSES,
+    TOP_PREDICTIONS,
     LineScore,
     TextScore,
     TopIds,
@@ -158,11 +158,13 @@ def test_guesses_are_the_likeliest_of_the_models_own_probabilities(lstm: Run, mo
     score, guesses = lstm.score(text, protocol), lstm.top_predictions(text, protocol)
     logits = _rows(lstm, ids_N, mode)
     assert guesses.positions_N.tolist() == score.positions_N.tolist() == [*logits]
-    assert guesses.probability_NG.shape == (len(logits), GUESSES) == (len(guesses.symbols), 5)
+    assert (
+        guesses.probability_NG.shape == (len(logits), TOP_PREDICTIONS) == (len(guesses.symbols), 5)
+    )
     for n, (place, logits_V) in enumerate(logits.items()):
         shares_V = np.asarray(jax.nn.softmax(jnp.asarray(logits_V)))
         assert score.nll_N[n] == pytest.approx(-np.log(shares_V[ids_N[place]]), abs=1e-4)
-        best = np.sort(shares_V)[::-1][:GUESSES]
+        best = np.sort(shares_V)[::-1][:TOP_PREDICTIONS]
         np.testing.assert_allclose(guesses.probability_NG[n], best, rtol=1e-4)
         told = shares_V[[lstm.vocabulary.symbols.index(s) for s in guesses.symbols[n]]]
         np.testing.assert_allclose(told, best, rtol=1e-4)

@@ -80,7 +80,7 @@ def decode(model: LanguageModel, params: dict) -> Decode:
         drawn: int = 0,
     ) -> np.ndarray:
         decoder = build(mode=mode, context=context)
-        pieces = list(decoder(params, prompt, rows, characters, drawn=drawn))
+        pieces = list(decoder(params, prompt, rows, characters, sampled=drawn))
         return np.concatenate([np.zeros((len(rows.keys_B), 0), int), *pieces], axis=1)
 
     return run
@@ -236,7 +236,7 @@ def test_a_text_in_two_parts_is_the_whole_one(decode: Decode, mode: str, first: 
     rows = _rows([1.0], [2])
     whole = decode(rows, 60, mode)
     read = np.concatenate([PROMPT, whole[0, :first]])
-    rest = decode(rows, 60 - first, mode, prompt=read, drawn=first)
+    rest = decode(rows, 60 - first, mode, prompt=read, sampled=first)
     np.testing.assert_array_equal(rest, whole[:, first:])
     assert not np.array_equal(decode(rows, 60 - first, mode, prompt=read), rest)
 
