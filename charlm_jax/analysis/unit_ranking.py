@@ -6,7 +6,7 @@ the unit is higher at a place where the property holds than at one where it does
 half. 1/2 is chance; a unit that is lower there counts by one minus its AUC.
 
 The best of hundreds of units is best partly by chance, so it is picked on one text and scored on
-another. What the last character alone would tell is scored beside it.
+another. The AUC of the last character alone is reported as a baseline.
 
 Letters of this module: B pieces of T characters, N places of all pieces, U units.
 """

@@ -236,7 +236,7 @@ def test_a_text_in_two_parts_is_the_whole_one(decode: Decode, mode: str, first: 
     rows = _rows([1.0], [2])
     whole = decode(rows, 60, mode)
     read = np.concatenate([PROMPT, whole[0, :first]])
-    rest = decode(rows, 60 - first, mode, prompt=read, sampled=first)
+    rest = decode(rows, 60 - first, mode, prompt=read, drawn=first)
     np.testing.assert_array_equal(rest, whole[:, first:])
     assert not np.array_equal(decode(rows, 60 - first, mode, prompt=read), rest)
 
