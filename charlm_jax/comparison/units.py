@@ -8,6 +8,7 @@ import numpy as np
 from charlm_jax.analysis.unit_ranking import PIECE, PIECES, UnitRanking, cut_pieces, rank_units
 from charlm_jax.comparison.readings import Reading
 from charlm_jax.data.dataset import Dataset
+from charlm_jax.data.large_text import Text
 from charlm_jax.data.splits import Part
 from charlm_jax.inference.run import Run
 
@@ -86,7 +87,7 @@ def _piece_length(run: Run) -> int:
 
 def _find(
     run: Run,
-    text: str,
+    text: Text,
     ids_N: np.ndarray,
     chosen: Sequence[Sequence[range]],
     words: tuple[str, str],

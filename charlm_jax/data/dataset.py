@@ -20,6 +20,7 @@ from charlm_jax.data.corpora import (
     load_part_files,
 )
 from charlm_jax.data.download import Progress
+from charlm_jax.data.large_text import LargeText, Text
 from charlm_jax.data.splits import Part, SplitRule, split_text
 from charlm_jax.data.vocabulary import Vocabulary
 
@@ -156,23 +157,35 @@ def _split(corpus: Corpus, config: Config) -> Dataset:
         part_starts=corpus.part_starts,
     )
     parts = split_text(corpus.characters, rule, sequence_length=config.data.sequence_length)
-    vocabulary = lookup(_VOCABULARIES, split.vocabulary, "config.split.vocabulary")(
-        corpus.text, parts
-    )
-    vocabulary = vocabulary.with_unit(corpus.unit)
-    ids_N = vocabulary.encode_symbols(
-        corpus.text,
+    symbols = lookup(_VOCABULARIES, split.vocabulary, "config.split.vocabulary")(corpus.text, parts)
+    vocabulary = Vocabulary(symbols, corpus.unit)
+    return Dataset(corpus, vocabulary, _encode(corpus.text, vocabulary), parts)
+
+
+def _encode(text: Text, vocabulary: Vocabulary) -> np.ndarray:
+    """Return the ids of a text; a `CharlmError` names symbols that the vocabulary lacks."""
+    if isinstance(text, LargeText):
+        if text.symbols == vocabulary.symbols:
+            return text.ids_N
+        text = text.symbols  # of which those that are unknown are named
+    return vocabulary.encode_symbols(
+        text,
         what="the text outside the training part",
         advice="train with config.split.vocabulary=all",
     )
-    return Dataset(corpus, vocabulary, ids_N, parts)
 
 
-def _vocabulary_of_training(text: str, parts: Mapping[str, Part]) -> Vocabulary:
-    return Vocabulary.from_text("".join(text[r.start : r.stop] for r in parts["train"]))
+def _all_symbols(text: Text, parts: Mapping[str, Part]) -> str:
+    return text.symbols if isinstance(text, LargeText) else Vocabulary.from_text(text).symbols
 
 
-_VOCABULARIES: Mapping[str, Callable[[str, Mapping[str, Part]], Vocabulary]] = {
-    "all": lambda text, parts: Vocabulary.from_text(text),
-    "train": _vocabulary_of_training,
+def _symbols_of_training(text: Text, parts: Mapping[str, Part]) -> str:
+    if isinstance(text, LargeText):
+        return text.symbols_of(parts["train"])
+    return Vocabulary.from_text("".join(text[r.start : r.stop] for r in parts["train"])).symbols
+
+
+_VOCABULARIES: Mapping[str, Callable[[Text, Mapping[str, Part]], str]] = {
+    "all": _all_symbols,
+    "train": _symbols_of_training,
 }

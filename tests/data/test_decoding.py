@@ -17,6 +17,7 @@ WRONG = [
     (TEXT.encode() + b"\xf0\x9f\x90", "utf-8"),  # the end of a character is missing
     (TEXT.encode("utf-16-le")[:-1], "utf-16"),
     (TEXT.encode("utf-16"), "utf-8"),
+    ("éIt was the best of times".encode("utf-16-le"), "utf-8"),  # NULs after the error
     ("It was the best of times".encode("utf-16-le"), "utf-8"),  # it decodes, with many NULs
     ("It was the best of times".encode("utf-32-be"), "latin-1"),
     (codecs.BOM_UTF8 + b"times", "latin-1"),
