@@ -21,8 +21,11 @@ from charlm_jax.data.corpora import (
 )
 from charlm_jax.data.download import Progress
 from charlm_jax.data.large_text import LargeText, Text
-from charlm_jax.data.splits import Part, SplitRule, split_text
+from charlm_jax.data.splits import Part, SplitRule, split_text, thin
 from charlm_jax.data.vocabulary import Vocabulary
+
+MOST_SCORED = 10_000_000
+"""Characters of a part that are scored at most: each takes about 30 bytes of memory."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,11 +67,19 @@ class Dataset:
         """Return the first position that may be read before a part: that of its file, or 0."""
         return self.corpus.part_starts.get(name, 0)
 
-    def part(self, name: str, *, read_before: int = 0) -> Part:
+    def thinned_part(self, name: str, *, read_before: int = 0) -> Part:
+        """Return the positions of a part, thinned evenly to at most `MOST_SCORED` characters.
+
+        Arguments and errors are those of `part`.
+        """
+        return self.part(name, read_before=read_before, most=MOST_SCORED)
+
+    def part(self, name: str, *, read_before: int = 0, most: int | None = None) -> Part:
         """Return the positions of a part.
 
         Args:
           name: `train`, `valid` or `test`.
+          most: number of characters to which a longer part is thinned, see `thin`; None for all.
           read_before: number of characters that are read before each position. If the part is a
             file, only positions with that many characters before them in the file are returned.
 
@@ -77,7 +88,9 @@ class Dataset:
         """
         if name in self.parts:
             first = self.first_position(name) + read_before if self.corpus.part_starts else 0
-            part = tuple(range(max(first, r.start), r.stop) for r in self.parts[name])
+            whole = self.parts[name]
+            thinned = whole if most is None else thin(whole, most=most)
+            part = tuple(range(max(first, r.start), r.stop) for r in thinned)
             if not any(map(len, part)):
                 raise CharlmError(
                     f"context={read_before} is too long: no character of the part {name!r} has "
