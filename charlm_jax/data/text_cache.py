@@ -8,6 +8,7 @@ another time. Both kinds are written atomically, so that several processes may w
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import logging
@@ -15,7 +16,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -207,9 +208,7 @@ def _write(path: Path, source: TextSource, facts: TextFacts) -> None:
         return text.ljust(-(-(len(text) + 1) // _PAGE) * _PAGE - 1) + b"\n"
 
     with atomic_file(path) as file:
-        if hasattr(os, "posix_fallocate"):  # a full disk is found now
-            size = len(line()) + facts.characters * _dtype(facts).itemsize
-            os.posix_fallocate(file.fileno(), 0, size)
+        _reserve(file, len(line()) + facts.characters * _dtype(facts).itemsize)
         file.write(line())
         for piece_N in _encoded(source, facts):
             data = piece_N.tobytes()
@@ -218,6 +217,16 @@ def _write(path: Path, source: TextSource, facts: TextFacts) -> None:
         file.seek(0)
         file.write(line())
     _checked.add(_mark(path, path.stat()))
+
+
+def _reserve(file: IO[bytes], size: int) -> None:
+    """Reserve the disk space of a file, so that a full disk is found before the work is done."""
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+                raise
 
 
 def _encoded(source: TextSource, facts: TextFacts) -> Iterator[np.ndarray]:

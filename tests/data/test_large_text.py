@@ -1,5 +1,6 @@
 """Texts that are not held in memory: the same as others, and their files in the cache."""
 
+import errno
 import json
 import logging
 import os
@@ -221,6 +222,17 @@ def test_a_text_without_a_cache_is_held_in_memory(
         _assert_same(load_corpus(str(path)), wanted)
     assert "(No space left on device): the ids are held in memory" in caplog.text
     assert not _files(cache, ".ids") and not _files(cache, ".partial")
+
+
+def test_a_file_system_that_reserves_no_space_has_a_cache_too(
+    cache: Path, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: Any) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse, raising=False)
+    _assert_same(load_corpus(str(path)), _held(load_corpus, str(path)))
+    assert _files(cache, ".ids")
 
 
 def test_a_text_that_changes_while_it_is_read_is_an_error(
