@@ -42,8 +42,8 @@ def decode_pieces(
     r"""Yield bytes as text: decoded strictly, with "\n" newlines, a byte-order mark kept.
 
     Where the bytes are cut changes nothing. Text of UTF-16 or UTF-32 that another encoding happens
-    to accept is refused: it has the mark of its own encoding, or NUL characters. Pieces of a text
-    with an error in it are yielded before the error is raised.
+    to accept is refused: it has the mark of its own encoding, or NUL characters. Of a text with an
+    error in it, valid pieces are yielded before the error is raised.
 
     Args:
       pieces: the bytes of one file.
@@ -84,7 +84,7 @@ def decode_pieces(
         text = text.removesuffix(held)
         if "\r" in text:
             text = text.replace("\r\n", "\n").replace("\r", "\n")
-        if text:
+        if text and lone is None:
             yield text
 
 

@@ -273,12 +273,16 @@ def test_writers_of_one_text_do_not_disturb_each_other(
 def test_errors_of_large_texts_are_those_of_small_ones(
     cache: Path, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path.write_bytes(b"a" * 50 + b"\xff" + b"a" * 50)
-    with pytest.raises(CharlmError) as large:
-        load_corpus(str(path))
-    with pytest.raises(CharlmError) as held:
-        _held(load_corpus, str(path))
-    assert str(large.value) == str(held.value) and "offset 50;" in str(held.value)
+    for encoding, data, where in (
+        ("utf-8", b"a" * 50 + b"\xff" + b"a" * 50, "offset 50;"),
+        ("raw_unicode_escape", b"a" * 50 + b"\\ud800" + b"a" * 50, "at character 50,"),
+    ):
+        path.write_bytes(data)
+        with pytest.raises(CharlmError) as large:
+            load_corpus(str(path), encoding=encoding)
+        with pytest.raises(CharlmError) as held:
+            _held(load_corpus, str(path), encoding=encoding)
+        assert str(large.value) == str(held.value) and where in str(held.value)
     path.write_bytes(b"\xef\xbb\xbf")
     with pytest.raises(CharlmError, match=r"text\.txt' is empty: it has no characters"):
         load_corpus(str(path))
