@@ -33,6 +33,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("jax", "flax", "optax", "ml_collections", "numpy", "rich", "safetensors", "scipy")
 LIMIT_SECONDS = 480.0
 TARGET_NATS = 1.47
+_LEAST_SECONDS = 60.0  # for a part
 
 LAYERS = ("lstm", "mingru", "transformer")
 PRECISIONS = ("float32", "bfloat16")
@@ -60,6 +61,11 @@ TINY = {
     "evaluation.context": 8,
     "evaluation.max_characters": 100,
 }
+TINY_RECIPE = {
+    "model.precision": "float32",  # a CPU may lack products of bfloat16
+    "train.max_steps": 4,
+    "train.evaluate_every_steps": 2,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,7 +73,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Measure the speed on a GPU.", allow_abbrev=False)
     parser.add_argument("corpus", help="path of tiny Shakespeare")
     parser.add_argument("--tiny", action="store_true", help="try every part at a small size")
+    parser.add_argument("--only", metavar="PART,...", help=f"parts of {', '.join(PARTS)}")
     options = parser.parse_args(arguments)
+    chosen = options.only.split(",") if options.only else [*PARTS]
+    if unknown := [name for name in chosen if name not in PARTS]:
+        print(f"gpu.py: {unknown[0]} is not one of {', '.join(PARTS)}", file=sys.stderr)
+        return 2
     if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
         print(f"gpu.py: missing packages: {', '.join(missing)}", file=sys.stderr)
         return 2
@@ -78,12 +89,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ["PYTHONPATH"] = os.pathsep.join(paths)
     sys.path.insert(0, str(ROOT))
-    print(json.dumps(measure(os.path.abspath(options.corpus), is_tiny=options.tiny)))
+    print(json.dumps(measure(os.path.abspath(options.corpus), chosen, is_tiny=options.tiny)))
     return 0
 
 
-def measure(corpus: str, *, is_tiny: bool) -> dict[str, Any]:
-    """Return all figures."""
+def measure(corpus: str, chosen: Sequence[str], *, is_tiny: bool) -> dict[str, Any]:
+    """Return the figures of the chosen parts."""
     import jax
 
     from charlm_jax.core.errors import describe_exception
@@ -96,17 +107,14 @@ def measure(corpus: str, *, is_tiny: bool) -> dict[str, Any]:
         "jax": jax.__version__,
         "is_tiny": is_tiny,
     }
-    parts: Mapping[str, Callable[..., Any]] = {
-        "train_step": measure_training,
-        "sampling": measure_sampling,
-        "two_runs": measure_two_runs,
-        "recipe": measure_recipe,
-    }
-    for name, part in parts.items():
-        left = LIMIT_SECONDS - (time.monotonic() - start)
+    for name in chosen:
+        left = (3600 if is_tiny else LIMIT_SECONDS) - (time.monotonic() - start)
         note(f"{name}: {left:.0f} seconds are left")
+        if left < _LEAST_SECONDS:
+            left_out[name] = "no time was left"
+            continue
         try:
-            figures[name] = part(corpus, is_tiny=is_tiny, limit_seconds=left)
+            figures[name] = PARTS[name](corpus, is_tiny=is_tiny, limit_seconds=left)
         except Exception as error:  # the other parts are worth the machine's time
             left_out[name] = describe_exception(error)
     return figures | {"left_out": left_out, "seconds": round(time.monotonic() - start)}
@@ -189,7 +197,7 @@ def measure_two_runs(corpus: str, *, is_tiny: bool, limit_seconds: float) -> dic
 
 def measure_recipe(corpus: str, *, is_tiny: bool, limit_seconds: float) -> dict[str, Any]:
     """Return held-out losses of nanoGPT's recipe over time; it is stopped at the target."""
-    changes = RECIPE | ({"train.max_steps": 4, "train.evaluate_every_steps": 2} if is_tiny else {})
+    changes = RECIPE | (TINY_RECIPE if is_tiny else {})
     overrides = settings(corpus, changes, is_tiny=is_tiny)
     deadline, start = time.monotonic() + limit_seconds - 30, time.monotonic()
     scores: list[tuple[float, int, float]] = []
@@ -227,6 +235,14 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
         return []
     lines = file.read_text(encoding="utf-8").split("\n")[:-1]
     return [row for row in map(json.loads, lines) if row["split"] == "valid"]
+
+
+PARTS: Mapping[str, Callable[..., Any]] = {
+    "train_step": measure_training,
+    "sampling": measure_sampling,
+    "two_runs": measure_two_runs,
+    "recipe": measure_recipe,
+}
 
 
 if __name__ == "__main__":
