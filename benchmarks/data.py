@@ -29,7 +29,7 @@ def load_text(corpus: str, *, batch_size: int, sequence_length: int) -> Text:
     """
     piece = batch_size * (sequence_length + 1)
     if corpus:
-        text = load_corpus(corpus).text
+        text = load_corpus(corpus).text[:]
         vocabulary = Vocabulary.from_text(text)
         ids_N, symbols = vocabulary.encode(text), vocabulary.symbols
     else:

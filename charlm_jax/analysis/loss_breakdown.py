@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.data.large_text import Text
 from charlm_jax.data.splits import Part, target_positions
 from charlm_jax.data.vocabulary import Vocabulary
 from charlm_jax.evaluation.block_sums import Runs
@@ -25,6 +26,10 @@ from charlm_jax.evaluation.bootstrap import Interval, mean_interval
 CLASSES = ("first letter", "later letter", "space", "punctuation", "capital", "newline")
 
 _FIRST, _LATER, _SPACE, _PUNCTUATION, _CAPITAL, _NEWLINE = range(len(CLASSES))
+
+# Characters that are classified at once, and that are read before them: a letter with more marks in
+# a row is not known as one.
+_PIECE, _READ_BEFORE = 1 << 20, 1000
 
 
 class GroupLoss(NamedTuple):
@@ -94,14 +99,15 @@ def geometric_bins(longest: int) -> tuple[tuple[int, int], ...]:
     return tuple((a + 1, b) for a, b in itertools.pairwise([0, *lasts, longest]))
 
 
-def character_classes(text: str, part: Part) -> np.ndarray:
+def character_classes(text: Text, part: Part) -> np.ndarray:
     """Classify each target by the kind of its character.
 
     The first match applies: a newline; other white space ("space"); an upper-case or title-case
     letter ("capital"); another letter, "first" unless it follows a letter, or an apostrophe (' or
     ’) that follows one; anything else, including digits ("punctuation"). Letters of a script
     without case are letters. A combining mark continues the word that it follows, as a "later
-    letter". Preceding characters are read from the text even if they lie outside the part.
+    letter". Preceding characters are read from the text even if they lie outside the part. The text
+    is read in pieces.
 
     Args:
       text: the whole text.
@@ -110,6 +116,20 @@ def character_classes(text: str, part: Part) -> np.ndarray:
     Returns:
       class_N, uint8 indices into `CLASSES`, one per target in the text's order.
     """
+    pieces = [
+        range(start, min(start + _PIECE, targets.stop))
+        for targets in map(target_positions, part)
+        for start in range(targets.start, targets.stop, _PIECE)
+    ]
+    classes = [np.empty(0, np.uint8)]
+    for piece in pieces:
+        first = max(0, piece.start - _READ_BEFORE)
+        classes.append(_classes(text[first : piece.stop])[piece.start - first :])
+    return np.concatenate(classes)
+
+
+def _classes(text: str) -> np.ndarray:
+    """Classify all characters of a text; the first has nothing before it."""
     vocabulary = Vocabulary.from_text(text)
     ids_N = vocabulary.encode(text)
     categories = [unicodedata.category(symbol) for symbol in vocabulary.symbols]
@@ -123,7 +143,7 @@ def character_classes(text: str, part: Part) -> np.ndarray:
     is_word_N = is_letter_N[base_N]
     continues_word_N = _before(is_word_N | (is_apostrophe_N & _before(is_word_N)))
     class_N[(is_mark_N & is_word_N) | ((class_N == _FIRST) & continues_word_N)] = _LATER
-    return np.concatenate([class_N[x.start : x.stop] for x in map(target_positions, part)])
+    return class_N
 
 
 def _class_alone(symbol: str, category: str) -> int:

@@ -22,6 +22,7 @@ from scipy.stats import rankdata
 
 from charlm_jax.core.numerics import fixed_numerics
 from charlm_jax.core.types import Params
+from charlm_jax.data.large_text import Text
 from charlm_jax.data.splits import Part
 from charlm_jax.models import LanguageModel
 
@@ -155,7 +156,7 @@ PROPERTIES: Mapping[str, Callable[[str], np.ndarray]] = {
 """Name of a property -> function from a text of N characters to a mask of its positions."""
 
 
-def cut_pieces(text: str, part: Part, length: int, count: int) -> list[range]:
+def cut_pieces(text: Text, part: Part, length: int, count: int) -> list[range]:
     r"""Return pieces of a part, evenly spaced, that are disjoint and equally long.
 
     A piece begins after a blank line if there is one nearby, so that what a model cannot know, such
@@ -188,7 +189,7 @@ def rank_units(
     model: LanguageModel,
     params: Params,
     *,
-    text: str,
+    text: Text,
     ids_N: np.ndarray,
     picked: Sequence[range],
     tested: Sequence[range],
@@ -248,7 +249,7 @@ class _ReadText(NamedTuple):
 def _read(
     model: LanguageModel,
     params: Params,
-    text: str,
+    text: Text,
     ids_N: np.ndarray,
     pieces: Sequence[range],
     kinds: Mapping[int, str],

@@ -20,7 +20,12 @@ from charlm_jax.core.types import bits
 from charlm_jax.data.dataset import Dataset
 from charlm_jax.data.download import Progress
 from charlm_jax.data.splits import size
-from charlm_jax.evaluation.baselines import compressed_bits_per_char, uniform_nll, unigram_nll
+from charlm_jax.evaluation.baselines import (
+    MOST_COMPRESSED,
+    compressed_bits_per_char,
+    uniform_nll,
+    unigram_nll,
+)
 from charlm_jax.evaluation.bootstrap import (
     Difference,
     Interval,
@@ -243,11 +248,13 @@ def find_baselines(
     All are fitted to the training part, even if the evaluation is of the training part itself. An
     n-gram reads no further back than the protocol lets a model read. Compressors are primed with
     the training part and compress the whole part, even if `Sliding` scores only some of it, since
-    they have no per-character losses. The n-gram counts the last `MOST_COUNTED` characters of a
-    longer training part, which its name says.
+    they have no per-character losses. Of a longer training part, the n-gram counts the last
+    `MOST_COUNTED` characters, and compressors read the last `MOST_COMPRESSED`, which their names
+    say. A long part is thinned, as for the evaluation.
     """
     protocol, split = evaluation.key.protocol, evaluation.key.split
-    part, scored = dataset.part(split), dataset.part(split, read_before=protocol.read_before)
+    part = dataset.thinned_part(split)
+    scored = dataset.thinned_part(split, read_before=protocol.read_before)
     train, read = dataset.part("train"), protocol.read_stretches(part)
     symbols, ids_N = len(dataset.vocabulary), dataset.ids_N
     counted = last_characters(train)
@@ -270,10 +277,16 @@ def find_baselines(
         baseline(f"{ngram.order}-gram ({method})", "ngram", ngram.nll(ids_N, read)),
     ]
     report("compressing", 0)
-    texts = ("".join(dataset.corpus.text[x.start : x.stop] for x in p) for p in (train, read))
+    primed = last_characters(train, MOST_COMPRESSED)
+    texts = ("".join(dataset.corpus.text[x.start : x.stop] for x in p) for p in (primed, read))
     encoding = "latin-1" if dataset.vocabulary.unit == "bytes" else "utf-8"
     compressed = compressed_bits_per_char(*texts, encoding=encoding)
-    return baselines + [Baseline(name, "compressor", None, x) for name, x in compressed.items()]
+    after = ""
+    if size(primed) < size(train):
+        after = f" (after the last {size(primed):,} {dataset.vocabulary.unit})"
+    return baselines + [
+        Baseline(f"{name}{after}", "compressor", None, x) for name, x in compressed.items()
+    ]
 
 
 def describe_baselines(split: str, mode: str) -> str:

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from charlm_jax.data.large_text import Text
 from charlm_jax.data.splits import Part, size, target_positions
 from charlm_jax.evaluation.protocol import EvalProtocol, Sliding, Stream
 from charlm_jax.inference.run import Run
@@ -15,7 +16,7 @@ READ_BEFORE = 1000
 _PROMPT, _LONGEST_PROMPT = 40, 60
 
 
-def choose_passage(text: str, part: Part) -> range:
+def choose_passage(text: Text, part: Part) -> range:
     """Choose a passage near the middle of a part, beginning at the start of a line.
 
     Args:
@@ -38,7 +39,7 @@ def choose_passage(text: str, part: Part) -> range:
     return range(start, min(start + PASSAGE, stretch.stop))
 
 
-def first_words(text: str, part: Part) -> str:
+def first_words(text: Text, part: Part) -> str:
     """Return the first words of a part, about 40 characters, without a word cut at its start."""
     start, stop = part[0].start, part[0].stop
     if start > 0 and text[start - 1].isalnum():
@@ -50,7 +51,7 @@ def first_words(text: str, part: Part) -> str:
     return text[start : next(ends, end)]
 
 
-def passage_nll(run: Run, text: str, passage: range, *, first: int) -> np.ndarray:
+def passage_nll(run: Run, text: Text, passage: range, *, first: int) -> np.ndarray:
     """Compute the surprisal of each character of a passage.
 
     Args:
@@ -67,7 +68,7 @@ def passage_nll(run: Run, text: str, passage: range, *, first: int) -> np.ndarra
 
 
 def passage_predictions(
-    run: Run, text: str, passage: range, *, first: int
+    run: Run, text: Text, passage: range, *, first: int
 ) -> dict[int, list[tuple[str, float]]]:
     """Compute the most probable characters at each position of a passage.
 
@@ -85,7 +86,7 @@ def passage_predictions(
     }
 
 
-def _how_read(run: Run, text: str, passage: range, first: int) -> tuple[str, EvalProtocol]:
+def _how_read(run: Run, text: Text, passage: range, first: int) -> tuple[str, EvalProtocol]:
     """Return the text that is read to score a passage, and the protocol."""
     before = _read_before(run, passage, first)
     read = run.vocabulary.to_text(text[passage.start - before : passage.stop])

@@ -70,8 +70,8 @@ def find_scores(comparison: Comparison, dataset: Dataset) -> Scores:
     """
     groups = comparison.groups
     first = groups[0].evaluations[0]
-    protocol, part = first.key.protocol, dataset.part(first.key.split)
-    scored = dataset.part(first.key.split, read_before=protocol.read_before)
+    protocol, part = first.key.protocol, dataset.thinned_part(first.key.split)
+    scored = dataset.thinned_part(first.key.split, read_before=protocol.read_before)
     scored_N = np.searchsorted(all_positions(part), protocol.positions(scored))
     class_N = character_classes(dataset.corpus.text, part)[scored_N]
     windows = _window_lengths(groups, part)

@@ -8,6 +8,7 @@ import numpy as np
 from charlm_jax.analysis.unit_ranking import PIECE, PIECES, UnitRanking, cut_pieces, rank_units
 from charlm_jax.comparison.readings import Reading
 from charlm_jax.data.dataset import Dataset
+from charlm_jax.data.large_text import Text
 from charlm_jax.data.splits import Part
 from charlm_jax.inference.run import Run
 
@@ -46,13 +47,13 @@ def corpus_units(run: Run, dataset: Dataset, split: str, *, label: str) -> RunUn
     """
     text, length = dataset.corpus.text, _piece_length(run)
     if split == "train":
-        pieces = cut_pieces(text, dataset.part("train"), length, 2 * PIECES)
+        pieces = cut_pieces(text, dataset.thinned_part("train"), length, 2 * PIECES)
         chosen = (pieces[::2], pieces[1::2])
         words = ("every other piece of the training text", "the pieces between them")
     else:
         chosen = (
-            cut_pieces(text, dataset.part("train"), length, PIECES),
-            cut_pieces(text, dataset.part(split), length, PIECES),
+            cut_pieces(text, dataset.thinned_part("train"), length, PIECES),
+            cut_pieces(text, dataset.thinned_part(split), length, PIECES),
         )
         words = ("the training text", f"the held-out text ({split})")
     return _find(run, text, dataset.ids_N, chosen, words, label)
@@ -86,7 +87,7 @@ def _piece_length(run: Run) -> int:
 
 def _find(
     run: Run,
-    text: str,
+    text: Text,
     ids_N: np.ndarray,
     chosen: Sequence[Sequence[range]],
     words: tuple[str, str],

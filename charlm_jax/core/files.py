@@ -14,12 +14,23 @@ from typing import IO
 # `run.json.01234567.partial`. Earlier versions wrote to `run.json.partial`.
 _TEMPORARY = re.compile(r"(?P<name>.+?)(\.[0-9a-f]{8})?\.partial", re.DOTALL)
 
-# No writer takes longer: the data are in memory when the file is opened.
+# No writer pauses longer: the data are in memory when the file is opened, or come in pieces.
 _ABANDONED_SECONDS = 600.0
 
 
 def atomic_write(path: Path, data: bytes) -> None:
-    """Write or replace a file atomically.
+    """Write or replace a file atomically, as `atomic_file` does.
+
+    Raises:
+      OSError: the file could not be written; no temporary file is left.
+    """
+    with atomic_file(path) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file that appears, or replaces another, when the block ends without an error.
 
     The data are written to a temporary file with a unique name in the same folder, synced to disk,
     and only then renamed: a killed process leaves the old file unchanged, and two writers of one
@@ -35,7 +46,7 @@ def atomic_write(path: Path, data: bytes) -> None:
     temporary = _temporary_path(path)
     try:
         with synced_file(temporary) as file:
-            file.write(data)
+            yield file
         os.replace(temporary, path)
     finally:
         with contextlib.suppress(OSError):

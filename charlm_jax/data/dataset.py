@@ -20,8 +20,12 @@ from charlm_jax.data.corpora import (
     load_part_files,
 )
 from charlm_jax.data.download import Progress
-from charlm_jax.data.splits import Part, SplitRule, split_text
+from charlm_jax.data.large_text import LargeText, Text
+from charlm_jax.data.splits import Part, SplitRule, split_text, thin
 from charlm_jax.data.vocabulary import Vocabulary
+
+MOST_SCORED = 10_000_000
+"""Characters of a part that are scored at most: each takes about 30 bytes of memory."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,11 +67,19 @@ class Dataset:
         """Return the first position that may be read before a part: that of its file, or 0."""
         return self.corpus.part_starts.get(name, 0)
 
-    def part(self, name: str, *, read_before: int = 0) -> Part:
+    def thinned_part(self, name: str, *, read_before: int = 0) -> Part:
+        """Return the positions of a part, thinned evenly to at most `MOST_SCORED` characters.
+
+        Arguments and errors are those of `part`.
+        """
+        return self.part(name, read_before=read_before, most=MOST_SCORED)
+
+    def part(self, name: str, *, read_before: int = 0, most: int | None = None) -> Part:
         """Return the positions of a part.
 
         Args:
           name: `train`, `valid` or `test`.
+          most: number of characters to which a longer part is thinned, see `thin`; None for all.
           read_before: number of characters that are read before each position. If the part is a
             file, only positions with that many characters before them in the file are returned.
 
@@ -76,7 +88,9 @@ class Dataset:
         """
         if name in self.parts:
             first = self.first_position(name) + read_before if self.corpus.part_starts else 0
-            part = tuple(range(max(first, r.start), r.stop) for r in self.parts[name])
+            whole = self.parts[name]
+            thinned = whole if most is None else thin(whole, most=most)
+            part = tuple(range(max(first, r.start), r.stop) for r in thinned)
             if not any(map(len, part)):
                 raise CharlmError(
                     f"context={read_before} is too long: no character of the part {name!r} has "
@@ -156,23 +170,35 @@ def _split(corpus: Corpus, config: Config) -> Dataset:
         part_starts=corpus.part_starts,
     )
     parts = split_text(corpus.characters, rule, sequence_length=config.data.sequence_length)
-    vocabulary = lookup(_VOCABULARIES, split.vocabulary, "config.split.vocabulary")(
-        corpus.text, parts
-    )
-    vocabulary = vocabulary.with_unit(corpus.unit)
-    ids_N = vocabulary.encode_symbols(
-        corpus.text,
+    symbols = lookup(_VOCABULARIES, split.vocabulary, "config.split.vocabulary")(corpus.text, parts)
+    vocabulary = Vocabulary(symbols, corpus.unit)
+    return Dataset(corpus, vocabulary, _encode(corpus.text, vocabulary), parts)
+
+
+def _encode(text: Text, vocabulary: Vocabulary) -> np.ndarray:
+    """Return the ids of a text; a `CharlmError` names symbols that the vocabulary lacks."""
+    if isinstance(text, LargeText):
+        if text.symbols == vocabulary.symbols:
+            return text.ids_N
+        text = text.symbols  # of which those that are unknown are named
+    return vocabulary.encode_symbols(
+        text,
         what="the text outside the training part",
         advice="train with config.split.vocabulary=all",
     )
-    return Dataset(corpus, vocabulary, ids_N, parts)
 
 
-def _vocabulary_of_training(text: str, parts: Mapping[str, Part]) -> Vocabulary:
-    return Vocabulary.from_text("".join(text[r.start : r.stop] for r in parts["train"]))
+def _all_symbols(text: Text, parts: Mapping[str, Part]) -> str:
+    return text.symbols if isinstance(text, LargeText) else Vocabulary.from_text(text).symbols
 
 
-_VOCABULARIES: Mapping[str, Callable[[str, Mapping[str, Part]], Vocabulary]] = {
-    "all": lambda text, parts: Vocabulary.from_text(text),
-    "train": _vocabulary_of_training,
+def _symbols_of_training(text: Text, parts: Mapping[str, Part]) -> str:
+    if isinstance(text, LargeText):
+        return text.symbols_of(parts["train"])
+    return Vocabulary.from_text("".join(text[r.start : r.stop] for r in parts["train"])).symbols
+
+
+_VOCABULARIES: Mapping[str, Callable[[Text, Mapping[str, Part]], str]] = {
+    "all": _all_symbols,
+    "train": _symbols_of_training,
 }

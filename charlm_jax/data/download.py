@@ -155,11 +155,15 @@ def cache_folder() -> Path:
     return base.get(sys.platform, home / ".cache") / "charlm_jax"
 
 
-def read_bytes(path: Path) -> bytes:
+def read_bytes(path: Path, *, most: int = _MOST_BYTES) -> bytes:
     """Returns a regular file's bytes; pipes and devices, which could block, are refused.
 
+    Args:
+      path: path of the file.
+      most: largest number of bytes.
+
     Raises:
-      CharlmError: the file is missing, is not a regular file, or cannot be read.
+      CharlmError: the file is missing, is not a regular file, is too large, or cannot be read.
     """
     if "\0" in str(path):
         raise CharlmError(f"{str(path)!r} is not a path: it has a NUL byte")
@@ -169,8 +173,8 @@ def read_bytes(path: Path) -> bytes:
         if path.exists() and not path.is_file():
             raise CharlmError(f"{path} is not a regular file (a pipe or a device?)")
         size = path.stat().st_size
-        if size > _MOST_BYTES:
-            raise CharlmError(f"{path} has {size:,} bytes: the limit is {_MOST_BYTES:,}")
+        if size > most:
+            raise CharlmError(f"{path} has {size:,} bytes: the limit is {most:,}")
         return path.read_bytes() if size else b""  # files of the kernel have no size, and may wait
     except OSError as error:
         raise CharlmError(f"cannot read {path}: {error.strerror or error}") from None

@@ -185,6 +185,42 @@ def size(part: Part) -> int:
     return sum(map(len, part))
 
 
+def thin(part: Part, *, most: int, stretches: int = 100) -> Part:
+    """Return evenly spread stretches of a part, of at most `most` characters together.
+
+    Args:
+      part: part of a text.
+      most: largest number of characters.
+      stretches: number of stretches, all equally long; one more for each border of the part's own
+        stretches that lies in one.
+
+    Returns:
+      The middle of each equal share of the part; the part itself if it is no longer.
+
+    >>> thin((range(10, 30),), most=5, stretches=2)
+    (range(14, 16), range(24, 26))
+    """
+    characters = size(part)
+    if characters <= most:
+        return part
+    each, chosen = most // stretches, []
+    for number in range(stretches):
+        first = (2 * number + 1) * characters // (2 * stretches) - each // 2
+        chosen += _at(part, range(first, first + each))
+    return tuple(chosen)
+
+
+def _at(part: Part, places: range) -> list[range]:
+    """Return the stretches of a part that have the given places in it."""
+    before, found = 0, []
+    for stretch in part:
+        start, stop = (stretch.start + place - before for place in (places.start, places.stop))
+        inside = range(max(start, stretch.start), min(stop, stretch.stop))
+        found += [inside] if inside else []
+        before += len(stretch)
+    return found
+
+
 def target_positions(stretch: range) -> range:
     """Return the predicted positions of a stretch: all but the first of a text.
 

@@ -12,7 +12,9 @@ text has no predictor and is not scored. Under `Sliding`, neither are characters
 `context` before them. Nothing is read across the beginning of a part that is a file.
 """
 
+import bisect
 import dataclasses
+import itertools
 from typing import ClassVar
 
 import numpy as np
@@ -91,10 +93,16 @@ class Window:
         """
         if most == 0 or sum(map(len, map(target_positions, part))) <= most:
             return part
-        windows = self.read_stretches(part)
-        count = max(1, most // self.context)
-        chosen = (windows[(2 * n + 1) * len(windows) // (2 * count)] for n in range(count))
-        return tuple(window[:most] for window in chosen)
+        stretches = [*map(target_positions, part)]
+        windows = [-(-len(stretch) // self.context) for stretch in stretches]
+        before, count = [*itertools.accumulate(windows, initial=0)], max(1, most // self.context)
+        chosen = []
+        for n in range(count):
+            number = (2 * n + 1) * before[-1] // (2 * count)
+            index = bisect.bisect_right(before, number) - 1
+            first = (number - before[index]) * self.context
+            chosen.append(stretches[index][first : first + self.context][:most])
+        return tuple(chosen)
 
 
 @dataclasses.dataclass(frozen=True)

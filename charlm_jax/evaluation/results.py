@@ -17,6 +17,7 @@ from charlm_jax.core.errors import write_error
 from charlm_jax.core.files import atomic_write, read_regular
 from charlm_jax.core.html_table import html_table
 from charlm_jax.core.json_files import write_json
+from charlm_jax.data.dataset import MOST_SCORED
 from charlm_jax.evaluation.block_sums import BLOCK
 from charlm_jax.evaluation.protocol import EvalProtocol, Sliding, build_protocol
 from charlm_jax.evaluation.scoring import mean_score
@@ -74,7 +75,7 @@ class Evaluation:
 
     @property
     def protocol_description(self) -> str:
-        """Description of the protocol, with the number of scored characters if that is a choice.
+        """Description of the protocol, and of the choice of characters if not all are scored.
 
         >>> key = EvaluationKey(Sliding(40, 9), "valid", "f", 1, "raw", None, split_characters=90)
         >>> Evaluation(key, 2.0, 2.9, 9, None).protocol_description
@@ -82,7 +83,8 @@ class Evaluation:
         """
         protocol, all_characters = self.key.protocol, self.key.split_characters
         if not isinstance(protocol, Sliding):
-            return str(protocol)
+            is_whole = self.characters == all_characters
+            return f"{protocol}{'' if is_whole else f', evenly spread among {all_characters:,}'}"
         share = "" if self.characters == all_characters else f" of {all_characters:,}"
         return f"{protocol}, {self.characters:,}{share} characters"
 
@@ -96,7 +98,8 @@ class Evaluation:
         >>> Evaluation(key, 2.0, 2.9, 9, None).block
         3
         """
-        return max(1, round(BLOCK * self.characters / self.key.split_characters))
+        among = min(self.key.split_characters, MOST_SCORED)  # of which targets are spread evenly
+        return max(1, round(BLOCK * self.characters / among))
 
     def _repr_html_(self) -> str:
         rows = [

@@ -15,6 +15,7 @@ from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.html_table import html_table
 from charlm_jax.core.powers import next_power_of_two
 from charlm_jax.core.types import bits
+from charlm_jax.data.dataset import MOST_SCORED
 from charlm_jax.data.splits import Part, target_positions
 from charlm_jax.data.vocabulary import Vocabulary
 from charlm_jax.evaluation.protocol import EvalProtocol
@@ -100,8 +101,14 @@ def known_characters(
       ids_N, and positions_N: their positions among the symbols of the text.
 
     Raises:
-      CharlmError: fewer than two characters remain, or `Vocabulary.encode` raises it.
+      CharlmError: the text is too long, fewer than two characters remain, or `Vocabulary.encode`
+        raises it.
     """
+    if len(text) > MOST_SCORED:
+        raise CharlmError(
+            f"the text has {len(text):,} characters: at most {MOST_SCORED:,} are scored at once: "
+            f"give a part of it"
+        )
     ids_N = vocabulary.encode(text, unknown=unknown, replacement=replacement)
     if len(ids_N) < 2:
         raise CharlmError(

@@ -116,7 +116,7 @@ class Run(TrainedModel):
         progress: Progress | None = None,
         report: Report = report_nothing,
     ) -> tuple[Evaluation, np.ndarray]:
-        """Score the characters of a part of the run's own text.
+        """Score the characters of a part of the run's own text, of which a long one is thinned.
 
         Args:
           protocol: evaluation protocol, such as `Stream()`; windows as in validation if None.
@@ -145,12 +145,12 @@ class Run(TrainedModel):
             weights_hash=content_hash(self.params),
             split_characters=sum(len(target_positions(stretch)) for stretch in part),
         )
-        part = dataset.part(split, read_before=protocol.read_before)
+        part = dataset.thinned_part(split, read_before=protocol.read_before)
         ids_N = dataset.ids_N[protocol.positions(part)]
         # Exactly 1 if all are ASCII, or bytes.
         characters_per_byte = len(ids_N) / int(self.vocabulary.utf8_lengths_V[ids_N].sum())
         saved = read_evaluation(Workdir(self.workdir), key) if cache else None
-        if saved is not None:
+        if saved is not None and saved[0].characters == len(ids_N):  # earlier versions did not thin
             evaluation, nll_N = saved
             bits_per_byte = evaluation.bits_per_char * characters_per_byte
             return dataclasses.replace(evaluation, bits_per_byte=bits_per_byte), nll_N

@@ -82,7 +82,7 @@ def _describe_losses(scores: Scores, groups: Sequence[GroupFacts], noun: str) ->
     others = {
         baseline.name.split()[0]: baseline.bits_per_char
         for baseline in scores.baselines
-        if baseline.kind == "ngram" or baseline.name == "xz"
+        if baseline.kind == "ngram" or baseline.name.split()[0] == "xz"
     }
     figure = f"{best.bits_per_char:.2f} bits per {noun}{seeds}"
     return f"On {where} {who} needs {figure}{next_to(others)}."

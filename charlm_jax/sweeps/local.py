@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 from queue import SimpleQueue
@@ -117,7 +117,7 @@ def run_points(
     _refuse_names(points)
     jobs = max(1, min(jobs, len(points)))
     folder = Workdir(workdir).path  # resolved like the folders of runs
-    sweep = _Processes(folder, ignore_broken_pipe(view))
+    sweep = _Processes(folder, ignore_broken_pipe(view), job_environment(jobs))
     shares = core_shares(jobs)
     with (
         deferred_signals(second=signal.default_int_handler) as signal_received,
@@ -170,6 +170,13 @@ def core_shares(jobs: int) -> list[frozenset[int]]:
     ]
 
 
+def job_environment(jobs: int) -> dict[str, str]:
+    """Returns the environment of jobs: several on one GPU may not reserve its memory in advance."""
+    # JAX takes three quarters of it by default; a value that is set is kept.
+    several = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} if jobs > 1 else {}
+    return {**several, **os.environ}
+
+
 def _run_on(cores: frozenset[int]) -> None:
     """Pins this thread, and the processes it starts, to the given cores if that is allowed."""
     if sys.platform == "linux" and cores:
@@ -184,9 +191,9 @@ class _Processes:
       outcomes: outcomes of the points that have ended, keyed by name.
     """
 
-    def __init__(self, folder: Path, view: SweepView) -> None:
+    def __init__(self, folder: Path, view: SweepView, environment: Mapping[str, str]) -> None:
         self.outcomes: dict[str, Outcome] = {}
-        self._folder, self._view = folder, view
+        self._folder, self._view, self._environment = folder, view, environment
         self._lock = threading.Lock()  # guards everything but `_events`
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._signals: Counter[str] = Counter()  # number sent to each point
@@ -213,6 +220,7 @@ class _Processes:
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
+                    env=self._environment,
                     start_new_session=True,  # shields it from the terminal's signals
                 )
         except OSError as error:

@@ -1,7 +1,7 @@
 """Devices of a run, in one process or several, and the placement of its arrays.
 
-The rows of every batch are divided among the devices. Each has the text and, unless weights are
-sharded, all of the training state.
+The rows of every batch are divided among the devices. Each has the text, unless it is large, and,
+unless weights are sharded, all of the training state.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,9 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from charlm_jax.core.errors import CharlmError
+
+MOST_TEXT_BYTES = 1 << 28
+"""Largest text that the devices hold; rows of a larger one are gathered on the host."""
 
 ROWS = "rows"
 """Axis of a mesh of devices, along which batches and sharded weights are divided."""
@@ -68,8 +71,12 @@ class Devices(NamedTuple):
 
         return jax.tree.map(spec, tree)
 
-    def put_text(self, ids_N: np.ndarray) -> jax.Array:
-        """Return the encoded text, on every device."""
+    def put_text(self, ids_N: np.ndarray) -> jax.Array | np.ndarray:
+        """Return the encoded text, on every device; the text itself if it is too large for them."""
+        return ids_N if ids_N.nbytes > MOST_TEXT_BYTES else self.put_rows(ids_N)
+
+    def put_rows(self, ids_N: np.ndarray) -> jax.Array:
+        """Return an encoded text, or rows of it, on every device."""
         if self.mesh is None:
             return jnp.asarray(ids_N)
         if self.processes > 1:

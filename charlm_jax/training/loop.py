@@ -292,7 +292,9 @@ def _start(
     if trainer.config.model.precision == "bfloat16" and lacks_bfloat16_units():
         view.note("this processor has no bfloat16 units: config.model.precision=float32 is faster")
     if watched := _watched(trainer):
-        view.note(f"held-out losses are {watched}; charlm evaluate scores all")
+        most = size(trainer.dataset.thinned_part("valid"))
+        all_ = "all" if most == size(trainer.dataset.part("valid")) else f"{most:,}"
+        view.note(f"held-out losses are {watched}; charlm evaluate scores {all_}")
     if loop_state.step:
         view.note(f"resuming from step {loop_state.step} of {trainer.total_steps}")
         before = sessions[-1]["environment"] if sessions else {}

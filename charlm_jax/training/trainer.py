@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from charlm_jax.config.length_schedule import Phase, count_shared_steps, phase_at
@@ -25,6 +26,7 @@ from charlm_jax.models.losses import negative_log_likelihood
 from charlm_jax.training.batch_gradient import Batch, gradient_of_batch
 from charlm_jax.training.devices import BY_ROWS, EVERYWHERE, Devices, find_devices
 from charlm_jax.training.divided_model import divide_rows
+from charlm_jax.training.host_text import DispatchText, Prefetcher, gather_steps
 from charlm_jax.training.optimizer import build_optimizer, make_schedule
 from charlm_jax.training.train_step import (
     Dispatch,
@@ -37,6 +39,9 @@ from charlm_jax.training.train_step import (
 )
 from charlm_jax.training.update_rules import build_muon, build_schedule_free
 
+Ids = jax.Array | np.ndarray
+"""An encoded text: on the devices, or on the host."""
+
 # Bounds of `train.keep`: of disk, and of time, since a checkpoint takes about as long as a step.
 _MOST_KEPT, _LEAST_APART = 50, 40
 
@@ -46,13 +51,14 @@ class LengthParts(NamedTuple):
 
     Attributes:
       loader: loader that plans how an epoch reads the training text.
-      plan: epoch, from 0 -> starts of the rows of its batches; the last plan is cached.
+      plan: epoch, and block in it, from 0 -> starts of the rows of its batches; the last plan is
+        cached.
       train_steps: several updates in one dispatch.
       init_carried: the state that a first batch starts from; () if no state is carried.
     """
 
     loader: Loader
-    plan: Callable[[int], EpochPlan]
+    plan: Callable[..., EpochPlan]
     train_steps: TrainSteps
     init_carried: Callable[[], ModelState]
 
@@ -73,6 +79,7 @@ class Trainer(NamedTuple):
       score: per-character losses of a part, under the `window` evaluation protocol.
       watched: held-out windows that are scored during training; empty if no text is held out.
       total_steps: number of steps in the run.
+      prefetcher: reader of a text that stays on the host.
     """
 
     config: Config
@@ -87,6 +94,7 @@ class Trainer(NamedTuple):
     score: Scorer
     watched: Part
     total_steps: int
+    prefetcher: Prefetcher
 
     @property
     def steps_per_epoch(self) -> int:
@@ -147,9 +155,11 @@ class Trainer(NamedTuple):
         elif train.keep:
             every.append(int(train.keep))
         ahead = min(n - step % n for n in every if n)
-        phase, per_epoch = phase_at(self.phases, step), self.parts_at(step).loader.steps_per_epoch
-        left = per_epoch - phase.position(step) % per_epoch
-        return min(ahead, left, phase.end_step - step, self.total_steps - step)
+        phase, loader = phase_at(self.phases, step), self.parts_at(step).loader
+        batch_index = phase.position(step) % loader.steps_per_epoch
+        left = loader.steps_per_epoch - batch_index
+        planned = loader.steps_per_block - batch_index % loader.steps_per_block
+        return min(ahead, left, planned, phase.end_step - step, self.total_steps - step)
 
     def init_state(self, params: Params | None = None) -> TrainState:
         """Return the state at step 0, with the given parameters or newly initialized ones."""
@@ -181,16 +191,34 @@ class Trainer(NamedTuple):
         return state._replace(carried=self.parts_at(step).init_carried())
 
     def dispatch(
-        self, state: TrainState, ids_N: jax.Array, step: int, count: int
+        self, state: TrainState, ids_N: Ids, step: int, count: int
     ) -> tuple[TrainState, Dispatch]:
-        """Make `count` updates of one epoch, the first of which is update `step` of the run."""
-        plan, batch_index = self._plan(step)
+        """Make `count` updates of one block of an epoch, the first of which is update `step`.
+
+        Args:
+          state: state before the updates.
+          ids_N: the text as `Devices.put_text` returned it, on the devices or on the host.
+          step: number of updates made before, in the run.
+          count: number of updates.
+        """
+        if isinstance(ids_N, np.ndarray):
+            last = step + count
+            ahead = (last, self.steps_to_next_stop(last)) if last < self.total_steps else None
+            rows = self.prefetcher.take(
+                functools.partial(self._gather, ids_N), (step, count), ahead
+            )
+            ids_N, plan, batch_index = self.devices.put_rows(rows.ids_N), rows.plan, 0
+        else:
+            plan, batch_index = self._plan(step)
         state = self.enter_phase(state, step)
         return self.parts_at(step).train_steps(state, ids_N, plan, batch_index, step, count)
 
-    def batch(self, ids_N: jax.Array, step: int) -> Batch:
+    def batch(self, ids_N: Ids, step: int) -> Batch:
         """Return the batch of update `step` of the run."""
         plan, batch_index = self._plan(step)
+        if isinstance(ids_N, np.ndarray):
+            rows = self._gather(ids_N, step, 1)
+            ids_N, plan, batch_index = self.devices.put_rows(rows.ids_N), rows.plan, 0
         return make_batch(
             ids_N,
             plan,
@@ -200,11 +228,31 @@ class Trainer(NamedTuple):
             dropout_key=stream_key(self.config.seed, KeyStream.DROPOUT),
         )
 
+    @fixed_numerics()  # in the prefetcher's thread too
+    def _gather(self, ids_N: np.ndarray, step: int, count: int) -> DispatchText:
+        """Gather the rows of a dispatch from a text on the host."""
+        plan, batch_index = self._plan(step)
+        length = phase_at(self.phases, step).sequence_length
+        return gather_steps(
+            ids_N,
+            plan,
+            batch_index,
+            count,
+            sequence_length=length,
+            most_steps=_most_steps(self.config, self.parts_at(step).loader),
+        )
+
     def _plan(self, step: int) -> tuple[EpochPlan, int]:
-        """Return the plan of the epoch of update `step`, and the index of its batch there."""
+        """Return the plan of the block of update `step`, and the index of its batch there."""
         parts, position = self.parts_at(step), phase_at(self.phases, step).position(step)
         epoch, batch_index = divmod(position, parts.loader.steps_per_epoch)
-        return parts.plan(epoch), batch_index
+        block, batch_index = divmod(batch_index, parts.loader.steps_per_block)
+        return parts.plan(epoch, block), batch_index
+
+
+def _most_steps(config: Config, loader: Loader) -> int:
+    """Return the largest number of updates in a dispatch."""
+    return min(config.train.steps_per_dispatch, loader.steps_per_epoch)
 
 
 def count_steps(config: Config, steps_per_epoch: int) -> int:
@@ -272,6 +320,7 @@ def build_trainer(config: Config, dataset: Dataset) -> Trainer:
             dataset.parts.get("valid", ()), most=config.evaluation.max_characters
         ),
         total_steps=total_steps,
+        prefetcher=Prefetcher(),
     )
 
 
@@ -298,8 +347,8 @@ def _build_length_parts(
     order_key = stream_key(config.seed, KeyStream.ORDER)
 
     @functools.lru_cache(maxsize=1)
-    def plan(epoch: int) -> EpochPlan:
-        return loader.plan(order_key, epoch)
+    def plan(epoch: int, block: int = 0) -> EpochPlan:
+        return loader.plan(order_key, epoch, block)
 
     segment = config.train.segment_length
     train_steps = make_train_steps(
@@ -314,7 +363,7 @@ def _build_length_parts(
             average_decay=config.optimizer.average_decay,
         ),
         sequence_length=phase.sequence_length,
-        most_steps=min(config.train.steps_per_dispatch, loader.steps_per_epoch),
+        most_steps=_most_steps(config, loader),
         dropout_key=stream_key(config.seed, KeyStream.DROPOUT),
         devices=devices,
     )

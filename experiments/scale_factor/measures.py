@@ -187,7 +187,7 @@ def build_human_text(run: Run, plan: SamplePlan, split: str) -> HumanText:
       CharlmError: too little text is held out.
     """
     dataset, before = run.dataset(), len(plan.prompt)
-    text = dataset.corpus.text
+    text = dataset.corpus.text[:]
     human = human_samples(
         text,
         dataset.part(split),

@@ -243,7 +243,7 @@ class Scorer:
 
     @functools.cached_property
     def _judge(self) -> TextQualityEvaluator:
-        preset, text = self.preset, self.dataset.corpus.text
+        preset, text = self.preset, self.dataset.corpus.text[:]
         human = human_samples(
             text,
             self.part,

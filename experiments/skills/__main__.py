@@ -93,7 +93,7 @@ def measure_run(point: Point, run: Run, *, length: int) -> dict[str, Any]:
     context = length if run.model.keeps_positions else None
     evaluation, nll_N = run.evaluate(Stream(context), split="test")
     places_N = all_positions(dataset.part("test"))
-    text = dataset.corpus.text
+    text = dataset.corpus.text[:]
     excess_N = nll_N - source.nll_nats(text)[places_N]
     is_answer_N = source.is_answer(text)[places_N]
     answers = block_sums([excess_N], mask_N=is_answer_N)

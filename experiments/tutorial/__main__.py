@@ -30,8 +30,9 @@ from charlm_jax.cli.exit_status import run_program
 from charlm_jax.config.loading import load_config
 from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError
-from charlm_jax.data.corpora import BOOK_MARKERS, REGISTRY, decode
+from charlm_jax.data.corpora import BOOK_MARKERS, REGISTRY
 from charlm_jax.data.dataset import Dataset, load_dataset
+from charlm_jax.data.decoding import decode
 from charlm_jax.data.download import MYSTERIOUS_ISLAND, DownloadProgress, fetch
 from charlm_jax.data.loaders import build_loader, gather_batch
 from charlm_jax.data.vocabulary import Vocabulary

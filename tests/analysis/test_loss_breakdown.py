@@ -99,7 +99,11 @@ def test_the_classes_have_their_names() -> None:
 )
 def test_classes_by_hand(text: str, expected: str) -> None:
     assert len(text) == len(expected)
-    assert _letters("\n" + text, (range(1, len(text) + 1),)) == expected
+    part = (range(1, len(text) + 1),)
+    assert _letters("\n" + text, part) == expected
+    with pytest.MonkeyPatch.context() as patch:  # in pieces of two
+        patch.setattr("charlm_jax.analysis.loss_breakdown._PIECE", 2)
+        assert _letters("\n" + text, part) == expected
 
 
 def _one_by_one(text: str) -> str:

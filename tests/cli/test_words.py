@@ -18,6 +18,7 @@ from tests.conftest import ROOT, SEEDED, make_tiny_config
 # texts, which name the flags of `config.data` and of `charlm corpora`.
 WITH_FLAGS = {
     "data/corpora.py",
+    "data/decoding.py",
     "data/download.py",
     "data/part_files.py",
     "models/external.py",

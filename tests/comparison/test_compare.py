@@ -17,6 +17,7 @@ import pytest
 from charlm_jax.cli import main
 from charlm_jax.comparison.compare import compare, comparison_to_json, find_baselines
 from charlm_jax.comparison.grouping import group_runs
+from charlm_jax.comparison.scores import find_scores
 from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.data.dataset import Dataset, load_dataset
@@ -207,6 +208,35 @@ def test_baselines_pay_for_the_same_characters(runs: list[Run]) -> None:
     places = valid.start + (2 * np.arange(60) + 1) * len(valid) // 120
     expected = -np.log(p_V[dataset.ids_N[places]]).mean()
     assert found["unigram"].loss.mean == pytest.approx(expected)
+
+
+def test_of_a_long_part_as_many_characters_are_scored_as_fit_into_memory(
+    runs: list[Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = runs[0]
+    run.evaluate(Window(5), cache=True)  # all of it, as earlier versions saved it
+    monkeypatch.setattr("charlm_jax.data.dataset.MOST_SCORED", 200)
+    monkeypatch.setattr("charlm_jax.evaluation.results.MOST_SCORED", 200)
+    monkeypatch.setattr("charlm_jax.comparison.compare.MOST_COMPRESSED", 300)
+    monkeypatch.setattr("charlm_jax.analysis.loss_breakdown._PIECE", 7)
+    dataset = load_dataset(run.config)
+    part = dataset.thinned_part("valid")
+    assert sum(map(len, part)) == 200 and len(part) == 100
+    for protocol in (Window(5), Stream(), Sliding(4, 0)):
+        comparison = compare(run, protocol)
+        evaluation = comparison.groups[0].evaluations[0]
+        assert (evaluation.characters, evaluation.block) == (200, 1000)
+        assert "among 2,100" in comparison.describe()
+        _, nll_N = run.evaluate(protocol, cache=True)
+        np.testing.assert_array_equal(comparison.groups[0].nll_SN[0], nll_N)
+        scores = find_scores(comparison, dataset)
+        assert sum(cell.characters for cell in scores.classes[0]) == 200
+    names = [baseline.name for baseline in comparison.baselines]
+    assert names[-1] == "xz (after the last 300 characters)"
+    (valid,) = dataset.part("valid")
+    every_N = run._scorer(Sliding(4, 0))(run.params, dataset.ids_N, dataset.part("valid"))
+    chosen = [place - valid.start for stretch in part for place in stretch]
+    np.testing.assert_array_equal(nll_N, every_N[chosen])
 
 
 def test_it_is_said_what_baselines_have_read(

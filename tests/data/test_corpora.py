@@ -11,7 +11,8 @@ import pytest
 
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.data import corpora, download
-from charlm_jax.data.corpora import REGISTRY, decode, list_corpora, load_corpus
+from charlm_jax.data.corpora import REGISTRY, list_corpora, load_corpus
+from charlm_jax.data.decoding import decode
 from charlm_jax.data.shakespeare import play_text
 from charlm_jax.data.synthetic import SyntheticSource
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.data import loaders
 from charlm_jax.data.loaders import build_loader, gather_batch
 
 
@@ -131,3 +132,76 @@ def test_more_streams_than_pieces_are_refused() -> None:
 def test_unknown_names_are_errors_that_list_the_known() -> None:
     with pytest.raises(CharlmError, match="chunks, crops, streams"):
         build_loader("chunk", part=(range(100),), sequence_length=4, batch_size=2)
+
+
+# Epochs that are too long to be planned at once.
+
+
+@pytest.fixture
+def blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loaders, "MOST_PLANNED", 20)
+    monkeypatch.setattr(loaders, "_ROWS_OF_BLOCK", 15)
+
+
+def _planned(loader: loaders.Loader, seed: int, epoch: int) -> tuple[np.ndarray, ...]:
+    """The plan of a long epoch: its blocks joined, without the batches after its end."""
+    blocks = -(-loader.steps_per_epoch // loader.steps_per_block)
+    plans = [loader.plan(jax.random.key(seed), epoch, block) for block in range(blocks)]
+    assert all(plan.starts_EB.shape[0] == loader.steps_per_block for plan in plans)
+    steps = loader.steps_per_epoch
+    return tuple(np.concatenate(arrays)[:steps] for arrays in zip(*plans, strict=True))
+
+
+@pytest.mark.usefixtures("blocks")
+@pytest.mark.parametrize("part", [(range(503),), PART, (range(10, 700), range(800, 805))])
+def test_a_long_epoch_of_chunks_is_every_piece_once_in_an_order_of_its_own(
+    part: tuple[range, ...],
+) -> None:
+    loader = build_loader("chunks", part=part, sequence_length=4, batch_size=4)
+    assert loader.steps_per_block == 3 < loader.steps_per_epoch
+    whole = sorted(start for r in part for start in range(r.start, r.stop - 4, 5))
+    orders = []
+    for seed, epoch in ((0, 0), (0, 1), (1, 0), (0, 0)):
+        starts_EB, mask_EB, fresh_EB = _planned(loader, seed, epoch)
+        assert fresh_EB.all() and mask_EB[:-1].all() and mask_EB[-1, 0]
+        orders.append(starts_EB[mask_EB].tolist())
+        assert sorted(orders[-1]) == whole
+    assert orders[0] == orders[3]
+    assert whole not in orders and len({*map(tuple, orders)}) == 3
+
+
+@pytest.mark.usefixtures("blocks")
+def test_a_long_epoch_of_crops_starts_anywhere_inside() -> None:
+    loader = build_loader("crops", part=PART, sequence_length=4, batch_size=4)
+    plans = [_planned(loader, seed, epoch) for seed in (0, 1) for epoch in range(40)]
+    inside = {start for r in PART for start in range(r.start, r.stop - 4)}
+    assert {*np.concatenate([starts_EB for starts_EB, _, _ in plans]).ravel().tolist()} == inside
+    assert len({starts_EB[:6].tobytes() for starts_EB, _, _ in plans}) == 80
+    assert (plans[0][0][:3] != plans[0][0][3:6]).any()  # blocks differ
+
+
+@pytest.mark.usefixtures("blocks")
+def test_a_long_epoch_of_streams_reads_as_a_short_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    how = {"part": PART, "sequence_length": 4, "batch_size": 4}
+    long = build_loader("streams", **how)
+    of_long = [_planned(long, 0, epoch) for epoch in range(9)]
+    monkeypatch.setattr(loaders, "MOST_PLANNED", 1 << 22)
+    short = build_loader("streams", **how)
+    assert long.steps_per_block < short.steps_per_block == short.steps_per_epoch
+    for epoch, plan in enumerate(of_long):
+        for one, other in zip(plan, short.plan(jax.random.key(0), epoch), strict=True):
+            np.testing.assert_array_equal(one, other)
+    resets = build_loader("streams", **how, reset_probability=0.5)
+    assert 0.4 < np.mean([resets.plan(jax.random.key(0), n).fresh_EB for n in range(30)]) < 0.6
+
+
+def test_no_array_of_a_long_epoch_grows_with_the_text() -> None:
+    """Two billion characters, which nobody has to have."""
+    for name in ("chunks", "crops", "streams"):
+        loader = build_loader(name, part=(range(2_000_000_000),), sequence_length=64, batch_size=32)
+        assert loader.steps_per_epoch > 900_000
+        last = (loader.steps_per_epoch - 1) // loader.steps_per_block
+        for block in (0, last):
+            plan = loader.plan(jax.random.key(0), 1, block)
+            assert plan.starts_EB.size == 1 << 18 and plan.starts_EB.min() >= 0
+            assert plan.starts_EB.max() + 64 < 2_000_000_000

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from charlm_jax.core.errors import CharlmError
-from charlm_jax.data.splits import SplitRule, size, split_text
+from charlm_jax.data.splits import SplitRule, size, split_text, thin
 
 TAIL = SplitRule("tail", 0.1, 0.0, (), blocks=1, guard=0, rounding="exact", part_starts={})
 
@@ -153,3 +153,26 @@ def test_counts_that_do_not_fit_the_text_are_refused(
 def test_an_unknown_kind_lists_the_known() -> None:
     with pytest.raises(CharlmError, match="tail, interleaved, files, none"):
         split_text(100, TAIL._replace(kind="head"), sequence_length=4)
+
+
+@given(
+    lengths=st.lists(st.integers(1, 300), min_size=1, max_size=6),
+    most=st.integers(20, 900),
+    stretches=st.integers(1, 20),
+)
+def test_a_part_is_thinned_evenly(lengths: list[int], most: int, stretches: int) -> None:
+    """A place of the thinned part is as far into the whole, on the average, as any place of it."""
+    starts = itertools.accumulate((length + 7 for length in lengths), initial=3)
+    part = tuple(range(start, start + n) for start, n in zip(starts, lengths, strict=False))
+    found, whole = thin(part, most=most, stretches=stretches), sum(lengths)
+    if whole <= most:
+        assert found == part
+        return
+    places = [place for stretch in part for place in stretch]
+    chosen = [places.index(place) for stretch in found for place in stretch]
+    each = most // stretches
+    assert len(chosen) == len({*chosen}) == each * stretches <= most
+    assert all(found) and chosen == sorted(chosen)
+    for number in range(stretches):
+        middle = sum(chosen[number * each : (number + 1) * each]) / each
+        assert abs(middle - (number + 0.5) * whole / stretches) <= 1.5

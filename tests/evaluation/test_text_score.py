@@ -215,3 +215,12 @@ def test_lines_of_a_large_text_are_found_fast_and_in_order() -> None:
     lines = score_lines(text, _fake_score(text, places))
     assert len(lines) == 100_000 and [line.characters for line in lines[:3]] == [7, 8, 8]
     assert all(one.number < two.number for one, two in itertools.pairwise(lines))
+
+
+@pytest.mark.parametrize("separate_lines", [False, True])
+def test_a_text_that_would_not_fit_into_memory_is_refused(
+    lstm: Run, monkeypatch: pytest.MonkeyPatch, separate_lines: bool
+) -> None:
+    monkeypatch.setattr("charlm_jax.evaluation.text_score.MOST_SCORED", 5)
+    with pytest.raises(CharlmError, match=r"the text has \d characters: at most 5 are scored"):
+        lstm.score("ababab", separate_lines=separate_lines)

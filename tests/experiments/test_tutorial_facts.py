@@ -18,7 +18,8 @@ from charlm_jax.config.loading import load_config
 from charlm_jax.config.schema import Config
 from charlm_jax.core.trees import count_parameters
 from charlm_jax.data import download
-from charlm_jax.data.corpora import BOOK_MARKERS, decode
+from charlm_jax.data.corpora import BOOK_MARKERS
+from charlm_jax.data.decoding import decode
 from charlm_jax.data.download import MYSTERIOUS_ISLAND
 from charlm_jax.data.loaders import EpochPlan, Loader, build_loader, gather_batch
 from charlm_jax.data.vocabulary import Vocabulary

@@ -19,7 +19,7 @@ from charlm_jax.core.signals import Interrupted
 from charlm_jax.storage.metrics_log import MetricsLog
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.sweeps import local
-from charlm_jax.sweeps.local import Outcome, check_points, core_shares, run_points
+from charlm_jax.sweeps.local import Outcome, check_points, core_shares, job_environment, run_points
 from charlm_jax.sweeps.points import Point, claim, load_sweep
 from charlm_jax.sweeps.progress_bars import Bars, PlainSweep, PointRow
 from charlm_jax.training.loop import train_and_evaluate
@@ -478,3 +478,11 @@ def test_a_point_imports_from_the_current_folder_only_if_the_command_does(
         check=True,
     ).stdout
     assert out == f"{imports}\n"
+
+
+def test_several_jobs_do_not_reserve_the_memory_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "XLA_PYTHON_CLIENT_PREALLOCATE"
+    monkeypatch.delenv(name, raising=False)
+    assert (job_environment(1).get(name), job_environment(2)[name]) == (None, "false")
+    monkeypatch.setenv(name, "true")
+    assert job_environment(2)[name] == "true"

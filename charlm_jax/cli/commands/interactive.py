@@ -47,7 +47,7 @@ def _read_line() -> str:
     if sys.stdin is None:  # closed
         raise EOFError
     if not sys.stdin.isatty():
-        from charlm_jax.data.corpora import BYTE_ORDER_MARK
+        from charlm_jax.data.decoding import BYTE_ORDER_MARK
 
         line = sys.stdin.readline()
         if not line:

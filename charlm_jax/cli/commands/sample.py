@@ -217,7 +217,7 @@ def _decode_prompt(
         return given
     if run.vocabulary.unit == "bytes":
         return given.decode("utf-8", "surrogateescape")
-    from charlm_jax.data.corpora import BYTE_ORDER_MARK, decode
+    from charlm_jax.data.decoding import BYTE_ORDER_MARK, decode
 
     source = "standard input" if options.prompt_file == "-" else options.prompt_file
     text = decode(given, encoding="utf-8", source=source, advice="a prompt is read as UTF-8")

@@ -104,19 +104,24 @@ def run(options: argparse.Namespace) -> None:
 
 def _read(file: str) -> tuple[bytes, str]:
     """Return the bytes of a file, and its name in messages."""
+    from charlm_jax.data.dataset import MOST_SCORED
     from charlm_jax.data.download import read_bytes
 
+    most = 4 * MOST_SCORED  # a character has at most four
     if file != "-":
         path = Path(os.path.expanduser(file))
-        return read_bytes(path), str(path)
+        return read_bytes(path, most=most), str(path)
     if sys.stdin is None:
         raise CharlmError("standard input is closed: name a file")
-    return sys.stdin.buffer.read(), "standard input"
+    data = sys.stdin.buffer.read(most + 1)
+    if len(data) > most:
+        raise CharlmError(f"standard input has more than {most:,} bytes: give a part of the text")
+    return data, "standard input"
 
 
 def _decode(data: bytes, source: str, encoding: str, runs: "Sequence[Run]") -> str:
     """Return bytes as the text that all runs score; a model of bytes takes them exactly."""
-    from charlm_jax.data.corpora import BYTE_ORDER_MARK, decode
+    from charlm_jax.data.decoding import BYTE_ORDER_MARK, decode
 
     units = dict.fromkeys(run.vocabulary.unit for run in runs)
     if len(units) > 1:
