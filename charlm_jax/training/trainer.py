@@ -22,7 +22,7 @@ from charlm_jax.evaluation.protocol import Window
 from charlm_jax.evaluation.scoring import Measure, Scorer, make_window_scorer
 from charlm_jax.models import LanguageModel, build_model, rematerialize
 from charlm_jax.models.losses import negative_log_likelihood
-from charlm_jax.training.batch_gradient import Batch, gradient_of_batch
+from charlm_jax.training.batch_gradient import Batch, Penalties, gradient_of_batch
 from charlm_jax.training.devices import BY_ROWS, EVERYWHERE, Devices, find_devices
 from charlm_jax.training.divided_model import divide_rows
 from charlm_jax.training.optimizer import build_optimizer, make_schedule
@@ -307,6 +307,7 @@ def _build_length_parts(
             gradient_of_batch(
                 rematerialize(model, segment_length=segment) if segment else model,
                 context=phase.carried_context,
+                penalties=build_penalties(config),
                 microbatches=config.train.microbatches,
                 devices=devices,
             ),
@@ -414,6 +415,11 @@ def _refuse_segments(config: Config, model: LanguageModel) -> None:
             raise CharlmError(f"{field} must divide {name}")
     if model.keeps_positions or model.max_length is not None:
         raise CharlmError(f"{field} is for recurrent layers: attention needs the whole sequence")
+
+
+def build_penalties(config: Config) -> Penalties:
+    """Build the weights of the penalties that training adds to the loss."""
+    return Penalties(config.optimizer.activation_penalty, config.optimizer.temporal_penalty)
 
 
 def build_update_rule(

@@ -42,6 +42,7 @@ def _counting_model() -> LanguageModel:
         inspect=lambda *_: (),
         max_length=None,
         keeps_positions=False,
+        read=lambda *_: ((), ()),
     )
 
 

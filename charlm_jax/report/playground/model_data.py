@@ -106,6 +106,10 @@ def check_model(model: ModelConfig) -> None:
             f"the playground cannot run config.model.mogrifier_rounds={model.mogrifier_rounds}: it "
             f"has only the LSTM without them"
         )
+    if model.cell_norm:
+        raise CharlmError(
+            "the playground cannot run config.model.cell_norm=True: its LSTM and GRU have no norms"
+        )
     if model.precision != "float32":
         raise CharlmError(
             f"the playground cannot run config.model.precision={model.precision!r}: it computes in "

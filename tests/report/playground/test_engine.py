@@ -44,6 +44,7 @@ FLOAT32 = {
     if model.precision == "float32"
     and set(model.layers) <= {*MIXERS}
     and not model.mogrifier_rounds
+    and not model.cell_norm
 }
 TEXT = "abcdefghij a\nfaded cab had a bad dad"
 
@@ -190,6 +191,7 @@ def test_other_layers_and_precisions_are_refused_by_name() -> None:
             refused = [
                 *(f"the layer '{layer}'" for layer in model.layers if layer not in MIXERS),
                 *(["mogrifier_rounds="] if model.mogrifier_rounds else []),
+                *(["cell_norm=True"] if model.cell_norm else []),
                 *(["precision='bfloat16'"] if model.precision == "bfloat16" else []),
             ]
             with pytest.raises(CharlmError, match="|".join(refused)) as caught:
