@@ -61,7 +61,7 @@ class Reading(NamedTuple):
 
 
 class Read(Protocol):
-    """Forward pass of `apply` that also returns the outputs of the last layer."""
+    """The forward pass of `Apply` that also returns the outputs of the last layer."""
 
     def __call__(
         self, params: Params, ids_BT: jax.Array, state: ModelState, *, key: DropoutKey | None = None
@@ -101,7 +101,6 @@ class LanguageModel(NamedTuple):
         limit.
       keeps_positions: whether the state caches past positions, as attention's does, so that the
         context of `initial_state` matters.
-      read: forward pass that also returns the outputs of the last layer.
     """
 
     init: Init
@@ -110,7 +109,6 @@ class LanguageModel(NamedTuple):
     inspect: Inspect
     max_length: int | None
     keeps_positions: bool
-    read: Read
 
 
 class StackState(NamedTuple):
@@ -143,16 +141,7 @@ def build_model(model: ModelConfig, vocab_size: int) -> LanguageModel:
     Raises:
       CharlmError: a name in the config is unknown, or no layer has weights that it drops.
     """
-    stack = _Stack(
-        model=model,
-        vocab_size=vocab_size,
-        blocks=build_blocks(model),
-        position=build_position(model),
-        scheme=init_scheme(model.init),
-        final_norm=build_norm(model) if model.block == "pre_norm" else None,
-        dropout=build_dropout(model),
-        operand_dtype=operand_dtype(model.precision),
-    )
+    stack = _build_stack(model, vocab_size)
     if model.weight_dropout > 0.0:
         require_recurrent_weights(jax.eval_shape(stack.init, root_key(0)), model)
     max_length = model.max_length if stack.position.learns else None
@@ -164,7 +153,31 @@ def build_model(model: ModelConfig, vocab_size: int) -> LanguageModel:
         inspect=stack.inspect,
         max_length=max_length,
         keeps_positions=bool(one != two),
-        read=stack.read,
+    )
+
+
+def build_reader(model: ModelConfig, vocab_size: int) -> Read:
+    """Build the forward pass of a model that also returns the outputs of its last layer.
+
+    Training regularizes them; see `training.batch_gradient.Penalties`.
+
+    Args:
+      model: layers and their settings.
+      vocab_size: V.
+    """
+    return _build_stack(model, vocab_size).read
+
+
+def _build_stack(model: ModelConfig, vocab_size: int) -> "_Stack":
+    return _Stack(
+        model=model,
+        vocab_size=vocab_size,
+        blocks=build_blocks(model),
+        position=build_position(model),
+        scheme=init_scheme(model.init),
+        final_norm=build_norm(model) if model.block == "pre_norm" else None,
+        dropout=build_dropout(model),
+        operand_dtype=operand_dtype(model.precision),
     )
 
 

@@ -26,35 +26,6 @@ def rematerialize(model: LanguageModel, *, segment_length: int) -> LanguageModel
         it, is read at once.
     """
 
-    def in_segments(read_whole: Callable[..., tuple[Any, ModelState]]) -> Callable[..., Any]:
-        """Return a function that reads a sequence in segments and joins their outputs."""
-
-        def read(
-            params: Params, ids_BT: jax.Array, state: ModelState, *, key: DropoutKey | None = None
-        ) -> tuple[Any, ModelState]:
-            rows, length = ids_BT.shape
-            count, rest = divmod(length, segment_length)
-            if rest or count < 2:
-                return read_whole(params, ids_BT, state, key=key)
-            keys = None if key is None else split_into_pieces(key, count)
-            ids_CBT = jnp.swapaxes(ids_BT.reshape(rows, count, segment_length), 0, 1)
-
-            @jax.checkpoint
-            def read_segment(
-                state: ModelState, segment: tuple[jax.Array, PieceKeys | None]
-            ) -> tuple[ModelState, Any]:
-                outputs, state = read_whole(params, segment[0], state, key=segment[1])
-                return state, outputs
-
-            state, outputs = jax.lax.scan(read_segment, state, (ids_CBT, keys))
-
-            def join(x_CBTD: jax.Array) -> jax.Array:
-                return jnp.swapaxes(x_CBTD, 0, 1).reshape(rows, length, -1)
-
-            return jax.tree.map(join, outputs), state
-
-        return read
-
     def inspect(
         params: Params, ids_BT: jax.Array, state: ModelState, *, key: DropoutKey | None = None
     ) -> Mapping[str, Any]:
@@ -70,9 +41,45 @@ def rematerialize(model: LanguageModel, *, segment_length: int) -> LanguageModel
             _, state = model.apply(params, piece_BT, state, key=piece_key)
         return _concatenate(captured)
 
-    return model._replace(
-        apply=in_segments(model.apply), inspect=inspect, read=in_segments(model.read)
-    )
+    apply = in_segments(model.apply, segment_length=segment_length)
+    return model._replace(apply=apply, inspect=inspect)
+
+
+def in_segments(
+    read: Callable[..., tuple[Any, ModelState]], *, segment_length: int
+) -> Callable[..., Any]:
+    """Return a forward pass that reads a sequence in segments, as in `rematerialize`.
+
+    Args:
+      read: forward pass of a model, with outputs (B, T, ...).
+      segment_length: characters in a segment.
+    """
+
+    def read_segments(
+        params: Params, ids_BT: jax.Array, state: ModelState, *, key: DropoutKey | None = None
+    ) -> tuple[Any, ModelState]:
+        rows, length = ids_BT.shape
+        count, rest = divmod(length, segment_length)
+        if rest or count < 2:
+            return read(params, ids_BT, state, key=key)
+        keys = None if key is None else split_into_pieces(key, count)
+        ids_CBT = jnp.swapaxes(ids_BT.reshape(rows, count, segment_length), 0, 1)
+
+        @jax.checkpoint
+        def read_segment(
+            state: ModelState, segment: tuple[jax.Array, PieceKeys | None]
+        ) -> tuple[ModelState, Any]:
+            outputs, state = read(params, segment[0], state, key=segment[1])
+            return state, outputs
+
+        state, outputs = jax.lax.scan(read_segment, state, (ids_CBT, keys))
+
+        def join(x_CBTD: jax.Array) -> jax.Array:
+            return jnp.swapaxes(x_CBTD, 0, 1).reshape(rows, length, -1)
+
+        return jax.tree.map(join, outputs), state
+
+    return read_segments
 
 
 def _concatenate(pieces: Sequence[Any]) -> Any:

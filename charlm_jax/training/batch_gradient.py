@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from charlm_jax.core.prng import key_from_row
 from charlm_jax.core.types import ModelState, Params
 from charlm_jax.models import LanguageModel
-from charlm_jax.models.language_model import Reading
+from charlm_jax.models.language_model import Read, Reading
 from charlm_jax.models.losses import (
     masked_sum,
     negative_log_likelihood,
@@ -23,7 +23,11 @@ from charlm_jax.training.devices import (
     ROWS,
     Devices,
 )
-from charlm_jax.training.divided_model import divide_weights, gather_weights
+from charlm_jax.training.divided_model import (
+    divide_weights,
+    gather_weights,
+    with_gathered_weights,
+)
 
 
 class Batch(NamedTuple):
@@ -50,19 +54,17 @@ class Batch(NamedTuple):
 
 
 class Penalties(NamedTuple):
-    """Weights of the penalties that training adds to the loss.
+    """Penalties on the outputs of a model's last layer, which training adds to the loss.
 
     Attributes:
-      activation: weight of the mean square of the last layer's outputs; see
-        `losses.sum_activation_penalty`.
+      read: forward pass of the model that returns these outputs.
+      activation: weight of their mean square; see `losses.sum_activation_penalty`.
       temporal: weight of the mean square of their change; see `losses.sum_temporal_penalty`.
     """
 
-    activation: float = 0.0
-    temporal: float = 0.0
-
-
-NO_PENALTIES = Penalties()
+    read: Read
+    activation: float
+    temporal: float
 
 
 class BatchLoss(NamedTuple):
@@ -137,7 +139,7 @@ def loss_of_batch(
     start: ModelState,
     batch: Batch,
     characters: jax.Array,
-    penalties: Penalties = NO_PENALTIES,
+    penalties: Penalties | None = None,
 ) -> BatchLoss:
     """Return the cross-entropy of the characters that count, the penalties, and the final state.
 
@@ -148,13 +150,13 @@ def loss_of_batch(
       batch: a batch, or some of its rows.
       characters: number that sums are divided by, that of the whole batch: the losses of its
         rows add up to the mean, and their gradients to its gradient.
-      penalties: weights of the penalties.
+      penalties: penalties of training; None for none.
     """
     penalty = None
-    if penalties == NO_PENALTIES:
+    if penalties is None:
         logits_BTV, end = model.apply(params, batch.inputs_BT, start, key=batch.key)
     else:
-        reading, end = model.read(params, batch.inputs_BT, start, key=batch.key)
+        reading, end = penalties.read(params, batch.inputs_BT, start, key=batch.key)
         logits_BTV = reading.logits_BTV
         penalty = _penalty(reading, batch.mask_BT, characters, penalties)
     nll_BT = negative_log_likelihood(logits_BTV, batch.targets_BT)
@@ -173,14 +175,14 @@ def _penalty(
 
 
 def gradient_of_rows(
-    model: LanguageModel, *, context: int, penalties: Penalties = NO_PENALTIES
+    model: LanguageModel, *, context: int, penalties: Penalties | None = None
 ) -> GradientOfRows:
     """Return a function that computes the shares of some rows at once.
 
     Args:
       model: model to train.
       context: past positions that an attention layer caches; 0 if no state is carried over.
-      penalties: weights of the penalties.
+      penalties: penalties of training; None for none.
     """
 
     def compute(
@@ -280,7 +282,7 @@ def gradient_of_batch(
     model: LanguageModel,
     *,
     context: int = 0,
-    penalties: Penalties = NO_PENALTIES,
+    penalties: Penalties | None = None,
     microbatches: int = 1,
     devices: Devices = ONE_DEVICE,
 ) -> GradientOfBatch:
@@ -289,13 +291,15 @@ def gradient_of_batch(
     Args:
       model: model to train.
       context: past positions that an attention layer caches; 0 if no state is carried over.
-      penalties: weights of the penalties.
+      penalties: penalties of training; None for none.
       microbatches: number of pieces that the rows of a device are computed in.
       devices: devices among which the rows, and sharded weights, are divided.
     """
     specs = None if devices.mesh is None else divide_weights(model, devices)
     if specs is not None:
         model = gather_weights(model, specs)
+        if penalties is not None:
+            penalties = penalties._replace(read=with_gathered_weights(penalties.read, specs))
     of_rows = gradient_of_rows(model, context=context, penalties=penalties)
     compute = in_microbatches(of_rows, count=microbatches)
     if specs is not None:

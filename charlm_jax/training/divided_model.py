@@ -32,8 +32,20 @@ def gather_weights(model: LanguageModel, specs: Params) -> LanguageModel:
 
     Source: Rajbhandari et al. (2020).
     """
+    return model._replace(apply=with_gathered_weights(model.apply, specs))
+
+
+def with_gathered_weights(
+    read: Callable[..., tuple[Any, ModelState]], specs: Params
+) -> Callable[..., Any]:
+    """Return a forward pass that gathers sharded weights, as in `gather_weights`.
+
+    Args:
+      read: forward pass of a model that reads whole weights.
+      specs: division of each weight.
+    """
     if all(spec == EVERYWHERE for spec in jax.tree.leaves(specs)):
-        return model
+        return read
 
     def gather(x: jax.Array, spec: PartitionSpec) -> jax.Array:
         if spec == EVERYWHERE:
@@ -42,21 +54,16 @@ def gather_weights(model: LanguageModel, specs: Params) -> LanguageModel:
         whole: jax.Array = jax.lax.all_gather(x, ROWS, axis=axis, tiled=True)
         return whole
 
-    def with_gathered(read: Callable[..., tuple[Any, ModelState]]) -> Callable[..., Any]:
-        """Return a function that gathers weights and reads with them."""
+    def read_divided(
+        params: Params, ids_BT: jax.Array, state: ModelState, *, key: DropoutKey | None = None
+    ) -> tuple[Any, ModelState]:
+        def read_whole(params: Params) -> tuple[Any, ModelState]:
+            return read(jax.tree.map(gather, params, specs), ids_BT, state, key=key)
 
-        def read_divided(
-            params: Params, ids_BT: jax.Array, state: ModelState, *, key: DropoutKey | None = None
-        ) -> tuple[Any, ModelState]:
-            def read_whole(params: Params) -> tuple[Any, ModelState]:
-                return read(jax.tree.map(gather, params, specs), ids_BT, state, key=key)
+        result: tuple[Any, ModelState] = jax.checkpoint(read_whole, policy=_is_kept)(params)
+        return result
 
-            result: tuple[Any, ModelState] = jax.checkpoint(read_whole, policy=_is_kept)(params)
-            return result
-
-        return read_divided
-
-    return model._replace(apply=with_gathered(model.apply), read=with_gathered(model.read))
+    return read_divided
 
 
 def _is_kept(primitive: Any, *_: Any, **__: Any) -> bool:

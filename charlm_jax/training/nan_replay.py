@@ -141,7 +141,8 @@ def replay_fault(workdir: Path | str) -> Replay:
     state, batch = _restore(checkpoint, _like(config, phase, model, optimizer))
     if length := config.train.segment_length:
         model = rematerialize(model, segment_length=length)
-    context, penalties = phase.carried_context, build_penalties(config)
+    context = phase.carried_context
+    penalties = build_penalties(config, len(vocabulary))
     train_step = make_train_step(
         gradient_of_batch(model, context=context, penalties=penalties), optimizer
     )
@@ -191,7 +192,7 @@ def _stages(
     batch: Batch,
     *,
     context: int,
-    penalties: Penalties,
+    penalties: Penalties | None,
 ) -> Mapping[str, Any]:
     """Return the arrays of an update, computed without jit, in the order of computation."""
     start = initial_batch_state(model, state.carried, batch.fresh_B, context=context)

@@ -45,9 +45,7 @@ def _predict(ids_N: np.ndarray, sureness: float, *, mode: str = "stream") -> Pre
     def apply(params: dict, ids_BT: jax.Array, state: tuple, *, key: object = None) -> tuple:
         return table_VV[ids_BT], state
 
-    model = LanguageModel(
-        lambda key: {}, apply, lambda batch, context: (), apply, None, False, apply
-    )
+    model = LanguageModel(lambda key: {}, apply, lambda batch, context: (), apply, None, False)
     measure = measure_predictions(SCALES)
     score = build_scorer(
         model, build_protocol(mode, context=7, targets=0), batch_size=64, measure=measure

@@ -42,7 +42,6 @@ def _counting_model() -> LanguageModel:
         inspect=lambda *_: (),
         max_length=None,
         keeps_positions=False,
-        read=lambda *_: ((), ()),
     )
 
 

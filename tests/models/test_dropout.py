@@ -14,7 +14,7 @@ from charlm_jax.config.schema import ModelConfig
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.numerics import fixed_numerics
 from charlm_jax.core.prng import key_from_row, root_key
-from charlm_jax.models import build_model, rematerialize
+from charlm_jax.models import build_model, build_reader, rematerialize
 from charlm_jax.models.dropout import (
     Dropout,
     drop_recurrent_weights,
@@ -237,11 +237,12 @@ def test_positions_have_keys_of_their_segment() -> None:
 
 
 def test_a_reading_has_the_outputs_before_and_after_dropout() -> None:
-    model = build_model(make_model_config("lstm", **SEQUENCE), V)
+    config = make_model_config("lstm", **SEQUENCE)
+    model, read = build_model(config, V), build_reader(config, V)
     params, start = quick_jit(model.init)(root_key(0)), model.initial_state(B, 0)
     arguments = (params, _ids(0), start)
     (reading, end), (logits_BTV, other_end) = (
-        quick_jit(lambda f=f: f(*arguments, key=KEYS[7]))() for f in (model.read, model.apply)
+        quick_jit(lambda f=f: f(*arguments, key=KEYS[7]))() for f in (read, model.apply)
     )
     np.testing.assert_array_equal(reading.logits_BTV, logits_BTV)
     jax.tree.map(np.testing.assert_array_equal, end, other_end)

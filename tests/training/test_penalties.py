@@ -10,7 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from charlm_jax.config.schema import ModelConfig
 from charlm_jax.core.prng import root_key
+from charlm_jax.models import build_reader
 from charlm_jax.models.losses import (
     negative_log_likelihood,
     sum_activation_penalty,
@@ -26,10 +28,11 @@ from charlm_jax.training.batch_gradient import (
     loss_of_batch,
 )
 from charlm_jax.training.loop import train_and_evaluate
+from charlm_jax.training.trainer import build_penalties
 from tests.conftest import compiled_model, draw, make_model_config, make_tiny_config, quick_jit
 
 B, T, V = 8, 7, 5
-PENALTIES = Penalties(activation=2.0, temporal=3.0)
+ACTIVATION, TEMPORAL = 2.0, 3.0
 MASK_B = np.arange(B) < 5
 
 # Every way to regularize at once; `cell_norm` needs an LSTM or a GRU.
@@ -51,12 +54,16 @@ def _batch(length: int = T) -> Batch:
     )
 
 
+def _penalties(config: ModelConfig) -> Penalties:
+    return Penalties(build_reader(config, V), activation=ACTIVATION, temporal=TEMPORAL)
+
+
 def _formula(output_BTD: Any, dropped_BTD: Any) -> float:
     """The terms of arXiv 1708.01009, as means of squares over the rows that count, in float64."""
     output_BTD, dropped_BTD = (np.asarray(x, np.float64)[MASK_B] for x in (output_BTD, dropped_BTD))
     activation = np.mean(dropped_BTD**2)
     temporal = np.mean((output_BTD[:, 1:] - output_BTD[:, :-1]) ** 2)
-    return float(PENALTIES.activation * activation + PENALTIES.temporal * temporal)
+    return float(ACTIVATION * activation + TEMPORAL * temporal)
 
 
 @pytest.mark.core
@@ -75,12 +82,13 @@ def test_sums_are_those_of_the_formulas() -> None:
 def test_the_penalty_is_that_of_outputs_that_count(mask: str) -> None:
     """The squares after dropout, the changes before; the loss is reported without them."""
     config = make_model_config("lstm", dropout=0.5, dropout_mask=mask)
-    model, batch = compiled_model(config, V), _batch()
+    model, penalties, batch = compiled_model(config, V), _penalties(config), _batch()
     params, start = model.init(root_key(0)), model.initial_state(B, 0)
     found = quick_jit(
-        lambda p: loss_of_batch(model, p, start, batch, count_characters(batch), PENALTIES)
+        lambda p: loss_of_batch(model, p, start, batch, count_characters(batch), penalties)
     )(params)
-    reading, _ = quick_jit(lambda p: model.read(p, batch.inputs_BT, start, key=batch.key))(params)
+    read = quick_jit(lambda p: penalties.read(p, batch.inputs_BT, start, key=batch.key))
+    reading, _ = read(params)
     nll_BT = negative_log_likelihood(reading.logits_BTV, batch.targets_BT)
     np.testing.assert_allclose(found.loss_nats, np.mean(nll_BT[MASK_B]), rtol=1e-5)
     expected = _formula(reading.output_BTD, reading.dropped_BTD)
@@ -91,7 +99,8 @@ def test_the_penalty_is_that_of_outputs_that_count(mask: str) -> None:
 
 def test_the_gradient_is_that_of_loss_and_penalty() -> None:
     """Summed over microbatches too; the loss beside it is the cross-entropy alone."""
-    model, batch = compiled_model(make_model_config("gru"), V), _batch()
+    config = make_model_config("gru")
+    model, batch = compiled_model(config, V), _batch()
     batch = batch._replace(mask_B=jnp.asarray(np.arange(B) % 3 > 0))
     params, start = model.init(root_key(0)), model.initial_state(B, 0)
     is_counted_B = np.asarray(batch.mask_B)
@@ -101,13 +110,13 @@ def test_the_gradient_is_that_of_loss_and_penalty() -> None:
         nll_BT = negative_log_likelihood(captured["logits"], batch.targets_BT)
         h_BTH = captured["layer_0"]["hidden"][is_counted_B]
         changes = jnp.mean((h_BTH[:, 1:] - h_BTH[:, :-1]) ** 2)
-        return jnp.mean(nll_BT[is_counted_B]), 2.0 * jnp.mean(h_BTH**2) + 3.0 * changes
+        return jnp.mean(nll_BT[is_counted_B]), ACTIVATION * jnp.mean(h_BTH**2) + TEMPORAL * changes
 
     loss, penalty = quick_jit(terms)(params)
     expected = quick_jit(jax.grad(lambda p: sum(terms(p))))(params)
     assert penalty > 1e-4
     for count in (1, 4):
-        compute = gradient_of_batch(model, penalties=PENALTIES, microbatches=count)
+        compute = gradient_of_batch(model, penalties=_penalties(config), microbatches=count)
         found = quick_jit(lambda p, b, f=compute: f(p, (), b))(params, batch)
         np.testing.assert_allclose(found.loss_nats, loss, rtol=1e-5)
         jax.tree.map(
@@ -118,25 +127,20 @@ def test_the_gradient_is_that_of_loss_and_penalty() -> None:
 
 
 def test_a_single_position_has_no_change() -> None:
-    model, batch = compiled_model(make_model_config("rnn"), V), _batch(1)
+    config = make_model_config("rnn")
+    model, batch = compiled_model(config, V), _batch(1)
     params = model.init(root_key(0))
-    compute = gradient_of_batch(model, penalties=Penalties(temporal=1.0))
+    compute = gradient_of_batch(model, penalties=_penalties(config)._replace(activation=0.0))
     plain = gradient_of_batch(model)
     found, expected = (quick_jit(lambda p, f=f: f(p, (), batch))(params) for f in (compute, plain))
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
-def test_without_penalties_the_program_is_as_it_was() -> None:
-    model, batch = compiled_model(make_model_config("lstm", dropout=0.5), V), _batch()
-    params = jax.eval_shape(model.init, root_key(0))
-    programs = [
-        str(jax.make_jaxpr(lambda p, f=f: f(p, (), batch))(params))
-        for f in (
-            gradient_of_batch(model),
-            gradient_of_batch(model._replace(read=None), penalties=Penalties()),  # type: ignore[arg-type]
-        )
-    ]
-    assert programs[0] == programs[1]
+def test_weights_of_zero_build_no_penalties() -> None:
+    assert build_penalties(make_tiny_config(), V) is None
+    config = make_tiny_config(**{"optimizer.temporal_penalty": 0.5})
+    built = build_penalties(config, V)
+    assert built is not None and built[1:] == (0.0, 0.5)
 
 
 def test_a_regularized_run_resumes_bit_for_bit(tmp_path: Path) -> None:
