@@ -150,7 +150,7 @@ def test_a_regularized_run_resumes_bit_for_bit(tmp_path: Path) -> None:
         **{
             "data.loader": "streams",
             "data.reset_probability": 0.1,
-            "model.layers": ("lstm", "gru"),
+            "model.layers": ("lstm",),
             "model.precision": "bfloat16",
             "optimizer.average_decay": 0.9,
             "train.evaluate_every_steps": 5,
