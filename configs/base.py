@@ -131,6 +131,9 @@ def get_config() -> ConfigDict:
     # lstm: times that input and state modulate each other before a step (arXiv 1909.01792); 0 for
     # the plain LSTM.
     config.model.mogrifier_rounds = 0
+    # lstm and gru: normalize the gates' arguments, and an LSTM's cell where it is read (layer
+    # normalization, arXiv 1607.06450). Not with mogrifier_rounds.
+    config.model.cell_norm = False
     # mingru, minlstm and rglru: sequential, associative (more work, in parallel), or auto:
     # sequential on a CPU.
     config.model.scan = "auto"
@@ -139,6 +142,16 @@ def get_config() -> ConfigDict:
     # Fraction of activations zeroed in training: on every layer's input and before the output with
     # bare blocks, otherwise on the embedding and on all that is added to it.
     config.model.dropout = 0.0
+    # position: dropout has a new mask at every position. sequence: one mask for all positions of
+    # a training sequence, or variational dropout (arXiv 1512.05287).
+    config.model.dropout_mask = "position"
+    # Fraction of the weights between successive hidden states that are zeroed in a training step
+    # (DropConnect, arXiv 1708.02182): of lstm, gru, rnn, slstm, or any weights of the name
+    # recurrent_kernel.
+    config.model.weight_dropout = 0.0
+    # Fraction of the symbols whose vectors are zeroed in a training step, wherever they occur
+    # (arXiv 1708.02182). With tied_embedding the output layer keeps them.
+    config.model.embedding_dropout = 0.0
     # keras: joint orthogonal and Glorot-uniform kernels, forget-gate bias 1, embedding uniform in
     # +-0.05. flax: per-gate kernels, LeCun-normal inputs, zero biases. gpt2: normal with standard
     # deviation 0.02, divided by sqrt(2 x layers) for what is added to the stream.
@@ -179,6 +192,13 @@ def get_config() -> ConfigDict:
     # Also keep an exponential moving average of the weights, with this decay per step. It is scored
     # in addition to the raw weights, and is used by best, patience and sample. 0 keeps none.
     config.optimizer.average_decay = 0.0
+    # Weight of the mean square of the last layer's outputs, after dropout, in what training
+    # minimizes (activation regularization, arXiv 1708.01009); losses are reported without it. Only
+    # for bare blocks.
+    config.optimizer.activation_penalty = 0.0
+    # The same for the change of these outputs from one position to the next, before dropout
+    # (temporal activation regularization).
+    config.optimizer.temporal_penalty = 0.0
 
     config.train = ConfigDict()
     # Passes over the training text.

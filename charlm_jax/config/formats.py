@@ -6,7 +6,7 @@ file is read: all other code knows only the newest format.
 
 To add a config field, append a format with the value that older runs have implicitly had:
 
-    6: {"config": Change(added={"model.gate_bias": 1.0})},
+    8: {"config": Change(added={"model.gate_bias": 1.0})},
 
 and to rename one, `Change(renamed={"old.name": "section.new_name"})`.
 """
@@ -75,6 +75,18 @@ CHANGES: Mapping[int, Mapping[Kind, Change]] = {
                 "model.chunk_size": 32,
                 "model.mogrifier_rounds": 0,
                 "optimizer.rule": "adam",
+            }
+        )
+    },
+    7: {
+        "config": Change(
+            added={
+                "model.cell_norm": False,
+                "model.dropout_mask": "position",
+                "model.embedding_dropout": 0.0,
+                "model.weight_dropout": 0.0,
+                "optimizer.activation_penalty": 0.0,
+                "optimizer.temporal_penalty": 0.0,
             }
         )
     },

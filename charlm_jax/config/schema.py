@@ -113,6 +113,7 @@ class SplitConfig:
 
 
 _LAYERS_WITH_HEADS = frozenset({"attention", "rglru", "gated_deltanet", "mamba2", "mlstm", "slstm"})
+_LAYERS_WITH_CELL_NORM = frozenset({"lstm", "gru"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,9 +137,13 @@ class ModelConfig:
     conv_width: int
     chunk_size: int
     mogrifier_rounds: int
+    cell_norm: bool
     scan: str
     tied_embedding: bool
     dropout: float
+    dropout_mask: str
+    weight_dropout: float
+    embedding_dropout: float
     init: str
     zero_init: bool
     precision: str
@@ -151,7 +156,9 @@ class ModelConfig:
         for field in ("embedding_size", "hidden_size"):
             value = getattr(self, field)
             _require(1 <= value <= 2**20, f"model.{field}", value, "in [1, 2**20]")
-        _require(0.0 <= self.dropout < 1.0, "model.dropout", self.dropout, "in [0, 1)")
+        for field in ("dropout", "weight_dropout", "embedding_dropout"):
+            value = getattr(self, field)
+            _require(0.0 <= value < 1.0, f"model.{field}", value, "in [0, 1)")
         # Residual branches and a tied output layer must be as wide as the stream.
         is_one_stream = self.block in ("pre_norm", "post_norm") or self.tied_embedding
         if is_one_stream and self.embedding_size != self.hidden_size:
@@ -180,6 +187,8 @@ class ModelConfig:
         _require(1 <= positions <= 2**20, "model.chunk_size", positions, "in [1, 2**20]")
         rounds = self.mogrifier_rounds
         _require(0 <= rounds <= 64, "model.mogrifier_rounds", rounds, "in [0, 64]")
+        if self.cell_norm:
+            self._check_cell_norm()
         if not _LAYERS_WITH_HEADS.isdisjoint(self.layers):
             self._check_heads()
         field = "embedding_size"
@@ -190,6 +199,14 @@ class ModelConfig:
                 _require(width % 2 == 0, f"model.{field}", width, even)
             else:
                 field = "hidden_size"
+
+    def _check_cell_norm(self) -> None:
+        layers, rounds = ",".join(self.layers), self.mogrifier_rounds
+        is_used = not _LAYERS_WITH_CELL_NORM.isdisjoint(self.layers)
+        only = f"False for config.model.layers={layers}: it is for lstm and gru"
+        _require(is_used, "model.cell_norm", True, only)
+        without = f"False under config.model.mogrifier_rounds={rounds}"
+        _require(rounds == 0, "model.cell_norm", True, without)
 
     def _check_heads(self) -> None:
         width, heads, kv_heads = self.hidden_size, self.heads, self.kv_heads
@@ -222,6 +239,8 @@ class OptimizerConfig:
     weight_decay: float
     decay_fraction: float
     average_decay: float
+    activation_penalty: float
+    temporal_penalty: float
 
     def __post_init__(self) -> None:
         for field in ("learning_rate", "epsilon"):
@@ -230,7 +249,13 @@ class OptimizerConfig:
             allowed = f"in [{_SMALLEST:.2g}, {_LARGEST:.2g}], for float32"
             _require(inside, f"optimizer.{field}", value, allowed)
         _require_count("optimizer.warmup_steps", self.warmup_steps, least=0)
-        for field in ("final_learning_rate", "clip_norm", "weight_decay"):
+        for field in (
+            "final_learning_rate",
+            "clip_norm",
+            "weight_decay",
+            "activation_penalty",
+            "temporal_penalty",
+        ):
             value = getattr(self, field)
             inside = 0 <= value <= _LARGEST
             _require(inside, f"optimizer.{field}", value, f"in [0, {_LARGEST:.2g}]")
@@ -345,6 +370,10 @@ class Config:
         is_watched = self.train.patience == 0 or self.split.kind != "none"
         no_figure = "0 if config.split.kind=none: there is no held-out loss to monitor"
         _require(is_watched, "train.patience", self.train.patience, no_figure)
+        for field in ("activation_penalty", "temporal_penalty"):
+            value, block = getattr(self.optimizer, field), self.model.block
+            is_bare = f"0 under config.model.block={block}: its norms undo the scale of outputs"
+            _require(value == 0 or block == "bare", f"optimizer.{field}", value, is_bare)
 
     @property
     def evaluation_context(self) -> int:

@@ -57,6 +57,16 @@ def key_from_row(key: jax.Array, row: jax.Array | int) -> jax.Array:
     return jax.random.wrap_key_data(words_3, impl=_ROWS)
 
 
+def key_of_batch(key: jax.Array) -> jax.Array:
+    """Return a key of the whole batch, for what all of its rows share.
+
+    Args:
+      key: key of the whole batch, or one that `key_from_row` returned, or one derived from it.
+    """
+    words = jax.random.key_data(key)
+    return _whole(words) if words.shape[-1] == 3 else key
+
+
 def _whole(words_3: jax.Array) -> jax.Array:
     return jax.random.wrap_key_data(words_3[:2], impl=IMPLEMENTATION)
 

@@ -10,10 +10,11 @@ from flax import linen as nn
 from charlm_jax.config.schema import ModelConfig
 from charlm_jax.core.errors import lookup
 from charlm_jax.core.types import ModelState
+from charlm_jax.models.dropout import Dropout, build_dropout
 from charlm_jax.models.initializers import Initializer, InitScheme, init_scheme, residual_kernel
 from charlm_jax.models.linear_scan import linear_scan
 from charlm_jax.models.mixers import build_mixer
-from charlm_jax.models.ops import Dtype, dense, dropout, embed, operand_dtype
+from charlm_jax.models.ops import Dtype, dense, embed, operand_dtype
 
 NORMS: Mapping[str, Callable[[], nn.Module]] = {
     # Neither has a bias. LayerNorm's variance is computed by definition, not as E[x^2] - E[x]^2.
@@ -83,11 +84,11 @@ class BareBlock(nn.Module):
 
     Attributes:
       mixer: the sequence mixer.
-      dropout: fraction of the input's values zeroed in training.
+      dropout: dropout of the input.
     """
 
     mixer: Any
-    dropout: float
+    dropout: Dropout
 
     @property
     def is_projectable(self) -> bool:
@@ -109,7 +110,7 @@ class BareBlock(nn.Module):
     def __call__(
         self, x_BTD: jax.Array, state: ModelState, key: jax.Array | None = None
     ) -> tuple[jax.Array, ModelState]:
-        return self.mixer(dropout(x_BTD, rate=self.dropout, key=key), state)
+        return self.mixer(self.dropout(x_BTD, key=key), state)
 
 
 class ResidualBlock(nn.Module):
@@ -127,7 +128,7 @@ class ResidualBlock(nn.Module):
       mixer_norm: norm of the mixer.
       mlp_norm: norm of the MLP; None for no MLP.
       normalizes_first: True for pre_norm, False for post_norm.
-      dropout: fraction of the added values zeroed in training.
+      dropout: dropout of the added values.
     """
 
     mixer: Any
@@ -135,7 +136,7 @@ class ResidualBlock(nn.Module):
     mixer_norm: Any
     mlp_norm: Any
     normalizes_first: bool
-    dropout: float
+    dropout: Dropout
 
     @property
     def is_projectable(self) -> bool:
@@ -148,12 +149,12 @@ class ResidualBlock(nn.Module):
         keys = (None, None) if key is None else jax.random.split(key)
         before, after = self._around(self.mixer_norm)
         added_BTD, state = self.mixer(before(x_BTD), state)
-        x_BTD = after(x_BTD + dropout(added_BTD, rate=self.dropout, key=keys[0]))
+        x_BTD = after(x_BTD + self.dropout(added_BTD, key=keys[0]))
         self.sow("captured", "stream_after_mixer", x_BTD)
         if self.mlp is not None:
             before, after = self._around(self.mlp_norm)
             added_BTD = self.mlp(before(x_BTD))
-            x_BTD = after(x_BTD + dropout(added_BTD, rate=self.dropout, key=keys[1]))
+            x_BTD = after(x_BTD + self.dropout(added_BTD, key=keys[1]))
             self.sow("captured", "stream_after_mlp", x_BTD)
         return x_BTD, state
 
@@ -170,7 +171,7 @@ Block = BareBlock | ResidualBlock
 
 
 def _bare(model: ModelConfig, mixer: nn.Module) -> Block:
-    return BareBlock(mixer=mixer, dropout=model.dropout)
+    return BareBlock(mixer=mixer, dropout=build_dropout(model))
 
 
 def _residual(model: ModelConfig, mixer: nn.Module) -> Block:
@@ -190,7 +191,7 @@ def _residual(model: ModelConfig, mixer: nn.Module) -> Block:
         mixer_norm=build_norm(model),
         mlp_norm=None if mlp is None else build_norm(model),
         normalizes_first=model.block == "pre_norm",
-        dropout=model.dropout,
+        dropout=build_dropout(model),
     )
 
 

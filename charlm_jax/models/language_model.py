@@ -11,10 +11,20 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from charlm_jax.config.schema import ModelConfig
+from charlm_jax.core.prng import root_key
 from charlm_jax.core.types import ModelState, Params
 from charlm_jax.models.blocks import Block, build_blocks, build_norm
+from charlm_jax.models.dropout import (
+    Dropout,
+    DropoutKey,
+    build_dropout,
+    drop_recurrent_weights,
+    drop_symbols,
+    piece_keys,
+    require_recurrent_weights,
+)
 from charlm_jax.models.initializers import InitScheme, init_scheme
-from charlm_jax.models.ops import Dtype, dense, dropout, embed, matmul, operand_dtype
+from charlm_jax.models.ops import Dtype, dense, embed, matmul, operand_dtype
 from charlm_jax.models.positions import Position, build_position
 
 
@@ -28,12 +38,34 @@ class Apply(Protocol):
     """Forward pass: ids_BT (integers in [0, V)) and a state -> logits_BTV and the final state.
 
     logits[b, t] are the scores of the character that follows ids[b, :t + 1]. Dropout is on if a
-    key is given.
+    key is given: that of a batch, or those of a piece of its sequences.
     """
 
     def __call__(
-        self, params: Params, ids_BT: jax.Array, state: ModelState, *, key: jax.Array | None = None
+        self, params: Params, ids_BT: jax.Array, state: ModelState, *, key: DropoutKey | None = None
     ) -> tuple[jax.Array, ModelState]: ...
+
+
+class Reading(NamedTuple):
+    """Outputs of a model at every position.
+
+    Attributes:
+      logits_BTV: scores of the next characters.
+      output_BTD: output of the last layer.
+      dropped_BTD: the same after dropout, as the output layer of bare blocks reads it.
+    """
+
+    logits_BTV: jax.Array
+    output_BTD: jax.Array
+    dropped_BTD: jax.Array
+
+
+class Read(Protocol):
+    """The forward pass of `Apply` that also returns the outputs of the last layer."""
+
+    def __call__(
+        self, params: Params, ids_BT: jax.Array, state: ModelState, *, key: DropoutKey | None = None
+    ) -> tuple[Reading, ModelState]: ...
 
 
 class InitialState(Protocol):
@@ -53,7 +85,7 @@ class Inspect(Protocol):
     """
 
     def __call__(
-        self, params: Params, ids_BT: jax.Array, state: ModelState, *, key: jax.Array | None = None
+        self, params: Params, ids_BT: jax.Array, state: ModelState, *, key: DropoutKey | None = None
     ) -> Mapping[str, Any]: ...
 
 
@@ -107,17 +139,11 @@ def build_model(model: ModelConfig, vocab_size: int) -> LanguageModel:
       The model's functions, pure and not jitted.
 
     Raises:
-      CharlmError: a name in the config is unknown.
+      CharlmError: a name in the config is unknown, or no layer has weights that it drops.
     """
-    stack = _Stack(
-        model=model,
-        vocab_size=vocab_size,
-        blocks=build_blocks(model),
-        position=build_position(model),
-        scheme=init_scheme(model.init),
-        final_norm=build_norm(model) if model.block == "pre_norm" else None,
-        operand_dtype=operand_dtype(model.precision),
-    )
+    stack = _build_stack(model, vocab_size)
+    if model.weight_dropout > 0.0:
+        require_recurrent_weights(jax.eval_shape(stack.init, root_key(0)), model)
     max_length = model.max_length if stack.position.learns else None
     one, two = (jax.eval_shape(partial(stack.initial_state, 1, context)) for context in (1, 2))
     return LanguageModel(
@@ -127,6 +153,31 @@ def build_model(model: ModelConfig, vocab_size: int) -> LanguageModel:
         inspect=stack.inspect,
         max_length=max_length,
         keeps_positions=bool(one != two),
+    )
+
+
+def build_reader(model: ModelConfig, vocab_size: int) -> Read:
+    """Build the forward pass of a model that also returns the outputs of its last layer.
+
+    Training regularizes them; see `training.batch_gradient.Penalties`.
+
+    Args:
+      model: layers and their settings.
+      vocab_size: V.
+    """
+    return _build_stack(model, vocab_size).read
+
+
+def _build_stack(model: ModelConfig, vocab_size: int) -> "_Stack":
+    return _Stack(
+        model=model,
+        vocab_size=vocab_size,
+        blocks=build_blocks(model),
+        position=build_position(model),
+        scheme=init_scheme(model.init),
+        final_norm=build_norm(model) if model.block == "pre_norm" else None,
+        dropout=build_dropout(model),
+        operand_dtype=operand_dtype(model.precision),
     )
 
 
@@ -140,6 +191,7 @@ class _Stack:
     position: Position
     scheme: InitScheme
     final_norm: nn.Module | None
+    dropout: Dropout
     operand_dtype: Dtype
 
     @property
@@ -178,10 +230,21 @@ class _Stack:
         ids_BT: jax.Array,
         state: ModelState,
         *,
-        key: jax.Array | None = None,
+        key: DropoutKey | None = None,
     ) -> tuple[jax.Array, ModelState]:
-        logits_BTV, state, _ = self._run(params, ids_BT, state, key, capture=False)
-        return logits_BTV, state
+        reading, state, _ = self._run(params, ids_BT, state, key, capture=False)
+        return reading.logits_BTV, state
+
+    def read(
+        self,
+        params: Params,
+        ids_BT: jax.Array,
+        state: ModelState,
+        *,
+        key: DropoutKey | None = None,
+    ) -> tuple[Reading, ModelState]:
+        reading, state, _ = self._run(params, ids_BT, state, key, capture=False)
+        return reading, state
 
     def inspect(
         self,
@@ -189,29 +252,34 @@ class _Stack:
         ids_BT: jax.Array,
         state: ModelState,
         *,
-        key: jax.Array | None = None,
+        key: DropoutKey | None = None,
     ) -> Mapping[str, Any]:
-        logits_BTV, _, captured = self._run(params, ids_BT, state, key, capture=True)
-        return {"logits": logits_BTV, **captured}
+        reading, _, captured = self._run(params, ids_BT, state, key, capture=True)
+        return {"logits": reading.logits_BTV, **captured}
 
     def _run(
         self,
         params: Params,
         ids_BT: jax.Array,
         state: StackState,
-        key: jax.Array | None,
+        key: DropoutKey | None,
         capture: bool,
-    ) -> tuple[jax.Array, StackState, dict[str, Any]]:
-        key, count = key if self.model.dropout > 0.0 else None, len(self.blocks) + 1
+    ) -> tuple[Reading, StackState, dict[str, Any]]:
+        table_VD, count = params["embedding"], len(self.blocks) + 1
+        if key is not None:
+            shared, model = piece_keys(key).sequence, self.model
+            params = drop_recurrent_weights(params, rate=model.weight_dropout, key=shared)
+            table_VD = drop_symbols(table_VD, rate=model.embedding_dropout, key=shared)
+            key = self.dropout.choose_key(key)
         keys = [None] * count if key is None else jax.random.split(key, count)
         mutable = ["captured"] if capture else False
         places_BT = _places(state.read_B, ids_BT.shape[1])
-        x_BTD: Any = self._embed(params, ids_BT, places_BT, keys[-1])
+        x_BTD: Any = self._embed(params, table_VD, ids_BT, places_BT, keys[-1])
         states, captured = [], {}
         for index, (block, layer_state) in enumerate(zip(self.blocks, state.layers, strict=True)):
             variables = {"params": params[layer_name(index)]}
             if index == 0 and self._projects(ids_BT, key):
-                table_VG: Any = block.apply(variables, params["embedding"], method="project")
+                table_VG: Any = block.apply(variables, table_VD, method="project")
                 inputs = (table_VG, ids_BT, layer_state)
                 result = block.apply(variables, *inputs, method="mix_ids", mutable=mutable)
             else:
@@ -219,9 +287,11 @@ class _Stack:
             (x_BTD, new_state), seen = result if capture else (result, {})
             states.append(new_state)
             captured[layer_name(index)] = _unwrap(seen)
-        logits_BTV = self._logits(params, x_BTD, places_BT, keys[-1])
+        is_bare = self.model.block == "bare"
+        dropped_BTD = self.dropout(x_BTD, key=keys[-1]) if is_bare else x_BTD
+        reading = Reading(self._logits(params, dropped_BTD, places_BT), x_BTD, dropped_BTD)
         read_B = () if places_BT is None else places_BT[:, -1] + 1
-        return logits_BTV, StackState(tuple(states), read_B), captured
+        return reading, StackState(tuple(states), read_B), captured
 
     def _projects(self, ids_BT: jax.Array, key: jax.Array | None) -> bool:
         """Return whether to project the table's V rows instead of the B x T positions.
@@ -237,27 +307,20 @@ class _Stack:
     def _embed(
         self,
         params: Params,
+        table_VD: jax.Array,
         ids_BT: jax.Array,
         places_BT: jax.Array | None,
         key: jax.Array | None,
     ) -> jax.Array:
-        x_BTD = embed(params["embedding"], ids_BT)
+        x_BTD = embed(table_VD, ids_BT)
         if places_BT is not None:
             x_BTD = self.position.embed(x_BTD, places_BT, params.get("position"))
         if self.model.block == "bare":  # bare blocks apply dropout to their own inputs
             return x_BTD
-        return dropout(x_BTD, rate=self.model.dropout, key=key)
+        return self.dropout(x_BTD, key=key)
 
-    def _logits(
-        self,
-        params: Params,
-        x_BTD: jax.Array,
-        places_BT: jax.Array | None,
-        key: jax.Array | None,
-    ) -> jax.Array:
+    def _logits(self, params: Params, x_BTD: jax.Array, places_BT: jax.Array | None) -> jax.Array:
         x: Any = x_BTD
-        if self.model.block == "bare":
-            x = dropout(x, rate=self.model.dropout, key=key)
         if self.final_norm is not None:
             x = self.final_norm.apply({"params": params["norm"]}, x)
         logits_BTV: Any

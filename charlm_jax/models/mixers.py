@@ -27,6 +27,8 @@ from charlm_jax.models.external import (
 from charlm_jax.models.gated_deltanet import GatedDeltaNet
 from charlm_jax.models.gru import GRU
 from charlm_jax.models.initializers import init_scheme, residual_kernel
+from charlm_jax.models.layer_norm_gru import LayerNormGRU
+from charlm_jax.models.layer_norm_lstm import LayerNormLSTM
 from charlm_jax.models.linear_scan import linear_scan
 from charlm_jax.models.lstm import LSTM
 from charlm_jax.models.mamba2 import Mamba2
@@ -45,11 +47,13 @@ def _lstm(model: ModelConfig, width: int) -> nn.Module:
     scheme, dtype = init_scheme(model.init), operand_dtype(model.precision)
     if model.mogrifier_rounds:
         return MogrifierLSTM(model.hidden_size, model.mogrifier_rounds, scheme, dtype)
-    return LSTM(model.hidden_size, scheme, dtype)
+    mixer = LayerNormLSTM if model.cell_norm else LSTM
+    return mixer(model.hidden_size, scheme, dtype)
 
 
 def _gru(model: ModelConfig, width: int) -> nn.Module:
-    return GRU(model.hidden_size, init_scheme(model.init), operand_dtype(model.precision))
+    mixer = LayerNormGRU if model.cell_norm else GRU
+    return mixer(model.hidden_size, init_scheme(model.init), operand_dtype(model.precision))
 
 
 def _rnn(model: ModelConfig, width: int) -> nn.Module:

@@ -9,7 +9,13 @@ import jax.numpy as jnp
 from charlm_jax.core.prng import key_from_row
 from charlm_jax.core.types import ModelState, Params
 from charlm_jax.models import LanguageModel
-from charlm_jax.models.losses import masked_sum, negative_log_likelihood
+from charlm_jax.models.language_model import Read, Reading
+from charlm_jax.models.losses import (
+    masked_sum,
+    negative_log_likelihood,
+    sum_activation_penalty,
+    sum_temporal_penalty,
+)
 from charlm_jax.training.devices import (
     BY_ROWS,
     EVERYWHERE,
@@ -17,7 +23,11 @@ from charlm_jax.training.devices import (
     ROWS,
     Devices,
 )
-from charlm_jax.training.divided_model import divide_weights, gather_weights
+from charlm_jax.training.divided_model import (
+    divide_weights,
+    gather_weights,
+    with_gathered_weights,
+)
 
 
 class Batch(NamedTuple):
@@ -43,12 +53,45 @@ class Batch(NamedTuple):
         return jnp.broadcast_to(self.mask_B[:, None], self.inputs_BT.shape)
 
 
+class Penalties(NamedTuple):
+    """Penalties on the outputs of a model's last layer, which training adds to the loss.
+
+    Attributes:
+      read: forward pass of the model that returns these outputs.
+      activation: weight of their mean square; see `losses.sum_activation_penalty`.
+      temporal: weight of the mean square of their change; see `losses.sum_temporal_penalty`.
+    """
+
+    read: Read
+    activation: float
+    temporal: float
+
+
+class BatchLoss(NamedTuple):
+    """Loss of a batch, and the states at the end of its rows.
+
+    Attributes:
+      loss_nats: mean loss over the characters that count; of some rows, their share of it.
+      penalty: what training adds to it, or the share of it; None if there are no penalties.
+      end: final model state of the rows.
+    """
+
+    loss_nats: jax.Array
+    penalty: jax.Array | None
+    end: ModelState
+
+    @property
+    def minimized(self) -> jax.Array:
+        """The sum of loss and penalty."""
+        return self.loss_nats if self.penalty is None else self.loss_nats + self.penalty
+
+
 class BatchGradient(NamedTuple):
     """Loss of a batch, its gradient, and the states at the end of its rows.
 
     Attributes:
       loss_nats: mean loss over the characters that count; of some rows, their share of it.
-      gradient: its gradient with respect to the parameters.
+      gradient: gradient of the loss and its penalties with respect to the parameters.
       end: final model state of the rows; () if the loader carries none over.
     """
 
@@ -91,29 +134,55 @@ def initial_batch_state(
 
 
 def loss_of_batch(
-    model: LanguageModel, params: Params, start: ModelState, batch: Batch, characters: jax.Array
-) -> tuple[jax.Array, ModelState]:
-    """Return the summed cross-entropy of the characters that count, in nats, and the final state.
+    model: LanguageModel,
+    params: Params,
+    start: ModelState,
+    batch: Batch,
+    characters: jax.Array,
+    penalties: Penalties | None = None,
+) -> BatchLoss:
+    """Return the cross-entropy of the characters that count, the penalties, and the final state.
 
     Args:
       model: model to train.
       params: its weights.
       start: state before the first position.
       batch: a batch, or some of its rows.
-      characters: number that the sum is divided by, that of the whole batch: the losses of its
+      characters: number that sums are divided by, that of the whole batch: the losses of its
         rows add up to the mean, and their gradients to its gradient.
+      penalties: penalties of training; None for none.
     """
-    logits_BTV, end = model.apply(params, batch.inputs_BT, start, key=batch.key)
+    penalty = None
+    if penalties is None:
+        logits_BTV, end = model.apply(params, batch.inputs_BT, start, key=batch.key)
+    else:
+        reading, end = penalties.read(params, batch.inputs_BT, start, key=batch.key)
+        logits_BTV = reading.logits_BTV
+        penalty = _penalty(reading, batch.mask_BT, characters, penalties)
     nll_BT = negative_log_likelihood(logits_BTV, batch.targets_BT)
-    return masked_sum(nll_BT, batch.mask_BT) / characters, end
+    return BatchLoss(masked_sum(nll_BT, batch.mask_BT) / characters, penalty, end)
 
 
-def gradient_of_rows(model: LanguageModel, *, context: int) -> GradientOfRows:
+def _penalty(
+    reading: Reading, mask_BT: jax.Array, characters: jax.Array, penalties: Penalties
+) -> jax.Array:
+    """Return the weighted means over characters, and over pairs of successive ones."""
+    length = mask_BT.shape[1]
+    pairs = characters * max(length - 1, 1) / length
+    activation = sum_activation_penalty(reading.dropped_BTD, mask_BT) / characters
+    temporal = sum_temporal_penalty(reading.output_BTD, mask_BT) / pairs
+    return penalties.activation * activation + penalties.temporal * temporal
+
+
+def gradient_of_rows(
+    model: LanguageModel, *, context: int, penalties: Penalties | None = None
+) -> GradientOfRows:
     """Return a function that computes the shares of some rows at once.
 
     Args:
       model: model to train.
       context: past positions that an attention layer caches; 0 if no state is carried over.
+      penalties: penalties of training; None for none.
     """
 
     def compute(
@@ -121,11 +190,13 @@ def gradient_of_rows(model: LanguageModel, *, context: int) -> GradientOfRows:
     ) -> BatchGradient:
         start = initial_batch_state(model, carried, batch.fresh_B, context=context)
 
-        def loss_nats(params: Params) -> tuple[jax.Array, ModelState]:
-            return loss_of_batch(model, params, start, batch, characters)
+        def minimized(params: Params) -> tuple[jax.Array, BatchLoss]:
+            loss = loss_of_batch(model, params, start, batch, characters, penalties)
+            return loss.minimized, loss
 
-        (loss, end), gradient = jax.value_and_grad(loss_nats, has_aux=True)(params)
-        return BatchGradient(loss, gradient, end if jax.tree.leaves(carried) else carried)
+        gradient, loss = jax.grad(minimized, has_aux=True)(params)
+        end = loss.end if jax.tree.leaves(carried) else carried
+        return BatchGradient(loss.loss_nats, gradient, end)
 
     return compute
 
@@ -211,6 +282,7 @@ def gradient_of_batch(
     model: LanguageModel,
     *,
     context: int = 0,
+    penalties: Penalties | None = None,
     microbatches: int = 1,
     devices: Devices = ONE_DEVICE,
 ) -> GradientOfBatch:
@@ -219,13 +291,17 @@ def gradient_of_batch(
     Args:
       model: model to train.
       context: past positions that an attention layer caches; 0 if no state is carried over.
+      penalties: penalties of training; None for none.
       microbatches: number of pieces that the rows of a device are computed in.
       devices: devices among which the rows, and sharded weights, are divided.
     """
     specs = None if devices.mesh is None else divide_weights(model, devices)
     if specs is not None:
         model = gather_weights(model, specs)
-    compute = in_microbatches(gradient_of_rows(model, context=context), count=microbatches)
+        if penalties is not None:
+            penalties = penalties._replace(read=with_gathered_weights(penalties.read, specs))
+    of_rows = gradient_of_rows(model, context=context, penalties=penalties)
+    compute = in_microbatches(of_rows, count=microbatches)
     if specs is not None:
         compute = over_devices(compute, devices=devices, specs=specs)
 

@@ -1,5 +1,6 @@
 """Models whose weights are sharded, or whose rows are divided among devices."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -8,6 +9,7 @@ from jax.sharding import PartitionSpec
 from charlm_jax.core.prng import root_key
 from charlm_jax.core.types import ModelState, Params
 from charlm_jax.models import LanguageModel
+from charlm_jax.models.dropout import DropoutKey
 from charlm_jax.training.devices import BY_ROWS, EVERYWHERE, ROWS, Devices
 
 
@@ -30,8 +32,20 @@ def gather_weights(model: LanguageModel, specs: Params) -> LanguageModel:
 
     Source: Rajbhandari et al. (2020).
     """
+    return model._replace(apply=with_gathered_weights(model.apply, specs))
+
+
+def with_gathered_weights(
+    read: Callable[..., tuple[Any, ModelState]], specs: Params
+) -> Callable[..., Any]:
+    """Return a forward pass that gathers sharded weights, as in `gather_weights`.
+
+    Args:
+      read: forward pass of a model that reads whole weights.
+      specs: division of each weight.
+    """
     if all(spec == EVERYWHERE for spec in jax.tree.leaves(specs)):
-        return model
+        return read
 
     def gather(x: jax.Array, spec: PartitionSpec) -> jax.Array:
         if spec == EVERYWHERE:
@@ -40,16 +54,16 @@ def gather_weights(model: LanguageModel, specs: Params) -> LanguageModel:
         whole: jax.Array = jax.lax.all_gather(x, ROWS, axis=axis, tiled=True)
         return whole
 
-    def apply(
-        params: Params, ids_BT: jax.Array, state: ModelState, *, key: jax.Array | None = None
-    ) -> tuple[jax.Array, ModelState]:
-        def read(params: Params) -> tuple[jax.Array, ModelState]:
-            return model.apply(jax.tree.map(gather, params, specs), ids_BT, state, key=key)
+    def read_divided(
+        params: Params, ids_BT: jax.Array, state: ModelState, *, key: DropoutKey | None = None
+    ) -> tuple[Any, ModelState]:
+        def read_whole(params: Params) -> tuple[Any, ModelState]:
+            return read(jax.tree.map(gather, params, specs), ids_BT, state, key=key)
 
-        result: tuple[jax.Array, ModelState] = jax.checkpoint(read, policy=_is_kept)(params)
+        result: tuple[Any, ModelState] = jax.checkpoint(read_whole, policy=_is_kept)(params)
         return result
 
-    return model._replace(apply=apply)
+    return read_divided
 
 
 def _is_kept(primitive: Any, *_: Any, **__: Any) -> bool:
@@ -72,7 +86,7 @@ def divide_rows(model: LanguageModel, devices: Devices) -> LanguageModel:
     local = gather_weights(model, specs)
 
     def apply(
-        params: Params, ids_BT: jax.Array, state: ModelState, *, key: jax.Array | None = None
+        params: Params, ids_BT: jax.Array, state: ModelState, *, key: DropoutKey | None = None
     ) -> tuple[jax.Array, ModelState]:
         assert key is None, "dropout is for training"
         rows = EVERYWHERE if len(ids_BT) % devices.number else BY_ROWS

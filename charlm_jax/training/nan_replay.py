@@ -16,6 +16,7 @@ from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.numerics import fixed_numerics
 from charlm_jax.core.prng import IMPLEMENTATION, root_key
 from charlm_jax.core.trees import leaves_by_path
+from charlm_jax.core.types import Params
 from charlm_jax.data.vocabulary import Vocabulary
 from charlm_jax.models import LanguageModel, build_model, rematerialize
 from charlm_jax.models.losses import negative_log_likelihood
@@ -25,13 +26,15 @@ from charlm_jax.storage.seal import check_files, read_seal, sealed_values
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training.batch_gradient import (
     Batch,
+    BatchLoss,
+    Penalties,
     count_characters,
     gradient_of_batch,
     initial_batch_state,
     loss_of_batch,
 )
 from charlm_jax.training.train_step import TrainState, make_train_step
-from charlm_jax.training.trainer import Trainer, build_update_rule
+from charlm_jax.training.trainer import Trainer, build_penalties, build_update_rule
 
 _FORWARD = "forward"  # prefix of the stages whose arrays are (B, T, ...)
 
@@ -139,9 +142,12 @@ def replay_fault(workdir: Path | str) -> Replay:
     if length := config.train.segment_length:
         model = rematerialize(model, segment_length=length)
     context = phase.carried_context
-    train_step = make_train_step(gradient_of_batch(model, context=context), optimizer)
+    penalties = build_penalties(config, len(vocabulary))
+    train_step = make_train_step(
+        gradient_of_batch(model, context=context, penalties=penalties), optimizer
+    )
     _, metrics = jax.jit(train_step)(state, batch)
-    stages = _stages(model, optimizer, state, batch, context=context)
+    stages = _stages(model, optimizer, state, batch, context=context, penalties=penalties)
     return Replay(
         step=number,
         loss_nats=float(metrics.loss_nats),
@@ -186,13 +192,17 @@ def _stages(
     batch: Batch,
     *,
     context: int,
+    penalties: Penalties | None,
 ) -> Mapping[str, Any]:
     """Return the arrays of an update, computed without jit, in the order of computation."""
     start = initial_batch_state(model, state.carried, batch.fresh_B, context=context)
-    (loss, end), gradient = jax.value_and_grad(
-        lambda params: loss_of_batch(model, params, start, batch, count_characters(batch)),
-        has_aux=True,
-    )(state.params)
+    characters = count_characters(batch)
+
+    def minimized(params: Params) -> tuple[jax.Array, BatchLoss]:
+        loss = loss_of_batch(model, params, start, batch, characters, penalties)
+        return loss.minimized, loss
+
+    gradient, loss = jax.grad(minimized, has_aux=True)(state.params)
     captured = dict(model.inspect(state.params, batch.inputs_BT, start, key=batch.key))
     logits_BTV = captured.pop("logits")
     update, opt_state = optimizer.update(gradient, state.opt_state, state.params)
@@ -204,8 +214,9 @@ def _stages(
         **{f"{_FORWARD} {name}": layer for name, layer in captured.items()},
         f"{_FORWARD} logits": logits_BTV,
         f"{_FORWARD} loss of a character": negative_log_likelihood(logits_BTV, batch.targets_BT),
-        "after state": end,
-        "loss": loss,
+        "after state": loss.end,
+        "loss": loss.loss_nats,
+        **({} if loss.penalty is None else {"penalty": loss.penalty}),
         "gradient": gradient,
         "norm of gradient": optax.tree.norm(gradient),
         "after optimizer": opt_state,

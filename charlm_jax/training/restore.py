@@ -97,7 +97,19 @@ def load_init_from(trainer: Trainer, started_from: Mapping[str, Any] | None) -> 
 
 
 # Fields that do not change the function that a model computes from its weights, except rounding.
-_MAY_DIFFER = frozenset({"dropout", "init", "zero_init", "scan", "chunk_size", "precision"})
+_MAY_DIFFER = frozenset(
+    {
+        "dropout",
+        "dropout_mask",
+        "weight_dropout",
+        "embedding_dropout",
+        "init",
+        "zero_init",
+        "scan",
+        "chunk_size",
+        "precision",
+    }
+)
 
 
 def _refuse_other_model(there: ModelConfig, here: ModelConfig) -> None:

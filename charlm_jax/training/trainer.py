@@ -21,9 +21,15 @@ from charlm_jax.data.loaders import EpochPlan, Loader, build_loader
 from charlm_jax.data.splits import Part
 from charlm_jax.evaluation.protocol import Window
 from charlm_jax.evaluation.scoring import Measure, Scorer, make_window_scorer
-from charlm_jax.models import LanguageModel, build_model, rematerialize
+from charlm_jax.models import (
+    LanguageModel,
+    build_model,
+    build_reader,
+    in_segments,
+    rematerialize,
+)
 from charlm_jax.models.losses import negative_log_likelihood
-from charlm_jax.training.batch_gradient import Batch, gradient_of_batch
+from charlm_jax.training.batch_gradient import Batch, Penalties, gradient_of_batch
 from charlm_jax.training.devices import BY_ROWS, EVERYWHERE, Devices, find_devices
 from charlm_jax.training.divided_model import divide_rows
 from charlm_jax.training.host_text import DispatchText, Prefetcher, gather_steps
@@ -295,6 +301,7 @@ def build_trainer(config: Config, dataset: Dataset) -> Trainer:
     _refuse_long_schedule(config, phases, total_steps)
     _refuse_many_kept(config, total_steps)
     schedule, optimizer = build_update_rule(config, total_steps)
+    penalties = build_penalties(config, len(dataset.vocabulary))
     divided = divide_rows(model, devices)
     score = make_window_scorer(
         divided,
@@ -312,7 +319,9 @@ def build_trainer(config: Config, dataset: Dataset) -> Trainer:
         devices=devices,
         phases=phases,
         by_length={
-            length: _build_length_parts(config, model, optimizer, devices, loaders[length], phase)
+            length: _build_length_parts(
+                config, model, penalties, optimizer, devices, loaders[length], phase
+            )
             for length, phase in lengths.items()
         },
         score=score,
@@ -338,6 +347,7 @@ def _measure(devices: Devices) -> Measure:
 def _build_length_parts(
     config: Config,
     model: LanguageModel,
+    penalties: Penalties | None,
     optimizer: optax.GradientTransformation,
     devices: Devices,
     loader: Loader,
@@ -356,6 +366,7 @@ def _build_length_parts(
             gradient_of_batch(
                 rematerialize(model, segment_length=segment) if segment else model,
                 context=phase.carried_context,
+                penalties=penalties,
                 microbatches=config.train.microbatches,
                 devices=devices,
             ),
@@ -463,6 +474,22 @@ def _refuse_segments(config: Config, model: LanguageModel) -> None:
             raise CharlmError(f"{field} must divide {name}")
     if model.keeps_positions or model.max_length is not None:
         raise CharlmError(f"{field} is for recurrent layers: attention needs the whole sequence")
+
+
+def build_penalties(config: Config, symbols: int) -> Penalties | None:
+    """Build the penalties that training adds to the loss; None if their weights are 0.
+
+    Args:
+      config: config of the run.
+      symbols: V, vocabulary size.
+    """
+    activation, temporal = config.optimizer.activation_penalty, config.optimizer.temporal_penalty
+    if activation == temporal == 0.0:
+        return None
+    read, segment = build_reader(config.model, symbols), config.train.segment_length
+    if segment:
+        read = in_segments(read, segment_length=segment)
+    return Penalties(read, activation, temporal)
 
 
 def build_update_rule(

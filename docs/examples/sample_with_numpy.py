@@ -17,8 +17,9 @@ import numpy as np
 folder, prompt, characters, scale, seed = sys.argv[1:]
 model = json.loads(Path(folder, "config.json").read_text())["model"]
 fields = ("layers", "block", "position", "tied_embedding")
-values = [*(model[field] for field in fields), model.get("mogrifier_rounds", 0)]
-if values != [["lstm"], "bare", "none", False, 0]:
+values = [model[field] for field in fields]
+later_fields = [model.get("mogrifier_rounds", 0), model.get("cell_norm", False)]
+if [*values, *later_fields] != [["lstm"], "bare", "none", False, 0, False]:
     sys.exit(f"{folder} is not one LSTM with nothing around it")
 symbols = json.loads(Path(folder, "vocabulary.json").read_text())["symbols"]
 if unknown := sorted(set(prompt) - set(symbols)):

@@ -121,6 +121,48 @@ def test_a_wrong_override_is_one_clear_line(override: str, message: str) -> None
 
 
 @pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            {"model.cell_norm": True, "model.layers": ("rnn", "slstm")},
+            "config.model.cell_norm=True is not allowed: it must be False for "
+            "config.model.layers=rnn,slstm: it is for lstm and gru",
+        ),
+        (
+            {"model.cell_norm": True, "model.mogrifier_rounds": 2},
+            "config.model.cell_norm=True is not allowed: it must be False under "
+            "config.model.mogrifier_rounds=2",
+        ),
+        (
+            {
+                "optimizer.activation_penalty": 2.0,
+                "model.block": "pre_norm",
+                "model.hidden_size": 256,
+            },
+            "config.optimizer.activation_penalty=2.0 is not allowed: it must be 0 under "
+            "config.model.block=pre_norm: its norms undo the scale of outputs",
+        ),
+        (
+            {
+                "optimizer.temporal_penalty": 1.0,
+                "model.block": "post_norm",
+                "model.hidden_size": 256,
+            },
+            "config.optimizer.temporal_penalty=1.0 is not allowed: it must be 0 under "
+            "config.model.block=post_norm: its norms undo the scale of outputs",
+        ),
+    ],
+    ids=["layers without it", "mogrifier", "pre_norm", "post_norm"],
+)
+def test_fields_that_would_have_no_effect_are_refused(
+    overrides: Mapping[str, object], message: str
+) -> None:
+    with pytest.raises(CharlmError) as caught:
+        load_config(BASE, overrides)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
     ("text", "value"), [("1e3", 1000), ("2.5e2", 250), ("3.0", 3), ("1_0e1", 100), ("1E+4", 10_000)]
 )
 def test_an_integer_may_be_written_with_an_exponent(text: str, value: int) -> None:

@@ -105,6 +105,18 @@ def test_a_field_that_a_later_version_adds_has_its_old_value_in_old_configs(
         Config.from_dict(values)
 
 
+def test_runs_of_format_6_were_not_regularized() -> None:
+    """Dropout had a mask of every position, and everything else was off, as it is by default."""
+    config = make_tiny_config(**{"model.dropout": 0.3})
+    values = json.loads(json.dumps(config.to_dict()))
+    for field in formats.CHANGES[7]["config"].added:
+        section, name = field.split(".")
+        del values[section][name]
+    with pytest.raises(CharlmError, match=r"config\.model\.\w+ is missing"):
+        Config.from_dict(values)
+    assert Config.from_dict({**values, "format": 6}) == config
+
+
 def test_the_table_leads_to_the_fields_that_there_are() -> None:
     """No entry is misspelt: what is added or renamed to in the end is a field of today."""
     known = {field for field, _ in schema.flatten(make_tiny_config().to_dict())}

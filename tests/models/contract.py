@@ -36,6 +36,8 @@ _FURTHER: list[tuple[tuple[str, ...], dict[str, Any]]] = [
     (("lstm",), BLOCK | {"block": "post_norm", "norm": "layer_norm", "init": "flax"}),
     (("lstm",), BARE | {"mogrifier_rounds": 3}),
     (("lstm",), BLOCK | {"mogrifier_rounds": 2, "precision": "bfloat16"}),
+    (("lstm",), BARE | {"cell_norm": True}),
+    (("lstm", "gru"), BLOCK | {"cell_norm": True, "precision": "bfloat16"}),
     (("lstm", "attention"), BLOCK | {"position": "alibi"}),
     (("mingru", "attention", "gru"), BARE),
 ]

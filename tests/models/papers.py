@@ -169,6 +169,42 @@ def layer_norm(x: Array, scale: Array) -> Array:
     return scale * centred / np.sqrt(np.mean(centred**2, axis=-1, keepdims=True) + 1e-5)
 
 
+def layer_norm_lstm(weights: Mapping[str, Any], x_BTD: Array, state: tuple[Array, ...]) -> Any:
+    """Equations (20) to (22) of arXiv 1607.06450."""
+    (c, h), outputs = state, []
+    for t in range(x_BTD.shape[1]):
+        gates = (
+            layer_norm(h @ weights["recurrent_kernel"], weights["recurrent_scale"])
+            + layer_norm(x_BTD[:, t] @ weights["input"]["kernel"], weights["input_scale"])
+            + weights["bias"]
+        )
+        i, f, g, o = np.split(gates, 4, axis=1)
+        c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+        h = sigmoid(o) * np.tanh(layer_norm(c, weights["cell_scale"]) + weights["cell_bias"])
+        outputs.append(h)
+    return np.stack(outputs, axis=1), (c, h)
+
+
+def layer_norm_gru(weights: Mapping[str, Any], x_BTD: Array, state: tuple[Array, ...]) -> Any:
+    """The layer-normalized GRU of arXiv 1607.06450, whose z is 1 - u here."""
+    (h,), outputs = state, []
+    size = h.shape[1]
+    w, w_n = np.split(weights["input"]["kernel"], [2 * size], axis=1)
+    u, u_n = np.split(weights["recurrent_kernel"], [2 * size], axis=1)
+    a_1, a_4 = np.split(weights["recurrent_scale"], [2 * size])
+    a_2, a_3 = np.split(weights["input_scale"], [2 * size])
+    b, b_3 = np.split(weights["bias"], [2 * size])
+    for t in range(x_BTD.shape[1]):
+        x = x_BTD[:, t]
+        r, one_less_z = np.split(layer_norm(h @ u, a_1) + layer_norm(x @ w, a_2) + b, 2, axis=1)
+        z = 1 - sigmoid(one_less_z)
+        n = layer_norm(h @ u_n, a_4) + weights["candidate_bias"]
+        n = np.tanh(layer_norm(x @ w_n, a_3) + b_3 + sigmoid(r) * n)
+        h = (1 - z) * h + z * n
+        outputs.append(h)
+    return np.stack(outputs, axis=1), (h,)
+
+
 def mlstm(weights: Mapping[str, Any], x_BTD: Array, state: tuple[Array, ...]) -> Any:
     """The outputs and the last state of `mlstm_cells`."""
     (y_BTH, _), state = mlstm_cells(weights, x_BTD, state)

@@ -73,6 +73,12 @@ def test_rounds_of_a_mogrifier_are_products_of_every_step() -> None:
     assert forward_flops(model, symbols=3, sequence_length=7) == forward
 
 
+@pytest.mark.parametrize("mixer", ["lstm", "gru"])
+def test_norms_of_cells_are_no_products(mixer: str) -> None:
+    model = make_model_config(mixer, embedding_size=5, hidden_size=6, cell_norm=True)
+    assert forward_flops(model, symbols=3, sequence_length=7) == LAYERS[mixer] + 2 * 6 * 3
+
+
 def test_the_second_layer_reads_the_first() -> None:
     model = make_model_config("lstm", "lstm", embedding_size=5, hidden_size=6)
     forward = 2 * (5 + 6) * 24 + 2 * (6 + 6) * 24 + 2 * 6 * 3

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from charlm_jax.config.schema import ModelConfig
-from charlm_jax.models import mogrifier, recurrence, slstm
+from charlm_jax.models import layer_norm_gru, layer_norm_lstm, mogrifier, recurrence, slstm
 from charlm_jax.models.lstm import LSTM
 from charlm_jax.models.matrix_memory import invert_unit_lower
 from charlm_jax.models.mixers import build_mixer
@@ -23,6 +23,7 @@ from tests.models import papers
 B, D, H, T = 3, 6, 8, 20
 SCANS = [{"scan": "sequential"}, {"scan": "associative"}]
 CHUNKS = [{"chunk_size": size} for size in (1, 7, 64)]
+GATES = ["input", "recurrent_kernel"]
 
 
 class Paper(NamedTuple):
@@ -46,6 +47,8 @@ PAPERS: Mapping[str, Paper] = {
     "lstm-mogrifier": Paper(
         papers.mogrifier, [{}], ["input_kernel", "recurrent_kernel"], {"mogrifier_rounds": 5}
     ),
+    "lstm-normed": Paper(papers.layer_norm_lstm, [{}], GATES, {"cell_norm": True}),
+    "gru-normed": Paper(papers.layer_norm_gru, [{}], GATES, {"cell_norm": True}),
     "rglru": Paper(papers.rglru, SCANS, ["gate_kernel"], {"heads": 2}),
     "rglru-alone": Paper(papers.rglru, SCANS[:1], ["gate_kernel"], {"conv_width": 0}),
     "gated_deltanet": Paper(papers.gated_deltanet, CHUNKS, ["input"], {"heads": 2}),
@@ -205,7 +208,12 @@ def test_the_cases_differ_in_form_only() -> None:
 
 
 # Modules that compute a recurrence with a gradient of its own, by the case that uses them.
-LOOPS = {"lstm-mogrifier": mogrifier, "slstm": slstm}
+LOOPS = {
+    "lstm-mogrifier": mogrifier,
+    "lstm-normed": layer_norm_lstm,
+    "gru-normed": layer_norm_gru,
+    "slstm": slstm,
+}
 
 
 @pytest.mark.parametrize("name", LOOPS)
@@ -234,6 +242,24 @@ def test_the_fast_gradient_is_that_of_the_plain_loop(
         fast_gradient,
         plain_gradient,
     )
+
+
+@pytest.mark.parametrize("name", ["lstm-normed", "gru-normed"])
+def test_norms_of_zeros_do_not_blow_the_gradient_up(name: str) -> None:
+    """A new state that reads vectors of zeros, those of dropped symbols, before a text."""
+    mixer = build(name, 0)
+    weights = quick_jit(mixer.init)(jax.random.key(0), draw(40, B, 1, D), mixer.initial_state(B, 0))
+    x_BTD = jnp.concatenate([jnp.zeros((B, 2 * T, D)), draw(40, B, T, D)], axis=1)
+
+    def total(weights: Any, x_BTD: jax.Array) -> jax.Array:
+        y_BTH, _ = mixer.apply(weights, x_BTD, mixer.initial_state(B, 0))
+        return jnp.sum(y_BTH[:, -T:] * draw(41, B, T, H))
+
+    most, usual = (
+        np.max([jnp.abs(x).max() for x in jax.tree.leaves(gradient)])
+        for gradient in (quick_jit(jax.grad(total))(weights, x) for x in (x_BTD, x_BTD[:, -T:]))
+    )
+    assert most < 10 * usual
 
 
 def test_rounds_that_change_nothing_leave_the_lstm() -> None:

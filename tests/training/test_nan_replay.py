@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +13,11 @@ import pytest
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.data.dataset import load_dataset
 from charlm_jax.data.loaders import EpochPlan
+from charlm_jax.models import build_reader
 from charlm_jax.storage.checkpoint import Checkpoints
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training import nan_replay
-from charlm_jax.training.batch_gradient import gradient_of_batch
+from charlm_jax.training.batch_gradient import Penalties, gradient_of_batch
 from charlm_jax.training.loop import train_and_evaluate
 from charlm_jax.training.nan_replay import replay_fault, write_fault
 from charlm_jax.training.train_step import (
@@ -188,12 +190,14 @@ def test_weights_that_are_ruined_at_an_evaluation_are_a_fault_as_well(tmp_path: 
 
 
 def test_the_stages_are_those_of_the_update(trainer: Trainer) -> None:
-    """What a replay looks at last is what the jitted update makes."""
+    """What a replay looks at last is what the jitted update makes; with penalties."""
     state = trainer.init_state()
     batch = trainer.batch(jnp.asarray(trainer.dataset.ids_N), 0)
     context = trainer.phases[0].carried_context
-    stages = nan_replay._stages(trainer.model, trainer.optimizer, state, batch, context=context)
-    gradient = gradient_of_batch(trainer.model, context=context)
+    read = build_reader(trainer.config.model, len(trainer.dataset.vocabulary))
+    more: Any = {"context": context, "penalties": Penalties(read, activation=2.0, temporal=1.0)}
+    stages = nan_replay._stages(trainer.model, trainer.optimizer, state, batch, **more)
+    gradient = gradient_of_batch(trainer.model, **more)
     step = make_train_step(gradient, trainer.optimizer)
     made, metrics = jax.jit(step)(state, batch)
     found = TrainState(state.step + 1, stages["after params"], stages["after optimizer"], ())
@@ -201,6 +205,7 @@ def test_the_stages_are_those_of_the_update(trainer: Trainer) -> None:
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(made_again), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(stages["loss"], metrics.loss_nats, rtol=1e-5)
+    assert stages["penalty"] > 0.0
     for a, b in zip(
         jax.tree.leaves(stages["after state"]), jax.tree.leaves(made.carried), strict=True
     ):

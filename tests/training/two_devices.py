@@ -19,6 +19,7 @@ from charlm_jax.training.reproduce import verify_run
 from charlm_jax.training.train_step import divide_state
 from tests.conftest import make_tiny_config
 from tests.training.test_microbatches import assert_same_training, make_trainer, train
+from tests.training.test_penalties import REGULARIZED
 
 TWO: Mapping[str, object] = {"train.devices": 2}
 PIECES: Mapping[str, object] = {**TWO, "train.microbatches": 2}
@@ -36,6 +37,13 @@ def test_two_devices_with_sharded_weights_train_as_one() -> None:
     odd = {"model.hidden_size": 7, "model.embedding_size": 6}  # some weights are not divided
     fields = {**STREAMS, **odd, "model.layers": ("gru",)}
     trainer = make_trainer(**fields, **SHARDS, **{"train.microbatches": 2})
+    assert_same_training(train(trainer), train(make_trainer(**fields)))
+
+
+def test_two_devices_draw_the_masks_of_one() -> None:
+    """Of sequences, symbols and weights, and have its penalties; every row is a piece."""
+    fields = {**REGULARIZED, **STREAMS, "model.layers": ("lstm",), "train.max_steps": 8}
+    trainer = make_trainer(**fields, **SHARDS, **{"train.microbatches": 8})
     assert_same_training(train(trainer), train(make_trainer(**fields)))
 
 

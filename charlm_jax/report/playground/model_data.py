@@ -99,6 +99,10 @@ def check_model(model: ModelConfig) -> None:
             raise CharlmError(
                 f"the playground cannot run the layer {name!r}: it has only {', '.join(MIXERS)}"
             )
+    if model.cell_norm:
+        raise CharlmError(
+            "the playground cannot run config.model.cell_norm=True: its LSTM and GRU have no norms"
+        )
     if model.precision != "float32":
         raise CharlmError(
             f"the playground cannot run config.model.precision={model.precision!r}: it computes in "

@@ -1,0 +1,138 @@
+"""GRU with layer normalization of its gates and its candidate (Ba et al. 2016).
+
+Source: arXiv 1607.06450, the equations of its GRU, in the supplementary material.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from charlm_jax.models.gru import GRUState
+from charlm_jax.models.initializers import InitScheme
+from charlm_jax.models.ops import Dtype, Seen, capture, dense, layer_norm
+from charlm_jax.models.recurrence import Multiply, plain_recurrence, recurrence
+
+
+class Norms(NamedTuple):
+    """Parameters of the norms inside the recurrence.
+
+    Attributes:
+      recurrent_scale_G: a_1, then a_4.
+      candidate_bias_H: b_4.
+    """
+
+    recurrent_scale_G: jax.Array
+    candidate_bias_H: jax.Array
+
+
+class LayerNormGRU(nn.Module):
+    """One layer-normalized GRU layer.
+
+        r, u = sigmoid(split(LN(h U; a_1) + LN(x W; a_2) + b))
+        n = tanh(LN(x W_n; a_3, b_3) + r * LN(h U_n; a_4, b_4))
+        h' = (1 - u) * n + u * h
+
+    LN(z; a, b) = a * (z - mean) / deviation + b, over the two gates together. The paper also has
+    biases in the two norms of the gates, and 1 - u where u is here.
+
+    Attributes:
+      hidden_size: H.
+      scheme: weight initialization scheme.
+      operand_dtype: dtype to which operands of matrix products are rounded.
+    """
+
+    hidden_size: int
+    scheme: InitScheme
+    operand_dtype: Dtype = jnp.float32
+
+    def setup(self) -> None:
+        scheme, size = self.scheme, self.hidden_size
+        ones, zeros = nn.initializers.ones, nn.initializers.zeros
+        self.input = dense(3 * size, init=scheme.gate_kernel(3), operand_dtype=self.operand_dtype)
+        self.recurrent_kernel = self.param(
+            "recurrent_kernel", scheme.recurrent_kernel(3), (size, 3 * size)
+        )
+        self.bias = self.param("bias", zeros, (3 * size,))
+        self.input_scale = self.param("input_scale", ones, (3 * size,))
+        self.norms = Norms(
+            self.param("recurrent_scale", ones, (3 * size,)),
+            self.param("candidate_bias", zeros, (size,)),
+        )
+
+    def project(self, x: jax.Array) -> jax.Array:
+        """Return the normalized input projections, for inputs of any rank."""
+        return _norm_parts(self.input(x), self.input_scale, self.bias)
+
+    def mix(self, z_BTG: jax.Array, state: GRUState) -> tuple[jax.Array, GRUState]:
+        """Run the recurrence over projected inputs: reset, update, candidate (G = 3H)."""
+        is_inspected = self.is_mutable_collection("captured")
+        Carry = tuple[GRUState, Norms]  # a step may not capture what has a gradient
+
+        def step(carry: Carry, z_BG: jax.Array, multiply: Multiply) -> tuple[Carry, Any]:
+            state, norms = carry
+            state, seen = layer_norm_gru_step(state, z_BG, multiply, norms)
+            return (state, norms), (state.hidden_BH, seen if is_inspected else Seen())
+
+        run = plain_recurrence if is_inspected else recurrence
+        kernels = {"recurrent": self.recurrent_kernel}
+        (state, _), (hidden_BTH, seen) = run(
+            step, (state, self.norms), z_BTG, kernels, operand_dtype=self.operand_dtype
+        )
+        capture(self, seen)
+        return hidden_BTH, state
+
+    def __call__(self, x_BTD: jax.Array, state: GRUState) -> tuple[jax.Array, GRUState]:
+        return self.mix(self.project(x_BTD), state)
+
+    def initial_state(self, batch_size: int, context: int) -> GRUState:
+        """Return a state of zeros; a recurrent state ignores the context."""
+        del context
+        return GRUState(jnp.zeros((batch_size, self.hidden_size)))
+
+
+def layer_norm_gru_step(
+    state: GRUState, z_BG: jax.Array, multiply: Multiply, norms: Norms
+) -> tuple[GRUState, Seen]:
+    """Compute one position.
+
+    Args:
+      state: state before it.
+      z_BG: normalized input projections.
+      multiply: product with the kernel `recurrent`.
+      norms: parameters of the other norms.
+
+    Returns:
+      The state after it, and its gates.
+    """
+    zeros_G = jnp.zeros(2 * state.hidden_BH.shape[1])
+    bias_G = jnp.concatenate([zeros_G, norms.candidate_bias_H])
+    recurrent_BG = _norm_parts(
+        multiply("recurrent", state.hidden_BH), norms.recurrent_scale_G, bias_G
+    )
+    zr_BH, zu_BH, zn_BH = jnp.split(z_BG, 3, axis=-1)
+    hr_BH, hu_BH, hn_BH = jnp.split(recurrent_BG, 3, axis=-1)
+    reset_BH = jax.nn.sigmoid(zr_BH + hr_BH)
+    update_BH = jax.nn.sigmoid(zu_BH + hu_BH)
+    candidate_BH = jnp.tanh(zn_BH + reset_BH * hn_BH)
+    hidden_BH = (1.0 - update_BH) * candidate_BH + update_BH * state.hidden_BH
+    seen = Seen(
+        reset_gate=reset_BH,
+        update_gate=update_BH,
+        candidate=candidate_BH,
+        hidden=hidden_BH,
+    )
+    return GRUState(hidden_BH), seen
+
+
+def _norm_parts(z: jax.Array, scale_G: jax.Array, bias_G: jax.Array) -> jax.Array:
+    """Normalize the arguments of both gates together, and those of the candidate."""
+    gates = 2 * z.shape[-1] // 3
+    parts = zip(
+        jnp.split(z, [gates], axis=-1),
+        jnp.split(scale_G, [gates]),
+        jnp.split(bias_G, [gates]),
+        strict=True,
+    )
+    return jnp.concatenate([layer_norm(*part) for part in parts], axis=-1)
