@@ -77,16 +77,32 @@ def check_same_run(workdir: Workdir, config: Config, dataset: "Dataset") -> Conf
             f"aside with fresh=True"
         )
     if not has_same_text:
-        if workdir.read_fingerprint() == dataset.resplit(recorded).fingerprint:
-            raise CharlmError(
-                f"{workdir.path} was started when fractions of a text were rounded otherwise: to "
-                f"resume it, add --config.split.rounding={recorded.split.rounding}"
-            )
-        raise CharlmError(
-            f"the text of {dataset.corpus.name} is not the one that {workdir.path} was started on: "
-            f"restore the text, choose another workdir, or begin again with fresh=True"
-        )
+        check_same_text(workdir, recorded, dataset)
     return recorded
+
+
+def check_same_text(workdir: Workdir, recorded: Config, dataset: "Dataset") -> None:
+    """Refuse a text that is not the one that a run was started on.
+
+    Args:
+      workdir: directory of the run.
+      recorded: config that the run recorded.
+      dataset: requested text.
+
+    Raises:
+      CharlmError: the text or its parts differ.
+    """
+    if workdir.read_fingerprint() == dataset.fingerprint:
+        return
+    if workdir.read_fingerprint() == dataset.resplit(recorded).fingerprint:
+        raise CharlmError(
+            f"{workdir.path} was started when fractions of a text were rounded otherwise: to "
+            f"resume it, add --config.split.rounding={recorded.split.rounding}"
+        )
+    raise CharlmError(
+        f"the text of {dataset.corpus.name} is not the one that {workdir.path} was started on: "
+        f"restore the text, choose another workdir, or begin again with fresh=True"
+    )
 
 
 def config_changes(

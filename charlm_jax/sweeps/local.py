@@ -23,16 +23,16 @@ from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError, write_error
 from charlm_jax.core.import_path import imports_current_folder
 from charlm_jax.core.signals import Interrupted, deferred_signals
-from charlm_jax.data.dataset import load_dataset, refuse_joined_parts
+from charlm_jax.data.dataset import Dataset, load_dataset, refuse_joined_parts
 from charlm_jax.data.download import Progress
-from charlm_jax.storage.compatibility import check_same_run
+from charlm_jax.storage.compatibility import check_same_run, check_same_text
 from charlm_jax.storage.metrics_log import MetricsLog
 from charlm_jax.storage.run_index import read_status
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.sweeps.points import NOT_NAMES, Point
 from charlm_jax.sweeps.progress_bars import PointRow, SweepView
 from charlm_jax.training.progress_bar import ignore_broken_pipe
-from charlm_jax.training.trainer import Trainer, build_trainer
+from charlm_jax.training.trainer import Trainer, build_trainer, refuse_uneven_rows
 
 _LOOK_SECONDS = 0.2  # interval between polls of the processes
 
@@ -68,7 +68,7 @@ def check_points(
 
     @functools.lru_cache(maxsize=1)  # points of a sweep often differ only in their seeds
     def build(config: Config) -> Trainer:
-        return build_trainer(config, load_dataset(config, progress=progress))
+        return build_undivided(config, progress=progress)
 
     left_out: dict[str, None] = {}
     for point in points:
@@ -85,6 +85,44 @@ def check_points(
         if line := trainer.dataset.corpus.left_out:
             left_out[f"{config.data.corpus}: {line}"] = None
     return [*left_out]
+
+
+def build_undivided(config: Config, *, progress: Progress | None = None) -> Trainer:
+    """Build the parts of a point's run on one device, in a process that only checks it.
+
+    The number of devices that JAX finds is checked by the point's own process, which may see more.
+
+    Raises:
+      CharlmError: the point could not be trained with any devices.
+    """
+    train = dataclasses.replace(config.train, devices=1, shard_params=False)
+    trainer = build_trainer(
+        dataclasses.replace(config, train=train), load_dataset(config, progress=progress)
+    )
+    refuse_uneven_rows(config, max(1, config.train.devices))
+    return trainer
+
+
+def check_texts(points: Sequence[Point], workdir: Path | str) -> None:
+    """Check that points that have started were trained on the text that their config names now.
+
+    Raises:
+      CharlmError: the text of one has changed or is not there; the message names the point.
+    """
+
+    @functools.lru_cache(maxsize=1)
+    def load(config: Config) -> Dataset:
+        return load_dataset(config)
+
+    for point in points:
+        point_dir = point.workdir(Path(workdir))
+        if not point_dir.config_file.exists() or not point_dir.has_started():
+            continue
+        try:
+            dataset = load(dataclasses.replace(point.load(), seed=0))
+            check_same_text(point_dir, point_dir.read_config(), dataset)
+        except CharlmError as error:
+            raise CharlmError(f"point {point.name}: {error}") from error
 
 
 def run_points(
@@ -109,7 +147,8 @@ def run_points(
       The outcomes, in the order of the points.
 
     Raises:
-      CharlmError: two points share a name, a name is not a valid folder name, or jobs < 1.
+      CharlmError: two points share a name, a name is not a valid folder name, jobs < 1, or a
+        finished point was trained on another text.
       Interrupted: SIGINT, SIGTERM or SIGHUP was received; every run was saved first.
     """
     if jobs < 1:
@@ -117,6 +156,7 @@ def run_points(
     _refuse_names(points)
     jobs = max(1, min(jobs, len(points)))
     folder = Workdir(workdir).path  # resolved like the folders of runs
+    check_texts([point for point in points if point.is_finished(folder)], folder)
     sweep = _Processes(folder, ignore_broken_pipe(view))
     shares = core_shares(jobs)
     with (

@@ -15,11 +15,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from charlm_jax.core.errors import CharlmError
-from charlm_jax.data.dataset import load_dataset
-from charlm_jax.sweeps.local import run_points
+from charlm_jax.sweeps.local import build_undivided, run_points
 from charlm_jax.sweeps.points import Point
 from charlm_jax.sweeps.progress_bars import SweepView
-from charlm_jax.training.trainer import build_trainer
 
 _DIGITS = 4  # significant digits of a value that is tried
 _MOST_VALUES, _LEAST_FACTOR = 10, 1.5  # so that neighbouring values differ in these digits
@@ -167,7 +165,7 @@ def default_search(arms: Sequence[Point], field: str) -> Search:
     characters, batches = [], []
     for arm in arms:
         config = arm.load()
-        trainer = build_trainer(config, load_dataset(config))
+        trainer = build_undivided(config)
         if not trainer.watched:
             raise CharlmError(f"{arm.name} holds out no text to judge values by: set config.split")
         batches.append(config.data.batch_size * config.data.sequence_length)
