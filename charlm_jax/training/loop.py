@@ -352,6 +352,9 @@ class _Loop:
         self.ids_N = trainer.devices.put_text(trainer.dataset.ids_N)
         self.pending: tuple[int, Dispatch] | None = None
         self.state_hash = ""
+        self.scores_before: dict[str, Any] | None = (
+            None  # an evaluation that only the end asked for
+        )
         self.clock = time.monotonic()
 
     def train(self, state: TrainState, signal_received: Callable[[], int]) -> None:
@@ -492,6 +495,8 @@ class _Loop:
             if not np.isfinite(score.loss_nats):
                 what = f"step {loop_state.step}: the held-out loss is {score.loss_nats:g}"
                 raise self.diverged(what)
+        if not trainer.scores_regularly(loop_state.step):
+            self.scores_before = loop_state.scores
         loop_state.add_score(score.loss_nats)  # of the average, the last of `kinds`, if one is kept
         scope = "epoch" if trainer.ends_epoch(loop_state.step) else "step"
         for name, mean in seen.items():
@@ -544,6 +549,7 @@ class _Loop:
             },
             loss_nats=loss_nats,
             best_step=self.loop_state.best_step,
+            scores_before_end=self.scores_before,
             rows=self.run.metrics.written(),
             replace=replace,
         )

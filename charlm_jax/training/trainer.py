@@ -117,8 +117,12 @@ class Trainer(NamedTuple):
 
     def stops_at(self, step: int) -> bool:
         """Return whether to score held-out text and save a checkpoint after `step` updates."""
+        return self.scores_regularly(step) or step == self.total_steps
+
+    def scores_regularly(self, step: int) -> bool:
+        """Return whether held-out text is scored after `step` updates, however long the run is."""
         every = self.config.train.evaluate_every_steps or self.steps_per_epoch
-        return step % every == 0 or step == self.total_steps
+        return step % every == 0
 
     def saves_at(self, step: int) -> bool:
         """Return whether to save a checkpoint after `step` updates."""
