@@ -174,7 +174,9 @@ def run_points(
                 for future in sorted(ended, key=futures.index):  # the first error is raised
                     future.result()
         finally:  # after an exception, such as a second Ctrl-C, no process may keep running
-            sweep.stop(signal.SIGINT, times=2)
+            # Processes ignore SIGINT if this one does.
+            ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+            sweep.stop(signal.SIGTERM if ignored else signal.SIGINT, times=2)
     if len(sweep.outcomes) < len(points):
         done = sum(outcome.state == "done" for outcome in sweep.outcomes.values())
         raise Interrupted(
