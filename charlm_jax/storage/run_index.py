@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.files import user_path
 from charlm_jax.core.folders import EXPORT, RUN, own_folder, read_object, walk
 from charlm_jax.storage.checkpoint import Checkpoints
 from charlm_jax.storage.metrics_log import MetricsLog
@@ -48,7 +49,7 @@ def list_runs(folder: Path | str) -> list[RunStatus]:
     Raises:
       CharlmError: there is no such folder.
     """
-    root = Path(folder)
+    root = user_path(folder)
     if not root.is_dir():
         raise CharlmError(
             f"no folder {folder}: give a folder that contains runs (charlm train creates runs/)"
@@ -63,7 +64,7 @@ def run_folders(folder: Path | str) -> list[Path]:
     Raises:
       CharlmError: there is no run, or only an exported model.
     """
-    found = _run_folders(Path(folder))
+    found = _run_folders(user_path(folder))
     if not found:
         Workdir(folder).refuse_exported()
         raise CharlmError(

@@ -18,6 +18,7 @@ from charlm_jax.core.files import (
     final_name,
     read_regular,
     remove_temporary_files,
+    user_path,
 )
 from charlm_jax.core.json_files import write_json
 from charlm_jax.data.vocabulary import Vocabulary
@@ -78,9 +79,7 @@ class Workdir:
     """Paths inside a run's folder, and the files that identify the run."""
 
     def __init__(self, path: Path | str) -> None:
-        if "\0" in str(path):
-            raise CharlmError(f"{str(path)!r} is not a path: it has a NUL byte")
-        self.path = Path(os.path.expanduser(path))
+        self.path = user_path(path)
         self.lock_file = self.path / "lock"
         self.exported_file = self.path / "model.safetensors"
         self.config_file = self.path / "config.json"
