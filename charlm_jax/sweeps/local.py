@@ -68,7 +68,7 @@ def check_points(
 
     @functools.lru_cache(maxsize=1)  # points of a sweep often differ only in their seeds
     def build(config: Config) -> Trainer:
-        return build_undivided(config, progress=progress)
+        return build_undivided(config, load_dataset(config, progress=progress))
 
     left_out: dict[str, None] = {}
     for point in points:
@@ -87,7 +87,7 @@ def check_points(
     return [*left_out]
 
 
-def build_undivided(config: Config, *, progress: Progress | None = None) -> Trainer:
+def build_undivided(config: Config, dataset: Dataset) -> Trainer:
     """Build the parts of a point's run on one device, in a process that only checks it.
 
     The number of devices that JAX finds is checked by the point's own process, which may see more.
@@ -96,9 +96,7 @@ def build_undivided(config: Config, *, progress: Progress | None = None) -> Trai
       CharlmError: the point could not be trained with any devices.
     """
     train = dataclasses.replace(config.train, devices=1, shard_params=False)
-    trainer = build_trainer(
-        dataclasses.replace(config, train=train), load_dataset(config, progress=progress)
-    )
+    trainer = build_trainer(dataclasses.replace(config, train=train), dataset)
     refuse_uneven_rows(config, max(1, config.train.devices))
     return trainer
 
