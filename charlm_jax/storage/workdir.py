@@ -143,6 +143,8 @@ class Workdir:
     def move_aside(self) -> Path | None:
         """Rename an existing run to an unused name; returns its new path, None if there is no run.
 
+        If the folder is a link, its target is renamed, and the link leads to a new, empty folder.
+
         Raises:
           CharlmError: the folder is not a run's, or a process is writing to it.
         """
@@ -160,9 +162,12 @@ class Workdir:
         with self.held():
             try:
                 path.rename(target)
+                if self.path.is_symlink():
+                    path.mkdir()
             except OSError as error:
                 raise write_error(self.path, error) from error
-        return self.path.parent / target.name if self.path.name else target
+        beside = self.path.parent / target.name
+        return beside if beside.resolve() == target else target
 
     def claim(self, config: Config, dataset: "Dataset") -> None:
         """Assign a held folder to this run.
