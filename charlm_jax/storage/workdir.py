@@ -189,7 +189,8 @@ class Workdir:
     def has_started(self) -> bool:
         """Returns whether the run has written more than its config and vocabulary."""
         has_rows = self.metrics_file.exists() and self.metrics_file.stat().st_size > 0
-        return has_rows or self.fault.exists() or any(self.checkpoints.glob("*"))
+        has_checkpoints = any(not path.name.startswith(".") for path in self.checkpoints.glob("*"))
+        return has_rows or self.fault.exists() or has_checkpoints
 
     def check_readable(self) -> None:
         """Check that a run or an exported model can be read here.
