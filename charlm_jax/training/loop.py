@@ -352,9 +352,7 @@ class _Loop:
         self.ids_N = trainer.devices.put_text(trainer.dataset.ids_N)
         self.pending: tuple[int, Dispatch] | None = None
         self.state_hash = ""
-        self.scores_before: dict[str, Any] | None = (
-            None  # an evaluation that only the end asked for
-        )
+        self.scores_before: dict[str, Any] | None = None  # if only the end asks for an evaluation
         self.clock = time.monotonic()
 
     def train(self, state: TrainState, signal_received: Callable[[], int]) -> None:
@@ -454,6 +452,7 @@ class _Loop:
         """Save the state and the batch of an update that failed; return a hint, or why not."""
         workdir = self.run.workdir
         try:
+            self.run.refuse_if_gone()
             write_fault(workdir, self.trainer, state, batch)
         except CharlmError as error:
             return f"the state before it could not be saved ({error})"
@@ -530,6 +529,7 @@ class _Loop:
             chars_per_second=seen.chars_per_second,
             seconds=self.loop_state.seconds,
         )
+        self.run.refuse_if_gone()
         self.run.metrics.append(row)
         self.view.row(row, mark)
 

@@ -385,6 +385,25 @@ def test_a_run_that_is_removed_during_training_is_an_error(tmp_path: Path, gone:
     assert not (workdir / "checkpoints" / "19").exists()
 
 
+def test_nothing_is_written_into_a_run_that_took_the_place_of_one_in_training(
+    run: Path, tmp_path: Path
+) -> None:
+    workdir = tmp_path / "place"
+
+    class Replace(NullProgress):
+        def advance(self, step: int, *_: float) -> None:
+            if step >= 16 and not (tmp_path / "moved").exists():
+                workdir.rename(tmp_path / "moved")
+                shutil.copytree(run, workdir)
+
+    with pytest.raises(CharlmError, match="moved or removed during training"):
+        train_and_evaluate(make_tiny_config(), workdir, view=Replace())
+    files = [file for file in run.rglob("*") if file.is_file()]
+    assert all(
+        (workdir / file.relative_to(run)).read_bytes() == file.read_bytes() for file in files
+    )
+
+
 @pytest.mark.parametrize("name", ["config.json", "vocabulary.json", "run.json", "metrics.jsonl"])
 def test_a_pipe_is_not_waited_for(run: Path, name: str) -> None:
     (run / name).unlink()
