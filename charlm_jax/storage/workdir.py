@@ -54,7 +54,7 @@ MEND_EXPORTED = "restore it from a copy, or export the model again"
 _OWNER = ".run"
 
 # Files that may be left by a run that died before it was claimed.
-_CLAIM = {"lock", "checkpoints", "vocabulary.json"}
+_CLAIM = {"lock", *lock.CLAIM_FILES, "checkpoints", "vocabulary.json"}
 
 
 def are_mixer_sources(values: object) -> bool:
@@ -139,6 +139,10 @@ class Workdir:
     def is_held(self) -> bool | None:
         """Returns whether a process is writing to the directory; None if nothing can tell."""
         return lock.is_held(self.lock_file)
+
+    def holder(self) -> str:
+        """Returns the id of the process that writes to the directory; ? if it has left none."""
+        return lock.read_owner(self.lock_file)
 
     def move_aside(self) -> Path | None:
         """Rename an existing run to an unused name; returns its new path, None if there is no run.

@@ -44,7 +44,7 @@ class Outcome(NamedTuple):
       point: the point.
       state: `done`, `failed`, or `elsewhere` if another process trains it.
       best_loss_nats: lowest held-out loss of a finished run; None without held-out text.
-      says: last line of the log of a failed run.
+      says: last line of the log of a failed run, or the process that trains it elsewhere.
     """
 
     point: Point
@@ -239,7 +239,7 @@ class _Processes:
             self._end(point, self._done(point))
             return
         if point.workdir(self._folder).is_held():
-            self._end(point, Outcome(point, "elsewhere"), "another process is training it")
+            self._end_elsewhere(point)
             return
         file = point.log_file(self._folder)
         try:
@@ -267,7 +267,7 @@ class _Processes:
         elif number and status in (-number, 128 + number):
             self._end(point, None, "stopped")
         elif point.workdir(self._folder).is_held():  # another process was faster
-            self._end(point, Outcome(point, "elsewhere"), "another process is training it")
+            self._end_elsewhere(point)
         else:
             says = _last_line(file, log_start) or "no output"
             if status < 0:
@@ -294,6 +294,10 @@ class _Processes:
 
     def _done(self, point: Point) -> Outcome:
         return Outcome(point, "done", read_status(point.workdir(self._folder)).best_loss_nats)
+
+    def _end_elsewhere(self, point: Point) -> None:
+        says = f"process {point.workdir(self._folder).holder()} is training it"
+        self._end(point, Outcome(point, "elsewhere", says=says), says)
 
     def _end(self, point: Point, outcome: Outcome | None, note: str = "") -> None:
         with self._lock:

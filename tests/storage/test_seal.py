@@ -20,6 +20,7 @@ import pytest
 
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.inference.run import load_run
+from charlm_jax.storage import lock
 from charlm_jax.storage.checkpoint import Checkpoints
 from charlm_jax.storage.metrics_log import MetricsLog
 from charlm_jax.storage.run_index import list_runs, read_status
@@ -449,6 +450,35 @@ def test_a_disk_without_locks_is_used_with_a_warning(tmp_path: Path) -> None:
     assert read_status(workdir).state == "unknown"
     workdir.lock_file.write_text(f"{2**30} {socket.gethostname()}\n")  # it has died
     assert workdir.is_held() is False
+
+
+@pytest.mark.filterwarnings("ignore:the disk of")
+@pytest.mark.usefixtures("without_locks")
+def test_one_process_of_a_machine_claims_a_folder_of_a_disk_without_locks(tmp_path: Path) -> None:
+    file, host = tmp_path / "run" / "lock", socket.gethostname()
+    claim = file.with_name("lock.claim")
+    with lock.held(file) as opened:  # before it has written its name into the file
+        assert opened.read() == "" and lock.is_held(file) is True
+        with pytest.raises(CharlmError, match=f"in use by process {os.getpid()}"), lock.held(file):
+            pass
+        file.parent.rename(tmp_path / "moved")
+    assert [path.name for path in (tmp_path / "moved").iterdir()] == ["lock"]
+    file.parent.mkdir()
+    # The second one started at another time than the process that has its number now.
+    for ended in (f"{2**30} {host} 5", f"{os.getpid()} {host} 5"):
+        claim.write_text(ended)
+        assert lock.is_held(file) is False
+        with lock.held(file):
+            pass
+        assert [path.name for path in file.parent.iterdir()] == ["lock"]
+    for unknown in ("17 elsewhere 5", ""):  # of another machine, or about to be written
+        claim.write_text(unknown)
+        with pytest.raises(CharlmError, match=rf"may be in use .* remove {claim}"), lock.held(file):
+            pass
+        assert lock.is_held(file) is None and claim.read_text() == unknown
+    (claim.with_name("lock.takeover")).write_text("17")
+    with pytest.raises(CharlmError, match=r"takes .* over: try again"), lock.held(file):
+        pass
 
 
 def test_a_figure_is_printed_where_it_cannot_be_saved(

@@ -304,7 +304,7 @@ def test_a_point_that_another_process_trains_is_left_to_it(tmp_path: Path) -> No
     with Workdir(folder / "seed=1").held():
         (outcome,) = run_points(points, folder, view=log)
     assert outcome.state == "elsewhere" and not log.started
-    assert log.notes == ["seed=1: another process is training it"]
+    assert log.notes == [f"seed=1: process {os.getpid()} is training it"]
 
 
 def test_a_log_that_cannot_be_written_is_one_line_and_stops_the_sweep(tmp_path: Path) -> None:
