@@ -7,19 +7,19 @@ from typing import Any
 
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.inference.run import Run
+from charlm_jax.storage.compatibility import DIVIDING, OBSERVING, PLACES
 
-# Fields that do not affect training, and the one in which the runs of a group differ. Runs that are
-# compared have one text and one split, wherever each has read it, and by whatever rule it was cut.
-_INDIFFERENT = (
+# Fields that affect neither training, except by rounding, nor the choice of the best checkpoint,
+# and the one in which the runs of a group differ. Runs that are compared have one text and one
+# split, wherever each has read it, and by whatever rule it was cut.
+_INDIFFERENT = {
     "seed",
-    "data.corpus",
-    "data.encoding",
+    "train.keep",
     "train.steps_per_dispatch",
-    "train.log_every_steps",
-    "train.sample_every_steps",
-    "evaluation.context",
-    "evaluation.batch_size",
-)
+    *OBSERVING,
+    *DIVIDING,
+    *PLACES,
+}
 
 # Largest number of fields in a name.
 _MOST_FIELDS = 3

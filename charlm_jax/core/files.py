@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from charlm_jax.core.errors import CharlmError
+
 # `run.json.01234567.partial`. Earlier versions wrote to `run.json.partial`.
 _TEMPORARY = re.compile(r"(?P<name>.+?)(\.[0-9a-f]{8})?\.partial", re.DOTALL)
 
@@ -66,6 +68,17 @@ def read_regular(path: Path) -> bytes:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
         return file.read()
+
+
+def user_path(path: Path | str) -> Path:
+    """Return a path that somebody typed, with `~` and `~name` replaced by home folders.
+
+    Raises:
+      CharlmError: it is not a path.
+    """
+    if "\0" in str(path):
+        raise CharlmError(f"{str(path)!r} is not a path: it has a NUL byte")
+    return Path(os.path.expanduser(path))
 
 
 def check_writable(path: Path) -> None:

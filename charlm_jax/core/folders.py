@@ -55,7 +55,9 @@ _RUN_FILES = frozenset({"config.json", "vocabulary.json", "run.json", "metrics.j
 _ENOUGH_FILES = 3
 
 # Content of a run's folder before it has a config.
-_BEGUN = frozenset({"lock", "checkpoints", "vocabulary.json", "config.json"})
+_BEGUN = frozenset(
+    {"lock", "lock.claim", "lock.takeover", "checkpoints", "vocabulary.json", "config.json"}
+)
 
 
 class Folder(NamedTuple):

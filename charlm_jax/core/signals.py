@@ -97,8 +97,9 @@ def deferred_signals(
 ) -> Iterator[Callable[[], int]]:
     """Defer signals; yield a function that returns the first received, or 0.
 
-    A second Ctrl-C acts immediately. SIGHUP stays ignored if it already was (as under nohup).
-    Outside the main thread, where Python allows no handlers, the function always returns 0.
+    A second Ctrl-C acts immediately. A signal that is ignored stays ignored (SIGHUP under nohup,
+    SIGINT in the background of a shell script). Outside the main thread, where Python allows no
+    handlers, the function always returns 0.
 
     Args:
       numbers: signals to defer.
@@ -117,11 +118,7 @@ def deferred_signals(
     if threading.current_thread() is not threading.main_thread():
         yield lambda: 0
         return
-    deferred = [
-        number
-        for number in numbers
-        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN
-    ]
+    deferred = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
     previous = {number: signal.signal(number, handler) for number in deferred}
     try:
         yield lambda: received[0] if received else 0

@@ -15,6 +15,7 @@ from charlm_jax.analysis.activations import LayerActivations
 from charlm_jax.comparison.readings import Reading, read_characters
 from charlm_jax.comparison.run_facts import read_run_facts
 from charlm_jax.core.errors import CharlmError, require_within
+from charlm_jax.core.files import user_path
 from charlm_jax.data.download import read_bytes
 from charlm_jax.evaluation.protocol import EvalProtocol, Stream, Window
 from charlm_jax.inference.run import Run
@@ -157,7 +158,7 @@ def show_page(path: Path | str) -> InlinePage:
     Raises:
       CharlmError: there is no such file, or it is not a page of charlm.
     """
-    path = Path(path).expanduser()
+    path = user_path(path)
     page = read_bytes(path)
     if not is_page(path):
         raise CharlmError(f"{path} is not a page of charlm: write_report writes one")

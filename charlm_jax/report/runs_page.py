@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from charlm_jax._version import __version__
 from charlm_jax.comparison.findings import SAMPLE_SEED, GroupFacts, ReportData, Sample, gather
+from charlm_jax.core.files import user_path
 from charlm_jax.core.progress import Report, report_nothing
 from charlm_jax.data.corpora import corpus_title
 from charlm_jax.data.download import Progress
@@ -79,7 +80,7 @@ def write_report(
     Raises:
       CharlmError: the runs cannot be compared, the file is something else, or it cannot be written.
     """
-    check_page_path(Path(path))
+    check_page_path(user_path(path))
     data = gather(
         open_runs(runs),
         protocol,

@@ -41,6 +41,9 @@ from charlm_jax.core.typed_numbers import parse_whole_number
 
 Tree = TypeVar("Tree")
 
+SCORES_BEFORE_END = "scores_before_end"
+"""Name in `meta.json` of the best before an evaluation that only the end of a run asked for."""
+
 _LATEST_KEPT = 2
 _TRIES = 10  # reads beside a run in training, which removes checkpoints
 _ITEMS = {"params": "params.npz", "training": "training.npz", "rows": "rows.jsonl"}
@@ -152,6 +155,7 @@ class Checkpoints:
         meta: Mapping[str, Any],
         loss_nats: float | None,
         best_step: int | None = None,
+        scores_before_end: Mapping[str, Any] | None = None,
         rows: bytes = b"",
         replace: bool = False,
     ) -> None:
@@ -166,6 +170,9 @@ class Checkpoints:
           loss_nats: held-out loss, by which the best is kept; None if there is none.
           best_step: step of the lowest held-out loss of the run so far, 0 if there is none. If
             None, the losses of the checkpoints decide which is the best.
+          scores_before_end: if the held-out text was scored only because the run ends here, JSON
+            values of the best before, among them its `best_step`. That checkpoint is kept, so that
+            a longer run can take up where this one would have gone on without its end.
           rows: lines of the metrics up to this step.
           replace: whether to replace an existing checkpoint of this step; otherwise it is left
             unchanged.
@@ -193,7 +200,12 @@ class Checkpoints:
                     np.savez(file, **arrays)
             with synced_file(partial / "rows.jsonl") as file:
                 file.write(rows)
-            facts = {"step": step, "loss_nats": loss_nats, "best_step": best_step}
+            facts = {
+                "step": step,
+                "loss_nats": loss_nats,
+                "best_step": best_step,
+                SCORES_BEFORE_END: scores_before_end,
+            }
             values = with_format({**meta, **facts, "arrays": schema})
             with synced_file(partial / "meta.json") as file:
                 file.write(json.dumps(values).encode())
@@ -240,10 +252,14 @@ class Checkpoints:
     def prune(self) -> None:
         """Remove all but the two latest, the best, the series that is kept, and damaged ones.
 
-        A damaged checkpoint may have been the best.
+        A damaged checkpoint may have been the best. At the end of a run, the best without its last
+        evaluation is kept too if a longer run would not have made that one.
         """
         losses, damages = self._losses()
         keep = {*self.steps()[-_LATEST_KEPT:], *losses[:1], *(error.step for error in damages)}
+        latest, _ = self.latest_valid(items=())
+        if latest is not None and (before := latest.meta.get(SCORES_BEFORE_END)):
+            keep.add(before["best_step"])
         for step in self.steps():
             if step not in keep and not self._keeps(step):
                 # Renamed first: a half-removed folder must not look like a checkpoint.
@@ -432,11 +448,14 @@ class Checkpoints:
 def _is_meta(meta: Mapping[str, Any]) -> bool:
     """Returns whether the values that this module wrote have their types."""
     loss_nats, best_step = meta["loss_nats"], meta.get("best_step")
+    before = meta.get(SCORES_BEFORE_END)
+    has_before = before is None or type(before["best_step"]) is int
     has_loss = loss_nats is None or (isinstance(loss_nats, float) and math.isfinite(loss_nats))
     has_best = best_step is None or (type(best_step) is int and best_step >= 0)
     return (
         has_loss
         and has_best
+        and has_before
         and all(
             isinstance(dtype, str) and all(type(size) is int and size >= 0 for size in shape)
             for item in _ARRAYS

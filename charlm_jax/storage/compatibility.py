@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 _LIMITS = ("train.max_steps", "train.patience")
 
-# Fields that only observe a run.
-_OBSERVING = ("train.log_every_steps", "train.sample_every_steps", "evaluation.batch_size")
+OBSERVING = ("train.log_every_steps", "train.sample_every_steps", "evaluation.batch_size")
+"""Fields that only observe a run."""
 
-# Fields that decide how the work of a step is divided, which changes it by rounding alone.
-_DIVIDING = ("train.devices", "train.shard_params", "train.microbatches")
+DIVIDING = ("train.devices", "train.shard_params", "train.microbatches")
+"""Fields that decide how the work of a step is divided, which changes it by rounding alone."""
 
 # Fields that decide the length of a run and the learning rates towards its end.
 _LENGTH = ("train.epochs", "train.max_steps")
@@ -31,18 +31,18 @@ _RATES = (
 # The field that decides the sequence lengths of the first steps; several texts mean the same.
 _LENGTHS = "data.length_schedule"
 
-# Fields that say where a text is and how its bytes are decoded, but nothing else about a run.
-_PLACES = ("data.corpus", "data.encoding")
+PLACES = ("data.corpus", "data.encoding")
+"""Fields that say where a text is and how its bytes are decoded, but nothing else about a run."""
 
 # Fields without bearing on a model and its losses: when training ends or is observed, and where
 # the text lies and how its fractions are rounded, since text and parts have a fingerprint. A run
 # that was extended has other rates towards its end.
 _NO_BEARING = {
-    *_OBSERVING,
-    *_DIVIDING,
+    *OBSERVING,
+    *DIVIDING,
     *_LIMITS,
     *_RATES,
-    *_PLACES,
+    *PLACES,
     "split.rounding",
     "train.evaluate_every_steps",
     "train.keep",
@@ -77,16 +77,32 @@ def check_same_run(workdir: Workdir, config: Config, dataset: "Dataset") -> Conf
             f"aside with fresh=True"
         )
     if not has_same_text:
-        if workdir.read_fingerprint() == dataset.resplit(recorded).fingerprint:
-            raise CharlmError(
-                f"{workdir.path} was started when fractions of a text were rounded otherwise: to "
-                f"resume it, add --config.split.rounding={recorded.split.rounding}"
-            )
-        raise CharlmError(
-            f"the text of {dataset.corpus.name} is not the one that {workdir.path} was started on: "
-            f"restore the text, choose another workdir, or begin again with fresh=True"
-        )
+        check_same_text(workdir, recorded, dataset)
     return recorded
+
+
+def check_same_text(workdir: Workdir, recorded: Config, dataset: "Dataset") -> None:
+    """Refuse a text that is not the one that a run was started on.
+
+    Args:
+      workdir: directory of the run.
+      recorded: config that the run recorded.
+      dataset: requested text.
+
+    Raises:
+      CharlmError: the text or its parts differ.
+    """
+    if workdir.read_fingerprint() == dataset.fingerprint:
+        return
+    if workdir.read_fingerprint() == dataset.resplit(recorded).fingerprint:
+        raise CharlmError(
+            f"{workdir.path} was started when fractions of a text were rounded otherwise: to "
+            f"resume it, add --config.split.rounding={recorded.split.rounding}"
+        )
+    raise CharlmError(
+        f"the text of {dataset.corpus.name} is not the one that {workdir.path} was started on: "
+        f"restore the text, choose another workdir, or begin again with fresh=True"
+    )
 
 
 def config_changes(
@@ -108,7 +124,7 @@ def config_changes(
         f"config.{field} is {before[field]!r} there and {value!r} here{_reason(field, here)}"
         for field, value in here.flatten().items()
         if value != before[field]
-        and not (same_text and field in _PLACES)
+        and not (same_text and field in PLACES)
         and not (lengths_agree and field == _LENGTHS)
         and not _may_change(field, before[field], value, here, held_out, steps_agree)
     ]
@@ -119,7 +135,7 @@ def division_changes(there: Config, here: Config) -> list[str]:
     before, now = there.flatten(), here.flatten()
     return [
         f"config.{field} was {before[field]!r} and is {now[field]!r}"
-        for field in _DIVIDING
+        for field in DIVIDING
         if before[field] != now[field]
     ]
 
@@ -160,7 +176,7 @@ def _may_change(
         return steps_agree
     has_stable_rate = config.optimizer.schedule in ("constant", "wsd")
     is_later_limit = field in _LIMITS and (value == 0 or 0 < before < value)  # 0 means no limit
-    if field in (*_OBSERVING, *_DIVIDING):
+    if field in (*OBSERVING, *DIVIDING):
         return True
     match field:
         case "evaluation.max_characters":  # if both score the same characters

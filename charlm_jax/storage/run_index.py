@@ -1,11 +1,16 @@
 """Overview of the runs in a folder, read from their files; nothing is computed."""
 
+import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.files import user_path
 from charlm_jax.core.folders import EXPORT, RUN, own_folder, read_object, walk
+from charlm_jax.storage.checkpoint import Checkpoints
+from charlm_jax.storage.metrics_log import MetricsLog
 from charlm_jax.storage.seal import read_checked_config, read_rows
 from charlm_jax.storage.workdir import Workdir
 
@@ -23,7 +28,8 @@ class RunStatus(NamedTuple):
       step: number of recorded updates.
       total_steps: planned number of updates; None if unknown.
       best_loss_nats: lowest held-out loss, in nats per character; None if there is none.
-      seconds_ago: seconds since the last write to its metrics.
+      seconds_ago: seconds since the last write to its metrics; None if it has no such file.
+      says: why a run is unreadable; empty for others.
     """
 
     path: str
@@ -33,7 +39,8 @@ class RunStatus(NamedTuple):
     step: int
     total_steps: int | None
     best_loss_nats: float | None
-    seconds_ago: float
+    seconds_ago: float | None
+    says: str = ""
 
 
 def list_runs(folder: Path | str) -> list[RunStatus]:
@@ -42,13 +49,13 @@ def list_runs(folder: Path | str) -> list[RunStatus]:
     Raises:
       CharlmError: there is no such folder.
     """
-    root = Path(folder)
+    root = user_path(folder)
     if not root.is_dir():
         raise CharlmError(
             f"no folder {folder}: give a folder that contains runs (charlm train creates runs/)"
         )
     rows = [read_status(Workdir(path)) for path in _run_folders(root)]
-    return sorted(rows, key=lambda row: row.seconds_ago)
+    return sorted(rows, key=lambda row: math.inf if row.seconds_ago is None else row.seconds_ago)
 
 
 def run_folders(folder: Path | str) -> list[Path]:
@@ -57,7 +64,7 @@ def run_folders(folder: Path | str) -> list[Path]:
     Raises:
       CharlmError: there is no run, or only an exported model.
     """
-    found = _run_folders(Path(folder))
+    found = _run_folders(user_path(folder))
     if not found:
         Workdir(folder).refuse_exported()
         raise CharlmError(
@@ -89,20 +96,31 @@ def _run_folders(root: Path) -> list[Path]:
 def read_status(workdir: Workdir) -> RunStatus:
     """Return the status of one run."""
     files = (workdir.metrics_file, workdir.config_file)
-    changed = next((file.stat().st_mtime for file in files if file.exists()), 0.0)
-    seconds_ago = max(0.0, time.time() - changed)
+    changed = next((file.stat().st_mtime for file in files if file.exists()), None)
+    seconds_ago = None if changed is None else max(0.0, time.time() - changed)
     try:
         workdir.check_readable()
         workdir.warn_of_lost_facts()
         config, facts, rows = read_checked_config(workdir), workdir.read_facts(), read_rows(workdir)
-    except CharlmError:
-        return RunStatus(str(workdir.path), "unreadable", "", None, 0, None, None, seconds_ago)
+        state = _state(workdir, facts, has_rows=bool(rows))
+    except CharlmError as error:
+        return RunStatus(
+            path=str(workdir.path),
+            state="unreadable",
+            corpus="",
+            parameters=None,
+            step=0,
+            total_steps=None,
+            best_loss_nats=None,
+            seconds_ago=seconds_ago,
+            says=str(error),
+        )
     counted = "average" if config.optimizer.averages else "raw"
     valid = [row for row in rows if row["split"] == "valid"]
     losses = [row["loss_nats"] for row in valid if row["weights"] == counted]
     return RunStatus(
         path=str(workdir.path),
-        state=_state(workdir, facts.get("finished"), bool(rows)),
+        state=state,
         corpus=config.data.corpus,
         parameters=facts.get("parameters"),
         step=rows[-1]["step"] if rows else 0,
@@ -112,11 +130,44 @@ def read_status(workdir: Workdir) -> RunStatus:
     )
 
 
-def _state(workdir: Workdir, finished: str | None, has_rows: bool) -> str:
+def read_end(workdir: Workdir) -> str:
+    """Return how a run has ended: `done` or `stopped early`; empty if there is more to train.
+
+    It has ended if `run.json` says so and its latest checkpoint is valid and of its last step.
+
+    Raises:
+      CharlmError: a file is damaged, or the run has ended but no checkpoint of it is valid.
+    """
+    return _end(workdir, workdir.read_facts())
+
+
+def _end(workdir: Workdir, facts: Mapping[str, Any]) -> str:
+    finished: str = facts.get("finished") or ""
+    if not finished:
+        return ""
+    checkpoint, damages = Checkpoints(workdir.checkpoints).latest_valid(items=("params", "rows"))
+    if checkpoint is None:
+        raise damages[0] if damages else _no_weights(workdir)
+    last = facts.get("total_steps") if finished == "done" else None
+    rows = MetricsLog(workdir.metrics_file).latest()
+    is_last = last in (None, checkpoint.step) and all(
+        row["step"] <= checkpoint.step for row in rows
+    )
+    return finished if is_last and not damages else ""
+
+
+def _no_weights(workdir: Workdir) -> CharlmError:
+    return CharlmError(
+        f"{workdir.path} has ended, but {workdir.checkpoints} has no checkpoint: restore it from a "
+        f"copy, or begin again with fresh=True"
+    )
+
+
+def _state(workdir: Workdir, facts: Mapping[str, Any], *, has_rows: bool) -> str:
     is_held = workdir.is_held()
     if is_held:
         return "training"
-    if finished:
+    if finished := _end(workdir, facts):
         return finished
     if is_held is None:
         return "unknown"
@@ -125,12 +176,14 @@ def _state(workdir: Workdir, finished: str | None, has_rows: bool) -> str:
     return "interrupted" if has_rows else "begun"
 
 
-def format_age(seconds: float) -> str:
-    """Format an age in the largest unit that fits.
+def format_age(seconds: float | None) -> str:
+    """Format an age in the largest unit that fits; ? if it is not known.
 
-    >>> format_age(5), format_age(150), format_age(7300), format_age(200_000)
-    ('5 s ago', '2 min ago', '2 h ago', '2 days ago')
+    >>> format_age(5), format_age(150), format_age(7300), format_age(200_000), format_age(None)
+    ('5 s ago', '2 min ago', '2 h ago', '2 days ago', '?')
     """
+    if seconds is None:
+        return "?"
     for unit, length in (("days", 86_400), ("h", 3_600), ("min", 60)):
         if seconds >= length * (2 if unit == "days" else 1):
             return f"{int(seconds // length)} {unit} ago"

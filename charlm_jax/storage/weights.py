@@ -91,7 +91,6 @@ def read_weights(
     except DamagedCheckpoint as error:
         raise CharlmError(f"{error}; {_others(checkpoints)}") from error
     if seal.symbols is None:
-        # Three frames up: the caller of `load_run`.
         warn_caller(
             f"checkpoint {seal.step} of {workdir.path} was saved by an earlier version, which did "
             f"not seal symbols and metrics: {workdir.vocabulary_file.name} and "
@@ -123,7 +122,6 @@ def _open(checkpoints: Checkpoints, which: str) -> Checkpoint:
     if latest is None:
         raise damages[0]
     for damage in damages:
-        # Four frames up: the caller of `load_run`.
         warn_caller(f"{damage}: using checkpoint {latest.step} instead")
     return latest
 

@@ -18,6 +18,7 @@ from charlm_jax.core.files import (
     final_name,
     read_regular,
     remove_temporary_files,
+    user_path,
 )
 from charlm_jax.core.json_files import write_json
 from charlm_jax.data.vocabulary import Vocabulary
@@ -53,7 +54,7 @@ MEND_EXPORTED = "restore it from a copy, or export the model again"
 _OWNER = ".run"
 
 # Files that may be left by a run that died before it was claimed.
-_CLAIM = {"lock", "checkpoints", "vocabulary.json"}
+_CLAIM = {"lock", *lock.CLAIM_FILES, "checkpoints", "vocabulary.json"}
 
 
 def are_mixer_sources(values: object) -> bool:
@@ -78,9 +79,7 @@ class Workdir:
     """Paths inside a run's folder, and the files that identify the run."""
 
     def __init__(self, path: Path | str) -> None:
-        if "\0" in str(path):
-            raise CharlmError(f"{str(path)!r} is not a path: it has a NUL byte")
-        self.path = Path(os.path.expanduser(path))
+        self.path = user_path(path)
         self.lock_file = self.path / "lock"
         self.exported_file = self.path / "model.safetensors"
         self.config_file = self.path / "config.json"
@@ -141,8 +140,14 @@ class Workdir:
         """Returns whether a process is writing to the directory; None if nothing can tell."""
         return lock.is_held(self.lock_file)
 
+    def holder(self) -> str:
+        """Returns the id of the process that writes to the directory; ? if it has left none."""
+        return lock.read_owner(self.lock_file)
+
     def move_aside(self) -> Path | None:
         """Rename an existing run to an unused name; returns its new path, None if there is no run.
+
+        If the folder is a link, its target is renamed, and the link leads to a new, empty folder.
 
         Raises:
           CharlmError: the folder is not a run's, or a process is writing to it.
@@ -161,9 +166,12 @@ class Workdir:
         with self.held():
             try:
                 path.rename(target)
+                if self.path.is_symlink():
+                    path.mkdir()
             except OSError as error:
                 raise write_error(self.path, error) from error
-        return self.path.parent / target.name if self.path.name else target
+        beside = self.path.parent / target.name
+        return beside if beside.resolve() == target else target
 
     def claim(self, config: Config, dataset: "Dataset") -> None:
         """Assign a held folder to this run.
@@ -185,7 +193,8 @@ class Workdir:
     def has_started(self) -> bool:
         """Returns whether the run has written more than its config and vocabulary."""
         has_rows = self.metrics_file.exists() and self.metrics_file.stat().st_size > 0
-        return has_rows or self.fault.exists() or any(self.checkpoints.glob("*"))
+        has_checkpoints = any(not path.name.startswith(".") for path in self.checkpoints.glob("*"))
+        return has_rows or self.fault.exists() or has_checkpoints
 
     def check_readable(self) -> None:
         """Check that a run or an exported model can be read here.

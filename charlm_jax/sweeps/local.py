@@ -23,16 +23,16 @@ from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError, write_error
 from charlm_jax.core.import_path import imports_current_folder
 from charlm_jax.core.signals import Interrupted, deferred_signals
-from charlm_jax.data.dataset import load_dataset, refuse_joined_parts
+from charlm_jax.data.dataset import Dataset, load_dataset, refuse_joined_parts
 from charlm_jax.data.download import Progress
-from charlm_jax.storage.compatibility import check_same_run
+from charlm_jax.storage.compatibility import check_same_run, check_same_text
 from charlm_jax.storage.metrics_log import MetricsLog
 from charlm_jax.storage.run_index import read_status
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.sweeps.points import NOT_NAMES, Point
 from charlm_jax.sweeps.progress_bars import PointRow, SweepView
 from charlm_jax.training.progress_bar import ignore_broken_pipe
-from charlm_jax.training.trainer import Trainer, build_trainer
+from charlm_jax.training.trainer import Trainer, build_trainer, refuse_uneven_rows
 
 _LOOK_SECONDS = 0.2  # interval between polls of the processes
 
@@ -44,7 +44,7 @@ class Outcome(NamedTuple):
       point: the point.
       state: `done`, `failed`, or `elsewhere` if another process trains it.
       best_loss_nats: lowest held-out loss of a finished run; None without held-out text.
-      says: last line of the log of a failed run.
+      says: last line of the log of a failed run, or the process that trains it elsewhere.
     """
 
     point: Point
@@ -68,7 +68,7 @@ def check_points(
 
     @functools.lru_cache(maxsize=1)  # points of a sweep often differ only in their seeds
     def build(config: Config) -> Trainer:
-        return build_trainer(config, load_dataset(config, progress=progress))
+        return build_undivided(config, load_dataset(config, progress=progress))
 
     left_out: dict[str, None] = {}
     for point in points:
@@ -85,6 +85,42 @@ def check_points(
         if line := trainer.dataset.corpus.left_out:
             left_out[f"{config.data.corpus}: {line}"] = None
     return [*left_out]
+
+
+def build_undivided(config: Config, dataset: Dataset) -> Trainer:
+    """Build the parts of a point's run on one device, in a process that only checks it.
+
+    The number of devices that JAX finds is checked by the point's own process, which may see more.
+
+    Raises:
+      CharlmError: the point could not be trained with any devices.
+    """
+    train = dataclasses.replace(config.train, devices=1, shard_params=False)
+    trainer = build_trainer(dataclasses.replace(config, train=train), dataset)
+    refuse_uneven_rows(config, max(1, config.train.devices))
+    return trainer
+
+
+def check_texts(points: Sequence[Point], workdir: Path | str) -> None:
+    """Check that points that have started were trained on the text that their config names now.
+
+    Raises:
+      CharlmError: the text of one has changed or is not there; the message names the point.
+    """
+
+    @functools.lru_cache(maxsize=1)
+    def load(config: Config) -> Dataset:
+        return load_dataset(config)
+
+    for point in points:
+        point_dir = point.workdir(Path(workdir))
+        if not point_dir.config_file.exists() or not point_dir.has_started():
+            continue
+        try:
+            dataset = load(dataclasses.replace(point.load(), seed=0))
+            check_same_text(point_dir, point_dir.read_config(), dataset)
+        except CharlmError as error:
+            raise CharlmError(f"point {point.name}: {error}") from error
 
 
 def run_points(
@@ -109,7 +145,8 @@ def run_points(
       The outcomes, in the order of the points.
 
     Raises:
-      CharlmError: two points share a name, a name is not a valid folder name, or jobs < 1.
+      CharlmError: two points share a name, a name is not a valid folder name, jobs < 1, or a
+        finished point was trained on another text.
       Interrupted: SIGINT, SIGTERM or SIGHUP was received; every run was saved first.
     """
     if jobs < 1:
@@ -117,6 +154,7 @@ def run_points(
     _refuse_names(points)
     jobs = max(1, min(jobs, len(points)))
     folder = Workdir(workdir).path  # resolved like the folders of runs
+    check_texts([point for point in points if point.is_finished(folder)], folder)
     sweep = _Processes(folder, ignore_broken_pipe(view), job_environment(jobs))
     shares = core_shares(jobs)
     with (
@@ -134,7 +172,9 @@ def run_points(
                 for future in sorted(ended, key=futures.index):  # the first error is raised
                     future.result()
         finally:  # after an exception, such as a second Ctrl-C, no process may keep running
-            sweep.stop(signal.SIGINT, times=2)
+            # Processes ignore SIGINT if this one does.
+            ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+            sweep.stop(signal.SIGTERM if ignored else signal.SIGINT, times=2)
     if len(sweep.outcomes) < len(points):
         done = sum(outcome.state == "done" for outcome in sweep.outcomes.values())
         raise Interrupted(
@@ -206,7 +246,7 @@ class _Processes:
             self._end(point, self._done(point))
             return
         if point.workdir(self._folder).is_held():
-            self._end(point, Outcome(point, "elsewhere"), "another process is training it")
+            self._end_elsewhere(point)
             return
         file = point.log_file(self._folder)
         try:
@@ -235,7 +275,7 @@ class _Processes:
         elif number and status in (-number, 128 + number):
             self._end(point, None, "stopped")
         elif point.workdir(self._folder).is_held():  # another process was faster
-            self._end(point, Outcome(point, "elsewhere"), "another process is training it")
+            self._end_elsewhere(point)
         else:
             says = _last_line(file, log_start) or "no output"
             if status < 0:
@@ -262,6 +302,10 @@ class _Processes:
 
     def _done(self, point: Point) -> Outcome:
         return Outcome(point, "done", read_status(point.workdir(self._folder)).best_loss_nats)
+
+    def _end_elsewhere(self, point: Point) -> None:
+        says = f"process {point.workdir(self._folder).holder()} is training it"
+        self._end(point, Outcome(point, "elsewhere", says=says), says)
 
     def _end(self, point: Point, outcome: Outcome | None, note: str = "") -> None:
         with self._lock:

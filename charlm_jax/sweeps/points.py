@@ -32,6 +32,7 @@ from charlm_jax.core.folders import read_object
 from charlm_jax.core.json_files import write_json
 from charlm_jax.data.dataset import with_absolute_paths
 from charlm_jax.storage.default_folder import default_folder
+from charlm_jax.storage.run_index import read_end
 from charlm_jax.storage.workdir import Workdir
 
 MANIFEST = "manifest.json"
@@ -83,12 +84,13 @@ class Point(NamedTuple):
         return shlex.join(["charlm", *self.arguments(folder)])
 
     def is_finished(self, folder: Path) -> bool:
-        """Return whether the point's run exists, has exactly this config and is finished."""
+        """Return whether the point's run exists, has exactly this config and has ended.
+
+        Its text is not compared: `check_texts` does.
+        """
         workdir = self.workdir(folder)
         try:
-            return (
-                bool(workdir.read_facts().get("finished")) and workdir.read_config() == self.load()
-            )
+            return bool(read_end(workdir)) and workdir.read_config() == self.load()
         except CharlmError:  # `charlm train` will report the error
             return False
 

@@ -15,14 +15,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from charlm_jax.core.errors import CharlmError
-from charlm_jax.data.dataset import load_dataset
-from charlm_jax.sweeps.local import run_points
+from charlm_jax.data.dataset import Dataset, load_dataset
+from charlm_jax.sweeps.local import build_undivided, run_points
 from charlm_jax.sweeps.points import Point
 from charlm_jax.sweeps.progress_bars import SweepView
-from charlm_jax.training.trainer import build_trainer
 
 _DIGITS = 4  # significant digits of a value that is tried
 _MOST_VALUES, _LEAST_FACTOR = 10, 1.5  # so that neighbouring values differ in these digits
+
+# Sections of the config that change neither the text that is scored nor the length of a run.
+_TUNABLE = ("optimizer.", "model.")
 
 
 class Rung(NamedTuple):
@@ -135,19 +137,30 @@ class Tuned(NamedTuple):
 
 
 def refuse_untunable(arms: Sequence[Point], field: str) -> None:
-    """Check that a field is a number that can be multiplied.
+    """Check that a field is a number that can be multiplied, and that its losses can be compared.
 
     Raises:
-      CharlmError: it is not a positive number in an arm; the message names those that are.
+      CharlmError: it is not a positive number of optimizer or model in an arm; the message names
+        those that are.
     """
     for arm in arms:
         fields = arm.load().flatten()
-        numbers = [name for name, value in fields.items() if isinstance(value, float) and value > 0]
+        numbers = [
+            name
+            for name, value in fields.items()
+            if isinstance(value, float) and value > 0 and name.startswith(_TUNABLE)
+        ]
         if field not in numbers:
             value = f"={fields[field]}" if field in fields else ""
+            reason = ""
+            if field in fields and not field.startswith(_TUNABLE):
+                reason = (
+                    "it bears on the held-out text, its scoring, or the length or noise of a run, "
+                    "so the losses of its values cannot be compared: "
+                )
             raise CharlmError(
-                f"config.{field}{value} of {arm.name} cannot be tuned: name a number above 0, "
-                f"such as {', '.join(numbers)}"
+                f"config.{field}{value} of {arm.name} cannot be tuned: {reason}name a number above "
+                f"0 of the optimizer or the model, such as {', '.join(numbers)}"
             )
 
 
@@ -162,12 +175,15 @@ def default_search(arms: Sequence[Point], field: str) -> Search:
       field: config field, a positive number.
 
     Raises:
-      CharlmError: an arm cannot be trained, holds out no text, or is too short to be searched.
+      CharlmError: an arm cannot be trained, holds out no text, or is too short to be searched, or
+        a first trial of it could not be trained.
     """
-    characters, batches = [], []
+    refuse_untunable(arms, field)
+    characters, batches, datasets = [], [], {}
     for arm in arms:
         config = arm.load()
-        trainer = build_trainer(config, load_dataset(config))
+        datasets[arm.name] = load_dataset(config)
+        trainer = build_undivided(config, datasets[arm.name])
         if not trainer.watched:
             raise CharlmError(f"{arm.name} holds out no text to judge values by: set config.split")
         batches.append(config.data.batch_size * config.data.sequence_length)
@@ -177,7 +193,31 @@ def default_search(arms: Sequence[Point], field: str) -> Search:
     eighth -= eighth % step if eighth >= step else 0
     search = Search(field, (Rung(5, 1, eighth), Rung(2, 2, 2 * eighth)))
     _refuse_unsound(arms, search)
+    for arm in arms:
+        _check_trials(arm, search, datasets[arm.name])
     return search
+
+
+def _check_trials(arm: Point, search: Search, dataset: Dataset) -> None:
+    """Refuse a search whose first trials could not be trained, or would only warm up."""
+    rung = search.rungs[0]
+    for value in _next_values(arm, search, {}):
+        trial = _trials(arm, search, rung, value)[0]
+        config = trial.point().load()
+        try:
+            trainer = build_undivided(config, dataset)
+        except CharlmError as error:
+            raise CharlmError(
+                f"a run of {rung.characters:,} characters of {arm.name}, which --tune needs, could "
+                f"not be trained: {error}"
+            ) from error
+        warmup, steps = config.optimizer.warmup_steps, trainer.total_steps
+        if 2 * warmup > steps:
+            raise CharlmError(
+                f"config.optimizer.warmup_steps={warmup} of {arm.name} is more than half of the "
+                f"{steps} steps of the first runs of --tune, whose losses would tell little of "
+                f"whole runs: set at most {steps // 2}, or train longer"
+            )
 
 
 def tune(
@@ -252,15 +292,15 @@ def train_trials(
         elif outcome.point.workdir(folder).fault.exists():
             losses.append(math.inf)
         else:
-            says = outcome.says or _UNUSABLE[outcome.state]
-            raise CharlmError(f"{outcome.point.name}: {says}")
+            raise CharlmError(f"{outcome.point.name}: {outcome.says}{_UNUSABLE[outcome.state]}")
     return losses
 
 
+# Ends of the messages about outcomes that have no loss.
 _UNUSABLE = {
     "done": "it holds out no text to judge values by: set config.split",
-    "elsewhere": "another process is training it: wait for it, or stop it",
-    "failed": "it failed without an error message",
+    "elsewhere": ": wait for it, or stop it",
+    "failed": "",
 }
 
 
@@ -304,15 +344,29 @@ def _next_values(arm: Point, search: Search, losses: Mapping[float, float]) -> l
         return []
     if not losses:
         own = arm.load().flatten()[search.field]
-        return [_rounded(value) for value in (own, own / search.factor, own * search.factor)][:left]
+        first = map(_rounded, (own, own / search.factor, own * search.factor))
+        return [value for value in first if _is_allowed(arm, search, value)][:left] or [own]
     values, best = list(losses), _best(losses)[0]
     at = values.index(best)
-    if at == 0:
-        return [_rounded(best / search.factor)]
-    if at == len(values) - 1:
-        return [_rounded(best * search.factor)]
-    beside = min(values[at - 1], values[at + 1], key=losses.__getitem__)
-    return [_rounded(math.sqrt(best * beside))]
+    beyond = [best / search.factor] if at == 0 else []
+    beyond += [best * search.factor] if at == len(values) - 1 else []
+    for value in map(_rounded, beyond):
+        if _is_allowed(arm, search, value):
+            return [value]
+    neighbours = [*values[max(at - 1, 0) : at], *values[at + 1 : at + 2]]
+    if not neighbours:
+        return []
+    between = _rounded(math.sqrt(best * min(neighbours, key=losses.__getitem__)))
+    return [] if between in values else [between]
+
+
+def _is_allowed(arm: Point, search: Search, value: float) -> bool:
+    """Return whether the config of an arm may have a value; the others are left out."""
+    try:
+        arm._replace(overrides=(*arm.overrides, f"{search.field}={value}")).load()
+    except CharlmError:
+        return False
+    return True
 
 
 def _rounded(value: float) -> float:

@@ -354,6 +354,7 @@ class _Loop:
         self.ids_N = trainer.devices.put_text(trainer.dataset.ids_N)
         self.pending: tuple[int, Dispatch] | None = None
         self.state_hash = ""
+        self.scores_before: dict[str, Any] | None = None  # if only the end asks for an evaluation
         self.clock = time.monotonic()
 
     def train(self, state: TrainState, signal_received: Callable[[], int]) -> None:
@@ -453,6 +454,7 @@ class _Loop:
         """Save the state and the batch of an update that failed; return a hint, or why not."""
         workdir = self.run.workdir
         try:
+            self.run.refuse_if_gone()
             write_fault(workdir, self.trainer, state, batch)
         except CharlmError as error:
             return f"the state before it could not be saved ({error})"
@@ -494,6 +496,8 @@ class _Loop:
             if not np.isfinite(score.loss_nats):
                 what = f"step {loop_state.step}: the held-out loss is {score.loss_nats:g}"
                 raise self.diverged(what)
+        if not trainer.scores_regularly(loop_state.step):
+            self.scores_before = loop_state.scores
         loop_state.add_score(score.loss_nats)  # of the average, the last of `kinds`, if one is kept
         scope = "epoch" if trainer.ends_epoch(loop_state.step) else "step"
         for name, mean in seen.items():
@@ -527,6 +531,7 @@ class _Loop:
             chars_per_second=seen.chars_per_second,
             seconds=self.loop_state.seconds,
         )
+        self.run.refuse_if_gone()
         self.run.metrics.append(row)
         self.view.row(row, mark)
 
@@ -546,6 +551,7 @@ class _Loop:
             },
             loss_nats=loss_nats,
             best_step=self.loop_state.best_step,
+            scores_before_end=self.scores_before,
             rows=self.run.metrics.written(),
             replace=replace,
         )

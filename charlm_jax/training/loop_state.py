@@ -42,6 +42,9 @@ class RunningMean(NamedTuple):
 
 NOTHING = RunningMean()
 
+# Fields that an evaluation of the held-out text changes.
+_SCORES = ("best_loss_nats", "best_step", "scores_since_best")
+
 
 @dataclasses.dataclass
 class LoopState:
@@ -76,6 +79,24 @@ class LoopState:
         else:
             self.scores_since_best += 1
         self.score_is_due = False
+
+    @property
+    def scores(self) -> dict[str, Any]:
+        """The best held-out loss and its step, as JSON values, for `with_scores`."""
+        return {name: getattr(self, name) for name in _SCORES}
+
+    def with_scores(self, scores: Mapping[str, Any]) -> "LoopState":
+        """Return the state before the latest evaluation, which is due again.
+
+        Args:
+          scores: value of `scores` before it.
+
+        Raises:
+          KeyError: a value is missing.
+          TypeError: a value is not a number.
+        """
+        values = {name: scores[name] for name in _SCORES}
+        return LoopState.from_json({**self.to_json(), **values, "score_is_due": True})
 
     @property
     def mark(self) -> str:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import os
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -20,8 +21,9 @@ from charlm_jax.core.types import Params
 from charlm_jax.data.splits import size
 from charlm_jax.inference.run import load_run
 from charlm_jax.models.transfer import transfer_params
-from charlm_jax.storage.checkpoint import Checkpoint, Checkpoints
+from charlm_jax.storage.checkpoint import SCORES_BEFORE_END, Checkpoint, Checkpoints
 from charlm_jax.storage.compatibility import config_changes
+from charlm_jax.storage.metrics_log import parse_rows
 from charlm_jax.storage.open_run import FollowedRun, OpenRun
 from charlm_jax.storage.seal import describe_lost_rows, read_seal
 from charlm_jax.storage.workdir import Workdir
@@ -270,9 +272,55 @@ def _read_start(
     run.checkpoints.prune()
     like = _like(trainer, checkpoint.step)
     weights = checkpoint.params(checkpointed_params(like))
-    step, opt_state, carried = checkpoint.training((like.step, like.opt_state, like.carried))
+    training = checkpoint.training((like.step, like.opt_state, like.carried))
+    step, opt_state, carried = training
+    if not trainer.stops_at(checkpoint.step):  # a longer run has no evaluation here
+        if before := checkpoint.meta.get(SCORES_BEFORE_END):
+            loop_state = loop_state.with_scores(before)
+            _drop_last_score(checkpoint, run, loop_state, weights, training)
+        elif _was_scored_at_its_end(checkpoint, trainer):
+            note(
+                f"checkpoint {checkpoint.step} was saved by an earlier version, which did not "
+                f"record the best held-out loss before it: its own stays in the metrics, which a "
+                f"run of this length from the start does not have"
+            )
+        loop_state.score_is_due = False
     state = with_weights(TrainState(step, {}, opt_state, carried, like.average), weights)
     return _Start(state, None, loop_state, run.facts.get("started_from"))
+
+
+def _was_scored_at_its_end(checkpoint: Checkpoint, trainer: Trainer) -> bool:
+    """Return whether the held-out text was scored at a step only because a run ended there."""
+    every = read_seal(checkpoint).config.train.evaluate_every_steps or trainer.steps_per_epoch
+    return checkpoint.meta["loss_nats"] is not None and checkpoint.step % every != 0
+
+
+def _drop_last_score(
+    checkpoint: Checkpoint, run: OpenRun, loop_state: LoopState, weights: Any, training: Any
+) -> None:
+    """Make a run's last checkpoint and its rows those of a stop before its last evaluation.
+
+    Args:
+      checkpoint: checkpoint at the step where the run ended.
+      run: the run.
+      loop_state: progress without the evaluation, which is due.
+      weights: arrays of the checkpoint.
+      training: arrays of the checkpoint that are not weights.
+    """
+    rows = parse_rows(checkpoint.rows or b"", run.workdir.metrics_file)
+    kept = [row for row in rows if (row["step"], row["split"]) != (checkpoint.step, "valid")]
+    content = "".join(json.dumps(row) + "\n" for row in kept).encode()
+    run.checkpoints.save(
+        checkpoint.step,
+        params=weights,
+        training=training,
+        meta=checkpoint.meta | {"tally": loop_state.to_json()},
+        loss_nats=None,
+        best_step=loop_state.best_step,
+        rows=content,
+        replace=True,
+    )
+    run.metrics.replace(content)
 
 
 def _check_meta(checkpoint: Checkpoint, trainer: Trainer, run: OpenRun) -> LoopState:

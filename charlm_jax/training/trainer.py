@@ -131,8 +131,12 @@ class Trainer(NamedTuple):
 
     def stops_at(self, step: int) -> bool:
         """Return whether to score held-out text and save a checkpoint after `step` updates."""
+        return self.scores_regularly(step) or step == self.total_steps
+
+    def scores_regularly(self, step: int) -> bool:
+        """Return whether held-out text is scored after `step` updates, however long the run is."""
         every = self.config.train.evaluate_every_steps or self.steps_per_epoch
-        return step % every == 0 or step == self.total_steps
+        return step % every == 0
 
     def saves_at(self, step: int) -> bool:
         """Return whether to save a checkpoint after `step` updates."""
@@ -279,7 +283,7 @@ def build_trainer(config: Config, dataset: Dataset) -> Trainer:
     _refuse_segments(config, model)
     phases = config.data.phases
     devices = find_devices(config.train.devices, shards=config.train.shard_params)
-    _refuse_uneven_rows(config, devices.number)
+    refuse_uneven_rows(config, devices.number)
     _refuse_long_pieces(phases, dataset.part("train"))
     lengths = {phase.sequence_length: phase for phase in phases}
     loaders = {
@@ -416,8 +420,16 @@ def _refuse_too_long(config: Config, model: LanguageModel) -> None:
             raise CharlmError(f"{rule}, fewer than {name}")
 
 
-def _refuse_uneven_rows(config: Config, devices: int) -> None:
-    """Refuse devices and microbatches that do not divide the rows of a batch."""
+def refuse_uneven_rows(config: Config, devices: int) -> None:
+    """Refuse devices and microbatches that do not divide the rows of a batch.
+
+    Args:
+      config: config of the run.
+      devices: number of devices that would train it.
+
+    Raises:
+      CharlmError: they do not divide the rows.
+    """
     pieces = devices * config.train.microbatches
     fields = [f"config.train.devices={devices}"] if devices > 1 else []
     if config.train.microbatches > 1:

@@ -51,13 +51,32 @@ def test_seeds_are_put_together_and_arms_named_by_what_differs(runs: list[Run]) 
     assert rows[1].spread == std_over_seeds(second)
 
 
-@pytest.mark.parametrize("field", ["sample_every_steps", "log_every_steps", "steps_per_dispatch"])
-def test_fields_that_only_observe_do_not_split_a_group(runs: list[Run], field: str) -> None:
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("sample_every_steps", 7),
+        ("log_every_steps", 7),
+        ("steps_per_dispatch", 7),
+        ("keep", "log"),
+        ("microbatches", 2),
+        ("devices", 2),
+    ],
+)
+def test_fields_that_change_no_weight_do_not_split_a_group(
+    runs: list[Run], field: str, value: object
+) -> None:
     first, _, second, _ = runs
-    train = dataclasses.replace(second.config.train, **{field: 7})
+    train = dataclasses.replace(second.config.train, **{field: value})
     watched = dataclasses.replace(second, config=dataclasses.replace(second.config, train=train))
     (group,) = group_runs([first, watched]).values()
     assert group == [first, watched]
+
+
+def test_fields_that_choose_the_best_checkpoint_split_a_group(runs: list[Run]) -> None:
+    first, _, second, _ = runs
+    evaluation = dataclasses.replace(second.config.evaluation, context=3)
+    config = dataclasses.replace(second.config, evaluation=evaluation)
+    assert len(group_runs([first, dataclasses.replace(second, config=config)])) == 2
 
 
 def test_how_the_same_parts_are_said_does_not_split_a_group(runs: list[Run]) -> None:

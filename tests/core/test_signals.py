@@ -120,6 +120,15 @@ def test_what_is_ignored_stays_ignored() -> None:
     assert _end(_script(body, before)) == (0, "end\n", "")
 
 
+def test_what_is_ignored_is_not_deferred() -> None:
+    """As Ctrl-C at the terminal of a job that a script started in the background."""
+    names = ("SIGINT", "SIGTERM", "SIGHUP")
+    before = "\n".join(f"signal.signal(signal.{name}, signal.SIG_IGN)" for name in names)
+    kills = "; ".join(f"os.kill(os.getpid(), signal.{name})" for name in names)
+    body = f"with signals.deferred_signals() as received: {kills}; print(received())"
+    assert _end(_script(body, before)) == (0, "0\n", "")
+
+
 def test_ctrl_c_raises_where_it_ends_a_line_of_input() -> None:
     body = (
         "with signals.interruptible():\n"

@@ -126,8 +126,10 @@ def test_the_command_prints_a_table_or_json(
 ) -> None:
     assert main(["runs", str(shelf)]) == 0
     head, *lines = capsys.readouterr().out.splitlines()
-    assert head.split()[:3] == ["run", "state", "parameters"] and len(lines) == 5
-    assert "2 h ago" in lines[-1] and "38/38" in lines[-1]
+    assert head.split()[:3] == ["run", "state", "parameters"] and len(lines) == 5 + 1
+    *_, last, says = lines
+    assert "2 h ago" in last and "38/38" in last
+    assert says.startswith(f"{shelf / 'unreadable'}: ") and "config.json is damaged" in says
     assert main(["runs", str(shelf), "--json"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["state"] for row in rows if row["path"].endswith("done")] == ["done"]
@@ -140,3 +142,25 @@ def test_a_run_that_lost_its_config_is_listed(shelf: Path, tmp_path: Path) -> No
     (tmp_path / "runs" / "lost" / "config.json").unlink()
     (row,) = list_runs(tmp_path / "runs")
     assert (Path(row.path).name, row.state) == ("lost", "unreadable")
+    assert row.says == f"no run at {row.path}: it has no config.json"
+
+
+def test_a_run_that_has_ended_without_its_last_checkpoint_is_not_done(
+    shelf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(shelf / "done", tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "38")
+    assert [row.state for row in list_runs(tmp_path)] == ["interrupted"]
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    (row,) = list_runs(tmp_path)
+    assert row.state == "unreadable"
+    (tmp_path / "run" / "metrics.jsonl").unlink()
+    (tmp_path / "run" / "config.json").unlink()
+    (tmp_path / "run" / "checkpoints").mkdir()
+    assert main(["runs", str(tmp_path)]) == 0
+    _, line, says = capsys.readouterr().out.splitlines()
+    assert "0/? - ? " in " ".join(line.split()) + " " and "days ago" not in line
+    assert says == f"{tmp_path / 'run'}: no run at {tmp_path / 'run'}: it has no config.json"
+    assert main(["runs", str(tmp_path), "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert listed["seconds_ago"] is None and listed["says"].endswith("it has no config.json")

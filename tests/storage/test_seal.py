@@ -20,6 +20,7 @@ import pytest
 
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.inference.run import load_run
+from charlm_jax.storage import lock
 from charlm_jax.storage.checkpoint import Checkpoints
 from charlm_jax.storage.metrics_log import MetricsLog
 from charlm_jax.storage.run_index import list_runs, read_status
@@ -385,6 +386,25 @@ def test_a_run_that_is_removed_during_training_is_an_error(tmp_path: Path, gone:
     assert not (workdir / "checkpoints" / "19").exists()
 
 
+def test_nothing_is_written_into_a_run_that_took_the_place_of_one_in_training(
+    run: Path, tmp_path: Path
+) -> None:
+    workdir = tmp_path / "place"
+
+    class Replace(NullProgress):
+        def advance(self, step: int, *_: float) -> None:
+            if step >= 16 and not (tmp_path / "moved").exists():
+                workdir.rename(tmp_path / "moved")
+                shutil.copytree(run, workdir)
+
+    with pytest.raises(CharlmError, match="moved or removed during training"):
+        train_and_evaluate(make_tiny_config(), workdir, view=Replace())
+    files = [file for file in run.rglob("*") if file.is_file()]
+    assert all(
+        (workdir / file.relative_to(run)).read_bytes() == file.read_bytes() for file in files
+    )
+
+
 @pytest.mark.parametrize("name", ["config.json", "vocabulary.json", "run.json", "metrics.jsonl"])
 def test_a_pipe_is_not_waited_for(run: Path, name: str) -> None:
     (run / name).unlink()
@@ -430,6 +450,35 @@ def test_a_disk_without_locks_is_used_with_a_warning(tmp_path: Path) -> None:
     assert read_status(workdir).state == "unknown"
     workdir.lock_file.write_text(f"{2**30} {socket.gethostname()}\n")  # it has died
     assert workdir.is_held() is False
+
+
+@pytest.mark.filterwarnings("ignore:the disk of")
+@pytest.mark.usefixtures("without_locks")
+def test_one_process_of_a_machine_claims_a_folder_of_a_disk_without_locks(tmp_path: Path) -> None:
+    file, host = tmp_path / "run" / "lock", socket.gethostname()
+    claim = file.with_name("lock.claim")
+    with lock.held(file) as opened:  # before it has written its name into the file
+        assert opened.read() == "" and lock.is_held(file) is True
+        with pytest.raises(CharlmError, match=f"in use by process {os.getpid()}"), lock.held(file):
+            pass
+        file.parent.rename(tmp_path / "moved")
+    assert [path.name for path in (tmp_path / "moved").iterdir()] == ["lock"]
+    file.parent.mkdir()
+    # The second one started at another time than the process that has its number now.
+    for ended in (f"{2**30} {host} 5", f"{os.getpid()} {host} 5"):
+        claim.write_text(ended)
+        assert lock.is_held(file) is False
+        with lock.held(file):
+            pass
+        assert [path.name for path in file.parent.iterdir()] == ["lock"]
+    for unknown in ("17 elsewhere 5", ""):  # of another machine, or about to be written
+        claim.write_text(unknown)
+        with pytest.raises(CharlmError, match=rf"may be in use .* remove {claim}"), lock.held(file):
+            pass
+        assert lock.is_held(file) is None and claim.read_text() == unknown
+    (claim.with_name("lock.takeover")).write_text("17")
+    with pytest.raises(CharlmError, match=r"takes .* over: try again"), lock.held(file):
+        pass
 
 
 def test_a_figure_is_printed_where_it_cannot_be_saved(

@@ -1,6 +1,7 @@
 """A run's folder: one process at a time, and nothing in it reaches outside."""
 
 import errno
+import fcntl
 import os
 import re
 import shutil
@@ -35,6 +36,15 @@ def test_a_held_folder_is_refused_and_free_again_afterwards(tmp_path: Path) -> N
     assert not place.is_held()
     with again.held():
         pass
+
+
+def test_a_look_at_a_folder_keeps_no_other_from_one(tmp_path: Path) -> None:
+    place = Workdir(tmp_path / "run")
+    with place.held():
+        pass
+    with place.lock_file.open() as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH | fcntl.LOCK_NB)  # as another `is_held` does
+        assert place.is_held() is False
 
 
 def test_a_claim_that_was_cut_short_is_taken_up(tmp_path: Path) -> None:
@@ -120,6 +130,31 @@ def test_checkpoints_may_be_a_link(tmp_path: Path, when: str) -> None:
     assert f"its checkpoints stay in {outside}" in notes.lines[1]
     assert not (run / "checkpoints").is_symlink() and load_run(run).checkpoint == 1
     assert load_run(tmp_path / "run.1").checkpoint == 38
+
+
+def test_a_run_whose_folder_is_a_link_begins_again_in_the_same_place(tmp_path: Path) -> None:
+    config, notes = make_tiny_config(**{"train.max_steps": 1}), Notes()
+    run, disk = tmp_path / "runs" / "run", tmp_path / "disk"
+    run.parent.mkdir()
+    disk.mkdir()
+    run.symlink_to(disk)
+    train_and_evaluate(config, run)
+    train_and_evaluate(make_tiny_config(**{"train.max_steps": 2}), run, fresh=True, view=notes)
+    assert notes.lines[0] == f"moved the run at {run} to {tmp_path / 'disk.1'}"
+    assert load_run(tmp_path / "disk.1").checkpoint == 1 and load_run(disk).checkpoint == 2
+    assert run.is_symlink() and load_run(run).checkpoint == 2
+
+
+def test_a_folder_of_checkpoints_that_a_run_only_claimed_is_of_none(tmp_path: Path) -> None:
+    """It was claimed and then failed; the mended command may have another config."""
+    run = tmp_path / "run"
+    _link_checkpoints(run, tmp_path / "scratch")
+    config = make_tiny_config(**{"train.max_steps": 1})
+    with Workdir(run).held():
+        Workdir(run).claim(make_tiny_config(seed=5), load_dataset(config))
+    assert [*(run / "checkpoints").iterdir()] and not Workdir(run).has_started()
+    train_and_evaluate(config, run)
+    assert load_run(run).config.seed == 1
 
 
 def test_two_runs_do_not_share_a_folder_of_checkpoints(tmp_path: Path) -> None:

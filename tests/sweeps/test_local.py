@@ -3,6 +3,8 @@
 import io
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from rich.console import Console
 from charlm_jax.cli import main
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.signals import Interrupted
+from charlm_jax.storage.checkpoint import Checkpoints
 from charlm_jax.storage.metrics_log import MetricsLog
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.sweeps import local
@@ -301,7 +304,7 @@ def test_a_point_that_another_process_trains_is_left_to_it(tmp_path: Path) -> No
     with Workdir(folder / "seed=1").held():
         (outcome,) = run_points(points, folder, view=log)
     assert outcome.state == "elsewhere" and not log.started
-    assert log.notes == ["seed=1: another process is training it"]
+    assert log.notes == [f"seed=1: process {os.getpid()} is training it"]
 
 
 def test_a_log_that_cannot_be_written_is_one_line_and_stops_the_sweep(tmp_path: Path) -> None:
@@ -324,8 +327,43 @@ def test_only_the_very_run_that_is_over_counts_as_finished(tmp_path: Path) -> No
     for text in ("seed=5", "train.epochs=3", "model.layers=gru"):
         other = point._replace(overrides=(*point.overrides, text))
         assert not other.is_finished(folder)
-    Workdir(folder / point.name).facts_file.write_text("{")
+    workdir = Workdir(folder / point.name)
+    latest = Checkpoints(workdir.checkpoints).steps()[-1]
+    (workdir.checkpoints / f"{latest}").rename(tmp_path / "latest")
+    assert not point.is_finished(folder)  # `charlm train` trains its last steps again
+    (tmp_path / "latest").rename(workdir.checkpoints / f"{latest}")
+    assert point.is_finished(folder)
+    (workdir.checkpoints / f"{latest}" / "params.npz").write_bytes(b"")
     assert not point.is_finished(folder)
+    shutil.rmtree(workdir.checkpoints)
+    assert not point.is_finished(folder)
+    workdir.facts_file.write_text("{")
+    assert not point.is_finished(folder)
+
+
+@pytest.mark.parametrize("tuned", [False, True])
+def test_a_finished_point_of_another_text_is_named_before_anything_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], tuned: bool
+) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("abcd" * 400)
+    spec = write_sweep(tmp_path / "mine.py", SEEDS, **{"data.corpus": str(text)})
+    sweep, folder = load_sweep(spec, tuned=tuned * "optimizer.learning_rate"), tmp_path / "runs"
+    first, second = sweep.points
+    claim(sweep, folder)
+    if tuned:  # a finished point has another value than its name says
+        first = first._replace(overrides=(*first.overrides, "optimizer.learning_rate=0.002"))
+    train_and_evaluate(first.load(), folder / first.name)
+    text.write_text("dcba" * 400)
+    says = "point seed=1: the text of .*text.txt is not the one that .*seed=1 was started on"
+    log = Log()
+    with pytest.raises(CharlmError, match=says):
+        run_points([first, second], folder, view=log)
+    words = ["sweep", f"--config={spec}", f"--workdir={folder}"]
+    assert main(words + tuned * ["--tune=optimizer.learning_rate"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(says, line)
+    assert not log.started and not (folder / second.name).exists()
 
 
 class _Stop(NullProgress):
@@ -409,6 +447,16 @@ def test_a_point_that_could_not_be_trained_is_named_before_anything_starts(
     assert main(["sweep", f"--config={spec}", f"--workdir={folder}"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
     assert not folder.exists()
+
+
+def test_devices_are_left_to_the_process_of_a_point(tmp_path: Path) -> None:
+    """The process of the sweep sees one CPU wherever it runs."""
+    changes: dict[str, object] = {"train.devices": 8, "train.shard_params": True}
+    points = points_of(tmp_path, **changes)
+    check_points(points, tmp_path / "runs")
+    uneven = [point._replace(overrides=("train.devices=3",)) for point in points]
+    with pytest.raises(CharlmError, match=r"^point seed=1: config.train.devices=3 must divide"):
+        check_points(uneven, tmp_path / "runs")
 
 
 def test_another_run_in_a_points_folder_is_named_before_anything_starts(tmp_path: Path) -> None:

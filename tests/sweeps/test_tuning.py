@@ -138,7 +138,12 @@ def test_a_trial_is_the_arm_with_a_value_a_seed_and_fewer_steps() -> None:
         (RATE, (Rung(2, 1, 2_000),), "shorter than a batch of a, which has 2,560"),
         ("optimizer.rate", (Rung(2, 1, 9_000),), "config.optimizer.rate of a cannot be tuned"),
         ("model.dropout", (Rung(2, 1, 9_000),), "config.model.dropout=0.0 of a cannot be tuned"),
-        ("seed", (Rung(2, 1, 9_000),), "config.seed=1 of a cannot be tuned"),
+        ("seed", (Rung(2, 1, 9_000),), "config.seed=1 of a cannot be tuned: it bears on"),
+        (
+            "split.valid_fraction",
+            (Rung(2, 1, 9_000),),
+            r"of a cannot be tuned: .* cannot be compared: .* as model\.[^:]*decay_fraction$",
+        ),
     ],
 )
 def test_a_search_that_makes_no_sense_is_refused(
@@ -151,6 +156,44 @@ def test_a_search_that_makes_no_sense_is_refused(
 def test_a_ratio_too_small_to_tell_values_apart_is_refused() -> None:
     with pytest.raises(CharlmError, match=r"factor=1.1 is not allowed: it must be at least 1.5"):
         tune([_arm()], _search()._replace(factor=1.1), Valley({"a": 1.0}))
+
+
+def test_values_that_a_field_may_not_have_are_left_out_with_the_same_effort() -> None:
+    """No beta2 is 1: the range ends there, and gaps below are halved."""
+    arm = _arm()._replace(overrides=("optimizer.beta2=0.9",))
+    search = _search(5, 1)._replace(field="optimizer.beta2")
+    for best in (0.99, 0.1):
+        valley = Valley({"a": best})
+        found = tune([arm], search, valley)["a"]
+        tried = [trial.value for trial in valley.trained if trial.characters == 10_000]
+        assert tried[:2] == [0.9, 0.45] and len({*tried}) == 5 and max(tried) == 0.9
+        assert found.value == min(tried, key=lambda value: abs(math.log(value / best)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (
+            {"data.length_schedule": "4:30"},
+            r"characters of a, .* config.data.length_schedule='4:30'",
+        ),
+        ({"optimizer.warmup_steps": 6}, "steps=6 of a is more than half of the 10 steps"),
+    ],
+)
+def test_a_search_whose_first_runs_could_not_be_trained_takes_no_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, object], says: str
+) -> None:
+    changes = {"train.epochs": 8, "train.max_steps": 80, **changes}
+    texts = tuple(f"{field}={value}" for field, value in changes.items())
+    arm = Point("a", str(ROOT / "configs" / "base.py"), (*OVERRIDES, *texts))
+    with pytest.raises(CharlmError, match=says):
+        default_search([arm], RATE)
+    spec, folder = (
+        write_sweep(tmp_path / "one.py", "return [{'seed': 1}]", **changes),
+        tmp_path / "s",
+    )
+    assert main(["sweep", f"--config={spec}", f"--workdir={folder}", f"--tune={RATE}"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1 and not folder.exists()
 
 
 def test_arms_with_other_batches_read_equally_many_characters() -> None:

@@ -1,7 +1,10 @@
 """Runs of other lengths that share their first steps: extended in place, or branched off."""
 
 import json
+import os
+import signal
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,6 +19,7 @@ from charlm_jax.storage.checkpoint import Checkpoints
 from charlm_jax.storage.metrics_log import MetricsLog
 from charlm_jax.training.loop import train_and_evaluate
 from charlm_jax.training.optimizer import make_schedule
+from charlm_jax.training.progress_bar import NullProgress
 from tests.conftest import make_tiny_config
 from tests.training.test_loop import TIMING, StopAt
 
@@ -75,6 +79,60 @@ def test_a_wsd_run_is_extended_in_its_stable_phase(tmp_path: Path) -> None:
     assert Checkpoints(tmp_path / "run" / "checkpoints").steps()[-1] <= 30
     train_and_evaluate(make_tiny_config(**WSD, **long), tmp_path / "run")
     same(tmp_path / "run", tmp_path / "whole")
+
+
+@pytest.mark.parametrize("way", ["extended", "extended in scoring", "branched"])
+def test_a_longer_run_has_no_evaluation_where_the_shorter_one_ended(
+    tmp_path: Path, way: str
+) -> None:
+    """The best of the shorter run is at its end, step 17, which no evaluation every 5 steps is."""
+    fields = {"train.evaluate_every_steps": 5, "train.patience": 3, "train.epochs": 9}
+    short, long = (make_tiny_config(**fields, **{"train.max_steps": n}) for n in (17, 31))
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    if way == "extended in scoring":
+        with pytest.raises(Interrupted):
+            train_and_evaluate(short, run, view=_StopInScoring())
+    else:
+        assert train_and_evaluate(short, run).best_step == 17
+        assert Checkpoints(run / "checkpoints").steps() == [15, 17]
+    first = train_and_evaluate(long, whole)
+    if way == "branched":
+        second = train_and_evaluate(long, tmp_path / "branched", branch_from=run)
+        run = tmp_path / "branched"
+    else:
+        second = train_and_evaluate(long, run)
+    same(run, whole)
+    assert first == second._replace(extension=first.extension)
+    assert load_run(run).checkpoint == load_run(whole).checkpoint == first.best_step
+
+
+class _StopInScoring(NullProgress):
+    """Sends a signal when the held-out text is scored at step 17."""
+
+    def __init__(self) -> None:
+        self.step = 0
+
+    def advance(self, step: int, loss_nats: float, chars_per_second: float) -> None:
+        self.step = step
+
+    def scoring(self, share: float) -> None:
+        if self.step == 17:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_the_best_before_the_end_outlives_a_longer_run_that_is_worse(tmp_path: Path) -> None:
+    """Without the loss at the end, the best checkpoint is an earlier one, which must be there."""
+    run = Checkpoints(tmp_path / "checkpoints")
+    arrays: dict[str, Any] = {"params": {"x": np.zeros(1)}, "training": {"y": np.zeros(1)}}
+    arrays["meta"] = {}
+    losses = {10: 1.5, 20: 1.6, 30: 1.7}
+    for step, loss in losses.items():
+        run.save(step, **arrays, loss_nats=loss, best_step=10)
+    before = {"best_loss_nats": 1.5, "best_step": 10, "scores_since_best": 2}
+    run.save(34, **arrays, loss_nats=1.4, best_step=34, scores_before_end=before)
+    assert run.steps() == [10, 30, 34] and run.choose("best") == 34
+    run.save(34, **arrays, loss_nats=None, best_step=10, replace=True)
+    assert run.steps() == [10, 30, 34] and run.choose("best") == 10
 
 
 def test_a_run_in_its_decay_is_branched_and_not_extended(tmp_path: Path) -> None:

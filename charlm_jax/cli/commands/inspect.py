@@ -12,6 +12,7 @@ from charlm_jax.cli.commands.common_flags import add_run, add_unknown, load, rea
 from charlm_jax.cli.output import note, show
 from charlm_jax.cli.parser import nonempty_path
 from charlm_jax.cli.typed_text import ESCAPES_HELP, needs_escapes, typed_text
+from charlm_jax.core.files import user_path
 
 if TYPE_CHECKING:
     from charlm_jax.analysis.activations import Activations
@@ -49,7 +50,7 @@ def run(options: argparse.Namespace) -> None:
     from charlm_jax.storage.workdir import Workdir
 
     own = Workdir(run.workdir).inspect
-    folder = own if options.out is None else Path(os.path.expanduser(options.out))
+    folder = own if options.out is None else user_path(options.out)
     files = save_activations(inside, folder, tag=_tag(run, inside), source=describe_source(run))
     if options.json:
         show(json.dumps(_inside_as_json(run, inside, options.text, files)))

@@ -3,11 +3,11 @@
 import argparse
 import os
 import shlex
-from pathlib import Path
 
 from charlm_jax.cli.commands.common_flags import add_several, read_protocol
 from charlm_jax.cli.output import show, shown_progress
 from charlm_jax.cli.parser import nonempty_path
+from charlm_jax.core.files import user_path
 
 HELP = "Write an HTML report on runs as a single self-contained file."
 
@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> None:
 
     folders = [path for folder in options.folders for path in run_folders(folder)]
     folder = options.folders[0] if len(options.folders) == 1 else "."
-    file = Path(os.path.expanduser(options.out or os.path.join(folder, "report.html")))
+    file = user_path(options.out or os.path.join(folder, "report.html"))
     check_page_path(file)
     flags = ("split", "mode", "context", "targets", "checkpoint", "corpus", "out")
     changed = [

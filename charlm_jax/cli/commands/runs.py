@@ -25,6 +25,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """List runs, latest first."""
+    from charlm_jax.cli.output import in_flags
     from charlm_jax.cli.tables import print_table
     from charlm_jax.storage.run_index import format_age, list_runs
 
@@ -58,3 +59,6 @@ def run(options: argparse.Namespace) -> None:
         for row in rows
     ]
     print_table(columns, cells)
+    for row in rows:
+        if row.says:
+            show(f"{row.path}: {in_flags(row.says)}")

@@ -1,9 +1,7 @@
 """`charlm sample`."""
 
 import argparse
-import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from charlm_jax.cli.commands.common_flags import add_run, add_unknown, load, read_unknown
@@ -19,6 +17,7 @@ from charlm_jax.cli.output import note
 from charlm_jax.cli.parser import nonempty_path
 from charlm_jax.cli.typed_text import ESCAPES_HELP, needs_escapes, typed_text
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.files import user_path
 
 if TYPE_CHECKING:
     from charlm_jax.inference.run import Run
@@ -206,7 +205,7 @@ def _read_prompt(options: argparse.Namespace) -> str | bytes | None:
         raise CharlmError(f"--prompt_file={file!r} is not a path: it has a NUL byte")
     if file == "-":
         return b"" if sys.stdin is None else sys.stdin.buffer.read()
-    return read_bytes(Path(os.path.expanduser(file)))
+    return read_bytes(user_path(file))
 
 
 def _decode_prompt(

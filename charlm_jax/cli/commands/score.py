@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from charlm_jax.cli.commands.common_flags import add_run, add_unknown, read_unkn
 from charlm_jax.cli.output import show, shown_progress
 from charlm_jax.cli.parser import nonempty_path
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.files import user_path
 from charlm_jax.core.visible_text import visible_line
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def run(options: argparse.Namespace) -> None:
     data, source = _read(options.file)
     runs = _load(options)
     text = _decode(data, source, options.encoding, runs)
-    page = None if options.html is None else Path(os.path.expanduser(options.html))
+    page = None if options.html is None else user_path(options.html)
     if page is not None:
         check_page_path(page)
     readings = [_reading(run, text, options, runs) for run in runs]
@@ -109,7 +109,7 @@ def _read(file: str) -> tuple[bytes, str]:
 
     most = 4 * MOST_SCORED  # a character has at most four
     if file != "-":
-        path = Path(os.path.expanduser(file))
+        path = user_path(file)
         return read_bytes(path, most=most), str(path)
     if sys.stdin is None:
         raise CharlmError("standard input is closed: name a file")

@@ -104,16 +104,16 @@ def run(options: argparse.Namespace) -> int:
     import jax
 
     from charlm_jax.data.download import DownloadProgress
-    from charlm_jax.sweeps.local import check_points
+    from charlm_jax.sweeps.local import check_points, check_texts
     from charlm_jax.sweeps.points import TUNING
 
     # This process only reads configs: leave the accelerator's memory to the runs.
     jax.config.update("jax_platforms", "cpu")  # type: ignore[no-untyped-call]
-    left = [point for point in plan.points if not point.is_finished(folder)]
     # Points that will be tuned have another value in their own folders.
     place = folder / TUNING if plan.tuned else folder
-    for line in check_points(left, place, progress=DownloadProgress()):
+    for line in check_points(plan.points, place, progress=DownloadProgress()):
         show(line)
+    check_texts(plan.points if plan.tuned else (), folder)
     if options.launcher == "slurm":
         return _sweep_on_cluster(plan, folder, options.jobs, slurm)
     return _sweep_here(plan, folder, options.jobs)

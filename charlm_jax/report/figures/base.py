@@ -18,7 +18,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 
 from charlm_jax.core.errors import CharlmError
-from charlm_jax.core.files import atomic_write
+from charlm_jax.core.files import atomic_write, user_path
 from charlm_jax.core.folders import FIGURE_MARK
 
 DOTS_PER_INCH = 150
@@ -67,7 +67,7 @@ def save_figure(figure: Figure, path: Path | str) -> None:
     Raises:
       CharlmError: the file cannot be written, or its ending is not a known format.
     """
-    path = Path(path)
+    path = user_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(path, _image(figure, path.suffix.removeprefix(".") or "png"))

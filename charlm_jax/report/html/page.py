@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from charlm_jax._version import __version__
 from charlm_jax.core.errors import CharlmError, write_error
-from charlm_jax.core.files import atomic_write, check_writable
+from charlm_jax.core.files import atomic_write, check_writable, user_path
 from charlm_jax.core.folders import PAGE, PAGE_MARK, own_file
 from charlm_jax.core.visible_text import visible_text
 from charlm_jax.report.html.rendering import render
@@ -115,7 +115,7 @@ def write_page(
     Raises:
       CharlmError: the file is something else or cannot be written, or a block cannot be rendered.
     """
-    path = Path(path)
+    path = user_path(path)
     html = page_html(title, lead, sections)
     check_page_path(path)
     try:

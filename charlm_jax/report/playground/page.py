@@ -14,7 +14,7 @@ from typing import Any
 
 from charlm_jax._version import __version__
 from charlm_jax.core.errors import CharlmError, write_error
-from charlm_jax.core.files import atomic_write
+from charlm_jax.core.files import atomic_write, user_path
 from charlm_jax.core.folders import MODEL_PAGE_MARK
 from charlm_jax.core.notebook import notebook_progress
 from charlm_jax.core.tree_hash import content_hash
@@ -154,9 +154,7 @@ def page_file(run: Run, file: Path | str | None, *, precision: str = "float32") 
         name = f"step_{run.checkpoint}" + "_average" * (run.weights == "average")
         name += f"_{precision}" * (precision != "float32")
         return Workdir(run.workdir).export / f"{name}.html"
-    path = Path(file)
-    if "\0" in str(path):
-        raise CharlmError(f"{str(path)!r} is not a path: it has a NUL byte")
+    path = user_path(file)
     if path.is_dir():
         raise CharlmError(f"{path} is a folder: give a file name")
     return path

@@ -17,6 +17,7 @@ from charlm_jax.core.trees import leaves_by_path
 from charlm_jax.inference.export import write_export
 from charlm_jax.inference.run import Run, load_run
 from charlm_jax.report.html.heat_text import LEVELS
+from charlm_jax.report.html.page import is_page, write_page
 from charlm_jax.report.html.rendering import format_percent
 from charlm_jax.report.palette import SECOND_HUE, SURPRISE
 from charlm_jax.report.playground import page
@@ -181,6 +182,15 @@ def test_a_notebook_shows_the_page_in_a_frame_of_its_own(run: Run, html: str) ->
 def test_an_export_gives_the_same_page(run: Run, html: str, tmp_path: Path) -> None:
     write_export(run, tmp_path / "export")
     assert playground_html(load_run(tmp_path / "export"), held_out=FIGURES) == html
+
+
+def test_a_tilde_is_the_home_folder(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert page.page_file(run, "~/new/page.html") == tmp_path / "new" / "page.html"
+    assert write_page("~/report.html", title="a title", sections=[]) == tmp_path / "report.html"
+    assert is_page(tmp_path / "report.html")
 
 
 def test_a_file_is_never_overwritten(run: Run, html: str, tmp_path: Path) -> None:
