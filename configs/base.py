@@ -160,7 +160,8 @@ def get_config() -> ConfigDict:
     # nothing to the stream at first.
     config.model.zero_init = False
     # float32, or bfloat16: operands of matrix products are rounded to bfloat16, forwards and
-    # backwards; sums, weights and everything else are float32.
+    # backwards; sums, weights and everything else are float32. On recent GPUs JAX may round the
+    # operands of float32 products too, to TensorFloat-32.
     config.model.precision = "float32"
 
     config.optimizer = ConfigDict()

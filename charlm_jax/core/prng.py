@@ -1,4 +1,4 @@
-"""Named streams of PRNG keys, derived from one root key. A key is never reused."""
+"""Named streams of PRNG keys, derived from one root key."""
 
 import enum
 import math

@@ -111,7 +111,7 @@ def make_window_scorer(
     Args:
       model: model to score.
       context: number of targets in a window.
-      batch_size: largest number of windows scored at once; it does not change the result.
+      batch_size: largest number of windows scored at once; it changes rounding alone.
       measure: quantity to compute for every target; its loss by default.
 
     Returns:
@@ -236,7 +236,7 @@ def make_position_scorer(
     Args:
       model: model to score.
       context: number of characters that the model reads, from its initial state.
-      batch_size: largest number of positions scored at once; it does not change the result.
+      batch_size: largest number of positions scored at once; it changes rounding alone.
       measure: quantity to compute for every target; its loss by default.
 
     Returns:
@@ -266,7 +266,7 @@ def make_sliding_scorer(
     Args:
       model: model to score.
       protocol: number of characters read before each target, and number of targets.
-      batch_size: largest number of targets scored at once; it does not change the result.
+      batch_size: largest number of targets scored at once; it changes rounding alone.
       measure: quantity to compute for every target; its loss by default.
 
     Returns:

@@ -139,7 +139,8 @@ class TrainedModel:
           sampling: sampling parameters; `SamplingParams()` if None.
           characters: number of characters to sample in each text.
           samples: number of texts at each scale. Sample i uses the same noise at every scale, and
-            does not depend on the other samples.
+            does not depend on the other samples, but for rounding: an LSTM in bfloat16 rounds
+            otherwise in batches of 8 and more.
           scales: scale factors in [0, inf], in place of `scale`; that of `sampling` alone if None.
           **changes: fields of `sampling` to override.
 

@@ -1,5 +1,6 @@
 """Floating-point operations of a model, counted in its traced computation."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -37,13 +38,15 @@ def forward_flops(model: ModelConfig, *, symbols: int, sequence_length: int) -> 
 
     The count follows the model's definition: an embedding is a look-up, every layer reads vectors
     (not a table of projected symbols), and attention also computes the masked half of its scores.
-    Only matrix products are counted.
+    Layers with a matrix memory are counted in their chunks. Only matrix products are counted, as
+    in float32: the exact operands of bfloat16 take two.
 
     Args:
       model: layers and sizes.
       symbols: V, vocabulary size.
       sequence_length: T; the cost of attention grows with it.
     """
+    model = dataclasses.replace(model, precision="float32")
     flops = 0
     x_1TD = jax.eval_shape(lambda: jnp.zeros((1, sequence_length, model.embedding_size)))
     for block in build_blocks(model):

@@ -18,6 +18,15 @@ def test_the_tutorials_operations() -> None:
     assert train_flops(model, symbols=80, sequence_length=40) == 3 * forward
 
 
+@pytest.mark.parametrize("layer", MIXERS)
+def test_the_operations_are_those_of_float32(layer: str) -> None:
+    counts = {
+        forward_flops(make_model_config(layer, precision=x), symbols=7, sequence_length=9)
+        for x in ("float32", "bfloat16")
+    }
+    assert len(counts) == 1
+
+
 def test_the_operations_of_attention() -> None:
     # D = 8, two heads of 4, one of keys and values, F = 16 with a gate, T = 5, V = 3.
     model = make_model_config(
