@@ -17,8 +17,9 @@ import jax
 import numpy as np
 
 from charlm_jax._version import __version__
-from charlm_jax.config.loading import ConfigSource
+from charlm_jax.config.loading import ConfigSource, split_override
 from charlm_jax.config.schema import Config
+from charlm_jax.config.unread_fields import unread_fields
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.files import stored_path
 from charlm_jax.core.numerics import fixed_numerics
@@ -31,7 +32,7 @@ from charlm_jax.data.download import Progress
 from charlm_jax.data.splits import size
 from charlm_jax.evaluation.scoring import mean_score
 from charlm_jax.inference.trained_model import TrainedModel
-from charlm_jax.models.mixers import describe_mixers
+from charlm_jax.models.mixers import MIXERS, describe_mixers
 from charlm_jax.sampling.params import SamplingParams
 from charlm_jax.storage.compatibility import division_changes
 from charlm_jax.storage.metrics_log import metrics_row
@@ -123,6 +124,8 @@ def train_and_evaluate(
     if dataset.corpus.left_out:
         view.note(f"{config.data.corpus}: {dataset.corpus.left_out}")
     trainer = build_trainer(config, dataset)
+    for override in _overrides_without_effect(config, source):
+        view.note(f"config.{override} has no effect: no part of this model reads it")
     _refuse_strangers(trainer, processes)
     processes.require_equal(lambda: {"the fingerprint of the text": dataset.fingerprint})
     trainer.devices.connect()
@@ -166,6 +169,13 @@ def train_and_evaluate(
 def _fields(config: Config) -> Mapping[str, Any]:
     """Return the fields of a config as JSON values, by the names that an error gives them."""
     return {f"config.{field}": json.loads(json.dumps(x)) for field, x in config.flatten().items()}
+
+
+def _overrides_without_effect(config: Config, source: ConfigSource | None) -> list[str]:
+    """Return the command-line overrides of fields that the model does not read."""
+    unread = unread_fields(config.model, tuple(MIXERS))
+    overrides = (*source.point, *source.overrides) if source is not None else ()
+    return [text for text in overrides if split_override(text)[0] in unread]
 
 
 def _refuse_strangers(trainer: Trainer, processes: Processes) -> None:

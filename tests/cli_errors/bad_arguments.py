@@ -545,7 +545,10 @@ TYPED: Mapping[str, Sequence[tuple[str, Says]]] = {
         ("inspect --workdir=done --text=a --out=fox.txt", "cannot write the figure fox.txt/"),
         ("inspect --workdir=done --text=a --out=fox.txt/x", "cannot write the figure fox.txt/x/"),
         ("inspect --workdir=done --text=a --out=/proc/x", "cannot write the figure /proc/x/"),
-        ("inspect --workdir=done --text=a --out='a\0b'", "cannot write the figure a"),
+        (
+            "inspect --workdir=done --text=a --out='a\0b'",
+            "'a\\x00b' is not a path: it has a NUL byte",
+        ),
         ("inspect --workdir=inspect_a_file --text=a", ("cannot write the figure", "inspect/")),
     ],
     "Pages": [

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from charlm_jax.cli.commands.common_flags import add_config
-from charlm_jax.cli.output import note, show
+from charlm_jax.cli.output import show
 from charlm_jax.cli.parser import nonempty_path
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.signals import Interrupted
@@ -97,18 +97,6 @@ def run(options: argparse.Namespace) -> int | None:
     return None
 
 
-def _note_unread_fields(config: "Config", overrides: list[str]) -> None:
-    """Say which of the fields that were set have no effect on the model."""
-    from charlm_jax.config.loading import split_override
-    from charlm_jax.config.unread_fields import unread_fields
-    from charlm_jax.models.mixers import MIXERS
-
-    unread = unread_fields(config.model, tuple(MIXERS))
-    for override in overrides:
-        if split_override(override)[0] in unread:
-            note(f"config.{override} has no effect: no part of this model reads it")
-
-
 def _submit(options: argparse.Namespace, config: "Config", overrides: list[str]) -> None:
     """Submit a job that trains the run, and print its id."""
     from charlm_jax.storage.default_folder import default_run_folder
@@ -146,8 +134,6 @@ def _train(
     from charlm_jax.training.progress_bar import NullProgress, training_view
 
     workdir = options.workdir or str(default_run_folder(options.config, config))
-    if processes.leads:
-        _note_unread_fields(config, overrides)
     with training_view() if processes.leads else nullcontext(NullProgress()) as view:
         if options.tensorboard and processes.leads:
             from charlm_jax.training.tensorboard import EventFiles
