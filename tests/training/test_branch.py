@@ -18,6 +18,7 @@ from charlm_jax.inference.run import load_run
 from charlm_jax.storage.checkpoint import Checkpoints
 from charlm_jax.storage.metrics_log import MetricsLog
 from charlm_jax.training.loop import train_and_evaluate
+from charlm_jax.training.loop_state import LoopState
 from charlm_jax.training.optimizer import make_schedule
 from charlm_jax.training.progress_bar import NullProgress
 from tests.conftest import make_tiny_config
@@ -104,6 +105,19 @@ def test_a_longer_run_has_no_evaluation_where_the_shorter_one_ended(
     same(run, whole)
     assert first == second._replace(extension=first.extension)
     assert load_run(run).checkpoint == load_run(whole).checkpoint == first.best_step
+
+
+def test_the_scores_before_an_evaluation_are_those_of_a_run_that_did_not_make_it() -> None:
+    state = LoopState(step=5)
+    for step, loss in ((5, 1.5), (10, 1.6)):
+        state.step = step
+        state.add_score(loss)
+    before, scores = state.to_json(), state.scores
+    state.step = 12
+    state.add_score(1.4)
+    assert (state.best_step, state.scores_since_best) == (12, 0)
+    again = state.with_scores(json.loads(json.dumps(scores)))
+    assert again.to_json() == before | {"step": 12, "score_is_due": True}
 
 
 class _StopInScoring(NullProgress):
