@@ -179,7 +179,7 @@ _SMALL: Mapping[str, Mapping[str, Any]] = {
 }
 _FEW = (10, 40, 160, 640)
 _SCHEDULES = ((10, 160), (10, 40, 160))
-_TRAINED_SEARCH = Search(_RATE, (Rung(5, 1, 256_000), Rung(2, 1, 768_000)))
+_TRAINED_SEARCH = Search(_RATE, (Rung(5, 1, 256_000), Rung(2, 1, 768_000, added=2)))
 
 PRESETS: Mapping[str, Preset] = {
     "minutes": Preset(
@@ -206,7 +206,7 @@ PRESETS: Mapping[str, Preset] = {
             "mingru": Model("mingru", _SMALL["mingru"], lengths=_FEW, states=("reset",)),
         },
         corpus="mysterious-island",
-        search=Search(_RATE, (Rung(5, 1, 128_000), Rung(2, 1, 320_000))),
+        search=Search(_RATE, (Rung(5, 1, 128_000), Rung(2, 1, 320_000, added=1))),
         characters=640_000,
         seeds=(1, 2, 3),
     ),
