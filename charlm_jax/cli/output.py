@@ -19,24 +19,16 @@ _FLAGS = {
     "unknown='replace'": "--unknown=replace",
 }
 
-# Numbers of `sample` that its flags call by shorter names, at the beginning of a message.
-_NUMBERS = {"characters": "chars", "samples": "num"}
-
 
 def in_flags(message: object) -> str:
     """Returns a message of the library with flags in place of Python's arguments.
 
     >>> in_flags("choose another workdir, or begin again with fresh=True")
     'choose another --workdir, or begin again with --fresh'
-    >>> in_flags("characters=-1 is not allowed")
-    'chars=-1 is not allowed'
     """
     text = str(message)
     for argument, flag in _FLAGS.items():
         text = text.replace(argument, flag)
-    for argument, flag in _NUMBERS.items():
-        if text.startswith(f"{argument}="):
-            return text.replace(argument, flag, 1)
     return text
 
 

@@ -51,7 +51,8 @@ from charlm_jax.sampling.stop_strings import (
     join_bytes,
 )
 
-_MAX_TEXTS = 10_000  # sampled at once
+MAX_TEXTS = 10_000
+"""Largest number of texts that are sampled at once."""
 
 # Old names of methods and properties, and their replacements.
 _RENAMED = {
@@ -159,7 +160,7 @@ class TrainedModel:
         scales = [sampling.scale] if scales is None else scales
         if len(scales) == 0:
             raise CharlmError("scales is empty: give at least one, such as scales=[1.0]")
-        require_within("samples", samples, 1, _MAX_TEXTS // len(scales))
+        require_within("samples", samples, 1, MAX_TEXTS // len(scales))
         pairs = list(itertools.product(scales, range(samples)))
         policy = build_policy(scale=[scale for scale, _ in pairs], **sampling.truncations)
         keys_B = sample_keys(sampling.seed, samples)[jnp.array([index for _, index in pairs])]

@@ -216,14 +216,14 @@ def _check_trials(arm: Point, search: Search, dataset: Dataset) -> None:
             trainer = build_undivided(config, dataset)
         except CharlmError as error:
             raise CharlmError(
-                f"a run of {rung.characters:,} characters of {arm.name}, which --tune needs, could "
-                f"not be trained: {error}"
+                f"a run of {rung.characters:,} characters of {arm.name}, which the search needs, "
+                f"could not be trained: {error}"
             ) from error
         warmup, steps = config.optimizer.warmup_steps, trainer.total_steps
         if 2 * warmup > steps:
             raise CharlmError(
                 f"config.optimizer.warmup_steps={warmup} of {arm.name} is more than half of the "
-                f"{steps} steps of the first runs of --tune, whose losses would tell little of "
+                f"{steps} steps of the first runs of a search, whose losses would tell little of "
                 f"whole runs: set at most {steps // 2}, or train longer"
             )
 

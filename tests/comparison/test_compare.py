@@ -245,7 +245,7 @@ def test_of_a_long_part_as_many_characters_are_scored_as_fit_into_memory(
         comparison = compare(run, protocol)
         evaluation = comparison.groups[0].evaluations[0]
         assert (evaluation.characters, evaluation.block) == (200, 1000)
-        assert "among 2,100" in comparison.describe()
+        assert "200 of 2,100 characters" in comparison.describe()
         _, nll_N = run.evaluate(protocol, cache=True)
         np.testing.assert_array_equal(comparison.groups[0].nll_SN[0], nll_N)
         scores = find_scores(comparison, dataset)
@@ -362,7 +362,8 @@ def test_baselines_are_left_out_and_their_text_is_bounded(
     bare = compare(runs, Stream(), baselines=False)
     assert bare.baselines == [] and "n-gram" not in bare.describe()
     monkeypatch.setattr(
-        "charlm_jax.comparison.compare.last_characters", lambda part: last_characters(part, 100)
+        "charlm_jax.comparison.compare.last_characters",
+        lambda part, most=100: last_characters(part, min(most, 100)),
     )
     names = [baseline.name for baseline in compare(runs, Stream()).baselines]
     assert any(name.endswith("-gram (Kneser-Ney, of the last 100 characters)") for name in names)

@@ -242,7 +242,8 @@ def test_a_config_without_a_sweep_is_refused() -> None:
     with pytest.raises(CharlmError, match="sweeps/sequence_length"):
         load_sweep("sequence_length")
     with pytest.raises(
-        CharlmError, match="unknown name 'x': it must be one of lstm, transformer, mingru"
+        CharlmError,
+        match="unknown name 'x' after the colon of --config: it must be one of lstm, tran",
     ):
         load_sweep("sweeps/sequence_length:x")
     with pytest.raises(CharlmError, match="takes no argument"):
