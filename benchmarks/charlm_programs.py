@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.data import Text, load_text
@@ -39,7 +38,7 @@ def train(*, config: str, changes: Mapping[str, Any], corpus: str, steps: int) -
     data = loaded.data
     text = load_text(corpus, batch_size=data.batch_size, sequence_length=data.sequence_length)
     trainer = build_trainer(loaded, as_dataset(text))
-    ids_N = jnp.asarray(trainer.dataset.ids_N)
+    ids_N = trainer.devices.put_text(trainer.dataset.ids_N)
     state, step = trainer.init_state(), 0
 
     def turn() -> float:

@@ -13,6 +13,7 @@ import pytest
 
 from benchmarks import (
     charlm_programs,
+    devices,
     flax_peer,
     harness,
     layers,
@@ -303,6 +304,7 @@ def all_programs() -> dict[str, Program]:
         **sampling.list_programs(sampling.SIZES, 80),
         **sequence_length.list_programs([4], options),
         **layers.list_programs(options),
+        **devices.list_programs(options),
     }
 
 
@@ -320,7 +322,9 @@ def test_a_program_is_built_from_its_settings(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [train_step, sampling, layers], ids=["train_step", "sampling", "layers"]
+    "command",
+    [train_step, sampling, layers, devices],
+    ids=["train_step", "sampling", "layers", "devices"],
 )
 def test_ratios_are_of_programs_that_exist(command: Any) -> None:
     pairs = [*command.RATIOS.values(), *getattr(command, "ROOFS", {}).values()]
