@@ -61,7 +61,7 @@ class TextFacts(NamedTuple):
 
 
 class Signature(NamedTuple):
-    """What the file system says of a text's files, which changes whenever one of them is written.
+    """Sizes, times and inodes of a text's files, which change whenever one of them is written.
 
     Attributes:
       files: size in bytes, times of the last change of content and of inode in ns, inode, and

@@ -13,7 +13,7 @@ import pytest
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.models import LanguageModel
 from charlm_jax.sampling.categorical import gumbel_noise, sample_keys
-from charlm_jax.sampling.decoding import SampleBatch, make_decoder, rows_at_once
+from charlm_jax.sampling.decoding import SampleBatch, make_decoder, rows_at_once, split_rows
 from charlm_jax.sampling.policies import build_policy, probabilities
 from tests.conftest import compiled_model, make_model_config
 
@@ -308,3 +308,18 @@ def test_rows_at_once_are_bounded_by_state_characters_and_logits(
     assert rows("_CHARACTERS_AT_ONCE", 5 * read + 1) == 5
     assert rows("_LOGITS_AT_ONCE", 5 * read * 50 + 1) == 5
     assert rows("_STATE_BYTES_AT_ONCE", 1) == 1
+
+
+@pytest.mark.parametrize(
+    ("count", "most", "sizes"), [(5, 8, [5]), (9, 8, [5, 5]), (16, 8, [8, 8]), (17, 8, [6, 6, 6])]
+)
+def test_rows_are_split_into_few_batches_of_one_size(
+    count: int, most: int, sizes: list[int]
+) -> None:
+    policy = build_policy(scale=[float(index) for index in range(count)])
+    batches = split_rows(SampleBatch(sample_keys(1, count), policy), most)
+    assert [len(batch.keys_B) for batch in batches] == sizes
+    keys_B = np.concatenate([np.asarray(jax.random.key_data(x.keys_B)) for x in batches])
+    expected_B = np.asarray(jax.random.key_data(sample_keys(1, count)))
+    np.testing.assert_array_equal(keys_B[:count], expected_B)
+    assert (keys_B[count:] == expected_B[-1]).all()
