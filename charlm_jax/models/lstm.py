@@ -9,8 +9,10 @@ from charlm_jax.models.lstm_fused import LSTMState, lstm_recurrence
 from charlm_jax.models.ops import Dtype, Seen, capture, dense, embed, matmul, scan_time
 
 # Limits within which the fused recurrence is faster. With fewer rows its products are too narrow,
-# with more symbols its one-hot columns too tall.
-_FAST_ROWS = 8
+# which only pays for the gradients of long sequences; with more symbols its one-hot columns are too
+# tall.
+_FAST_ROWS, _FEW_ROWS = 8, 2
+_LONG = 64
 _FAST_SYMBOLS = 256
 
 
@@ -121,9 +123,10 @@ class LSTM(nn.Module):
         return lstm_recurrence(inputs_TRB, state, jnp.concatenate(kernels), self.operand_dtype)
 
     def _is_fast(self, rows: jax.Array) -> bool:
-        """Return whether there are many rows and several positions, and gates are not captured."""
+        """Return whether there are enough rows and positions, and gates are not captured."""
         batch, length = rows.shape[:2]
-        return batch >= _FAST_ROWS and length > 1 and not self.is_mutable_collection("captured")
+        enough = _FEW_ROWS if length >= _LONG else _FAST_ROWS
+        return batch >= enough and length > 1 and not self.is_mutable_collection("captured")
 
     def initial_state(self, batch_size: int, context: int) -> LSTMState:
         """Return a state of zeros; a recurrent state ignores the context."""

@@ -111,6 +111,25 @@ def test_a_model_is_the_same_function_with_it_and_without(
     assert_close(fast[1], slow[1], TOLERANCES[jnp.dtype(precision).type])
 
 
+@pytest.mark.parametrize(
+    ("rows", "length", "is_fast"),
+    [(1, 64, False), (2, 63, False), (2, 64, True), (7, 2, False), (8, 1, False), (8, 2, True)],
+)
+def test_few_rows_are_fast_in_long_sequences_only(
+    rows: int, length: int, is_fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    monkeypatch.setattr(
+        "charlm_jax.models.lstm.lstm_recurrence",
+        lambda *inputs: calls.append(inputs) or lstm_recurrence(*inputs),
+    )
+    model = build_model(make_model_config("lstm"), V)
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    ids_BT = jax.ShapeDtypeStruct((rows, length), jnp.int32)
+    jax.eval_shape(model.apply, params, ids_BT, model.initial_state(rows, 0))
+    assert bool(calls) == is_fast
+
+
 def test_many_symbols_are_not_made_one_hot(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> None:
         raise AssertionError("the fast recurrence was called")
