@@ -65,13 +65,14 @@ def run_study(study: Study) -> Results:
     print(study.describe_cost(speeds), flush=True)
     text = study.text()
     tuned = study.tune()
-    rates = {arm: found.value for arm, found in tuned.items()}
+    choices = study.choose_rates(tuned, study.train(study.candidates(tuned)))
+    rates = {arm: choice.value for arm, choice in choices.items()}
     first, *others = study.preset.seeds
     runs = study.train(study.plan(rates, speeds, [first]))
     repeated = study.repeated_arms(runs)
     more = study.plan(rates, speeds, others)
     runs |= study.train([run for run in more if run.arm in repeated])
-    return build_results(study.preset, text, speeds, tuned, runs)
+    return build_results(study.preset, text, speeds, choices, runs)
 
 
 def read_study(study: Study) -> Results:
@@ -84,9 +85,10 @@ def read_study(study: Study) -> Results:
     if text is None or speeds is None:
         raise CharlmError(f"{study.records.folder} has no records: run the study first")
     tuned = study.tune(train=False)
-    rates = {arm: found.value for arm, found in tuned.items()}
+    choices = study.choose_rates(tuned, study.recorded(study.candidates(tuned)))
+    rates = {arm: choice.value for arm, choice in choices.items()}
     plan = study.plan(rates, speeds, study.preset.seeds)
-    return build_results(study.preset, text, speeds, tuned, study.recorded(plan))
+    return build_results(study.preset, text, speeds, choices, study.recorded(plan))
 
 
 if __name__ == "__main__":

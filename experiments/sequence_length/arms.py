@@ -95,12 +95,14 @@ class Preset(NamedTuple):
     Attributes:
       models: models by name.
       corpus: text, as in `config.data.corpus`.
-      search: search of the learning rate, the same for every arm.
+      search: search of the learning rate in shorter runs, the same for every arm.
       characters: characters read by one run.
       scores: number of evaluations of a run on the second part while it trains.
       watched: characters scored by each of them.
       patience: a run ends after so many evaluations without a new best; 0 for never.
       seeds: seeds, the first of which every arm is trained with.
+      factors: the first seed is trained with the searched learning rate times each of them, and the
+        rate with the lowest loss is the arm's; longer runs may prefer lower rates.
       repeated: number of best arms of each family that are trained with every seed, besides the
         textbook's length; 0 for all.
       reach: context of the windows for the loss by position, in characters.
@@ -115,6 +117,7 @@ class Preset(NamedTuple):
     search: Search
     characters: int
     seeds: tuple[int, ...]
+    factors: tuple[float, ...] = (1.0,)
     scores: int = 1
     watched: int = 500_000
     patience: int = 0
@@ -180,6 +183,7 @@ _SMALL: Mapping[str, Mapping[str, Any]] = {
 _FEW = (10, 40, 160, 640)
 _SCHEDULES = ((10, 160), (10, 40, 160))
 _TRAINED_SEARCH = Search(_RATE, (Rung(5, 1, 256_000), Rung(2, 1, 768_000, added=2)))
+_TRAINED_FACTORS = (1.0, 0.5)
 
 PRESETS: Mapping[str, Preset] = {
     "minutes": Preset(
@@ -222,6 +226,7 @@ PRESETS: Mapping[str, Preset] = {
         search=_TRAINED_SEARCH,
         characters=4_000_000,
         seeds=(1, 2, 3),
+        factors=_TRAINED_FACTORS,
         scores=40,
         watched=51_200,
         patience=10,
@@ -233,6 +238,7 @@ PRESETS: Mapping[str, Preset] = {
         search=_TRAINED_SEARCH,
         characters=4_000_000,
         seeds=(1,),
+        factors=_TRAINED_FACTORS,
         scores=40,
         watched=51_200,
         patience=10,

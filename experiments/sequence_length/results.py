@@ -16,11 +16,10 @@ from charlm_jax.evaluation.bootstrap import (
     std_over_seeds,
 )
 from charlm_jax.evaluation.families import BestComparison, compare_with_best
-from charlm_jax.sweeps.tuning import Tuned
 from experiments.block_records import Sums, from_sums
 from experiments.sequence_length.arms import Arm, Preset
 from experiments.sequence_length.records import RULES, RunRecord, TextRecord
-from experiments.sequence_length.runs import PlannedRun, mean_speed
+from experiments.sequence_length.runs import PlannedRun, RateChoice, mean_speed
 
 
 class ArmResult(NamedTuple):
@@ -111,7 +110,7 @@ class Results(NamedTuple):
       preset: size of the study.
       text: the text and its simple predictors.
       speeds: characters per second in training, by model and length.
-      tuned: search of each arm's learning rate.
+      rates: choice of each arm's learning rate.
       arms: results of every arm of which a run is on record.
       families: fixed lengths of one model, state and budget.
       schedules: the best fixed length and the schedules of several, of one model and budget.
@@ -124,7 +123,7 @@ class Results(NamedTuple):
     preset: Preset
     text: TextRecord
     speeds: Mapping[str, float]
-    tuned: Mapping[Arm, Tuned]
+    rates: Mapping[Arm, RateChoice]
     arms: Mapping[Arm, ArmResult]
     families: Sequence[Family]
     schedules: Sequence[Family]
@@ -134,19 +133,29 @@ class Results(NamedTuple):
     @property
     def at_edge(self) -> list[Arm]:
         """Arms whose learning rate is the lowest or the highest that was tried."""
-        return [arm for arm, tuned in self.tuned.items() if tuned.is_at_edge]
+        return [arm for arm, choice in self.rates.items() if choice.is_at_edge]
+
+    @property
+    def lowered(self) -> list[Arm]:
+        """Arms that prefer a lower learning rate in whole runs than in the search."""
+        return [arm for arm, choice in self.rates.items() if choice.value < choice.tuned.value]
 
     @property
     def effort(self) -> str:
-        """Number of runs and characters of the search of each arm."""
-        return self.preset.search.describe()
+        """Number of runs and characters of the choice of each arm's learning rate."""
+        preset = self.preset
+        runs = "run" if len(preset.factors) == 1 else "runs"
+        return (
+            f"{preset.search.describe()} to search the learning rate, then {len(preset.factors)} "
+            f"{runs} of {preset.characters:,}"
+        )
 
 
 def build_results(
     preset: Preset,
     text: TextRecord,
     speeds: Mapping[str, float],
-    tuned: Mapping[Arm, Tuned],
+    rates: Mapping[Arm, RateChoice],
     runs: Mapping[PlannedRun, RunRecord],
 ) -> Results:
     """Compute all results from the records.
@@ -155,8 +164,8 @@ def build_results(
       preset: size of the study.
       text: record of the text.
       speeds: characters per second in training, by model and length.
-      tuned: search of each arm's learning rate.
-      runs: records of the runs.
+      rates: choice of each arm's learning rate.
+      runs: records of the runs with these rates.
     """
     records: dict[Arm, list[RunRecord]] = {}
     for run, record in runs.items():
@@ -189,7 +198,7 @@ def build_results(
         preset=preset,
         text=text,
         speeds=speeds,
-        tuned=tuned,
+        rates=rates,
         arms=results,
         families=list(families.values()),
         schedules=schedules,

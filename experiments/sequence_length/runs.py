@@ -47,7 +47,31 @@ class PlannedRun(NamedTuple):
     @property
     def name(self) -> str:
         """Name of its folder and record."""
-        return f"{self.arm.name}-seed{self.seed}"
+        return f"{self.arm.name}-rate={self.rate:g}-seed={self.seed}"
+
+
+class RateChoice(NamedTuple):
+    """Choice of an arm's learning rate.
+
+    Attributes:
+      tuned: search in shorter runs.
+      losses: mean loss on the second part by learning rate, in whole runs of the first seed, the
+        state carried on; empty if none is on record.
+    """
+
+    tuned: Tuned
+    losses: Mapping[float, float]
+
+    @property
+    def value(self) -> float:
+        """Rate with the lowest loss in whole runs; the searched one if there are none."""
+        return min(self.losses, key=self.losses.__getitem__, default=self.tuned.value)
+
+    @property
+    def is_at_edge(self) -> bool:
+        """True if no lower or no higher rate was tried in a run of any length."""
+        tried = [*(trial.value for trial in self.tuned.losses), *self.losses]
+        return self.value in (min(tried), max(tried))
 
 
 class Study:
@@ -123,6 +147,33 @@ class Study:
         tuned = self.training.tune(points, self.preset.search, train=train)
         return {arm: tuned[arm.name] for arm in arms}
 
+    def candidates(self, tuned: Mapping[Arm, Tuned]) -> list[PlannedRun]:
+        """Return the runs of the first seed by which the learning rates are chosen.
+
+        Args:
+          tuned: search of each fixed length at equal characters.
+        """
+        characters, first = whole_batches(self.preset.characters), self.preset.seeds[0]
+        return [
+            PlannedRun(arm, first, float(f"{factor * found.value:.4g}"), characters)
+            for arm, found in tuned.items()
+            for factor in self.preset.factors
+        ]
+
+    def choose_rates(
+        self, tuned: Mapping[Arm, Tuned], candidates: Mapping[PlannedRun, RunRecord]
+    ) -> dict[Arm, RateChoice]:
+        """Choose the learning rate of every fixed length at equal characters.
+
+        Args:
+          tuned: search of each.
+          candidates: records of the runs by which they are chosen.
+        """
+        losses: dict[Arm, dict[float, float]] = {arm: {} for arm in tuned}
+        for run, record in candidates.items():
+            losses[run.arm][run.rate] = record.second["stream"]
+        return {arm: RateChoice(found, losses[arm]) for arm, found in tuned.items()}
+
     def plan(
         self, rates: Mapping[Arm, float], speeds: Mapping[str, float], seeds: Iterable[int]
     ) -> list[PlannedRun]:
@@ -174,6 +225,7 @@ class Study:
         rates = dict.fromkeys((arm for arm in self.preset.arms() if arm == arm.tuned), 1.0)
         search, (first, *others) = self.preset.search, self.preset.seeds
         runs = self.plan(rates, speeds, [first])
+        runs += [run for run in runs if run.arm in rates] * (len(self.preset.factors) - 1)
         seconds = sum(search.characters / mean_speed(arm, speeds) for arm in rates)
         seconds += sum(run.characters / mean_speed(run.arm, speeds) for run in runs)
         more = f"; the best arms again with {len(others)} more seeds" if others else ""

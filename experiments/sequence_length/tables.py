@@ -87,7 +87,7 @@ def tables(results: Results, *, command: str) -> str:
       results: results of the study.
       command: command line of the study.
     """
-    text, edge, tuned = results.text, results.at_edge, results.tuned
+    text, edge, lowered = results.text, results.at_edge, results.lowered
     sizes = ", ".join(f"{name} {count:,}" for name, count in text.characters.items())
     parts = [
         TITLE,
@@ -138,8 +138,9 @@ def tables(results: Results, *, command: str) -> str:
         "scale 1 from one run of each arm, next to as much held-out text.",
         _quality(results),
         "## Learning rates: loss on the second part",
-        f"{results.effort} per arm. In {len(edge)} of {len(tuned)} arms the chosen rate is the "
-        "lowest or the highest tried.",
+        f"{results.effort}, per arm. In {len(edge)} of {len(results.rates)} arms the chosen rate "
+        f"is the lowest or the highest tried; in {len(lowered)} it is below the searched one. "
+        f"Searched in windows of {WINDOW}; whole runs of the first seed with the state carried on.",
         _rates(results),
     ]
     return "\n\n".join(parts) + "\n"
@@ -307,11 +308,14 @@ def _measures(quality: Mapping[str, Any]) -> list[str]:
 
 def _rates(results: Results) -> str:
     rows = []
-    for arm, tuned in results.tuned.items():
-        losses = tuned.mean_losses()
-        cells = (
-            f"**{loss:.4f} at {rate:g}**" if rate == tuned.value else f"{loss:.4f} at {rate:g}"
-            for rate, loss in losses.items()
+    for arm, choice in results.rates.items():
+        searched = _by_rate(choice.tuned.mean_losses(), choice.tuned.value)
+        rows.append(
+            [arm.model, arm.state, arm.label, searched, _by_rate(choice.losses, choice.value)]
         )
-        rows.append([arm.model, arm.state, arm.label, ", ".join(cells)])
-    return table(["model", "state", "T", "losses"], rows)
+    return table(["model", "state", "T", "searched", "whole runs"], rows)
+
+
+def _by_rate(losses: Mapping[float, float], best: float) -> str:
+    texts = {rate: f"{loss:.4f} at {rate:g}" for rate, loss in losses.items()}
+    return ", ".join(f"**{text}**" if rate == best else text for rate, text in texts.items())
