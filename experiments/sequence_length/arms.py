@@ -78,6 +78,8 @@ class Model(NamedTuple):
       schedules: schedules of several lengths, trained with reset state.
       is_timed: whether lengths are also compared at equal seconds, with reset state.
       is_repeated: whether its best arms are trained with every seed; others with the first.
+      has_attention: whether its layers keep past positions. While it trains, it is then scored in
+        windows of at most T, since it need not be able to look further back.
     """
 
     config: str
@@ -87,6 +89,7 @@ class Model(NamedTuple):
     schedules: tuple[Schedule, ...] = ()
     is_timed: bool = False
     is_repeated: bool = True
+    has_attention: bool = False
 
 
 class Preset(NamedTuple):
@@ -141,6 +144,7 @@ class Preset(NamedTuple):
 
     def fields(self, arm: Arm) -> dict[str, Any]:
         """Return the config fields that the study sets, apart from seed, rate and steps."""
+        has_attention = self.models[arm.model].has_attention
         return {
             **self.models[arm.model].fields,
             "data.corpus": self.corpus,
@@ -149,7 +153,7 @@ class Preset(NamedTuple):
             "data.loader": LOADERS[arm.state],
             "split.valid_fraction": 0.1,
             "split.test_fraction": 0.1,
-            "evaluation.context": WINDOW,
+            "evaluation.context": min(WINDOW, arm.length) if has_attention else WINDOW,
             "evaluation.max_characters": self.watched,
             "train.epochs": 1_000,  # never reached: `max_steps` ends the run
             "train.patience": self.patience,
@@ -205,7 +209,11 @@ PRESETS: Mapping[str, Preset] = {
         models={
             "lstm": Model("lstm", _SMALL["lstm"], is_timed=True),
             "transformer": Model(
-                "transformer", _SMALL["transformer"], lengths=_FEW, states=("reset",)
+                "transformer",
+                _SMALL["transformer"],
+                lengths=_FEW,
+                states=("reset",),
+                has_attention=True,
             ),
             "mingru": Model("mingru", _SMALL["mingru"], lengths=_FEW, states=("reset",)),
         },
@@ -218,7 +226,12 @@ PRESETS: Mapping[str, Preset] = {
         models={
             "lstm": Model("lstm:1.6M", {}, schedules=_SCHEDULES, is_timed=True),
             "transformer": Model(
-                "transformer", {}, lengths=_FEW, states=("reset",), is_repeated=False
+                "transformer",
+                {},
+                lengths=_FEW,
+                states=("reset",),
+                is_repeated=False,
+                has_attention=True,
             ),
             "mingru": Model("mingru", {}, lengths=_FEW, states=("reset",), is_repeated=False),
         },

@@ -112,9 +112,10 @@ def tables(results: Results, *, command: str) -> str:
         "## Loss less that of the n-gram",
         _less_ngram(results),
         "## Training until the n-gram's loss",
-        f"Characters and seconds after which the loss on the second part in windows of {WINDOW} is "
-        f"at most that of the {text.ngram_order['window']}-gram "
-        f"({text.ngram_second['window']:.4f}); median over runs, `-` if it never is.",
+        f"Characters and seconds after which the loss on the second part in windows of {WINDOW}, of "
+        "T for attention with a shorter T, is at most that of the "
+        f"{text.ngram_order['window']}-gram ({text.ngram_second['window']:.4f}); median over runs, "
+        "`-` if it never is.",
         _to_reach(results),
     ]
     if results.carried:
@@ -140,7 +141,8 @@ def tables(results: Results, *, command: str) -> str:
         "## Learning rates: loss on the second part",
         f"{results.effort}, per arm. In {len(edge)} of {len(results.rates)} arms the chosen rate "
         f"is the lowest or the highest tried; in {len(lowered)} it is below the searched one. "
-        f"Searched in windows of {WINDOW}; whole runs of the first seed with the state carried on.",
+        f"Searched in windows of {WINDOW}, of T for attention with a shorter T; whole runs of the "
+        "first seed with the state carried on.",
         _rates(results),
     ]
     return "\n\n".join(parts) + "\n"

@@ -282,6 +282,8 @@ def test_arms_have_equal_characters_or_equal_seconds(name: str, tmp_path: Path) 
         assert config.train.max_steps * BATCH_CHARACTERS == run.characters
         assert config.data.loader == LOADERS[run.arm.state]
         assert config.optimizer.learning_rate == run.rate == 1 / run.arm.length
+        looks_back = "attention" in config.model.layers
+        assert config.evaluation.context == (min(64, run.arm.length) if looks_back else 64)
         lengths = [int(phase.partition(":")[0]) for phase in phases]
         assert lengths == [*run.arm.lengths[:-1]]
         seconds = run.characters / mean_speed(run.arm, speeds)
