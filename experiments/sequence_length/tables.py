@@ -112,8 +112,8 @@ def tables(results: Results, *, command: str) -> str:
         "## Loss less that of the n-gram",
         _less_ngram(results),
         "## Training until the n-gram's loss",
-        f"Characters and seconds after which the loss on the second part in windows of {WINDOW}, of "
-        "T for attention with a shorter T, is at most that of the "
+        "Characters and seconds after which the loss on the second part in windows of "
+        f"{WINDOW}, of T for attention with a shorter T, is at most that of the "
         f"{text.ngram_order['window']}-gram ({text.ngram_second['window']:.4f}); median over runs, "
         "`-` if it never is.",
         _to_reach(results),
