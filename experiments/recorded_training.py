@@ -112,7 +112,37 @@ class RecordedTraining:
         Raises:
           NotOnRecord: a trial is not on record, and `train` is False.
         """
-        return tune(points, search, functools.partial(self._losses, train=train))
+        return tune(points, search, functools.partial(self.losses, train=train))
+
+    def losses(self, trials: Sequence[Trial], *, train: bool = True) -> list[float]:
+        """Return the held-out loss of every trial, in nats per character; infinite if it diverged.
+
+        Args:
+          trials: trials to train, unless they are on record.
+          train: whether to train the trials that are not on record.
+
+        Raises:
+          NotOnRecord: a trial is not on record, and `train` is False.
+        """
+        missing = [trial for trial in trials if self._trial(trial) is None]
+        if missing and not train:
+            raise NotOnRecord(
+                f"{self.records.folder} has no record of the trial {missing[0].name}: run the "
+                f"study without --from_records"
+            )
+        for group in self._groups(missing):
+            try:
+                with sweep_view() as view:
+                    train_trials(group, self.folder, jobs=self.jobs, view=view)
+            finally:  # after a signal, those that were finished
+                self._record_trials([trial for trial in group if self._has_ended(trial.point())])
+        losses = []
+        for trial in trials:
+            record = self._trial(trial)
+            if record is None or "loss" not in record:
+                raise self.records.damaged(f"{_TRIALS}/{trial.name}")
+            losses.append(math.inf if record["loss"] is None else float(record["loss"]))
+        return losses
 
     def train(
         self, points: Sequence[Point], measure: Callable[[Point, Run], Record]
@@ -150,27 +180,6 @@ class RecordedTraining:
           CharlmError: the record is damaged, or is of a run with other settings.
         """
         return self._read(f"{_RUNS}/{point.name}", point)
-
-    def _losses(self, trials: Sequence[Trial], *, train: bool) -> list[float]:
-        missing = [trial for trial in trials if self._trial(trial) is None]
-        if missing and not train:
-            raise NotOnRecord(
-                f"{self.records.folder} has no record of the trial {missing[0].name}: run the "
-                f"study without --from_records"
-            )
-        for group in self._groups(missing):
-            try:
-                with sweep_view() as view:
-                    train_trials(group, self.folder, jobs=self.jobs, view=view)
-            finally:  # after a signal, those that were finished
-                self._record_trials([trial for trial in group if self._has_ended(trial.point())])
-        losses = []
-        for trial in trials:
-            record = self._trial(trial)
-            if record is None or "loss" not in record:
-                raise self.records.damaged(f"{_TRIALS}/{trial.name}")
-            losses.append(math.inf if record["loss"] is None else float(record["loss"]))
-        return losses
 
     def _trial(self, trial: Trial) -> dict[str, Any] | None:
         return self._read(f"{_TRIALS}/{trial.name}", trial.point())

@@ -3,7 +3,7 @@
 Source: arXiv 1607.06450, the equations of its GRU, in the supplementary material.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +11,8 @@ from flax import linen as nn
 
 from charlm_jax.models.gru import GRUState
 from charlm_jax.models.initializers import InitScheme
-from charlm_jax.models.ops import Dtype, Seen, capture, dense, layer_norm
-from charlm_jax.models.recurrence import Multiply, plain_recurrence, recurrence
+from charlm_jax.models.ops import Dtype, Seen, dense, layer_norm
+from charlm_jax.models.recurrence import Multiply, run_layer
 
 
 class Norms(NamedTuple):
@@ -67,21 +67,16 @@ class LayerNormGRU(nn.Module):
 
     def mix(self, z_BTG: jax.Array, state: GRUState) -> tuple[jax.Array, GRUState]:
         """Run the recurrence over projected inputs: reset, update, candidate (G = 3H)."""
-        is_inspected = self.is_mutable_collection("captured")
-        Carry = tuple[GRUState, Norms]  # a step may not capture what has a gradient
-
-        def step(carry: Carry, z_BG: jax.Array, multiply: Multiply) -> tuple[Carry, Any]:
-            state, norms = carry
-            state, seen = layer_norm_gru_step(state, z_BG, multiply, norms)
-            return (state, norms), (state.hidden_BH, seen if is_inspected else Seen())
-
-        run = plain_recurrence if is_inspected else recurrence
         kernels = {"recurrent": self.recurrent_kernel}
-        (state, _), (hidden_BTH, seen) = run(
-            step, (state, self.norms), z_BTG, kernels, operand_dtype=self.operand_dtype
+        return run_layer(
+            self,
+            layer_norm_gru_step,
+            state,
+            z_BTG,
+            kernels,
+            self.norms,
+            operand_dtype=self.operand_dtype,
         )
-        capture(self, seen)
-        return hidden_BTH, state
 
     def __call__(self, x_BTD: jax.Array, state: GRUState) -> tuple[jax.Array, GRUState]:
         return self.mix(self.project(x_BTD), state)

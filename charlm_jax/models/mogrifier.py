@@ -3,7 +3,7 @@
 Source: arXiv 1909.01792, equations (1) and (2).
 """
 
-from typing import Any
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +11,8 @@ from flax import linen as nn
 
 from charlm_jax.models.initializers import InitScheme, forget_gate_bias
 from charlm_jax.models.lstm_fused import LSTMState
-from charlm_jax.models.ops import Dtype, Seen, capture
-from charlm_jax.models.recurrence import Multiply, plain_recurrence, recurrence
+from charlm_jax.models.ops import Dtype, Seen
+from charlm_jax.models.recurrence import Multiply, run_layer
 
 
 class MogrifierLSTM(nn.Module):
@@ -54,18 +54,8 @@ class MogrifierLSTM(nn.Module):
         for index in range(1, self.rounds + 1):
             shape = (size, width) if index % 2 else (width, size)
             kernels[f"round_{index}"] = self.param(f"round_{index}_kernel", scheme.kernel, shape)
-        is_inspected = self.is_mutable_collection("captured")
-
-        def step(state: LSTMState, x_BD: jax.Array, multiply: Multiply) -> tuple[LSTMState, Any]:
-            state, seen = mogrifier_step(state, x_BD, multiply, rounds=self.rounds)
-            return state, (state.hidden_BH, seen if is_inspected else Seen())
-
-        run = plain_recurrence if is_inspected else recurrence
-        state, (hidden_BTH, seen) = run(
-            step, state, x_BTD, kernels, operand_dtype=self.operand_dtype
-        )
-        capture(self, seen)
-        return hidden_BTH, state
+        step = partial(mogrifier_step, rounds=self.rounds)
+        return run_layer(self, step, state, x_BTD, kernels, operand_dtype=self.operand_dtype)
 
     def initial_state(self, batch_size: int, context: int) -> LSTMState:
         """Return a state of zeros; a recurrent state ignores the context."""

@@ -6,8 +6,9 @@ from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
-from charlm_jax.models.ops import Dtype, batch_matmul, matmul, scan_time
+from charlm_jax.models.ops import Dtype, Seen, batch_matmul, capture, matmul, scan_time
 
 
 class Multiply(Protocol):
@@ -56,6 +57,45 @@ def recurrence(
     kernel's gradient is one product after it.
     """
     return _recurrence(step, operand_dtype, state, inputs, dict(kernels))
+
+
+def run_layer(
+    layer: nn.Module,
+    step: Callable[..., tuple[Any, Seen]],
+    state: Any,
+    inputs: Any,
+    kernels: Mapping[str, jax.Array],
+    *arrays: Any,
+    operand_dtype: Dtype,
+) -> tuple[jax.Array, Any]:
+    """Run the recurrence of a layer, and capture what its steps see if the layer is inspected.
+
+    Args:
+      layer: the layer.
+      step: (state, inputs of one position, multiply, *arrays) -> (state, what it sees), where
+        the state has an output `hidden_BH`.
+      state: state before the first position.
+      inputs: tree of arrays (B, T, ...).
+      kernels: kernels by name.
+      *arrays: trees of other parameters that the steps read.
+      operand_dtype: dtype to which operands of products are rounded.
+
+    Returns:
+      hidden_BTH, and the last state.
+    """
+    is_inspected = layer.is_mutable_collection("captured")
+
+    def step_of_all(carry: Any, inputs: Any, multiply: Multiply) -> tuple[Any, Any]:
+        state, arrays = carry  # a step may not capture what has a gradient
+        state, seen = step(state, inputs, multiply, *arrays)
+        return (state, arrays), (state.hidden_BH, seen if is_inspected else Seen())
+
+    run = plain_recurrence if is_inspected else recurrence
+    (state, _), (hidden_BTH, seen) = run(
+        step_of_all, (state, arrays), inputs, kernels, operand_dtype=operand_dtype
+    )
+    capture(layer, seen)
+    return hidden_BTH, state
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))

@@ -3,15 +3,16 @@
 Source: arXiv 2405.04517, section 2.2.
 """
 
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from charlm_jax.models.initializers import InitScheme, forget_gate_bias, stacked_blocks
-from charlm_jax.models.ops import Dtype, Seen, capture, dense
-from charlm_jax.models.recurrence import Multiply, plain_recurrence, recurrence
+from charlm_jax.models.ops import Dtype, Seen, dense
+from charlm_jax.models.recurrence import Multiply, run_layer
 
 
 class SLSTMState(NamedTuple):
@@ -82,19 +83,9 @@ class SLSTM(nn.Module):
 
     def mix(self, z_BTG: jax.Array, state: SLSTMState) -> tuple[jax.Array, SLSTMState]:
         """Run the recurrence over projected inputs, G = 4H in the order i, f, z, o."""
-        is_inspected = self.is_mutable_collection("captured")
-
-        def step(state: SLSTMState, z_BG: jax.Array, multiply: Multiply) -> tuple[SLSTMState, Any]:
-            state, seen = slstm_step(state, z_BG, multiply, heads=self.heads)
-            return state, (state.hidden_BH, seen if is_inspected else Seen())
-
-        run = plain_recurrence if is_inspected else recurrence
+        step = partial(slstm_step, heads=self.heads)
         kernels = {"recurrent": self.recurrent_kernel}
-        state, (hidden_BTH, seen) = run(
-            step, state, z_BTG, kernels, operand_dtype=self.operand_dtype
-        )
-        capture(self, seen)
-        return hidden_BTH, state
+        return run_layer(self, step, state, z_BTG, kernels, operand_dtype=self.operand_dtype)
 
     def __call__(self, x_BTD: jax.Array, state: SLSTMState) -> tuple[jax.Array, SLSTMState]:
         return self.mix(self.project(x_BTD), state)

@@ -7,7 +7,6 @@ dispatch are read while the next one runs, so that logging does not stall the de
 
 import contextlib
 import json
-import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,36 +16,28 @@ import jax
 import numpy as np
 
 from charlm_jax._version import __version__
-from charlm_jax.config.loading import ConfigSource, split_override
+from charlm_jax.config.loading import ConfigSource
 from charlm_jax.config.schema import Config
-from charlm_jax.config.unread_fields import unread_fields
 from charlm_jax.core.errors import CharlmError
-from charlm_jax.core.files import stored_path
 from charlm_jax.core.numerics import fixed_numerics
 from charlm_jax.core.processes import ALONE, Processes, describe_code
 from charlm_jax.core.signals import Interrupted, deferred_signals
 from charlm_jax.core.tree_hash import format_hash
-from charlm_jax.core.trees import count_parameters
 from charlm_jax.data.dataset import load_dataset, refuse_joined_parts, with_absolute_paths
 from charlm_jax.data.download import Progress
-from charlm_jax.data.splits import size
 from charlm_jax.evaluation.scoring import mean_score
 from charlm_jax.inference.trained_model import TrainedModel
-from charlm_jax.models.mixers import MIXERS, describe_mixers
 from charlm_jax.sampling.params import SamplingParams
-from charlm_jax.storage.compatibility import division_changes
 from charlm_jax.storage.metrics_log import metrics_row
-from charlm_jax.storage.mixer_sources import recorded_mixers, source_changes
 from charlm_jax.storage.open_run import FollowedRun, OpenRun, open_run
 from charlm_jax.storage.seal import sealed_values
 from charlm_jax.storage.workdir import Workdir
+from charlm_jax.training import remarks
 from charlm_jax.training.batch_gradient import Batch
-from charlm_jax.training.branch import branch, shared_checkpoints
-from charlm_jax.training.environment import differences, environment, lacks_bfloat16_units
 from charlm_jax.training.loop_state import NOTHING, LoopState, RunningMean
 from charlm_jax.training.nan_replay import write_fault
 from charlm_jax.training.progress_bar import ProgressListener, ignore_broken_pipe
-from charlm_jax.training.restore import InitialParams, restore_or_init, validate_init_from
+from charlm_jax.training.start import prepare_folder, refuse_strangers, source_facts, start
 from charlm_jax.training.train_step import (
     Dispatch,
     TrainState,
@@ -58,8 +49,6 @@ from charlm_jax.training.trainer import Trainer, build_trainer
 
 # Samples shown during training.
 _SAMPLING, _SAMPLE_LENGTH = SamplingParams(scale=1.5, seed=1), 200
-
-_MOST_PARAMETERS_PER_CHARACTER = 10  # of a text that is not too small for its model
 
 
 class Result(NamedTuple):
@@ -124,26 +113,24 @@ def train_and_evaluate(
     if dataset.corpus.left_out:
         view.note(f"{config.data.corpus}: {dataset.corpus.left_out}")
     trainer = build_trainer(config, dataset)
-    for override in _overrides_without_effect(config, source):
-        view.note(f"config.{override} has no effect: no part of this model reads it")
-    _refuse_strangers(trainer, processes)
+    for remark in remarks.on_overrides(config, source):
+        view.note(remark)
+    refuse_strangers(trainer, processes)
     processes.require_equal(lambda: {"the fingerprint of the text": dataset.fingerprint})
     trainer.devices.connect()
     with contextlib.ExitStack() as stack:
         run: OpenRun | FollowedRun = FollowedRun(run_dir)
         initial = None
         if processes.leads:
-            initial = _prepare(trainer, run_dir, view, fresh=fresh, branch_from=branch_from)
+            initial = prepare_folder(trainer, run_dir, view, fresh=fresh, branch_from=branch_from)
             run = stack.enter_context(open_run(run_dir, config, trainer.dataset))
-        recorded = _source_facts(source, config, run.recorded_config)
-        state, loop_state = _start(trainer, run, initial, view, recorded, processes)
+        recorded = source_facts(source, config, run.recorded_config)
+        state, loop_state = start(trainer, run, initial, view, recorded, processes)
         del initial  # a copy of the weights
-        was_done = _is_over(trainer, loop_state)
+        was_done = trainer.is_over(loop_state)
         if was_done and run.recorded_config is not None:
-            before = run.recorded_config.flatten()
-            for field, value in config.flatten().items():
-                if value != before[field]:
-                    view.note(f"config.{field}={value} changes nothing: the run is done")
+            for remark in remarks.on_changes_of_done_run(config, run.recorded_config):
+                view.note(remark)
         if not was_done:
             with deferred_signals() as signal_received:
                 again = "the same command " + ("without fresh=True" if fresh else "again")
@@ -153,14 +140,15 @@ def train_and_evaluate(
         stopped_early = loop_state.step < trainer.total_steps
         run.refuse_if_gone()
         run.write_facts(finished="stopped early" if stopped_early else "done", **recorded)
-    if not was_done and (remark := _worse_than_even(trainer, loop_state)):
-        view.note(remark)
+    if not was_done:
+        for remark in remarks.on_end(trainer, loop_state):
+            view.note(remark)
     return Result(
         step=loop_state.step,
         best_loss_nats=loop_state.best_loss_nats,
         best_step=loop_state.best_step,
-        watched=_watched(trainer),
-        extension=_extension(config, run_dir, stopped_early=stopped_early),
+        watched=remarks.describe_watched(trainer),
+        extension=remarks.describe_extension(config, run_dir, stopped_early=stopped_early),
         stopped_early=stopped_early,
         was_done=was_done,
     )
@@ -169,174 +157,6 @@ def train_and_evaluate(
 def _fields(config: Config) -> Mapping[str, Any]:
     """Return the fields of a config as JSON values, by the names that an error gives them."""
     return {f"config.{field}": json.loads(json.dumps(x)) for field, x in config.flatten().items()}
-
-
-def _overrides_without_effect(config: Config, source: ConfigSource | None) -> list[str]:
-    """Return the command-line overrides of fields that the model does not read."""
-    unread = unread_fields(config.model, tuple(MIXERS))
-    overrides = (*source.point, *source.overrides) if source is not None else ()
-    return [text for text in overrides if split_override(text)[0] in unread]
-
-
-def _refuse_strangers(trainer: Trainer, processes: Processes) -> None:
-    """Refuse devices of processes that were not joined."""
-    if trainer.devices.processes != processes.number:
-        raise CharlmError(
-            f"JAX has devices of {trainer.devices.processes} processes, but the run was given "
-            f"{processes.number}: join them by charlm train --coordinator"
-        )
-
-
-def _prepare(
-    trainer: Trainer,
-    run_dir: Workdir,
-    view: ProgressListener,
-    *,
-    fresh: bool,
-    branch_from: Path | str | None,
-) -> InitialParams | None:
-    """Make the folder ready for the run; return the result of `validate_init_from`."""
-    is_new = fresh or not run_dir.has_started()
-    initial = validate_init_from(trainer, run_dir, fresh=fresh)
-    if is_new and initial is not None and initial.remark:
-        view.note(initial.remark)
-    shared = (
-        shared_checkpoints(trainer, run_dir, branch_from, fresh=fresh)
-        if branch_from is not None
-        else []
-    )
-    if fresh and (moved := run_dir.move_aside()):
-        view.note(f"moved the run at {run_dir.path} to {moved}")
-        if (link := Workdir(moved).checkpoints).is_symlink():
-            view.note(
-                f"its checkpoints stay in {link.resolve()}; those of the new run are in its own "
-                f"folder"
-            )
-    if branch_from is not None and shared:
-        branch(trainer, run_dir, branch_from, shared)
-        view.note(f"starting from checkpoint {shared[-1]} of {branch_from}")
-    if trainer.config.data.unit == "bytes":
-        view.note("config.data.unit=bytes: a char in the figures below is a byte")
-    return initial
-
-
-def _watched(trainer: Trainer) -> str:
-    all_characters, watched = size(trainer.dataset.parts.get("valid", ())), size(trainer.watched)
-    if watched == all_characters:
-        return ""
-    return f"of {watched:,} of the {all_characters:,} held-out characters, evenly spread"
-
-
-def _extension(config: Config, workdir: Workdir, *, stopped_early: bool) -> str:
-    """Return how a run that has ended is trained further, in words."""
-    if stopped_early:
-        return "raise config.train.patience to train further"
-    if config.optimizer.schedule == "constant":
-        limit = "max_steps" if config.train.max_steps else "epochs"
-        return f"raise config.train.{limit} to train further"
-    ways = [f"--init_from={workdir.path} starts another run from its weights"]
-    if config.optimizer.schedule == "wsd":
-        ways.append(f"--branch_from={workdir.path} a longer one from a checkpoint before the decay")
-    return f"its learning rate has decayed ({config.optimizer.schedule}): {', '.join(ways)}"
-
-
-def _worse_than_even(trainer: Trainer, loop_state: LoopState) -> str:
-    """Return a warning of a run that learnt nothing; empty for one that did."""
-    best, symbols = loop_state.best_loss_nats, len(trainer.dataset.vocabulary)
-    if best is None or best < math.log(symbols):
-        return ""
-    return (
-        f"the best held-out loss, {best:.4f} nats, is not below that of guessing evenly among "
-        f"{symbols} symbols, {math.log(symbols):.4f}: lower config.optimizer.learning_rate, or "
-        f"train longer"
-    )
-
-
-def _small_text(trainer: Trainer, parameters: int) -> str:
-    """Return a warning that the model will memorize its text; empty if the text is long enough."""
-    characters = size(trainer.dataset.part("train"))
-    if parameters <= _MOST_PARAMETERS_PER_CHARACTER * characters:
-        return ""
-    held_out = size(trainer.dataset.parts.get("valid", ()))
-    return (
-        f"a small text for this model: {characters:,} characters to train on and {held_out:,} held "
-        f"out for {parameters:,} parameters; expect the model to memorize it, use more text "
-        f"or lower config.model.hidden_size"
-    )
-
-
-def _source_facts(
-    source: ConfigSource | None, config: Config, recorded_config: Config | None
-) -> dict[str, Any]:
-    """Return the updates of `run.json` for a config's source; None for absent facts."""
-    if source is None and config == recorded_config:
-        return {}
-    if source is None:
-        return {"config_spec": None, "point": None, "overrides": None}
-    spec, point, overrides = source.with_absolute_paths(config)
-    return {
-        "config_spec": stored_path(spec),
-        "point": [*map(stored_path, point)] or None,
-        "overrides": [*map(stored_path, overrides)] or None,
-    }
-
-
-def _start(
-    trainer: Trainer,
-    run: OpenRun | FollowedRun,
-    initial: InitialParams | None,
-    view: ProgressListener,
-    recorded: dict[str, Any],
-    processes: Processes,
-) -> tuple[TrainState, LoopState]:
-    """Restore or begin a run, and record its facts before training starts."""
-    state, loop_state, started_from = restore_or_init(trainer, run, initial, view.note, processes)
-    is_over = _is_over(trainer, loop_state)
-    if not loop_state.step:
-        run.metrics.truncate_after(0)
-    run.claim(trainer.config, trainer.dataset)
-    if is_over:
-        return state, loop_state
-    mixers = describe_mixers(trainer.config.model)
-    sessions = run.facts.get("sessions", [])
-    if trainer.config.model.precision == "bfloat16" and lacks_bfloat16_units():
-        view.note("this processor has no bfloat16 units: config.model.precision=float32 is faster")
-    if watched := _watched(trainer):
-        most = size(trainer.dataset.thinned_part("valid"))
-        all_ = "all" if most == size(trainer.dataset.part("valid")) else f"{most:,}"
-        view.note(f"held-out losses are {watched}; charlm evaluate scores {all_}")
-    if loop_state.step:
-        view.note(f"resuming from step {loop_state.step} of {trainer.total_steps}")
-        before = sessions[-1]["environment"] if sessions else {}
-        divided = division_changes(run.recorded_config or trainer.config, trainer.config)
-        for change in [*differences(before, environment()), *divided]:
-            view.note(f"may not be bit-for-bit equal to an uninterrupted run: {change}")
-        for change in source_changes(recorded_mixers(run.workdir, trainer.config.model), mixers):
-            view.note(f"may not be equal to an uninterrupted run: {change}")
-    parameters = count_parameters(state.params)
-    if not loop_state.step and (warning := _small_text(trainer, parameters)):
-        view.note(warning)
-    session = {"from_step": loop_state.step, "environment": environment()}
-    listed = [mixer._asdict() for mixer in mixers]
-    run.write_facts(
-        **recorded,
-        corpus=stored_path(trainer.config.data.corpus),
-        parameters=parameters,
-        steps_per_epoch=trainer.steps_per_epoch,
-        total_steps=trainer.total_steps,
-        started_from=started_from,
-        finished=None,
-        sessions=[*sessions, session | ({"mixers": listed} if listed else {})],
-        mixers=listed or None,
-    )
-    return state, loop_state
-
-
-def _is_over(trainer: Trainer, loop_state: LoopState) -> bool:
-    patience = trainer.config.train.patience
-    is_stale = patience > 0 and loop_state.scores_since_best >= patience
-    is_last = loop_state.step >= trainer.total_steps
-    return (is_stale or is_last) and not loop_state.score_is_due
 
 
 class _LeftOff(Exception):
@@ -374,7 +194,7 @@ class _Loop:
         if self.loop_state.score_is_due:
             self.state_hash = format_hash(np.asarray(hash_state(state, trainer.devices)))
             self.score_and_save(state, signal_received, replace=True)
-        while not _is_over(trainer, self.loop_state):
+        while not trainer.is_over(self.loop_state):
             count = trainer.steps_to_next_stop(step)
             state, dispatch = trainer.dispatch(state, self.ids_N, step, count)
             step += count
@@ -411,7 +231,7 @@ class _Loop:
         if not (replace and loop_state.score_is_due):
             self.save(state, loss_nats, replace=replace)
         number = signal_received()
-        if number and not _is_over(self.trainer, loop_state):
+        if number and not self.trainer.is_over(loop_state):
             raise Interrupted(
                 f"stopped at step {loop_state.step} of {self.trainer.total_steps} and saved; "
                 f"run {self.again} to resume",

@@ -33,6 +33,7 @@ from charlm_jax.training.batch_gradient import Batch, Penalties, gradient_of_bat
 from charlm_jax.training.devices import BY_ROWS, EVERYWHERE, Devices, find_devices
 from charlm_jax.training.divided_model import divide_rows
 from charlm_jax.training.host_text import DispatchText, Prefetcher, gather_steps
+from charlm_jax.training.loop_state import LoopState
 from charlm_jax.training.optimizer import build_optimizer, make_schedule
 from charlm_jax.training.train_step import (
     Dispatch,
@@ -120,6 +121,13 @@ class Trainer(NamedTuple):
             config.optimizer.stable_steps(count_steps(config, self.steps_per_epoch)),
             count_shared_steps(self.phases, config.data.phases),
         )
+
+    def is_over(self, loop_state: LoopState) -> bool:
+        """Return whether a run has made its last step, or has not improved for long enough."""
+        patience = self.config.train.patience
+        is_stale = patience > 0 and loop_state.scores_since_best >= patience
+        is_last = loop_state.step >= self.total_steps
+        return (is_stale or is_last) and not loop_state.score_is_due
 
     def ends_phase(self, step: int) -> bool:
         """Return whether sequences have another length after `step` updates."""

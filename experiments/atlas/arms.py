@@ -132,7 +132,7 @@ def _file_name(model: str, rule: str) -> str:
     return f"{words}-{rule}" if rule else words
 
 
-_SEARCH = Search("optimizer.learning_rate", (Rung(4, 1, 153_600), Rung(2, 1, 307_200)))
+_SEARCH = Search("optimizer.learning_rate", (Rung(4, 1, 153_600), Rung(2, 1, 307_200, added=1)))
 PRESETS: Mapping[str, Preset] = {
     "minutes": Preset(
         ("lstm, bare", "minlstm", "attention"),

@@ -65,30 +65,30 @@ def run_study(study: Study) -> Results:
     print(study.describe_cost(speeds), flush=True)
     text = study.text()
     tuned = study.tune()
-    choices = study.choose_rates(tuned, study.train(study.candidates(tuned)))
-    rates = {arm: choice.value for arm, choice in choices.items()}
+    rates = {arm: found.value for arm, found in tuned.items()}
     first, *others = study.preset.seeds
     runs = study.train(study.plan(rates, speeds, [first]))
     repeated = study.repeated_arms(runs)
     more = study.plan(rates, speeds, others)
     runs |= study.train([run for run in more if run.arm in repeated])
-    return build_results(study.preset, text, speeds, choices, runs)
+    return build_results(study.preset, text, speeds, tuned, runs)
 
 
 def read_study(study: Study) -> Results:
     """Compute the results of the runs that are on record.
 
     Raises:
-      CharlmError: the speeds, the text, or a trial of a learning rate is not on record.
+      CharlmError: the speeds, the text, or all runs are missing.
     """
     text, speeds = study.records.text(), study.records.speeds()
     if text is None or speeds is None:
         raise CharlmError(f"{study.records.folder} has no records: run the study first")
     tuned = study.tune(train=False)
-    choices = study.choose_rates(tuned, study.recorded(study.candidates(tuned)))
-    rates = {arm: choice.value for arm, choice in choices.items()}
-    plan = study.plan(rates, speeds, study.preset.seeds)
-    return build_results(study.preset, text, speeds, choices, study.recorded(plan))
+    rates = {arm: found.value for arm, found in tuned.items()}
+    runs = study.recorded(study.plan(rates, speeds, study.preset.seeds))
+    if not runs:
+        raise CharlmError(f"{study.records.folder} has no run of an arm whose search has ended")
+    return build_results(study.preset, text, speeds, tuned, runs)
 
 
 if __name__ == "__main__":

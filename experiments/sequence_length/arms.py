@@ -98,14 +98,12 @@ class Preset(NamedTuple):
     Attributes:
       models: models by name.
       corpus: text, as in `config.data.corpus`.
-      search: search of the learning rate in shorter runs, the same for every arm.
+      search: search of the learning rate, the same for every arm. Longer runs prefer lower rates.
       characters: characters read by one run.
       scores: number of evaluations of a run on the second part while it trains.
       watched: characters scored by each of them.
       patience: a run ends after so many evaluations without a new best; 0 for never.
       seeds: seeds, the first of which every arm is trained with.
-      factors: the first seed is trained with the searched learning rate times each of them, and the
-        rate with the lowest loss is the arm's; longer runs may prefer lower rates.
       repeated: number of best arms of each family that are trained with every seed, besides the
         textbook's length; 0 for all.
       reach: context of the windows for the loss by position, in characters.
@@ -120,7 +118,6 @@ class Preset(NamedTuple):
     search: Search
     characters: int
     seeds: tuple[int, ...]
-    factors: tuple[float, ...] = (1.0,)
     scores: int = 1
     watched: int = 500_000
     patience: int = 0
@@ -141,6 +138,11 @@ class Preset(NamedTuple):
             if model.is_timed:
                 for lengths in (*((length,) for length in model.lengths), *model.schedules):
                     yield Arm(name, lengths, "reset", "seconds")
+
+    @property
+    def searches_whole_runs(self) -> bool:
+        """Whether the last trials of a search read as much as a run, and so are runs."""
+        return self.search.rungs[-1].characters == self.characters
 
     def fields(self, arm: Arm) -> dict[str, Any]:
         """Return the config fields that the study sets, apart from seed, rate and steps."""
@@ -186,8 +188,6 @@ _SMALL: Mapping[str, Mapping[str, Any]] = {
 }
 _FEW = (10, 40, 160, 640)
 _SCHEDULES = ((10, 160), (10, 40, 160))
-_TRAINED_SEARCH = Search(_RATE, (Rung(5, 1, 256_000), Rung(2, 1, 768_000, added=2)))
-_TRAINED_FACTORS = (1.0, 0.5)
 
 PRESETS: Mapping[str, Preset] = {
     "minutes": Preset(
@@ -218,7 +218,7 @@ PRESETS: Mapping[str, Preset] = {
             "mingru": Model("mingru", _SMALL["mingru"], lengths=_FEW, states=("reset",)),
         },
         corpus="mysterious-island",
-        search=Search(_RATE, (Rung(5, 1, 128_000), Rung(2, 1, 320_000, added=1))),
+        search=Search(_RATE, (Rung(4, 1, 160_000), Rung(2, 1, 640_000, added=1))),
         characters=640_000,
         seeds=(1, 2, 3),
     ),
@@ -236,10 +236,9 @@ PRESETS: Mapping[str, Preset] = {
             "mingru": Model("mingru", {}, lengths=_FEW, states=("reset",), is_repeated=False),
         },
         corpus="mysterious-island",
-        search=_TRAINED_SEARCH,
+        search=Search(_RATE, (Rung(4, 1, 4_000_000),)),
         characters=4_000_000,
         seeds=(1, 2, 3),
-        factors=_TRAINED_FACTORS,
         scores=40,
         watched=51_200,
         patience=10,
@@ -248,10 +247,9 @@ PRESETS: Mapping[str, Preset] = {
     "second_text": Preset(
         models={"lstm": Model("lstm:1.6M", {}, lengths=_FEW, is_repeated=False)},
         corpus="",
-        search=_TRAINED_SEARCH,
+        search=Search(_RATE, (Rung(3, 1, 4_000_000),)),
         characters=4_000_000,
         seeds=(1,),
-        factors=_TRAINED_FACTORS,
         scores=40,
         watched=51_200,
         patience=10,

@@ -16,10 +16,11 @@ from charlm_jax.evaluation.bootstrap import (
     std_over_seeds,
 )
 from charlm_jax.evaluation.families import BestComparison, compare_with_best
+from charlm_jax.sweeps.tuning import Tuned
 from experiments.block_records import Sums, from_sums
 from experiments.sequence_length.arms import Arm, Preset
 from experiments.sequence_length.records import RULES, RunRecord, TextRecord
-from experiments.sequence_length.runs import PlannedRun, RateChoice, mean_speed
+from experiments.sequence_length.runs import PlannedRun, mean_speed
 
 
 class ArmResult(NamedTuple):
@@ -110,7 +111,7 @@ class Results(NamedTuple):
       preset: size of the study.
       text: the text and its simple predictors.
       speeds: characters per second in training, by model and length.
-      rates: choice of each arm's learning rate.
+      tuned: search of each arm's learning rate.
       arms: results of every arm of which a run is on record.
       families: fixed lengths of one model, state and budget.
       schedules: the best fixed length and the schedules of several, of one model and budget.
@@ -123,7 +124,7 @@ class Results(NamedTuple):
     preset: Preset
     text: TextRecord
     speeds: Mapping[str, float]
-    rates: Mapping[Arm, RateChoice]
+    tuned: Mapping[Arm, Tuned]
     arms: Mapping[Arm, ArmResult]
     families: Sequence[Family]
     schedules: Sequence[Family]
@@ -133,29 +134,19 @@ class Results(NamedTuple):
     @property
     def at_edge(self) -> list[Arm]:
         """Arms whose learning rate is the lowest or the highest that was tried."""
-        return [arm for arm, choice in self.rates.items() if choice.is_at_edge]
-
-    @property
-    def lowered(self) -> list[Arm]:
-        """Arms that prefer a lower learning rate in whole runs than in the search."""
-        return [arm for arm, choice in self.rates.items() if choice.value < choice.tuned.value]
+        return [arm for arm, tuned in self.tuned.items() if tuned.is_at_edge]
 
     @property
     def effort(self) -> str:
-        """Number of runs and characters of the choice of each arm's learning rate."""
-        preset = self.preset
-        runs = "run" if len(preset.factors) == 1 else "runs"
-        return (
-            f"{preset.search.describe()} to search the learning rate, then {len(preset.factors)} "
-            f"{runs} of {preset.characters:,}"
-        )
+        """Number of runs and characters of the search of each arm."""
+        return self.preset.search.describe()
 
 
 def build_results(
     preset: Preset,
     text: TextRecord,
     speeds: Mapping[str, float],
-    rates: Mapping[Arm, RateChoice],
+    tuned: Mapping[Arm, Tuned],
     runs: Mapping[PlannedRun, RunRecord],
 ) -> Results:
     """Compute all results from the records.
@@ -164,8 +155,8 @@ def build_results(
       preset: size of the study.
       text: record of the text.
       speeds: characters per second in training, by model and length.
-      rates: choice of each arm's learning rate.
-      runs: records of the runs with these rates.
+      tuned: search of each arm's learning rate.
+      runs: records of the runs.
     """
     records: dict[Arm, list[RunRecord]] = {}
     for run, record in runs.items():
@@ -198,7 +189,7 @@ def build_results(
         preset=preset,
         text=text,
         speeds=speeds,
-        rates=rates,
+        tuned=tuned,
         arms=results,
         families=list(families.values()),
         schedules=schedules,

@@ -1,5 +1,6 @@
 """Training of the study: what is not on record is trained, measured and put on record."""
 
+import contextlib
 import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,9 +15,9 @@ from charlm_jax.data.dataset import Dataset, load_dataset
 from charlm_jax.data.download import DownloadProgress
 from charlm_jax.inference.run import Run
 from charlm_jax.sweeps.points import Point, make_point
-from charlm_jax.sweeps.tuning import Tuned
+from charlm_jax.sweeps.tuning import Trial, Tuned, tune
 from charlm_jax.training.throughput import measure_speeds
-from experiments.recorded_training import RecordedTraining, settings
+from experiments.recorded_training import NotOnRecord, RecordedTraining, settings
 from experiments.sequence_length.arms import (
     BATCH_CHARACTERS,
     TEXTBOOK_LENGTH,
@@ -48,30 +49,6 @@ class PlannedRun(NamedTuple):
     def name(self) -> str:
         """Name of its folder and record."""
         return f"{self.arm.name}-rate={self.rate:g}-seed={self.seed}"
-
-
-class RateChoice(NamedTuple):
-    """Choice of an arm's learning rate.
-
-    Attributes:
-      tuned: search in shorter runs.
-      losses: mean loss on the second part by learning rate, in whole runs of the first seed, the
-        state carried on; empty if none is on record.
-    """
-
-    tuned: Tuned
-    losses: Mapping[float, float]
-
-    @property
-    def value(self) -> float:
-        """Rate with the lowest loss in whole runs; the searched one if there are none."""
-        return min(self.losses, key=self.losses.__getitem__, default=self.tuned.value)
-
-    @property
-    def is_at_edge(self) -> bool:
-        """True if no lower or no higher rate was tried in a run of any length."""
-        tried = [*(trial.value for trial in self.tuned.losses), *self.losses]
-        return self.value in (min(tried), max(tried))
 
 
 class Study:
@@ -136,48 +113,42 @@ class Study:
     def tune(self, *, train: bool = True) -> dict[Arm, Tuned]:
         """Search the learning rate of every fixed length at equal characters.
 
+        Trials that read as much as a run are runs, and put on record as such.
+
         Args:
-          train: whether to train the trials that are not on record.
+          train: whether to train the trials that are not on record; if not, arms that miss one are
+            left out.
+        """
+        arms = {arm.name: arm for arm in self.preset.arms() if arm == arm.tuned}
+        points = [self._point(arm, name, {}) for name, arm in arms.items()]
+        losses = functools.partial(self._losses, arms, train=train)
+        tuned: dict[str, Tuned] = {}
+        for some in [points] if train else [[point] for point in points]:
+            with contextlib.suppress(NotOnRecord):
+                tuned |= tune(some, self.preset.search, losses)
+        return {arm: tuned[name] for name, arm in arms.items() if name in tuned}
+
+    def _losses(
+        self, arms: Mapping[str, Arm], trials: Sequence[Trial], *, train: bool
+    ) -> list[float]:
+        """Return the loss of every trial: of runs, that on the second part with the state carried.
 
         Raises:
-          CharlmError: a trial is not on record, and `train` is False.
+          NotOnRecord: a trial is not on record, and `train` is False.
         """
-        arms = [arm for arm in self.preset.arms() if arm == arm.tuned]
-        points = [self._point(arm, arm.name, {}) for arm in arms]
-        tuned = self.training.tune(points, self.preset.search, train=train)
-        return {arm: tuned[arm.name] for arm in arms}
-
-    def candidates(self, tuned: Mapping[Arm, Tuned]) -> list[PlannedRun]:
-        """Return the runs of the first seed by which the learning rates are chosen.
-
-        Args:
-          tuned: search of each fixed length at equal characters.
-        """
-        characters, first = whole_batches(self.preset.characters), self.preset.seeds[0]
-        return [
-            PlannedRun(arm, first, float(f"{factor * found.value:.4g}"), characters)
-            for arm, found in tuned.items()
-            for factor in self.preset.factors
-        ]
-
-    def choose_rates(
-        self, tuned: Mapping[Arm, Tuned], candidates: Mapping[PlannedRun, RunRecord]
-    ) -> dict[Arm, RateChoice]:
-        """Choose the learning rate of every fixed length at equal characters.
-
-        Args:
-          tuned: search of each.
-          candidates: records of the runs by which they are chosen.
-        """
-        losses: dict[Arm, dict[float, float]] = {arm: {} for arm in tuned}
-        for run, record in candidates.items():
-            losses[run.arm][run.rate] = record.second["stream"]
-        return {arm: RateChoice(found, losses[arm]) for arm, found in tuned.items()}
+        if trials[0].characters < self.preset.characters:
+            return self.training.losses(trials, train=train)
+        characters = whole_batches(self.preset.characters)
+        runs = [PlannedRun(arms[x.arm.name], x.seed, x.value, characters) for x in trials]
+        records = self.train(runs) if train else self.recorded(runs)
+        if len(records) < len(runs):
+            raise NotOnRecord(f"{self.records.folder} has not all runs of a search")
+        return [records[run].second["stream"] for run in runs]
 
     def plan(
         self, rates: Mapping[Arm, float], speeds: Mapping[str, float], seeds: Iterable[int]
     ) -> list[PlannedRun]:
-        """Return one run of every arm and seed.
+        """Return one run of every arm and seed, of arms whose learning rate is known.
 
         The time budget of a model is the time in which an arm of median speed reads the character
         budget.
@@ -189,6 +160,8 @@ class Study:
         """
         plan = []
         for arm in self.preset.arms():
+            if arm.tuned not in rates:
+                continue
             characters = self.preset.characters
             if arm.budget == "seconds":
                 lengths = self.preset.models[arm.model].lengths
@@ -225,7 +198,8 @@ class Study:
         rates = dict.fromkeys((arm for arm in self.preset.arms() if arm == arm.tuned), 1.0)
         search, (first, *others) = self.preset.search, self.preset.seeds
         runs = self.plan(rates, speeds, [first])
-        runs += [run for run in runs if run.arm in rates] * (len(self.preset.factors) - 1)
+        if self.preset.searches_whole_runs:
+            runs = [run for run in runs if run.arm not in rates]
         seconds = sum(search.characters / mean_speed(arm, speeds) for arm in rates)
         seconds += sum(run.characters / mean_speed(run.arm, speeds) for run in runs)
         more = f"; the best arms again with {len(others)} more seeds" if others else ""

@@ -87,7 +87,7 @@ def tables(results: Results, *, command: str) -> str:
       results: results of the study.
       command: command line of the study.
     """
-    text, edge, lowered = results.text, results.at_edge, results.lowered
+    text, edge, tuned = results.text, results.at_edge, results.tuned
     sizes = ", ".join(f"{name} {count:,}" for name, count in text.characters.items())
     parts = [
         TITLE,
@@ -112,8 +112,8 @@ def tables(results: Results, *, command: str) -> str:
         "## Loss less that of the n-gram",
         _less_ngram(results),
         "## Training until the n-gram's loss",
-        f"Characters and seconds after which the loss on the second part in windows of {WINDOW}, of "
-        "T for attention with a shorter T, is at most that of the "
+        "Characters and seconds after which the loss on the second part in windows of "
+        f"{WINDOW}, of T for attention with a shorter T, is at most that of the "
         f"{text.ngram_order['window']}-gram ({text.ngram_second['window']:.4f}); median over runs, "
         "`-` if it never is.",
         _to_reach(results),
@@ -139,10 +139,8 @@ def tables(results: Results, *, command: str) -> str:
         "scale 1 from one run of each arm, next to as much held-out text.",
         _quality(results),
         "## Learning rates: loss on the second part",
-        f"{results.effort}, per arm. In {len(edge)} of {len(results.rates)} arms the chosen rate "
-        f"is the lowest or the highest tried; in {len(lowered)} it is below the searched one. "
-        f"Searched in windows of {WINDOW}, of T for attention with a shorter T; whole runs of the "
-        "first seed with the state carried on.",
+        f"{results.effort} per arm. In {len(edge)} of {len(tuned)} arms the chosen rate is the "
+        f"lowest or the highest tried. {_searched(results)}",
         _rates(results),
     ]
     return "\n\n".join(parts) + "\n"
@@ -310,14 +308,18 @@ def _measures(quality: Mapping[str, Any]) -> list[str]:
 
 def _rates(results: Results) -> str:
     rows = []
-    for arm, choice in results.rates.items():
-        searched = _by_rate(choice.tuned.mean_losses(), choice.tuned.value)
-        rows.append(
-            [arm.model, arm.state, arm.label, searched, _by_rate(choice.losses, choice.value)]
+    for arm, tuned in results.tuned.items():
+        losses = tuned.mean_losses()
+        cells = (
+            f"**{loss:.4f} at {rate:g}**" if rate == tuned.value else f"{loss:.4f} at {rate:g}"
+            for rate, loss in losses.items()
         )
-    return table(["model", "state", "T", "searched", "whole runs"], rows)
+        rows.append([arm.model, arm.state, arm.label, ", ".join(cells)])
+    return table(["model", "state", "T", "losses"], rows)
 
 
-def _by_rate(losses: Mapping[float, float], best: float) -> str:
-    texts = {rate: f"{loss:.4f} at {rate:g}" for rate, loss in losses.items()}
-    return ", ".join(f"**{text}**" if rate == best else text for rate, text in texts.items())
+def _searched(results: Results) -> str:
+    """Return of what the losses of the search are."""
+    if results.preset.searches_whole_runs:
+        return "Of whole runs, with the state carried on."
+    return f"In windows of {WINDOW}, of T for attention with a shorter T."

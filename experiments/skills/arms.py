@@ -108,7 +108,7 @@ class Preset(NamedTuple):
         }
 
 
-_SEARCH = Search("optimizer.learning_rate", (Rung(4, 1, 256_000),))
+_SEARCH = Search("optimizer.learning_rate", (Rung(4, 1, 256_000), Rung(1, 1, 512_000, added=1)))
 PRESETS: Mapping[str, Preset] = {
     "minutes": Preset(
         {"recall": "pairs=4", "counting": ""},

@@ -29,7 +29,7 @@ WITH_FLAGS = {
     "core/processes.py",  # flags of `charlm train`
     "training/tensorboard.py",
     "config/loading.py",
-    "training/loop.py",  # the command `charlm replay`
+    "training/start.py",  # flags of `charlm train`
     "training/branch.py",  # --branch_from, which Python has as an argument of the same name
     "storage/compatibility.py",  # fields of the config, and --init_from
     "training/restore.py",  # --init_from

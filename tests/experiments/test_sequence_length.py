@@ -26,13 +26,7 @@ from experiments.sequence_length.results import (
     Results,
     build_results,
 )
-from experiments.sequence_length.runs import (
-    PlannedRun,
-    RateChoice,
-    Study,
-    mean_speed,
-    speed_name,
-)
+from experiments.sequence_length.runs import PlannedRun, Study, mean_speed, speed_name
 from experiments.sequence_length.tables import TITLE, tables, to_json
 
 CHARACTERS, BLOCKS = 20_000, 20
@@ -121,14 +115,15 @@ def _results(means: Mapping[Arm, Sequence[float]], **second: Any) -> Results:
         for arm, each in means.items()
         for seed, mean in enumerate(each, start=1)
     }
-    rates = {
-        SHORT: RateChoice(
-            _tuned(SHORT, {0.005: 1.7, 0.01: 1.6, 0.02: 1.8}), {0.01: 1.5, 0.005: 1.4}
+    tuned = {
+        Arm("lstm", (5,), "reset"): _tuned(
+            Arm("lstm", (5,), "reset"), {0.005: 1.7, 0.01: 1.6, 0.02: 1.8}
         ),
-        MIDDLE: RateChoice(_tuned(MIDDLE, {0.005: 1.7, 0.01: 1.65, 0.02: 1.6}), {}),
-        LONG: RateChoice(_tuned(LONG, {0.005: 1.7, 0.01: 1.6, 0.02: 1.8}), {0.01: 1.4, 0.02: 1.5}),
+        Arm("lstm", (40,), "reset"): _tuned(
+            Arm("lstm", (40,), "reset"), {0.005: 1.7, 0.01: 1.65, 0.02: 1.6}
+        ),
     }
-    return build_results(PRESET, TEXT_RECORD, SPEEDS, rates, runs)
+    return build_results(PRESET, TEXT_RECORD, SPEEDS, tuned, runs)
 
 
 SHORT, MIDDLE, LONG = (Arm("lstm", (length,), "reset") for length in (5, 40, 160))
@@ -190,9 +185,10 @@ def test_the_cost_is_of_all_trials_and_first_seeds() -> None:
     seconds -= 32_000 * (1 / 20 + 1 / 80)  # schedules are trained with reset state
     says = f"18 runs to search learning rates, then 7 runs: {seconds / 60:.0f} minutes"
     assert _study(PRESET).describe_cost(slower).startswith(says)
-    twice = _study(PRESET._replace(factors=(1.0, 0.5))).describe_cost(slower)
-    seconds += 2 * 64_000 * (1 / 20 + 1 / 40 + 1 / 80)
-    assert twice.startswith(f"18 runs to search learning rates, then 13 runs: {seconds / 60:.0f} m")
+    whole = PRESET._replace(search=PRESET.search._replace(rungs=(Rung(2, 1, 64_000),)))
+    seconds = 4 * 64_000 * (1 / 20 + 1 / 40 + 1 / 80) + 32_000 * (1 / 20 + 1 / 80)
+    says = f"12 runs to search learning rates, then 1 runs: {seconds / 60:.0f} minutes"
+    assert _study(whole).describe_cost(slower).startswith(says)
 
 
 def test_records_are_read_as_they_were_written(tmp_path: Path) -> None:
@@ -212,44 +208,40 @@ def test_records_are_read_as_they_were_written(tmp_path: Path) -> None:
         records.run("runs/a", {**values, "more": 1})
 
 
+def _write(study: Study, run: PlannedRun, **values: float) -> None:
+    record = _record(run.arm, run.seed, rate=run.rate, **values)._asdict()
+    study.records.write(f"runs/{run.name}", {**record, **settings(study.run_point(run))})
+
+
 def test_a_record_of_other_settings_is_refused(tmp_path: Path) -> None:
     study = _study(PRESET, tmp_path)
     run = PlannedRun(SHORT, 1, 0.01, PRESET.characters)
-    record = _record(SHORT, mean=1.5)._asdict()
-    study.records.write(f"runs/{run.name}", {**record, **settings(study.run_point(run))})
+    _write(study, run, mean=1.5)
     assert [*study.recorded([run])] == [run] and not study.recorded([run._replace(rate=0.02)])
     says = r"of a run with train\.max_steps=25 and not train\.max_steps=50"
     with pytest.raises(CharlmError, match=says):
         study.recorded([run._replace(characters=2 * PRESET.characters)])
 
 
-def test_the_rate_of_an_arm_is_the_best_of_its_whole_runs(tmp_path: Path) -> None:
-    study = _study(PRESET._replace(factors=(1.0, 0.5)), tmp_path)
-    tuned = {
-        SHORT: _tuned(SHORT, {0.01697: 1.6, 0.04: 1.8}),
-        LONG: _tuned(LONG, {0.01: 1.7, 0.02: 1.6, 0.04: 1.8}),
-    }
-    candidates = study.candidates(tuned)
-    assert [(run.arm, run.seed, run.rate) for run in candidates] == [
-        (SHORT, 1, 0.01697),
-        (SHORT, 1, 0.008485),
-        (LONG, 1, 0.02),
-        (LONG, 1, 0.01),
-    ]
-    losses = (1.5, 1.4, 1.2, 1.3)
-    records = {
-        run: _record(run.arm, mean=1.0, second=loss, rate=run.rate)
-        for run, loss in zip(candidates, losses, strict=True)
-    }
-    choices = study.choose_rates(tuned, records)
-    assert {arm: choice.value for arm, choice in choices.items()} == {SHORT: 0.008485, LONG: 0.02}
-    assert choices[SHORT].is_at_edge and not choices[LONG].is_at_edge
-    rates = {arm.tuned: 0.1 for arm in PRESET.arms()} | {SHORT: 0.008485, LONG: 0.02}
-    assert {candidates[1].name, candidates[2].name} <= {
-        run.name for run in study.plan(rates, SPEEDS, [1])
-    }
-    unknown = study.choose_rates(tuned, {})
-    assert {arm: choice.value for arm, choice in unknown.items()} == {SHORT: 0.01697, LONG: 0.02}
+def test_trials_as_long_as_a_run_are_runs(tmp_path: Path) -> None:
+    rungs = (Rung(2, 1, 5_120), Rung(1, 1, PRESET.characters, added=1))
+    preset = PRESET._replace(search=PRESET.search._replace(rungs=rungs), seeds=(1,))
+    study = _study(preset, tmp_path)
+    assert preset.searches_whole_runs and not PRESET.searches_whole_runs
+    own = study.config(SHORT).optimizer.learning_rate
+    point = study._point(SHORT, SHORT.name, {})
+    for rate, loss in ((own, 1.9), (own / 2, 1.8)):
+        trial = Trial(point, preset.search.field, rate, 1, 5_120)
+        study.records.write(f"trials/{trial.name}", {**settings(trial.point()), "loss": loss})
+    whole = [PlannedRun(SHORT, 1, rate, PRESET.characters) for rate in (own / 2, own / 4)]
+    _write(study, whole[0], mean=1.0, second=1.6)
+    assert study.tune(train=False) == {}  # the rung's second run is missing
+    _write(study, whole[1], mean=2.0, second=1.5)
+    (tuned,) = study.tune(train=False).values()
+    assert tuned.value == own / 4
+    assert tuned.mean_losses() == {own: 1.9, own / 2: 1.6, own / 4: 1.5}
+    (planned,) = study.plan({SHORT: tuned.value}, SPEEDS, [1])
+    assert planned == whole[1] and planned in study.recorded([planned])
 
 
 def test_the_best_lengths_and_the_textbooks_are_repeated() -> None:
@@ -314,16 +306,11 @@ def test_the_tables_have_the_numbers_with_their_intervals() -> None:
         "distinguishable: 160 (3 comparisons)." in lines
     )
     assert any(
-        "3 runs and 15,360 characters to search the learning rate, then 1 run of 64,000, per arm. "
-        "In 2 of 3 arms the chosen rate is the lowest or the highest tried; in 1 it is below the "
-        "searched one." in line
+        "3 runs and 15,360 characters per arm. In 1 of 2 arms the chosen rate" in line
         for line in lines
     )
     assert "| lstm | reset | characters | 40 | 4 [4, 4] | 4 [4, 4] |" in lines
-    searched = "1.7000 at 0.005, **1.6000 at 0.01**, 1.8000 at 0.02"
-    whole = "1.5000 at 0.01, **1.4000 at 0.005**"
-    assert f"| lstm | reset | 5 | {searched} | {whole} |" in lines
+    assert "| lstm | reset | 40 | 1.7000 at 0.005, 1.6500 at 0.01, **1.6000 at 0.02** |" in lines
     values = to_json(results, "a command")
-    assert values["command"] == "a command"
-    assert values["rates_at_edge"] == ["lstm-T5-reset", "lstm-T40-reset"]
+    assert values["command"] == "a command" and values["rates_at_edge"] == ["lstm-T40-reset"]
     assert set(values["arms"]) == {arm.name for arm in MEANS}

@@ -36,7 +36,7 @@ PRESET = Preset(
         )
     },
     corpus=CORPUS,
-    search=Search("optimizer.learning_rate", (Rung(2, 1, 5_120),)),
+    search=Search("optimizer.learning_rate", (Rung(2, 1, 5_120), Rung(1, 1, 300_000))),
     characters=300_000,
     seeds=(1,),
     scores=4,

@@ -79,6 +79,12 @@ def test_the_range_grows_to_the_best_and_then_closes_in_on_it(where: float, valu
     assert tried[0] < best < tried[-1]
 
 
+@pytest.mark.parametrize("where", [-2.2, -1.2, -0.2, 0.2, 1.2])
+def test_four_values_go_where_the_loss_falls(where: float) -> None:
+    found = tune([_arm()], _search(4), Valley({"a": 0.01 * 2.0**where}))["a"]
+    assert not found.is_at_edge
+
+
 def test_the_gap_towards_the_better_neighbour_is_halved() -> None:
     for best, fourth in ((0.011, 0.01414), (0.009, 0.007071)):
         valley = Valley({"a": best})

@@ -54,7 +54,7 @@ def test_processors_of_one_name_differ_by_their_instructions(
 def test_a_run_says_at_its_start_that_bfloat16_is_slower_here(
     precision: str, lacks: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("charlm_jax.training.loop.lacks_bfloat16_units", lambda: lacks)
+    monkeypatch.setattr("charlm_jax.training.remarks.lacks_bfloat16_units", lambda: lacks)
     view = Notes()
     config = make_tiny_config(**{"model.precision": precision, "train.max_steps": 1})
     train_and_evaluate(config, tmp_path / "run", view=view)

@@ -1,0 +1,106 @@
+"""Remarks on a run: lines about what its user may not expect, and how it is trained further."""
+
+import math
+from collections.abc import Iterator
+
+from charlm_jax.config.loading import ConfigSource, split_override
+from charlm_jax.config.schema import Config
+from charlm_jax.config.unread_fields import unread_fields
+from charlm_jax.core.trees import count_parameters
+from charlm_jax.core.types import Params
+from charlm_jax.data.splits import size
+from charlm_jax.models.mixers import MIXERS, describe_mixers
+from charlm_jax.storage.compatibility import division_changes
+from charlm_jax.storage.mixer_sources import recorded_mixers, source_changes
+from charlm_jax.storage.open_run import FollowedRun, OpenRun
+from charlm_jax.storage.workdir import Workdir
+from charlm_jax.training.environment import differences, environment, lacks_bfloat16_units
+from charlm_jax.training.loop_state import LoopState
+from charlm_jax.training.trainer import Trainer
+
+_MOST_PARAMETERS_PER_CHARACTER = 10  # of a text that is not too small for its model
+
+
+def on_overrides(config: Config, source: ConfigSource | None) -> Iterator[str]:
+    """Yield a remark on every override of a field that the model does not read."""
+    unread = unread_fields(config.model, tuple(MIXERS))
+    overrides = (*source.point, *source.overrides) if source is not None else ()
+    for override in overrides:
+        if split_override(override)[0] in unread:
+            yield f"config.{override} has no effect: no part of this model reads it"
+
+
+def on_changes_of_done_run(config: Config, recorded: Config) -> Iterator[str]:
+    """Yield a remark on every field that was changed after the end of a run."""
+    before = recorded.flatten()
+    for field, value in config.flatten().items():
+        if value != before[field]:
+            yield f"config.{field}={value} changes nothing: the run is done"
+
+
+def on_start(
+    trainer: Trainer, run: OpenRun | FollowedRun, loop_state: LoopState, params: Params
+) -> Iterator[str]:
+    """Yield the remarks on a run that is about to train."""
+    model = trainer.config.model
+    if model.precision == "bfloat16" and lacks_bfloat16_units():
+        yield "this processor has no bfloat16 units: config.model.precision=float32 is faster"
+    if watched := describe_watched(trainer):
+        most = size(trainer.dataset.thinned_part("valid"))
+        all_ = "all" if most == size(trainer.dataset.part("valid")) else f"{most:,}"
+        yield f"held-out losses are {watched}; charlm evaluate scores {all_}"
+    if not loop_state.step:
+        yield from _on_small_text(trainer, count_parameters(params))
+        return
+    yield f"resuming from step {loop_state.step} of {trainer.total_steps}"
+    sessions = run.facts.get("sessions", [])
+    before = sessions[-1]["environment"] if sessions else {}
+    divided = division_changes(run.recorded_config or trainer.config, trainer.config)
+    for change in [*differences(before, environment()), *divided]:
+        yield f"may not be bit-for-bit equal to an uninterrupted run: {change}"
+    for change in source_changes(recorded_mixers(run.workdir, model), describe_mixers(model)):
+        yield f"may not be equal to an uninterrupted run: {change}"
+
+
+def _on_small_text(trainer: Trainer, parameters: int) -> Iterator[str]:
+    """Yield a warning if the model will memorize its text."""
+    characters = size(trainer.dataset.part("train"))
+    if parameters > _MOST_PARAMETERS_PER_CHARACTER * characters:
+        held_out = size(trainer.dataset.parts.get("valid", ()))
+        yield (
+            f"a small text for this model: {characters:,} characters to train on and {held_out:,} "
+            f"held out for {parameters:,} parameters; expect the model to memorize it, use more "
+            f"text or lower config.model.hidden_size"
+        )
+
+
+def on_end(trainer: Trainer, loop_state: LoopState) -> Iterator[str]:
+    """Yield a warning if the run learnt nothing."""
+    best, symbols = loop_state.best_loss_nats, len(trainer.dataset.vocabulary)
+    if best is not None and best >= math.log(symbols):
+        yield (
+            f"the best held-out loss, {best:.4f} nats, is not below that of guessing evenly among "
+            f"{symbols} symbols, {math.log(symbols):.4f}: lower config.optimizer.learning_rate, or "
+            f"train longer"
+        )
+
+
+def describe_watched(trainer: Trainer) -> str:
+    """Return of which characters the held-out losses are; empty if of all."""
+    all_characters, watched = size(trainer.dataset.parts.get("valid", ())), size(trainer.watched)
+    if watched == all_characters:
+        return ""
+    return f"of {watched:,} of the {all_characters:,} held-out characters, evenly spread"
+
+
+def describe_extension(config: Config, workdir: Workdir, *, stopped_early: bool) -> str:
+    """Return how a run that has ended is trained further."""
+    if stopped_early:
+        return "raise config.train.patience to train further"
+    if config.optimizer.schedule == "constant":
+        limit = "max_steps" if config.train.max_steps else "epochs"
+        return f"raise config.train.{limit} to train further"
+    ways = [f"--init_from={workdir.path} starts another run from its weights"]
+    if config.optimizer.schedule == "wsd":
+        ways.append(f"--branch_from={workdir.path} a longer one from a checkpoint before the decay")
+    return f"its learning rate has decayed ({config.optimizer.schedule}): {', '.join(ways)}"

@@ -1,0 +1,125 @@
+"""Start of a run: its folder, its state, and the facts that are recorded before training."""
+
+from pathlib import Path
+from typing import Any
+
+from charlm_jax.config.loading import ConfigSource
+from charlm_jax.config.schema import Config
+from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.files import stored_path
+from charlm_jax.core.processes import Processes
+from charlm_jax.core.trees import count_parameters
+from charlm_jax.models.mixers import describe_mixers
+from charlm_jax.storage.open_run import FollowedRun, OpenRun
+from charlm_jax.storage.workdir import Workdir
+from charlm_jax.training import remarks
+from charlm_jax.training.branch import branch, shared_checkpoints
+from charlm_jax.training.environment import environment
+from charlm_jax.training.loop_state import LoopState
+from charlm_jax.training.progress_bar import ProgressListener
+from charlm_jax.training.restore import InitialParams, restore_or_init, validate_init_from
+from charlm_jax.training.train_step import TrainState
+from charlm_jax.training.trainer import Trainer
+
+
+def refuse_strangers(trainer: Trainer, processes: Processes) -> None:
+    """Refuse devices of processes that were not joined."""
+    if trainer.devices.processes != processes.number:
+        raise CharlmError(
+            f"JAX has devices of {trainer.devices.processes} processes, but the run was given "
+            f"{processes.number}: join them by charlm train --coordinator"
+        )
+
+
+def prepare_folder(
+    trainer: Trainer,
+    run_dir: Workdir,
+    view: ProgressListener,
+    *,
+    fresh: bool,
+    branch_from: Path | str | None,
+) -> InitialParams | None:
+    """Make the folder ready for the run; return the result of `validate_init_from`."""
+    is_new = fresh or not run_dir.has_started()
+    initial = validate_init_from(trainer, run_dir, fresh=fresh)
+    if is_new and initial is not None and initial.remark:
+        view.note(initial.remark)
+    shared = (
+        shared_checkpoints(trainer, run_dir, branch_from, fresh=fresh)
+        if branch_from is not None
+        else []
+    )
+    if fresh and (moved := run_dir.move_aside()):
+        view.note(f"moved the run at {run_dir.path} to {moved}")
+        if (link := Workdir(moved).checkpoints).is_symlink():
+            view.note(
+                f"its checkpoints stay in {link.resolve()}; those of the new run are in its own "
+                f"folder"
+            )
+    if branch_from is not None and shared:
+        branch(trainer, run_dir, branch_from, shared)
+        view.note(f"starting from checkpoint {shared[-1]} of {branch_from}")
+    if trainer.config.data.unit == "bytes":
+        view.note("config.data.unit=bytes: a char in the figures below is a byte")
+    return initial
+
+
+def source_facts(
+    source: ConfigSource | None, config: Config, recorded_config: Config | None
+) -> dict[str, Any]:
+    """Return the updates of `run.json` for a config's source; None for absent facts."""
+    if source is None and config == recorded_config:
+        return {}
+    if source is None:
+        return {"config_spec": None, "point": None, "overrides": None}
+    spec, point, overrides = source.with_absolute_paths(config)
+    return {
+        "config_spec": stored_path(spec),
+        "point": [*map(stored_path, point)] or None,
+        "overrides": [*map(stored_path, overrides)] or None,
+    }
+
+
+def start(
+    trainer: Trainer,
+    run: OpenRun | FollowedRun,
+    initial: InitialParams | None,
+    view: ProgressListener,
+    recorded: dict[str, Any],
+    processes: Processes,
+) -> tuple[TrainState, LoopState]:
+    """Restore or begin a run, and record its facts unless it is over.
+
+    Args:
+      trainer: parts of the run.
+      run: the opened run.
+      initial: weights of another run to begin with; None for new ones.
+      view: listener for the progress of training.
+      recorded: facts to record, of `source_facts`.
+      processes: processes that train the run together.
+    """
+    state, loop_state, started_from = restore_or_init(trainer, run, initial, view.note, processes)
+    if not loop_state.step:
+        run.metrics.truncate_after(0)
+    run.claim(trainer.config, trainer.dataset)
+    if trainer.is_over(loop_state):
+        return state, loop_state
+    for remark in remarks.on_start(trainer, run, loop_state, state.params):
+        view.note(remark)
+    mixers = [mixer._asdict() for mixer in describe_mixers(trainer.config.model)]
+    session = {"from_step": loop_state.step, "environment": environment()}
+    run.write_facts(
+        **recorded,
+        corpus=stored_path(trainer.config.data.corpus),
+        parameters=count_parameters(state.params),
+        steps_per_epoch=trainer.steps_per_epoch,
+        total_steps=trainer.total_steps,
+        started_from=started_from,
+        finished=None,
+        sessions=[
+            *run.facts.get("sessions", []),
+            session | ({"mixers": mixers} if mixers else {}),
+        ],
+        mixers=mixers or None,
+    )
+    return state, loop_state
