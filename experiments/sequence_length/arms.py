@@ -236,7 +236,7 @@ PRESETS: Mapping[str, Preset] = {
             "mingru": Model("mingru", {}, lengths=_FEW, states=("reset",), is_repeated=False),
         },
         corpus="mysterious-island",
-        search=Search(_RATE, (Rung(4, 1, 4_000_000),)),
+        search=Search(_RATE, (Rung(3, 1, 4_000_000),)),
         characters=4_000_000,
         seeds=(1, 2, 3),
         scores=40,
