@@ -5,14 +5,14 @@ its group of runs has ended, and the folder of the run is removed; an interrupte
 the same command, and its results can be computed from the records alone.
 """
 
-import functools
+import contextlib
 import itertools
 import json
 import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.files import atomic_write
@@ -33,6 +33,18 @@ Record = Mapping[str, Any]
 
 class NotOnRecord(CharlmError):
     """A record that is asked for and not there."""
+
+
+class WholeRuns(NamedTuple):
+    """Runs of a study that a search may do with as its last trials.
+
+    Attributes:
+      characters: characters read by each.
+      losses: trains those that trials describe, if need be, and returns their losses.
+    """
+
+    characters: int
+    losses: Callable[[Sequence[Trial]], list[float]]
 
 
 class RecordFolder:
@@ -97,52 +109,31 @@ class RecordedTraining:
         self.keep = keep
 
     def tune(
-        self, points: Sequence[Point], search: Search, *, train: bool = True
+        self, points: Sequence[Point], search: Search, whole: WholeRuns, *, train: bool = True
     ) -> dict[str, Tuned]:
         """Search the best value of a field for every point.
 
         Args:
           points: points to tune; they name their own first value.
           search: settings of the search.
+          whole: runs of the study; trials that read as much are such runs.
           train: whether to train the trials that are not on record.
 
         Returns:
-          The result for every point, by name.
-
-        Raises:
-          NotOnRecord: a trial is not on record, and `train` is False.
+          The result for every point, by name, of which all trials are on record or trained.
         """
-        return tune(points, search, functools.partial(self.losses, train=train))
 
-    def losses(self, trials: Sequence[Trial], *, train: bool = True) -> list[float]:
-        """Return the held-out loss of every trial, in nats per character; infinite if it diverged.
+        def losses(trials: Sequence[Trial]) -> list[float]:
+            is_whole = trials[0].characters == whole.characters
+            return whole.losses(trials) if is_whole else self._losses(trials, train=train)
 
-        Args:
-          trials: trials to train, unless they are on record.
-          train: whether to train the trials that are not on record.
-
-        Raises:
-          NotOnRecord: a trial is not on record, and `train` is False.
-        """
-        missing = [trial for trial in trials if self._trial(trial) is None]
-        if missing and not train:
-            raise NotOnRecord(
-                f"{self.records.folder} has no record of the trial {missing[0].name}: run the "
-                f"study without --from_records"
-            )
-        for group in self._groups(missing):
-            try:
-                with sweep_view() as view:
-                    train_trials(group, self.folder, jobs=self.jobs, view=view)
-            finally:  # after a signal, those that were finished
-                self._record_trials([trial for trial in group if self._has_ended(trial.point())])
-        losses = []
-        for trial in trials:
-            record = self._trial(trial)
-            if record is None or "loss" not in record:
-                raise self.records.damaged(f"{_TRIALS}/{trial.name}")
-            losses.append(math.inf if record["loss"] is None else float(record["loss"]))
-        return losses
+        if train:
+            return tune(points, search, losses)
+        found: dict[str, Tuned] = {}
+        for point in points:
+            with contextlib.suppress(NotOnRecord):
+                found |= tune([point], search, losses)
+        return found
 
     def train(
         self, points: Sequence[Point], measure: Callable[[Point, Run], Record]
@@ -180,6 +171,41 @@ class RecordedTraining:
           CharlmError: the record is damaged, or is of a run with other settings.
         """
         return self._read(f"{_RUNS}/{point.name}", point)
+
+    def require(self, points: Sequence[Point]) -> list[dict[str, Any]]:
+        """Return the records of runs.
+
+        Raises:
+          NotOnRecord: a run has not been trained.
+        """
+        found = [self.recorded(point) for point in points]
+        records = [record for record in found if record is not None]
+        if len(records) < len(points):
+            raise NotOnRecord(f"{self.records.folder} has not all of the runs")
+        return records
+
+    def _losses(self, trials: Sequence[Trial], *, train: bool) -> list[float]:
+        """Return the held-out loss of every trial; infinite if it diverged.
+
+        Raises:
+          NotOnRecord: a trial is not on record, and `train` is False.
+        """
+        missing = [trial for trial in trials if self._trial(trial) is None]
+        if missing and not train:
+            raise NotOnRecord(f"{self.records.folder} has no record of {missing[0].name}")
+        for group in self._groups(missing):
+            try:
+                with sweep_view() as view:
+                    train_trials(group, self.folder, jobs=self.jobs, view=view)
+            finally:  # after a signal, those that were finished
+                self._record_trials([trial for trial in group if self._has_ended(trial.point())])
+        losses = []
+        for trial in trials:
+            record = self._trial(trial)
+            if record is None or "loss" not in record:
+                raise self.records.damaged(f"{_TRIALS}/{trial.name}")
+            losses.append(math.inf if record["loss"] is None else float(record["loss"]))
+        return losses
 
     def _trial(self, trial: Trial) -> dict[str, Any] | None:
         return self._read(f"{_TRIALS}/{trial.name}", trial.point())

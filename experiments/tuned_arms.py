@@ -1,6 +1,8 @@
-"""Arms of a study: each has its learning rate searched with equal effort, then one run per seed."""
+"""Arms of a study: each has its learning rate searched with equal effort, then one run per seed.
 
-import contextlib
+Trials of a search that read as much as a run are runs of the first seed, and put on record as such.
+"""
+
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -13,8 +15,8 @@ from charlm_jax.core.trees import count_parameters
 from charlm_jax.inference.run import Run
 from charlm_jax.models import build_model
 from charlm_jax.sweeps.points import Point, make_point
-from charlm_jax.sweeps.tuning import Search, Tuned
-from experiments.recorded_training import NotOnRecord, Record, RecordedTraining
+from charlm_jax.sweeps.tuning import Search, Trial, Tuned
+from experiments.recorded_training import Record, RecordedTraining, WholeRuns
 
 _LARGEST_WIDTH = 4_096
 
@@ -48,13 +50,17 @@ class Effort(NamedTuple):
     seeds: tuple[int, ...]
     scores: int = 1
 
+    @property
+    def searches_whole_runs(self) -> bool:
+        """Whether the last trials of a search read as much as a run, and so are runs."""
+        return self.search.rungs[-1].characters == self.characters
+
     def describe(self) -> str:
         """Describe the effort per arm."""
-        runs = "run" if len(self.seeds) == 1 else "runs"
-        return (
-            f"{self.search.describe()} to search the learning rate, then {len(self.seeds)} {runs} "
-            f"of {self.characters:,}"
-        )
+        left = len(self.seeds) - self.searches_whole_runs
+        runs = "run" if left == 1 else "runs"
+        then = f", then {left} {runs} of {self.characters:,}" if left else ""
+        return f"{self.search.describe()} to search the learning rate{then}"
 
 
 class ArmRuns(NamedTuple):
@@ -85,7 +91,7 @@ def train_arms(
       training: folders and number of runs at once.
       arms: the arms.
       effort: effort of each.
-      measure: returns the record of a finished run.
+      measure: returns the record of a finished run; `second` is its loss on the second part.
       train: whether to train what is not on record.
 
     Returns:
@@ -94,14 +100,17 @@ def train_arms(
     Raises:
       CharlmError: a run failed, or a record is damaged or of other settings.
     """
+    by_name = {arm.name: arm for arm in arms}
+
+    def losses(trials: Sequence[Trial]) -> list[float]:
+        runs = [_run_point(by_name[x.arm.name], effort, x.value, x.seed) for x in trials]
+        if train:
+            training.train(runs, measure)
+        return [record["second"] for record in training.require(runs)]
+
     points = [make_point(arm.name, arm.config, arm.fields) for arm in arms]
-    tuned = {}
-    if train:
-        tuned = training.tune(points, effort.search)
-    else:
-        for point in points:
-            with contextlib.suppress(NotOnRecord):
-                tuned |= training.tune([point], effort.search, train=False)
+    whole = WholeRuns(effort.characters, losses)
+    tuned = training.tune(points, effort.search, whole, train=train)
     arms = [arm for arm in arms if arm.name in tuned]
     plan = {
         (arm.name, seed): _run_point(arm, effort, tuned[arm.name].value, seed)
@@ -136,7 +145,7 @@ def _run_point(arm: TunedArm, effort: Effort, rate: float, seed: int) -> Point:
         "train.max_steps": steps,
         "train.evaluate_every_steps": math.ceil(steps / effort.scores),
     }
-    return make_point(f"{arm.name}-seed{seed}", arm.config, fields)
+    return make_point(f"{arm.name}-rate={rate:g}-seed={seed}", arm.config, fields)
 
 
 def fit_width(

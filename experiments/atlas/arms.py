@@ -132,7 +132,8 @@ def _file_name(model: str, rule: str) -> str:
     return f"{words}-{rule}" if rule else words
 
 
-_SEARCH = Search("optimizer.learning_rate", (Rung(4, 1, 153_600), Rung(2, 1, 307_200, added=1)))
+_CHARACTERS = 749_568
+_SEARCH = Search("optimizer.learning_rate", (Rung(4, 1, _CHARACTERS),))
 PRESETS: Mapping[str, Preset] = {
     "minutes": Preset(
         ("lstm, bare", "minlstm", "attention"),
@@ -142,12 +143,12 @@ PRESETS: Mapping[str, Preset] = {
         context_reach=64,
         context_targets=200,
     ),
-    "small": Preset(tuple(MODELS), (), 300_000, Effort(_SEARCH, 749_568, (1, 2, 3), scores=12)),
-    "large": Preset(tuple(MODELS), (), 1_000_000, Effort(_SEARCH, 749_568, (1,), scores=12)),
+    "small": Preset(tuple(MODELS), (), 300_000, Effort(_SEARCH, _CHARACTERS, (1, 2, 3), scores=12)),
+    "large": Preset(tuple(MODELS), (), 1_000_000, Effort(_SEARCH, _CHARACTERS, (1,), scores=12)),
     "optimizers": Preset(
         ("lstm, bare", "mingru", "attention"),
         tuple(_RULES),
         300_000,
-        Effort(_SEARCH, 749_568, (1, 2, 3), scores=24),
+        Effort(_SEARCH, _CHARACTERS, (1, 2, 3), scores=24),
     ),
 }

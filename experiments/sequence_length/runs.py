@@ -1,6 +1,5 @@
 """Training of the study: what is not on record is trained, measured and put on record."""
 
-import contextlib
 import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,9 +14,9 @@ from charlm_jax.data.dataset import Dataset, load_dataset
 from charlm_jax.data.download import DownloadProgress
 from charlm_jax.inference.run import Run
 from charlm_jax.sweeps.points import Point, make_point
-from charlm_jax.sweeps.tuning import Trial, Tuned, tune
+from charlm_jax.sweeps.tuning import Trial, Tuned
 from charlm_jax.training.throughput import measure_speeds
-from experiments.recorded_training import NotOnRecord, RecordedTraining, settings
+from experiments.recorded_training import RecordedTraining, WholeRuns, settings
 from experiments.sequence_length.arms import (
     BATCH_CHARACTERS,
     TEXTBOOK_LENGTH,
@@ -120,30 +119,19 @@ class Study:
             left out.
         """
         arms = {arm.name: arm for arm in self.preset.arms() if arm == arm.tuned}
-        points = [self._point(arm, name, {}) for name, arm in arms.items()]
-        losses = functools.partial(self._losses, arms, train=train)
-        tuned: dict[str, Tuned] = {}
-        for some in [points] if train else [[point] for point in points]:
-            with contextlib.suppress(NotOnRecord):
-                tuned |= tune(some, self.preset.search, losses)
-        return {arm: tuned[name] for name, arm in arms.items() if name in tuned}
-
-    def _losses(
-        self, arms: Mapping[str, Arm], trials: Sequence[Trial], *, train: bool
-    ) -> list[float]:
-        """Return the loss of every trial: of runs, that on the second part with the state carried.
-
-        Raises:
-          NotOnRecord: a trial is not on record, and `train` is False.
-        """
-        if trials[0].characters < self.preset.characters:
-            return self.training.losses(trials, train=train)
         characters = whole_batches(self.preset.characters)
-        runs = [PlannedRun(arms[x.arm.name], x.seed, x.value, characters) for x in trials]
-        records = self.train(runs) if train else self.recorded(runs)
-        if len(records) < len(runs):
-            raise NotOnRecord(f"{self.records.folder} has not all runs of a search")
-        return [records[run].second["stream"] for run in runs]
+
+        def losses(trials: Sequence[Trial]) -> list[float]:
+            runs = [PlannedRun(arms[x.arm.name], x.seed, x.value, characters) for x in trials]
+            if train:
+                self.train(runs)
+            records = self.training.require([self.run_point(run) for run in runs])
+            return [record["second"]["stream"] for record in records]
+
+        points = [self._point(arm, name, {}) for name, arm in arms.items()]
+        whole = WholeRuns(self.preset.characters, losses)
+        tuned = self.training.tune(points, self.preset.search, whole, train=train)
+        return {arm: tuned[name] for name, arm in arms.items() if name in tuned}
 
     def plan(
         self, rates: Mapping[Arm, float], speeds: Mapping[str, float], seeds: Iterable[int]

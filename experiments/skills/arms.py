@@ -108,7 +108,8 @@ class Preset(NamedTuple):
         }
 
 
-_SEARCH = Search("optimizer.learning_rate", (Rung(4, 1, 256_000), Rung(1, 1, 512_000, added=1)))
+_CHARACTERS = 1_024_000
+_SEARCH = Search("optimizer.learning_rate", (Rung(3, 1, _CHARACTERS),))
 PRESETS: Mapping[str, Preset] = {
     "minutes": Preset(
         {"recall": "pairs=4", "counting": ""},
@@ -122,6 +123,6 @@ PRESETS: Mapping[str, Preset] = {
         tuple(LAYERS),
         100_000,
         1_000_000,
-        Effort(_SEARCH, 1_024_000, (1, 2, 3)),
+        Effort(_SEARCH, _CHARACTERS, (1, 2, 3)),
     ),
 }

@@ -12,14 +12,27 @@ from charlm_jax.sweeps import tuning
 from charlm_jax.sweeps.local import Outcome
 from charlm_jax.sweeps.points import Point, make_point
 from charlm_jax.sweeps.progress_bars import SweepView
-from charlm_jax.sweeps.tuning import Rung, Search
+from charlm_jax.sweeps.tuning import Rung, Search, Trial
 from charlm_jax.training.loop import train_and_evaluate
 from experiments import recorded_training
-from experiments.recorded_training import RecordedTraining, RecordFolder, settings
+from experiments.recorded_training import (
+    NotOnRecord,
+    RecordedTraining,
+    RecordFolder,
+    WholeRuns,
+    settings,
+)
 from tests.conftest import TINY
 
 POINT = make_point("a", "quickstart", {**TINY, "train.max_steps": 4})
 SEARCH = Search("optimizer.learning_rate", (Rung(2, 1, 400),))
+
+
+def _no_losses(trials: Sequence[Trial]) -> list[float]:
+    raise AssertionError(f"{trials[0].name} is not a run of the study")
+
+
+WHOLE = WholeRuns(800, _no_losses)
 
 
 class Trainer:
@@ -60,24 +73,27 @@ def test_what_is_on_record_is_not_trained_again(trainer: Trainer, tmp_path: Path
     training = RecordedTraining(RecordFolder(tmp_path / "records"), tmp_path / "runs", jobs=2)
     trainer.left = 1
     with pytest.raises(Interrupted):
-        training.tune([POINT], SEARCH)
+        training.tune([POINT], SEARCH, WHOLE)
     (trial,) = (tmp_path / "records" / "trials").iterdir()  # the one that was finished
     trainer.left = 100
-    tuned = training.tune([POINT], SEARCH)["a"]
+    assert training.tune([POINT], SEARCH, WHOLE, train=False) == {}
+    tuned = training.tune([POINT], SEARCH, WHOLE)["a"]
     assert len(trainer.names) == 2 and len(tuned.losses) == 2
     assert trial.stem in trainer.names[0]
     wanted = {"a": {**settings(POINT), "name": "a", "step": 4}}
     assert training.train([POINT], _measure) == training.train([POINT], _measure) == wanted
     assert trainer.names[2:] == ["a"]
-    assert training.tune([POINT], SEARCH, train=False)["a"] == tuned
+    assert training.tune([POINT], SEARCH, WHOLE, train=False)["a"] == tuned
+    assert training.require([POINT]) == [wanted["a"]]
+    with pytest.raises(NotOnRecord):
+        training.require([POINT, POINT._replace(name="b")])
     assert not any((tmp_path / "runs").glob("a*"))  # folders of runs on record are removed
 
 
 def test_records_of_other_settings_are_refused(trainer: Trainer, tmp_path: Path) -> None:
     records = RecordFolder(tmp_path)
     training = RecordedTraining(records, tmp_path / "runs")
-    with pytest.raises(CharlmError, match="no record of the trial a-learning_rate="):
-        training.tune([POINT], SEARCH, train=False)
+    assert training.tune([POINT], SEARCH, WHOLE, train=False) == {}
     for change, says in (
         ({"config": "lstm"}, "is of a run with lstm and not quickstart"),
         ({"overrides": [*POINT.overrides[:-1], "train.max_steps=5"]}, "max_steps=5 and not train"),
@@ -88,6 +104,20 @@ def test_records_of_other_settings_are_refused(trainer: Trainer, tmp_path: Path)
         with pytest.raises(CharlmError, match=says):
             training.recorded(POINT)
     assert trainer.names == []
+
+
+def test_the_last_trials_may_be_runs_of_the_study(trainer: Trainer, tmp_path: Path) -> None:
+    training = RecordedTraining(RecordFolder(tmp_path / "records"), tmp_path / "runs")
+    asked: list[Trial] = []
+
+    def losses(trials: Sequence[Trial]) -> list[float]:
+        asked.extend(trials)
+        return [trial.value for trial in trials]
+
+    search = SEARCH._replace(rungs=(*SEARCH.rungs, Rung(1, 1, 800, added=1)))
+    tuned = training.tune([POINT], search, WholeRuns(800, losses))["a"]
+    assert len(trainer.names) == len(asked) == 2 and tuned.value == min(x.value for x in asked)
+    assert {trial.characters for trial in asked} == {800}
 
 
 @pytest.mark.parametrize("content", ["{torn", "[]", '{"config": "quickstart"}'])

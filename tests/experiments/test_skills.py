@@ -24,7 +24,9 @@ TINY = Preset(
     parameters=2_000,
     characters=20_000,
     effort=Effort(
-        Search("optimizer.learning_rate", (Rung(2, 1, 5_120),)), characters=512_000, seeds=(1,)
+        Search("optimizer.learning_rate", (Rung(2, 1, 5_120), Rung(1, 1, 512_000))),
+        characters=512_000,
+        seeds=(1,),
     ),
 )
 
