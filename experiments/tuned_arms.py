@@ -1,10 +1,7 @@
-"""Arms of a study: each has its learning rate searched with equal effort, then one run per seed.
-
-Trials of a search that read as much as a run are runs of the first seed, and put on record as such.
-"""
+"""Arms of a study: the first seed is trained with several learning rates, others with the best."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,12 +9,12 @@ import jax
 from charlm_jax.config.loading import load_config
 from charlm_jax.core.prng import root_key
 from charlm_jax.core.trees import count_parameters
-from charlm_jax.inference.run import Run
 from charlm_jax.models import build_model
 from charlm_jax.sweeps.points import Point, make_point
-from charlm_jax.sweeps.tuning import Search, Trial, Tuned
-from experiments.recorded_training import Record, RecordedTraining, WholeRuns
+from charlm_jax.sweeps.tuning import Rung, Search, Tuned
+from experiments.recorded_training import Measure, Record, RecordedTraining
 
+RATE = "optimizer.learning_rate"
 _LARGEST_WIDTH = 4_096
 
 
@@ -39,28 +36,32 @@ class Effort(NamedTuple):
     """Effort of each arm of a study.
 
     Attributes:
-      search: search of the learning rate.
+      rates: number of learning rates, with which the first seed is trained.
       characters: characters read by one run.
-      seeds: seeds, one run each.
+      seeds: seeds; all but the first are trained with the best rate.
       scores: number of evaluations of a run while it trains.
     """
 
-    search: Search
+    rates: int
     characters: int
     seeds: tuple[int, ...]
     scores: int = 1
 
     @property
-    def searches_whole_runs(self) -> bool:
-        """Whether the last trials of a search read as much as a run, and so are runs."""
-        return self.search.rungs[-1].characters == self.characters
+    def search(self) -> Search:
+        """Search of the learning rate."""
+        return Search(RATE, (Rung(self.rates, 1, self.characters),))
 
     def describe(self) -> str:
-        """Describe the effort per arm."""
-        left = len(self.seeds) - self.searches_whole_runs
-        runs = "run" if left == 1 else "runs"
-        then = f", then {left} {runs} of {self.characters:,}" if left else ""
-        return f"{self.search.describe()} to search the learning rate{then}"
+        """Describe the effort per arm.
+
+        >>> Effort(4, 640_000, (1, 2)).describe()
+        '4 learning rates with the first of 2 seeds, 640,000 characters in each run'
+        """
+        seeds = f"the first of {len(self.seeds)} seeds" if len(self.seeds) > 1 else "one seed"
+        return (
+            f"{self.rates} learning rates with {seeds}, {self.characters:,} characters in each run"
+        )
 
 
 class ArmRuns(NamedTuple):
@@ -81,7 +82,7 @@ def train_arms(
     training: RecordedTraining,
     arms: Sequence[TunedArm],
     effort: Effort,
-    measure: Callable[[Point, Run], Record],
+    measure: Measure,
     *,
     train: bool = True,
 ) -> dict[str, ArmRuns]:
@@ -100,17 +101,15 @@ def train_arms(
     Raises:
       CharlmError: a run failed, or a record is damaged or of other settings.
     """
-    by_name = {arm.name: arm for arm in arms}
-
-    def losses(trials: Sequence[Trial]) -> list[float]:
-        runs = [_run_point(by_name[x.arm.name], effort, x.value, x.seed) for x in trials]
-        if train:
-            training.train(runs, measure)
-        return [record["second"] for record in training.require(runs)]
-
-    points = [make_point(arm.name, arm.config, arm.fields) for arm in arms]
-    whole = WholeRuns(effort.characters, losses)
-    tuned = training.tune(points, effort.search, whole, train=train)
+    by_name, first = {arm.name: arm for arm in arms}, {"seed": effort.seeds[0]}
+    tuned = training.tune(
+        [make_point(arm.name, arm.config, {**arm.fields, **first}) for arm in arms],
+        effort.search,
+        lambda trial: _run_point(by_name[trial.arm.name], effort, trial.value, trial.seed),
+        measure,
+        lambda record: record["second"],
+        train=train,
+    )
     arms = [arm for arm in arms if arm.name in tuned]
     plan = {
         (arm.name, seed): _run_point(arm, effort, tuned[arm.name].value, seed)
@@ -140,7 +139,7 @@ def _run_point(arm: TunedArm, effort: Effort, rate: float, seed: int) -> Point:
     steps = max(1, effort.characters // (data.batch_size * data.sequence_length))
     fields = {
         **arm.fields,
-        effort.search.field: rate,
+        RATE: rate,
         "seed": seed,
         "train.max_steps": steps,
         "train.evaluate_every_steps": math.ceil(steps / effort.scores),

@@ -9,7 +9,6 @@ Files in a folder of records:
 
   speeds.json       training speed of each model and length, in characters per second
   text.json         sizes of the text's parts, its simple predictors, characters in each block
-  trials/NAME.json  loss of one trial of a learning rate on the second part
   runs/NAME.json    losses of one run and what else was measured of it
 """
 

@@ -16,7 +16,7 @@ from charlm_jax.inference.run import Run
 from charlm_jax.sweeps.points import Point, make_point
 from charlm_jax.sweeps.tuning import Trial, Tuned
 from charlm_jax.training.throughput import measure_speeds
-from experiments.recorded_training import RecordedTraining, WholeRuns, settings
+from experiments.recorded_training import Record, RecordedTraining, settings
 from experiments.sequence_length.arms import (
     BATCH_CHARACTERS,
     TEXTBOOK_LENGTH,
@@ -27,6 +27,7 @@ from experiments.sequence_length.arms import (
 )
 from experiments.sequence_length.records import SPEEDS, TEXT, Records, RunRecord, TextRecord
 from experiments.sequence_length.scoring import Scorer
+from experiments.tuned_arms import RATE
 
 
 class PlannedRun(NamedTuple):
@@ -112,25 +113,28 @@ class Study:
     def tune(self, *, train: bool = True) -> dict[Arm, Tuned]:
         """Search the learning rate of every fixed length at equal characters.
 
-        Trials that read as much as a run are runs, and put on record as such.
+        Rates are chosen by the loss on the second part, the state carried on.
 
         Args:
-          train: whether to train the trials that are not on record; if not, arms that miss one are
+          train: whether to train the runs that are not on record; if not, arms that miss one are
             left out.
         """
         arms = {arm.name: arm for arm in self.preset.arms() if arm == arm.tuned}
         characters = whole_batches(self.preset.characters)
 
-        def losses(trials: Sequence[Trial]) -> list[float]:
-            runs = [PlannedRun(arms[x.arm.name], x.seed, x.value, characters) for x in trials]
-            if train:
-                self.train(runs)
-            records = self.training.require([self.run_point(run) for run in runs])
-            return [record["second"]["stream"] for record in records]
+        def run(trial: Trial) -> Point:
+            arm = arms[trial.arm.name]
+            return self.run_point(PlannedRun(arm, trial.seed, trial.value, characters))
 
-        points = [self._point(arm, name, {}) for name, arm in arms.items()]
-        whole = WholeRuns(self.preset.characters, losses)
-        tuned = self.training.tune(points, self.preset.search, whole, train=train)
+        first = {"seed": self.preset.seeds[0]}
+        tuned = self.training.tune(
+            [self._point(arm, name, first) for name, arm in arms.items()],
+            self.preset.search,
+            run,
+            self._measure,
+            lambda record: record["second"]["stream"],
+            train=train,
+        )
         return {arm: tuned[name] for name, arm in arms.items() if name in tuned}
 
     def plan(
@@ -165,17 +169,14 @@ class Study:
         Raises:
           CharlmError: a run failed, or a record is of a run with other settings.
         """
-        by_name = {run.name: run for run in runs}
-
-        def measure(point: Point, run: Run) -> dict[str, Any]:
-            planned = by_name[point.name]
-            is_first = planned.seed == self.preset.seeds[0]
-            return self.scorer.run_record(
-                planned.arm, run, settings=settings(point), is_first=is_first
-            )._asdict()
-
-        self.training.train([self.run_point(run) for run in runs], measure)
+        self.training.train([self.run_point(run) for run in runs], self._measure)
         return self.recorded(runs)
+
+    def _measure(self, point: Point, run: Run) -> Record:
+        arm = next(arm for arm in self.preset.arms() if point.name.startswith(f"{arm.name}-rate="))
+        is_first = run.config.seed == self.preset.seeds[0]
+        record = self.scorer.run_record(arm, run, settings=settings(point), is_first=is_first)
+        return record._asdict()
 
     def describe_cost(self, speeds: Mapping[str, float]) -> str:
         """Describe the cost of the whole study, all runs trained to the end one after another.
@@ -184,15 +185,13 @@ class Study:
           speeds: characters per second, by name.
         """
         rates = dict.fromkeys((arm for arm in self.preset.arms() if arm == arm.tuned), 1.0)
-        search, (first, *others) = self.preset.search, self.preset.seeds
+        first, *others = self.preset.seeds
         runs = self.plan(rates, speeds, [first])
-        if self.preset.searches_whole_runs:
-            runs = [run for run in runs if run.arm not in rates]
-        seconds = sum(search.characters / mean_speed(arm, speeds) for arm in rates)
-        seconds += sum(run.characters / mean_speed(run.arm, speeds) for run in runs)
+        runs += [run for run in runs if run.arm in rates] * (self.preset.rates - 1)
+        seconds = sum(run.characters / mean_speed(run.arm, speeds) for run in runs)
         more = f"; the best arms again with {len(others)} more seeds" if others else ""
         return (
-            f"{search.runs * len(rates)} runs to search learning rates, then {len(runs)} runs: "
+            f"{len(runs)} runs, with {self.preset.rates} learning rates where they are searched: "
             f"{seconds / 60:.0f} minutes of training at the measured speeds{more}"
         )
 
@@ -237,7 +236,7 @@ class Study:
         """Return a planned run as a point that can be trained."""
         steps = run.characters // BATCH_CHARACTERS
         fields = {
-            self.preset.search.field: run.rate,
+            RATE: run.rate,
             "seed": run.seed,
             "train.max_steps": steps,
             "train.evaluate_every_steps": math.ceil(steps / self.preset.scores),

@@ -1,6 +1,7 @@
 """Training that is put on record."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -8,31 +9,17 @@ import pytest
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.signals import Interrupted
 from charlm_jax.inference.run import Run
-from charlm_jax.sweeps import tuning
 from charlm_jax.sweeps.local import Outcome
 from charlm_jax.sweeps.points import Point, make_point
 from charlm_jax.sweeps.progress_bars import SweepView
-from charlm_jax.sweeps.tuning import Rung, Search, Trial
+from charlm_jax.sweeps.tuning import Rung, Search, Trial, Tuned
 from charlm_jax.training.loop import train_and_evaluate
 from experiments import recorded_training
-from experiments.recorded_training import (
-    NotOnRecord,
-    RecordedTraining,
-    RecordFolder,
-    WholeRuns,
-    settings,
-)
+from experiments.recorded_training import RecordedTraining, RecordFolder, settings
 from tests.conftest import TINY
 
 POINT = make_point("a", "quickstart", {**TINY, "train.max_steps": 4})
 SEARCH = Search("optimizer.learning_rate", (Rung(2, 1, 400),))
-
-
-def _no_losses(trials: Sequence[Trial]) -> list[float]:
-    raise AssertionError(f"{trials[0].name} is not a run of the study")
-
-
-WHOLE = WholeRuns(800, _no_losses)
 
 
 class Trainer:
@@ -41,12 +28,18 @@ class Trainer:
     def __init__(self) -> None:
         self.names: list[str] = []
         self.left = 1_000  # points to train before a signal comes
+        self.diverge: Callable[[str], bool] = lambda name: False
 
     def run_points(
         self, points: Sequence[Point], folder: Path, *, jobs: int = 1, view: SweepView | None = None
     ) -> list[Outcome]:
         outcomes = []
         for point in points:
+            if self.diverge(point.name):
+                self.names.append(point.name)
+                (folder / point.name / "fault").mkdir(parents=True)
+                outcomes.append(Outcome(point, "failed", None, "step 1: the loss is nan"))
+                continue
             if not point.is_finished(folder):
                 if not self.left:
                     raise Interrupted("stopped", 15)
@@ -61,39 +54,64 @@ class Trainer:
 def trainer(monkeypatch: pytest.MonkeyPatch) -> Trainer:
     trainer = Trainer()
     monkeypatch.setattr(recorded_training, "run_points", trainer.run_points)
-    monkeypatch.setattr(tuning, "run_points", trainer.run_points)
     return trainer
 
 
 def _measure(point: Point, run: Run) -> dict[str, object]:
-    return {"name": point.name, "step": run.checkpoint}
+    return {
+        "name": point.name,
+        "step": run.checkpoint,
+        "second": run.config.optimizer.learning_rate,
+    }
+
+
+def _tune(training: RecordedTraining, *, train: bool = True) -> Mapping[str, Tuned]:
+    def run(trial: Trial) -> Point:
+        return trial.point()._replace(name=f"{trial.arm.name}-rate={trial.value:g}")
+
+    return training.tune(
+        [POINT], SEARCH, run, _measure, lambda record: record["second"], train=train
+    )
 
 
 def test_what_is_on_record_is_not_trained_again(trainer: Trainer, tmp_path: Path) -> None:
-    training = RecordedTraining(RecordFolder(tmp_path / "records"), tmp_path / "runs", jobs=2)
+    training = RecordedTraining(RecordFolder(tmp_path / "records"), tmp_path / "runs")
     trainer.left = 1
     with pytest.raises(Interrupted):
-        training.tune([POINT], SEARCH, WHOLE)
-    (trial,) = (tmp_path / "records" / "trials").iterdir()  # the one that was finished
+        _tune(training)
+    (run,) = (tmp_path / "records" / "runs").iterdir()  # the one that was finished
+    assert run.stem == trainer.names[0] and _tune(training, train=False) == {}
     trainer.left = 100
-    assert training.tune([POINT], SEARCH, WHOLE, train=False) == {}
-    tuned = training.tune([POINT], SEARCH, WHOLE)["a"]
-    assert len(trainer.names) == 2 and len(tuned.losses) == 2
-    assert trial.stem in trainer.names[0]
-    wanted = {"a": {**settings(POINT), "name": "a", "step": 4}}
+    tuned = _tune(training)["a"]
+    assert len(trainer.names) == 2 and tuned.value == min(x.value for x in tuned.losses)
+    assert trainer.names[0] == f"a-rate={max(x.value for x in tuned.losses):g}"
+    wanted = {"a": {**settings(POINT), "name": "a", "step": 4, "second": 0.01}}
     assert training.train([POINT], _measure) == training.train([POINT], _measure) == wanted
     assert trainer.names[2:] == ["a"]
-    assert training.tune([POINT], SEARCH, WHOLE, train=False)["a"] == tuned
-    assert training.require([POINT]) == [wanted["a"]]
-    with pytest.raises(NotOnRecord):
-        training.require([POINT, POINT._replace(name="b")])
+    assert _tune(training, train=False)["a"] == tuned
     assert not any((tmp_path / "runs").glob("a*"))  # folders of runs on record are removed
+
+
+def test_a_rate_that_diverges_is_the_worst_and_any_other_run_that_does_is_named(
+    trainer: Trainer, tmp_path: Path
+) -> None:
+    training = RecordedTraining(RecordFolder(tmp_path / "records"), tmp_path / "runs", jobs=2)
+    trainer.diverge = lambda name: name in ("a-rate=0.01", "b")
+    tuned = _tune(training)["a"]
+    assert tuned.value == 0.005 and [*tuned.losses.values()] == [math.inf, 0.005]
+    assert _tune(training)["a"] == _tune(training, train=False)["a"] == tuned
+    assert trainer.names == ["a-rate=0.01", "a-rate=0.005"]
+    points = [POINT._replace(name=name) for name in "bc"]
+    for _ in range(2):
+        with pytest.raises(CharlmError, match="b diverged: its loss was not finite"):
+            training.train(points, _measure)
+    assert trainer.names[2:] == ["b", "c"]
+    assert [training.recorded(point) is None for point in points] == [True, False]
 
 
 def test_records_of_other_settings_are_refused(trainer: Trainer, tmp_path: Path) -> None:
     records = RecordFolder(tmp_path)
     training = RecordedTraining(records, tmp_path / "runs")
-    assert training.tune([POINT], SEARCH, WHOLE, train=False) == {}
     for change, says in (
         ({"config": "lstm"}, "is of a run with lstm and not quickstart"),
         ({"overrides": [*POINT.overrides[:-1], "train.max_steps=5"]}, "max_steps=5 and not train"),
@@ -106,18 +124,19 @@ def test_records_of_other_settings_are_refused(trainer: Trainer, tmp_path: Path)
     assert trainer.names == []
 
 
-def test_the_last_trials_may_be_runs_of_the_study(trainer: Trainer, tmp_path: Path) -> None:
-    training = RecordedTraining(RecordFolder(tmp_path / "records"), tmp_path / "runs")
-    asked: list[Trial] = []
-
-    def losses(trials: Sequence[Trial]) -> list[float]:
-        asked.extend(trials)
-        return [trial.value for trial in trials]
-
-    search = SEARCH._replace(rungs=(*SEARCH.rungs, Rung(1, 1, 800, added=1)))
-    tuned = training.tune([POINT], search, WholeRuns(800, losses))["a"]
-    assert len(trainer.names) == len(asked) == 2 and tuned.value == min(x.value for x in asked)
-    assert {trial.characters for trial in asked} == {800}
+@pytest.mark.parametrize("second", [{}, {"second": None}, {"second": "low"}])
+def test_a_loss_that_cannot_be_read_is_damage(
+    second: dict[str, object], trainer: Trainer, tmp_path: Path
+) -> None:
+    training = RecordedTraining(RecordFolder(tmp_path), tmp_path / "runs")
+    _tune(training)
+    (file, _) = sorted((tmp_path / "runs").glob("*.json"))
+    values = training.records.read(f"runs/{file.stem}")
+    assert values is not None
+    del values["second"]
+    training.records.write(f"runs/{file.stem}", {**values, **second})
+    with pytest.raises(CharlmError, match=r"json is damaged: remove it"):
+        _tune(training)
 
 
 @pytest.mark.parametrize("content", ["{torn", "[]", '{"config": "quickstart"}'])
