@@ -27,6 +27,7 @@ from charlm_jax.sweeps.tuning import Search, Trial, Tuned, tune
 RECORD_SUFFIX = ".json"
 _RUNS = "runs"
 _DIVERGED = "diverged"  # in the record of a run whose loss was not finite
+_HAS_MORE = "has_more"  # in the record of the best run of a search
 _RUNS_AT_ONCE = 2  # per job: all are put on record once the last has ended
 
 Record = Mapping[str, Any]
@@ -108,9 +109,12 @@ class RecordedTraining:
         measure: Measure,
         loss: Callable[[Record], float],
         *,
+        more: Measure = lambda point, run: {},
         train: bool = True,
     ) -> dict[str, Tuned]:
         """Search the best value of a field for every arm, in runs of the study.
+
+        A few arms are tuned at a time. The folders of their runs are kept until the best is known.
 
         Args:
           arms: points to tune; they name their own first value.
@@ -118,6 +122,7 @@ class RecordedTraining:
           run: returns the run of the study that a trial is.
           measure: returns the record of a finished run.
           loss: returns the loss on a record by which values are chosen.
+          more: returns what is added to the record of the best run of every arm.
           train: whether to train the runs that are not on record.
 
         Returns:
@@ -130,15 +135,15 @@ class RecordedTraining:
         def losses(trials: Sequence[Trial]) -> list[float]:
             points = [run(trial) for trial in trials]
             if train:
-                self._train(points, measure)
+                self._train(points, measure, keep=True)
             return [self._loss(point, loss) for point in points]
 
-        if train:
-            return tune(arms, search, losses)
         found: dict[str, Tuned] = {}
-        for arm in arms:
+        for group in self._groups(arms) if train else [[arm] for arm in arms]:
             with contextlib.suppress(NotOnRecord):
-                found |= tune([arm], search, losses)
+                for name, tuned in tune(group, search, losses).items():
+                    self._complete(tuned, run, more, train=train)
+                    found[name] = tuned
         return found
 
     def train(self, points: Sequence[Point], measure: Measure) -> dict[str, dict[str, Any]]:
@@ -159,7 +164,7 @@ class RecordedTraining:
         records = {name: record for name, record in found.items() if record is not None}
         for point in points:
             if point.name not in records:
-                raise CharlmError(f"{point.name} diverged: its loss was not finite")
+                raise self._diverged(point)
         return records
 
     def recorded(self, point: Point) -> dict[str, Any] | None:
@@ -171,7 +176,7 @@ class RecordedTraining:
         record = self._read(point)
         return None if record is None or _DIVERGED in record else record
 
-    def _train(self, points: Sequence[Point], measure: Measure) -> None:
+    def _train(self, points: Sequence[Point], measure: Measure, *, keep: bool = False) -> None:
         missing = [point for point in points if self._read(point) is None]
         for group in self._groups(missing):
             with sweep_view() as view:
@@ -186,11 +191,43 @@ class RecordedTraining:
                 else:
                     failed.append(f"{point.name}: {says or state}; the same command resumes")
                     continue
-                self.records.write(f"{_RUNS}/{point.name}", {**settings(point), **values})
-                if not self.keep:
-                    shutil.rmtree(self.folder / point.name, ignore_errors=True)
+                self._write(point, values)
+                if not keep:
+                    self._discard(point)
             if failed:
                 raise CharlmError(failed[0])
+
+    def _complete(
+        self, tuned: Tuned, run: Callable[[Trial], Point], more: Measure, *, train: bool
+    ) -> None:
+        """Add to the record of the best run, and discard the folders of all.
+
+        Raises:
+          NotOnRecord: nothing was added yet, and `train` is False.
+        """
+        points = {trial.value: run(trial) for trial in tuned.losses}
+        best = points[tuned.value]
+        record = self.recorded(best)
+        if record is None:
+            raise self._diverged(best)
+        if not record.get(_HAS_MORE):
+            if not train:
+                raise NotOnRecord(f"{self.records.folder} has not all of {best.name}")
+            run_points([best], self.folder)  # if its folder is lost
+            added = more(best, load_run(self.folder / best.name, checkpoint="best"))
+            self._write(best, {**record, **added, _HAS_MORE: True})
+        for point in points.values():
+            self._discard(point)
+
+    def _diverged(self, point: Point) -> CharlmError:
+        return CharlmError(f"{point.name} diverged: its loss was not finite")
+
+    def _write(self, point: Point, values: Record) -> None:
+        self.records.write(f"{_RUNS}/{point.name}", {**settings(point), **values})
+
+    def _discard(self, point: Point) -> None:
+        if not self.keep:
+            shutil.rmtree(self.folder / point.name, ignore_errors=True)
 
     def _loss(self, point: Point, loss: Callable[[Record], float]) -> float:
         record = self._read(point)

@@ -84,6 +84,7 @@ def train_arms(
     effort: Effort,
     measure: Measure,
     *,
+    more: Measure = lambda point, run: {},
     train: bool = True,
 ) -> dict[str, ArmRuns]:
     """Tune and train all arms; what is on record is not trained again.
@@ -93,6 +94,7 @@ def train_arms(
       arms: the arms.
       effort: effort of each.
       measure: returns the record of a finished run; `second` is its loss on the second part.
+      more: returns what is added to the record of the first seed's best run.
       train: whether to train what is not on record.
 
     Returns:
@@ -108,6 +110,7 @@ def train_arms(
         lambda trial: _run_point(by_name[trial.arm.name], effort, trial.value, trial.seed),
         measure,
         lambda record: record["second"],
+        more=more,
         train=train,
     )
     arms = [arm for arm in arms if arm.name in tuned]

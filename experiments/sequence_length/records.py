@@ -84,6 +84,7 @@ class RunRecord(NamedTuple):
       gradients: number of characters between a character and the prediction -> mean norm of the
         gradient of the prediction's loss; None if not measured.
       quality: measures of generated text, with intervals; None if not measured.
+      has_more: whether the last three were measured.
     """
 
     config: str
@@ -105,6 +106,7 @@ class RunRecord(NamedTuple):
     by_context: Mapping[str, Mapping[str, Sums]] | None
     gradients: Mapping[str, float] | None
     quality: Mapping[str, Any] | None
+    has_more: bool = False
 
 
 class Records(RecordFolder):

@@ -133,6 +133,7 @@ class Study:
             run,
             self._measure,
             lambda record: record["second"]["stream"],
+            more=lambda point, run: self.scorer.more(run),
             train=train,
         )
         return {arm: tuned[name] for name, arm in arms.items() if name in tuned}
@@ -174,9 +175,7 @@ class Study:
 
     def _measure(self, point: Point, run: Run) -> Record:
         arm = next(arm for arm in self.preset.arms() if point.name.startswith(f"{arm.name}-rate="))
-        is_first = run.config.seed == self.preset.seeds[0]
-        record = self.scorer.run_record(arm, run, settings=settings(point), is_first=is_first)
-        return record._asdict()
+        return self.scorer.run_record(arm, run, settings=settings(point))._asdict()
 
     def describe_cost(self, speeds: Mapping[str, float]) -> str:
         """Describe the cost of the whole study, all runs trained to the end one after another.

@@ -70,8 +70,12 @@ def _tune(training: RecordedTraining, *, train: bool = True) -> Mapping[str, Tun
         return trial.point()._replace(name=f"{trial.arm.name}-rate={trial.value:g}")
 
     return training.tune(
-        [POINT], SEARCH, run, _measure, lambda record: record["second"], train=train
+        [POINT], SEARCH, run, _measure, lambda record: record["second"], more=_more, train=train
     )
+
+
+def _more(point: Point, run: Run) -> dict[str, object]:
+    return {"weights": sorted(run.params)}
 
 
 def test_what_is_on_record_is_not_trained_again(trainer: Trainer, tmp_path: Path) -> None:
@@ -90,6 +94,26 @@ def test_what_is_on_record_is_not_trained_again(trainer: Trainer, tmp_path: Path
     assert trainer.names[2:] == ["a"]
     assert _tune(training, train=False)["a"] == tuned
     assert not any((tmp_path / "runs").glob("a*"))  # folders of runs on record are removed
+
+
+def test_more_is_measured_of_the_best_run_alone(trainer: Trainer, tmp_path: Path) -> None:
+    training = RecordedTraining(RecordFolder(tmp_path / "records"), tmp_path / "runs")
+    best = f"a-rate={_tune(training)['a'].value:g}"
+    records = {file.stem: file for file in (tmp_path / "records" / "runs").iterdir()}
+    written = {name: file.read_bytes() for name, file in records.items()}
+    assert {name for name, text in written.items() if b'"weights"' in text} == {best}
+
+    # It was interrupted before, and the folder of the run is lost: it is trained again.
+    values = training.records.read(f"runs/{best}")
+    assert values is not None
+    values = {key: x for key, x in values.items() if key not in ("weights", "has_more")}
+    training.records.write(f"runs/{best}", values)
+    assert _tune(training, train=False) == {}
+    trainer.names.clear()
+    _tune(training)
+    assert trainer.names == [best]
+    assert {name: file.read_bytes() for name, file in records.items()} == written
+    assert not any((tmp_path / "runs").glob("a*"))
 
 
 def test_a_rate_that_diverges_is_the_worst_and_any_other_run_that_does_is_named(

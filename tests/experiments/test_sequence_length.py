@@ -97,6 +97,7 @@ def _record(
         },
         gradients={"1": 0.5, "2": 0.05},
         quality=QUALITY,
+        has_more=True,
     )
 
 
