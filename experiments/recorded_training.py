@@ -1,11 +1,12 @@
 """Training for studies whose memory is a folder of records.
 
-A trial of a search or a run that is on record is not trained again. A record is written as soon as
-its group of runs has ended, and the folder of the run is removed; an interrupted study resumes with
-the same command, and its results can be computed from the records alone.
+A run that is on record is not trained again. A record is written as soon as its group of runs has
+ended, and the folder of the run is removed; an interrupted study resumes with the same command, and
+its results can be computed from the records alone. Learning rates are searched in runs of the
+study: shorter ones prefer too high rates.
 """
 
-import functools
+import contextlib
 import itertools
 import json
 import math
@@ -21,14 +22,18 @@ from charlm_jax.inference.run import Run, load_run
 from charlm_jax.sweeps.local import run_points
 from charlm_jax.sweeps.points import Point
 from charlm_jax.sweeps.progress_bars import sweep_view
-from charlm_jax.sweeps.tuning import Search, Trial, Tuned, train_trials, tune
+from charlm_jax.sweeps.tuning import Search, Trial, Tuned, tune
 
 RECORD_SUFFIX = ".json"
-_TRIALS, _RUNS = "trials", "runs"
+_RUNS = "runs"
+_DIVERGED = "diverged"  # in the record of a run whose loss was not finite
+_HAS_MORE = "has_more"  # in the record of the best run of a search
 _RUNS_AT_ONCE = 2  # per job: all are put on record once the last has ended
 
 Record = Mapping[str, Any]
 """JSON values of a record."""
+
+Measure = Callable[[Point, Run], Record]
 
 
 class NotOnRecord(CharlmError):
@@ -97,56 +102,51 @@ class RecordedTraining:
         self.keep = keep
 
     def tune(
-        self, points: Sequence[Point], search: Search, *, train: bool = True
+        self,
+        arms: Sequence[Point],
+        search: Search,
+        run: Callable[[Trial], Point],
+        measure: Measure,
+        loss: Callable[[Record], float],
+        *,
+        more: Measure = lambda point, run: {},
+        train: bool = True,
     ) -> dict[str, Tuned]:
-        """Search the best value of a field for every point.
+        """Search the best value of a field for every arm, in runs of the study.
+
+        A few arms are tuned at a time. The folders of their runs are kept until the best is known.
 
         Args:
-          points: points to tune; they name their own first value.
+          arms: points to tune; they name their own first value.
           search: settings of the search.
-          train: whether to train the trials that are not on record.
+          run: returns the run of the study that a trial is.
+          measure: returns the record of a finished run.
+          loss: returns the loss on a record by which values are chosen.
+          more: returns what is added to the record of the best run of every arm.
+          train: whether to train the runs that are not on record.
 
         Returns:
-          The result for every point, by name.
+          The result for every arm, by name, of which all runs are on record.
 
         Raises:
-          NotOnRecord: a trial is not on record, and `train` is False.
+          CharlmError: a run failed, though it did not diverge, or a record cannot be used.
         """
-        return tune(points, search, functools.partial(self.losses, train=train))
 
-    def losses(self, trials: Sequence[Trial], *, train: bool = True) -> list[float]:
-        """Return the held-out loss of every trial, in nats per character; infinite if it diverged.
+        def losses(trials: Sequence[Trial]) -> list[float]:
+            points = [run(trial) for trial in trials]
+            if train:
+                self._train(points, measure, keep=True)
+            return [self._loss(point, loss) for point in points]
 
-        Args:
-          trials: trials to train, unless they are on record.
-          train: whether to train the trials that are not on record.
+        found: dict[str, Tuned] = {}
+        for group in self._groups(arms) if train else [[arm] for arm in arms]:
+            with contextlib.suppress(NotOnRecord):
+                for name, tuned in tune(group, search, losses).items():
+                    self._complete(tuned, run, more, train=train)
+                    found[name] = tuned
+        return found
 
-        Raises:
-          NotOnRecord: a trial is not on record, and `train` is False.
-        """
-        missing = [trial for trial in trials if self._trial(trial) is None]
-        if missing and not train:
-            raise NotOnRecord(
-                f"{self.records.folder} has no record of the trial {missing[0].name}: run the "
-                f"study without --from_records"
-            )
-        for group in self._groups(missing):
-            try:
-                with sweep_view() as view:
-                    train_trials(group, self.folder, jobs=self.jobs, view=view)
-            finally:  # after a signal, those that were finished
-                self._record_trials([trial for trial in group if self._has_ended(trial.point())])
-        losses = []
-        for trial in trials:
-            record = self._trial(trial)
-            if record is None or "loss" not in record:
-                raise self.records.damaged(f"{_TRIALS}/{trial.name}")
-            losses.append(math.inf if record["loss"] is None else float(record["loss"]))
-        return losses
-
-    def train(
-        self, points: Sequence[Point], measure: Callable[[Point, Run], Record]
-    ) -> dict[str, dict[str, Any]]:
+    def train(self, points: Sequence[Point], measure: Measure) -> dict[str, dict[str, Any]]:
         """Train the points that are not on record, and put them on record.
 
         Args:
@@ -157,34 +157,91 @@ class RecordedTraining:
           The record of every point, by name.
 
         Raises:
-          CharlmError: a run failed; the others of its group were finished first.
+          CharlmError: a run failed or diverged; the others of its group are on record.
         """
-        missing = [point for point in points if self.recorded(point) is None]
-        for group in self._groups(missing):
-            with sweep_view() as view:
-                outcomes = run_points(group, self.folder, jobs=self.jobs, view=view)
-            for point, state, loss_nats, says in outcomes:
-                if loss_nats is None:
-                    raise CharlmError(f"{point.name}: {says or state}; the same command resumes")
-                run = load_run(self.folder / point.name, checkpoint="best")
-                record = {**settings(point), **measure(point, run)}
-                self.records.write(f"{_RUNS}/{point.name}", record)
-                self._discard(point.name)
+        self._train(points, measure)
         found = {point.name: self.recorded(point) for point in points}
-        return {name: record for name, record in found.items() if record is not None}
+        records = {name: record for name, record in found.items() if record is not None}
+        for point in points:
+            if point.name not in records:
+                raise self._diverged(point)
+        return records
 
     def recorded(self, point: Point) -> dict[str, Any] | None:
-        """Return the record of a run; None if it has not been trained.
+        """Return the record of a run; None if it has not been trained, or diverged.
 
         Raises:
           CharlmError: the record is damaged, or is of a run with other settings.
         """
-        return self._read(f"{_RUNS}/{point.name}", point)
+        record = self._read(point)
+        return None if record is None or _DIVERGED in record else record
 
-    def _trial(self, trial: Trial) -> dict[str, Any] | None:
-        return self._read(f"{_TRIALS}/{trial.name}", trial.point())
+    def _train(self, points: Sequence[Point], measure: Measure, *, keep: bool = False) -> None:
+        missing = [point for point in points if self._read(point) is None]
+        for group in self._groups(missing):
+            with sweep_view() as view:
+                outcomes = run_points(group, self.folder, jobs=self.jobs, view=view)
+            failed = []
+            for point, state, loss_nats, says in outcomes:
+                if loss_nats is not None:
+                    run = load_run(self.folder / point.name, checkpoint="best")
+                    values = measure(point, run)
+                elif point.workdir(self.folder).fault.exists():
+                    values = {_DIVERGED: True}
+                else:
+                    failed.append(f"{point.name}: {says or state}; the same command resumes")
+                    continue
+                self._write(point, values)
+                if not keep:
+                    self._discard(point)
+            if failed:
+                raise CharlmError(failed[0])
 
-    def _read(self, name: str, point: Point) -> dict[str, Any] | None:
+    def _complete(
+        self, tuned: Tuned, run: Callable[[Trial], Point], more: Measure, *, train: bool
+    ) -> None:
+        """Add to the record of the best run, and discard the folders of all.
+
+        Raises:
+          NotOnRecord: nothing was added yet, and `train` is False.
+        """
+        points = {trial.value: run(trial) for trial in tuned.losses}
+        best = points[tuned.value]
+        record = self.recorded(best)
+        if record is None:
+            raise self._diverged(best)
+        if not record.get(_HAS_MORE):
+            if not train:
+                raise NotOnRecord(f"{self.records.folder} has not all of {best.name}")
+            run_points([best], self.folder)  # if its folder is lost
+            added = more(best, load_run(self.folder / best.name, checkpoint="best"))
+            self._write(best, {**record, **added, _HAS_MORE: True})
+        for point in points.values():
+            self._discard(point)
+
+    def _diverged(self, point: Point) -> CharlmError:
+        return CharlmError(f"{point.name} diverged: its loss was not finite")
+
+    def _write(self, point: Point, values: Record) -> None:
+        self.records.write(f"{_RUNS}/{point.name}", {**settings(point), **values})
+
+    def _discard(self, point: Point) -> None:
+        if not self.keep:
+            shutil.rmtree(self.folder / point.name, ignore_errors=True)
+
+    def _loss(self, point: Point, loss: Callable[[Record], float]) -> float:
+        record = self._read(point)
+        if record is None:
+            raise NotOnRecord(f"{self.records.folder} has no record of {point.name}")
+        if _DIVERGED in record:
+            return math.inf
+        try:
+            return float(loss(record))
+        except (KeyError, TypeError, ValueError) as error:
+            raise self.records.damaged(f"{_RUNS}/{point.name}") from error
+
+    def _read(self, point: Point) -> dict[str, Any] | None:
+        name = f"{_RUNS}/{point.name}"
         record, wanted = self.records.read(name), settings(point)
         if record is None:
             return None
@@ -202,20 +259,6 @@ class RecordedTraining:
             f"{self.records.file(name)} is of a run with {there or 'fewer fields'} and not "
             f"{here or 'fewer fields'}: remove it, or name another folder with --records"
         )
-
-    def _record_trials(self, trials: Sequence[Trial]) -> None:
-        for trial, loss in zip(trials, train_trials(trials, self.folder), strict=True):
-            point = trial.point()
-            kept = round(loss, 6) if math.isfinite(loss) else None
-            self.records.write(f"{_TRIALS}/{trial.name}", {**settings(point), "loss": kept})
-            self._discard(trial.name)
-
-    def _has_ended(self, point: Point) -> bool:
-        return point.is_finished(self.folder) or point.workdir(self.folder).fault.exists()
-
-    def _discard(self, name: str) -> None:
-        if not self.keep:
-            shutil.rmtree(self.folder / name, ignore_errors=True)
 
     def _groups(self, points: Sequence[Any]) -> list[Sequence[Any]]:
         """Return groups of a few runs per job, so that little is lost if the study is killed."""

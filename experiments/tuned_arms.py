@@ -1,8 +1,7 @@
-"""Arms of a study: each has its learning rate searched with equal effort, then one run per seed."""
+"""Arms of a study: the first seed is trained with several learning rates, others with the best."""
 
-import contextlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,12 +9,12 @@ import jax
 from charlm_jax.config.loading import load_config
 from charlm_jax.core.prng import root_key
 from charlm_jax.core.trees import count_parameters
-from charlm_jax.inference.run import Run
 from charlm_jax.models import build_model
 from charlm_jax.sweeps.points import Point, make_point
-from charlm_jax.sweeps.tuning import Search, Tuned
-from experiments.recorded_training import NotOnRecord, Record, RecordedTraining
+from charlm_jax.sweeps.tuning import Rung, Search, Tuned
+from experiments.recorded_training import Measure, Record, RecordedTraining
 
+RATE = "optimizer.learning_rate"
 _LARGEST_WIDTH = 4_096
 
 
@@ -37,23 +36,31 @@ class Effort(NamedTuple):
     """Effort of each arm of a study.
 
     Attributes:
-      search: search of the learning rate.
+      rates: number of learning rates, with which the first seed is trained.
       characters: characters read by one run.
-      seeds: seeds, one run each.
+      seeds: seeds; all but the first are trained with the best rate.
       scores: number of evaluations of a run while it trains.
     """
 
-    search: Search
+    rates: int
     characters: int
     seeds: tuple[int, ...]
     scores: int = 1
 
+    @property
+    def search(self) -> Search:
+        """Search of the learning rate."""
+        return Search(RATE, (Rung(self.rates, 1, self.characters),))
+
     def describe(self) -> str:
-        """Describe the effort per arm."""
-        runs = "run" if len(self.seeds) == 1 else "runs"
+        """Describe the effort per arm.
+
+        >>> Effort(4, 640_000, (1, 2)).describe()
+        '4 learning rates with the first of 2 seeds, 640,000 characters in each run'
+        """
+        seeds = f"the first of {len(self.seeds)} seeds" if len(self.seeds) > 1 else "one seed"
         return (
-            f"{self.search.describe()} to search the learning rate, then {len(self.seeds)} {runs} "
-            f"of {self.characters:,}"
+            f"{self.rates} learning rates with {seeds}, {self.characters:,} characters in each run"
         )
 
 
@@ -75,8 +82,9 @@ def train_arms(
     training: RecordedTraining,
     arms: Sequence[TunedArm],
     effort: Effort,
-    measure: Callable[[Point, Run], Record],
+    measure: Measure,
     *,
+    more: Measure = lambda point, run: {},
     train: bool = True,
 ) -> dict[str, ArmRuns]:
     """Tune and train all arms; what is on record is not trained again.
@@ -85,7 +93,8 @@ def train_arms(
       training: folders and number of runs at once.
       arms: the arms.
       effort: effort of each.
-      measure: returns the record of a finished run.
+      measure: returns the record of a finished run; `second` is its loss on the second part.
+      more: returns what is added to the record of the first seed's best run.
       train: whether to train what is not on record.
 
     Returns:
@@ -94,14 +103,16 @@ def train_arms(
     Raises:
       CharlmError: a run failed, or a record is damaged or of other settings.
     """
-    points = [make_point(arm.name, arm.config, arm.fields) for arm in arms]
-    tuned = {}
-    if train:
-        tuned = training.tune(points, effort.search)
-    else:
-        for point in points:
-            with contextlib.suppress(NotOnRecord):
-                tuned |= training.tune([point], effort.search, train=False)
+    by_name, first = {arm.name: arm for arm in arms}, {"seed": effort.seeds[0]}
+    tuned = training.tune(
+        [make_point(arm.name, arm.config, {**arm.fields, **first}) for arm in arms],
+        effort.search,
+        lambda trial: _run_point(by_name[trial.arm.name], effort, trial.value, trial.seed),
+        measure,
+        lambda record: record["second"],
+        more=more,
+        train=train,
+    )
     arms = [arm for arm in arms if arm.name in tuned]
     plan = {
         (arm.name, seed): _run_point(arm, effort, tuned[arm.name].value, seed)
@@ -131,12 +142,12 @@ def _run_point(arm: TunedArm, effort: Effort, rate: float, seed: int) -> Point:
     steps = max(1, effort.characters // (data.batch_size * data.sequence_length))
     fields = {
         **arm.fields,
-        effort.search.field: rate,
+        RATE: rate,
         "seed": seed,
         "train.max_steps": steps,
         "train.evaluate_every_steps": math.ceil(steps / effort.scores),
     }
-    return make_point(f"{arm.name}-seed{seed}", arm.config, fields)
+    return make_point(f"{arm.name}-rate={rate:g}-seed={seed}", arm.config, fields)
 
 
 def fit_width(

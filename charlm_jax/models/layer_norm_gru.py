@@ -34,8 +34,9 @@ class LayerNormGRU(nn.Module):
         n = tanh(LN(x W_n; a_3, b_3) + r * LN(h U_n; a_4, b_4))
         h' = (1 - u) * n + u * h
 
-    LN(z; a, b) = a * (z - mean) / deviation + b, over the two gates together. The paper also has
-    biases in the two norms of the gates, and 1 - u where u is here.
+    LN(z; a, b) = a * (z - mean) / sqrt(variance + 1e-5) + b, over the two gates together and over
+    the candidate by itself. The paper has a bias in each norm of the gates in place of b, 1 - u
+    where u is here, and no 1e-5.
 
     Attributes:
       hidden_size: H.

@@ -36,9 +36,10 @@ class LayerNormLSTM(nn.Module):
         c' = sigmoid(f) * c + sigmoid(i) * tanh(g)               (21)
         h' = sigmoid(o) * tanh(LN(c'; a_3, b_3))                 (22)
 
-    LN(z; a, b) = a * (z - mean) / deviation + b, over the four gates together. The numbers are the
-    paper's, which also has biases in the two norms of (20); they would only add to b. The cell is
-    carried as it is: its norm acts where it is read.
+    LN(z; a, b) = a * (z - mean) / sqrt(variance + 1e-5) + b, over the four gates together in (20).
+    The equations' numbers are the paper's, which also has biases in the two norms of (20), where
+    they would only add to b, and no 1e-5. The cell is carried as it is: its norm acts where it is
+    read.
 
     Attributes:
       hidden_size: H.

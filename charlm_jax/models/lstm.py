@@ -8,8 +8,8 @@ from charlm_jax.models.initializers import InitScheme, forget_gate_bias
 from charlm_jax.models.lstm_fused import LSTMState, lstm_recurrence
 from charlm_jax.models.ops import Dtype, Seen, capture, dense, embed, matmul, scan_time
 
-# Limits within which the fused recurrence is faster. With fewer rows its products are too narrow,
-# which only pays for the gradients of long sequences; with more symbols its one-hot columns are too
+# Limits within which the fused recurrence is faster. With fewer rows its products are narrow; in
+# long sequences its gradient gains more than that costs. With more symbols its one-hot columns are
 # tall.
 _FAST_ROWS, _FEW_ROWS = 8, 2
 _LONG = 64

@@ -190,7 +190,7 @@ def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
     No gradient flows through a vector of equal values, such as that of a state that is still 0. The
     formula's would be 300 times larger than what flows in, at each of the first positions.
 
-    Source: Ba et al. 2016 (arXiv 1607.06450), equations (15) and (16), without a term in the root.
+    Source: Ba et al. 2016 (arXiv 1607.06450), equations (15) and (16), which have no 1e-5.
     """
     centred = x - jnp.mean(x, axis=-1, keepdims=True)
     variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)

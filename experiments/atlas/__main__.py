@@ -26,7 +26,7 @@ from charlm_jax.cli.exit_status import run_program
 from charlm_jax.config.loading import load_config
 from charlm_jax.core.errors import CharlmError
 from experiments.atlas.arms import PRESETS, Preset
-from experiments.atlas.measures import measure_models, measure_run
+from experiments.atlas.measures import measure_context, measure_models, measure_run
 from experiments.atlas.results import FIGURE, TITLE, Results, build_results, write_results
 from experiments.recorded_training import RecordedTraining, RecordFolder
 from experiments.study_command import (
@@ -74,12 +74,11 @@ def run_study(
     """
     if train:
         speeds = measure_speeds_once(training.records, preset.arms(only))
-        measure = functools.partial(measure_run, preset=preset)
-        train_arms(training, preset.arms(only), preset.effort, measure)
+        more = functools.partial(measure_context, preset=preset)
+        train_arms(training, preset.arms(only), preset.effort, measure_run, more=more)
     else:
         speeds = training.records.read(_SPEEDS) or {}
-    measure = functools.partial(measure_run, preset=preset)
-    runs = train_arms(training, preset.arms(), preset.effort, measure, train=False)
+    runs = train_arms(training, preset.arms(), preset.effort, measure_run, train=False)
     found = {name: each for name, each in runs.items() if name in speeds}
     if not found:
         raise CharlmError(f"{training.records.folder} has no records: run the study first")

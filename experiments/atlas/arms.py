@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from charlm_jax.sweeps.tuning import Rung, Search
 from experiments.tuned_arms import Effort, TunedArm, fit_width
 
 SEQUENCE_LENGTH, BATCH_SIZE, WINDOW, SYMBOLS = 64, 32, 64, 80
@@ -132,22 +131,21 @@ def _file_name(model: str, rule: str) -> str:
     return f"{words}-{rule}" if rule else words
 
 
-_SEARCH = Search("optimizer.learning_rate", (Rung(4, 1, 153_600), Rung(2, 1, 307_200, added=1)))
 PRESETS: Mapping[str, Preset] = {
     "minutes": Preset(
         ("lstm, bare", "minlstm", "attention"),
         (),
         50_000,
-        Effort(Search("optimizer.learning_rate", (Rung(3, 1, 51_200),)), 204_800, (1,)),
+        Effort(3, 102_400, (1,)),
         context_reach=64,
         context_targets=200,
     ),
-    "small": Preset(tuple(MODELS), (), 300_000, Effort(_SEARCH, 749_568, (1, 2, 3), scores=12)),
-    "large": Preset(tuple(MODELS), (), 1_000_000, Effort(_SEARCH, 749_568, (1,), scores=12)),
+    "small": Preset(tuple(MODELS), (), 300_000, Effort(4, 749_568, (1, 2, 3), scores=12)),
+    "large": Preset(tuple(MODELS), (), 1_000_000, Effort(4, 749_568, (1,), scores=12)),
     "optimizers": Preset(
         ("lstm, bare", "mingru", "attention"),
         tuple(_RULES),
         300_000,
-        Effort(_SEARCH, 749_568, (1, 2, 3), scores=24),
+        Effort(4, 749_568, (1, 2, 3), scores=24),
     ),
 }

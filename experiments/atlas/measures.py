@@ -28,20 +28,19 @@ from experiments.block_records import context_lengths, target_sums, to_sums
 _SAMPLED = 1_000  # characters
 
 
-def measure_run(point: Point, run: Run, *, preset: Preset) -> dict[str, Any]:
+def measure_run(point: Point, run: Run) -> dict[str, Any]:
     """Return the record of a finished run, at its best checkpoint.
 
     Args:
       point: point of the run.
       run: the run.
-      preset: size of the study.
     """
+    del point
     context = SEQUENCE_LENGTH if run.model.keeps_positions else None
     window_N = run.evaluate(Window(WINDOW), split="test")[1]
     stream_N = run.evaluate(Stream(context), split="test")[1]
     second = run.evaluate(Stream(context), split="valid")[0].loss_nats
     sums = block_sums([window_N])
-    is_first = run.config.seed == preset.effort.seeds[0]
     return {
         "seed": run.config.seed,
         "parameters": count_parameters(run.params),
@@ -54,12 +53,18 @@ def measure_run(point: Point, run: Run, *, preset: Preset) -> dict[str, Any]:
         "counts": sums.counts_K.tolist(),
         "window": to_sums(sums)[0],
         "stream": to_sums(block_sums([stream_N]))[0],
-        **(_by_context(run, preset) if is_first else {}),
     }
 
 
-def _by_context(run: Run, preset: Preset) -> dict[str, Any]:
-    """Return losses with all but the nearest n characters cut off; attention looks T back."""
+def measure_context(point: Point, run: Run, *, preset: Preset) -> dict[str, Any]:
+    """Return losses with all but the nearest n characters cut off; attention looks T back.
+
+    Args:
+      point: point of the run.
+      run: the run.
+      preset: size of the study.
+    """
+    del point
     dataset, reach = run.dataset(), preset.context_reach
     part = dataset.part("test")
     if run.model.keeps_positions:

@@ -168,7 +168,8 @@ def tables(results: Results, command: str) -> str:
         "carried through the text, and attention keeps 64 positions. `less the best`: of the "
         "stream losses; the intervals of all rows hold at once. Speeds in characters per second "
         "on an idle machine; `state`: memory of one text's state, of 64 positions for attention; "
-        "`context`: effective context in characters, of one run.",
+        "`context`: effective context in characters, of one run. The first run of each model is "
+        "the best of several with different learning rates.",
         _losses(results),
         f"{results.comparison.describe([_name(arm) for arm in results.arms.values()])}.",
         "## Speeds and sizes",

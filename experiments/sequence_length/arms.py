@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from charlm_jax.sweeps.tuning import Rung, Search
+from experiments.tuned_arms import RATE
 
 BATCH_CHARACTERS = 2_560
 WINDOW = 64
@@ -98,7 +99,7 @@ class Preset(NamedTuple):
     Attributes:
       models: models by name.
       corpus: text, as in `config.data.corpus`.
-      search: search of the learning rate, the same for every arm. Longer runs prefer lower rates.
+      rates: number of learning rates that are tried for every arm, with the first seed.
       characters: characters read by one run.
       scores: number of evaluations of a run on the second part while it trains.
       watched: characters scored by each of them.
@@ -115,7 +116,7 @@ class Preset(NamedTuple):
 
     models: Mapping[str, Model]
     corpus: str
-    search: Search
+    rates: int
     characters: int
     seeds: tuple[int, ...]
     scores: int = 1
@@ -140,9 +141,9 @@ class Preset(NamedTuple):
                     yield Arm(name, lengths, "reset", "seconds")
 
     @property
-    def searches_whole_runs(self) -> bool:
-        """Whether the last trials of a search read as much as a run, and so are runs."""
-        return self.search.rungs[-1].characters == self.characters
+    def search(self) -> Search:
+        """Search of the learning rate, the same for every arm."""
+        return Search(RATE, (Rung(self.rates, 1, self.characters),))
 
     def fields(self, arm: Arm) -> dict[str, Any]:
         """Return the config fields that the study sets, apart from seed, rate and steps."""
@@ -178,11 +179,9 @@ def length_schedule(lengths: Schedule, steps: int) -> str:
     return ",".join(f"{length}:{end - start}" for length, start, end in shares)
 
 
-_RATE = "optimizer.learning_rate"
-
 # About 300,000 parameters: larger models would not learn enough from 640,000 characters.
 _SMALL: Mapping[str, Mapping[str, Any]] = {
-    "lstm": {"model.embedding_size": 64, "model.hidden_size": 224, _RATE: 0.08},
+    "lstm": {"model.embedding_size": 64, "model.hidden_size": 224, RATE: 0.08},
     "transformer": {"model.embedding_size": 80, "model.hidden_size": 80, "model.heads": 2},
     "mingru": {"model.embedding_size": 96, "model.hidden_size": 96},
 }
@@ -194,12 +193,12 @@ PRESETS: Mapping[str, Preset] = {
         models={
             "lstm": Model(
                 "lstm",
-                {"model.embedding_size": 64, "model.hidden_size": 160, _RATE: 0.08},
+                {"model.embedding_size": 64, "model.hidden_size": 160, RATE: 0.08},
                 lengths=_FEW,
             )
         },
         corpus="mysterious-island",
-        search=Search(_RATE, (Rung(4, 1, 89_600),)),
+        rates=3,
         characters=358_400,
         seeds=(1, 2),
         context_reach=160,
@@ -218,7 +217,7 @@ PRESETS: Mapping[str, Preset] = {
             "mingru": Model("mingru", _SMALL["mingru"], lengths=_FEW, states=("reset",)),
         },
         corpus="mysterious-island",
-        search=Search(_RATE, (Rung(4, 1, 160_000), Rung(2, 1, 640_000, added=1))),
+        rates=4,
         characters=640_000,
         seeds=(1, 2, 3),
     ),
@@ -236,7 +235,7 @@ PRESETS: Mapping[str, Preset] = {
             "mingru": Model("mingru", {}, lengths=_FEW, states=("reset",), is_repeated=False),
         },
         corpus="mysterious-island",
-        search=Search(_RATE, (Rung(4, 1, 4_000_000),)),
+        rates=3,
         characters=4_000_000,
         seeds=(1, 2, 3),
         scores=40,
@@ -247,7 +246,7 @@ PRESETS: Mapping[str, Preset] = {
     "second_text": Preset(
         models={"lstm": Model("lstm:1.6M", {}, lengths=_FEW, is_repeated=False)},
         corpus="",
-        search=Search(_RATE, (Rung(3, 1, 4_000_000),)),
+        rates=3,
         characters=4_000_000,
         seeds=(1,),
         scores=40,

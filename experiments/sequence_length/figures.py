@@ -114,7 +114,7 @@ def _curves(results: Results, path: Path) -> None:
     figure = draw_panels(
         panels,
         title=f"Loss on the second part of the text while training, in windows of {WINDOW}\n"
-        f"{_about(results)}, first seed",
+        f"(of T for attention with a shorter T); {_about(results)}, first seed",
         x_label="characters read in training",
         y_label=LOSS,
         ordered=True,

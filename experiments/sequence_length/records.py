@@ -9,7 +9,6 @@ Files in a folder of records:
 
   speeds.json       training speed of each model and length, in characters per second
   text.json         sizes of the text's parts, its simple predictors, characters in each block
-  trials/NAME.json  loss of one trial of a learning rate on the second part
   runs/NAME.json    losses of one run and what else was measured of it
 """
 
@@ -85,6 +84,7 @@ class RunRecord(NamedTuple):
       gradients: number of characters between a character and the prediction -> mean norm of the
         gradient of the prediction's loss; None if not measured.
       quality: measures of generated text, with intervals; None if not measured.
+      has_more: whether the last three were measured.
     """
 
     config: str
@@ -106,6 +106,7 @@ class RunRecord(NamedTuple):
     by_context: Mapping[str, Mapping[str, Sums]] | None
     gradients: Mapping[str, float] | None
     quality: Mapping[str, Any] | None
+    has_more: bool = False
 
 
 class Records(RecordFolder):

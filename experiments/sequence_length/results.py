@@ -4,8 +4,6 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from charlm_jax.analysis.effective_context import ContextReach, effective_context_interval
 from charlm_jax.evaluation.block_sums import BlockSums, subtract_runs
 from charlm_jax.evaluation.bootstrap import (
@@ -35,7 +33,8 @@ class ArmResult(NamedTuple):
       seconds: training time on an idle machine.
       flops: floating-point operations in the matrix products of one training.
       best_characters: characters read by the best checkpoint of each run.
-      second: mean loss on the second part, the state carried on; the best length is chosen by it.
+      second: loss of the first run on the second part, the state carried on. The best length is
+        chosen by it, since the first run of every arm was chosen among equally many.
       losses: mean loss by rule (`window` or `stream`).
       spread: standard deviation over seeds of the `stream` loss; None for one run.
       cold_start: window loss less stream loss, of the same runs and characters.
@@ -114,7 +113,8 @@ class Results(NamedTuple):
       tuned: search of each arm's learning rate.
       arms: results of every arm of which a run is on record.
       families: fixed lengths of one model, state and budget.
-      schedules: the best fixed length and the schedules of several, of one model and budget.
+      schedules: the best fixed length and the schedules of several, of one model and budget. Runs
+        that were chosen among several learning rates are left out where there are others.
       carried: stream loss with carried state less that with reset state, by model and length. The
         intervals of a model hold all at once (Bonferroni).
       by_class: stream loss of the shortest length less that of the best, by kind of character, of
@@ -138,8 +138,9 @@ class Results(NamedTuple):
 
     @property
     def effort(self) -> str:
-        """Number of runs and characters of the search of each arm."""
-        return self.preset.search.describe()
+        """Effort of the search of each arm."""
+        preset = self.preset
+        return f"{preset.rates} learning rates, {preset.characters:,} characters in each run"
 
 
 def build_results(
@@ -184,7 +185,9 @@ def build_results(
         ]
         if several:
             name = f"{family.name}: schedules and the best fixed length"
-            schedules.append(_family(name, [family.best, *several], results, streams, best=0))
+            compared = [family.best, *several]
+            fresh = {arm: _stream(_fresh(arm, arms[arm]), text) for arm in compared}
+            schedules.append(_family(name, compared, results, fresh, best=0))
     return Results(
         preset=preset,
         text=text,
@@ -223,7 +226,7 @@ def _arm_result(
         seconds=first.characters / mean_speed(first.arm, speeds),
         flops=first.flops,
         best_characters=tuple(record.best_characters for record in records),
-        second=float(np.mean([record.second["stream"] for record in records])),
+        second=first.second["stream"],
         losses={"window": mean_interval(window), "stream": mean_interval(stream)},
         spread=std_over_seeds(stream),
         cold_start=mean_interval(subtract_runs(window, stream)),
@@ -243,6 +246,11 @@ def _arm_result(
         quality=first.quality or {},
         curves=[record.curve for record in records],
     )
+
+
+def _fresh(arm: Arm, records: Sequence[RunRecord]) -> Sequence[RunRecord]:
+    """Return the runs that were not chosen among several learning rates; all if there are none."""
+    return records[1:] or records if arm == arm.tuned else records
 
 
 def _stream(records: Sequence[RunRecord], text: TextRecord) -> BlockSums:

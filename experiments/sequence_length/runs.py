@@ -1,6 +1,5 @@
 """Training of the study: what is not on record is trained, measured and put on record."""
 
-import contextlib
 import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,9 +14,9 @@ from charlm_jax.data.dataset import Dataset, load_dataset
 from charlm_jax.data.download import DownloadProgress
 from charlm_jax.inference.run import Run
 from charlm_jax.sweeps.points import Point, make_point
-from charlm_jax.sweeps.tuning import Trial, Tuned, tune
+from charlm_jax.sweeps.tuning import Trial, Tuned
 from charlm_jax.training.throughput import measure_speeds
-from experiments.recorded_training import NotOnRecord, RecordedTraining, settings
+from experiments.recorded_training import Record, RecordedTraining, settings
 from experiments.sequence_length.arms import (
     BATCH_CHARACTERS,
     TEXTBOOK_LENGTH,
@@ -28,6 +27,7 @@ from experiments.sequence_length.arms import (
 )
 from experiments.sequence_length.records import SPEEDS, TEXT, Records, RunRecord, TextRecord
 from experiments.sequence_length.scoring import Scorer
+from experiments.tuned_arms import RATE
 
 
 class PlannedRun(NamedTuple):
@@ -113,37 +113,30 @@ class Study:
     def tune(self, *, train: bool = True) -> dict[Arm, Tuned]:
         """Search the learning rate of every fixed length at equal characters.
 
-        Trials that read as much as a run are runs, and put on record as such.
+        Rates are chosen by the loss on the second part, the state carried on.
 
         Args:
-          train: whether to train the trials that are not on record; if not, arms that miss one are
+          train: whether to train the runs that are not on record; if not, arms that miss one are
             left out.
         """
         arms = {arm.name: arm for arm in self.preset.arms() if arm == arm.tuned}
-        points = [self._point(arm, name, {}) for name, arm in arms.items()]
-        losses = functools.partial(self._losses, arms, train=train)
-        tuned: dict[str, Tuned] = {}
-        for some in [points] if train else [[point] for point in points]:
-            with contextlib.suppress(NotOnRecord):
-                tuned |= tune(some, self.preset.search, losses)
-        return {arm: tuned[name] for name, arm in arms.items() if name in tuned}
-
-    def _losses(
-        self, arms: Mapping[str, Arm], trials: Sequence[Trial], *, train: bool
-    ) -> list[float]:
-        """Return the loss of every trial: of runs, that on the second part with the state carried.
-
-        Raises:
-          NotOnRecord: a trial is not on record, and `train` is False.
-        """
-        if trials[0].characters < self.preset.characters:
-            return self.training.losses(trials, train=train)
         characters = whole_batches(self.preset.characters)
-        runs = [PlannedRun(arms[x.arm.name], x.seed, x.value, characters) for x in trials]
-        records = self.train(runs) if train else self.recorded(runs)
-        if len(records) < len(runs):
-            raise NotOnRecord(f"{self.records.folder} has not all runs of a search")
-        return [records[run].second["stream"] for run in runs]
+
+        def run(trial: Trial) -> Point:
+            arm = arms[trial.arm.name]
+            return self.run_point(PlannedRun(arm, trial.seed, trial.value, characters))
+
+        first = {"seed": self.preset.seeds[0]}
+        tuned = self.training.tune(
+            [self._point(arm, name, first) for name, arm in arms.items()],
+            self.preset.search,
+            run,
+            self._measure,
+            lambda record: record["second"]["stream"],
+            more=lambda point, run: self.scorer.more(run),
+            train=train,
+        )
+        return {arm: tuned[name] for name, arm in arms.items() if name in tuned}
 
     def plan(
         self, rates: Mapping[Arm, float], speeds: Mapping[str, float], seeds: Iterable[int]
@@ -177,17 +170,12 @@ class Study:
         Raises:
           CharlmError: a run failed, or a record is of a run with other settings.
         """
-        by_name = {run.name: run for run in runs}
-
-        def measure(point: Point, run: Run) -> dict[str, Any]:
-            planned = by_name[point.name]
-            is_first = planned.seed == self.preset.seeds[0]
-            return self.scorer.run_record(
-                planned.arm, run, settings=settings(point), is_first=is_first
-            )._asdict()
-
-        self.training.train([self.run_point(run) for run in runs], measure)
+        self.training.train([self.run_point(run) for run in runs], self._measure)
         return self.recorded(runs)
+
+    def _measure(self, point: Point, run: Run) -> Record:
+        arm = next(arm for arm in self.preset.arms() if point.name.startswith(f"{arm.name}-rate="))
+        return self.scorer.run_record(arm, run, settings=settings(point))._asdict()
 
     def describe_cost(self, speeds: Mapping[str, float]) -> str:
         """Describe the cost of the whole study, all runs trained to the end one after another.
@@ -196,15 +184,13 @@ class Study:
           speeds: characters per second, by name.
         """
         rates = dict.fromkeys((arm for arm in self.preset.arms() if arm == arm.tuned), 1.0)
-        search, (first, *others) = self.preset.search, self.preset.seeds
+        first, *others = self.preset.seeds
         runs = self.plan(rates, speeds, [first])
-        if self.preset.searches_whole_runs:
-            runs = [run for run in runs if run.arm not in rates]
-        seconds = sum(search.characters / mean_speed(arm, speeds) for arm in rates)
-        seconds += sum(run.characters / mean_speed(run.arm, speeds) for run in runs)
+        runs += [run for run in runs if run.arm in rates] * (self.preset.rates - 1)
+        seconds = sum(run.characters / mean_speed(run.arm, speeds) for run in runs)
         more = f"; the best arms again with {len(others)} more seeds" if others else ""
         return (
-            f"{search.runs * len(rates)} runs to search learning rates, then {len(runs)} runs: "
+            f"{len(runs)} runs, with {self.preset.rates} learning rates where they are searched: "
             f"{seconds / 60:.0f} minutes of training at the measured speeds{more}"
         )
 
@@ -249,7 +235,7 @@ class Study:
         """Return a planned run as a point that can be trained."""
         steps = run.characters // BATCH_CHARACTERS
         fields = {
-            self.preset.search.field: run.rate,
+            RATE: run.rate,
             "seed": run.seed,
             "train.max_steps": steps,
             "train.evaluate_every_steps": math.ceil(steps / self.preset.scores),

@@ -103,16 +103,13 @@ class Scorer:
             human=quality_values(self._judge.human),
         )
 
-    def run_record(
-        self, arm: Arm, run: Run, *, settings: Mapping[str, Any], is_first: bool
-    ) -> RunRecord:
+    def run_record(self, arm: Arm, run: Run, *, settings: Mapping[str, Any]) -> RunRecord:
         """Measure a finished run at its best checkpoint.
 
         Args:
           arm: arm of the run.
           run: the run.
           settings: `config` and `overrides` of the run.
-          is_first: whether it is the first run of its arm, of which more is measured.
         """
         context = arm.length if run.model.keeps_positions else None
         window_N = run.evaluate(Window(WINDOW), split="test")[1]
@@ -123,7 +120,6 @@ class Scorer:
             "stream": run.evaluate(Stream(context), split="valid")[0].loss_nats,
         }
         steps = run.config.train.max_steps
-        has_more = is_first and arm.budget == "characters"
         return RunRecord(
             **settings,
             arm=arm,
@@ -148,10 +144,18 @@ class Scorer:
             stream=to_sums(block_sums([stream_N]))[0],
             by_class=_group_sums(stream_N, self._classes),
             by_place=self._by_place(window_N, stream_N, far_N),
-            by_context=self._by_context(run) if has_more else None,
-            gradients=self._gradients(run) if has_more else None,
-            quality=self._quality(run) if has_more else None,
+            by_context=None,
+            gradients=None,
+            quality=None,
         )
+
+    def more(self, run: Run) -> dict[str, Any]:
+        """Measure what is only measured of one run of an arm: the slow parts of its record."""
+        return {
+            "by_context": self._by_context(run),
+            "gradients": self._gradients(run),
+            "quality": self._quality(run),
+        }
 
     @functools.cached_property
     def _class_N(self) -> np.ndarray:

@@ -27,7 +27,9 @@ third part, unless a heading says otherwise.
 `window`: the state is reset every {WINDOW} characters. `stream`: the state is carried through the
 whole part; attention keeps the last T characters. `seconds`: training time on an idle machine. A
 length is worse than the best if the interval of its difference lies above 0; the intervals of a
-family hold all at once, with 95 %."""
+family hold all at once, with 95 %. The first run of an arm at equal characters is the best of
+several with different learning rates; schedules are compared with the other runs, if there are
+any."""
 
 _QUALITY = {
     "word_validity": "words of the book",
@@ -138,9 +140,9 @@ def tables(results: Results, *, command: str) -> str:
         f"{results.preset.samples} samples of {results.preset.sample_characters} characters at "
         "scale 1 from one run of each arm, next to as much held-out text.",
         _quality(results),
-        "## Learning rates: loss on the second part",
+        "## Learning rates: loss on the second part, the state carried on",
         f"{results.effort} per arm. In {len(edge)} of {len(tuned)} arms the chosen rate is the "
-        f"lowest or the highest tried. {_searched(results)}",
+        "lowest or the highest tried.",
         _rates(results),
     ]
     return "\n\n".join(parts) + "\n"
@@ -316,10 +318,3 @@ def _rates(results: Results) -> str:
         )
         rows.append([arm.model, arm.state, arm.label, ", ".join(cells)])
     return table(["model", "state", "T", "losses"], rows)
-
-
-def _searched(results: Results) -> str:
-    """Return of what the losses of the search are."""
-    if results.preset.searches_whole_runs:
-        return "Of whole runs, with the state carried on."
-    return f"In windows of {WINDOW}, of T for attention with a shorter T."

@@ -91,6 +91,7 @@ def measure_run(point: Point, run: Run, *, length: int) -> dict[str, Any]:
     assert isinstance(source, SkillSource)
     dataset = run.dataset()
     context = length if run.model.keeps_positions else None
+    second = run.evaluate(Stream(context), split="valid")[0].loss_nats
     evaluation, nll_N = run.evaluate(Stream(context), split="test")
     places_N = all_positions(dataset.part("test"))
     text = dataset.corpus.text[:]
@@ -100,6 +101,7 @@ def measure_run(point: Point, run: Run, *, length: int) -> dict[str, Any]:
     return {
         "seed": run.config.seed,
         "parameters": count_parameters(run.params),
+        "second": round(second, 6),
         "excess": to_sums(answers)[0],
         "answers": answers.counts_K.tolist(),
         "loss": round(evaluation.loss_nats, 6),

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from charlm_jax.data.skills import TASKS
-from charlm_jax.sweeps.tuning import Rung, Search
 from experiments.tuned_arms import Effort, TunedArm, fit_width
 
 SEQUENCE_LENGTH, BATCH_SIZE = 128, 20
@@ -108,20 +107,19 @@ class Preset(NamedTuple):
         }
 
 
-_SEARCH = Search("optimizer.learning_rate", (Rung(4, 1, 256_000), Rung(1, 1, 512_000, added=1)))
 PRESETS: Mapping[str, Preset] = {
     "minutes": Preset(
         {"recall": "pairs=4", "counting": ""},
         ("lstm", "minlstm", "attention"),
         30_000,
         200_000,
-        Effort(Search("optimizer.learning_rate", (Rung(2, 1, 51_200),)), 204_800, (1,)),
+        Effort(2, 153_600, (1,)),
     ),
     "full": Preset(
         dict.fromkeys(TASKS, ""),
         tuple(LAYERS),
         100_000,
         1_000_000,
-        Effort(_SEARCH, 1_024_000, (1, 2, 3)),
+        Effort(3, 1_024_000, (1, 2, 3)),
     ),
 }

@@ -9,7 +9,6 @@ import pytest
 from charlm_jax.config.loading import load_config
 from charlm_jax.config.schema import Config
 from charlm_jax.data.synthetic import parse_source
-from charlm_jax.sweeps.tuning import Rung, Search
 from experiments.atlas import __main__ as atlas
 from experiments.atlas import arms as atlas_arms
 from experiments.atlas.arms import PRESETS, Preset
@@ -25,7 +24,7 @@ TINY = Preset(
     ("rnn, bare", "mingru"),
     ("adam", "schedule-free"),
     2_000,
-    Effort(Search("optimizer.learning_rate", (Rung(2, 1, 4_096),)), 204_800, (1, 2), scores=3),
+    Effort(2, 204_800, (1, 2), scores=3),
     context_reach=8,
     context_targets=100,
 )
@@ -43,14 +42,14 @@ def test_a_model_is_added_to_those_on_record(
     monkeypatch.setattr(atlas_arms, "_TEXT", {**atlas_arms._TEXT, "data.corpus": CORPUS})
     monkeypatch.setattr(atlas, "measure_models", _equal)
     assert atlas.main([f"--workdir={tmp_path}", "--only=mingru"]) == 0
-    assert len(trainer.names) == 2 * (2 + 2)  # trials and runs under two rules
+    assert len(trainer.names) == 2 * (2 + 1)  # two rates and another seed, under two rules
     assert "rnn" not in (tmp_path / "tables.md").read_text()
     assert atlas.main([f"--workdir={tmp_path}"]) == 0
-    assert len(trainer.names) == 2 * 2 * (2 + 2)
+    assert len(trainer.names) == 2 * 2 * (2 + 1)
     text = (tmp_path / "tables.md").read_bytes()
     assert atlas.main([f"--workdir={tmp_path}", "--from_records"]) == 0
     assert (tmp_path / "tables.md").read_bytes() == text
-    assert len(trainer.names) == 2 * 2 * (2 + 2)
+    assert len(trainer.names) == 2 * 2 * (2 + 1)
 
     rate_nats = parse_source(CORPUS).entropy_rate_nats
     lines = text.decode().splitlines()

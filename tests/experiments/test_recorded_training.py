@@ -1,6 +1,7 @@
 """Training that is put on record."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -8,11 +9,10 @@ import pytest
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.signals import Interrupted
 from charlm_jax.inference.run import Run
-from charlm_jax.sweeps import tuning
 from charlm_jax.sweeps.local import Outcome
 from charlm_jax.sweeps.points import Point, make_point
 from charlm_jax.sweeps.progress_bars import SweepView
-from charlm_jax.sweeps.tuning import Rung, Search
+from charlm_jax.sweeps.tuning import Rung, Search, Trial, Tuned
 from charlm_jax.training.loop import train_and_evaluate
 from experiments import recorded_training
 from experiments.recorded_training import RecordedTraining, RecordFolder, settings
@@ -28,12 +28,18 @@ class Trainer:
     def __init__(self) -> None:
         self.names: list[str] = []
         self.left = 1_000  # points to train before a signal comes
+        self.diverge: Callable[[str], bool] = lambda name: False
 
     def run_points(
         self, points: Sequence[Point], folder: Path, *, jobs: int = 1, view: SweepView | None = None
     ) -> list[Outcome]:
         outcomes = []
         for point in points:
+            if self.diverge(point.name):
+                self.names.append(point.name)
+                (folder / point.name / "fault").mkdir(parents=True)
+                outcomes.append(Outcome(point, "failed", None, "step 1: the loss is nan"))
+                continue
             if not point.is_finished(folder):
                 if not self.left:
                     raise Interrupted("stopped", 15)
@@ -48,36 +54,88 @@ class Trainer:
 def trainer(monkeypatch: pytest.MonkeyPatch) -> Trainer:
     trainer = Trainer()
     monkeypatch.setattr(recorded_training, "run_points", trainer.run_points)
-    monkeypatch.setattr(tuning, "run_points", trainer.run_points)
     return trainer
 
 
 def _measure(point: Point, run: Run) -> dict[str, object]:
-    return {"name": point.name, "step": run.checkpoint}
+    return {
+        "name": point.name,
+        "step": run.checkpoint,
+        "second": run.config.optimizer.learning_rate,
+    }
+
+
+def _tune(training: RecordedTraining, *, train: bool = True) -> Mapping[str, Tuned]:
+    def run(trial: Trial) -> Point:
+        return trial.point()._replace(name=f"{trial.arm.name}-rate={trial.value:g}")
+
+    return training.tune(
+        [POINT], SEARCH, run, _measure, lambda record: record["second"], more=_more, train=train
+    )
+
+
+def _more(point: Point, run: Run) -> dict[str, object]:
+    return {"weights": sorted(run.params)}
 
 
 def test_what_is_on_record_is_not_trained_again(trainer: Trainer, tmp_path: Path) -> None:
-    training = RecordedTraining(RecordFolder(tmp_path / "records"), tmp_path / "runs", jobs=2)
+    training = RecordedTraining(RecordFolder(tmp_path / "records"), tmp_path / "runs")
     trainer.left = 1
     with pytest.raises(Interrupted):
-        training.tune([POINT], SEARCH)
-    (trial,) = (tmp_path / "records" / "trials").iterdir()  # the one that was finished
+        _tune(training)
+    (run,) = (tmp_path / "records" / "runs").iterdir()  # the one that was finished
+    assert run.stem == trainer.names[0] and _tune(training, train=False) == {}
     trainer.left = 100
-    tuned = training.tune([POINT], SEARCH)["a"]
-    assert len(trainer.names) == 2 and len(tuned.losses) == 2
-    assert trial.stem in trainer.names[0]
-    wanted = {"a": {**settings(POINT), "name": "a", "step": 4}}
+    tuned = _tune(training)["a"]
+    assert len(trainer.names) == 2 and tuned.value == min(x.value for x in tuned.losses)
+    assert trainer.names[0] == f"a-rate={max(x.value for x in tuned.losses):g}"
+    wanted = {"a": {**settings(POINT), "name": "a", "step": 4, "second": 0.01}}
     assert training.train([POINT], _measure) == training.train([POINT], _measure) == wanted
     assert trainer.names[2:] == ["a"]
-    assert training.tune([POINT], SEARCH, train=False)["a"] == tuned
+    assert _tune(training, train=False)["a"] == tuned
     assert not any((tmp_path / "runs").glob("a*"))  # folders of runs on record are removed
+
+
+def test_more_is_measured_of_the_best_run_alone(trainer: Trainer, tmp_path: Path) -> None:
+    training = RecordedTraining(RecordFolder(tmp_path / "records"), tmp_path / "runs")
+    best = f"a-rate={_tune(training)['a'].value:g}"
+    records = {file.stem: file for file in (tmp_path / "records" / "runs").iterdir()}
+    written = {name: file.read_bytes() for name, file in records.items()}
+    assert {name for name, text in written.items() if b'"weights"' in text} == {best}
+
+    # It was interrupted before, and the folder of the run is lost: it is trained again.
+    values = training.records.read(f"runs/{best}")
+    assert values is not None
+    values = {key: x for key, x in values.items() if key not in ("weights", "has_more")}
+    training.records.write(f"runs/{best}", values)
+    assert _tune(training, train=False) == {}
+    trainer.names.clear()
+    _tune(training)
+    assert trainer.names == [best]
+    assert {name: file.read_bytes() for name, file in records.items()} == written
+    assert not any((tmp_path / "runs").glob("a*"))
+
+
+def test_a_rate_that_diverges_is_the_worst_and_any_other_run_that_does_is_named(
+    trainer: Trainer, tmp_path: Path
+) -> None:
+    training = RecordedTraining(RecordFolder(tmp_path / "records"), tmp_path / "runs", jobs=2)
+    trainer.diverge = lambda name: name in ("a-rate=0.01", "b")
+    tuned = _tune(training)["a"]
+    assert tuned.value == 0.005 and [*tuned.losses.values()] == [math.inf, 0.005]
+    assert _tune(training)["a"] == _tune(training, train=False)["a"] == tuned
+    assert trainer.names == ["a-rate=0.01", "a-rate=0.005"]
+    points = [POINT._replace(name=name) for name in "bc"]
+    for _ in range(2):
+        with pytest.raises(CharlmError, match="b diverged: its loss was not finite"):
+            training.train(points, _measure)
+    assert trainer.names[2:] == ["b", "c"]
+    assert [training.recorded(point) is None for point in points] == [True, False]
 
 
 def test_records_of_other_settings_are_refused(trainer: Trainer, tmp_path: Path) -> None:
     records = RecordFolder(tmp_path)
     training = RecordedTraining(records, tmp_path / "runs")
-    with pytest.raises(CharlmError, match="no record of the trial a-learning_rate="):
-        training.tune([POINT], SEARCH, train=False)
     for change, says in (
         ({"config": "lstm"}, "is of a run with lstm and not quickstart"),
         ({"overrides": [*POINT.overrides[:-1], "train.max_steps=5"]}, "max_steps=5 and not train"),
@@ -88,6 +146,21 @@ def test_records_of_other_settings_are_refused(trainer: Trainer, tmp_path: Path)
         with pytest.raises(CharlmError, match=says):
             training.recorded(POINT)
     assert trainer.names == []
+
+
+@pytest.mark.parametrize("second", [{}, {"second": None}, {"second": "low"}])
+def test_a_loss_that_cannot_be_read_is_damage(
+    second: dict[str, object], trainer: Trainer, tmp_path: Path
+) -> None:
+    training = RecordedTraining(RecordFolder(tmp_path), tmp_path / "runs")
+    _tune(training)
+    (file, _) = sorted((tmp_path / "runs").glob("*.json"))
+    values = training.records.read(f"runs/{file.stem}")
+    assert values is not None
+    del values["second"]
+    training.records.write(f"runs/{file.stem}", {**values, **second})
+    with pytest.raises(CharlmError, match=r"json is damaged: remove it"):
+        _tune(training)
 
 
 @pytest.mark.parametrize("content", ["{torn", "[]", '{"config": "quickstart"}'])

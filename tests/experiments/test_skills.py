@@ -10,7 +10,6 @@ from charlm_jax.core.prng import root_key
 from charlm_jax.core.trees import count_parameters
 from charlm_jax.data.dataset import load_dataset
 from charlm_jax.models import build_model
-from charlm_jax.sweeps.tuning import Rung, Search
 from experiments.skills import __main__ as skills
 from experiments.skills.arms import PRESETS, Preset
 from experiments.tuned_arms import Effort, fit_width
@@ -23,9 +22,7 @@ TINY = Preset(
     ("rnn", "minlstm"),
     parameters=2_000,
     characters=20_000,
-    effort=Effort(
-        Search("optimizer.learning_rate", (Rung(2, 1, 5_120),)), characters=512_000, seeds=(1,)
-    ),
+    effort=Effort(rates=2, characters=512_000, seeds=(1,)),
 )
 
 
@@ -38,10 +35,10 @@ def test_counting_to_three_is_learnt_and_the_parity_of_twelve_bits_is_not(
 ) -> None:
     monkeypatch.setitem(skills.PRESETS, "minutes", TINY)
     assert skills.main([f"--workdir={tmp_path}", "--only=rnn"]) == 0
-    assert len(trainer.names) == 2 * (2 + 1)  # trials and runs of two skills
+    assert len(trainer.names) == 2 * 2  # two rates for each of two skills
     assert "minlstm" not in (tmp_path / "tables.md").read_text()
     assert skills.main([f"--workdir={tmp_path}"]) == 0
-    assert len(trainer.names) == 2 * 2 * (2 + 1)
+    assert len(trainer.names) == 2 * 2 * 2
     text = (tmp_path / "tables.md").read_bytes()
     capsys.readouterr()
     assert skills.main([f"--workdir={tmp_path}", "--from_records"]) == 0
