@@ -22,8 +22,9 @@ from charlm_jax.inference.run import Run, load_run
 from charlm_jax.sweeps.local import run_points
 from charlm_jax.sweeps.points import Point
 from charlm_jax.sweeps.progress_bars import sweep_view
-from charlm_jax.sweeps.tuning import Search, Trial, Tuned, tune
+from charlm_jax.sweeps.tuning import Rung, Search, Trial, Tuned, tune
 
+RATE = "optimizer.learning_rate"
 RECORD_SUFFIX = ".json"
 _RUNS = "runs"
 _DIVERGED = "diverged"  # in the record of a run whose loss was not finite
@@ -104,7 +105,8 @@ class RecordedTraining:
     def tune(
         self,
         arms: Sequence[Point],
-        search: Search,
+        rates: int,
+        characters: int,
         run: Callable[[Trial], Point],
         measure: Measure,
         loss: Callable[[Record], float],
@@ -112,16 +114,17 @@ class RecordedTraining:
         more: Measure = lambda point, run: {},
         train: bool = True,
     ) -> dict[str, Tuned]:
-        """Search the best value of a field for every arm, in runs of the study.
+        """Search the best learning rate of every arm, in runs of the study.
 
         A few arms are tuned at a time. The folders of their runs are kept until the best is known.
 
         Args:
           arms: points to tune; they name their own first value.
-          search: settings of the search.
+          rates: number of learning rates that are tried for each.
+          characters: characters read by one run.
           run: returns the run of the study that a trial is.
           measure: returns the record of a finished run.
-          loss: returns the loss on a record by which values are chosen.
+          loss: returns the loss on a record by which rates are chosen.
           more: returns what is added to the record of the best run of every arm.
           train: whether to train the runs that are not on record.
 
@@ -138,6 +141,7 @@ class RecordedTraining:
                 self._train(points, measure, keep=True)
             return [self._loss(point, loss) for point in points]
 
+        search = Search(RATE, (Rung(rates, 1, characters),))
         found: dict[str, Tuned] = {}
         for group in self._groups(arms) if train else [[arm] for arm in arms]:
             with contextlib.suppress(NotOnRecord):

@@ -11,10 +11,9 @@ from charlm_jax.core.prng import root_key
 from charlm_jax.core.trees import count_parameters
 from charlm_jax.models import build_model
 from charlm_jax.sweeps.points import Point, make_point
-from charlm_jax.sweeps.tuning import Rung, Search, Tuned
-from experiments.recorded_training import Measure, Record, RecordedTraining
+from charlm_jax.sweeps.tuning import Tuned
+from experiments.recorded_training import RATE, Measure, Record, RecordedTraining
 
-RATE = "optimizer.learning_rate"
 _LARGEST_WIDTH = 4_096
 
 
@@ -46,11 +45,6 @@ class Effort(NamedTuple):
     characters: int
     seeds: tuple[int, ...]
     scores: int = 1
-
-    @property
-    def search(self) -> Search:
-        """Search of the learning rate."""
-        return Search(RATE, (Rung(self.rates, 1, self.characters),))
 
     def describe(self) -> str:
         """Describe the effort per arm.
@@ -106,7 +100,8 @@ def train_arms(
     by_name, first = {arm.name: arm for arm in arms}, {"seed": effort.seeds[0]}
     tuned = training.tune(
         [make_point(arm.name, arm.config, {**arm.fields, **first}) for arm in arms],
-        effort.search,
+        effort.rates,
+        effort.characters,
         lambda trial: _run_point(by_name[trial.arm.name], effort, trial.value, trial.seed),
         measure,
         lambda record: record["second"],

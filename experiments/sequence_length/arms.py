@@ -8,8 +8,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from charlm_jax.sweeps.tuning import Rung, Search
-from experiments.tuned_arms import RATE
+from experiments.recorded_training import RATE
 
 BATCH_CHARACTERS = 2_560
 WINDOW = 64
@@ -139,11 +138,6 @@ class Preset(NamedTuple):
             if model.is_timed:
                 for lengths in (*((length,) for length in model.lengths), *model.schedules):
                     yield Arm(name, lengths, "reset", "seconds")
-
-    @property
-    def search(self) -> Search:
-        """Search of the learning rate, the same for every arm."""
-        return Search(RATE, (Rung(self.rates, 1, self.characters),))
 
     def fields(self, arm: Arm) -> dict[str, Any]:
         """Return the config fields that the study sets, apart from seed, rate and steps."""

@@ -16,7 +16,7 @@ from charlm_jax.inference.run import Run
 from charlm_jax.sweeps.points import Point, make_point
 from charlm_jax.sweeps.tuning import Trial, Tuned
 from charlm_jax.training.throughput import measure_speeds
-from experiments.recorded_training import Record, RecordedTraining, settings
+from experiments.recorded_training import RATE, Record, RecordedTraining, settings
 from experiments.sequence_length.arms import (
     BATCH_CHARACTERS,
     TEXTBOOK_LENGTH,
@@ -27,7 +27,6 @@ from experiments.sequence_length.arms import (
 )
 from experiments.sequence_length.records import SPEEDS, TEXT, Records, RunRecord, TextRecord
 from experiments.sequence_length.scoring import Scorer
-from experiments.tuned_arms import RATE
 
 
 class PlannedRun(NamedTuple):
@@ -129,7 +128,8 @@ class Study:
         first = {"seed": self.preset.seeds[0]}
         tuned = self.training.tune(
             [self._point(arm, name, first) for name, arm in arms.items()],
-            self.preset.search,
+            self.preset.rates,
+            self.preset.characters,
             run,
             self._measure,
             lambda record: record["second"]["stream"],
@@ -188,7 +188,8 @@ class Study:
         runs = self.plan(rates, speeds, [first])
         runs += [run for run in runs if run.arm in rates] * (self.preset.rates - 1)
         seconds = sum(run.characters / mean_speed(run.arm, speeds) for run in runs)
-        more = f"; the best arms again with {len(others)} more seeds" if others else ""
+        seeds = "seed" if len(others) == 1 else "seeds"
+        more = f"; the best arms again with {len(others)} more {seeds}" if others else ""
         return (
             f"{len(runs)} runs, with {self.preset.rates} learning rates where they are searched: "
             f"{seconds / 60:.0f} minutes of training at the measured speeds{more}"

@@ -12,14 +12,13 @@ from charlm_jax.inference.run import Run
 from charlm_jax.sweeps.local import Outcome
 from charlm_jax.sweeps.points import Point, make_point
 from charlm_jax.sweeps.progress_bars import SweepView
-from charlm_jax.sweeps.tuning import Rung, Search, Trial, Tuned
+from charlm_jax.sweeps.tuning import Trial, Tuned
 from charlm_jax.training.loop import train_and_evaluate
 from experiments import recorded_training
 from experiments.recorded_training import RecordedTraining, RecordFolder, settings
 from tests.conftest import TINY
 
 POINT = make_point("a", "quickstart", {**TINY, "train.max_steps": 4})
-SEARCH = Search("optimizer.learning_rate", (Rung(2, 1, 400),))
 
 
 class Trainer:
@@ -70,7 +69,7 @@ def _tune(training: RecordedTraining, *, train: bool = True) -> Mapping[str, Tun
         return trial.point()._replace(name=f"{trial.arm.name}-rate={trial.value:g}")
 
     return training.tune(
-        [POINT], SEARCH, run, _measure, lambda record: record["second"], more=_more, train=train
+        [POINT], 2, 400, run, _measure, lambda record: record["second"], more=_more, train=train
     )
 
 
