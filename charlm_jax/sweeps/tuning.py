@@ -3,8 +3,7 @@
 An arm is one of the settings to be compared. Every arm gets the same number of runs of the same
 lengths: the first rung tries values one after another, extends their range while the best is at an
 edge and otherwise halves the gap beside the best; later rungs train the best few longer and with
-more seeds (successive halving), and may add values next to the best in the same way, since longer
-runs may prefer others. Losses are held-out losses of the part that is watched in training.
+more seeds (successive halving). Losses are held-out losses of the part that is watched in training.
 
 A search has no state of its own: the losses of its trials determine what is tried next. The same
 call therefore resumes a search whose trials are kept.
@@ -36,18 +35,16 @@ class Rung(NamedTuple):
         before on every other.
       seeds: number of runs of each value.
       characters: characters read by each run in training.
-      added: number of values that a later rung tries besides, one after another as on the first.
     """
 
     values: int
     seeds: int
     characters: int
-    added: int = 0
 
     @property
     def runs(self) -> int:
         """Number of runs per arm."""
-        return (self.values + self.added) * self.seeds
+        return self.values * self.seeds
 
 
 class Search(NamedTuple):
@@ -252,33 +249,26 @@ def tune(
         for trial, loss in zip(wanted, train(wanted), strict=True):
             losses[trial.arm.name][trial] = loss if math.isfinite(loss) else math.inf
 
-    def search_on(rung: Rung, most: Mapping[str, int]) -> None:
-        while wanted := [
-            trial
-            for arm in arms
-            for value in _next_values(
-                arm, search, _mean_losses(losses[arm.name], rung), most=most[arm.name]
-            )
-            for trial in _trials(arm, search, rung, value)
-        ]:
-            run(wanted)
-
     first, *others = search.rungs
-    search_on(first, dict.fromkeys(losses, first.values))
+    while wanted := [
+        trial
+        for arm in arms
+        for value in _next_values(
+            arm, search, _mean_losses(losses[arm.name], first), most=first.values
+        )
+        for trial in _trials(arm, search, first, value)
+    ]:
+        run(wanted)
     before = first
     for rung in others:
-        kept = {
-            arm.name: _best(_mean_losses(losses[arm.name], before))[: rung.values] for arm in arms
-        }
         run(
             [
                 trial
                 for arm in arms
-                for value in kept[arm.name]
+                for value in _best(_mean_losses(losses[arm.name], before))[: rung.values]
                 for trial in _trials(arm, search, rung, value)
             ]
         )
-        search_on(rung, {name: len(values) + rung.added for name, values in kept.items()})
         before = rung
     return {
         name: Tuned(_best(_mean_losses(found, before))[0], found) for name, found in losses.items()
@@ -357,7 +347,7 @@ def _best(losses: Mapping[float, float]) -> list[float]:
 def _next_values(
     arm: Point, search: Search, losses: Mapping[float, float], *, most: int
 ) -> list[float]:
-    """Return the values to try next on a rung; none when as many as allowed have been tried."""
+    """Return the values to try next; none when as many as allowed have been tried."""
     left = most - len(losses)
     if left <= 0:
         return []
@@ -405,12 +395,6 @@ def _refuse_unsound(arms: Sequence[Point], search: Search) -> None:
         raise CharlmError(
             f"a search has at most {_MOST_VALUES} values in its first rung, and in every other no "
             f"more values than the one before, not {', '.join(map(str, values))}"
-        )
-    added = [rung.added for rung in search.rungs]
-    if added[0] != 0 or min(added) < 0 or max(added) > _MOST_VALUES:
-        raise CharlmError(
-            f"a later rung of a search may add up to {_MOST_VALUES} values, and the first none, "
-            f"not {', '.join(map(str, added))}"
         )
     if search.factor < _LEAST_FACTOR:
         raise CharlmError(

@@ -195,6 +195,8 @@ PRESETS: Mapping[str, Preset] = {
         rates=3,
         characters=358_400,
         seeds=(1, 2),
+        scores=4,
+        watched=25_600,
         context_reach=160,
         context_targets=400,
     ),
@@ -214,6 +216,8 @@ PRESETS: Mapping[str, Preset] = {
         rates=4,
         characters=640_000,
         seeds=(1, 2, 3),
+        scores=10,
+        watched=51_200,
     ),
     "trained": Preset(
         models={
