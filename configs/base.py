@@ -245,7 +245,7 @@ def get_config() -> ConfigDict:
     # Windows scored at once; affects the speed, not the result.
     config.evaluation.batch_size = 256
     # Maximum number of held-out characters scored during training, in windows spread evenly over
-    # the held-out text; 0 means all. `charlm evaluate` always scores all.
+    # the held-out text; 0 means all. `charlm evaluate` scores all, up to 10,000,000.
     config.evaluation.max_characters = 500_000
 
     # Types are checked when the config is complete: NumPy's numbers become Python's there.
