@@ -70,21 +70,28 @@ def _families(results: Results, model: str) -> Iterator[tuple[str, str, str]]:
 
 def _by_length(results: Results, path: Path) -> None:
     order = results.text.ngram_order["stream"]
-    ngram = _ngram_loss(results)
+    ngram = f"{order}-gram: {_ngram_loss(results):.3f}"
     panels = []
     for model in _models(results):
         curves = []
         for state, budget, words in _families(results, model):
             arms = _fixed(results, model, state, budget)
-            points = [result.losses["stream"] for _, result in arms]
-            lengths = [arm.length for arm, _ in arms]
-            curves.append(IntervalCurve(words, lengths, points, is_dashed=budget == "seconds"))
-        panels.append(Panel(model, curves, lines=((f"{order}-gram", ngram),)))
+            curves.append(
+                IntervalCurve(
+                    words,
+                    [arm.length for arm, _ in arms],
+                    [Interval(*result.by_seed[0]) for _, result in arms],
+                    is_dashed=budget == "seconds",
+                    others=[(arm.length, x.mean) for arm, each in arms for x in each.by_seed[1:]],
+                )
+            )
+        panels.append(Panel(model, curves, lines=((ngram, 0.0),)))
     figure = draw_panels(
         panels,
-        title=f"Loss by training length, the held-out text read in one go\n{_about(results)}",
+        title=f"Loss by training length, less the loss of a {order}-gram (below 0 is better)\n"
+        f"{results.text.corpus}; lines: first seed with 95 % over the text; dots: other seeds",
         x_label=LENGTH,
-        y_label=LOSS,
+        y_label="difference, nats per character",
         ticks=_ticks(panels),
         y_range=_y_range(panels),
     )
@@ -103,7 +110,7 @@ def _curves(results: Results, path: Path) -> None:
             curves = [
                 IntervalCurve(
                     f"T = {arm.length}",
-                    [characters for characters, _ in result.curves[0]],
+                    [characters / 1_000 for characters, _ in result.curves[0]],
                     [Interval(loss, loss, loss) for _, loss in result.curves[0]],
                 )
                 for arm, result in _fixed(results, model, state)
@@ -114,10 +121,11 @@ def _curves(results: Results, path: Path) -> None:
     figure = draw_panels(
         panels,
         title=f"Loss on the second part of the text while training, in windows of {WINDOW}\n"
-        f"(of T for attention with a shorter T); {_about(results)}, first seed",
-        x_label="characters read in training",
+        f"{results.text.corpus}, first seed",
+        x_label="thousand characters read in training",
         y_label=LOSS,
         ordered=True,
+        ticks=[results.preset.characters / 1_000 / 2**power for power in range(5, -1, -1)],
         y_range=_y_range(panels, most=0.6),
         columns=2,
     )
@@ -149,6 +157,7 @@ def _effective_context(results: Results, path: Path) -> None:
         x_label=LENGTH,
         y_label="effective context, characters",
         ticks=_ticks(panels),
+        is_y_logarithmic=True,
     )
     save_figure(figure, path)
 

@@ -39,6 +39,7 @@ class ArmResult(NamedTuple):
       spread: standard deviation over seeds of the `stream` loss; None for one run.
       cold_start: window loss less stream loss, of the same runs and characters.
       less_ngram: loss less that of the n-gram, by rule.
+      by_seed: stream loss of each run less that of the n-gram, with intervals over the text.
       to_reach_ngram: characters after which each run had the n-gram's loss, in windows on the
         second part; None for a run that never had.
       by_class: stream loss by kind of character.
@@ -63,6 +64,7 @@ class ArmResult(NamedTuple):
     spread: float | None
     cold_start: Interval
     less_ngram: Mapping[str, Difference]
+    by_seed: tuple[Difference, ...]
     to_reach_ngram: tuple[int | None, ...]
     by_class: Mapping[str, Interval]
     by_place: Mapping[str, Interval]
@@ -234,6 +236,7 @@ def _arm_result(
             "window": difference(window, ngrams["window"]),
             "stream": difference(stream, ngrams["stream"]),
         },
+        by_seed=tuple(difference(_stream([record], text), ngrams["stream"]) for record in records),
         to_reach_ngram=tuple(reached),
         by_class=_intervals(records, text.class_counts, lambda record: record.by_class),
         by_place=_intervals(records, text.place_counts, lambda record: record.by_place),

@@ -177,6 +177,8 @@ def test_the_time_to_reach_the_ngram_is_that_of_an_idle_machine() -> None:
     assert found[BOTH].seconds == pytest.approx(32_000 / 1_000 + 32_000 / 4_000)
     assert mean_speed(BOTH, SPEEDS) == pytest.approx(1_600)
     assert found[MIDDLE].less_ngram["stream"].mean == pytest.approx(0, abs=0.01)
+    by_seed = [each.mean for each in found[MIDDLE].by_seed]
+    assert by_seed == pytest.approx([-0.1, 0.1], abs=0.01)
 
 
 def test_the_cost_is_of_all_rates_and_first_seeds() -> None:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from charlm_jax.evaluation.bootstrap import Interval
@@ -27,6 +28,7 @@ class IntervalCurve(NamedTuple):
       points: mean and interval at each x.
       is_dashed: True to draw the line dashed.
       marks: x of points that are drawn larger.
+      others: x and y of single points beside the curve.
     """
 
     label: str
@@ -34,6 +36,7 @@ class IntervalCurve(NamedTuple):
     points: Sequence[Interval]
     is_dashed: bool = False
     marks: Sequence[float] = ()
+    others: Sequence[tuple[float, float]] = ()
 
 
 class Panel(NamedTuple):
@@ -60,6 +63,7 @@ def draw_panels(
     y_label: str,
     ordered: bool = False,
     ticks: Sequence[float] | None = None,
+    is_y_logarithmic: bool = False,
     y_range: tuple[float, float] | None = None,
     columns: int | None = None,
 ) -> InlineFigure:
@@ -72,6 +76,7 @@ def draw_panels(
       y_label: quantity and unit of y.
       ordered: True if the curves are steps of one quantity, to colour them from dark to light.
       ticks: ticks of x; powers of 2 if None.
+      is_y_logarithmic: True for a logarithmic y as well, with ticks at powers of 2.
       y_range: range of y; that of the curves if None.
       columns: number of panels in a row; all if None.
     """
@@ -93,7 +98,12 @@ def draw_panels(
         axes.set_title(panel.title, fontsize=10, parse_math=False)
         axes.grid(color="#e2e2e2", linewidth=0.7)
         axes.spines[["top", "right"]].set_visible(False)
-    _scale_x(grid[0, 0], panels, ticks)
+    curves = [curve for panel in panels for curve in panel.curves]
+    grid[0, 0].set_xscale("log", base=2)
+    _label(grid[0, 0].xaxis, [x for curve in curves for x in curve.x], ticks)
+    if is_y_logarithmic:
+        grid[0, 0].set_yscale("log", base=2)
+        _label(grid[0, 0].yaxis, [y for curve in curves for point in curve.points for y in point])
     if y_range is not None:
         grid[0, 0].set_ylim(*y_range)
     figure.supylabel(y_label, fontsize=10)
@@ -185,17 +195,17 @@ def _draw(axes: Axes, curve: IntervalCurve, style: dict[str, Any]) -> None:
     marked = [(x, p.mean) for x, p in zip(curve.x, curve.points, strict=True) if x in curve.marks]
     for x, y in marked:
         axes.plot([x], [y], **style, markersize=9, markeredgecolor="white", zorder=5)
+    if curve.others:
+        axes.plot(*zip(*curve.others, strict=True), linestyle="", markersize=3, alpha=0.6, **style)
 
 
-def _scale_x(axes: Axes, panels: Sequence[Panel], ticks: Sequence[float] | None) -> None:
-    xs = [x for panel in panels for curve in panel.curves for x in curve.x]
-    axes.set_xscale("log", base=2)
+def _label(axis: Axis, values: Sequence[float], ticks: Sequence[float] | None = None) -> None:
     if ticks is None:
-        first, last = math.floor(math.log2(min(xs))), math.ceil(math.log2(max(xs)))
+        first, last = math.floor(math.log2(min(values))), math.ceil(math.log2(max(values)))
         ticks = [2.0**power for power in range(first, last + 1, 1 + (last - first) // 9)]
-    axes.xaxis.set_major_locator(FixedLocator(ticks))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,g}"))
+    axis.set_major_locator(FixedLocator(ticks))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
 
 
 def _legend(axes: Axes) -> tuple[list[Any], list[str]]:
