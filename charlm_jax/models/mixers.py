@@ -3,8 +3,11 @@
 `external.py` finds mixers that are defined outside the package, as `module:Class`.
 
 A mixer is a Linen module with `__call__(x_BTD, state) -> (y_BTD, state)` and
-`initial_state(batch_size, context)`, which uses no parameters. A mixer that begins with a linear
-projection may offer it as `project(x)`, and the rest as `mix(z, state)`.
+`initial_state(batch_size, context)`, which uses no parameters. It sows at least one array
+(B, T, ...) into the collection `captured`, for `inspect`. A mixer that begins with a linear
+projection may offer it as `project(x)`, and the rest as `mix(z, state)`. If symbols' projections
+need not be looked up in their table, it may also offer `mix_ids(table_VG, ids_BT, state)`, as LSTM
+does.
 
 `build_mixer` passes each builder the model's config and the layer's input width. The output is
 `hidden_size` wide, unless the class has an attribute `output_size`.
