@@ -16,7 +16,7 @@ from charlm_jax.config.schema import ModelConfig
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.files import stored_path
 from charlm_jax.core.processes import ALONE, Processes
-from charlm_jax.core.tree_hash import format_hash, state_hash
+from charlm_jax.core.tree_hash import format_hash, hash_tree
 from charlm_jax.core.types import Params
 from charlm_jax.data.splits import size
 from charlm_jax.inference.run import load_run
@@ -84,7 +84,7 @@ def load_init_from(trainer: Trainer, started_from: Mapping[str, Any] | None) -> 
     facts = {
         "run": stored_path(source),
         "checkpoint": run.checkpoint,
-        "params_hash": format_hash(state_hash(run.params)),
+        "params_hash": format_hash(hash_tree(run.params)),
     }
     if started_from is not None and facts != started_from:
         raise CharlmError(f"cannot start from {source}: it has changed since this run began")

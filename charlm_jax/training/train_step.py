@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from charlm_jax.core.tree_hash import state_hash
+from charlm_jax.core.tree_hash import hash_tree
 from charlm_jax.core.types import ModelState, Params
 from charlm_jax.data.loaders import EpochPlan, gather_batch
 from charlm_jax.training.batch_gradient import Batch, GradientOfBatch
@@ -101,7 +101,7 @@ def divide_state(state: TrainState, devices: Devices) -> TrainState:
 
 def hash_state(state: TrainState, devices: Devices) -> jax.Array:
     """Return the hash of the whole state, which does not depend on its division."""
-    return state_hash(state, by_leaf=devices.shards)
+    return hash_tree(state, by_leaf=devices.shards)
 
 
 def checkpointed_params(state: TrainState) -> Params:
