@@ -23,7 +23,7 @@ from charlm_jax.models.attention import Attention, SelfAttention
 from charlm_jax.models.external import (
     MixerSource,
     build_external,
-    find_mixer,
+    find_class,
     installed_mixers,
     mixer_source,
 )
@@ -193,7 +193,7 @@ def find_external(name: str) -> type[nn.Module]:
       CharlmError: the name is unknown, or its module may not be used (see `external.py`).
     """
     if ":" in name:
-        return find_mixer(name)
+        return find_class(name)
     installed = installed_mixers()
     if name not in installed:
         known = ", ".join([*MIXERS, *installed])
@@ -201,9 +201,9 @@ def find_external(name: str) -> type[nn.Module]:
             f"config.model.layers={name!r} is not known: it must be a module:Class of your own, or "
             f"one of {known}"
         )
-    return find_mixer(installed[name])
+    return find_class(installed[name])
 
 
-def describe_mixers(model: ModelConfig) -> tuple[MixerSource, ...]:
+def external_sources(model: ModelConfig) -> tuple[MixerSource, ...]:
     """Return the origins of a model's mixers outside the package, all of which can be found."""
     return tuple(mixer_source(name, find_external(name)) for name in external_layers(model))

@@ -9,7 +9,7 @@ from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.files import stored_path
 from charlm_jax.core.processes import Processes
 from charlm_jax.core.trees import count_parameters
-from charlm_jax.models.mixers import describe_mixers
+from charlm_jax.models.mixers import external_sources
 from charlm_jax.storage.open_run import FollowedRun, OpenRun
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training import remarks
@@ -106,7 +106,7 @@ def start(
         return state, loop_state
     for remark in remarks.on_start(trainer, run, loop_state, state.params):
         view.note(remark)
-    mixers = [mixer._asdict() for mixer in describe_mixers(trainer.config.model)]
+    mixers = [mixer._asdict() for mixer in external_sources(trainer.config.model)]
     session = {"from_step": loop_state.step, "environment": environment()}
     run.write_facts(
         **recorded,
