@@ -174,7 +174,7 @@ def _penalty(
     return penalties.activation * activation + penalties.temporal * temporal
 
 
-def gradient_of_rows(
+def make_gradient_of_rows(
     model: LanguageModel, *, context: int, penalties: Penalties | None = None
 ) -> GradientOfRows:
     """Return a function that computes the shares of some rows at once.
@@ -278,7 +278,7 @@ def over_devices(compute: GradientOfRows, *, devices: Devices, specs: Params) ->
     )
 
 
-def gradient_of_batch(
+def make_gradient_of_batch(
     model: LanguageModel,
     *,
     context: int = 0,
@@ -300,7 +300,7 @@ def gradient_of_batch(
         model = gather_weights(model, specs)
         if penalties is not None:
             penalties = penalties._replace(read=with_gathered_weights(penalties.read, specs))
-    of_rows = gradient_of_rows(model, context=context, penalties=penalties)
+    of_rows = make_gradient_of_rows(model, context=context, penalties=penalties)
     compute = in_microbatches(of_rows, count=microbatches)
     if specs is not None:
         compute = over_devices(compute, devices=devices, specs=specs)

@@ -29,9 +29,9 @@ from charlm_jax.training.batch_gradient import (
     BatchLoss,
     Penalties,
     count_characters,
-    gradient_of_batch,
     initial_batch_state,
     loss_of_batch,
+    make_gradient_of_batch,
 )
 from charlm_jax.training.train_step import TrainState, make_train_step
 from charlm_jax.training.trainer import Trainer, build_penalties, build_update_rule
@@ -144,7 +144,7 @@ def replay_fault(workdir: Path | str) -> Replay:
     context = phase.carried_context
     penalties = build_penalties(config, len(vocabulary))
     train_step = make_train_step(
-        gradient_of_batch(model, context=context, penalties=penalties), optimizer
+        make_gradient_of_batch(model, context=context, penalties=penalties), optimizer
     )
     _, metrics = jax.jit(train_step)(state, batch)
     stages = _stages(model, optimizer, state, batch, context=context, penalties=penalties)

@@ -29,7 +29,7 @@ from charlm_jax.models import (
     rematerialize,
 )
 from charlm_jax.models.losses import negative_log_likelihood
-from charlm_jax.training.batch_gradient import Batch, Penalties, gradient_of_batch
+from charlm_jax.training.batch_gradient import Batch, Penalties, make_gradient_of_batch
 from charlm_jax.training.devices import BY_ROWS, EVERYWHERE, Devices, find_devices
 from charlm_jax.training.divided_model import divide_rows
 from charlm_jax.training.host_text import DispatchText, Prefetcher, gather_steps
@@ -375,7 +375,7 @@ def _build_length_parts(
     segment = config.train.segment_length
     train_steps = make_train_steps(
         make_train_step(
-            gradient_of_batch(
+            make_gradient_of_batch(
                 rematerialize(model, segment_length=segment) if segment else model,
                 context=phase.carried_context,
                 penalties=penalties,
