@@ -24,8 +24,8 @@ from charlm_jax.training.devices import (
     Devices,
 )
 from charlm_jax.training.divided_model import (
-    divide_weights,
     gather_weights,
+    weight_specs,
     with_gathered_weights,
 )
 
@@ -295,7 +295,7 @@ def make_gradient_of_batch(
       microbatches: number of pieces that the rows of a device are computed in.
       devices: devices among which the rows, and sharded weights, are divided.
     """
-    specs = None if devices.mesh is None else divide_weights(model, devices)
+    specs = None if devices.mesh is None else weight_specs(model, devices)
     if specs is not None:
         model = gather_weights(model, specs)
         if penalties is not None:

@@ -31,7 +31,7 @@ from charlm_jax.training.loop_state import LoopState
 from charlm_jax.training.train_step import (
     TrainState,
     checkpointed_params,
-    divide_state,
+    state_specs,
     with_weights,
 )
 from charlm_jax.training.trainer import Trainer
@@ -199,7 +199,7 @@ def restore_or_init(
     start = _share_start(trainer, start, processes)
     if start.restored is None:
         return trainer.init_state(start.params), start.loop_state, start.started_from
-    specs = divide_state(start.restored, trainer.devices)
+    specs = state_specs(start.restored, trainer.devices)
     return trainer.devices.put(start.restored, specs), start.loop_state, start.started_from
 
 

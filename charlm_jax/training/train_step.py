@@ -93,9 +93,9 @@ TrainSteps = Callable[
 ]
 
 
-def divide_state(state: TrainState, devices: Devices) -> TrainState:
+def state_specs(state: TrainState, devices: Devices) -> TrainState:
     """Return the division of each array of a state among devices."""
-    specs: TrainState = devices.divide(state)
+    specs: TrainState = devices.specs(state)
     return specs._replace(carried=jax.tree.map(lambda _: BY_ROWS, state.carried))
 
 
@@ -261,7 +261,7 @@ def make_train_steps(
         )
         first = jnp.zeros((), jnp.int32)
         _, state, history = jax.lax.while_loop(goes_on, body, (first, state, history))
-        state = devices.constrain(state, divide_state(state, devices))
+        state = devices.constrain(state, state_specs(state, devices))
         return state, Dispatch(history, hash_state(state, devices))
 
     return jax.jit(train_steps, donate_argnums=0)

@@ -39,10 +39,10 @@ from charlm_jax.training.train_step import (
     Dispatch,
     TrainState,
     TrainSteps,
-    divide_state,
     make_batch,
     make_train_step,
     make_train_steps,
+    state_specs,
 )
 from charlm_jax.training.update_rules import build_muon, build_schedule_free
 
@@ -187,7 +187,7 @@ class Trainer(NamedTuple):
             carried = self.parts_at(0).init_carried()
             averages = self.config.optimizer.averages
             created = TrainState.create(params, self.optimizer, carried, averages=averages)
-            return self.devices.constrain(created, divide_state(created, self.devices))
+            return self.devices.constrain(created, state_specs(created, self.devices))
 
         return jax.jit(state)(stream_key(self.config.seed, KeyStream.PARAMETERS), params)
 
@@ -225,7 +225,7 @@ class Trainer(NamedTuple):
             rows = self.prefetcher.take(
                 functools.partial(self._gather, ids_N), (step, count), ahead
             )
-            ids_N, plan, batch_index = self.devices.put_rows(rows.ids_N), rows.plan, 0
+            ids_N, plan, batch_index = self.devices.put_everywhere(rows.ids_N), rows.plan, 0
         else:
             plan, batch_index = self._plan(step)
         state = self.enter_phase(state, step)
@@ -236,7 +236,7 @@ class Trainer(NamedTuple):
         plan, batch_index = self._plan(step)
         if isinstance(ids_N, np.ndarray):
             rows = self._gather(ids_N, step, 1)
-            ids_N, plan, batch_index = self.devices.put_rows(rows.ids_N), rows.plan, 0
+            ids_N, plan, batch_index = self.devices.put_everywhere(rows.ids_N), rows.plan, 0
         return make_batch(
             ids_N,
             plan,
