@@ -34,7 +34,7 @@ from charlm_jax.training.batch_gradient import (
     make_gradient_of_batch,
 )
 from charlm_jax.training.train_step import TrainState, make_train_step
-from charlm_jax.training.trainer import Trainer, build_penalties, build_update_rule
+from charlm_jax.training.trainer import Trainer, build_optimizer, build_penalties
 
 _FORWARD = "forward"  # prefix of the stages whose arrays are (B, T, ...)
 
@@ -136,7 +136,7 @@ def replay_fault(workdir: Path | str) -> Replay:
     total_steps = checkpoint.meta.get("total_steps")
     if not isinstance(total_steps, int):
         raise CharlmError(f"{run_dir.fault}/{number} is not the saved step of a failed run")
-    _, optimizer = build_update_rule(config, total_steps)
+    _, optimizer = build_optimizer(config, total_steps)
     phase = phase_at(config.data.phases, number - 1)
     state, batch = _restore(checkpoint, _like(config, phase, model, optimizer))
     if length := config.train.segment_length:

@@ -34,7 +34,7 @@ from charlm_jax.training.devices import BY_ROWS, EVERYWHERE, Devices, find_devic
 from charlm_jax.training.divided_model import divide_rows
 from charlm_jax.training.host_text import DispatchText, Prefetcher, gather_steps
 from charlm_jax.training.loop_state import LoopState
-from charlm_jax.training.optimizer import build_optimizer, make_schedule
+from charlm_jax.training.optimizer import build_adam, make_schedule
 from charlm_jax.training.train_step import (
     Dispatch,
     TrainState,
@@ -312,7 +312,7 @@ def build_trainer(config: Config, dataset: Dataset) -> Trainer:
         )
     _refuse_long_schedule(config, phases, total_steps)
     _refuse_many_kept(config, total_steps)
-    schedule, optimizer = build_update_rule(config, total_steps)
+    schedule, optimizer = build_optimizer(config, total_steps)
     penalties = build_penalties(config, len(dataset.vocabulary))
     divided = divide_rows(model, devices)
     score = make_window_scorer(
@@ -512,10 +512,13 @@ def build_penalties(config: Config, symbols: int) -> Penalties | None:
     return Penalties(read, activation, temporal)
 
 
-def build_update_rule(
+def build_optimizer(
     config: Config, total_steps: int
 ) -> tuple[optax.Schedule, optax.GradientTransformation]:
-    """Build the learning rate schedule, and the optimizer that follows it."""
+    """Build the learning rate schedule, and the optimizer that follows it.
+
+    It clips the gradient by its global norm first if `config.optimizer.clip_norm` is above 0.
+    """
     rule = config.optimizer
     schedule = make_schedule(
         schedule=rule.schedule,
@@ -526,7 +529,7 @@ def build_update_rule(
         total_steps=total_steps,
     )
     builders: Mapping[str, Callable[..., optax.GradientTransformation]] = {
-        "adam": functools.partial(build_optimizer, epsilon_hat=rule.epsilon_hat),
+        "adam": functools.partial(build_adam, epsilon_hat=rule.epsilon_hat),
         "muon": functools.partial(build_muon, width=config.model.hidden_size),
         "schedule_free": build_schedule_free,
     }
@@ -535,7 +538,8 @@ def build_update_rule(
         beta1=rule.beta1,
         beta2=rule.beta2,
         epsilon=rule.epsilon,
-        clip_norm=rule.clip_norm,
         weight_decay=rule.weight_decay,
     )
+    if rule.clip_norm > 0:
+        optimizer = optax.chain(optax.clip_by_global_norm(rule.clip_norm), optimizer)
     return schedule, optimizer

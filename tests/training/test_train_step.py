@@ -13,7 +13,6 @@ from charlm_jax.data.loaders import EpochPlan
 from charlm_jax.models import LanguageModel
 from charlm_jax.models.losses import negative_log_likelihood
 from charlm_jax.training.batch_gradient import make_gradient_of_batch
-from charlm_jax.training.optimizer import update_average
 from charlm_jax.training.train_step import (
     TrainState,
     TrainSteps,
@@ -23,6 +22,7 @@ from charlm_jax.training.train_step import (
     make_train_steps,
     with_weights,
 )
+from charlm_jax.training.update_rules import update_average
 from tests.conftest import compiled_model, make_model_config
 
 pytestmark = pytest.mark.optimised
