@@ -37,7 +37,12 @@ from charlm_jax.training.batch_gradient import Batch
 from charlm_jax.training.loop_state import NOTHING, LoopState, RunningMean
 from charlm_jax.training.nan_replay import write_fault
 from charlm_jax.training.progress_bar import ProgressListener, ignore_broken_pipe
-from charlm_jax.training.start import prepare_folder, refuse_strangers, source_facts, start
+from charlm_jax.training.start import (
+    begin_or_resume,
+    prepare_folder,
+    refuse_strangers,
+    source_facts,
+)
 from charlm_jax.training.train_step import (
     Dispatch,
     TrainState,
@@ -122,10 +127,12 @@ def train_and_evaluate(
         run: OpenRun | FollowedRun = FollowedRun(run_dir)
         initial = None
         if processes.leads:
-            initial = prepare_folder(trainer, run_dir, view, fresh=fresh, branch_from=branch_from)
+            initial = prepare_folder(
+                trainer, run_dir, view, is_new=is_new, fresh=fresh, branch_from=branch_from
+            )
             run = stack.enter_context(open_run(run_dir, config, trainer.dataset))
         recorded = source_facts(source, config, run.recorded_config)
-        state, loop_state = start(trainer, run, initial, view, recorded, processes)
+        state, loop_state = begin_or_resume(trainer, run, initial, view, recorded, processes)
         del initial  # a copy of the weights
         was_done = trainer.is_over(loop_state)
         if was_done and run.recorded_config is not None:

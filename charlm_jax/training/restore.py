@@ -1,4 +1,4 @@
-"""Start of a run: from new weights, another run's, or its latest valid checkpoint."""
+"""State that a run starts from: new weights, another run's, or its latest valid checkpoint."""
 
 import dataclasses
 import functools
@@ -129,11 +129,12 @@ def _refuse_other_model(there: ModelConfig, here: ModelConfig) -> None:
         )
 
 
-def validate_init_from(trainer: Trainer, workdir: Workdir, *, fresh: bool) -> InitialParams | None:
+def load_initial_params(trainer: Trainer, workdir: Workdir, *, fresh: bool) -> InitialParams | None:
     """Load and check the weights to start from, before the workdir is changed.
 
     Returns:
-      The weights of step 0; None if the run has a checkpoint to resume from.
+      The weights of step 0, another run's or new ones; None if the run has a checkpoint to resume
+      from.
 
     Raises:
       CharlmError: see `load_init_from`; or `init_from` is the workdir itself.
@@ -184,7 +185,7 @@ def restore_or_init(
     Args:
       trainer: the run's parts.
       run: the run's directory.
-      initial: result of `validate_init_from`.
+      initial: result of `load_initial_params` in process 0; None in the others.
       note: callback for a line about every damaged checkpoint.
       processes: processes that train the run.
 
