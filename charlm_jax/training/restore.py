@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import os
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -23,7 +22,7 @@ from charlm_jax.inference.run import load_run
 from charlm_jax.models.transfer import transfer_params
 from charlm_jax.storage.checkpoint import SCORES_BEFORE_END, Checkpoint, Checkpoints
 from charlm_jax.storage.compatibility import config_changes
-from charlm_jax.storage.metrics_log import parse_rows
+from charlm_jax.storage.metrics_log import format_rows, parse_rows
 from charlm_jax.storage.open_run import FollowedRun, OpenRun
 from charlm_jax.storage.seal import describe_lost_rows, read_seal
 from charlm_jax.storage.workdir import Workdir
@@ -310,7 +309,7 @@ def _drop_last_score(
     """
     rows = parse_rows(checkpoint.rows or b"", run.workdir.metrics_file)
     kept = [row for row in rows if (row["step"], row["split"]) != (checkpoint.step, "valid")]
-    content = "".join(json.dumps(row) + "\n" for row in kept).encode()
+    content = format_rows(kept)
     run.checkpoints.save(
         checkpoint.step,
         params=weights,
