@@ -174,6 +174,24 @@ def _penalty(
     return penalties.activation * activation + penalties.temporal * temporal
 
 
+def loss_and_gradient(
+    model: LanguageModel,
+    params: Params,
+    start: ModelState,
+    batch: Batch,
+    characters: jax.Array,
+    penalties: Penalties | None = None,
+) -> tuple[BatchLoss, Params]:
+    """Return the result of `loss_of_batch`, whose arguments these are, and its gradient."""
+
+    def minimized(params: Params) -> tuple[jax.Array, BatchLoss]:
+        loss = loss_of_batch(model, params, start, batch, characters, penalties)
+        return loss.minimized, loss
+
+    gradient, loss = jax.grad(minimized, has_aux=True)(params)
+    return loss, gradient
+
+
 def make_gradient_of_rows(
     model: LanguageModel, *, context: int, penalties: Penalties | None = None
 ) -> GradientOfRows:
@@ -189,12 +207,7 @@ def make_gradient_of_rows(
         params: Params, carried: ModelState, batch: Batch, characters: jax.Array
     ) -> BatchGradient:
         start = initial_batch_state(model, carried, batch.fresh_B, context=context)
-
-        def minimized(params: Params) -> tuple[jax.Array, BatchLoss]:
-            loss = loss_of_batch(model, params, start, batch, characters, penalties)
-            return loss.minimized, loss
-
-        gradient, loss = jax.grad(minimized, has_aux=True)(params)
+        loss, gradient = loss_and_gradient(model, params, start, batch, characters, penalties)
         end = loss.end if jax.tree.leaves(carried) else carried
         return BatchGradient(loss.loss_nats, gradient, end)
 

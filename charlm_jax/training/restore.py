@@ -226,7 +226,7 @@ def _share_start(trainer: Trainer, start: _Start | None, processes: Processes) -
 
     facts = processes.share(describe)
     loop_state = LoopState.from_json(facts["loop_state"])
-    like = _like(trainer, loop_state.step)
+    like = _state_shapes(trainer, loop_state.step)
     restored, params = (None, None) if start is None else (start.restored, start.params)
 
     def share(arrays: Any, like: Any) -> Any:
@@ -241,7 +241,7 @@ def _share_start(trainer: Trainer, start: _Start | None, processes: Processes) -
     )
 
 
-def _like(trainer: Trainer, step: int) -> TrainState:
+def _state_shapes(trainer: Trainer, step: int) -> TrainState:
     """Return the shapes of the state that a checkpoint of a step has."""
     like = jax.eval_shape(trainer.init_state)
     return like._replace(carried=jax.eval_shape(trainer.parts_at(max(step - 1, 0)).init_carried))
@@ -270,7 +270,7 @@ def _read_start(
         moved = run.checkpoints.quarantine(damage.step, run.workdir.damaged)
         note(f"{damage}: moved to {moved}, resuming from checkpoint {checkpoint.step}")
     run.checkpoints.prune()
-    like = _like(trainer, checkpoint.step)
+    like = _state_shapes(trainer, checkpoint.step)
     weights = checkpoint.params(checkpointed_params(like))
     training = checkpoint.training((like.step, like.opt_state, like.carried))
     step, opt_state, carried = training

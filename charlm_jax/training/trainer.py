@@ -30,7 +30,7 @@ from charlm_jax.models import (
 )
 from charlm_jax.models.losses import negative_log_likelihood
 from charlm_jax.training.batch_gradient import Batch, Penalties, make_gradient_of_batch
-from charlm_jax.training.devices import BY_ROWS, EVERYWHERE, Devices, find_devices
+from charlm_jax.training.devices import BY_ROWS, EVERYWHERE, ONE_DEVICE, Devices, find_devices
 from charlm_jax.training.divided_model import divide_rows
 from charlm_jax.training.host_text import DispatchText, Prefetcher, gather_steps
 from charlm_jax.training.loop_state import LoopState
@@ -38,6 +38,7 @@ from charlm_jax.training.optimizer import build_adam, make_schedule
 from charlm_jax.training.train_step import (
     Dispatch,
     TrainState,
+    TrainStep,
     TrainSteps,
     make_batch,
     make_train_step,
@@ -372,19 +373,8 @@ def _build_length_parts(
     def plan(epoch: int, block: int = 0) -> EpochPlan:
         return loader.plan(order_key, epoch, block)
 
-    segment = config.train.segment_length
     train_steps = make_train_steps(
-        make_train_step(
-            make_gradient_of_batch(
-                rematerialize(model, segment_length=segment) if segment else model,
-                context=phase.carried_context,
-                penalties=penalties,
-                microbatches=config.train.microbatches,
-                devices=devices,
-            ),
-            optimizer,
-            average_decay=config.optimizer.average_decay,
-        ),
+        build_train_step(config, model, penalties, optimizer, phase, devices),
         sequence_length=phase.sequence_length,
         most_steps=_most_steps(config, loader),
         dropout_key=stream_key(config.seed, KeyStream.DROPOUT),
@@ -398,6 +388,38 @@ def _build_length_parts(
         return devices.constrain(carried, BY_ROWS)
 
     return LengthParts(loader, plan, train_steps, init_carried)
+
+
+def build_train_step(
+    config: Config,
+    model: LanguageModel,
+    penalties: Penalties | None,
+    optimizer: optax.GradientTransformation,
+    phase: Phase,
+    devices: Devices = ONE_DEVICE,
+) -> TrainStep:
+    """Build one update with sequences of a phase's length.
+
+    Args:
+      config: config of the run.
+      model: model to train.
+      penalties: result of `build_penalties`.
+      optimizer: optimizer for the model's parameters.
+      phase: phase of the update.
+      devices: devices that train the model.
+    """
+    if segment := config.train.segment_length:
+        model = rematerialize(model, segment_length=segment)
+    gradient_of_batch = make_gradient_of_batch(
+        model,
+        context=phase.carried_context,
+        penalties=penalties,
+        microbatches=config.train.microbatches,
+        devices=devices,
+    )
+    return make_train_step(
+        gradient_of_batch, optimizer, average_decay=config.optimizer.average_decay
+    )
 
 
 def _lengths(config: Config) -> Mapping[str, int]:
