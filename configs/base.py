@@ -156,8 +156,8 @@ def get_config() -> ConfigDict:
     # +-0.05. flax: per-gate kernels, LeCun-normal inputs, zero biases. gpt2: normal with standard
     # deviation 0.02, divided by sqrt(2 x layers) for what is added to the stream.
     config.model.init = "keras"
-    # Initialize the output projections of attention and MLPs in blocks to zero, so that they add
-    # nothing to the stream at first.
+    # In blocks other than bare, initialize the output projections of MLPs and of attention, rglru,
+    # gated_deltanet, mamba2 and mlstm to zero, so that they add nothing to the stream at first.
     config.model.zero_init = False
     # float32, or bfloat16: operands of matrix products are rounded to bfloat16, forwards and
     # backwards; sums, weights and everything else are float32. On recent GPUs JAX may round the

@@ -13,7 +13,7 @@ from charlm_jax.core.trees import describe_leaf, leaves_by_path
 _GOLDEN_RATIO = 0x9E3779B9  # 2**32 / 1.618..., an odd number whose multiples spread evenly
 
 
-def state_hash(tree: Any, *, by_leaf: bool = False) -> jax.Array:
+def hash_tree(tree: Any, *, by_leaf: bool = False) -> jax.Array:
     """Return a 64-bit hash, as two words, for testing whether trees are equal bit for bit.
 
         hash_w = sum over positions n of mix(bits[n] ^ mix(n + salt(w)))  mod 2^32

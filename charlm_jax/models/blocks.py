@@ -102,7 +102,10 @@ class BareBlock(nn.Module):
     def mix_ids(
         self, table_VG: jax.Array, ids_BT: jax.Array, state: ModelState
     ) -> tuple[jax.Array, ModelState]:
-        """Apply the rest of the block to symbols whose projected inputs are rows of a table."""
+        """Apply the rest of the block to symbols whose projected inputs are rows of a table.
+
+        The mixer's own `mix_ids` if it has one; otherwise a look-up, and `mix`.
+        """
         if hasattr(self.mixer, "mix_ids"):
             return self.mixer.mix_ids(table_VG, ids_BT, state)
         return self.mixer.mix(embed(table_VG, ids_BT), state)

@@ -143,7 +143,7 @@ def installed_mixers() -> dict[str, str]:
     return layers
 
 
-def find_mixer(layer: str) -> type[nn.Module]:
+def find_class(layer: str) -> type[nn.Module]:
     """Find the class that `module:Class` names. Nothing is imported but an installed entry point.
 
     Raises:
@@ -211,7 +211,7 @@ def build_external(
 
     Args:
       layer: name in `config.model.layers`, for error messages.
-      mixer_class: class that it names; see `find_mixer`.
+      mixer_class: class that it names; see `find_class`.
       model: config of the model, passed to `from_config`.
       width: width of the layer's input, passed to `from_config`.
 

@@ -77,7 +77,7 @@ class GatedDeltaNet(nn.Module):
         """Run the rest of the layer over projected inputs: q, k, v, z, a, b."""
         batch, length, _ = z_BTG.shape
         size, heads = self.size, self.heads
-        qkv_BTX, z_BTV, a_BTH, b_BTH = jnp.split(z_BTG, [3 * size, 4 * size, 4 * size + heads], -1)
+        qkv_BTX, z_BTD, a_BTH, b_BTH = jnp.split(z_BTG, [3 * size, 4 * size, 4 * size + heads], -1)
         qkv_BTX, past_BSX = self.convolution(qkv_BTX, state.past_BSX)
         query_BTHK, key_BTHK, value_BTHP = (
             x.reshape(batch, length, heads, -1) for x in jnp.split(jax.nn.silu(qkv_BTX), 3, axis=-1)
@@ -94,15 +94,15 @@ class GatedDeltaNet(nn.Module):
             chunk_size=self.chunk_size,
             operand_dtype=self.operand_dtype,
         )
-        hidden_BTV = self.norm(output_BTHP).reshape(batch, length, size)
+        hidden_BTD = self.norm(output_BTHP).reshape(batch, length, size)
         seen = Seen(
             forget_gate=spread(jnp.exp(log_keep_BTH), size),
             rate_gate=spread(rate_BTH, size),
-            hidden=hidden_BTV,
+            hidden=hidden_BTD,
         )
         capture(self, seen)
-        y_BTV = self.output(hidden_BTV * jax.nn.silu(z_BTV))
-        return y_BTV, GatedDeltaNetState(past_BSX, memory_BHKP)
+        y_BTD = self.output(hidden_BTD * jax.nn.silu(z_BTD))
+        return y_BTD, GatedDeltaNetState(past_BSX, memory_BHKP)
 
     def __call__(
         self, x_BTD: jax.Array, state: GatedDeltaNetState

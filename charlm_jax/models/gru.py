@@ -16,6 +16,39 @@ class GRUState(NamedTuple):
     hidden_BH: jax.Array
 
 
+def gru_cell(
+    z_BG: jax.Array, hr_BH: jax.Array, hu_BH: jax.Array, hn_BH: jax.Array, hidden_BH: jax.Array
+) -> tuple[GRUState, Seen]:
+    """Compute the new state of a GRU.
+
+        r, u = sigmoid(z_r + h_r), sigmoid(z_u + h_u)
+        n = tanh(z_n + r * h_n)
+        h' = (1 - u) * n + u * h
+
+    Args:
+      z_BG: the input's share of reset gate, update gate and candidate, G = 3H.
+      hr_BH: the state's share of the reset gate.
+      hu_BH: the state's share of the update gate.
+      hn_BH: the state's share of the candidate.
+      hidden_BH: h.
+
+    Returns:
+      h', and the gates with it.
+    """
+    zr_BH, zu_BH, zn_BH = jnp.split(z_BG, 3, axis=-1)
+    reset_BH = jax.nn.sigmoid(zr_BH + hr_BH)
+    update_BH = jax.nn.sigmoid(zu_BH + hu_BH)
+    candidate_BH = jnp.tanh(zn_BH + reset_BH * hn_BH)
+    hidden_BH = (1.0 - update_BH) * candidate_BH + update_BH * hidden_BH
+    seen = Seen(
+        reset_gate=reset_BH,
+        update_gate=update_BH,
+        candidate=candidate_BH,
+        hidden=hidden_BH,
+    )
+    return GRUState(hidden_BH), seen
+
+
 def gru_scan(
     z_BTG: jax.Array,
     state: GRUState,
@@ -44,20 +77,11 @@ def gru_scan(
     """
 
     def step(state: GRUState, z_BG: jax.Array) -> tuple[GRUState, tuple[jax.Array, Seen]]:
-        zr_BH, zu_BH, zn_BH = jnp.split(z_BG, 3, axis=-1)
         recurrent_BG = matmul(state.hidden_BH, recurrent_kernel_HG, operand_dtype=operand_dtype)
         hr_BH, hu_BH, hn_BH = jnp.split(recurrent_BG, 3, axis=-1)
-        reset_BH = jax.nn.sigmoid(zr_BH + hr_BH)
-        update_BH = jax.nn.sigmoid(zu_BH + hu_BH)
-        candidate_BH = jnp.tanh(zn_BH + reset_BH * (hn_BH + candidate_bias_H[None, :]))
-        hidden_BH = (1.0 - update_BH) * candidate_BH + update_BH * state.hidden_BH
-        seen = Seen(
-            reset_gate=reset_BH,
-            update_gate=update_BH,
-            candidate=candidate_BH,
-            hidden=hidden_BH,
-        )
-        return GRUState(hidden_BH), (hidden_BH, seen)
+        hn_BH = hn_BH + candidate_bias_H[None, :]
+        state, seen = gru_cell(z_BG, hr_BH, hu_BH, hn_BH, state.hidden_BH)
+        return state, (state.hidden_BH, seen)
 
     state, (hidden_BTH, seen) = scan_time(step, state, z_BTG)
     return hidden_BTH, state, seen

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from charlm_jax.models.gru import GRUState
+from charlm_jax.models.gru import GRUState, gru_cell
 from charlm_jax.models.initializers import InitScheme
 from charlm_jax.models.ops import Dtype, Seen, dense, layer_norm
 from charlm_jax.models.recurrence import Multiply, run_layer
@@ -107,19 +107,8 @@ def layer_norm_gru_step(
     recurrent_BG = _norm_parts(
         multiply("recurrent", state.hidden_BH), norms.recurrent_scale_G, bias_G
     )
-    zr_BH, zu_BH, zn_BH = jnp.split(z_BG, 3, axis=-1)
     hr_BH, hu_BH, hn_BH = jnp.split(recurrent_BG, 3, axis=-1)
-    reset_BH = jax.nn.sigmoid(zr_BH + hr_BH)
-    update_BH = jax.nn.sigmoid(zu_BH + hu_BH)
-    candidate_BH = jnp.tanh(zn_BH + reset_BH * hn_BH)
-    hidden_BH = (1.0 - update_BH) * candidate_BH + update_BH * state.hidden_BH
-    seen = Seen(
-        reset_gate=reset_BH,
-        update_gate=update_BH,
-        candidate=candidate_BH,
-        hidden=hidden_BH,
-    )
-    return GRUState(hidden_BH), seen
+    return gru_cell(z_BG, hr_BH, hu_BH, hn_BH, state.hidden_BH)
 
 
 def _norm_parts(z: jax.Array, scale_G: jax.Array, bias_G: jax.Array) -> jax.Array:

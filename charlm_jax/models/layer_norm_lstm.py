@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from charlm_jax.models.initializers import InitScheme, forget_gate_bias
+from charlm_jax.models.lstm import lstm_cell
 from charlm_jax.models.lstm_fused import LSTMState
 from charlm_jax.models.ops import Dtype, Seen, dense, layer_norm
 from charlm_jax.models.recurrence import Multiply, run_layer
@@ -109,16 +110,6 @@ def layer_norm_lstm_step(
     zeros_G = jnp.zeros_like(norms.recurrent_scale_G)
     recurrent_BG = multiply("recurrent", state.hidden_BH)
     gates_BG = z_BG + layer_norm(recurrent_BG, norms.recurrent_scale_G, zeros_G)
-    i_BH, f_BH, g_BH, o_BH = jnp.split(gates_BG, 4, axis=-1)
-    i_BH, f_BH, o_BH = jax.nn.sigmoid(i_BH), jax.nn.sigmoid(f_BH), jax.nn.sigmoid(o_BH)
-    g_BH = jnp.tanh(g_BH)
-    cell_BH = f_BH * state.cell_BH + i_BH * g_BH
+    cell_BH, o_BH, seen = lstm_cell(gates_BG, state.cell_BH)
     read_BH = layer_norm(cell_BH, norms.cell_scale_H, norms.cell_bias_H)
-    seen = Seen(
-        input_gate=i_BH,
-        forget_gate=f_BH,
-        candidate=g_BH,
-        output_gate=o_BH,
-        cell=cell_BH,
-    )
     return LSTMState(cell_BH, o_BH * jnp.tanh(read_BH)), seen

@@ -16,6 +16,33 @@ _LONG = 64
 _FAST_SYMBOLS = 256
 
 
+def lstm_cell(gates_BG: jax.Array, cell_BH: jax.Array) -> tuple[jax.Array, jax.Array, Seen]:
+    """Compute the new cell of an LSTM from its gates.
+
+        i, f, g, o = split(gates)
+        c' = sigmoid(f) * c + sigmoid(i) * tanh(g)
+
+    Args:
+      gates_BG: gates before their nonlinearities, G = 4H.
+      cell_BH: c.
+
+    Returns:
+      c', sigmoid(o), and the gates with c'.
+    """
+    i_BH, f_BH, g_BH, o_BH = jnp.split(gates_BG, 4, axis=-1)
+    i_BH, f_BH, o_BH = jax.nn.sigmoid(i_BH), jax.nn.sigmoid(f_BH), jax.nn.sigmoid(o_BH)
+    g_BH = jnp.tanh(g_BH)
+    cell_BH = f_BH * cell_BH + i_BH * g_BH
+    seen = Seen(
+        input_gate=i_BH,
+        forget_gate=f_BH,
+        candidate=g_BH,
+        output_gate=o_BH,
+        cell=cell_BH,
+    )
+    return cell_BH, o_BH, seen
+
+
 def lstm_scan(
     z_BTG: jax.Array,
     state: LSTMState,
@@ -42,18 +69,8 @@ def lstm_scan(
 
     def step(state: LSTMState, z_BG: jax.Array) -> tuple[LSTMState, tuple[jax.Array, Seen]]:
         gates_BG = z_BG + matmul(state.hidden_BH, recurrent_kernel_HG, operand_dtype=operand_dtype)
-        i_BH, f_BH, g_BH, o_BH = jnp.split(gates_BG, 4, axis=-1)
-        i_BH, f_BH, o_BH = jax.nn.sigmoid(i_BH), jax.nn.sigmoid(f_BH), jax.nn.sigmoid(o_BH)
-        g_BH = jnp.tanh(g_BH)
-        cell_BH = f_BH * state.cell_BH + i_BH * g_BH
+        cell_BH, o_BH, seen = lstm_cell(gates_BG, state.cell_BH)
         hidden_BH = o_BH * jnp.tanh(cell_BH)
-        seen = Seen(
-            input_gate=i_BH,
-            forget_gate=f_BH,
-            candidate=g_BH,
-            output_gate=o_BH,
-            cell=cell_BH,
-        )
         return LSTMState(cell_BH, hidden_BH), (hidden_BH, seen)
 
     state, (hidden_BTH, seen) = scan_time(step, state, z_BTG)

@@ -19,7 +19,8 @@ class Mamba2State(NamedTuple):
     """State of a Mamba 2 layer, and the last inputs of its convolution.
 
     Attributes:
-      past_BSX: inputs of the convolution before the piece, the latest last; X = H P + 2 K.
+      past_BSX: inputs of the convolution before the piece, the latest last; X = I + 2 K,
+        with I = H P inner channels.
       memory_BHKP: state of each head; K is the paper's N.
     """
 
@@ -79,10 +80,10 @@ class Mamba2(nn.Module):
         """Run the rest of the layer over projected inputs: z, u, B, C, d."""
         batch, length, _ = z_BTG.shape
         inner, size = _EXPANSION * self.size, self.state_size
-        z_BTV, inputs_BTX, step_BTH = jnp.split(z_BTG, [inner, 2 * inner + 2 * size], axis=-1)
+        z_BTI, inputs_BTX, step_BTH = jnp.split(z_BTG, [inner, 2 * inner + 2 * size], axis=-1)
         inputs_BTX, past_BSX = self.convolution(inputs_BTX, state.past_BSX)
-        u_BTV, key_BTK, query_BTK = jnp.split(jax.nn.silu(inputs_BTX), [inner, inner + size], -1)
-        u_BTHP = u_BTV.reshape(batch, length, self.heads, -1)
+        u_BTI, key_BTK, query_BTK = jnp.split(jax.nn.silu(inputs_BTX), [inner, inner + size], -1)
+        u_BTHP = u_BTI.reshape(batch, length, self.heads, -1)
         step_BTH, log_keep_BTH = self.decay(step_BTH)
         output_BTHP, memory_BHKP = decayed_memory(
             query_BTK[:, :, None],
@@ -94,10 +95,10 @@ class Mamba2(nn.Module):
             operand_dtype=self.operand_dtype,
         )
         output_BTHP = output_BTHP + self.skip_scale[None, None, :, None] * u_BTHP
-        hidden_BTV = output_BTHP.reshape(batch, length, inner)
-        forget_BTV = spread(jnp.exp(log_keep_BTH), inner)
-        capture(self, Seen(forget_gate=forget_BTV, hidden=hidden_BTV))
-        y_BTD = self.output(self.norm(hidden_BTV * jax.nn.silu(z_BTV)))
+        hidden_BTI = output_BTHP.reshape(batch, length, inner)
+        forget_BTI = spread(jnp.exp(log_keep_BTH), inner)
+        capture(self, Seen(forget_gate=forget_BTI, hidden=hidden_BTI))
+        y_BTD = self.output(self.norm(hidden_BTI * jax.nn.silu(z_BTI)))
         return y_BTD, Mamba2State(past_BSX, memory_BHKP)
 
     def __call__(self, x_BTD: jax.Array, state: Mamba2State) -> tuple[jax.Array, Mamba2State]:

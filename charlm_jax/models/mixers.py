@@ -3,8 +3,11 @@
 `external.py` finds mixers that are defined outside the package, as `module:Class`.
 
 A mixer is a Linen module with `__call__(x_BTD, state) -> (y_BTD, state)` and
-`initial_state(batch_size, context)`, which uses no parameters. A mixer that begins with a linear
-projection may offer it as `project(x)`, and the rest as `mix(z, state)`.
+`initial_state(batch_size, context)`, which uses no parameters. It sows at least one array
+(B, T, ...) into the collection `captured`, for `inspect`. A mixer that begins with a linear
+projection may offer it as `project(x)`, and the rest as `mix(z, state)`. If symbols' projections
+need not be looked up in their table, it may also offer `mix_ids(table_VG, ids_BT, state)`, as LSTM
+does.
 
 `build_mixer` passes each builder the model's config and the layer's input width. The output is
 `hidden_size` wide, unless the class has an attribute `output_size`.
@@ -20,7 +23,7 @@ from charlm_jax.models.attention import Attention, SelfAttention
 from charlm_jax.models.external import (
     MixerSource,
     build_external,
-    find_mixer,
+    find_class,
     installed_mixers,
     mixer_source,
 )
@@ -190,7 +193,7 @@ def find_external(name: str) -> type[nn.Module]:
       CharlmError: the name is unknown, or its module may not be used (see `external.py`).
     """
     if ":" in name:
-        return find_mixer(name)
+        return find_class(name)
     installed = installed_mixers()
     if name not in installed:
         known = ", ".join([*MIXERS, *installed])
@@ -198,9 +201,9 @@ def find_external(name: str) -> type[nn.Module]:
             f"config.model.layers={name!r} is not known: it must be a module:Class of your own, or "
             f"one of {known}"
         )
-    return find_mixer(installed[name])
+    return find_class(installed[name])
 
 
-def describe_mixers(model: ModelConfig) -> tuple[MixerSource, ...]:
+def external_sources(model: ModelConfig) -> tuple[MixerSource, ...]:
     """Return the origins of a model's mixers outside the package, all of which can be found."""
     return tuple(mixer_source(name, find_external(name)) for name in external_layers(model))

@@ -101,13 +101,13 @@ class MLSTM(nn.Module):
         """Run the rest of the layer over projected inputs: q, k, v, o, i, f."""
         batch, length, _ = z_BTG.shape
         size, heads = self.size, self.heads
-        qk_BTX, value_BTV, o_BTV, i_BTH, f_BTH = jnp.split(
+        qk_BTX, value_BTD, o_BTD, i_BTH, f_BTH = jnp.split(
             z_BTG, [2 * size, 3 * size, 4 * size, 4 * size + heads], axis=-1
         )
         qk_BTX, past_BSX = self.convolution(qk_BTX, state.past_BSX)
         qk_BTX = jax.nn.silu(qk_BTX) if self.conv_width else qk_BTX
         query_BTHK, key_BTHK, value_BTHP = (
-            x.reshape(batch, length, heads, -1) for x in (*jnp.split(qk_BTX, 2, axis=-1), value_BTV)
+            x.reshape(batch, length, heads, -1) for x in (*jnp.split(qk_BTX, 2, axis=-1), value_BTD)
         )
         log_forget_BTH = jax.nn.log_sigmoid(f_BTH)
         before_BTH, after_BTH, stabilizer_BH = stabilize(log_forget_BTH, i_BTH, state.stabilizer_BH)
@@ -126,16 +126,16 @@ class MLSTM(nn.Module):
         least_BTH = jnp.maximum(jnp.exp(-after_BTH), _LEAST)
         divisor_BTH = jnp.maximum(jnp.abs(output_BTHP[..., -1]), least_BTH)
         hidden_BTHP = output_BTHP[..., :-1] / divisor_BTH[..., None]
-        output_gate_BTV = jax.nn.sigmoid(o_BTV)
+        output_gate_BTD = jax.nn.sigmoid(o_BTD)
         seen = Seen(
             forget_gate=spread(jax.nn.sigmoid(f_BTH), size),
-            output_gate=output_gate_BTV,
+            output_gate=output_gate_BTD,
             hidden=hidden_BTHP.reshape(batch, length, size),
         )
         capture(self, seen)
-        normed_BTV = self.norm(hidden_BTHP).reshape(batch, length, size)
-        y_BTV = self.output(output_gate_BTV * normed_BTV)
-        return y_BTV, MLSTMState(past_BSX, memory_BHKP, stabilizer_BH)
+        normed_BTD = self.norm(hidden_BTHP).reshape(batch, length, size)
+        y_BTD = self.output(output_gate_BTD * normed_BTD)
+        return y_BTD, MLSTMState(past_BSX, memory_BHKP, stabilizer_BH)
 
     def __call__(self, x_BTD: jax.Array, state: MLSTMState) -> tuple[jax.Array, MLSTMState]:
         return self.mix(self.project(x_BTD), state)

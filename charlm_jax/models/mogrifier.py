@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from charlm_jax.models.initializers import InitScheme, forget_gate_bias
+from charlm_jax.models.lstm import lstm_cell
 from charlm_jax.models.lstm_fused import LSTMState
 from charlm_jax.models.ops import Dtype, Seen
 from charlm_jax.models.recurrence import Multiply, run_layer
@@ -86,15 +87,5 @@ def mogrifier_step(
         else:
             h_BH = 2.0 * jax.nn.sigmoid(multiply(f"round_{index}", x_BD)) * h_BH
     stacked_BX = jnp.concatenate([x_BD, h_BH, jnp.ones_like(x_BD[:, :1])], axis=1)
-    i_BH, f_BH, g_BH, o_BH = jnp.split(multiply("gates", stacked_BX), 4, axis=-1)
-    i_BH, f_BH, o_BH = jax.nn.sigmoid(i_BH), jax.nn.sigmoid(f_BH), jax.nn.sigmoid(o_BH)
-    g_BH = jnp.tanh(g_BH)
-    cell_BH = f_BH * state.cell_BH + i_BH * g_BH
-    seen = Seen(
-        input_gate=i_BH,
-        forget_gate=f_BH,
-        candidate=g_BH,
-        output_gate=o_BH,
-        cell=cell_BH,
-    )
+    cell_BH, o_BH, seen = lstm_cell(multiply("gates", stacked_BX), state.cell_BH)
     return LSTMState(cell_BH, o_BH * jnp.tanh(cell_BH)), seen

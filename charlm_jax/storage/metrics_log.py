@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from inspect import get_annotations
 from pathlib import Path
 from typing import Any
@@ -81,13 +81,13 @@ class MetricsLog:
         """Write one row as one line, immediately; raises `CharlmError` on failure."""
         if self._written is None:
             self._written = bytearray(self.content())
-        line = json.dumps(row) + "\n"
+        line = format_rows([row])
         try:
-            with self._path.open("a", encoding="utf-8") as file:
+            with self._path.open("ab") as file:
                 file.write(line)
         except OSError as error:
             raise write_error(self._path, error) from error
-        self._written += line.encode()
+        self._written += line
 
     def content(self) -> bytes:
         """Return the file's complete lines, whether or not they are valid rows.
@@ -134,8 +134,7 @@ class MetricsLog:
         """Drop rows after `step` and an incomplete last line: they will be written again."""
         if not self._path.exists():
             return
-        kept = [json.dumps(row) + "\n" for row in self.rows() if row["step"] <= step]
-        self.replace("".join(kept).encode())
+        self.replace(format_rows(row for row in self.rows() if row["step"] <= step))
 
     def replace(self, content: bytes) -> None:
         """Replace all rows by complete lines, if they differ; raises `CharlmError` on failure."""
@@ -145,6 +144,11 @@ class MetricsLog:
         except OSError as error:
             raise write_error(self._path, error) from error
         self._written = bytearray(content)
+
+
+def format_rows(rows: Iterable[MetricsRow]) -> bytes:
+    """Return rows as complete lines."""
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
 def parse_rows(content: bytes, path: Path) -> list[MetricsRow]:

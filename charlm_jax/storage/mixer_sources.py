@@ -9,7 +9,7 @@ from charlm_jax.config.schema import ModelConfig
 from charlm_jax.core.caller_warnings import warn_caller
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.models.external import MixerSource
-from charlm_jax.models.mixers import describe_mixers, external_layers, find_external
+from charlm_jax.models.mixers import external_layers, external_sources, find_external
 from charlm_jax.storage.safetensors_format import read_exported_mixers
 from charlm_jax.storage.workdir import Workdir
 
@@ -57,7 +57,7 @@ def find_recorded_mixers(workdir: Workdir, model: ModelConfig) -> tuple[type, ..
         except CharlmError as error:
             record = _describe_record(by_layer.get(layer))
             raise CharlmError(f"{workdir.path} cannot be read: {error} ({record})") from error
-    for change in source_changes(recorded, describe_mixers(model)):
+    for change in source_changes(recorded, external_sources(model)):
         warn_caller(f"{workdir.path}: {change}")
     return tuple(found)
 

@@ -24,8 +24,8 @@ from charlm_jax.training.devices import (
     Devices,
 )
 from charlm_jax.training.divided_model import (
-    divide_weights,
     gather_weights,
+    weight_specs,
     with_gathered_weights,
 )
 
@@ -174,7 +174,25 @@ def _penalty(
     return penalties.activation * activation + penalties.temporal * temporal
 
 
-def gradient_of_rows(
+def loss_and_gradient(
+    model: LanguageModel,
+    params: Params,
+    start: ModelState,
+    batch: Batch,
+    characters: jax.Array,
+    penalties: Penalties | None = None,
+) -> tuple[BatchLoss, Params]:
+    """Return the result of `loss_of_batch`, whose arguments these are, and its gradient."""
+
+    def minimized(params: Params) -> tuple[jax.Array, BatchLoss]:
+        loss = loss_of_batch(model, params, start, batch, characters, penalties)
+        return loss.minimized, loss
+
+    gradient, loss = jax.grad(minimized, has_aux=True)(params)
+    return loss, gradient
+
+
+def make_gradient_of_rows(
     model: LanguageModel, *, context: int, penalties: Penalties | None = None
 ) -> GradientOfRows:
     """Return a function that computes the shares of some rows at once.
@@ -189,12 +207,7 @@ def gradient_of_rows(
         params: Params, carried: ModelState, batch: Batch, characters: jax.Array
     ) -> BatchGradient:
         start = initial_batch_state(model, carried, batch.fresh_B, context=context)
-
-        def minimized(params: Params) -> tuple[jax.Array, BatchLoss]:
-            loss = loss_of_batch(model, params, start, batch, characters, penalties)
-            return loss.minimized, loss
-
-        gradient, loss = jax.grad(minimized, has_aux=True)(params)
+        loss, gradient = loss_and_gradient(model, params, start, batch, characters, penalties)
         end = loss.end if jax.tree.leaves(carried) else carried
         return BatchGradient(loss.loss_nats, gradient, end)
 
@@ -278,7 +291,7 @@ def over_devices(compute: GradientOfRows, *, devices: Devices, specs: Params) ->
     )
 
 
-def gradient_of_batch(
+def make_gradient_of_batch(
     model: LanguageModel,
     *,
     context: int = 0,
@@ -295,12 +308,12 @@ def gradient_of_batch(
       microbatches: number of pieces that the rows of a device are computed in.
       devices: devices among which the rows, and sharded weights, are divided.
     """
-    specs = None if devices.mesh is None else divide_weights(model, devices)
+    specs = None if devices.mesh is None else weight_specs(model, devices)
     if specs is not None:
         model = gather_weights(model, specs)
         if penalties is not None:
             penalties = penalties._replace(read=with_gathered_weights(penalties.read, specs))
-    of_rows = gradient_of_rows(model, context=context, penalties=penalties)
+    of_rows = make_gradient_of_rows(model, context=context, penalties=penalties)
     compute = in_microbatches(of_rows, count=microbatches)
     if specs is not None:
         compute = over_devices(compute, devices=devices, specs=specs)

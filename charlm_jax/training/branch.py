@@ -6,16 +6,14 @@ start from a checkpoint of the first, optimizer included. It ends with the same 
 been trained alone. Runs with other schedules of sequence lengths are equal as far as these agree.
 """
 
-import json
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.data.splits import size
 from charlm_jax.storage.checkpoint import Checkpoints, DamagedCheckpoint
 from charlm_jax.storage.compatibility import check_same_run, config_changes
-from charlm_jax.storage.metrics_log import MetricsLog, MetricsRow
+from charlm_jax.storage.metrics_log import MetricsLog, format_rows
 from charlm_jax.storage.seal import read_checked_config, read_rows
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training.trainer import Trainer
@@ -81,14 +79,10 @@ def branch(trainer: Trainer, workdir: Workdir, source: Path | str, steps: list[i
         workdir.write_facts(
             {"started_from": started_from, "branched_from": branched_from, "sessions": sessions}
         )
-        MetricsLog(workdir.metrics_file).replace(_lines(rows, steps[-1]))
+        MetricsLog(workdir.metrics_file).replace(format_rows(rows))
         for step in steps:
-            checkpoints.copy(step, Checkpoints(workdir.checkpoints), _lines(rows, step))
-
-
-def _lines(rows: Sequence[MetricsRow], step: int) -> bytes:
-    """Return the rows up to a step as lines of `metrics.jsonl`."""
-    return "".join(json.dumps(row) + "\n" for row in rows if row["step"] <= step).encode()
+            lines = format_rows(row for row in rows if row["step"] <= step)
+            checkpoints.copy(step, Checkpoints(workdir.checkpoints), lines)
 
 
 def _common(trainer: Trainer, other: Workdir) -> list[int]:

@@ -55,7 +55,7 @@ class Devices(NamedTuple):
             return 1
         return len({device.process_index for device in self.mesh.devices.flat})
 
-    def divide(self, tree: Any) -> Any:
+    def specs(self, tree: Any) -> Any:
         """Return the division of each weight: if sharded, along the first axis that divides evenly.
 
         It follows from the shape alone, so that moments and averages are divided as their weights.
@@ -73,9 +73,9 @@ class Devices(NamedTuple):
 
     def put_text(self, ids_N: np.ndarray) -> jax.Array | np.ndarray:
         """Return the encoded text, on every device; the text itself if it is too large for them."""
-        return ids_N if ids_N.nbytes > MOST_TEXT_BYTES else self.put_rows(ids_N)
+        return ids_N if ids_N.nbytes > MOST_TEXT_BYTES else self.put_everywhere(ids_N)
 
-    def put_rows(self, ids_N: np.ndarray) -> jax.Array:
+    def put_everywhere(self, ids_N: np.ndarray) -> jax.Array:
         """Return an encoded text, or rows of it, on every device."""
         if self.mesh is None:
             return jnp.asarray(ids_N)

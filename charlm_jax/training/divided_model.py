@@ -13,9 +13,9 @@ from charlm_jax.models.dropout import DropoutKey
 from charlm_jax.training.devices import BY_ROWS, EVERYWHERE, ROWS, Devices
 
 
-def divide_weights(model: LanguageModel, devices: Devices) -> Params:
+def weight_specs(model: LanguageModel, devices: Devices) -> Params:
     """Return the division of each of a model's weights among devices."""
-    specs: Params = devices.divide(jax.eval_shape(model.init, root_key(0)))
+    specs: Params = devices.specs(jax.eval_shape(model.init, root_key(0)))
     return specs
 
 
@@ -82,7 +82,7 @@ def divide_rows(model: LanguageModel, devices: Devices) -> LanguageModel:
     """
     if devices.mesh is None:
         return model
-    specs = divide_weights(model, devices)
+    specs = weight_specs(model, devices)
     local = gather_weights(model, specs)
 
     def apply(

@@ -34,10 +34,15 @@ from charlm_jax.storage.seal import sealed_values
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training import remarks
 from charlm_jax.training.batch_gradient import Batch
-from charlm_jax.training.loop_state import NOTHING, LoopState, RunningMean
+from charlm_jax.training.loop_state import NOTHING, LoopState, Totals
 from charlm_jax.training.nan_replay import write_fault
 from charlm_jax.training.progress_bar import ProgressListener, ignore_broken_pipe
-from charlm_jax.training.start import prepare_folder, refuse_strangers, source_facts, start
+from charlm_jax.training.start import (
+    begin_or_resume,
+    prepare_folder,
+    refuse_strangers,
+    source_facts,
+)
 from charlm_jax.training.train_step import (
     Dispatch,
     TrainState,
@@ -122,10 +127,12 @@ def train_and_evaluate(
         run: OpenRun | FollowedRun = FollowedRun(run_dir)
         initial = None
         if processes.leads:
-            initial = prepare_folder(trainer, run_dir, view, fresh=fresh, branch_from=branch_from)
+            initial = prepare_folder(
+                trainer, run_dir, view, is_new=is_new, fresh=fresh, branch_from=branch_from
+            )
             run = stack.enter_context(open_run(run_dir, config, trainer.dataset))
         recorded = source_facts(source, config, run.recorded_config)
-        state, loop_state = start(trainer, run, initial, view, recorded, processes)
+        state, loop_state = begin_or_resume(trainer, run, initial, view, recorded, processes)
         del initial  # a copy of the weights
         was_done = trainer.is_over(loop_state)
         if was_done and run.recorded_config is not None:
@@ -250,7 +257,7 @@ class _Loop:
         norms = np.asarray(dispatch.steps.gradient_norm)[:count]
         self.refuse_non_finite(losses, norms, state)
         self.state_hash = format_hash(np.asarray(dispatch.state_hash))
-        seen = RunningMean(
+        seen = Totals(
             float(losses @ characters), int(characters.sum()), self.lap(), float(norms.max())
         )
         loop_state = self.loop_state
@@ -322,7 +329,7 @@ class _Loop:
             nll_N = trainer.score(params, trainer.dataset.ids_N, trainer.watched, advance=advance)
             score = mean_score(nll_N)
             nats = score.loss_nats * score.characters
-            seen[weights] = RunningMean(nats, score.characters, self.lap())
+            seen[weights] = Totals(nats, score.characters, self.lap())
             if not np.isfinite(score.loss_nats):
                 what = f"step {loop_state.step}: the held-out loss is {score.loss_nats:g}"
                 raise self.diverged(what)
@@ -330,8 +337,8 @@ class _Loop:
             self.scores_before = loop_state.scores
         loop_state.add_score(score.loss_nats)  # of the average, the last of `kinds`, if one is kept
         scope = "epoch" if trainer.ends_epoch(loop_state.step) else "step"
-        for name, mean in seen.items():
-            self.write_row("valid", scope, mean, name, loop_state.mark if name == weights else "")
+        for name, totals in seen.items():
+            self.write_row("valid", scope, totals, name, loop_state.mark if name == weights else "")
         return score.loss_nats
 
     def sample(self, state: TrainState) -> None:
@@ -345,7 +352,7 @@ class _Loop:
         self.lap()
 
     def write_row(
-        self, split: str, scope: str, seen: RunningMean, weights: str = "raw", mark: str = ""
+        self, split: str, scope: str, seen: Totals, weights: str = "raw", mark: str = ""
     ) -> None:
         """Append a row to the metrics, and show it with its mark."""
         row = metrics_row(

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 
-class RunningMean(NamedTuple):
-    """Running sums of losses, characters and time, and the largest gradient norm.
+class Totals(NamedTuple):
+    """Totals of losses, characters and time, and the largest gradient norm.
 
     Attributes:
       nats: loss summed over characters, in float64.
@@ -20,9 +20,9 @@ class RunningMean(NamedTuple):
     seconds: float = 0.0
     gradient_norm: float = 0.0
 
-    def plus(self, other: "RunningMean") -> "RunningMean":
-        """Return the sums of both, and the larger norm."""
-        return RunningMean(
+    def plus(self, other: "Totals") -> "Totals":
+        """Return the totals of both: sums, and the larger norm."""
+        return Totals(
             self.nats + other.nats,
             self.characters + other.characters,
             self.seconds + other.seconds,
@@ -40,7 +40,7 @@ class RunningMean(NamedTuple):
         return self.characters / max(self.seconds, 1e-9)
 
 
-NOTHING = RunningMean()
+NOTHING = Totals()
 
 # Fields that an evaluation of the held-out text changes.
 _SCORES = ("best_loss_nats", "best_step", "scores_since_best")
@@ -52,8 +52,8 @@ class LoopState:
 
     Attributes:
       step: number of updates that are accounted for.
-      epoch: running mean of the current epoch.
-      window: running mean since the last `step` row.
+      epoch: totals of the current epoch.
+      window: totals since the last `step` row.
       seconds: wall-clock time of the run, earlier sessions included.
       best_loss_nats: lowest held-out loss; None before the first evaluation.
       best_step: step of the lowest held-out loss.
@@ -62,8 +62,8 @@ class LoopState:
     """
 
     step: int = 0
-    epoch: RunningMean = NOTHING
-    window: RunningMean = NOTHING
+    epoch: Totals = NOTHING
+    window: Totals = NOTHING
     seconds: float = 0.0
     best_loss_nats: float | None = None
     best_step: int = 0
@@ -115,8 +115,8 @@ class LoopState:
           KeyError: a value is missing.
           TypeError: a value is unknown, or not a number.
         """
-        means = {name: RunningMean(*values[name]) for name in ("epoch", "window")}
-        state = cls(**{**values, **means})
+        totals = {name: Totals(*values[name]) for name in ("epoch", "window")}
+        state = cls(**{**values, **totals})
         others = (state.step, state.seconds, state.best_step, state.scores_since_best)
         numbers = (*state.epoch, *state.window, *others, state.best_loss_nats or 0.0)
         if not all(type(number) in (int, float) for number in numbers):

@@ -16,7 +16,6 @@ from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.numerics import fixed_numerics
 from charlm_jax.core.prng import IMPLEMENTATION, root_key
 from charlm_jax.core.trees import leaves_by_path
-from charlm_jax.core.types import Params
 from charlm_jax.data.vocabulary import Vocabulary
 from charlm_jax.models import LanguageModel, build_model, rematerialize
 from charlm_jax.models.losses import negative_log_likelihood
@@ -26,15 +25,18 @@ from charlm_jax.storage.seal import check_files, read_seal, sealed_values
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training.batch_gradient import (
     Batch,
-    BatchLoss,
     Penalties,
     count_characters,
-    gradient_of_batch,
     initial_batch_state,
-    loss_of_batch,
+    loss_and_gradient,
 )
-from charlm_jax.training.train_step import TrainState, make_train_step
-from charlm_jax.training.trainer import Trainer, build_penalties, build_update_rule
+from charlm_jax.training.train_step import TrainState
+from charlm_jax.training.trainer import (
+    Trainer,
+    build_optimizer,
+    build_penalties,
+    build_train_step,
+)
 
 _FORWARD = "forward"  # prefix of the stages whose arrays are (B, T, ...)
 
@@ -47,17 +49,26 @@ def write_fault(workdir: Workdir, trainer: Trainer, state: TrainState, batch: Ba
     """
     step = int(state.step) + 1
     batch = batch._replace(key=jax.random.key_data(batch.key))
-    training = {"step": state.step, "opt_state": state.opt_state, "carried": state.carried}
     Checkpoints(workdir.fault).save(
         step,
         params=state.params,
-        training={**training, "batch": batch._asdict()},
+        training=_training(state, batch),
         meta={
             "total_steps": trainer.total_steps,
             **sealed_values(trainer.config, trainer.dataset),
         },
         loss_nats=None,
     )
+
+
+def _training(state: TrainState, batch: Batch) -> dict[str, Any]:
+    """Return the arrays of a saved step that are not weights."""
+    return {
+        "step": state.step,
+        "opt_state": state.opt_state,
+        "carried": state.carried,
+        "batch": batch._asdict(),
+    }
 
 
 class ArrayStats(NamedTuple):
@@ -136,17 +147,15 @@ def replay_fault(workdir: Path | str) -> Replay:
     total_steps = checkpoint.meta.get("total_steps")
     if not isinstance(total_steps, int):
         raise CharlmError(f"{run_dir.fault}/{number} is not the saved step of a failed run")
-    _, optimizer = build_update_rule(config, total_steps)
+    _, optimizer = build_optimizer(config, total_steps)
     phase = phase_at(config.data.phases, number - 1)
-    state, batch = _restore(checkpoint, _like(config, phase, model, optimizer))
+    state, batch = _restore(checkpoint, _fault_shapes(config, phase, model, optimizer))
+    penalties = build_penalties(config, len(vocabulary))
+    train_step = build_train_step(config, model, penalties, optimizer, phase)
+    _, metrics = jax.jit(train_step)(state, batch)
     if length := config.train.segment_length:
         model = rematerialize(model, segment_length=length)
     context = phase.carried_context
-    penalties = build_penalties(config, len(vocabulary))
-    train_step = make_train_step(
-        gradient_of_batch(model, context=context, penalties=penalties), optimizer
-    )
-    _, metrics = jax.jit(train_step)(state, batch)
     stages = _stages(model, optimizer, state, batch, context=context, penalties=penalties)
     return Replay(
         step=number,
@@ -158,7 +167,7 @@ def replay_fault(workdir: Path | str) -> Replay:
     )
 
 
-def _like(
+def _fault_shapes(
     config: Config, phase: Phase, model: LanguageModel, optimizer: optax.GradientTransformation
 ) -> tuple[TrainState, Batch]:
     """Return the shapes and dtypes of the state and the batch of a step."""
@@ -177,8 +186,7 @@ def _like(
 def _restore(checkpoint: Checkpoint, like: tuple[TrainState, Batch]) -> tuple[TrainState, Batch]:
     state, batch = like
     params = checkpoint.params(state.params)
-    wanted = {"step": state.step, "opt_state": state.opt_state, "carried": state.carried}
-    training = checkpoint.training({**wanted, "batch": batch._asdict()})
+    training = checkpoint.training(_training(state, batch))
     found = jax.tree.map(jnp.asarray, {"params": params, **training})
     batch = Batch(**found.pop("batch"))
     key = jax.random.wrap_key_data(batch.key, impl=IMPLEMENTATION)
@@ -197,12 +205,7 @@ def _stages(
     """Return the arrays of an update, computed without jit, in the order of computation."""
     start = initial_batch_state(model, state.carried, batch.fresh_B, context=context)
     characters = count_characters(batch)
-
-    def minimized(params: Params) -> tuple[jax.Array, BatchLoss]:
-        loss = loss_of_batch(model, params, start, batch, characters, penalties)
-        return loss.minimized, loss
-
-    gradient, loss = jax.grad(minimized, has_aux=True)(state.params)
+    loss, gradient = loss_and_gradient(model, state.params, start, batch, characters, penalties)
     captured = dict(model.inspect(state.params, batch.inputs_BT, start, key=batch.key))
     logits_BTV = captured.pop("logits")
     update, opt_state = optimizer.update(gradient, state.opt_state, state.params)

@@ -1,4 +1,4 @@
-"""Optimizer, learning rate schedule and average of weights, from plain scalars."""
+"""Adam and the learning rate schedules, from plain scalars."""
 
 import functools
 
@@ -55,17 +55,16 @@ def make_schedule(
     return optax.join_schedules([rise, after], [warmup_steps])
 
 
-def build_optimizer(
+def build_adam(
     schedule: optax.Schedule,
     *,
     beta1: float,
     beta2: float,
     epsilon: float,
     epsilon_hat: bool,
-    clip_norm: float,
     weight_decay: float,
 ) -> optax.GradientTransformation:
-    """Build Adam, or AdamW if `weight_decay` > 0, after clipping by global norm if `clip_norm` > 0.
+    """Build Adam, or AdamW if `weight_decay` > 0.
 
         update = -rate * (m_hat / (sqrt(v_hat) + epsilon) + weight_decay * kernel)
 
@@ -78,7 +77,6 @@ def build_optimizer(
         sqrt(v_hat), as optax and PyTorch do. This multiplies its effect in step t by
         1 / sqrt(1 - beta2^t), 30 at first. With gradients as small as those of an embedding at the
         start, the difference is visible in the loss curve for many epochs.
-      clip_norm: maximum global norm of the gradient; 0 does not clip.
       weight_decay: decay of the weights selected by `weight_decay_mask`; 0 is plain Adam.
 
     Source: Kingma and Ba 2015, algorithm 1; epsilon-hat is from the end of its section 2.
@@ -91,14 +89,12 @@ def build_optimizer(
     adam = optax.adam
     if weight_decay > 0:
         adam = functools.partial(optax.adamw, weight_decay=weight_decay, mask=weight_decay_mask)
-    if epsilon_hat:
-        static = ("b1", "b2", "weight_decay", "mask") if weight_decay > 0 else ("b1", "b2")
-        update = optax.inject_hyperparams(adam, static_args=static)(
-            schedule, b1=beta1, b2=beta2, eps=epsilon_at
-        )
-    else:
-        update = adam(schedule, b1=beta1, b2=beta2, eps=epsilon)
-    return optax.chain(optax.clip_by_global_norm(clip_norm), update) if clip_norm > 0 else update
+    if not epsilon_hat:
+        return adam(schedule, b1=beta1, b2=beta2, eps=epsilon)
+    static = ("b1", "b2", "weight_decay", "mask") if weight_decay > 0 else ("b1", "b2")
+    return optax.inject_hyperparams(adam, static_args=static)(
+        schedule, b1=beta1, b2=beta2, eps=epsilon_at
+    )
 
 
 def weight_decay_mask(params: Params) -> Params:
@@ -112,24 +108,3 @@ def weight_decay_mask(params: Params) -> Params:
         return str(path[-1].key).endswith("kernel")
 
     return jax.tree_util.tree_map_with_path(is_kernel, params)
-
-
-def update_average(
-    average: Params, params: Params, step: jax.Array, *, average_decay: float
-) -> Params:
-    """Update an exponential moving average of weights.
-
-        average' = d * average + (1 - d) * params
-        d = min(average_decay, (1 + step) / (10 + step))
-
-    Args:
-      average: average before the update.
-      params: the new weights.
-      step: number of updates made before this one.
-      average_decay: limit of d, which is smaller at first so that the random start is forgotten.
-
-    Source: Polyak and Juditsky 1992 for averages; the first steps as in TensorFlow's
-    `ExponentialMovingAverage`.
-    """
-    decay = jnp.minimum(average_decay, (1.0 + step) / (10.0 + step)).astype(jnp.float32)
-    return jax.tree.map(lambda old, new: decay * old + (1.0 - decay) * new, average, params)

@@ -9,7 +9,7 @@ from charlm_jax.config.unread_fields import unread_fields
 from charlm_jax.core.trees import count_parameters
 from charlm_jax.core.types import Params
 from charlm_jax.data.splits import size
-from charlm_jax.models.mixers import MIXERS, describe_mixers
+from charlm_jax.models.mixers import MIXERS, external_sources
 from charlm_jax.storage.compatibility import division_changes
 from charlm_jax.storage.mixer_sources import recorded_mixers, source_changes
 from charlm_jax.storage.open_run import FollowedRun, OpenRun
@@ -58,7 +58,7 @@ def on_start(
     divided = division_changes(run.recorded_config or trainer.config, trainer.config)
     for change in [*differences(before, environment()), *divided]:
         yield f"may not be bit-for-bit equal to an uninterrupted run: {change}"
-    for change in source_changes(recorded_mixers(run.workdir, model), describe_mixers(model)):
+    for change in source_changes(recorded_mixers(run.workdir, model), external_sources(model)):
         yield f"may not be equal to an uninterrupted run: {change}"
 
 

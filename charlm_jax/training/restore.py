@@ -1,8 +1,7 @@
-"""Start of a run: from new weights, another run's, or its latest valid checkpoint."""
+"""State that a run starts from: new weights, another run's, or its latest valid checkpoint."""
 
 import dataclasses
 import functools
-import json
 import os
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -16,14 +15,14 @@ from charlm_jax.config.schema import ModelConfig
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.files import stored_path
 from charlm_jax.core.processes import ALONE, Processes
-from charlm_jax.core.tree_hash import format_hash, state_hash
+from charlm_jax.core.tree_hash import format_hash, hash_tree
 from charlm_jax.core.types import Params
 from charlm_jax.data.splits import size
 from charlm_jax.inference.run import load_run
 from charlm_jax.models.transfer import transfer_params
 from charlm_jax.storage.checkpoint import SCORES_BEFORE_END, Checkpoint, Checkpoints
 from charlm_jax.storage.compatibility import config_changes
-from charlm_jax.storage.metrics_log import parse_rows
+from charlm_jax.storage.metrics_log import format_rows, parse_rows
 from charlm_jax.storage.open_run import FollowedRun, OpenRun
 from charlm_jax.storage.seal import describe_lost_rows, read_seal
 from charlm_jax.storage.workdir import Workdir
@@ -31,7 +30,7 @@ from charlm_jax.training.loop_state import LoopState
 from charlm_jax.training.train_step import (
     TrainState,
     checkpointed_params,
-    divide_state,
+    state_specs,
     with_weights,
 )
 from charlm_jax.training.trainer import Trainer
@@ -84,7 +83,7 @@ def load_init_from(trainer: Trainer, started_from: Mapping[str, Any] | None) -> 
     facts = {
         "run": stored_path(source),
         "checkpoint": run.checkpoint,
-        "params_hash": format_hash(state_hash(run.params)),
+        "params_hash": format_hash(hash_tree(run.params)),
     }
     if started_from is not None and facts != started_from:
         raise CharlmError(f"cannot start from {source}: it has changed since this run began")
@@ -129,11 +128,12 @@ def _refuse_other_model(there: ModelConfig, here: ModelConfig) -> None:
         )
 
 
-def validate_init_from(trainer: Trainer, workdir: Workdir, *, fresh: bool) -> InitialParams | None:
+def load_initial_params(trainer: Trainer, workdir: Workdir, *, fresh: bool) -> InitialParams | None:
     """Load and check the weights to start from, before the workdir is changed.
 
     Returns:
-      The weights of step 0; None if the run has a checkpoint to resume from.
+      The weights of step 0, another run's or new ones; None if the run has a checkpoint to resume
+      from.
 
     Raises:
       CharlmError: see `load_init_from`; or `init_from` is the workdir itself.
@@ -184,7 +184,7 @@ def restore_or_init(
     Args:
       trainer: the run's parts.
       run: the run's directory.
-      initial: result of `validate_init_from`.
+      initial: result of `load_initial_params` in process 0; None in the others.
       note: callback for a line about every damaged checkpoint.
       processes: processes that train the run.
 
@@ -199,7 +199,7 @@ def restore_or_init(
     start = _share_start(trainer, start, processes)
     if start.restored is None:
         return trainer.init_state(start.params), start.loop_state, start.started_from
-    specs = divide_state(start.restored, trainer.devices)
+    specs = state_specs(start.restored, trainer.devices)
     return trainer.devices.put(start.restored, specs), start.loop_state, start.started_from
 
 
@@ -226,7 +226,7 @@ def _share_start(trainer: Trainer, start: _Start | None, processes: Processes) -
 
     facts = processes.share(describe)
     loop_state = LoopState.from_json(facts["loop_state"])
-    like = _like(trainer, loop_state.step)
+    like = _state_shapes(trainer, loop_state.step)
     restored, params = (None, None) if start is None else (start.restored, start.params)
 
     def share(arrays: Any, like: Any) -> Any:
@@ -241,7 +241,7 @@ def _share_start(trainer: Trainer, start: _Start | None, processes: Processes) -
     )
 
 
-def _like(trainer: Trainer, step: int) -> TrainState:
+def _state_shapes(trainer: Trainer, step: int) -> TrainState:
     """Return the shapes of the state that a checkpoint of a step has."""
     like = jax.eval_shape(trainer.init_state)
     return like._replace(carried=jax.eval_shape(trainer.parts_at(max(step - 1, 0)).init_carried))
@@ -270,7 +270,7 @@ def _read_start(
         moved = run.checkpoints.quarantine(damage.step, run.workdir.damaged)
         note(f"{damage}: moved to {moved}, resuming from checkpoint {checkpoint.step}")
     run.checkpoints.prune()
-    like = _like(trainer, checkpoint.step)
+    like = _state_shapes(trainer, checkpoint.step)
     weights = checkpoint.params(checkpointed_params(like))
     training = checkpoint.training((like.step, like.opt_state, like.carried))
     step, opt_state, carried = training
@@ -309,7 +309,7 @@ def _drop_last_score(
     """
     rows = parse_rows(checkpoint.rows or b"", run.workdir.metrics_file)
     kept = [row for row in rows if (row["step"], row["split"]) != (checkpoint.step, "valid")]
-    content = "".join(json.dumps(row) + "\n" for row in kept).encode()
+    content = format_rows(kept)
     run.checkpoints.save(
         checkpoint.step,
         params=weights,

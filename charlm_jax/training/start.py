@@ -1,4 +1,4 @@
-"""Start of a run: its folder, its state, and the facts that are recorded before training."""
+"""Folder of a run before training, and the facts that are recorded of its start."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.files import stored_path
 from charlm_jax.core.processes import Processes
 from charlm_jax.core.trees import count_parameters
-from charlm_jax.models.mixers import describe_mixers
+from charlm_jax.models.mixers import external_sources
 from charlm_jax.storage.open_run import FollowedRun, OpenRun
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training import remarks
@@ -17,7 +17,7 @@ from charlm_jax.training.branch import branch, shared_checkpoints
 from charlm_jax.training.environment import environment
 from charlm_jax.training.loop_state import LoopState
 from charlm_jax.training.progress_bar import ProgressListener
-from charlm_jax.training.restore import InitialParams, restore_or_init, validate_init_from
+from charlm_jax.training.restore import InitialParams, load_initial_params, restore_or_init
 from charlm_jax.training.train_step import TrainState
 from charlm_jax.training.trainer import Trainer
 
@@ -36,12 +36,12 @@ def prepare_folder(
     run_dir: Workdir,
     view: ProgressListener,
     *,
+    is_new: bool,
     fresh: bool,
     branch_from: Path | str | None,
 ) -> InitialParams | None:
-    """Make the folder ready for the run; return the result of `validate_init_from`."""
-    is_new = fresh or not run_dir.has_started()
-    initial = validate_init_from(trainer, run_dir, fresh=fresh)
+    """Make the folder ready for the run; return the result of `load_initial_params`."""
+    initial = load_initial_params(trainer, run_dir, fresh=fresh)
     if is_new and initial is not None and initial.remark:
         view.note(initial.remark)
     shared = (
@@ -80,7 +80,7 @@ def source_facts(
     }
 
 
-def start(
+def begin_or_resume(
     trainer: Trainer,
     run: OpenRun | FollowedRun,
     initial: InitialParams | None,
@@ -88,12 +88,12 @@ def start(
     recorded: dict[str, Any],
     processes: Processes,
 ) -> tuple[TrainState, LoopState]:
-    """Restore or begin a run, and record its facts unless it is over.
+    """Begin or resume a run, and record its facts unless it is over.
 
     Args:
       trainer: parts of the run.
       run: the opened run.
-      initial: weights of another run to begin with; None for new ones.
+      initial: result of `prepare_folder` in process 0; None in the others.
       view: listener for the progress of training.
       recorded: facts to record, of `source_facts`.
       processes: processes that train the run together.
@@ -106,7 +106,7 @@ def start(
         return state, loop_state
     for remark in remarks.on_start(trainer, run, loop_state, state.params):
         view.note(remark)
-    mixers = [mixer._asdict() for mixer in describe_mixers(trainer.config.model)]
+    mixers = [mixer._asdict() for mixer in external_sources(trainer.config.model)]
     session = {"from_step": loop_state.step, "environment": environment()}
     run.write_facts(
         **recorded,

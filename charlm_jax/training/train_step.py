@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from charlm_jax.core.tree_hash import state_hash
+from charlm_jax.core.tree_hash import hash_tree
 from charlm_jax.core.types import ModelState, Params
 from charlm_jax.data.loaders import EpochPlan, gather_batch
 from charlm_jax.training.batch_gradient import Batch, GradientOfBatch
@@ -93,15 +93,15 @@ TrainSteps = Callable[
 ]
 
 
-def divide_state(state: TrainState, devices: Devices) -> TrainState:
+def state_specs(state: TrainState, devices: Devices) -> TrainState:
     """Return the division of each array of a state among devices."""
-    specs: TrainState = devices.divide(state)
+    specs: TrainState = devices.specs(state)
     return specs._replace(carried=jax.tree.map(lambda _: BY_ROWS, state.carried))
 
 
 def hash_state(state: TrainState, devices: Devices) -> jax.Array:
     """Return the hash of the whole state, which does not depend on its division."""
-    return state_hash(state, by_leaf=devices.shards)
+    return hash_tree(state, by_leaf=devices.shards)
 
 
 def checkpointed_params(state: TrainState) -> Params:
@@ -261,7 +261,7 @@ def make_train_steps(
         )
         first = jnp.zeros((), jnp.int32)
         _, state, history = jax.lax.while_loop(goes_on, body, (first, state, history))
-        state = devices.constrain(state, divide_state(state, devices))
+        state = devices.constrain(state, state_specs(state, devices))
         return state, Dispatch(history, hash_state(state, devices))
 
     return jax.jit(train_steps, donate_argnums=0)

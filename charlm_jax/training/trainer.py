@@ -29,20 +29,21 @@ from charlm_jax.models import (
     rematerialize,
 )
 from charlm_jax.models.losses import negative_log_likelihood
-from charlm_jax.training.batch_gradient import Batch, Penalties, gradient_of_batch
-from charlm_jax.training.devices import BY_ROWS, EVERYWHERE, Devices, find_devices
+from charlm_jax.training.batch_gradient import Batch, Penalties, make_gradient_of_batch
+from charlm_jax.training.devices import BY_ROWS, EVERYWHERE, ONE_DEVICE, Devices, find_devices
 from charlm_jax.training.divided_model import divide_rows
 from charlm_jax.training.host_text import DispatchText, Prefetcher, gather_steps
 from charlm_jax.training.loop_state import LoopState
-from charlm_jax.training.optimizer import build_optimizer, make_schedule
+from charlm_jax.training.optimizer import build_adam, make_schedule
 from charlm_jax.training.train_step import (
     Dispatch,
     TrainState,
+    TrainStep,
     TrainSteps,
-    divide_state,
     make_batch,
     make_train_step,
     make_train_steps,
+    state_specs,
 )
 from charlm_jax.training.update_rules import build_muon, build_schedule_free
 
@@ -187,7 +188,7 @@ class Trainer(NamedTuple):
             carried = self.parts_at(0).init_carried()
             averages = self.config.optimizer.averages
             created = TrainState.create(params, self.optimizer, carried, averages=averages)
-            return self.devices.constrain(created, divide_state(created, self.devices))
+            return self.devices.constrain(created, state_specs(created, self.devices))
 
         return jax.jit(state)(stream_key(self.config.seed, KeyStream.PARAMETERS), params)
 
@@ -225,7 +226,7 @@ class Trainer(NamedTuple):
             rows = self.prefetcher.take(
                 functools.partial(self._gather, ids_N), (step, count), ahead
             )
-            ids_N, plan, batch_index = self.devices.put_rows(rows.ids_N), rows.plan, 0
+            ids_N, plan, batch_index = self.devices.put_everywhere(rows.ids_N), rows.plan, 0
         else:
             plan, batch_index = self._plan(step)
         state = self.enter_phase(state, step)
@@ -236,7 +237,7 @@ class Trainer(NamedTuple):
         plan, batch_index = self._plan(step)
         if isinstance(ids_N, np.ndarray):
             rows = self._gather(ids_N, step, 1)
-            ids_N, plan, batch_index = self.devices.put_rows(rows.ids_N), rows.plan, 0
+            ids_N, plan, batch_index = self.devices.put_everywhere(rows.ids_N), rows.plan, 0
         return make_batch(
             ids_N,
             plan,
@@ -312,7 +313,7 @@ def build_trainer(config: Config, dataset: Dataset) -> Trainer:
         )
     _refuse_long_schedule(config, phases, total_steps)
     _refuse_many_kept(config, total_steps)
-    schedule, optimizer = build_update_rule(config, total_steps)
+    schedule, optimizer = build_optimizer(config, total_steps)
     penalties = build_penalties(config, len(dataset.vocabulary))
     divided = divide_rows(model, devices)
     score = make_window_scorer(
@@ -372,19 +373,8 @@ def _build_length_parts(
     def plan(epoch: int, block: int = 0) -> EpochPlan:
         return loader.plan(order_key, epoch, block)
 
-    segment = config.train.segment_length
     train_steps = make_train_steps(
-        make_train_step(
-            gradient_of_batch(
-                rematerialize(model, segment_length=segment) if segment else model,
-                context=phase.carried_context,
-                penalties=penalties,
-                microbatches=config.train.microbatches,
-                devices=devices,
-            ),
-            optimizer,
-            average_decay=config.optimizer.average_decay,
-        ),
+        build_train_step(config, model, penalties, optimizer, phase, devices),
         sequence_length=phase.sequence_length,
         most_steps=_most_steps(config, loader),
         dropout_key=stream_key(config.seed, KeyStream.DROPOUT),
@@ -398,6 +388,38 @@ def _build_length_parts(
         return devices.constrain(carried, BY_ROWS)
 
     return LengthParts(loader, plan, train_steps, init_carried)
+
+
+def build_train_step(
+    config: Config,
+    model: LanguageModel,
+    penalties: Penalties | None,
+    optimizer: optax.GradientTransformation,
+    phase: Phase,
+    devices: Devices = ONE_DEVICE,
+) -> TrainStep:
+    """Build one update with sequences of a phase's length.
+
+    Args:
+      config: config of the run.
+      model: model to train.
+      penalties: result of `build_penalties`.
+      optimizer: optimizer for the model's parameters.
+      phase: phase of the update.
+      devices: devices that train the model.
+    """
+    if segment := config.train.segment_length:
+        model = rematerialize(model, segment_length=segment)
+    gradient_of_batch = make_gradient_of_batch(
+        model,
+        context=phase.carried_context,
+        penalties=penalties,
+        microbatches=config.train.microbatches,
+        devices=devices,
+    )
+    return make_train_step(
+        gradient_of_batch, optimizer, average_decay=config.optimizer.average_decay
+    )
 
 
 def _lengths(config: Config) -> Mapping[str, int]:
@@ -512,10 +534,13 @@ def build_penalties(config: Config, symbols: int) -> Penalties | None:
     return Penalties(read, activation, temporal)
 
 
-def build_update_rule(
+def build_optimizer(
     config: Config, total_steps: int
 ) -> tuple[optax.Schedule, optax.GradientTransformation]:
-    """Build the learning rate schedule, and the optimizer that follows it."""
+    """Build the learning rate schedule, and the optimizer that follows it.
+
+    It clips the gradient by its global norm first if `config.optimizer.clip_norm` is above 0.
+    """
     rule = config.optimizer
     schedule = make_schedule(
         schedule=rule.schedule,
@@ -526,7 +551,7 @@ def build_update_rule(
         total_steps=total_steps,
     )
     builders: Mapping[str, Callable[..., optax.GradientTransformation]] = {
-        "adam": functools.partial(build_optimizer, epsilon_hat=rule.epsilon_hat),
+        "adam": functools.partial(build_adam, epsilon_hat=rule.epsilon_hat),
         "muon": functools.partial(build_muon, width=config.model.hidden_size),
         "schedule_free": build_schedule_free,
     }
@@ -535,7 +560,8 @@ def build_update_rule(
         beta1=rule.beta1,
         beta2=rule.beta2,
         epsilon=rule.epsilon,
-        clip_norm=rule.clip_norm,
         weight_decay=rule.weight_decay,
     )
+    if rule.clip_norm > 0:
+        optimizer = optax.chain(optax.clip_by_global_norm(rule.clip_norm), optimizer)
     return schedule, optimizer

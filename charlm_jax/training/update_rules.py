@@ -1,4 +1,4 @@
-"""Update rules other than Adam: Muon, and schedule-free AdamW.
+"""Update rules other than Adam: Muon and schedule-free AdamW; and the average of weights.
 
 `optimizer.py` has Adam, whose arguments are explained there.
 """
@@ -17,7 +17,7 @@ from optax.contrib import (
 from optax.contrib import muon as orthogonalized_momentum
 
 from charlm_jax.core.types import Params
-from charlm_jax.training.optimizer import build_optimizer, update_average, weight_decay_mask
+from charlm_jax.training.optimizer import build_adam, weight_decay_mask
 
 _MOMENTUM = 0.95
 _RMS = 0.2  # of an update, as Adam's usually is, so that both have one learning rate
@@ -30,7 +30,6 @@ def build_muon(
     beta1: float,
     beta2: float,
     epsilon: float,
-    clip_norm: float,
     weight_decay: float,
 ) -> optax.GradientTransformation:
     """Build Muon for the matrices of layers, and Adam for all other weights.
@@ -47,7 +46,6 @@ def build_muon(
       beta1: Adam's decay of the mean of gradients.
       beta2: Adam's decay of the mean of squared gradients.
       epsilon: term that keeps Adam's quotient finite.
-      clip_norm: maximum global norm of the gradient; 0 does not clip.
       weight_decay: decay of the weights selected by `weight_decay_mask`.
 
     Source: Jordan et al. 2024 (Muon: An optimizer for hidden layers); the scale is from Liu et al.
@@ -64,17 +62,15 @@ def build_muon(
         consistent_rms=_RMS,
         muon_weight_dimension_numbers=matrices,
     )
-    adam = build_optimizer(
+    adam = build_adam(
         schedule,
         beta1=beta1,
         beta2=beta2,
         epsilon=epsilon,
         epsilon_hat=False,
-        clip_norm=0.0,
         weight_decay=weight_decay,
     )
-    update = optax.partition({"muon": split_gates(muon, width), "adam": adam}, _rule_of_each)
-    return optax.chain(optax.clip_by_global_norm(clip_norm), update) if clip_norm > 0 else update
+    return optax.partition({"muon": split_gates(muon, width), "adam": adam}, _rule_of_each)
 
 
 def _rule_of_each(params: Params) -> Params:
@@ -135,7 +131,6 @@ def build_schedule_free(
     beta1: float,
     beta2: float,
     epsilon: float,
-    clip_norm: float,
     weight_decay: float,
 ) -> optax.GradientTransformation:
     """Build schedule-free AdamW: averaging takes the place of a decay of the learning rate.
@@ -148,7 +143,6 @@ def build_schedule_free(
       beta1: weight of the average in the point at which gradients are taken, above 0.
       beta2: decay of the mean of squared gradients.
       epsilon: term that keeps the quotient finite.
-      clip_norm: maximum global norm of the gradient; 0 does not clip.
       weight_decay: decay of the weights selected by `weight_decay_mask`.
 
     Source: Defazio et al. 2024 (The Road Less Scheduled), algorithm 1.
@@ -156,8 +150,7 @@ def build_schedule_free(
     fast = optax.adamw(
         schedule, b1=0.0, b2=beta2, eps=epsilon, weight_decay=weight_decay, mask=weight_decay_mask
     )
-    update = schedule_free(fast, schedule, b1=beta1)
-    return optax.chain(optax.clip_by_global_norm(clip_norm), update) if clip_norm > 0 else update
+    return schedule_free(fast, schedule, b1=beta1)
 
 
 def next_average(
@@ -185,3 +178,24 @@ def next_average(
         own: Params = schedule_free_eval_params(state, params)
         return own
     return update_average(average, params, step, average_decay=average_decay)
+
+
+def update_average(
+    average: Params, params: Params, step: jax.Array, *, average_decay: float
+) -> Params:
+    """Update an exponential moving average of weights.
+
+        average' = d * average + (1 - d) * params
+        d = min(average_decay, (1 + step) / (10 + step))
+
+    Args:
+      average: average before the update.
+      params: the new weights.
+      step: number of updates made before this one.
+      average_decay: limit of d, which is smaller at first so that the random start is forgotten.
+
+    Source: Polyak and Juditsky 1992 for averages; the first steps as in TensorFlow's
+    `ExponentialMovingAverage`.
+    """
+    decay = jnp.minimum(average_decay, (1.0 + step) / (10.0 + step)).astype(jnp.float32)
+    return jax.tree.map(lambda old, new: decay * old + (1.0 - decay) * new, average, params)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charlm_jax.core.tree_hash import content_hash, format_hash, state_hash
+from charlm_jax.core.tree_hash import content_hash, format_hash, hash_tree
 from tests.conftest import examples
 
 pytestmark = pytest.mark.optimised
@@ -18,7 +18,7 @@ TREE = {
     "c": np.arange(9, dtype=np.uint8),
     "d": jnp.linspace(0, 1, 5, dtype=jnp.bfloat16),
 }
-HASH = jax.jit(state_hash)
+HASH = jax.jit(hash_tree)
 
 
 def _hash(tree: object) -> str:
@@ -28,7 +28,7 @@ def _hash(tree: object) -> str:
 @pytest.mark.core
 def test_equal_trees_have_equal_hashes_jitted_or_not() -> None:
     copy = jax.tree.map(np.copy, TREE)
-    assert _hash(TREE) == _hash(copy) == format_hash(np.asarray(state_hash(TREE)))
+    assert _hash(TREE) == _hash(copy) == format_hash(np.asarray(hash_tree(TREE)))
     assert len(_hash(TREE)) == 16 and int(_hash(TREE), 16) >= 0
 
 
@@ -36,7 +36,7 @@ def test_equal_trees_have_equal_hashes_jitted_or_not() -> None:
 def test_leaves_add_up_to_the_hash() -> None:
     tree = {**TREE, "e": np.arange(24, dtype=np.float32).reshape(2, 3, 4), "f": np.zeros((3, 0))}
     tree["f"] = tree["f"].astype(np.float32)
-    by_leaf = jax.jit(lambda tree: state_hash(tree, by_leaf=True))(tree)
+    by_leaf = jax.jit(lambda tree: hash_tree(tree, by_leaf=True))(tree)
     assert format_hash(np.asarray(by_leaf)) == _hash(tree)
 
 

@@ -34,7 +34,7 @@ from charlm_jax.sampling.categorical import (
     scaled_probabilities,
 )
 from charlm_jax.training.loop import train_and_evaluate
-from charlm_jax.training.optimizer import build_optimizer, make_schedule
+from charlm_jax.training.trainer import build_optimizer
 from experiments.tutorial import __main__ as tutorial
 from tests.conftest import compiled_model, make_model_config
 
@@ -147,24 +147,7 @@ def test_layers_shapes_and_parameters(config: Config) -> None:
 def test_training_is_20_epochs_of_adam_at_its_default_rate(config: Config, loader: Loader) -> None:
     assert config.train.epochs == 20 and config.train.max_steps == 0
     assert config.split.kind == "none"
-    rate = config.optimizer
-    schedule = make_schedule(
-        schedule=rate.schedule,
-        learning_rate=rate.learning_rate,
-        warmup_steps=rate.warmup_steps,
-        final_learning_rate=rate.final_learning_rate,
-        decay_fraction=rate.decay_fraction,
-        total_steps=20 * loader.steps_per_epoch,
-    )
-    adam = build_optimizer(
-        schedule,
-        beta1=rate.beta1,
-        beta2=rate.beta2,
-        epsilon=rate.epsilon,
-        epsilon_hat=rate.epsilon_hat,
-        clip_norm=rate.clip_norm,
-        weight_decay=rate.weight_decay,
-    )
+    schedule, adam = build_optimizer(config, 20 * loader.steps_per_epoch)
     # While the gradient stays the same, both of Adam's averages are it: every step is one rate
     # long, whatever its size.
     gradient = jnp.array([5.0, -300.0])

@@ -16,7 +16,7 @@ from charlm_jax.core.import_path import first_on_path, without_current_folder
 from charlm_jax.inference.run import load_run
 from charlm_jax.models import build_model
 from charlm_jax.models.external import MixerSource, allow_module, installed_mixers
-from charlm_jax.models.mixers import MIXERS, build_mixer, describe_mixers
+from charlm_jax.models.mixers import MIXERS, build_mixer, external_sources
 from charlm_jax.models.testing import check_mixer
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training.loop import train_and_evaluate
@@ -224,7 +224,7 @@ def test_an_installed_entry_point_is_imported_when_it_is_named(installed: Path) 
         assert not (installed / "executed").exists()
         config = make_model_config("own", "own_mixer:Sum", "lstm")
         build_model(config, 5)
-        short, full = describe_mixers(config)
+        short, full = external_sources(config)
     assert short == full._replace(layer="own")
     assert short.file == str(installed / "own_mixer.py")
 
@@ -264,7 +264,7 @@ def entry_points(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:
 def test_the_packages_own_names_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
     entry_points(monkeypatch, lstm="own_mixer:Sum")
     assert type(build_mixer("lstm", make_model_config("lstm"), 5)).__name__ == "LSTM"
-    assert describe_mixers(make_model_config("lstm")) == ()
+    assert external_sources(make_model_config("lstm")) == ()
 
 
 def test_two_packages_with_one_name_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -386,7 +386,7 @@ def test_a_notebooks_class_has_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
     notebook = types.ModuleType("__main__")
     exec(SOURCE, vars(notebook))
     monkeypatch.setitem(sys.modules, "__main__", notebook)
-    sources = describe_mixers(make_model_config("__main__:Sum"))
+    sources = external_sources(make_model_config("__main__:Sum"))
     assert sources == (MixerSource("__main__:Sum", "__main__", None, None),)
 
 

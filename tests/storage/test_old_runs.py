@@ -15,7 +15,7 @@ import pytest
 
 from charlm_jax.config.formats import NewerFormat, newest_format
 from charlm_jax.config.schema import Config
-from charlm_jax.core.tree_hash import format_hash, state_hash
+from charlm_jax.core.tree_hash import format_hash, hash_tree
 from charlm_jax.data.dataset import load_dataset
 from charlm_jax.evaluation.protocol import build_protocol
 from charlm_jax.evaluation.results import read_evaluation
@@ -107,7 +107,7 @@ def test_an_old_run_is_resumed_bit_for_bit(name: str, tmp_path: Path) -> None:
         notes: list[str] = []
         restored, *_ = restore_or_init(trainer, run, None, notes.append)
     assert len(notes) == 1 and "did not seal symbols and metrics" in notes[0]
-    assert format_hash(state_hash(restored)) == rows[STEPS]["state_hash"]
+    assert format_hash(hash_tree(restored)) == rows[STEPS]["state_hash"]
     before = json.loads((folder / "run.json").read_text(encoding="utf-8"))["sittings"]
 
     result = train_and_evaluate(config, folder)
@@ -152,7 +152,7 @@ def test_an_old_export_is_the_run_that_it_was_made_from(tmp_path: Path) -> None:
         "model.safetensors",
     ]
     again = load_run(tmp_path / "again")
-    assert format_hash(state_hash(again.params)) == format_hash(state_hash(exported.params))
+    assert format_hash(hash_tree(again.params)) == format_hash(hash_tree(exported.params))
 
 
 def test_old_runs_are_listed() -> None:

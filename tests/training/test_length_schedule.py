@@ -18,7 +18,7 @@ from charlm_jax.data.dataset import load_dataset
 from charlm_jax.inference.run import load_run
 from charlm_jax.storage.checkpoint import Checkpoints
 from charlm_jax.storage.workdir import Workdir
-from charlm_jax.training.batch_gradient import gradient_of_batch
+from charlm_jax.training.batch_gradient import make_gradient_of_batch
 from charlm_jax.training.loop import train_and_evaluate
 from charlm_jax.training.nan_replay import replay_fault, write_fault
 from charlm_jax.training.reproduce import verify_run
@@ -118,7 +118,7 @@ def test_updates_are_those_of_a_step_by_step_reference(loader: str) -> None:
     steps = {
         length: jax.jit(
             make_train_step(
-                gradient_of_batch(one.model, context=length if loader == "streams" else 0),
+                make_gradient_of_batch(one.model, context=length if loader == "streams" else 0),
                 one.optimizer,
                 average_decay=0.5,
             )

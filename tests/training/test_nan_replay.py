@@ -17,7 +17,7 @@ from charlm_jax.models import build_reader
 from charlm_jax.storage.checkpoint import Checkpoints
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training import nan_replay
-from charlm_jax.training.batch_gradient import Penalties, gradient_of_batch
+from charlm_jax.training.batch_gradient import Penalties, make_gradient_of_batch
 from charlm_jax.training.loop import train_and_evaluate
 from charlm_jax.training.nan_replay import replay_fault, write_fault
 from charlm_jax.training.train_step import (
@@ -58,7 +58,7 @@ def test_a_step_that_is_not_finite_changes_nothing_nor_do_those_behind_it(
         _poisoned(1, value),
     )
     steps = make_train_steps(
-        make_train_step(gradient_of_batch(model), optimizer),
+        make_train_step(make_gradient_of_batch(model), optimizer),
         sequence_length=T,
         most_steps=4,
         dropout_key=jax.random.key(0),
@@ -197,7 +197,7 @@ def test_the_stages_are_those_of_the_update(trainer: Trainer) -> None:
     read = build_reader(trainer.config.model, len(trainer.dataset.vocabulary))
     more: Any = {"context": context, "penalties": Penalties(read, activation=2.0, temporal=1.0)}
     stages = nan_replay._stages(trainer.model, trainer.optimizer, state, batch, **more)
-    gradient = gradient_of_batch(trainer.model, **more)
+    gradient = make_gradient_of_batch(trainer.model, **more)
     step = make_train_step(gradient, trainer.optimizer)
     made, metrics = jax.jit(step)(state, batch)
     found = TrainState(state.step + 1, stages["after params"], stages["after optimizer"], ())

@@ -1,4 +1,4 @@
-"""Learning rates over time, Adam, weight decay, and the average of weights."""
+"""Learning rates over time, clipping, Adam, and weight decay."""
 
 import jax
 import jax.numpy as jnp
@@ -7,13 +7,9 @@ import optax
 import pytest
 
 from charlm_jax.models import build_model
-from charlm_jax.training.optimizer import (
-    build_optimizer,
-    make_schedule,
-    update_average,
-    weight_decay_mask,
-)
-from tests.conftest import make_model_config
+from charlm_jax.training.optimizer import build_adam, make_schedule, weight_decay_mask
+from charlm_jax.training.trainer import build_optimizer
+from tests.conftest import make_model_config, make_tiny_config
 
 
 def _rates(schedule: str, **changes: float) -> list[float]:
@@ -54,17 +50,10 @@ def _is_adam(node: object) -> bool:
 
 def test_clipping_bounds_what_adam_sees() -> None:
     gradient = {"w": jnp.array([3.0, 4.0])}
-    plain = {
-        "beta1": 0.9,
-        "beta2": 0.999,
-        "epsilon": 1e-7,
-        "epsilon_hat": False,
-    }
     first_moments = []
     for clip_norm in (0.0, 1.0, 100.0):
-        optimizer = build_optimizer(
-            optax.constant_schedule(1.0), clip_norm=clip_norm, weight_decay=0.0, **plain
-        )
+        config = make_tiny_config(**{"optimizer.clip_norm": clip_norm})
+        _, optimizer = build_optimizer(config, total_steps=1)
         _, opt_state = optimizer.update(gradient, optimizer.init(gradient))
         (mu,) = (s.mu for s in jax.tree.leaves(opt_state, is_leaf=_is_adam) if _is_adam(s))
         first_moments.append(float(jnp.linalg.norm(mu["w"])))
@@ -75,13 +64,12 @@ def test_clipping_bounds_what_adam_sees() -> None:
 @pytest.mark.parametrize("epsilon_hat", [True, False], ids=["keras", "optax"])
 def test_adam_adds_its_epsilon_where_it_was_told_to(epsilon_hat: bool) -> None:
     beta1, beta2, epsilon, rate = 0.9, 0.999, 1e-3, 0.1
-    optimizer = build_optimizer(
+    optimizer = build_adam(
         optax.constant_schedule(rate),
         beta1=beta1,
         beta2=beta2,
         epsilon=epsilon,
         epsilon_hat=epsilon_hat,
-        clip_norm=0.0,
         weight_decay=0.0,
     )
     params = {"w": jnp.zeros(3)}
@@ -106,13 +94,12 @@ def test_decay_takes_a_share_of_the_kernels_and_of_nothing_else(epsilon_hat: boo
     gradient = jax.tree.map(lambda w: 0.3 * w, params)
 
     def update(weight_decay: float) -> dict:
-        optimizer = build_optimizer(
+        optimizer = build_adam(
             optax.constant_schedule(rate),
             beta1=0.9,
             beta2=0.99,
             epsilon=1e-8,
             epsilon_hat=epsilon_hat,
-            clip_norm=1.0,
             weight_decay=weight_decay,
         )
         return optimizer.update(gradient, optimizer.init(params), params)[0]
@@ -154,13 +141,3 @@ def test_every_model_decays_its_matrices_alone() -> None:
     for path, is_decayed in jax.tree_util.tree_leaves_with_path(weight_decay_mask(params)):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         assert is_decayed != name.endswith(("embedding", "position", "bias", "scale")), name
-
-
-def test_the_average_forgets_the_start_at_first_and_little_later() -> None:
-    params, average = {"w": jnp.array(1.0)}, {"w": jnp.array(0.0)}
-    for step in range(3):
-        average = update_average(average, params, jnp.int32(step), average_decay=0.999)
-    # d = 1/10, 2/11, 3/12: what is left of the start is their product.
-    np.testing.assert_allclose(average["w"], 1 - 0.1 * 2 / 11 * 3 / 12, rtol=1e-6)
-    late = update_average({"w": jnp.array(0.0)}, params, jnp.int32(10**6), average_decay=0.999)
-    np.testing.assert_allclose(late["w"], 0.001, rtol=1e-3)

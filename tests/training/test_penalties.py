@@ -24,8 +24,8 @@ from charlm_jax.training.batch_gradient import (
     Batch,
     Penalties,
     count_characters,
-    gradient_of_batch,
     loss_of_batch,
+    make_gradient_of_batch,
 )
 from charlm_jax.training.loop import train_and_evaluate
 from charlm_jax.training.trainer import build_penalties
@@ -116,7 +116,7 @@ def test_the_gradient_is_that_of_loss_and_penalty() -> None:
     expected = quick_jit(jax.grad(lambda p: sum(terms(p))))(params)
     assert penalty > 1e-4
     for count in (1, 4):
-        compute = gradient_of_batch(model, penalties=_penalties(config), microbatches=count)
+        compute = make_gradient_of_batch(model, penalties=_penalties(config), microbatches=count)
         found = quick_jit(lambda p, b, f=compute: f(p, (), b))(params, batch)
         np.testing.assert_allclose(found.loss_nats, loss, rtol=1e-5)
         jax.tree.map(
@@ -130,8 +130,8 @@ def test_a_single_position_has_no_change() -> None:
     config = make_model_config("rnn")
     model, batch = compiled_model(config, V), _batch(1)
     params = model.init(root_key(0))
-    compute = gradient_of_batch(model, penalties=_penalties(config)._replace(activation=0.0))
-    plain = gradient_of_batch(model)
+    compute = make_gradient_of_batch(model, penalties=_penalties(config)._replace(activation=0.0))
+    plain = make_gradient_of_batch(model)
     found, expected = (quick_jit(lambda p, f=f: f(p, (), batch))(params) for f in (compute, plain))
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 

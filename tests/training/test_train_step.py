@@ -12,8 +12,7 @@ import pytest
 from charlm_jax.data.loaders import EpochPlan
 from charlm_jax.models import LanguageModel
 from charlm_jax.models.losses import negative_log_likelihood
-from charlm_jax.training.batch_gradient import gradient_of_batch
-from charlm_jax.training.optimizer import update_average
+from charlm_jax.training.batch_gradient import make_gradient_of_batch
 from charlm_jax.training.train_step import (
     TrainState,
     TrainSteps,
@@ -23,6 +22,7 @@ from charlm_jax.training.train_step import (
     make_train_steps,
     with_weights,
 )
+from charlm_jax.training.update_rules import update_average
 from tests.conftest import compiled_model, make_model_config
 
 pytestmark = pytest.mark.optimised
@@ -57,7 +57,7 @@ def _train_steps(
     model: LanguageModel, optimizer: optax.GradientTransformation, key: int
 ) -> TrainSteps:
     return make_train_steps(
-        make_train_step(gradient_of_batch(model), optimizer),
+        make_train_step(make_gradient_of_batch(model), optimizer),
         sequence_length=T,
         most_steps=4,
         dropout_key=jax.random.key(key),
@@ -103,7 +103,9 @@ def test_a_step_is_adam_on_the_mean_cross_entropy(
     expected_loss, gradient = jax.jit(jax.value_and_grad(loss))(state.params)
     update, _ = optimizer.update(gradient, state.opt_state)
     expected = optax.apply_updates(state.params, update)
-    found, metrics = jax.jit(make_train_step(gradient_of_batch(model), optimizer))(state, batch)
+    found, metrics = jax.jit(make_train_step(make_gradient_of_batch(model), optimizer))(
+        state, batch
+    )
     assert int(found.step) == 1 and int(metrics.characters) == 2 * T
     np.testing.assert_allclose(metrics.loss_nats, expected_loss, rtol=1e-6)
     np.testing.assert_allclose(metrics.gradient_norm, optax.tree.norm(gradient), rtol=1e-5)
@@ -174,8 +176,8 @@ def test_training_learns_a_text_by_heart(model: LanguageModel, state: TrainState
 
 def test_an_average_of_the_weights_follows_them(model: LanguageModel) -> None:
     optimizer, params = optax.adam(1e-2), model.init(jax.random.key(0))
-    step = jax.jit(make_train_step(gradient_of_batch(model), optimizer, average_decay=0.9))
-    plain_step = jax.jit(make_train_step(gradient_of_batch(model), optimizer))
+    step = jax.jit(make_train_step(make_gradient_of_batch(model), optimizer, average_decay=0.9))
+    plain_step = jax.jit(make_train_step(make_gradient_of_batch(model), optimizer))
     state = TrainState.create(params, optimizer, averages=True)
     plain, average = TrainState.create(params, optimizer), params
     for number in range(4):

@@ -1,4 +1,4 @@
-"""Muon and schedule-free AdamW, against their definitions."""
+"""Muon, schedule-free AdamW and the average of weights, against their definitions."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,12 +17,17 @@ from charlm_jax.inference.run import load_run
 from charlm_jax.storage.metrics_log import MetricsLog
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training.loop import train_and_evaluate
-from charlm_jax.training.optimizer import build_optimizer
-from charlm_jax.training.update_rules import build_muon, build_schedule_free, next_average
+from charlm_jax.training.optimizer import build_adam
+from charlm_jax.training.update_rules import (
+    build_muon,
+    build_schedule_free,
+    next_average,
+    update_average,
+)
 from tests.conftest import make_tiny_config
 
 RATE, UNITS = 0.1, 6
-ADAM: Mapping[str, Any] = {"beta1": 0.9, "beta2": 0.99, "epsilon": 1e-8, "clip_norm": 0.0}
+ADAM: Mapping[str, Any] = {"beta1": 0.9, "beta2": 0.99, "epsilon": 1e-8}
 RULES = ("muon", "schedule_free")
 
 
@@ -99,9 +104,7 @@ def test_gates_do_not_share_a_scale() -> None:
 
 
 def test_adam_updates_what_is_no_matrix_of_a_layer() -> None:
-    adam = build_optimizer(
-        optax.constant_schedule(RATE), epsilon_hat=False, weight_decay=0.5, **ADAM
-    )
+    adam = build_adam(optax.constant_schedule(RATE), epsilon_hat=False, weight_decay=0.5, **ADAM)
     found = _first_update(_muon(weight_decay=0.5), _params(1))
     wanted = _first_update(adam, _params(1))
     for name in ("embedding", "output"):
@@ -129,7 +132,6 @@ def test_schedule_free_follows_its_three_sequences() -> None:
         beta1=beta1,
         beta2=beta2,
         epsilon=epsilon,
-        clip_norm=0.0,
         weight_decay=0.0,
     )
     start = np.array([3.0, -2.0])
@@ -149,6 +151,16 @@ def test_schedule_free_follows_its_three_sequences() -> None:
         x = (1 - 1 / step) * x + z / step
         np.testing.assert_allclose(average["w"], x, atol=1e-4)
         np.testing.assert_allclose(params["w"], (1 - beta1) * z + beta1 * x, atol=1e-4)
+
+
+def test_the_average_forgets_the_start_at_first_and_little_later() -> None:
+    params, average = {"w": jnp.array(1.0)}, {"w": jnp.array(0.0)}
+    for step in range(3):
+        average = update_average(average, params, jnp.int32(step), average_decay=0.999)
+    # d = 1/10, 2/11, 3/12: what is left of the start is their product.
+    np.testing.assert_allclose(average["w"], 1 - 0.1 * 2 / 11 * 3 / 12, rtol=1e-6)
+    late = update_average({"w": jnp.array(0.0)}, params, jnp.int32(10**6), average_decay=0.999)
+    np.testing.assert_allclose(late["w"], 0.001, rtol=1e-3)
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -16,7 +16,7 @@ from charlm_jax.training.devices import ROWS
 from charlm_jax.training.loop import train_and_evaluate
 from charlm_jax.training.progress_bar import NullProgress
 from charlm_jax.training.reproduce import verify_run
-from charlm_jax.training.train_step import divide_state
+from charlm_jax.training.train_step import state_specs
 from tests.conftest import make_tiny_config
 from tests.training.test_microbatches import assert_same_training, make_trainer, train
 from tests.training.test_penalties import REGULARIZED
@@ -107,7 +107,7 @@ def test_arrays_are_divided_as_they_are_made_or_restored() -> None:
     """Carried state by rows, weights along an axis; a few weights have none that is even."""
     trainer = make_trainer(**STREAMS, **SHARDS)
     made = trainer.init_state()
-    restored = trainer.devices.put(jax.device_get(made), divide_state(made, trainer.devices))
+    restored = trainer.devices.put(jax.device_get(made), state_specs(made, trainer.devices))
     assert jax.tree.map(lambda x: x.sharding, made) == jax.tree.map(lambda x: x.sharding, restored)
     for state in (made, restored):
         for name in ("params", "opt_state", "average"):

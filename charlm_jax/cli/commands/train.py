@@ -166,9 +166,9 @@ def _train(
         )
     modules = options.allow_module
     if not modules:
-        from charlm_jax.models.mixers import describe_mixers
+        from charlm_jax.models.mixers import external_sources
 
-        modules = filter(None, map(module_to_allow, describe_mixers(config.model)))
+        modules = filter(None, map(module_to_allow, external_sources(config.model)))
     flags = [f"--allow_module={module}" for module in dict.fromkeys(modules)]
     _print_next(workdir, has_held_out=result.best_loss_nats is not None, flags=flags)
 
