@@ -41,6 +41,10 @@ class NotOnRecord(CharlmError):
     """A record that is asked for and not there."""
 
 
+class Diverged(CharlmError):
+    """A run whose loss was not finite."""
+
+
 class RecordFolder:
     """Records by name, each a JSON file with one line per field.
 
@@ -161,7 +165,8 @@ class RecordedTraining:
           The record of every point, by name.
 
         Raises:
-          CharlmError: a run failed or diverged; the others of its group are on record.
+          Diverged: a run diverged; all others are on record.
+          CharlmError: a run failed otherwise; the others of its group are on record.
         """
         self._train(points, measure)
         found = {point.name: self.recorded(point) for point in points}
@@ -180,6 +185,14 @@ class RecordedTraining:
         record = self._read(point)
         return None if record is None or _DIVERGED in record else record
 
+    def has_diverged(self, point: Point) -> bool:
+        """Return whether a run is on record as one that diverged.
+
+        Raises:
+          CharlmError: the record is damaged, or is of a run with other settings.
+        """
+        return _DIVERGED in (self._read(point) or {})
+
     def _train(self, points: Sequence[Point], measure: Measure, *, keep: bool = False) -> None:
         missing = [point for point in points if self._read(point) is None]
         for group in self._groups(missing):
@@ -190,7 +203,7 @@ class RecordedTraining:
                 if loss_nats is not None:
                     run = load_run(self.folder / point.name, checkpoint="best")
                     values = measure(point, run)
-                elif point.workdir(self.folder).fault.exists():
+                elif point.has_diverged(self.folder):
                     values = {_DIVERGED: True}
                 else:
                     failed.append(f"{point.name}: {says or state}; the same command resumes")
@@ -223,8 +236,8 @@ class RecordedTraining:
         for point in points.values():
             self._discard(point)
 
-    def _diverged(self, point: Point) -> CharlmError:
-        return CharlmError(f"{point.name} diverged: its loss was not finite")
+    def _diverged(self, point: Point) -> Diverged:
+        return Diverged(f"{point.name} diverged: its loss was not finite")
 
     def _write(self, point: Point, values: Record) -> None:
         self.records.write(f"{_RUNS}/{point.name}", {**settings(point), **values})

@@ -1,5 +1,6 @@
 """Arms of a study: the first seed is trained with several learning rates, others with the best."""
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from charlm_jax.core.trees import count_parameters
 from charlm_jax.models import build_model
 from charlm_jax.sweeps.points import Point, make_point
 from charlm_jax.sweeps.tuning import Tuned
-from experiments.recorded_training import RATE, Measure, Record, RecordedTraining
+from experiments.recorded_training import RATE, Diverged, Measure, Record, RecordedTraining
 
 _LARGEST_WIDTH = 4_096
 
@@ -58,18 +59,86 @@ class Effort(NamedTuple):
         )
 
 
+class RunCounts(NamedTuple):
+    """Numbers of the runs of an arm, one for each seed of its plan.
+
+    Attributes:
+      finished: runs with a loss.
+      diverged: runs whose loss was not finite.
+      missing: runs that are not on record.
+    """
+
+    finished: int
+    diverged: int = 0
+    missing: int = 0
+
+    @property
+    def is_whole(self) -> bool:
+        """True if a mean over the finished runs leaves out none of the plan."""
+        return self.diverged == self.missing == 0
+
+    def describe(self) -> str:
+        """Describe the numbers of runs.
+
+        >>> RunCounts(3).describe()
+        '3'
+        >>> RunCounts(1, diverged=1, missing=1).describe()
+        '1 of 3 (1 diverged, 1 missing)'
+        """
+        return str(self.finished) if self.is_whole else self._describe_part("")
+
+    def label(self, text: str) -> str:
+        """Add to a name or a figure of the arm which runs it leaves out.
+
+        >>> RunCounts(3).label("lstm"), RunCounts(2, diverged=1).label("lstm")
+        ('lstm', 'lstm, 2 of 3 seeds (1 diverged)')
+        """
+        return text if self.is_whole else f"{text}, {self._describe_part(' seeds')}"
+
+    def _describe_part(self, noun: str) -> str:
+        left_out = {"diverged": self.diverged, "missing": self.missing}
+        reasons = ", ".join(f"{count} {name}" for name, count in left_out.items() if count)
+        return f"{self.finished} of {sum(self)}{noun} ({reasons})"
+
+
+def describe_gaps(planned: Sequence[str], counts: Mapping[str, RunCounts]) -> list[str]:
+    """Return sentences on what of the plan is not in the results; none if nothing is left out.
+
+    Args:
+      planned: names of all arms.
+      counts: numbers of runs of the arms on record, by name.
+
+    >>> describe_gaps(["a", "b", "c"], {"b": RunCounts(3)})
+    ['On record: 1 of 3; missing: a; c.']
+    >>> describe_gaps(["a"], {"a": RunCounts(2, diverged=1)})
+    ['Means over the seeds that are left: a, 2 of 3 seeds (1 diverged).']
+    """
+    missing = [name for name in planned if name not in counts]
+    partial = [found.label(name) for name, found in counts.items() if not found.is_whole]
+    sentences = []
+    if missing:
+        sentences.append(
+            f"On record: {len(counts)} of {len(planned)}; missing: {'; '.join(missing)}."
+        )
+    if partial:
+        sentences.append(f"Means over the seeds that are left: {'; '.join(partial)}.")
+    return sentences
+
+
 class ArmRuns(NamedTuple):
     """What is on record of an arm.
 
     Attributes:
       arm: the arm.
       tuned: search of its learning rate.
-      records: records of its runs, by seed.
+      records: records of its finished runs, by seed.
+      counts: numbers of its runs, those that diverged or are missing too.
     """
 
     arm: TunedArm
     tuned: Tuned
     records: Mapping[int, Record]
+    counts: RunCounts
 
 
 def train_arms(
@@ -83,6 +152,8 @@ def train_arms(
 ) -> dict[str, ArmRuns]:
     """Tune and train all arms; what is on record is not trained again.
 
+    A run that diverges after the search is counted, and does not end the study.
+
     Args:
       training: folders and number of runs at once.
       arms: the arms.
@@ -95,7 +166,8 @@ def train_arms(
       Arms of which a run is on record, by name.
 
     Raises:
-      CharlmError: a run failed, or a record is damaged or of other settings.
+      CharlmError: a run failed, every rate of an arm diverged, or a record is damaged or of other
+        settings.
     """
     by_name, first = {arm.name: arm for arm in arms}, {"seed": effort.seeds[0]}
     tuned = training.tune(
@@ -115,21 +187,18 @@ def train_arms(
         for arm in arms
     }
     if train:
-        training.train(list(plan.values()), measure)
-    found = {key: training.recorded(point) for key, point in plan.items()}
-    runs = {
-        arm.name: ArmRuns(
-            arm,
-            tuned[arm.name],
-            {
-                seed: record
-                for (name, seed), record in found.items()
-                if name == arm.name and record is not None
-            },
-        )
-        for arm in arms
-    }
-    return {name: each for name, each in runs.items() if each.records}
+        with contextlib.suppress(Diverged):  # all others are on record
+            training.train(list(plan.values()), measure)
+    runs = {}
+    for arm in arms:
+        points = {seed: plan[arm.name, seed] for seed in effort.seeds}
+        found = {seed: training.recorded(point) for seed, point in points.items()}
+        records = {seed: record for seed, record in found.items() if record is not None}
+        diverged = sum(map(training.has_diverged, points.values()))
+        counts = RunCounts(len(records), diverged, len(points) - len(records) - diverged)
+        if records:
+            runs[arm.name] = ArmRuns(arm, tuned[arm.name], records, counts)
+    return runs
 
 
 def _run_point(arm: TunedArm, effort: Effort, rate: float, seed: int) -> Point:

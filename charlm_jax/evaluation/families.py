@@ -106,12 +106,16 @@ class BestComparison(NamedTuple):
         'a is the best of 3 groups (2 comparisons)'
         >>> BestComparison(0, [None, above, around], [None, 0.0, 0.4], 2).describe("abc")
         'a is not distinguishable from c (2 comparisons)'
+        >>> BestComparison(0, [None], [None], 0).describe("a")
+        'a is the only group'
         """
+        if len(names) == 1:
+            return f"{names[0]} is the only group"
         count = f"({self.looked_at} comparison{'s' * (self.looked_at != 1)})"
         if self.is_best:
             return f"{names[self.best]} is the best of {len(names)} groups {count}"
         rivals = ", ".join(names[index] for index in self.as_good if index != self.best)
-        return f"{names[self.best]} is not distinguishable from {rivals or 'any'} {count}"
+        return f"{names[self.best]} is not distinguishable from {rivals} {count}"
 
 
 def compare_with_best(

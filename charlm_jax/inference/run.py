@@ -32,7 +32,7 @@ from charlm_jax.evaluation.results import (
     save_evaluation,
 )
 from charlm_jax.evaluation.scoring import mean_score
-from charlm_jax.inference.trained_model import TrainedModel
+from charlm_jax.inference.trained_model import TrainedModel, refuse_non_finite
 from charlm_jax.models import LanguageModel, build_model
 from charlm_jax.storage.mixer_sources import find_recorded_mixers
 from charlm_jax.storage.run_index import run_folders
@@ -131,7 +131,8 @@ class Run(TrainedModel):
           order.
 
         Raises:
-          CharlmError: no such part, a text that has changed since, or an invalid context.
+          CharlmError: no such part, a text that has changed since, an invalid context, or numbers
+            that are not finite.
         """
         protocol = self._resolve(protocol)
         dataset = self.dataset(progress)
@@ -152,6 +153,7 @@ class Run(TrainedModel):
         saved = read_evaluation(Workdir(self.workdir), key) if cache else None
         if saved is not None and saved[0].characters == len(ids_N):  # earlier versions did not thin
             evaluation, nll_N = saved
+            refuse_non_finite(nll_N, f"the model of {self.workdir}")  # saved by an earlier version
             bits_per_byte = evaluation.bits_per_char * characters_per_byte
             return dataclasses.replace(evaluation, bits_per_byte=bits_per_byte), nll_N
         check_part(self.model, part, protocol)
@@ -161,6 +163,7 @@ class Run(TrainedModel):
             part,
             advance=functools.partial(report, f"scoring {self.workdir}"),
         )
+        refuse_non_finite(nll_N, f"the model of {self.workdir}")
         score = mean_score(nll_N)
         bits_per_byte = score.bits_per_char * characters_per_byte
         evaluation = Evaluation(key, **score._asdict(), bits_per_byte=bits_per_byte)

@@ -152,7 +152,8 @@ class TrainedModel:
 
         Raises:
           CharlmError: an empty prompt, characters that the model does not know, no scale or both
-            kinds of it, an invalid number, or more text than the model has positions for.
+            kinds of it, an invalid number, more text than the model has positions for, or logits
+            that are not finite.
         """
         if scales is not None and "scale" in changes:
             raise CharlmError("scale and scales are given: give one of them")
@@ -197,6 +198,7 @@ class TrainedModel:
           CharlmError: the same errors as `sample`.
         """
         sampling = _changed(sampling, changes)
+        require_within("sample", sample, 0, 2**31 - 1)
         policy = build_policy(scale=[sampling.scale], **sampling.truncations, keep_idle=True)
         batch = SampleBatch(sample_keys(sampling.seed, 1, first=sample), policy)
         chunks = self._decode(text, batch, characters, sampling, sampled=sampled)
@@ -316,7 +318,7 @@ class TrainedModel:
         whole = (range(len(ids_N)),)
         check_part(self.model, whole, protocol)
         values = score(self.params, ids_N, whole, advance=functools.partial(report, "scoring"))
-        _refuse_non_finite(values)
+        refuse_non_finite(values)
         return values, positions_N[protocol.positions(whole)]
 
     def _score_lines(
@@ -347,7 +349,7 @@ class TrainedModel:
         places_N = np.concatenate([group.positions(lines) for group, lines in groups])
         order_N = np.argsort(places_N)
         values = jax.tree.map(lambda *arrays: np.concatenate(arrays)[order_N], *scored)
-        _refuse_non_finite(values)
+        refuse_non_finite(values)
         return values, positions_N[places_N[order_N]]
 
     @fixed_numerics()
@@ -427,6 +429,15 @@ def _unknown_parameter(name: str, known: Sequence[str]) -> CharlmError:
     return CharlmError(f"{name} is not a parameter; {hint}")
 
 
-def _refuse_non_finite(values: Any) -> None:
+def refuse_non_finite(values: Any, model: str = "the model") -> None:
+    """Refuse a tree of arrays that a model computed on a text.
+
+    Args:
+      values: tree of arrays.
+      model: name of the model in the error message.
+
+    Raises:
+      CharlmError: a number is not finite.
+    """
     if not all(np.isfinite(x).all() for x in jax.tree.leaves(values)):
-        raise CharlmError("the model computes numbers that are not finite on this text")
+        raise CharlmError(f"{model} computes numbers that are not finite on this text")

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from charlm_jax.core.errors import lookup
+from charlm_jax.core.errors import CharlmError, lookup
 from charlm_jax.core.numerics import fixed_numerics_per_item
 from charlm_jax.core.types import ModelState, Params
 from charlm_jax.models import LanguageModel
@@ -73,6 +73,9 @@ class Decoder(Protocol):
 
         Returns:
           An iterator over ids_BT, whose pieces together have `characters` columns.
+
+        Raises:
+          CharlmError: logits that are not finite; from the iterator, before their piece.
         """
 
 
@@ -110,8 +113,9 @@ def make_carried_decoder(model: LanguageModel, *, context: int) -> Decoder:
             ids_TB, logits_BV, state = carry
             noise_BV = gumbel_noise(rows.keys_B, first + index, logits_BV.shape[-1])
             ids_B = rows.policy.sample(logits_BV, noise_BV)
+            ids_TB = ids_TB.at[index].set(_marked(ids_B, logits_BV))
             logits_BTV, state = model.apply(params, ids_B[:, None], state)
-            return ids_TB.at[index].set(ids_B), logits_BTV[:, 0], state
+            return ids_TB, logits_BTV[:, 0], state
 
         nothing_TB = jnp.zeros((_CARRIED_PIECE, len(logits_BV)), jnp.int32)
         ids_TB, *rest = jax.lax.fori_loop(0, count, step, (nothing_TB, logits_BV, state))
@@ -133,7 +137,7 @@ def make_carried_decoder(model: LanguageModel, *, context: int) -> Decoder:
         for first in range(sampled, sampled + characters, _CARRIED_PIECE):
             count = min(_CARRIED_PIECE, sampled + characters - first)
             ids_BT, logits_BV, state = draw(params, logits_BV, state, rows, first, count)
-            yield np.asarray(ids_BT)[:, :count]
+            yield _sound(np.asarray(ids_BT)[:, :count])
 
     return decode
 
@@ -167,7 +171,8 @@ def make_window_decoder(model: LanguageModel, *, context: int) -> Decoder:
             is_full = length == context
             window_BT = jnp.where(is_full, jnp.roll(window_BT, -1, axis=1), window_BT)
             length = jnp.where(is_full, length, length + 1)
-            return (window_BT.at[:, length - 1].set(ids_B), length), ids_B
+            window_BT = window_BT.at[:, length - 1].set(ids_B)
+            return (window_BT, length), _marked(ids_B, logits_BV)
 
         numbers = first + jnp.arange(_WINDOW_PIECE)
         (window_BT, length), ids_TB = jax.lax.scan(step, (window_BT, length), numbers)
@@ -188,7 +193,7 @@ def make_window_decoder(model: LanguageModel, *, context: int) -> Decoder:
         length = jnp.asarray(len(seen_N), jnp.int32)
         for first in range(sampled, sampled + characters, _WINDOW_PIECE):
             ids_BT, window_BT, length = draw(params, window_BT, length, rows, first)
-            yield np.asarray(ids_BT)[:, : sampled + characters - first]
+            yield _sound(np.asarray(ids_BT)[:, : sampled + characters - first])
 
     return decode
 
@@ -242,6 +247,22 @@ def split_rows(rows: SampleBatch, most: int) -> list[SampleBatch]:
     if len(indices) == 1:
         return [rows]
     return [jax.tree.map(lambda x, index_B=index_B: x[index_B], rows) for index_B in indices]
+
+
+def _marked(ids_B: jax.Array, logits_BV: jax.Array) -> jax.Array:
+    """Return ids with -1 in place of those that were not sampled from a distribution."""
+    return jnp.where(jnp.isfinite(jnp.max(logits_BV, axis=-1)), ids_B, -1)
+
+
+def _sound(ids_BT: np.ndarray) -> np.ndarray:
+    """Return ids of which none is -1.
+
+    Raises:
+      CharlmError: one is.
+    """
+    if ids_BT.min() < 0:
+        raise CharlmError("the model computes numbers that are not finite on this text")
+    return ids_BT
 
 
 def _powers_of_two(ids_N: np.ndarray) -> Iterator[np.ndarray]:

@@ -94,6 +94,14 @@ class Point(NamedTuple):
         except CharlmError:  # `charlm train` will report the error
             return False
 
+    def has_diverged(self, folder: Path) -> bool:
+        """Return whether the point's run has exactly this config and lost its finite loss."""
+        workdir = self.workdir(folder)
+        try:
+            return workdir.fault.exists() and workdir.read_config() == self.load()
+        except CharlmError:  # the point's own failure is reported
+            return False
+
 
 def make_point(name: str, config: str, fields: Mapping[str, Any]) -> Point:
     """Return a point from dotted fields and their values, as returned by a config's `sweep()`."""

@@ -116,7 +116,7 @@ class Tuned(NamedTuple):
     """Result of the search for one arm.
 
     Attributes:
-      value: value with the lowest mean loss on the last rung.
+      value: value with the lowest mean loss of the longest runs.
       losses: trial -> held-out loss in nats per character, infinite if it diverged, in the order
         in which they were trained.
     """
@@ -130,15 +130,28 @@ class Tuned(NamedTuple):
         values = [trial.value for trial in self.losses]
         return self.value in (min(values), max(values))
 
-    def mean_losses(self) -> dict[float, float]:
-        """Return the mean loss over seeds on the last rung that a value reached, by value."""
-        return _mean_losses(self.losses)
+    @property
+    def lengths(self) -> list[int]:
+        """Characters read by the runs of each rung, ascending."""
+        return sorted({trial.characters for trial in self.losses})
+
+    def mean_losses(self, characters: int | None = None) -> dict[float, float]:
+        """Return the mean loss over seeds of runs of one length, by value.
+
+        Args:
+          characters: characters read by each run; those of the last rung if None.
+        """
+        return _mean_losses(self.losses, self.lengths[-1] if characters is None else characters)
 
     def describe(self) -> str:
-        """Describe all values that were tried, and say if the best is at an edge."""
-        tried = ", ".join(f"{loss:.4f} at {value:g}" for value, loss in self.mean_losses().items())
+        """Describe all values that were tried on each rung, and say if the best is at an edge."""
+        rungs = []
+        for characters in self.lengths:
+            found = self.mean_losses(characters).items()
+            tried = ", ".join(f"{loss:.4f} at {value:g}" for value, loss in found)
+            rungs.append(f"after {characters:,} characters: {tried}")
         edge = "; it is at an edge, so a better one may lie beyond" if self.is_at_edge else ""
-        return f"held-out losses {tried}{edge}"
+        return f"held-out losses {'; '.join(rungs)}{edge}"
 
 
 def refuse_untunable(arms: Sequence[Point], field: str) -> None:
@@ -240,7 +253,8 @@ def tune(
 
     Raises:
       CharlmError: the field is not a positive number in an arm, a rung is empty, shorter than an
-        arm's batch or larger than the one before, or the factor is below 1.5.
+        arm's batch or larger than the one before, the factor is below 1.5, or every value that an
+        arm tried on a rung diverged.
     """
     _refuse_unsound(arms, search)
     losses: dict[str, dict[Trial, float]] = {arm.name: {} for arm in arms}
@@ -254,25 +268,23 @@ def tune(
         trial
         for arm in arms
         for value in _next_values(
-            arm, search, _mean_losses(losses[arm.name], first), most=first.values
+            arm, search, _mean_losses(losses[arm.name], first.characters), most=first.values
         )
         for trial in _trials(arm, search, first, value)
     ]:
         run(wanted)
-    before = first
+    best = {name: _best_finite(name, search, first, found) for name, found in losses.items()}
     for rung in others:
         run(
             [
                 trial
                 for arm in arms
-                for value in _best(_mean_losses(losses[arm.name], before))[: rung.values]
+                for value in best[arm.name][: rung.values]
                 for trial in _trials(arm, search, rung, value)
             ]
         )
-        before = rung
-    return {
-        name: Tuned(_best(_mean_losses(found, before))[0], found) for name, found in losses.items()
-    }
+        best = {name: _best_finite(name, search, rung, found) for name, found in losses.items()}
+    return {name: Tuned(best[name][0], found) for name, found in losses.items()}
 
 
 def train_trials(
@@ -296,7 +308,7 @@ def train_trials(
     for outcome in run_points([trial.point() for trial in trials], folder, jobs=jobs, view=view):
         if outcome.best_loss_nats is not None:
             losses.append(outcome.best_loss_nats)
-        elif outcome.point.workdir(folder).fault.exists():
+        elif outcome.point.has_diverged(folder):
             losses.append(math.inf)
         else:
             raise CharlmError(f"{outcome.point.name}: {outcome.says}{_UNUSABLE[outcome.state]}")
@@ -319,24 +331,31 @@ def _trials(arm: Point, search: Search, rung: Rung, value: float) -> list[Trial]
     ]
 
 
-def _mean_losses(losses: Mapping[Trial, float], rung: Rung | None = None) -> dict[float, float]:
-    """Return the mean loss over seeds by ascending value.
-
-    Args:
-      losses: losses of the trials of one arm.
-      rung: rung of the trials to count; if None, the last that a value reached.
-    """
+def _mean_losses(losses: Mapping[Trial, float], characters: int) -> dict[float, float]:
+    """Return the mean loss over seeds by ascending value, of the trials of one length."""
     by_value: dict[float, list[float]] = {}
-    for value in sorted({trial.value for trial in losses}):
-        lengths = [trial.characters for trial in losses if trial.value == value]
-        length = max(lengths) if rung is None else rung.characters
-        if length in lengths:
-            by_value[value] = [
-                loss
-                for trial, loss in losses.items()
-                if (trial.value, trial.characters) == (value, length)
-            ]
+    for trial in sorted(losses, key=lambda trial: trial.value):
+        if trial.characters == characters:
+            by_value.setdefault(trial.value, []).append(losses[trial])
     return {value: math.fsum(found) / len(found) for value, found in by_value.items()}
+
+
+def _best_finite(
+    name: str, search: Search, rung: Rung, losses: Mapping[Trial, float]
+) -> list[float]:
+    """Return the values of a rung by rising loss.
+
+    Raises:
+      CharlmError: every value diverged.
+    """
+    means = _mean_losses(losses, rung.characters)
+    if not any(map(math.isfinite, means.values())):
+        tried = ", ".join(f"{value:g}" for value in means)
+        raise CharlmError(
+            f"every config.{search.field} that was tried for {name} diverged ({tried}): start from "
+            f"another value, or set config.optimizer.clip_norm"
+        )
+    return _best(means)
 
 
 def _best(losses: Mapping[float, float]) -> list[float]:

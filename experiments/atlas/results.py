@@ -16,7 +16,7 @@ from experiments.atlas.arms import Preset
 from experiments.block_records import from_sums
 from experiments.markdown import signed, table
 from experiments.results_folder import write_results_folder
-from experiments.tuned_arms import ArmRuns
+from experiments.tuned_arms import ArmRuns, RunCounts, describe_gaps
 
 TITLE = "# Atlas of layers and update rules. Tables"
 FIGURE = "atlas.png"
@@ -29,7 +29,7 @@ class ArmResult(NamedTuple):
     Attributes:
       model: name of the model.
       rule: name of the update rule; empty for the config's own.
-      seeds: number of runs.
+      runs: number of runs; means are over the finished ones.
       parameters: number of parameters.
       rate: learning rate.
       is_at_edge: whether the rate is the lowest or highest that was tried.
@@ -45,7 +45,7 @@ class ArmResult(NamedTuple):
 
     model: str
     rule: str
-    seeds: int
+    runs: RunCounts
     parameters: int
     rate: float
     is_at_edge: bool
@@ -71,6 +71,14 @@ class Results(NamedTuple):
     preset: Preset
     arms: Mapping[str, ArmResult]
     comparison: BestComparison
+
+    @property
+    def gaps(self) -> list[str]:
+        """Sentences on what of the plan is not in the results."""
+        return describe_gaps(
+            [_name(*pair) for pair in self.preset.names().values()],
+            {_name(arm.model, arm.rule): arm.runs for arm in self.arms.values()},
+        )
 
 
 def build_results(
@@ -101,7 +109,7 @@ def build_results(
         arms[name] = ArmResult(
             model=model,
             rule=rule,
-            seeds=len(records),
+            runs=runs[name].counts,
             parameters=first["parameters"],
             rate=tuned.value,
             is_at_edge=tuned.is_at_edge,
@@ -126,7 +134,7 @@ def _compare(arms: list[ArmResult], streams: list[BlockSums]) -> BestComparison:
     return compare_with_best(
         streams,
         best=min(range(len(arms)), key=lambda index: arms[index].second),
-        is_choice_independent=all(arm.seeds == 1 for arm in arms),
+        is_choice_independent=all(arm.runs.finished == 1 for arm in arms),
         is_paired_by_run=False,
     )
 
@@ -152,6 +160,7 @@ def to_json(results: Results, command: str) -> dict[str, Any]:
     return {
         "command": command,
         "effort_per_arm": results.preset.effort.describe(),
+        "gaps": results.gaps,
         "arms": to_jsonable(results.arms),
         "comparison": to_jsonable(results.comparison),
     }
@@ -170,8 +179,9 @@ def tables(results: Results, command: str) -> str:
         "on an idle machine; `state`: memory of one text's state, of 64 positions for attention; "
         "`context`: effective context in characters, of one run. The first run of each model is "
         "the best of several with different learning rates.",
+        *results.gaps,
         _losses(results),
-        f"{results.comparison.describe([_name(arm) for arm in results.arms.values()])}.",
+        f"{results.comparison.describe([_label(arm) for arm in results.arms.values()])}.",
         "## Speeds and sizes",
         _sizes(results),
         "## Effort",
@@ -181,15 +191,19 @@ def tables(results: Results, command: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _name(arm: ArmResult) -> str:
-    return f"{arm.model}, {arm.rule}" if arm.rule else arm.model
+def _name(model: str, rule: str) -> str:
+    return f"{model}, {rule}" if rule else model
+
+
+def _label(arm: ArmResult) -> str:
+    return arm.runs.label(_name(arm.model, arm.rule))
 
 
 def _losses(results: Results) -> str:
     rows = [
         [
-            _name(arm),
-            arm.seeds,
+            _name(arm.model, arm.rule),
+            arm.runs.describe(),
             f"{arm.rate:g}",
             *(arm.losses[protocol].describe() for protocol in RULES),
             "" if arm.spread is None else f"{arm.spread:.4f}",
@@ -205,7 +219,7 @@ def _losses(results: Results) -> str:
 def _sizes(results: Results) -> str:
     rows = [
         [
-            _name(arm),
+            _name(arm.model, arm.rule),
             f"{arm.parameters:,}",
             f"{arm.training:,}",
             f"{arm.decoding:,}",
@@ -228,7 +242,7 @@ def _draw(results: Results, path: Path) -> None:
         found = arm.losses["stream"]
         axes.plot([found.low, found.high], [row, row], color="#2a6f97", linewidth=2)
         axes.plot(found.mean, row, "o", color="#2a6f97", markersize=5)
-    axes.set_yticks(range(len(arms)), [_name(arm) for arm in arms])
+    axes.set_yticks(range(len(arms)), [_label(arm) for arm in arms])
     axes.set_xlabel("held-out loss, nats per character, the text read in one go")
     axes.set_title(
         f"About {results.preset.parameters:,} parameters, "

@@ -9,7 +9,8 @@ such as a run at its best step and at its last.
     python -m experiments.scale_factor --workdir=runs/lstm --workdir=runs/lstm@latest
     python -m experiments.scale_factor --workdir=runs/lstm --settings=policies
 
-`--settings=policies` adds eleven settings each of top-k, top-p and min-p, at scale 1.
+`--settings=policies` adds eleven settings each of top-k, top-p and min-p, at scale 1. Runs must be
+of characters, not bytes, and able to carry their state.
 
 Cost: 30 s for the textbook's LSTM, alone on a 2-core AMD EPYC with AVX2; 9 minutes of CPU time for
 the three runs of docs/studies/scale_factor/index.md under all policies.
@@ -49,6 +50,7 @@ from experiments.scale_factor.measures import (
     MeasuredText,
     RunResults,
     build_human_text,
+    check_runs,
     choose_prompt,
     measure_run,
     name_runs,
@@ -83,7 +85,8 @@ def study(options: argparse.Namespace, command: str) -> None:
         raise CharlmError("a run is given twice: give each run once")
     if options.out == "":
         raise CharlmError("--out is empty: give a folder")
-    plan = SamplePlan(options.prompt, options.samples, options.characters, options.seed)
+    check_runs(runs)
+    plan = SamplePlan(samples=options.samples, characters=options.characters, seed=options.seed)
     check_plan(plan)
     settings = truncated(
         SETTINGS[options.settings],
@@ -95,7 +98,7 @@ def study(options: argparse.Namespace, command: str) -> None:
     folder = Workdir(options.out or own).path
     files = [RESULTS, SAMPLES, TABLES, *FIGURES]
     refuse_other_results(folder, study=STUDY, title=TITLE, command=command, files=files)
-    plan = plan._replace(prompt=choose_prompt(runs, plan.prompt, options.split))
+    plan = plan._replace(prompt=choose_prompt(runs, options.prompt, options.split))
     results = measure_runs(runs, plan, settings, split=options.split)
     write_results(results, plan, folder, command)
 
@@ -123,8 +126,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(
         "--prompt",
-        default=plan.prompt,
-        help="text that all samples continue (default: %(default)r)",
+        help=f"text that all samples continue (default: {plan.prompt!r}, or the start of the "
+        f"held-out part if a run does not know its characters)",
     )
     add(
         "--samples",
@@ -142,7 +145,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--top_k", type=int, help="top-k truncation at every scale")
     add("--top_p", type=float, help="top-p truncation at every scale")
     add("--min_p", type=float, help="min-p truncation at every scale")
-    add("--split", default="valid", help="held-out part: valid or test (default: %(default)s)")
+    add(
+        "--split",
+        choices=("valid", "test"),
+        default="valid",
+        help="held-out part (default: %(default)s)",
+    )
     add(
         "--out",
         metavar="DIR",

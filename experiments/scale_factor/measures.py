@@ -128,29 +128,46 @@ class RunResults(NamedTuple):
         return min(self.of(varied), key=lambda text: text.excess.mean)
 
 
-def choose_prompt(runs: Sequence[Run], wanted: str, split: str) -> str:
-    """Returns the wanted prompt, or the start of held-out text if it is unusable.
-
-    A prompt is usable if it is not empty and every run's vocabulary has its characters.
+def check_runs(runs: Sequence[Run]) -> None:
+    """Refuse runs that cannot be measured.
 
     Raises:
-      CharlmError: a run has no such split, cannot carry its state, or lacks characters of the
-        held-out text.
+      CharlmError: a run cannot carry its state, or models bytes.
     """
     for run in runs:
+        if run.vocabulary.unit == "bytes":
+            raise CharlmError(
+                f"{run.workdir} models bytes: this study counts and compares characters, so give "
+                f"runs with config.data.unit=characters"
+            )
         if run.model.max_length is not None:
             raise CharlmError(
                 f"{run.workdir} has learned positions: it cannot carry its state through a text, "
                 f"as this study does"
             )
+
+
+def choose_prompt(runs: Sequence[Run], typed: str | None, split: str) -> str:
+    """Returns the typed prompt, or else the default, or the start of held-out text.
+
+    The default is used if every run's vocabulary has its characters.
+
+    Raises:
+      CharlmError: the typed prompt is empty, a run has no such split, or a run lacks characters of
+        the prompt.
+    """
+    if typed == "":
+        raise CharlmError("--prompt is empty: give at least one character")
+    prompt = SamplePlan().prompt if typed is None else typed
     known = set.intersection(*(set(run.vocabulary.symbols) for run in runs))
-    if wanted and set(wanted) <= known:
-        return wanted
-    dataset = runs[0].dataset()
-    first = dataset.part(split)[0]
-    prompt = dataset.corpus.text[first.start : min(first.stop, first.start + _PROMPT)]
+    if typed is None and not set(prompt) <= known:
+        dataset = runs[0].dataset()
+        first = dataset.part(split)[0]
+        prompt = dataset.corpus.text[first.start : min(first.stop, first.start + _PROMPT)]
     for run in runs:
-        run.vocabulary.encode(prompt, what=f"the prompt for {run.workdir}")
+        run.vocabulary.encode(
+            prompt, what=f"the prompt for {run.workdir}", advice="leave out --prompt"
+        )
     return prompt
 
 

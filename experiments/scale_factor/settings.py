@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 from charlm_jax.core.errors import CharlmError, require_within
 from charlm_jax.sampling.categorical import temperature
+from charlm_jax.sampling.params import SamplingParams
 
 TRUNCATIONS = ("top_k", "top_p", "min_p")
 TEXTBOOK_SCALES = (0.5, 1.0, 2.0)
@@ -99,9 +100,10 @@ def truncated(settings: list[Setting], **truncation: Any) -> list[Setting]:
       **truncation: values by field; None leaves a field unchanged.
 
     Raises:
-      CharlmError: the settings vary one of these fields.
+      CharlmError: the settings vary one of these fields, or a value is out of range.
     """
     values = {name: value for name, value in truncation.items() if value is not None}
+    SamplingParams(**values)  # refuses what is out of range
     for setting in settings:
         if setting.varied in values:
             raise CharlmError(f"--{setting.varied} is varied by these settings: leave it out")

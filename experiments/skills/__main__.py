@@ -5,14 +5,16 @@ learn synthetic texts that need one skill each (`charlm_jax.data.skills`). The b
 character is known. The measure is the loss above it, in nats per character that the skill
 determines: 0 for a model that has the skill. Texts are split 80/10/10; the second part is used to
 choose learning rates, with equal effort for every arm, and the third is scored, with the state
-carried through it. Attention keeps the last 128 characters, as in training.
+carried through it. Its first episode may be cut, so that no model could answer: its answers do not
+count. Attention keeps the last 128 characters, as in training.
 
     python -m experiments.skills --preset=minutes
     python -m experiments.skills --preset=full --jobs=2
     python -m experiments.skills --preset=full --only=lstm --only=attention
 
 A run that is on record (folder `records`) is not trained again, so the same command resumes an
-interrupted study. `--from_records` trains nothing.
+interrupted study. `--from_records` trains nothing. The tables name models that are not on record,
+and means that leave out a seed, such as one whose run diverged.
 
 The command writes results.json, tables.md and skills.png into runs/skills-PRESET.
 """
@@ -24,7 +26,7 @@ from typing import Any
 
 from charlm_jax.cli.exit_status import run_program
 from charlm_jax.core.trees import count_parameters
-from charlm_jax.data.skills import SkillSource
+from charlm_jax.data.skills import END, SkillSource
 from charlm_jax.data.synthetic import parse_source
 from charlm_jax.evaluation.block_sums import block_sums
 from charlm_jax.evaluation.protocol import Stream, all_positions
@@ -93,11 +95,10 @@ def measure_run(point: Point, run: Run, *, length: int) -> dict[str, Any]:
     context = length if run.model.keeps_positions else None
     second = run.evaluate(Stream(context), split="valid")[0].loss_nats
     evaluation, nll_N = run.evaluate(Stream(context), split="test")
-    places_N = all_positions(dataset.part("test"))
-    text = dataset.corpus.text[:]
+    places_N, text = all_positions(dataset.part("test")), dataset.corpus.text[:]
     excess_N = nll_N - source.nll_nats(text)[places_N]
-    is_answer_N = source.is_answer(text)[places_N]
-    answers = block_sums([excess_N], mask_N=is_answer_N)
+    is_whole_N = places_N > text.index(END, places_N[0] - 1)  # the first episode may be cut
+    answers = block_sums([excess_N], mask_N=source.is_answer(text)[places_N] & is_whole_N)
     return {
         "seed": run.config.seed,
         "parameters": count_parameters(run.params),

@@ -71,7 +71,7 @@ class Preset(NamedTuple):
           only: names of the models to return; all if empty.
         """
         return [
-            TunedArm(f"{task}-{name.replace(' ', '-')}", "lstm", self.fields(task, name))
+            TunedArm(arm_name(task, name), "lstm", self.fields(task, name))
             for task in self.tasks
             for name in self.layers
             if not only or name in only
@@ -105,6 +105,11 @@ class Preset(NamedTuple):
             "evaluation.max_characters": 50_000,
             "train.epochs": 1_000,
         }
+
+
+def arm_name(task: str, name: str) -> str:
+    """Return the name of the arm of a skill and a model."""
+    return f"{task}-{name.replace(' ', '-')}"
 
 
 PRESETS: Mapping[str, Preset] = {

@@ -15,8 +15,8 @@ from charlm_jax.report.figures.panels import draw_heat_map
 from experiments.block_records import from_sums
 from experiments.markdown import table
 from experiments.results_folder import write_results_folder
-from experiments.skills.arms import Preset
-from experiments.tuned_arms import ArmRuns
+from experiments.skills.arms import Preset, arm_name
+from experiments.tuned_arms import ArmRuns, RunCounts, describe_gaps
 
 TITLE = "# Which layers learn which skill? Tables"
 FIGURE = "skills.png"
@@ -28,14 +28,14 @@ class SkillResult(NamedTuple):
 
     Attributes:
       excess: loss above the best, in nats per answer.
-      seeds: number of runs.
+      runs: number of runs; the excess is a mean over the finished ones.
       parameters: number of parameters.
       rate: learning rate.
       is_at_edge: whether the rate is the lowest or highest that was tried.
     """
 
     excess: Interval
-    seeds: int
+    runs: RunCounts
     parameters: int
     rate: float
     is_at_edge: bool
@@ -54,6 +54,18 @@ class Results(NamedTuple):
     skills: Mapping[str, Mapping[str, SkillResult]]
     comparisons: Mapping[str, BestComparison]
 
+    @property
+    def gaps(self) -> list[str]:
+        """Sentences on what of the plan is not in the results."""
+        return describe_gaps(
+            [f"{task}, {name}" for task in self.preset.tasks for name in self.preset.layers],
+            {
+                f"{task}, {name}": found.runs
+                for task, by_name in self.skills.items()
+                for name, found in by_name.items()
+            },
+        )
+
 
 def build_results(preset: Preset, runs: Mapping[str, ArmRuns]) -> Results:
     """Compute the results from the records.
@@ -67,7 +79,7 @@ def build_results(preset: Preset, runs: Mapping[str, ArmRuns]) -> Results:
     for task in preset.tasks:
         sums: dict[str, BlockSums] = {}
         for name in preset.layers:
-            found = runs.get(f"{task}-{name.replace(' ', '-')}")
+            found = runs.get(arm_name(task, name))
             if found is None:
                 continue
             records = list(found.records.values())
@@ -75,7 +87,7 @@ def build_results(preset: Preset, runs: Mapping[str, ArmRuns]) -> Results:
             sums[name] = from_sums(rows, records[0]["answers"])
             skills.setdefault(task, {})[name] = SkillResult(
                 excess=mean_interval(sums[name]),
-                seeds=len(records),
+                runs=found.counts,
                 parameters=records[0]["parameters"],
                 rate=found.tuned.value,
                 is_at_edge=found.tuned.is_at_edge,
@@ -112,6 +124,7 @@ def to_json(results: Results, command: str) -> dict[str, Any]:
     return {
         "command": command,
         "effort_per_arm": results.preset.effort.describe(),
+        "gaps": results.gaps,
         "skills": to_jsonable(results.skills),
         "comparisons": to_jsonable(results.comparisons),
     }
@@ -124,7 +137,9 @@ def tables(results: Results, command: str) -> str:
         TITLE,
         f"    {command}",
         f"Loss above that of the best predictor, in nats per answer, with 95 % intervals over "
-        f"blocks of the text and seeds. Bold: the whole interval lies below {SOLVED_NATS}.",
+        f"blocks of the text and seeds. Bold: the whole interval lies below {SOLVED_NATS}, and no "
+        f"seed is left out.",
+        *results.gaps,
         _excess(results),
         "## Best of each skill",
         "\n".join(_verdicts(results)),
@@ -154,21 +169,26 @@ def _by_task(results: Results) -> Sequence[Mapping[str, SkillResult]]:
 
 def _excess(results: Results) -> str:
     def cell(found: SkillResult) -> str:
-        text = found.excess.describe(3)
-        return f"**{text}**" if found.excess.high < SOLVED_NATS else text
+        text = found.runs.label(found.excess.describe(3))
+        is_solved = found.excess.high < SOLVED_NATS and found.runs.is_whole
+        return f"**{text}**" if is_solved else text
 
     return _rows(results, cell)
 
 
 def _rates(results: Results) -> str:
-    return _rows(results, lambda x: f"{x.rate:g} ({x.parameters:,} parameters, {x.seeds} runs)")
+    return _rows(
+        results,
+        lambda x: f"{x.rate:g} ({x.parameters:,} parameters, seeds: {x.runs.describe()})",
+    )
 
 
 def _verdicts(results: Results) -> list[str]:
-    return [
-        f"- {task}: {comparison.describe(list(results.skills[task]))}."
-        for task, comparison in results.comparisons.items()
-    ]
+    verdicts = []
+    for task, comparison in results.comparisons.items():
+        labels = [found.runs.label(name) for name, found in results.skills[task].items()]
+        verdicts.append(f"- {task}: {comparison.describe(labels)}.")
+    return verdicts
 
 
 def _draw(results: Results, path: Path) -> None:
@@ -177,13 +197,15 @@ def _draw(results: Results, path: Path) -> None:
         [by_name[name].excess.mean if name in by_name else np.nan for by_name in _by_task(results)]
         for name in models
     ]
+    is_whole = all(x.runs.is_whole for by_name in _by_task(results) for x in by_name.values())
     figure = draw_heat_map(
         np.array(excess),
         rows=models,
         columns=list(results.skills),
         title="Loss above the best predictor, by layer and skill: 0 is a model that has the skill\n"
         f"about {results.preset.parameters:,} parameters, "
-        f"{results.preset.effort.characters:,} characters read in training",
+        f"{results.preset.effort.characters:,} characters read in training"
+        + ("" if is_whole else "; some means leave out seeds, see tables.md"),
         x_label="skill",
         y_label="layer",
         unit="nats per answer",

@@ -13,8 +13,9 @@ from experiments.atlas import __main__ as atlas
 from experiments.atlas import arms as atlas_arms
 from experiments.atlas.arms import PRESETS, Preset
 from experiments.atlas.measures import measure_models
-from experiments.recorded_training import RecordFolder
-from experiments.tuned_arms import Effort
+from experiments.atlas.results import tables
+from experiments.recorded_training import RecordedTraining, RecordFolder, settings
+from experiments.tuned_arms import Effort, _run_point
 from tests.experiments.test_recorded_training import Trainer, trainer
 
 __all__ = ["trainer"]
@@ -58,6 +59,24 @@ def test_a_model_is_added_to_those_on_record(
     assert len(rows) == 8 and all(abs(x - rate_nats) < 0.05 for x in losses)
     contexts = [cells[6].strip() for cells in rows[4:]]
     assert contexts == ["1 [1, 8]"] * 4  # one block of text: the interval is all that was tried
+
+
+def test_one_model_on_record_is_no_comparison_and_the_others_are_named(tmp_path: Path) -> None:
+    effort = Effort(1, 4_096, (1, 2))
+    preset = Preset(("rnn, bare", "mingru", "gru, bare"), (), 2_000, effort)
+    training = RecordedTraining(RecordFolder(tmp_path), tmp_path / "runs")
+    (arm,) = preset.arms(["mingru"])
+    sums = {"window": [900.0, 950.0], "stream": [800.0, 850.0], "counts": [1_000, 1_000]}
+    context = {"by_context": {"1": [90.0, 90.0], "8": [50.0, 60.0]}, "target_counts": [30, 30]}
+    first = {"parameters": 9, "second": 1.0, "curve": [[4_096, 1.0]], "has_more": True}
+    point = _run_point(arm, effort, arm.fields["optimizer.learning_rate"], 1)
+    training.records.write(f"runs/{point.name}", {**settings(point), **sums, **context, **first})
+    speeds = {"training": 9, "decoding": 7, "state_bytes": 5}
+    training.records.write("speeds", {arm.name: speeds})
+    text = tables(atlas.run_study(training, preset, (), train=False), "x")
+    assert "\nOn record: 1 of 3; missing: rnn, bare; gru, bare.\n" in text
+    assert "\nmingru, 1 of 2 seeds (1 missing) is the only group.\n" in text
+    assert "| mingru | 1 of 2 (1 missing) | " in text
 
 
 def test_speeds_and_sizes_are_of_each_model(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.json_files import write_json
 from charlm_jax.core.signals import Interrupted
 from charlm_jax.inference.run import Run
 from charlm_jax.sweeps.local import Outcome
@@ -36,7 +37,10 @@ class Trainer:
         for point in points:
             if self.diverge(point.name):
                 self.names.append(point.name)
-                (folder / point.name / "fault").mkdir(parents=True)
+                workdir = point.workdir(folder)
+                workdir.fault.mkdir(parents=True, exist_ok=True)
+                if not workdir.config_file.exists():
+                    write_json(workdir.config_file, point.load().to_dict())
                 outcomes.append(Outcome(point, "failed", None, "step 1: the loss is nan"))
                 continue
             if not point.is_finished(folder):
@@ -130,6 +134,19 @@ def test_a_rate_that_diverges_is_the_worst_and_any_other_run_that_does_is_named(
             training.train(points, _measure)
     assert trainer.names[2:] == ["b", "c"]
     assert [training.recorded(point) is None for point in points] == [True, False]
+    assert [training.has_diverged(point) for point in points] == [True, False]
+
+
+def test_a_fault_of_other_settings_is_not_put_on_record(trainer: Trainer, tmp_path: Path) -> None:
+    training = RecordedTraining(RecordFolder(tmp_path / "records"), tmp_path / "runs")
+    workdir = POINT.workdir(tmp_path / "runs")
+    workdir.fault.mkdir(parents=True)
+    other = POINT._replace(overrides=(*POINT.overrides, "optimizer.clip_norm=0.5"))
+    write_json(workdir.config_file, other.load().to_dict())
+    trainer.diverge = lambda name: True
+    with pytest.raises(CharlmError, match="a: step 1: the loss is nan; the same command resumes"):
+        training.train([POINT], _measure)
+    assert not training.has_diverged(POINT)
 
 
 def test_records_of_other_settings_are_refused(trainer: Trainer, tmp_path: Path) -> None:

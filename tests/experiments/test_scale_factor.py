@@ -1,5 +1,6 @@
 """The study of scale factors: its settings, its tables, and the whole of it on tiny runs."""
 
+import dataclasses
 import functools
 import itertools
 import json
@@ -33,6 +34,8 @@ from experiments.scale_factor.measures import (
     MeasuredText,
     RunResults,
     build_human_text,
+    check_runs,
+    choose_prompt,
     measure_run,
     name_runs,
 )
@@ -152,6 +155,21 @@ def test_what_is_not_known_leaves_its_cell_empty() -> None:
     assert lines[copies + 3].startswith("|---") and lines[copies + 4] == ""
     (alone,) = (x for x in _lines(run._replace(texts=texts[2:3])) if x.startswith("Smallest"))
     assert alone.endswith("Overlapping intervals: none.")
+
+
+def test_only_the_default_prompt_is_replaced(trained: Path) -> None:
+    run = load_run(trained)
+    start = run.dataset().part("valid")[0].start
+    assert choose_prompt([run], None, "valid") == run.dataset().corpus.text[start : start + 40]
+    assert choose_prompt([run], "abca", "valid") == "abca"
+
+
+def test_runs_on_bytes_are_refused(trained: Path) -> None:
+    run = load_run(trained)
+    check_runs([run])
+    run = dataclasses.replace(run, vocabulary=run.vocabulary.with_unit("bytes"))
+    with pytest.raises(CharlmError, match="tiny models bytes: this study counts and compares"):
+        check_runs([run])
 
 
 def test_runs_of_one_name_are_told_apart(trained: Path, tmp_path: Path) -> None:
@@ -434,11 +452,16 @@ def test_the_star_is_where_human_text_is(tmp_path: Path, monkeypatch: pytest.Mon
         (["--workdir=RUN", "--out=OTHERS"], "OTHERS/results.json is not from this study"),
         (["--workdir=RUN", "--out=OTHERS/results.json"], "is not a folder: choose another"),
         (["--workdir=RUN", "--out="], "--out is empty"),
+        (["--workdir=RUN", "--split=train"], "argument --split: invalid choice: 'train'"),
+        (["--workdir=RUN", "--top_p=1.5"], "top_p=1.5 is not allowed"),
+        (["--workdir=RUN", "--top_k=-1"], "top_k=-1 is not allowed"),
+        (["--workdir=RUN", "--prompt=abx"], "character 'x' (U+0078) outside the model's"),
+        (["--workdir=RUN", "--prompt="], "--prompt is empty"),
         (["--workdir=RUN", "--workdir=RUN@best"], "a run is given twice"),
     ],
     ids=[
         *("run", "flag", "split", "much", "little", "checkpoint", "settings", "varied", "page"),
-        *("results", "file", "empty", "twice"),
+        *("results", "file", "empty", "train", "top_p", "top_k", "prompt", "no-prompt", "twice"),
     ],
 )
 def test_mistakes_are_told_in_a_line(

@@ -1,18 +1,25 @@
 """The study of skills: small, and its arms."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import jax
+import numpy as np
 import pytest
 
 from charlm_jax.config.loading import load_config
 from charlm_jax.core.prng import root_key
 from charlm_jax.core.trees import count_parameters
 from charlm_jax.data.dataset import load_dataset
+from charlm_jax.data.skills import END, SkillSource
+from charlm_jax.data.synthetic import parse_source
+from charlm_jax.evaluation.protocol import all_positions
 from charlm_jax.models import build_model
+from experiments.recorded_training import RecordedTraining, RecordFolder, settings
 from experiments.skills import __main__ as skills
 from experiments.skills.arms import PRESETS, Preset
-from experiments.tuned_arms import Effort, fit_width
+from experiments.tuned_arms import Effort, TunedArm, _run_point, fit_width, train_arms
 from tests.experiments.test_recorded_training import Trainer, trainer
 
 __all__ = ["trainer"]
@@ -50,6 +57,70 @@ def test_counting_to_three_is_learnt_and_the_parity_of_twelve_bits_is_not(
     }
     assert set(rows) == {*TINY.layers}
     assert all(counting < 0.1 and parity > 0.3 for counting, parity in rows.values())
+
+
+def _write(
+    training: RecordedTraining, arm: TunedArm, effort: Effort, runs: dict[tuple[float, int], Any]
+) -> None:
+    """Put runs on record, by learning rate over the arm's own and seed."""
+    for (factor, seed), values in runs.items():
+        point = _run_point(arm, effort, arm.fields["optimizer.learning_rate"] * factor, seed)
+        training.records.write(f"runs/{point.name}", {**settings(point), **values})
+
+
+def test_means_that_leave_out_runs_say_so_and_missing_models_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    effort = Effort(rates=2, characters=5_120, seeds=(1, 2, 3))
+    preset = TINY._replace(tasks={"parity": ""}, layers=("rnn", "minlstm", "gru"), effort=effort)
+    monkeypatch.setitem(skills.PRESETS, "minutes", preset)
+    training = RecordedTraining(RecordFolder(tmp_path / "records"), tmp_path / "runs")
+    done = {
+        "parameters": 9,
+        "second": 1.0,
+        "excess": [4.0, 5.0],
+        "answers": [500, 500],
+        "has_more": True,
+    }
+    rnn, minlstm = preset.arms(["rnn", "minlstm"])
+    searched = {(1.0, 1): done, (0.5, 1): {**done, "second": 2.0}}
+    _write(training, rnn, effort, {**searched, (1.0, 2): {"diverged": True}, (1.0, 3): done})
+    _write(training, minlstm, effort, {**searched, (1.0, 2): done, (1.0, 3): done})
+    train_arms(training, [rnn, minlstm], effort, lambda point, run: {})  # none is trained
+    assert skills.main([f"--workdir={tmp_path}", "--from_records"]) == 0
+    text = (tmp_path / "tables.md").read_text()
+    assert "\nOn record: 2 of 3; missing: parity, gru.\n" in text
+    partial = "rnn, 2 of 3 seeds (1 diverged)"
+    assert f"\nMeans over the seeds that are left: parity, {partial}.\n" in text
+    assert f"- parity: {partial} is not distinguishable from minlstm (1 comparison)." in text
+    rows = [line for line in text.splitlines() if line.startswith(("| rnn", "| minlstm"))]
+    assert rows[0].endswith("], 2 of 3 seeds (1 diverged) |") and "**" not in rows[0]
+    assert rows[1].count("**") == 2
+    assert rows[2].endswith("seeds: 2 of 3 (1 diverged)) |") and rows[3].endswith("seeds: 3) |")
+
+
+def test_a_model_that_has_the_skill_has_no_excess() -> None:
+    """It reads the third part from within an episode, whose answers it cannot know."""
+    fields = {"data.corpus": "synthetic:task=recall,characters=3000", "split.test_fraction": 0.1}
+    config = load_config("lstm", fields)
+    dataset = load_dataset(config)
+    source = parse_source(config.data.corpus)
+    assert isinstance(source, SkillSource)
+    text, places_N = dataset.corpus.text[:], all_positions(dataset.part("test"))
+    nll_N, is_answer_N = source.nll_nats(text)[places_N], source.is_answer(text)[places_N]
+    cut = text.index(END, places_N[0]) + 1 - places_N[0]
+    assert is_answer_N[:cut].any() and text[places_N[0] - 1] != END
+    nll_N[:cut] += 1.0
+    run = SimpleNamespace(
+        config=config,
+        dataset=lambda: dataset,
+        model=SimpleNamespace(keeps_positions=False),
+        evaluate=lambda protocol, split: (SimpleNamespace(loss_nats=nll_N.mean()), nll_N),
+        params={"w": np.zeros(3)},
+    )
+    found = skills.measure_run(None, run, length=8)  # type: ignore[arg-type]
+    assert found["excess"] == (0.0,) * len(found["excess"])
+    assert sum(found["answers"]) == is_answer_N[cut:].sum() > 50
 
 
 def test_a_model_that_is_not_there_is_refused(

@@ -1,5 +1,6 @@
 """What a notebook uses: the README's example as it stands, and what it promises."""
 
+import dataclasses
 import math
 import re
 import subprocess
@@ -75,6 +76,20 @@ def test_text_is_generated_as_it_is_drawn(run: charlm_jax.Run) -> None:
     for sampled in (-1, 3):
         with pytest.raises(CharlmError, match=f"sampled={sampled} is not allowed"):
             run.continue_text("ab", characters=1, sampled=sampled)
+    for sample in (-1, 2**31):
+        with pytest.raises(CharlmError, match=f"sample={sample} is not allowed: it must lie in"):
+            run.continue_text("ab", characters=1, sample=sample)
+
+
+def test_numbers_that_are_not_finite_are_an_error(run: charlm_jax.Run) -> None:
+    broken = dataclasses.replace(run, params=jax.tree.map(lambda w: w * np.nan, run.params))
+    before = sorted(run.workdir.rglob("*"))
+    with pytest.raises(CharlmError, match=f"the model of {run.workdir} computes numbers that are"):
+        broken.evaluate(cache=True)
+    assert sorted(run.workdir.rglob("*")) == before
+    for mode in ("carried", "window"):
+        with pytest.raises(CharlmError, match="the model computes numbers that are not finite"):
+            broken.generate("ab", characters=1, mode=mode)
 
 
 def test_a_text_ends_before_the_first_stop_string(run: charlm_jax.Run) -> None:

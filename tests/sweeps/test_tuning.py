@@ -11,10 +11,21 @@ from hypothesis import strategies as st
 
 from charlm_jax.cli import main
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.json_files import write_json
 from charlm_jax.storage.run_index import run_folders
 from charlm_jax.storage.workdir import Workdir
+from charlm_jax.sweeps import tuning
+from charlm_jax.sweeps.local import Outcome
 from charlm_jax.sweeps.points import Point
-from charlm_jax.sweeps.tuning import Rung, Search, Trial, default_search, tune
+from charlm_jax.sweeps.tuning import (
+    Rung,
+    Search,
+    Trial,
+    Tuned,
+    default_search,
+    train_trials,
+    tune,
+)
 from tests.conftest import ROOT, TINY
 from tests.sweeps.test_points import write_sweep
 
@@ -123,6 +134,49 @@ def test_a_value_that_diverges_is_the_worst() -> None:
     found = tune([_arm(rate=0.02)], _search(5, 1), train)["a"]
     assert found.value < 0.006
     assert math.inf in found.losses.values()
+
+
+@pytest.mark.parametrize("length", [10_000, 20_000])
+def test_an_arm_whose_every_value_diverges_on_a_rung_is_an_error(length: int) -> None:
+    trained: list[Trial] = []
+
+    def train(trials: Sequence[Trial]) -> list[float]:
+        trained.extend(trials)
+        return [math.nan if trial.characters >= length else 2.0 for trial in trials]
+
+    says = r"every config\.optimizer\.learning_rate that was tried for a diverged \(.*0\.01"
+    with pytest.raises(CharlmError, match=says):
+        tune([_arm()], _search(2, 2), train)
+    assert max(trial.characters for trial in trained) == length
+
+
+def test_losses_of_each_length_are_listed_apart() -> None:
+    losses = {
+        Trial(_arm(), RATE, value, 1, characters): loss
+        for value, characters, loss in ((0.01, 800, 2.5), (0.02, 800, 2.25), (0.02, 1_600, 1.5))
+    }
+    found = Tuned(0.02, losses)
+    assert found.mean_losses() == {0.02: 1.5}
+    assert found.mean_losses(800) == {0.01: 2.5, 0.02: 2.25}
+    first = "held-out losses after 800 characters: 2.5000 at 0.01, 2.2500 at 0.02"
+    assert found.describe().startswith(f"{first}; after 1,600 characters: 1.5000 at 0.02;")
+
+
+def test_only_a_fault_of_the_trials_own_run_is_divergence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial = Trial(_arm(), RATE, 0.01, 1, 25_600)
+    point = trial.point()
+    failed = Outcome(point, "failed", None, "runs/a holds another run: config.optimizer.clip_norm")
+    monkeypatch.setattr(tuning, "run_points", lambda *_, **__: [failed])
+    workdir = point.workdir(tmp_path)
+    workdir.fault.mkdir(parents=True)
+    write_json(workdir.config_file, point.load().to_dict())
+    assert train_trials([trial], tmp_path) == [math.inf]
+    other = point._replace(overrides=(*point.overrides, "optimizer.clip_norm=0.5")).load()
+    write_json(workdir.config_file, other.to_dict())
+    with pytest.raises(CharlmError, match=r"a-learning_rate.*: runs/a holds another run"):
+        train_trials([trial], tmp_path)
 
 
 def test_the_same_losses_give_the_same_search() -> None:
