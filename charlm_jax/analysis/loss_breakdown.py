@@ -23,13 +23,24 @@ from charlm_jax.data.vocabulary import Vocabulary
 from charlm_jax.evaluation.block_sums import Runs
 from charlm_jax.evaluation.bootstrap import Interval, mean_interval
 
-CLASSES = ("first letter", "later letter", "space", "punctuation", "capital", "newline")
+CLASSES = (
+    "first letter",
+    "later letter",
+    "space",
+    "punctuation",
+    "capital",
+    "newline",
+    "byte outside UTF-8",
+)
 
-_FIRST, _LATER, _SPACE, _PUNCTUATION, _CAPITAL, _NEWLINE = range(len(CLASSES))
+_FIRST, _LATER, _SPACE, _PUNCTUATION, _CAPITAL, _NEWLINE, _OUTSIDE = range(len(CLASSES))
 
 # Characters that are classified at once, and that are read before them: a letter with more marks in
 # a row is not known as one.
 _PIECE, _READ_BEFORE = 1 << 20, 1000
+
+# Bytes that are read after a piece, so that its last character is whole.
+_READ_AFTER = 3
 
 
 class GroupLoss(NamedTuple):
@@ -99,7 +110,7 @@ def geometric_bins(longest: int) -> tuple[tuple[int, int], ...]:
     return tuple((a + 1, b) for a, b in itertools.pairwise([0, *lasts, longest]))
 
 
-def character_classes(text: Text, part: Part) -> np.ndarray:
+def character_classes(text: Text, part: Part, *, unit: str = "characters") -> np.ndarray:
     """Classify each target by the kind of its character.
 
     The first match applies: a newline; other white space ("space"); an upper-case or title-case
@@ -109,9 +120,13 @@ def character_classes(text: Text, part: Part) -> np.ndarray:
     letter". Preceding characters are read from the text even if they lie outside the part. The text
     is read in pieces.
 
+    Under the unit bytes, a byte is of the class of the character that it belongs to; a byte that is
+    not UTF-8 has a class of its own and ends a word.
+
     Args:
-      text: the whole text.
+      text: the whole text, as symbols.
       part: part whose targets are classified.
+      unit: `characters` or `bytes`.
 
     Returns:
       class_N, uint8 indices into `CLASSES`, one per target in the text's order.
@@ -124,12 +139,15 @@ def character_classes(text: Text, part: Part) -> np.ndarray:
     classes = [np.empty(0, np.uint8)]
     for piece in pieces:
         first = max(0, piece.start - _READ_BEFORE)
-        classes.append(_classes(text[first : piece.stop])[piece.start - first :])
+        read = text[first : piece.stop + _READ_AFTER]
+        classes.append(_classes(read, unit)[piece.start - first : piece.stop - first])
     return np.concatenate(classes)
 
 
-def _classes(text: str) -> np.ndarray:
-    """Classify all characters of a text; the first has nothing before it."""
+def _classes(symbols: str, unit: str) -> np.ndarray:
+    """Classify all symbols of a text; the first has nothing before it."""
+    read = Vocabulary.from_text(symbols).with_unit(unit)
+    text = read.to_text(symbols)
     vocabulary = Vocabulary.from_text(text)
     ids_N = vocabulary.encode(text)
     categories = [unicodedata.category(symbol) for symbol in vocabulary.symbols]
@@ -143,7 +161,8 @@ def _classes(text: str) -> np.ndarray:
     is_word_N = is_letter_N[base_N]
     continues_word_N = _before(is_word_N | (is_apostrophe_N & _before(is_word_N)))
     class_N[(is_mark_N & is_word_N) | ((class_N == _FIRST) & continues_word_N)] = _LATER
-    return class_N
+    lengths_V = np.array([len(read.to_symbols(symbol)) for symbol in vocabulary.symbols])
+    return np.repeat(class_N, lengths_V[ids_N])
 
 
 def _class_alone(symbol: str, category: str) -> int:
@@ -154,6 +173,8 @@ def _class_alone(symbol: str, category: str) -> int:
         return _SPACE
     if category in ("Lu", "Lt"):
         return _CAPITAL
+    if category == "Cs":  # how a text has a byte that is not UTF-8
+        return _OUTSIDE
     return _FIRST if category[0] == "L" else _PUNCTUATION
 
 

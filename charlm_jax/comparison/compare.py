@@ -6,11 +6,14 @@ losses, which are saved in the folder of every run.
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from charlm_jax.comparison.grouping import group_runs
+from charlm_jax.comparison.run_facts import is_unfinished
+from charlm_jax.core.caller_warnings import warn_caller
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.html_table import html_table
 from charlm_jax.core.json_files import to_jsonable
@@ -50,12 +53,14 @@ class RunGroup(NamedTuple):
       runs: one run per seed.
       evaluations: the evaluation of each run.
       nll_SN: their losses in nats, a row per run.
+      unfinished_seeds: seeds of the runs whose training had not ended when they were scored.
     """
 
     name: str
     runs: Sequence[Run]
     evaluations: Sequence[Evaluation]
     nll_SN: np.ndarray
+    unfinished_seeds: tuple[int, ...]
 
     @property
     def parameters(self) -> int:
@@ -74,6 +79,7 @@ class GroupResult(NamedTuple):
       bits_per_char: the mean in bits.
       spread: standard deviation over the runs' means; None for one run.
       difference: loss minus that of the first group; None for the first.
+      unfinished_seeds: those of the seeds whose runs are not finished.
     """
 
     name: str
@@ -83,6 +89,7 @@ class GroupResult(NamedTuple):
     bits_per_char: float
     spread: float | None
     difference: Difference | None
+    unfinished_seeds: tuple[int, ...]
 
 
 BaselineKind = Literal["uniform", "unigram", "ngram", "compressor"]
@@ -116,6 +123,12 @@ class Comparison(NamedTuple):
     groups: Sequence[RunGroup]
     baselines: Sequence[Baseline]
 
+    @property
+    def rules(self) -> list[str]:
+        """Descriptions of the protocol; several if the models keep different contexts."""
+        evaluations = (evaluation for group in self.groups for evaluation in group.evaluations)
+        return [*dict.fromkeys(evaluation.protocol_description for evaluation in evaluations)]
+
     def rows(self) -> list[GroupResult]:
         """Return the results of each group."""
         first = self.groups[0]
@@ -131,6 +144,7 @@ class Comparison(NamedTuple):
                 difference=None
                 if group is first
                 else difference(group.nll_SN, first.nll_SN, block=block),
+                unfinished_seeds=group.unfinished_seeds,
             )
             for group in self.groups
         ]
@@ -174,11 +188,12 @@ class Comparison(NamedTuple):
         note = f" {describe_baselines(key.split, key.protocol.mode)}" if self.baselines else ""
         return (
             f"{key.split}, {evaluation.characters:,} characters, "
-            f"{evaluation.protocol_description}. "
+            f"{'; '.join(self.rules)}. "
             f"Intervals are over blocks of 1,000 characters, and over seeds if there are several; "
             f"spread is the standard deviation over seeds."
             f"{note}"
             f"{describe_unit(self.groups[0].runs[0])}"
+            f"{_describe_unfinished(self.groups)}"
         )
 
     def __repr__(self) -> str:
@@ -201,6 +216,8 @@ def compare(
 ) -> Comparison:
     """Score runs on the same characters, or read the losses saved before.
 
+    A run that is not finished is scored at its checkpoint, with a warning.
+
     Args:
       runs: runs of one text, vocabulary and split, or folders of such runs.
       protocol: evaluation protocol; if None, windows of the length that all runs validate with. The
@@ -211,8 +228,8 @@ def compare(
       report: callback for the progress of the computation.
 
     Raises:
-      CharlmError: there is no run, a run is given twice, or the runs differ in text, split or
-        context.
+      CharlmError: there is no run, a run is given twice, its run.json is damaged, or the runs
+        differ in text, split or context.
     """
     runs = open_runs(runs)
     if not runs:
@@ -222,8 +239,10 @@ def compare(
         protocol = Window(shared_context(runs))
     if protocol == Stream():
         shared_context([run for run in runs if run.model.keeps_positions])
+    grouped = group_runs(runs)
+    unfinished = _find_unfinished(runs)
     groups = []
-    for name, group in group_runs(runs).items():
+    for name, group in grouped.items():
         scored = []
         for run in group:
             ignores_context = isinstance(protocol, Stream) and not run.model.keeps_positions
@@ -233,11 +252,24 @@ def compare(
             )
             scored.append(evaluation)
         evaluations, losses = zip(*scored, strict=True)
-        groups.append(RunGroup(name, group, evaluations, np.stack(losses)))
+        seeds = tuple(run.config.seed for run in group if run.workdir in unfinished)
+        groups.append(RunGroup(name, group, evaluations, np.stack(losses), seeds))
     if not baselines:
         return Comparison(groups, [])
     dataset = runs[0].dataset(progress)
     return Comparison(groups, find_baselines(dataset, groups[0].evaluations[0], report))
+
+
+def _find_unfinished(runs: Sequence[Run]) -> set[Path]:
+    """Return the folders of the runs that are not finished, with a warning for each."""
+    folders = set()
+    for run in runs:
+        workdir = Workdir(run.workdir)
+        workdir.warn_of_lost_facts()
+        if is_unfinished(workdir.read_facts()):
+            folders.add(run.workdir)
+            warn_caller(f"{run.workdir} is not finished: it is scored at {run.checkpoint_label}")
+    return folders
 
 
 def find_baselines(
@@ -304,6 +336,17 @@ def describe_unit(run: Run) -> str:
     return " Symbols are bytes: a character is a byte here." * (run.config.data.unit == "bytes")
 
 
+def _describe_unfinished(groups: Sequence[RunGroup]) -> str:
+    """Return a sentence on the runs that are not finished, to follow others; "" if all are."""
+    seeds = [
+        f"seed{'s' if len(group.unfinished_seeds) > 1 else ''} "
+        f"{', '.join(map(str, group.unfinished_seeds))} of {group.name}"
+        for group in groups
+        if group.unfinished_seeds
+    ]
+    return f" Not finished: {'; '.join(seeds)}." if seeds else ""
+
+
 def _ngram_orders(protocol: EvalProtocol) -> range:
     """Return the n-gram orders that a protocol's context length allows."""
     longest = _LONGEST_ORDER
@@ -331,7 +374,8 @@ def check_same_text(runs: Sequence[Run]) -> None:
 def _difference(run: Run, other: Run) -> str:
     """Return in which respect two runs have different texts, in words."""
     here, there = run.config.flatten(), other.config.flatten()
-    fields = [field for field in here if field.startswith(("data.corpus", "data.enc", "split."))]
+    names = ("data.corpus", "data.encoding", "data.unit", "split.")
+    fields = [field for field in here if field.startswith(names)]
     changes = [
         f"config.{field} is {here[field]!r} and {there[field]!r}"
         for field in fields
@@ -356,17 +400,26 @@ def shared_context(runs: Sequence[Run]) -> int:
 
 
 def comparison_to_json(comparison: Comparison) -> dict[str, Any]:
-    """Return a comparison as JSON values, with null for infinite ends of intervals."""
+    """Return a comparison as JSON values, with null for infinite ends of intervals.
+
+    `context` is null if that of the groups differs, each of which has its own.
+    """
     note = comparison.groups[0].evaluations[0].to_json()
     names = ("characters", "mode", "context", "split", "fingerprint", "targets")
+    contexts = [group.evaluations[0].key.protocol.context for group in comparison.groups]
+    if len(set(contexts)) > 1:
+        note["context"] = None
     groups = [
         {
             **result._asdict(),
             "difference": _difference_to_json(result.difference),
+            "context": context,
             "workdirs": [str(run.workdir) for run in group.runs],
             "checkpoints": [run.checkpoint for run in group.runs],
         }
-        for result, group in zip(comparison.rows(), comparison.groups, strict=True)
+        for result, group, context in zip(
+            comparison.rows(), comparison.groups, contexts, strict=True
+        )
     ]
     baselines = [
         {

@@ -154,7 +154,8 @@ def gather(
         check_same_text(runs)
         split, groups = "train", dict(group_runs(runs))
     text = dataset.corpus.text
-    prompt = dataset.vocabulary.to_text(first_words(text, dataset.part(split)))
+    prompt = first_words(text, dataset.part(split), unit=dataset.corpus.unit)
+    prompt = dataset.vocabulary.to_text(prompt)
     name, (first, *others) = next(iter(groups.items()))
     label = f"{name}, seed {first.config.seed}" if others else name
     report("sampling", 0)

@@ -39,16 +39,30 @@ def choose_passage(text: Text, part: Part) -> range:
     return range(start, min(start + PASSAGE, stretch.stop))
 
 
-def first_words(text: Text, part: Part) -> str:
-    """Return the first words of a part, about 40 characters, without a word cut at its start."""
+def first_words(text: Text, part: Part, *, unit: str = "characters") -> str:
+    """Return the first words of a part, about 40 symbols, without a word cut at its start.
+
+    Bytes are cut where a character of UTF-8 begins; those from 128 on count as letters.
+    """
     start, stop = part[0].start, part[0].stop
-    if start > 0 and text[start - 1].isalnum():
+    is_bytes = unit == "bytes"
+
+    def is_letter(symbol: str) -> bool:
+        return symbol.isalnum() or (is_bytes and symbol >= "\x80")
+
+    def is_boundary(n: int) -> bool:
+        return not is_bytes or n == len(text) or not "\x80" <= text[n] < "\xc0"
+
+    if start > 0 and is_letter(text[start - 1]):
         near = range(start, min(start + _PROMPT, stop - 1))
-        start = next((n + 1 for n in near if not text[n].isalnum()), start)
+        starts = (n + 1 for n in near if not is_letter(text[n]))
+        whole = filter(is_boundary, range(start, min(start + 4, stop)))
+        start = next(starts, next(whole, start))
     end = min(start + _PROMPT, stop)
     longest = min(start + _LONGEST_PROMPT, stop)
-    ends = (n for n in range(end, longest) if not text[n].isalnum())
-    return text[start : next(ends, end)]
+    ends = (n for n in range(end, longest) if not is_letter(text[n]))
+    whole = filter(is_boundary, range(end, max(end - 4, start), -1))
+    return text[start : next(ends, next(whole, end))]
 
 
 def passage_nll(run: Run, text: Text, passage: range, *, first: int) -> np.ndarray:

@@ -24,10 +24,20 @@ class Reading(NamedTuple):
     score: TextScore
     how: Mapping[str, Any]
 
+    def is_unknown(self, text: str) -> np.ndarray:
+        """Return a mask of the symbols of a text that the model does not know: boolean (N,).
+
+        Newlines that only separate lines are not read, and so are not among them.
+        """
+        vocabulary = self.run.vocabulary
+        if self.score.separate_lines:
+            text = text.replace("\n", vocabulary.symbols[0])  # any that is known
+        return ~vocabulary.knows(text)
+
     def describe_unknown(self, text: str) -> str:
         """Count the symbols of a text that the model does not know; "" if there are none."""
         vocabulary = self.run.vocabulary
-        count = int(np.sum(~vocabulary.knows(text)))
+        count = int(self.is_unknown(text).sum())
         noun = vocabulary.noun if count == 1 else vocabulary.unit
         treatment = "left out" if self.how["unknown"] == "drop" else "replaced"
         return f"{count:,} unknown {noun} {treatment}" if count else ""
@@ -78,7 +88,7 @@ def read_characters(reading: Reading, text: str) -> CharacterReading:
         label=reading.label,
         nll_N=score.along(len(text)),
         predictions=_top_predictions(reading, text),
-        unknown=frozenset(np.flatnonzero(~reading.run.vocabulary.knows(text)).tolist()),
+        unknown=frozenset(np.flatnonzero(reading.is_unknown(text)).tolist()),
         replacement=how["replacement"] if how["unknown"] == "replace" else None,
         rule=score.rule,
     )
@@ -89,7 +99,8 @@ def _top_predictions(reading: Reading, text: str) -> dict[int, list[tuple[str, f
     positions_N = positions_N[positions_N < len(text)]
     if not positions_N.size:
         return {}
-    read = reading.run.vocabulary.to_text(text[: positions_N[-1] + 1])
+    last = int(positions_N[-1])
+    read = reading.run.vocabulary.to_text(text[: last + 1])
     result = reading.run.top_predictions(read, **reading.how)
     rows = zip(
         result.positions_N.tolist(), result.symbols, result.probability_NG.tolist(), strict=True
@@ -97,5 +108,5 @@ def _top_predictions(reading: Reading, text: str) -> dict[int, list[tuple[str, f
     return {
         position: list(zip(symbols, probabilities, strict=True))
         for position, symbols, probabilities in rows
-        if position < len(text)  # not the newline after the last of separate lines
+        if position <= last  # not the newline that ends what is read of separate lines
     }

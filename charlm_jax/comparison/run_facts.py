@@ -30,7 +30,7 @@ class RunFacts(NamedTuple):
       weights: `raw` or `average`.
       step: last step in its metrics.
       total_steps: step at which training ends; None if unknown.
-      has_ended: True if training is complete or was stopped early.
+      has_ended: False if run.json records that training is neither complete nor stopped early.
       characters_per_step: number of characters in a full batch.
       context: number of characters in a window of its own validation.
       training: training loss, each value over a few steps or a whole epoch.
@@ -81,7 +81,7 @@ def read_run_facts(run: Run) -> RunFacts:
         weights=run.weights,
         step=rows[-1]["step"] if rows else 0,
         total_steps=facts.get("total_steps"),
-        has_ended=bool(facts.get("finished")),
+        has_ended=not is_unfinished(facts),
         characters_per_step=data.batch_size * data.sequence_length,
         context=run.config.evaluation_context,
         training=_curve(passing if len(passing) > 1 else epochs),
@@ -91,6 +91,15 @@ def read_run_facts(run: Run) -> RunFacts:
         },
         command=train_command(facts, str(run.workdir)),
     )
+
+
+def is_unfinished(facts: Mapping[str, Any]) -> bool:
+    """Return whether training has not ended: it goes on, was interrupted, or has diverged.
+
+    Args:
+      facts: content of the run's run.json; {} if there is none, and so no record of an end.
+    """
+    return bool(facts) and not facts.get("finished")
 
 
 def _curve(rows: Sequence[MetricsRow]) -> Curve:

@@ -73,13 +73,12 @@ def find_scores(comparison: Comparison, dataset: Dataset) -> Scores:
     protocol, part = first.key.protocol, dataset.thinned_part(first.key.split)
     scored = dataset.thinned_part(first.key.split, read_before=protocol.read_before)
     scored_N = np.searchsorted(all_positions(part), protocol.positions(scored))
-    class_N = character_classes(dataset.corpus.text, part)[scored_N]
+    class_N = character_classes(dataset.corpus.text, part, unit=dataset.corpus.unit)[scored_N]
     windows = _window_lengths(groups, part)
-    evaluations = [evaluation for group in groups for evaluation in group.evaluations]
     return Scores(
         split=first.key.split,
         mode=protocol.mode,
-        rules=[*dict.fromkeys(evaluation.protocol_description for evaluation in evaluations)],
+        rules=comparison.rules,
         characters=first.characters,
         rows=comparison.rows(),
         means=[[evaluation.loss_nats for evaluation in group.evaluations] for group in groups],

@@ -70,9 +70,11 @@ def reading_units(reading: Reading, text: str, *, most: int) -> RunUnits | None:
     Returns:
       The units; None if the model has no recurrent layer, or the text is too short.
     """
-    run, how = reading.run, reading.how
+    run, how, text = reading.run, reading.how, text[:most]
+    if reading.score.separate_lines and "\n" not in run.vocabulary.symbols:
+        text = text.replace("\n", "")  # which only separate lines, as in `split_lines`
     ids_N = run.vocabulary.encode(
-        run.vocabulary.to_text(text[:most]), unknown=how["unknown"], replacement=how["replacement"]
+        run.vocabulary.to_text(text), unknown=how["unknown"], replacement=how["replacement"]
     )
     read, middle = "".join(run.vocabulary.symbols[index] for index in ids_N), len(ids_N) // 2
     halves: Sequence[Part] = [(range(middle),), (range(middle, len(ids_N)),)]
@@ -85,6 +87,11 @@ def _piece_length(run: Run) -> int:
     return min(PIECE, run.model.max_length or PIECE)
 
 
+def _spread(pieces: Sequence[range], count: int) -> list[range]:
+    """Return a given number of pieces, evenly spaced among all."""
+    return [pieces[(2 * n + 1) * len(pieces) // (2 * count)] for n in range(count)]
+
+
 def _find(
     run: Run,
     text: Text,
@@ -94,7 +101,7 @@ def _find(
     label: str,
 ) -> RunUnits | None:
     count = min(map(len, chosen))  # as many pieces of each, so that one program reads both
-    picked, tested = (pieces[:count] for pieces in chosen)
+    picked, tested = (_spread(pieces, count) for pieces in chosen)
     ranking = rank_units(
         run.model,
         run.params,

@@ -27,6 +27,7 @@ from charlm_jax.report.html.page import (
 from charlm_jax.report.html.rendering import render
 from charlm_jax.report.learning_curves import learning_curves
 from charlm_jax.report.score_sections import (
+    BYTE_CLASSES,
     class_table,
     comparison_blocks,
     position_blocks,
@@ -123,7 +124,8 @@ def describe(
         )
     if scores is not None:
         sections.append(Section("Loss by number of preceding characters", position_blocks(scores)))
-        sections.append(Section("Loss by character class", [class_table(scores)]))
+        about = [BYTE_CLASSES] if findings.unit == "bytes" else []
+        sections.append(Section("Loss by character class", [*about, class_table(scores)]))
     sections += [
         *more,
         Section("Runs and configuration", [*_facts(findings, command), *_configuration(findings)]),

@@ -33,6 +33,9 @@ _MODES: Mapping[str, str] = {
     "stream": "The text is read in one pass, carrying the state; every character is scored once.",
 }
 
+BYTE_CLASSES = "A byte is of the class of the character that it belongs to."
+"""Remark on the classes of a text of bytes."""
+
 
 def comparison_blocks(scores: Scores, groups: Sequence[GroupFacts]) -> list[PageBlock]:
     """Return the table of run groups and baselines, its chart, and the loss of every run."""

@@ -71,15 +71,15 @@ def test_bins_cover_every_place_once_and_grow_evenly(longest: int) -> None:
     assert len(bins) <= 2 * math.log2(longest) + 2
 
 
-def _letters(text: str, part: Part) -> str:
-    """The classes by their initials: f and l letters, space, punctuation, Capital, newline."""
-    classes_N = character_classes(text, part)
+def _letters(text: str, part: Part, unit: str = "characters") -> str:
+    """The initials of the classes: f and l letters, space, punctuation, Capital, newline, byte."""
+    classes_N = character_classes(text, part, unit=unit)
     assert classes_N.dtype == np.uint8
-    return "".join("flspCn"[index] for index in classes_N)
+    return "".join("flspCnb"[index] for index in classes_N)
 
 
 def test_the_classes_have_their_names() -> None:
-    assert [name[0] for name in CLASSES] == list("flspcn")
+    assert [name[0] for name in CLASSES] == list("flspcnb")
 
 
 @pytest.mark.core
@@ -104,6 +104,23 @@ def test_classes_by_hand(text: str, expected: str) -> None:
     with pytest.MonkeyPatch.context() as patch:  # in pieces of two
         patch.setattr("charlm_jax.analysis.loss_breakdown._PIECE", 2)
         assert _letters("\n" + text, part) == expected
+
+
+@pytest.mark.parametrize("piece", [1, 2, 1000])
+def test_a_byte_is_of_the_class_of_its_character(
+    piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "“Älter” don’t: naïve\u00a0Жук жук,\n日本 e\u0301t"
+    data = text.encode()
+    monkeypatch.setattr("charlm_jax.analysis.loss_breakdown._PIECE", piece)
+    by_character = _letters("\n" + text, (range(1, len(text) + 1),))
+    expected = "".join(
+        letter * len(symbol.encode()) for letter, symbol in zip(by_character, text, strict=True)
+    )
+    part = (range(1, len(data) + 1),)
+    assert _letters("\n" + data.decode("latin-1"), part, "bytes") == expected
+    stray = b"a\xe9b \xd0 \xe2\x80"  # Latin-1, and beginnings of characters
+    assert _letters("\n" + stray.decode("latin-1"), (range(1, 9),), "bytes") == "fbfsbsbb"
 
 
 def _one_by_one(text: str) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from charlm_jax.cli import main
-from charlm_jax.comparison.readings import Reading
+from charlm_jax.comparison.readings import Reading, read_characters
 from charlm_jax.comparison.units import reading_units
 from charlm_jax.core.trees import count_parameters
 from charlm_jax.evaluation import Window
@@ -327,6 +327,25 @@ def test_what_is_replaced_says_so(charlm: Command, tmp_path: Path) -> None:
             assert looks[0] == look and f"unknown to the model: {words}" in title
             assert (" %" in title) == (how == "replace")
         assert ("@, read as ␣" in page.text()) == (how == "replace")
+
+
+def test_what_is_not_scored_is_not_among_the_most_surprising(lstm: Run) -> None:
+    text, how = "hello@", {"unknown": "drop", "replacement": " ", "separate_lines": True}
+    reading = Reading("lstm", lstm, lstm.score(text, **how), how)
+    assert [*read_characters(reading, text).predictions] == [0, 1, 2, 3, 4]
+
+
+def test_newlines_that_separate_lines_are_not_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, file, path = random_run("flat", " ehlo", 3), tmp_path / "text.txt", tmp_path / "page.html"
+    monkeypatch.setattr("charlm_jax.inference.run.load_run", lambda *_, **__: run)
+    file.write_text("hello\nhole", encoding="utf-8")
+    asked = ["score", "--workdir=flat", str(file), "--lines=separate"]
+    assert main([*asked, f"--html={path}"]) == 0
+    assert "unknown" not in capsys.readouterr().out + read(path).text()
+    assert main([*asked, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["unknown_characters"] == 0
 
 
 def test_the_page_of_a_long_text_shows_its_beginning(

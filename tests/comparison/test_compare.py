@@ -25,6 +25,7 @@ from charlm_jax.evaluation import Sliding, Stream, Window
 from charlm_jax.evaluation.bootstrap import difference, mean_interval, std_over_seeds
 from charlm_jax.evaluation.ngram import last_characters, tuned_ngram
 from charlm_jax.inference.run import Run, load_run
+from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training.loop import train_and_evaluate
 from tests.conftest import SEEDED, make_tiny_config
 
@@ -312,6 +313,46 @@ def test_the_command_prints_a_table(seeded_runs: Path, capsys: pytest.CaptureFix
         assert float(row["loss_low"]) == group["loss"]["low"]
     alone = comparison_to_json(compare([load_run(seeded_runs / "size_6_seed_1")]))
     assert alone["groups"][0]["name"] == "size_6_seed_1"
+
+
+def test_a_run_that_is_not_finished_is_named(
+    seeded_runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in SEEDS:
+        shutil.copytree(seeded_runs / f"size_6_seed_{seed}", tmp_path / f"{seed}")
+    asked = ["compare", str(tmp_path), "--context=5", "--no_baselines"]
+    assert main(asked) == 0
+    printed = capsys.readouterr()
+    assert not printed.err and "ot finished" not in printed.out
+    workdir = Workdir(tmp_path / "2")
+    workdir.write_facts({**workdir.read_facts(), "finished": None})
+    assert main(asked) == 0
+    printed = capsys.readouterr()
+    (line,) = printed.err.splitlines()
+    assert line.endswith(f"{tmp_path / '2'} is not finished: it is scored at checkpoint 10")
+    assert printed.out.endswith(" Not finished: seed 2 of 1.\n")
+    assert main([*asked, "--json"]) == 0
+    (group,) = json.loads(capsys.readouterr().out)["groups"]
+    assert (group["seeds"], group["unfinished_seeds"]) == ([1, 2], [2])
+    assert main([*asked, "--csv"]) == 0
+    (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert (row["seeds"], row["unfinished_seeds"]) == ("1 2", "2")
+
+
+def test_a_description_is_true_of_every_group(runs: list[Run]) -> None:
+    """As if the second model had attention, which alone has a context under `stream`."""
+    found = compare(runs[:2], Stream(), baselines=False)
+    first, second = found.groups
+    (evaluation,) = second.evaluations
+    key = dataclasses.replace(evaluation.key, protocol=Stream(64))
+    second = second._replace(evaluations=[dataclasses.replace(evaluation, key=key)])
+    for groups, contexts in (([first, second], [None, 64]), ([second, first], [64, None])):
+        comparison = found._replace(groups=groups)
+        rules = [str(Stream(context)) for context in contexts]
+        assert f"2,100 characters, {'; '.join(rules)}. " in comparison.describe()
+        values = comparison_to_json(comparison)
+        assert values["context"] is None
+        assert [group["context"] for group in values["groups"]] == contexts
 
 
 def test_a_part_of_one_block_has_no_interval(

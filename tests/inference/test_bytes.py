@@ -158,6 +158,7 @@ def test_compressors_and_pages_read_bytes(run: Run, tmp_path: Path) -> None:
     assert bz2_bits == 8 * added / held_out > 0
     page = write_report([run], tmp_path / "page.html").read_text()
     assert f"{len(DATA):,} bytes" in page and "Models read bytes here" in page
+    assert "A byte is of the class of the character" in page and "byte outside UTF-8" in page
 
 
 def _json(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, object]:
@@ -206,6 +207,8 @@ def test_texts_of_two_units_are_not_compared(
     assert "one reads characters, the other bytes" in capsys.readouterr().err
     assert main([*command, "--encoding=latin-1"]) == 2
     assert "reads bytes as they are" in capsys.readouterr().err
+    with pytest.raises(CharlmError, match=r"data\.unit is 'characters' and 'bytes'; losses"):
+        compare([run, other])
 
 
 def test_a_vocabulary_that_cannot_be_of_bytes_is_refused(tmp_path: Path, run: Run) -> None:

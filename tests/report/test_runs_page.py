@@ -527,6 +527,18 @@ def test_a_prompt_is_whole_words() -> None:
     assert first_words("ab", (range(1, 2),)) == "b"
 
 
+def test_a_prompt_of_bytes_is_whole_characters() -> None:
+    for text in ("Ж" * 60, "日" * 60, "naïve “café” Harding’s garden, " * 4, "𝄞" * 60):
+        symbols = text.encode().decode("latin-1")
+        for start in range(1, 40):
+            for stop in (start + 10, len(symbols) - 1, len(symbols)):
+                found = first_words(symbols, (range(start, stop),), unit="bytes")
+                found.encode("latin-1").decode()
+                assert found and len(found) <= 60
+    binary = "\x80" * 99
+    assert first_words(binary, (range(9, 99),), unit="bytes") == "\x80" * 40
+
+
 @pytest.mark.parametrize("spec", ["quickstart", "my_text:/a folder/it's.txt"])
 def test_the_command_trains_the_same_run(spec: str) -> None:
     point, overrides = ["model.layers=lstm,gru", "seed=9"], ["seed=8", "train.init_from=/a 'run'"]

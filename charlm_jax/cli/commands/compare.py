@@ -65,15 +65,16 @@ def _print_csv(comparison: "Comparison") -> None:
     from charlm_jax.core.json_files import to_jsonable
 
     names = "name seeds parameters loss_nats loss_low loss_high bits_per_char spread"
-    names += " difference difference_low difference_high"
+    names += " difference difference_low difference_high unfinished_seeds"
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(names.split())
     for row in comparison.rows():
         less = (None, None, None) if row.difference is None else row.difference
-        seeds = " ".join(map(str, row.seeds))  # cells of unbounded interval ends are empty
+        seeds, unfinished = (" ".join(map(str, x)) for x in (row.seeds, row.unfinished_seeds))
         facts = (row.name, seeds, row.parameters, *row.loss, row.bits_per_char, row.spread)
-        writer.writerow(to_jsonable([*facts, *less]))
+        # Cells of unbounded interval ends are empty.
+        writer.writerow(to_jsonable([*facts, *less, unfinished]))
     for baseline in comparison.baselines:
         loss = baseline.loss or (baseline.bits_per_char * math.log(2), None, None)
         figures = to_jsonable([*loss, baseline.bits_per_char])
-        writer.writerow([baseline.name, "", "", *figures, "", "", "", ""])
+        writer.writerow([baseline.name, "", "", *figures, "", "", "", "", ""])

@@ -257,7 +257,7 @@ def _as_json(reading: "Reading", text: str, options: argparse.Namespace) -> dict
         "context": score.protocol.context,
         "separate_lines": score.separate_lines,
         "unknown": options.unknown,
-        "unknown_characters": int((~run.vocabulary.knows(text)).sum()),
+        "unknown_characters": int(reading.is_unknown(text).sum()),
         "unit": run.vocabulary.unit,
         "characters": score.characters,
         "loss_nats": score.loss_nats,
