@@ -44,7 +44,8 @@ class NotOnRecord(CharlmError):
 class RecordFolder:
     """Records by name, each a JSON file with one line per field.
 
-    Records hold neither times nor paths of a machine, so the same training gives the same bytes.
+    The record of a run holds neither times nor paths of a machine: the same training gives the same
+    bytes, but for the commit, if the study records it. Speeds are those of the machine.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -2,8 +2,7 @@
 
 Every number and interval of the study follows from its records, without training anything again.
 Losses are kept as sums over blocks of consecutive characters (`charlm_jax.evaluation.block_sums`),
-rounded; results are always computed from the rounded sums. Records
-hold neither times nor paths, so the same training gives the same bytes.
+rounded; results are always computed from the rounded sums.
 
 Files in a folder of records:
 
