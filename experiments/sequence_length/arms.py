@@ -16,7 +16,6 @@ TEXTBOOK_LENGTH = 40
 LENGTHS = (5, 10, 20, 40, 80, 160, 320, 640)
 LOADERS = {"reset": "chunks", "carried": "streams"}
 STATES = tuple(LOADERS)
-BUDGETS = ("characters", "seconds")
 
 Schedule = tuple[int, ...]
 """Lengths of equal shares of the training, in order; a fixed length is a schedule of one."""
