@@ -9,6 +9,7 @@ import jax
 from charlm_jax.config.loading import load_config
 from charlm_jax.core.prng import root_key
 from charlm_jax.core.trees import count_parameters
+from charlm_jax.inference.run import Run
 from charlm_jax.models import build_model
 from charlm_jax.sweeps.points import Point, make_point
 from charlm_jax.sweeps.tuning import Tuned
@@ -78,7 +79,7 @@ def train_arms(
     effort: Effort,
     measure: Measure,
     *,
-    more: Measure = lambda point, run: {},
+    more: Measure = lambda run: {},
     train: bool = True,
 ) -> dict[str, ArmRuns]:
     """Tune and train all arms; what is on record is not trained again.
@@ -142,7 +143,21 @@ def _run_point(arm: TunedArm, effort: Effort, rate: float, seed: int) -> Point:
         "train.max_steps": steps,
         "train.evaluate_every_steps": math.ceil(steps / effort.scores),
     }
-    return make_point(f"{arm.name}-rate={rate:g}-seed={seed}", arm.config, fields)
+    return make_point(run_name(arm.name, rate=rate, seed=seed), arm.config, fields)
+
+
+def run_name(arm: str, *, rate: float, seed: int) -> str:
+    """Return the name of a run of an arm.
+
+    >>> run_name("lstm", rate=0.02, seed=1)
+    'lstm-rate=0.02-seed=1'
+    """
+    return f"{arm}-rate={rate:g}-seed={seed}"
+
+
+def arm_name(run: Run) -> str:
+    """Return the name of the arm of a run, which is in the run's folder of its `run_name`."""
+    return run.workdir.name.rpartition("-rate=")[0]
 
 
 def fit_width(

@@ -20,7 +20,6 @@ from charlm_jax.inference.trained_model import TrainedModel
 from charlm_jax.models import build_model
 from charlm_jax.storage.seal import read_rows
 from charlm_jax.storage.workdir import Workdir
-from charlm_jax.sweeps.points import Point
 from charlm_jax.training.throughput import measure_speeds
 from experiments.atlas.arms import BATCH_SIZE, SEQUENCE_LENGTH, WINDOW, Preset
 from experiments.block_records import context_lengths, target_sums, to_sums
@@ -28,14 +27,8 @@ from experiments.block_records import context_lengths, target_sums, to_sums
 _SAMPLED = 1_000  # characters
 
 
-def measure_run(point: Point, run: Run) -> dict[str, Any]:
-    """Return the record of a finished run, at its best checkpoint.
-
-    Args:
-      point: point of the run.
-      run: the run.
-    """
-    del point
+def measure_run(run: Run) -> dict[str, Any]:
+    """Return the record of a finished run, at its best checkpoint."""
     context = SEQUENCE_LENGTH if run.model.keeps_positions else None
     window_N = run.evaluate(Window(WINDOW), split="test")[1]
     stream_N = run.evaluate(Stream(context), split="test")[1]
@@ -56,15 +49,13 @@ def measure_run(point: Point, run: Run) -> dict[str, Any]:
     }
 
 
-def measure_context(point: Point, run: Run, *, preset: Preset) -> dict[str, Any]:
+def measure_context(run: Run, *, preset: Preset) -> dict[str, Any]:
     """Return losses with all but the nearest n characters cut off; attention looks T back.
 
     Args:
-      point: point of the run.
       run: the run.
       preset: size of the study.
     """
-    del point
     dataset, reach = run.dataset(), preset.context_reach
     part = dataset.part("test")
     if run.model.keeps_positions:

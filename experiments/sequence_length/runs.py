@@ -16,7 +16,7 @@ from charlm_jax.inference.run import Run
 from charlm_jax.sweeps.points import Point, make_point
 from charlm_jax.sweeps.tuning import Trial, Tuned
 from charlm_jax.training.throughput import measure_speeds
-from experiments.recorded_training import RATE, Record, RecordedTraining, settings
+from experiments.recorded_training import RATE, Record, RecordedTraining
 from experiments.sequence_length.arms import (
     BATCH_CHARACTERS,
     TEXTBOOK_LENGTH,
@@ -27,6 +27,7 @@ from experiments.sequence_length.arms import (
 )
 from experiments.sequence_length.records import SPEEDS, TEXT, Records, RunRecord, TextRecord
 from experiments.sequence_length.scoring import Scorer
+from experiments.tuned_arms import arm_name, run_name
 
 
 class PlannedRun(NamedTuple):
@@ -47,7 +48,7 @@ class PlannedRun(NamedTuple):
     @property
     def name(self) -> str:
         """Name of its folder and record."""
-        return f"{self.arm.name}-rate={self.rate:g}-seed={self.seed}"
+        return run_name(self.arm.name, rate=self.rate, seed=self.seed)
 
 
 class Study:
@@ -121,7 +122,7 @@ class Study:
         arms = {arm.name: arm for arm in self.preset.arms() if arm == arm.tuned}
         characters = whole_batches(self.preset.characters)
 
-        def run(trial: Trial) -> Point:
+        def point_of(trial: Trial) -> Point:
             arm = arms[trial.arm.name]
             return self.run_point(PlannedRun(arm, trial.seed, trial.value, characters))
 
@@ -130,10 +131,10 @@ class Study:
             [self._point(arm, name, first) for name, arm in arms.items()],
             self.preset.rates,
             self.preset.characters,
-            run,
+            point_of,
             self._measure,
             lambda record: record["second"]["stream"],
-            more=lambda point, run: self.scorer.more(run),
+            more=lambda run: self.scorer.more(run),
             train=train,
         )
         return {arm: tuned[name] for name, arm in arms.items() if name in tuned}
@@ -173,9 +174,9 @@ class Study:
         self.training.train([self.run_point(run) for run in runs], self._measure)
         return self.recorded(runs)
 
-    def _measure(self, point: Point, run: Run) -> Record:
-        arm = next(arm for arm in self.preset.arms() if point.name.startswith(f"{arm.name}-rate="))
-        return self.scorer.run_record(arm, run, settings=settings(point))._asdict()
+    def _measure(self, run: Run) -> Record:
+        arms = {arm.name: arm for arm in self.preset.arms()}
+        return self.scorer.run_record(arms[arm_name(run)], run)._asdict()
 
     def describe_cost(self, speeds: Mapping[str, float]) -> str:
         """Describe the cost of the whole study, all runs trained to the end one after another.

@@ -103,13 +103,12 @@ class Scorer:
             human=quality_values(self._judge.human),
         )
 
-    def run_record(self, arm: Arm, run: Run, *, settings: Mapping[str, Any]) -> RunRecord:
+    def run_record(self, arm: Arm, run: Run) -> RunRecord:
         """Measure a finished run at its best checkpoint.
 
         Args:
           arm: arm of the run.
           run: the run.
-          settings: `config` and `overrides` of the run.
         """
         context = arm.length if run.model.keeps_positions else None
         window_N = run.evaluate(Window(WINDOW), split="test")[1]
@@ -121,7 +120,6 @@ class Scorer:
         }
         steps = run.config.train.max_steps
         return RunRecord(
-            **settings,
             arm=arm,
             seed=run.config.seed,
             commit=_commit(),

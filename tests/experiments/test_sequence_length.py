@@ -75,8 +75,6 @@ def _record(
     arm: Arm, seed: int = 1, *, mean: float, second: float | None = None, rate: float = 0.01
 ) -> RunRecord:
     return RunRecord(
-        config="lstm",
-        overrides=("data.corpus=a text",),
         arm=arm,
         seed=seed,
         commit="",
@@ -194,14 +192,15 @@ def test_records_are_read_as_they_were_written(tmp_path: Path) -> None:
     records = Records(tmp_path)
     assert records.text() is None and records.speeds() is None and records.read("a") is None
     records.write(TEXT, TEXT_RECORD._asdict())
-    records.write("runs/a", _record(BOTH, mean=1.5)._asdict())
+    own = {"config": "lstm", "overrides": ["data.corpus=a text"]}
+    records.write("runs/a", {**own, **_record(BOTH, mean=1.5)._asdict()})
     written = {path: path.read_bytes() for path in tmp_path.rglob("*.json")}
     values, text = records.read("runs/a"), records.text()
     assert values is not None and text is not None
     run = records.run("runs/a", values)
     assert run.arm == BOTH
     records.write(TEXT, text._asdict())
-    records.write("runs/a", run._asdict())
+    records.write("runs/a", {**own, **run._asdict()})
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.json")} == written
     with pytest.raises(CharlmError, match=r"a\.json is damaged: remove it"):
         records.run("runs/a", {**values, "more": 1})
@@ -209,7 +208,7 @@ def test_records_are_read_as_they_were_written(tmp_path: Path) -> None:
 
 def _write(study: Study, run: PlannedRun, **values: float) -> None:
     record = _record(run.arm, run.seed, rate=run.rate, **values)._asdict()
-    study.records.write(f"runs/{run.name}", {**record, **settings(study.run_point(run))})
+    study.records.write(f"runs/{run.name}", {**settings(study.run_point(run)), **record})
 
 
 def test_a_record_of_other_settings_is_refused(tmp_path: Path) -> None:
