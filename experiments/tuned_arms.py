@@ -136,14 +136,26 @@ def train_arms(
 def _run_point(arm: TunedArm, effort: Effort, rate: float, seed: int) -> Point:
     data = load_config(arm.config, arm.fields).data
     steps = max(1, effort.characters // (data.batch_size * data.sequence_length))
-    fields = {
-        **arm.fields,
+    fields = run_fields(rate=rate, seed=seed, steps=steps, scores=effort.scores)
+    name = run_name(arm.name, rate=rate, seed=seed)
+    return make_point(name, arm.config, {**arm.fields, **fields})
+
+
+def run_fields(*, rate: float, seed: int, steps: int, scores: int) -> dict[str, Any]:
+    """Return the config fields that differ between the runs of an arm, in the order of records.
+
+    Args:
+      rate: learning rate.
+      seed: seed.
+      steps: number of updates.
+      scores: number of evaluations while it trains.
+    """
+    return {
         RATE: rate,
         "seed": seed,
         "train.max_steps": steps,
-        "train.evaluate_every_steps": math.ceil(steps / effort.scores),
+        "train.evaluate_every_steps": math.ceil(steps / scores),
     }
-    return make_point(run_name(arm.name, rate=rate, seed=seed), arm.config, fields)
 
 
 def run_name(arm: str, *, rate: float, seed: int) -> str:
