@@ -12,7 +12,7 @@ from typing import Any
 from charlm_jax.config.counts import parse_counts
 from charlm_jax.config.formats import upgrade, with_format
 from charlm_jax.config.length_schedule import Phase, list_phases, parse_length_schedule
-from charlm_jax.core.errors import CharlmError, closest
+from charlm_jax.core.errors import CharlmError, closest, same_leaf
 from charlm_jax.core.files import local_path, stored_path
 from charlm_jax.core.foreign_names import suggest_field
 from charlm_jax.core.html_table import html_table
@@ -479,7 +479,7 @@ def _coerce(value: Any, hint: Any, field: str) -> Any:
         if isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
             return tuple(value)
     elif hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return as_float(value)
+        return _as_float(value)
     elif isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
         return value
     name = "a tuple of names" if hint == tuple[str, ...] else f"of type {hint.__name__}"
@@ -488,7 +488,7 @@ def _coerce(value: Any, hint: Any, field: str) -> Any:
     raise CharlmError(f"config.{field}={value!r} has the wrong type: it must be {name}")
 
 
-def as_float(value: float) -> float:
+def _as_float(value: float) -> float:
     """Convert a number to a float; integers too large for one become infinite."""
     try:
         return float(value)
@@ -502,8 +502,7 @@ def unknown_field(field: str, known: Sequence[str]) -> CharlmError:
     A field of that name in another section comes first, then our name for another program's, then
     the closest.
     """
-    last = field.rpartition(".")[2]
-    same = next((name for name in known if name.rpartition(".")[2] == last), None)
+    same = same_leaf(field, known)
     foreign = None if same else suggest_field(field)
     if foreign is not None:
         return CharlmError(f"config.{field} is not a field; {foreign}")

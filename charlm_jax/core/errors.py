@@ -67,10 +67,21 @@ def closest(word: str, known: Iterable[str]) -> str | None:
     True
     """
     names = list(known)
-    last = word.rpartition(".")[2]
-    same = [name for name in names if name.rpartition(".")[2] == last]
-    close = same or difflib.get_close_matches(word, names, n=1, cutoff=0.75)
+    same = same_leaf(word, names)
+    if same is not None:
+        return same
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.75)
     return close[0] if close else None
+
+
+def same_leaf(word: str, known: Iterable[str]) -> str | None:
+    """Returns the first known name with the last dotted part of a word; None if there is none.
+
+    >>> same_leaf("model.learning_rate", ["model.layers", "optimizer.learning_rate"])
+    'optimizer.learning_rate'
+    """
+    last = word.rpartition(".")[2]
+    return next((name for name in known if name.rpartition(".")[2] == last), None)
 
 
 MAX_CHARACTERS = 2**31 - 1
