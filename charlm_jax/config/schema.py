@@ -68,9 +68,12 @@ class DataConfig:
         reset = self.reset_probability
         _require(0.0 <= reset <= 1.0, "data.reset_probability", reset, "in [0, 1]")
         no_state = "0 unless config.data.loader=streams: other loaders carry no state"
-        _require(
-            reset == 0.0 or self.loader == "streams", "data.reset_probability", reset, no_state
-        )
+        _require(reset == 0.0 or self.carries_state, "data.reset_probability", reset, no_state)
+
+    @property
+    def carries_state(self) -> bool:
+        """Whether a row may continue from the previous batch."""
+        return self.loader == "streams"
 
     @property
     def phases(self) -> tuple[Phase, ...]:
@@ -79,7 +82,7 @@ class DataConfig:
             parse_length_schedule(self.length_schedule),
             sequence_length=self.sequence_length,
             batch_size=self.batch_size,
-            carries_state=self.loader == "streams",
+            carries_state=self.carries_state,
         )
 
 

@@ -417,7 +417,7 @@ def _refuse_too_long(config: Config, model: LanguageModel) -> None:
         return
     position = config.model.position
     rule = f"config.model.position={position} has config.model.max_length={most} positions"
-    if data.loader == "streams":
+    if data.carries_state:
         raise CharlmError(f"{rule}, but config.data.loader=streams reads through the whole text")
     context = config.evaluation_context
     for name, length in {
