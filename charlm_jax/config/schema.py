@@ -16,14 +16,14 @@ from charlm_jax.core.errors import CharlmError, closest, same_leaf
 from charlm_jax.core.files import local_path, stored_path
 from charlm_jax.core.foreign_names import suggest_field
 from charlm_jax.core.html_table import html_table
+from charlm_jax.core.limits import MAX_INT32
 from charlm_jax.core.typed_numbers import parse_whole_number
 
-_MOST = 2**31  # limit of int32, which counts steps and positions
 _SMALLEST, _LARGEST = 2.0**-126, 2.0**127  # range of float32 at full precision
 
 
 def _require_count(field: str, value: int, *, least: int) -> None:
-    _require(least <= value < _MOST, field, value, f"in [{least}, 2**31)")
+    _require(least <= value <= MAX_INT32, field, value, f"in [{least}, 2**31)")
 
 
 def _require(ok: bool, field: str, value: object, allowed: str) -> None:
@@ -51,7 +51,7 @@ class DataConfig:
         _require(decodes, "data.encoding", self.encoding, utf8)
         _require_count("data.sequence_length", self.sequence_length, least=1)
         _require_count("data.batch_size", self.batch_size, least=1)
-        if self.batch_size * self.sequence_length >= _MOST:
+        if self.batch_size * self.sequence_length > MAX_INT32:
             raise CharlmError(
                 f"config.data.sequence_length={self.sequence_length} times "
                 f"config.data.batch_size={self.batch_size} is not allowed: it must be below 2**31"
@@ -291,7 +291,7 @@ class OptimizerConfig:
           total_steps: length of the run in steps.
         """
         if self.schedule == "constant":
-            return _MOST
+            return MAX_INT32 + 1
         decay_steps = max(round(self.decay_fraction * total_steps), 1)
         stable = total_steps - decay_steps if self.schedule == "wsd" else 0
         return max(self.warmup_steps, stable)
@@ -327,7 +327,7 @@ class TrainConfig:
             "patience",
         ):
             _require_count(f"train.{field}", getattr(self, field), least=0)
-        is_number = 0 < (parse_whole_number(self.keep) or 0) < _MOST
+        is_number = 0 < (parse_whole_number(self.keep) or 0) <= MAX_INT32
         allowed = "a number of steps, log, or empty"
         _require(is_number or self.keep in ("", "log"), "train.keep", self.keep, allowed)
 

@@ -1,7 +1,6 @@
 """The error for mistakes that a user can fix, and helpers that raise it."""
 
 import difflib
-import operator
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
@@ -82,16 +81,3 @@ def same_leaf(word: str, known: Iterable[str]) -> str | None:
     """
     last = word.rpartition(".")[2]
     return next((name for name in known if name.rpartition(".")[2] == last), None)
-
-
-MAX_CHARACTERS = 2**31 - 1
-
-
-def require_within(name: str, value: int, least: int, most: int) -> None:
-    """Raise a `CharlmError` for anything but a whole number in [least, most]."""
-    try:
-        number = operator.index(value)
-    except TypeError as error:
-        raise CharlmError(f"{name}={value!r} is not allowed: it must be a whole number") from error
-    if not least <= number <= most:
-        raise CharlmError(f"{name}={value} is not allowed: it must lie in [{least}, {most}]")
