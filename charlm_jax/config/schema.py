@@ -115,7 +115,7 @@ class SplitConfig:
         _require_count("split.guard", self.guard, least=0)
 
 
-_LAYERS_WITH_HEADS = frozenset({"attention", "rglru", "gated_deltanet", "mamba2", "mlstm", "slstm"})
+LAYERS_WITH_HEADS = frozenset({"attention", "rglru", "gated_deltanet", "mamba2", "mlstm", "slstm"})
 _LAYERS_WITH_CELL_NORM = frozenset({"lstm", "gru"})
 
 
@@ -192,7 +192,7 @@ class ModelConfig:
         _require(0 <= rounds <= 64, "model.mogrifier_rounds", rounds, "in [0, 64]")
         if self.cell_norm:
             self._check_cell_norm()
-        if not _LAYERS_WITH_HEADS.isdisjoint(self.layers):
+        if not LAYERS_WITH_HEADS.isdisjoint(self.layers):
             self._check_heads()
         field = "embedding_size"
         for name in self.layers if self.position == "rotary" else ():
