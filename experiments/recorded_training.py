@@ -26,6 +26,7 @@ from charlm_jax.sweeps.tuning import Rung, Search, Trial, Tuned, tune
 
 RATE = "optimizer.learning_rate"
 RECORD_SUFFIX = ".json"
+SETTINGS = ("config", "overrides")  # in every run's record: see `settings`
 _RUNS = "runs"
 _DIVERGED = "diverged"  # in the record of a run whose loss was not finite
 _HAS_MORE = "has_more"  # in the record of the best run of a search
@@ -34,7 +35,7 @@ _RUNS_AT_ONCE = 2  # per job: all are put on record once the last has ended
 Record = Mapping[str, Any]
 """JSON values of a record."""
 
-Measure = Callable[[Point, Run], Record]
+Measure = Callable[[Run], Record]
 
 
 class NotOnRecord(CharlmError):
@@ -48,7 +49,8 @@ class Diverged(CharlmError):
 class RecordFolder:
     """Records by name, each a JSON file with one line per field.
 
-    Records hold neither times nor paths of a machine, so the same training gives the same bytes.
+    The record of a run holds neither times nor paths of a machine: the same training gives the same
+    bytes, but for the commit, if the study records it. Speeds are those of the machine.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -111,11 +113,11 @@ class RecordedTraining:
         arms: Sequence[Point],
         rates: int,
         characters: int,
-        run: Callable[[Trial], Point],
+        point_of: Callable[[Trial], Point],
         measure: Measure,
         loss: Callable[[Record], float],
         *,
-        more: Measure = lambda point, run: {},
+        more: Measure = lambda run: {},
         train: bool = True,
     ) -> dict[str, Tuned]:
         """Search the best learning rate of every arm, in runs of the study.
@@ -126,7 +128,7 @@ class RecordedTraining:
           arms: points to tune; they name their own first value.
           rates: number of learning rates that are tried for each.
           characters: characters read by one run.
-          run: returns the run of the study that a trial is.
+          point_of: returns the run of the study that a trial is.
           measure: returns the record of a finished run.
           loss: returns the loss on a record by which rates are chosen.
           more: returns what is added to the record of the best run of every arm.
@@ -140,7 +142,7 @@ class RecordedTraining:
         """
 
         def losses(trials: Sequence[Trial]) -> list[float]:
-            points = [run(trial) for trial in trials]
+            points = [point_of(trial) for trial in trials]
             if train:
                 self._train(points, measure, keep=True)
             return [self._loss(point, loss) for point in points]
@@ -150,31 +152,25 @@ class RecordedTraining:
         for group in self._groups(arms) if train else [[arm] for arm in arms]:
             with contextlib.suppress(NotOnRecord):
                 for name, tuned in tune(group, search, losses).items():
-                    self._complete(tuned, run, more, train=train)
+                    self._complete(tuned, point_of, more, train=train)
                     found[name] = tuned
         return found
 
-    def train(self, points: Sequence[Point], measure: Measure) -> dict[str, dict[str, Any]]:
+    def train(self, points: Sequence[Point], measure: Measure) -> None:
         """Train the points that are not on record, and put them on record.
 
         Args:
           points: points to train.
           measure: returns the record of a finished run, at its best checkpoint.
 
-        Returns:
-          The record of every point, by name.
-
         Raises:
           Diverged: a run diverged; all others are on record.
           CharlmError: a run failed otherwise; the others of its group are on record.
         """
         self._train(points, measure)
-        found = {point.name: self.recorded(point) for point in points}
-        records = {name: record for name, record in found.items() if record is not None}
         for point in points:
-            if point.name not in records:
+            if self.recorded(point) is None:
                 raise self._diverged(point)
-        return records
 
     def recorded(self, point: Point) -> dict[str, Any] | None:
         """Return the record of a run; None if it has not been trained, or diverged.
@@ -202,7 +198,7 @@ class RecordedTraining:
             for point, state, loss_nats, says in outcomes:
                 if loss_nats is not None:
                     run = load_run(self.folder / point.name, checkpoint="best")
-                    values = measure(point, run)
+                    values = measure(run)
                 elif point.has_diverged(self.folder):
                     values = {_DIVERGED: True}
                 else:
@@ -215,14 +211,14 @@ class RecordedTraining:
                 raise CharlmError(failed[0])
 
     def _complete(
-        self, tuned: Tuned, run: Callable[[Trial], Point], more: Measure, *, train: bool
+        self, tuned: Tuned, point_of: Callable[[Trial], Point], more: Measure, *, train: bool
     ) -> None:
         """Add to the record of the best run, and discard the folders of all.
 
         Raises:
           NotOnRecord: nothing was added yet, and `train` is False.
         """
-        points = {trial.value: run(trial) for trial in tuned.losses}
+        points = {trial.value: point_of(trial) for trial in tuned.losses}
         best = points[tuned.value]
         record = self.recorded(best)
         if record is None:
@@ -231,7 +227,7 @@ class RecordedTraining:
             if not train:
                 raise NotOnRecord(f"{self.records.folder} has not all of {best.name}")
             run_points([best], self.folder)  # if its folder is lost
-            added = more(best, load_run(self.folder / best.name, checkpoint="best"))
+            added = more(load_run(self.folder / best.name, checkpoint="best"))
             self._write(best, {**record, **added, _HAS_MORE: True})
         for point in points.values():
             self._discard(point)
@@ -262,7 +258,7 @@ class RecordedTraining:
         record, wanted = self.records.read(name), settings(point)
         if record is None:
             return None
-        if not {*wanted} <= {*record}:
+        if not {*SETTINGS} <= {*record}:
             raise self.records.damaged(name)
         if record["config"] != wanted["config"]:
             raise self._other(name, record["config"], wanted["config"])

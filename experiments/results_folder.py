@@ -21,8 +21,7 @@ def refuse_other_results(
     """Refuse a folder in which the study would overwrite something else.
 
     The folder is accepted if the same command wrote its `results.json`, or if it holds none of the
-    files that the study writes. Results of `python experiments/STUDY.py` count as results of
-    `python -m experiments.STUDY`.
+    files that the study writes.
 
     Args:
       folder: output folder of the study; it need not exist.
@@ -43,10 +42,10 @@ def refuse_other_results(
             if os.path.lexists(folder / name):
                 raise _not_ours(folder / name)
         return
-    _refuse_other_command(results, study, saved_command(results, study), command)
+    _refuse_other_command(results, study, _saved_command(results), command)
     if os.path.lexists(tables):
         first, *lines = _read(tables).splitlines() or [""]
-        commands = (_current_spelling(line.strip(), study) for line in lines if line[:4] == "    ")
+        commands = (line.strip() for line in lines if line[:4] == "    ")
         saved = next(commands, None) if first == title else None
         _refuse_other_command(tables, study, saved, command)
 
@@ -69,14 +68,14 @@ def write_results_folder(
     print(f"\n{text}\n{folder / TABLES}")
 
 
-def saved_command(results: Path, study: str) -> str | None:
+def _saved_command(results: Path) -> str | None:
     """Returns the command recorded in a `results.json`; None if the file is damaged or foreign."""
     try:
         values = json.loads(_read(results))
     except (ValueError, RecursionError):
         return None
     command = values.get("command") if isinstance(values, dict) else None
-    return _current_spelling(command, study) if isinstance(command, str) else None
+    return command if isinstance(command, str) else None
 
 
 def _refuse_other_command(file: Path, study: str, saved: str | None, command: str) -> None:
@@ -97,8 +96,3 @@ def _read(file: Path) -> str:
         return file.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         raise _not_ours(file) from error
-
-
-def _current_spelling(command: str, study: str) -> str:
-    old, new = f"python experiments/{study}.py", f"python -m experiments.{study}"
-    return new + command.removeprefix(old) if f"{command} ".startswith(f"{old} ") else command

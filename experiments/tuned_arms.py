@@ -10,6 +10,7 @@ import jax
 from charlm_jax.config.loading import load_config
 from charlm_jax.core.prng import root_key
 from charlm_jax.core.trees import count_parameters
+from charlm_jax.inference.run import Run
 from charlm_jax.models import build_model
 from charlm_jax.sweeps.points import Point, make_point
 from charlm_jax.sweeps.tuning import Tuned
@@ -147,7 +148,7 @@ def train_arms(
     effort: Effort,
     measure: Measure,
     *,
-    more: Measure = lambda point, run: {},
+    more: Measure = lambda run: {},
     train: bool = True,
 ) -> dict[str, ArmRuns]:
     """Tune and train all arms; what is on record is not trained again.
@@ -204,14 +205,40 @@ def train_arms(
 def _run_point(arm: TunedArm, effort: Effort, rate: float, seed: int) -> Point:
     data = load_config(arm.config, arm.fields).data
     steps = max(1, effort.characters // (data.batch_size * data.sequence_length))
-    fields = {
-        **arm.fields,
+    fields = run_fields(rate=rate, seed=seed, steps=steps, scores=effort.scores)
+    name = run_name(arm.name, rate=rate, seed=seed)
+    return make_point(name, arm.config, {**arm.fields, **fields})
+
+
+def run_fields(*, rate: float, seed: int, steps: int, scores: int) -> dict[str, Any]:
+    """Return the config fields that differ between the runs of an arm, in the order of records.
+
+    Args:
+      rate: learning rate.
+      seed: seed.
+      steps: number of updates.
+      scores: number of evaluations while it trains.
+    """
+    return {
         RATE: rate,
         "seed": seed,
         "train.max_steps": steps,
-        "train.evaluate_every_steps": math.ceil(steps / effort.scores),
+        "train.evaluate_every_steps": math.ceil(steps / scores),
     }
-    return make_point(f"{arm.name}-rate={rate:g}-seed={seed}", arm.config, fields)
+
+
+def run_name(arm: str, *, rate: float, seed: int) -> str:
+    """Return the name of a run of an arm.
+
+    >>> run_name("lstm", rate=0.02, seed=1)
+    'lstm-rate=0.02-seed=1'
+    """
+    return f"{arm}-rate={rate:g}-seed={seed}"
+
+
+def arm_name(run: Run) -> str:
+    """Return the name of the arm of a run, which is in the run's folder of its `run_name`."""
+    return run.workdir.name.rpartition("-rate=")[0]
 
 
 def fit_width(

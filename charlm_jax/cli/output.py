@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from charlm_jax.core.progress import Report
@@ -48,27 +48,24 @@ def note(text: object) -> None:
 
 
 @contextmanager
-def shown_progress(clock: Callable[[], float] = time.monotonic) -> Iterator[Report]:
+def shown_progress() -> Iterator[Report]:
     """Show the progress of a long computation on standard error; yields its callback.
 
     A terminal has one line, from the second second, which is erased in the end; a file gets a line
     every ten seconds.
-
-    Args:
-      clock: seconds since any fixed moment.
     """
     is_terminal = sys.stderr.isatty()
     pause = 0.2 if is_terminal else 10.0
-    due = clock() + (1.0 if is_terminal else pause)
+    due = time.monotonic() + (1.0 if is_terminal else pause)
     start, end = ("\r\x1b[K", "") if is_terminal else ("", "\n")
     shown = False
 
     def report(phase: str, share: float) -> None:
         nonlocal due, shown
-        if clock() >= due:
+        if time.monotonic() >= due:
             line = f"{phase}: {share:.0%}" if share else phase
             print(start + visible_line(line), end=end, file=sys.stderr, flush=True)
-            due, shown = clock() + pause, True
+            due, shown = time.monotonic() + pause, True
 
     try:
         yield report

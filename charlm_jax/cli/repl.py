@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 from charlm_jax.cli.output import in_flags
 from charlm_jax.cli.typed_text import ESCAPES_HELP, needs_escapes, unescape
-from charlm_jax.core.errors import MAX_CHARACTERS, CharlmError, closest, require_within
+from charlm_jax.core.errors import CharlmError, closest
 from charlm_jax.core.foreign_names import suggest_flag
+from charlm_jax.core.limits import MAX_INT32, require_within
 from charlm_jax.core.signals import deferred_signals
 from charlm_jax.inference.trained_model import TrainedModel
 from charlm_jax.sampling.categorical import temperature
@@ -83,7 +84,7 @@ class Session:
         write: Callable[[str], None],
         note: Callable[[str], None],
     ) -> None:
-        require_within("chars", characters, 0, MAX_CHARACTERS)
+        require_within("chars", characters, 0, MAX_INT32)
         check_stops(sampling.stop, run.vocabulary)
         self._run, self._sampling, self._characters = run, sampling, characters
         self._write, self._note = write, note
@@ -143,7 +144,7 @@ class Session:
         else:
             new = _number(name, value)
         if name == "chars":
-            require_within("chars", new, 0, MAX_CHARACTERS)
+            require_within("chars", new, 0, MAX_INT32)
             self._characters = new
         else:
             self._sampling = dataclasses.replace(self._sampling, **{name: new})

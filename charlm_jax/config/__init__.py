@@ -1,5 +1,5 @@
 """Configs: validated frozen dataclasses, loaded from a file and overrides."""
 
-from charlm_jax.config.schema import Config, ModelConfig
+from charlm_jax.config.schema import Config
 
-__all__ = ["Config", "ModelConfig"]
+__all__ = ["Config"]

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.limits import MAX_INT32
 from charlm_jax.core.typed_numbers import parse_whole_number
 
-_MOST = 2**31  # limit of int32, which counts steps and positions
+_NEVER = MAX_INT32 + 1  # after the last step of any run
 
 
 class LengthSteps(NamedTuple):
@@ -59,14 +60,14 @@ def parse_length_schedule(text: str) -> tuple[LengthSteps, ...]:
         return ()
     schedule = tuple(_parse_phase(item.strip(), text) for item in text.split(","))
     total = sum(phase.steps for phase in schedule)
-    if total >= _MOST:
+    if total > MAX_INT32:
         raise _refusal(text, f"its {total} steps are not below 2**31")
     return schedule
 
 
 def _parse_phase(item: str, text: str) -> LengthSteps:
     numbers = [parse_whole_number(number) or 0 for number in item.split(":")]
-    if len(numbers) != 2 or not all(1 <= number < _MOST for number in numbers):
+    if len(numbers) != 2 or not all(1 <= number <= MAX_INT32 for number in numbers):
         raise _refusal(text, f"{item!r} is not a length and a number of steps, each in [1, 2**31)")
     return LengthSteps(*numbers)
 
@@ -89,7 +90,7 @@ def list_phases(
       batch_size: B of all later steps; every step has as many characters.
       carries_state: whether a row may continue from the previous batch.
     """
-    last = LengthSteps(sequence_length, _MOST)
+    last = LengthSteps(sequence_length, _NEVER)
     phases: list[Phase] = []
     step, made = 0, Counter[int]()
     for length, group in itertools.groupby([*schedule, last], lambda part: part.sequence_length):
@@ -97,7 +98,7 @@ def list_phases(
         phases.append(
             Phase(
                 first_step=step,
-                end_step=min(step + steps, _MOST),
+                end_step=min(step + steps, _NEVER),
                 earlier_steps=made[length],
                 sequence_length=length,
                 batch_size=batch_size * sequence_length // length,
@@ -121,7 +122,7 @@ def count_shared_steps(one: Sequence[Phase], other: Sequence[Phase]) -> int:
             return here.first_step
         if here.end_step != there.end_step:
             return min(here.end_step, there.end_step)
-    return _MOST
+    return _NEVER
 
 
 def describe_phases(phases: Sequence[Phase]) -> str:

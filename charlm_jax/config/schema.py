@@ -12,18 +12,18 @@ from typing import Any
 from charlm_jax.config.counts import parse_counts
 from charlm_jax.config.formats import upgrade, with_format
 from charlm_jax.config.length_schedule import Phase, list_phases, parse_length_schedule
-from charlm_jax.core.errors import CharlmError, closest
+from charlm_jax.core.errors import CharlmError, closest, same_leaf
 from charlm_jax.core.files import local_path, stored_path
 from charlm_jax.core.foreign_names import suggest_field
 from charlm_jax.core.html_table import html_table
+from charlm_jax.core.limits import MAX_INT32
 from charlm_jax.core.typed_numbers import parse_whole_number
 
-_MOST = 2**31  # limit of int32, which counts steps and positions
 _SMALLEST, _LARGEST = 2.0**-126, 2.0**127  # range of float32 at full precision
 
 
 def _require_count(field: str, value: int, *, least: int) -> None:
-    _require(least <= value < _MOST, field, value, f"in [{least}, 2**31)")
+    _require(least <= value <= MAX_INT32, field, value, f"in [{least}, 2**31)")
 
 
 def _require(ok: bool, field: str, value: object, allowed: str) -> None:
@@ -51,7 +51,7 @@ class DataConfig:
         _require(decodes, "data.encoding", self.encoding, utf8)
         _require_count("data.sequence_length", self.sequence_length, least=1)
         _require_count("data.batch_size", self.batch_size, least=1)
-        if self.batch_size * self.sequence_length >= _MOST:
+        if self.batch_size * self.sequence_length > MAX_INT32:
             raise CharlmError(
                 f"config.data.sequence_length={self.sequence_length} times "
                 f"config.data.batch_size={self.batch_size} is not allowed: it must be below 2**31"
@@ -68,9 +68,12 @@ class DataConfig:
         reset = self.reset_probability
         _require(0.0 <= reset <= 1.0, "data.reset_probability", reset, "in [0, 1]")
         no_state = "0 unless config.data.loader=streams: other loaders carry no state"
-        _require(
-            reset == 0.0 or self.loader == "streams", "data.reset_probability", reset, no_state
-        )
+        _require(reset == 0.0 or self.carries_state, "data.reset_probability", reset, no_state)
+
+    @property
+    def carries_state(self) -> bool:
+        """Whether a row may continue from the previous batch."""
+        return self.loader == "streams"
 
     @property
     def phases(self) -> tuple[Phase, ...]:
@@ -79,7 +82,7 @@ class DataConfig:
             parse_length_schedule(self.length_schedule),
             sequence_length=self.sequence_length,
             batch_size=self.batch_size,
-            carries_state=self.loader == "streams",
+            carries_state=self.carries_state,
         )
 
 
@@ -112,7 +115,7 @@ class SplitConfig:
         _require_count("split.guard", self.guard, least=0)
 
 
-_LAYERS_WITH_HEADS = frozenset({"attention", "rglru", "gated_deltanet", "mamba2", "mlstm", "slstm"})
+LAYERS_WITH_HEADS = frozenset({"attention", "rglru", "gated_deltanet", "mamba2", "mlstm", "slstm"})
 _LAYERS_WITH_CELL_NORM = frozenset({"lstm", "gru"})
 
 
@@ -189,7 +192,7 @@ class ModelConfig:
         _require(0 <= rounds <= 64, "model.mogrifier_rounds", rounds, "in [0, 64]")
         if self.cell_norm:
             self._check_cell_norm()
-        if not _LAYERS_WITH_HEADS.isdisjoint(self.layers):
+        if not LAYERS_WITH_HEADS.isdisjoint(self.layers):
             self._check_heads()
         field = "embedding_size"
         for name in self.layers if self.position == "rotary" else ():
@@ -288,7 +291,7 @@ class OptimizerConfig:
           total_steps: length of the run in steps.
         """
         if self.schedule == "constant":
-            return _MOST
+            return MAX_INT32 + 1
         decay_steps = max(round(self.decay_fraction * total_steps), 1)
         stable = total_steps - decay_steps if self.schedule == "wsd" else 0
         return max(self.warmup_steps, stable)
@@ -324,7 +327,7 @@ class TrainConfig:
             "patience",
         ):
             _require_count(f"train.{field}", getattr(self, field), least=0)
-        is_number = 0 < (parse_whole_number(self.keep) or 0) < _MOST
+        is_number = 0 < (parse_whole_number(self.keep) or 0) <= MAX_INT32
         allowed = "a number of steps, log, or empty"
         _require(is_number or self.keep in ("", "log"), "train.keep", self.keep, allowed)
 
@@ -479,7 +482,7 @@ def _coerce(value: Any, hint: Any, field: str) -> Any:
         if isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
             return tuple(value)
     elif hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return as_float(value)
+        return _as_float(value)
     elif isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
         return value
     name = "a tuple of names" if hint == tuple[str, ...] else f"of type {hint.__name__}"
@@ -488,7 +491,7 @@ def _coerce(value: Any, hint: Any, field: str) -> Any:
     raise CharlmError(f"config.{field}={value!r} has the wrong type: it must be {name}")
 
 
-def as_float(value: float) -> float:
+def _as_float(value: float) -> float:
     """Convert a number to a float; integers too large for one become infinite."""
     try:
         return float(value)
@@ -502,8 +505,7 @@ def unknown_field(field: str, known: Sequence[str]) -> CharlmError:
     A field of that name in another section comes first, then our name for another program's, then
     the closest.
     """
-    last = field.rpartition(".")[2]
-    same = next((name for name in known if name.rpartition(".")[2] == last), None)
+    same = same_leaf(field, known)
     foreign = None if same else suggest_field(field)
     if foreign is not None:
         return CharlmError(f"config.{field} is not a field; {foreign}")

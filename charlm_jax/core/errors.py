@@ -1,7 +1,6 @@
 """The error for mistakes that a user can fix, and helpers that raise it."""
 
 import difflib
-import operator
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
@@ -67,20 +66,18 @@ def closest(word: str, known: Iterable[str]) -> str | None:
     True
     """
     names = list(known)
-    last = word.rpartition(".")[2]
-    same = [name for name in names if name.rpartition(".")[2] == last]
-    close = same or difflib.get_close_matches(word, names, n=1, cutoff=0.75)
+    same = same_leaf(word, names)
+    if same is not None:
+        return same
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.75)
     return close[0] if close else None
 
 
-MAX_CHARACTERS = 2**31 - 1
+def same_leaf(word: str, known: Iterable[str]) -> str | None:
+    """Returns the first known name with the last dotted part of a word; None if there is none.
 
-
-def require_within(name: str, value: int, least: int, most: int) -> None:
-    """Raise a `CharlmError` for anything but a whole number in [least, most]."""
-    try:
-        number = operator.index(value)
-    except TypeError as error:
-        raise CharlmError(f"{name}={value!r} is not allowed: it must be a whole number") from error
-    if not least <= number <= most:
-        raise CharlmError(f"{name}={value} is not allowed: it must lie in [{least}, {most}]")
+    >>> same_leaf("model.learning_rate", ["model.layers", "optimizer.learning_rate"])
+    'optimizer.learning_rate'
+    """
+    last = word.rpartition(".")[2]
+    return next((name for name in known if name.rpartition(".")[2] == last), None)

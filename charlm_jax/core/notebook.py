@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from html import escape
 from typing import Protocol
@@ -25,13 +25,10 @@ def in_notebook() -> bool:
     return any(kind.__name__ == "ZMQInteractiveShell" for kind in type(shell).__mro__)
 
 
-def open_output(clock: Callable[[], float] = time.monotonic) -> CellOutput:
+def open_output() -> CellOutput:
     """Returns a callback that draws below the running cell, at most four times a second.
 
     Nothing is drawn before its first call. Only for a notebook's kernel.
-
-    Args:
-      clock: seconds since any fixed moment.
     """
     from IPython.display import display
 
@@ -40,7 +37,7 @@ def open_output(clock: Callable[[], float] = time.monotonic) -> CellOutput:
 
     def show(html: str, text: str, *, at_once: bool = False) -> None:
         nonlocal handle, last
-        now = clock()
+        now = time.monotonic()
         if handle is not None and not at_once and now - last < _SECONDS_BETWEEN:
             return
         last = now
@@ -54,18 +51,15 @@ def open_output(clock: Callable[[], float] = time.monotonic) -> CellOutput:
 
 
 @contextmanager
-def notebook_progress(clock: Callable[[], float] = time.monotonic) -> Iterator[Report]:
+def notebook_progress() -> Iterator[Report]:
     """Show the progress of a long computation below a notebook's cell; yields its callback.
 
     The bar is removed when the block ends. Outside a notebook nothing is shown.
-
-    Args:
-      clock: seconds since any fixed moment.
     """
     if not in_notebook():
         yield report_nothing
         return
-    show = open_output(clock)
+    show = open_output()
     is_shown = False
 
     def report(phase: str, share: float) -> None:

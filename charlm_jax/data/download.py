@@ -16,8 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from charlm_jax.core.errors import MAX_CHARACTERS, CharlmError, write_error
+from charlm_jax.core.errors import CharlmError, write_error
 from charlm_jax.core.files import atomic_write
+from charlm_jax.core.limits import MAX_INT32
 from charlm_jax.core.notebook import in_notebook, open_output
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ STALL_SECONDS = 20  # without a byte
 LIMIT_SECONDS = 300  # in total for one URL: a server may also trickle
 CHUNK_BYTES = 1 << 16
 
-_MOST_BYTES = 4 * MAX_CHARACTERS  # of a file: a character has at most four
+_MOST_BYTES = 4 * MAX_INT32  # of a file: a character has at most four
 
 _log = logging.getLogger(__name__)
 

@@ -32,7 +32,7 @@ from charlm_jax.core.errors import CharlmError
 if TYPE_CHECKING:
     import numpy as np
 
-MAX_CHARACTERS = 10_000_000
+MAX_SYNTHETIC_CHARACTERS = 10_000_000
 END = "\n"
 _QUERY = "?"
 _OPENING, _CLOSING = "([{<", ")]}>"
@@ -250,7 +250,7 @@ class SkillSource:
         }
         if self.task == "recall":
             limits["pairs"] = (1, whole["keys"])
-        limits |= {"characters": (2, MAX_CHARACTERS), "seed": (0, 2**63 - 1)}
+        limits |= {"characters": (2, MAX_SYNTHETIC_CHARACTERS), "seed": (0, 2**63 - 1)}
         for name, (low, high) in limits.items():
             value = whole.get(name, getattr(self, name, None))
             assert value is not None

@@ -21,13 +21,12 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from charlm_jax.core.errors import CharlmError
-from charlm_jax.data.skills import TASKS, SkillSource
+from charlm_jax.data.skills import MAX_SYNTHETIC_CHARACTERS, TASKS, SkillSource
 
 if TYPE_CHECKING:
     import numpy as np
 
 ALPHABET = string.ascii_lowercase + string.ascii_uppercase + string.digits
-MAX_CHARACTERS = 10_000_000
 PARAMETERS = {"reach": int, "symbols": int, "copy": float, "characters": int, "seed": int}
 
 
@@ -54,7 +53,7 @@ class SyntheticSource:
 
     def __post_init__(self) -> None:
         limits: dict[str, tuple[float, float]] = {
-            "characters": (2, MAX_CHARACTERS),
+            "characters": (2, MAX_SYNTHETIC_CHARACTERS),
             "reach": (1, self.characters - 1),
             "symbols": (2, len(ALPHABET)),
             "copy": (0, 1),

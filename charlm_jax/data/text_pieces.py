@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from charlm_jax.core.errors import MAX_CHARACTERS, CharlmError
+from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.limits import MAX_INT32
 from charlm_jax.data.decoding import BYTE_ORDER_MARK, decode_pieces
 from charlm_jax.data.text_encoder import Digest
 
@@ -104,9 +105,9 @@ def read_facts(source: TextSource) -> TextFacts:
     characters, encoding = 0, "latin-1" if source.unit == "bytes" else "utf-8"
     for file, symbols in read_symbols(source, of_bytes):
         characters += len(symbols)
-        if characters > MAX_CHARACTERS:
+        if characters > MAX_INT32:
             raise CharlmError(
-                f"{source.described}: the text has more than {MAX_CHARACTERS:,} {source.unit}, "
+                f"{source.described}: the text has more than {MAX_INT32:,} {source.unit}, "
                 f"which is the most: use a part of it"
             )
         lengths[file] += len(symbols)

@@ -19,7 +19,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from charlm_jax.core.errors import MAX_CHARACTERS, CharlmError, require_within
+from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.limits import MAX_INT32, require_within
 from charlm_jax.data.splits import Part, target_positions
 
 MODES = ("window", "sliding", "stream")
@@ -44,7 +45,7 @@ class Window:
     context: int
 
     def __post_init__(self) -> None:
-        require_within("context", self.context, 1, MAX_CHARACTERS)
+        require_within("context", self.context, 1, MAX_INT32)
 
     def __str__(self) -> str:
         """Describe the protocol.
@@ -123,8 +124,8 @@ class Sliding:
     targets: int = SLIDING_TARGETS
 
     def __post_init__(self) -> None:
-        require_within("context", self.context, 1, MAX_CHARACTERS)
-        require_within("targets", self.targets, 0, MAX_CHARACTERS)
+        require_within("context", self.context, 1, MAX_INT32)
+        require_within("targets", self.targets, 0, MAX_INT32)
 
     def __str__(self) -> str:
         """Describe the protocol.
@@ -188,7 +189,7 @@ class Stream:
 
     def __post_init__(self) -> None:
         if self.context is not None:
-            require_within("context", self.context, 1, MAX_CHARACTERS)
+            require_within("context", self.context, 1, MAX_INT32)
 
     def __str__(self) -> str:
         """Describe the protocol.

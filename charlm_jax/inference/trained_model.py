@@ -12,8 +12,9 @@ import numpy as np
 
 from charlm_jax.analysis.activations import Activations, capture_activations
 from charlm_jax.config.schema import Config
-from charlm_jax.core.errors import MAX_CHARACTERS, CharlmError, closest, require_within
+from charlm_jax.core.errors import CharlmError, closest
 from charlm_jax.core.foreign_names import suggest_flag
+from charlm_jax.core.limits import MAX_INT32, require_within
 from charlm_jax.core.numerics import fixed_numerics
 from charlm_jax.core.powers import next_power_of_two
 from charlm_jax.core.progress import Report, report_nothing
@@ -216,7 +217,7 @@ class TrainedModel:
         text_N = self._encode(text, sampling.unknown, sampling.replacement, what="prompt")
         require_within("sampled", sampled, 0, len(text_N))
         check_stops(sampling.stop, self.vocabulary)
-        require_within("characters", characters, 0, MAX_CHARACTERS)
+        require_within("characters", characters, 0, MAX_INT32)
         mode = self.default_mode if sampling.mode is None else sampling.mode
         window = self.config.data.sequence_length if sampling.context is None else sampling.context
         whole = len(text_N) + characters
@@ -334,7 +335,7 @@ class TrainedModel:
         check_part(self.model, part, protocol)
         groups: list[tuple[EvalProtocol, Part]] = [(protocol, part)]
         if isinstance(protocol, Stream) and protocol.longest_read(part) <= (
-            protocol.context or MAX_CHARACTERS
+            protocol.context or MAX_INT32
         ):
             groups = [(Window(size), lines) for size, lines in parts_by_length(part)]
         scored = [

@@ -1,4 +1,4 @@
-"""Sequence mixers by name. A new one takes one class, and one line here.
+"""Sequence mixers by name. A new one takes a class, a line here, and lines in unread_fields.py.
 
 `external.py` finds mixers that are defined outside the package, as `module:Class`.
 

@@ -14,8 +14,9 @@ from typing import Any
 from charlm_jax.analysis.activations import LayerActivations
 from charlm_jax.comparison.readings import Reading, read_characters
 from charlm_jax.comparison.run_facts import read_run_facts
-from charlm_jax.core.errors import CharlmError, require_within
+from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.files import user_path
+from charlm_jax.core.limits import require_within
 from charlm_jax.data.download import read_bytes
 from charlm_jax.evaluation.protocol import EvalProtocol, Stream, Window
 from charlm_jax.inference.run import Run

@@ -7,7 +7,8 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from charlm_jax.core.errors import MAX_CHARACTERS, CharlmError, require_within
+from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.limits import MAX_INT32, require_within
 from charlm_jax.data.vocabulary import UNKNOWN_POLICIES
 
 MODES = ("carried", "window")
@@ -81,7 +82,7 @@ class SamplingParams:
             known = ", ".join(MODES)
             raise CharlmError(f"mode={self.mode!r} is not known: it must be one of {known}")
         if self.context is not None:
-            require_within("context", self.context, 1, MAX_CHARACTERS)
+            require_within("context", self.context, 1, MAX_INT32)
         if self.unknown not in UNKNOWN_POLICIES:
             known = ", ".join(UNKNOWN_POLICIES)
             raise CharlmError(f"unknown={self.unknown!r}: it must be {known}")
@@ -113,7 +114,7 @@ def check_top_k(k: int) -> int:
         raise CharlmError(
             f"top_k={k} is not allowed: it must be a whole number, at least 0; 0 keeps all symbols"
         )
-    return min(int(k), 2**31 - 1)
+    return min(int(k), MAX_INT32)
 
 
 def check_share(name: str, share: float) -> float:

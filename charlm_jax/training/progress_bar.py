@@ -114,19 +114,14 @@ def describe_sample(step: int, scale: float, text: str) -> str:
 
 
 class _TimeLeft:
-    """Estimate of the time until the last step, from the steps after the first dispatch.
+    """Estimate of the time until the last step, from the steps after the first dispatch."""
 
-    Args:
-      clock: seconds since any fixed moment.
-    """
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
+    def __init__(self) -> None:
         self._from: tuple[int, float] | None = None  # after the compilation
 
     def __call__(self, step: int, total_steps: int) -> str:
         """Returns minutes and seconds, such as `1:20 left`; empty while that is unknown."""
-        now = self._clock()
+        now = time.monotonic()
         self._from = since_step, since = self._from or (step, now)
         if step == since_step:
             return ""
@@ -139,20 +134,15 @@ _SECONDS_BETWEEN: Mapping[str, float] = {"train": 10.0, "valid": 2.0}
 
 
 class _Pace:
-    """Choice of the rows that are printed, by time; the last evaluation always is.
+    """Choice of the rows that are printed, by time; the last evaluation always is."""
 
-    Args:
-      clock: seconds since any fixed moment.
-    """
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
+    def __init__(self) -> None:
         self._last = dict.fromkeys(_SECONDS_BETWEEN, -math.inf)
         self._step = 0  # of the last printed evaluation
 
     def prints(self, row: MetricsRow, total_steps: int) -> bool:
         """Returns whether to print a row; a later weights' row of a printed evaluation is too."""
-        split, step, now = row["split"], row["step"], self._clock()
+        split, step, now = row["split"], row["step"], time.monotonic()
         is_due = now - self._last[split] >= _SECONDS_BETWEEN[split]
         if split == "valid" and (is_due or step in (self._step, total_steps)):
             self._step, is_due = step, True
@@ -162,26 +152,15 @@ class _Pace:
 
 
 class LogProgress(NullProgress):
-    """Lines for logs, pipes and CI: evaluations and occasional training losses, with time left.
+    """Lines for logs, pipes and CI: evaluations and occasional training losses, with time left."""
 
-    Args:
-      write: callback for a line.
-      clock: seconds since any fixed moment.
-    """
-
-    def __init__(
-        self,
-        write: Callable[[str], None] = print,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._write = write
-        self._pace, self._time_left = _Pace(clock), _TimeLeft(clock)
+    def __init__(self) -> None:
+        self._pace, self._time_left = _Pace(), _TimeLeft()
         self._total_steps = 0
         self._left = ""
 
     def note(self, line: str) -> None:
-        self._write(line)
-        sys.stdout.flush()
+        print(line, flush=True)
 
     def begin(self, step: int, total_steps: int) -> None:
         self._total_steps = total_steps
@@ -212,7 +191,7 @@ class Bar:
             progress.TimeRemainingColumn(elapsed_when_finished=True),
         )
         self._task: progress.TaskID | None = None
-        self._pace = _Pace(time.monotonic)
+        self._pace = _Pace()
         self._total_steps = 0
 
     def note(self, line: str) -> None:
@@ -258,12 +237,11 @@ class NotebookView(NullProgress):
 
     Args:
       show: callback that draws below the cell.
-      clock: seconds since any fixed moment.
     """
 
-    def __init__(self, show: CellOutput, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, show: CellOutput) -> None:
         self._show = show
-        self._time_left = _TimeLeft(clock)
+        self._time_left = _TimeLeft()
         self._notes: list[str] = []
         self._losses: defaultdict[int, dict[str, float]] = defaultdict(dict)
         self._marks: dict[int, str] = {}

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 
 from charlm_jax.config.loading import ConfigSource, split_override
 from charlm_jax.config.schema import Config
-from charlm_jax.config.unread_fields import unread_fields
 from charlm_jax.core.trees import count_parameters
 from charlm_jax.core.types import Params
 from charlm_jax.data.splits import size
-from charlm_jax.models.mixers import MIXERS, external_sources
+from charlm_jax.models.mixers import external_sources
+from charlm_jax.models.unread_fields import unread_fields
 from charlm_jax.storage.compatibility import division_changes
 from charlm_jax.storage.mixer_sources import recorded_mixers, source_changes
 from charlm_jax.storage.open_run import FollowedRun, OpenRun
@@ -23,7 +23,7 @@ _MOST_PARAMETERS_PER_CHARACTER = 10  # of a text that is not too small for its m
 
 def on_overrides(config: Config, source: ConfigSource | None) -> Iterator[str]:
     """Yield a remark on every override of a field that the model does not read."""
-    unread = unread_fields(config.model, tuple(MIXERS))
+    unread = unread_fields(config.model)
     overrides = (*source.point, *source.overrides) if source is not None else ()
     for override in overrides:
         if split_override(override)[0] in unread:

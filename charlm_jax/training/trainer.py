@@ -13,6 +13,7 @@ import optax
 from charlm_jax.config.length_schedule import Phase, count_shared_steps, phase_at
 from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError, lookup
+from charlm_jax.core.limits import MAX_INT32
 from charlm_jax.core.numerics import fixed_numerics
 from charlm_jax.core.prng import KeyStream, stream_key
 from charlm_jax.core.types import ModelState, Params
@@ -306,7 +307,7 @@ def build_trainer(config: Config, dataset: Dataset) -> Trainer:
         for length, phase in lengths.items()
     }
     total_steps = count_steps(config, loaders[config.data.sequence_length].steps_per_epoch)
-    if total_steps >= 2**31:
+    if total_steps > MAX_INT32:
         raise CharlmError(
             f"a run of {total_steps} steps is too long: lower config.train.epochs, or set "
             f"config.train.max_steps below 2**31"
@@ -439,7 +440,7 @@ def _refuse_too_long(config: Config, model: LanguageModel) -> None:
         return
     position = config.model.position
     rule = f"config.model.position={position} has config.model.max_length={most} positions"
-    if data.loader == "streams":
+    if data.carries_state:
         raise CharlmError(f"{rule}, but config.data.loader=streams reads through the whole text")
     context = config.evaluation_context
     for name, length in {

@@ -19,11 +19,11 @@ Expected: held-out loss in windows of 64, in nats per character, mean of three s
 GRU 1.476, LSTM 1.526, transformer 1.581, minGRU 1.626, one layer of attention 1.859.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from charlm_jax.config.schema import flatten
 from configs import attention, gru, hybrid, lstm, mingru, transformer
 
 MODELS = (lstm, gru, attention, transformer, mingru, hybrid)
@@ -40,14 +40,6 @@ def sweep() -> list[dict[str, Any]]:
 
 def _changes(config: ConfigDict) -> dict[str, Any]:
     """Return the layers, and every other field in which a config differs from the LSTM's."""
-    start = dict(_fields(get_config()))
-    changed = {field: value for field, value in _fields(config) if value != start[field]}
+    start = dict(flatten(get_config().to_dict()))
+    changed = {field: value for field, value in flatten(config.to_dict()) if value != start[field]}
     return {"model.layers": config.model.layers, **changed}
-
-
-def _fields(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in config.items():
-        if isinstance(value, ConfigDict):
-            yield from _fields(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value

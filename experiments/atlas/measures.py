@@ -6,36 +6,26 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import numpy as np
 
-from charlm_jax.analysis.effective_context import losses_by_context
 from charlm_jax.config.schema import Config
 from charlm_jax.core.prng import root_key
 from charlm_jax.core.trees import count_parameters
 from charlm_jax.data.dataset import load_dataset
 from charlm_jax.evaluation.block_sums import block_sums
-from charlm_jax.evaluation.protocol import Sliding, Stream, Window
+from charlm_jax.evaluation.protocol import Stream, Window
 from charlm_jax.inference.run import Run
 from charlm_jax.inference.trained_model import TrainedModel
 from charlm_jax.models import build_model
-from charlm_jax.storage.seal import read_rows
-from charlm_jax.storage.workdir import Workdir
-from charlm_jax.sweeps.points import Point
 from charlm_jax.training.throughput import measure_speeds
 from experiments.atlas.arms import BATCH_SIZE, SEQUENCE_LENGTH, WINDOW, Preset
-from experiments.block_records import context_lengths, target_sums, to_sums
+from experiments.block_records import to_sums
+from experiments.run_measures import context_sums, validation_curve
 
 _SAMPLED = 1_000  # characters
 
 
-def measure_run(point: Point, run: Run) -> dict[str, Any]:
-    """Return the record of a finished run, at its best checkpoint.
-
-    Args:
-      point: point of the run.
-      run: the run.
-    """
-    del point
+def measure_run(run: Run) -> dict[str, Any]:
+    """Return the record of a finished run, at its best checkpoint."""
     context = SEQUENCE_LENGTH if run.model.keeps_positions else None
     window_N = run.evaluate(Window(WINDOW), split="test")[1]
     stream_N = run.evaluate(Stream(context), split="test")[1]
@@ -44,11 +34,7 @@ def measure_run(point: Point, run: Run) -> dict[str, Any]:
     return {
         "seed": run.config.seed,
         "parameters": count_parameters(run.params),
-        "curve": [
-            (row["step"] * BATCH_SIZE * SEQUENCE_LENGTH, round(row["loss_nats"], 6))
-            for row in read_rows(Workdir(run.workdir))
-            if row["split"] == "valid" and row["weights"] == run.weights
-        ],
+        "curve": validation_curve(run, BATCH_SIZE * SEQUENCE_LENGTH),
         "second": round(second, 6),
         "counts": sums.counts_K.tolist(),
         "window": to_sums(sums)[0],
@@ -56,33 +42,22 @@ def measure_run(point: Point, run: Run) -> dict[str, Any]:
     }
 
 
-def measure_context(point: Point, run: Run, *, preset: Preset) -> dict[str, Any]:
+def measure_context(run: Run, *, preset: Preset) -> dict[str, Any]:
     """Return losses with all but the nearest n characters cut off; attention looks T back.
 
     Args:
-      point: point of the run.
       run: the run.
       preset: size of the study.
     """
-    del point
-    dataset, reach = run.dataset(), preset.context_reach
-    part = dataset.part("test")
-    if run.model.keeps_positions:
-        reach = min(reach, SEQUENCE_LENGTH)
-    protocol = Sliding(preset.context_reach, preset.context_targets)
-    places_P = np.searchsorted(Stream().positions(part), protocol.positions(part))
-    losses = losses_by_context(
-        run.model,
-        run.params,
+    dataset = run.dataset()
+    sums = context_sums(
+        run,
         dataset.ids_N,
-        part,
+        dataset.part("test"),
         change="truncated",
-        contexts=context_lengths(reach),
-        reach=reach,
+        reach=preset.context_reach,
         targets=preset.context_targets,
-        batch_size=run.config.evaluation.batch_size,
     )
-    sums = {str(n): target_sums(nll_P, places_P) for n, nll_P in losses.items()}
     return {
         "target_counts": next(iter(sums.values())).counts_K.tolist(),
         "by_context": {n: to_sums(x)[0] for n, x in sums.items()},

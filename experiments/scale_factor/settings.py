@@ -2,7 +2,8 @@
 
 from typing import Any, NamedTuple
 
-from charlm_jax.core.errors import CharlmError, require_within
+from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.limits import MAX_INT32, require_within
 from charlm_jax.sampling.categorical import temperature
 from charlm_jax.sampling.params import SamplingParams
 
@@ -87,8 +88,8 @@ def check_plan(plan: SamplePlan) -> None:
     Raises:
       CharlmError: fewer than 4 samples, no characters, or a seed outside [0, 2**32).
     """
-    require_within("samples", plan.samples, 4, 2**31 - 1)  # halves are compared
-    require_within("characters", plan.characters, 1, 2**31 - 1)
+    require_within("samples", plan.samples, 4, MAX_INT32)  # halves are compared
+    require_within("characters", plan.characters, 1, MAX_INT32)
     require_within("seed", plan.seed, 0, 2**32 - 1)
 
 

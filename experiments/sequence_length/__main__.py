@@ -69,7 +69,7 @@ def run_study(study: Study) -> Results:
     text = study.text()
     tuned = study.tune()
     rates = {arm: found.value for arm, found in tuned.items()}
-    first, *others = study.preset.seeds
+    first, *others = study.preset.effort.seeds
     runs = study.train(study.plan(rates, speeds, [first]))
     repeated = study.repeated_arms(runs)
     more = study.plan(rates, speeds, others)
@@ -88,7 +88,7 @@ def read_study(study: Study) -> Results:
         raise CharlmError(f"{study.records.folder} has no records: run the study first")
     tuned = study.tune(train=False)
     rates = {arm: found.value for arm, found in tuned.items()}
-    runs = study.recorded(study.plan(rates, speeds, study.preset.seeds))
+    runs = study.recorded(study.plan(rates, speeds, study.preset.effort.seeds))
     if not runs:
         raise CharlmError(f"{study.records.folder} has no run of an arm whose search has ended")
     return build_results(study.preset, text, speeds, tuned, runs)

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from experiments.recorded_training import RATE
+from experiments.tuned_arms import Effort
 
 BATCH_CHARACTERS = 2_560
 WINDOW = 64
@@ -16,7 +17,6 @@ TEXTBOOK_LENGTH = 40
 LENGTHS = (5, 10, 20, 40, 80, 160, 320, 640)
 LOADERS = {"reset": "chunks", "carried": "streams"}
 STATES = tuple(LOADERS)
-BUDGETS = ("characters", "seconds")
 
 Schedule = tuple[int, ...]
 """Lengths of equal shares of the training, in order; a fixed length is a schedule of one."""
@@ -98,12 +98,9 @@ class Preset(NamedTuple):
     Attributes:
       models: models by name.
       corpus: text, as in `config.data.corpus`.
-      rates: number of learning rates that are tried for every arm, with the first seed.
-      characters: characters read by one run.
-      scores: number of evaluations of a run on the second part while it trains.
-      watched: characters scored by each of them.
+      effort: effort of each arm; every arm is trained with the first seed.
+      watched: characters of the second part that an evaluation of a run scores while it trains.
       patience: a run ends after so many evaluations without a new best; 0 for never.
-      seeds: seeds, the first of which every arm is trained with.
       repeated: number of best arms of each family that are trained with every seed, besides the
         textbook's length; 0 for all.
       reach: context of the windows for the loss by position, in characters.
@@ -115,10 +112,7 @@ class Preset(NamedTuple):
 
     models: Mapping[str, Model]
     corpus: str
-    rates: int
-    characters: int
-    seeds: tuple[int, ...]
-    scores: int = 1
+    effort: Effort
     watched: int = 500_000
     patience: int = 0
     repeated: int = 0
@@ -192,10 +186,7 @@ PRESETS: Mapping[str, Preset] = {
             )
         },
         corpus="mysterious-island",
-        rates=3,
-        characters=358_400,
-        seeds=(1, 2),
-        scores=4,
+        effort=Effort(3, 358_400, (1, 2), scores=4),
         watched=25_600,
         context_reach=160,
         context_targets=400,
@@ -213,10 +204,7 @@ PRESETS: Mapping[str, Preset] = {
             "mingru": Model("mingru", _SMALL["mingru"], lengths=_FEW, states=("reset",)),
         },
         corpus="mysterious-island",
-        rates=4,
-        characters=640_000,
-        seeds=(1, 2, 3),
-        scores=10,
+        effort=Effort(4, 640_000, (1, 2, 3), scores=10),
         watched=51_200,
     ),
     "trained": Preset(
@@ -233,10 +221,7 @@ PRESETS: Mapping[str, Preset] = {
             "mingru": Model("mingru", {}, lengths=_FEW, states=("reset",), is_repeated=False),
         },
         corpus="mysterious-island",
-        rates=3,
-        characters=4_000_000,
-        seeds=(1, 2, 3),
-        scores=40,
+        effort=Effort(3, 4_000_000, (1, 2, 3), scores=40),
         watched=51_200,
         patience=10,
         repeated=3,
@@ -244,10 +229,7 @@ PRESETS: Mapping[str, Preset] = {
     "second_text": Preset(
         models={"lstm": Model("lstm:1.6M", {}, lengths=_FEW, is_repeated=False)},
         corpus="",
-        rates=3,
-        characters=4_000_000,
-        seeds=(1,),
-        scores=40,
+        effort=Effort(3, 4_000_000, (1,), scores=40),
         watched=51_200,
         patience=10,
     ),

@@ -39,7 +39,9 @@ def save_figures(results: Results, folder: Path) -> None:
 
 def _about(results: Results) -> str:
     """Return the budget, for the second line of a title."""
-    return f"{results.text.corpus}, up to {results.preset.characters:,} characters of training"
+    return (
+        f"{results.text.corpus}, up to {results.preset.effort.characters:,} characters of training"
+    )
 
 
 def _models(results: Results) -> list[str]:

@@ -2,8 +2,7 @@
 
 Every number and interval of the study follows from its records, without training anything again.
 Losses are kept as sums over blocks of consecutive characters (`charlm_jax.evaluation.block_sums`),
-rounded; results are always computed from the rounded sums. Records
-hold neither times nor paths, so the same training gives the same bytes.
+rounded; results are always computed from the rounded sums.
 
 Files in a folder of records:
 
@@ -18,7 +17,7 @@ from typing import Any, NamedTuple
 from charlm_jax.analysis.text_quality import TextQuality
 from charlm_jax.core.json_files import to_jsonable
 from experiments.block_records import Sums
-from experiments.recorded_training import RecordFolder
+from experiments.recorded_training import SETTINGS, RecordFolder
 from experiments.sequence_length.arms import Arm
 
 SPEEDS, TEXT = "speeds", "text"
@@ -63,8 +62,6 @@ class RunRecord(NamedTuple):
     """One run, at its best checkpoint on the second part.
 
     Attributes:
-      config: config name.
-      overrides: config fields that were changed.
       arm: its arm.
       seed: its seed.
       commit: commit of the project that trained it; empty if unknown.
@@ -87,8 +84,6 @@ class RunRecord(NamedTuple):
       has_more: whether the last three were measured.
     """
 
-    config: str
-    overrides: Sequence[str]
     arm: Arm
     seed: int
     commit: str
@@ -126,9 +121,10 @@ class Records(RecordFolder):
 
         Args:
           name: name of the record.
-          values: its values.
+          values: its values, with or without its settings.
         """
-        record = self._record(name, RunRecord, values)
+        measured = {key: value for key, value in values.items() if key not in SETTINGS}
+        record = self._record(name, RunRecord, measured)
         arm = self._record(name, Arm, record.arm)
         found: RunRecord = record._replace(arm=arm._replace(lengths=tuple(arm.lengths)))
         return found

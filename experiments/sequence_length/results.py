@@ -141,8 +141,8 @@ class Results(NamedTuple):
     @property
     def effort(self) -> str:
         """Effort of the search of each arm."""
-        preset = self.preset
-        return f"{preset.rates} learning rates, {preset.characters:,} characters in each run"
+        effort = self.preset.effort
+        return f"{effort.rates} learning rates, {effort.characters:,} characters in each run"
 
 
 def build_results(

@@ -1,7 +1,6 @@
 """Training of the study: what is not on record is trained, measured and put on record."""
 
 import functools
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,7 +15,7 @@ from charlm_jax.inference.run import Run
 from charlm_jax.sweeps.points import Point, make_point
 from charlm_jax.sweeps.tuning import Trial, Tuned
 from charlm_jax.training.throughput import measure_speeds
-from experiments.recorded_training import RATE, Record, RecordedTraining, settings
+from experiments.recorded_training import Record, RecordedTraining
 from experiments.sequence_length.arms import (
     BATCH_CHARACTERS,
     TEXTBOOK_LENGTH,
@@ -27,6 +26,7 @@ from experiments.sequence_length.arms import (
 )
 from experiments.sequence_length.records import SPEEDS, TEXT, Records, RunRecord, TextRecord
 from experiments.sequence_length.scoring import Scorer
+from experiments.tuned_arms import arm_name, run_fields, run_name
 
 
 class PlannedRun(NamedTuple):
@@ -47,7 +47,7 @@ class PlannedRun(NamedTuple):
     @property
     def name(self) -> str:
         """Name of its folder and record."""
-        return f"{self.arm.name}-rate={self.rate:g}-seed={self.seed}"
+        return run_name(self.arm.name, rate=self.rate, seed=self.seed)
 
 
 class Study:
@@ -119,21 +119,21 @@ class Study:
             left out.
         """
         arms = {arm.name: arm for arm in self.preset.arms() if arm == arm.tuned}
-        characters = whole_batches(self.preset.characters)
+        characters = whole_batches(self.preset.effort.characters)
 
-        def run(trial: Trial) -> Point:
+        def point_of(trial: Trial) -> Point:
             arm = arms[trial.arm.name]
             return self.run_point(PlannedRun(arm, trial.seed, trial.value, characters))
 
-        first = {"seed": self.preset.seeds[0]}
+        first = {"seed": self.preset.effort.seeds[0]}
         tuned = self.training.tune(
             [self._point(arm, name, first) for name, arm in arms.items()],
-            self.preset.rates,
-            self.preset.characters,
-            run,
+            self.preset.effort.rates,
+            self.preset.effort.characters,
+            point_of,
             self._measure,
             lambda record: record["second"]["stream"],
-            more=lambda point, run: self.scorer.more(run),
+            more=lambda run: self.scorer.more(run),
             train=train,
         )
         return {arm: tuned[name] for name, arm in arms.items() if name in tuned}
@@ -155,7 +155,7 @@ class Study:
         for arm in self.preset.arms():
             if arm.tuned not in rates:
                 continue
-            characters = self.preset.characters
+            characters = self.preset.effort.characters
             if arm.budget == "seconds":
                 lengths = self.preset.models[arm.model].lengths
                 median = float(np.median([speeds[speed_name(arm.model, T)] for T in lengths]))
@@ -173,9 +173,9 @@ class Study:
         self.training.train([self.run_point(run) for run in runs], self._measure)
         return self.recorded(runs)
 
-    def _measure(self, point: Point, run: Run) -> Record:
-        arm = next(arm for arm in self.preset.arms() if point.name.startswith(f"{arm.name}-rate="))
-        return self.scorer.run_record(arm, run, settings=settings(point))._asdict()
+    def _measure(self, run: Run) -> Record:
+        arms = {arm.name: arm for arm in self.preset.arms()}
+        return self.scorer.run_record(arms[arm_name(run)], run)._asdict()
 
     def describe_cost(self, speeds: Mapping[str, float]) -> str:
         """Describe the cost of the whole study, all runs trained to the end one after another.
@@ -184,14 +184,15 @@ class Study:
           speeds: characters per second, by name.
         """
         rates = dict.fromkeys((arm for arm in self.preset.arms() if arm == arm.tuned), 1.0)
-        first, *others = self.preset.seeds
+        effort = self.preset.effort
+        first, *others = effort.seeds
         runs = self.plan(rates, speeds, [first])
-        runs += [run for run in runs if run.arm in rates] * (self.preset.rates - 1)
+        runs += [run for run in runs if run.arm in rates] * (effort.rates - 1)
         seconds = sum(run.characters / mean_speed(run.arm, speeds) for run in runs)
         seeds = "seed" if len(others) == 1 else "seeds"
         more = f"; the best arms again with {len(others)} more {seeds}" if others else ""
         return (
-            f"{len(runs)} runs, with {self.preset.rates} learning rates where they are searched: "
+            f"{len(runs)} runs, with {effort.rates} learning rates where they are searched: "
             f"{seconds / 60:.0f} minutes of training at the measured speeds{more}"
         )
 
@@ -235,14 +236,10 @@ class Study:
     def run_point(self, run: PlannedRun) -> Point:
         """Return a planned run as a point that can be trained."""
         steps = run.characters // BATCH_CHARACTERS
-        fields = {
-            RATE: run.rate,
-            "seed": run.seed,
-            "train.max_steps": steps,
-            "train.evaluate_every_steps": math.ceil(steps / self.preset.scores),
-            "data.length_schedule": length_schedule(run.arm.lengths, steps),
-        }
-        return self._point(run.arm, run.name, fields)
+        scores = self.preset.effort.scores
+        fields = run_fields(rate=run.rate, seed=run.seed, steps=steps, scores=scores)
+        schedule = length_schedule(run.arm.lengths, steps)
+        return self._point(run.arm, run.name, {**fields, "data.length_schedule": schedule})
 
     def _point(self, arm: Arm, name: str, fields: Mapping[str, Any]) -> Point:
         config = self.preset.models[arm.model].config

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from charlm_jax.analysis.effective_context import losses_by_context
 from charlm_jax.analysis.gradient_norms import gradient_norms_by_distance
 from charlm_jax.analysis.loss_breakdown import (
     CLASSES,
@@ -28,12 +27,17 @@ from charlm_jax.data.splits import size
 from charlm_jax.evaluation.baselines import compressed_bits_per_char
 from charlm_jax.evaluation.block_sums import block_sums
 from charlm_jax.evaluation.ngram import tuned_ngram
-from charlm_jax.evaluation.protocol import EvalProtocol, Sliding, Stream, Window
+from charlm_jax.evaluation.protocol import EvalProtocol, Stream, Window
 from charlm_jax.inference.run import Run
 from charlm_jax.models.flops import train_flops
-from charlm_jax.storage.seal import read_rows
-from charlm_jax.storage.workdir import Workdir
-from experiments.block_records import WIDE_BLOCK, Sums, context_lengths, target_sums, to_sums
+from experiments.block_records import WIDE_BLOCK, Sums, to_sums
+from experiments.run_measures import (
+    attention_reach,
+    context_sums,
+    target_places,
+    target_sums,
+    validation_curve,
+)
 from experiments.sequence_length.arms import BATCH_CHARACTERS, WINDOW, Arm, Preset
 from experiments.sequence_length.records import (
     RunRecord,
@@ -85,6 +89,9 @@ class Scorer:
             for part in (train, self.part)
         )
         compressed = compressed_bits_per_char(*texts, encoding="utf-8")
+        targets_P = target_places(
+            self.part, reach=self.preset.context_reach, targets=self.preset.context_targets
+        )
         return TextRecord(
             corpus=Path(self.preset.corpus).name,
             fingerprint=dataset.fingerprint,
@@ -97,19 +104,16 @@ class Scorer:
             counts=block_sums([np.zeros(len(self._class_N))]).counts_K.tolist(),
             class_counts=_counts(self._classes),
             place_counts=_counts(self._places),
-            target_counts=target_sums(
-                np.zeros(len(self._targets_P)), self._targets_P
-            ).counts_K.tolist(),
+            target_counts=target_sums(np.zeros(len(targets_P)), targets_P).counts_K.tolist(),
             human=quality_values(self._judge.human),
         )
 
-    def run_record(self, arm: Arm, run: Run, *, settings: Mapping[str, Any]) -> RunRecord:
+    def run_record(self, arm: Arm, run: Run) -> RunRecord:
         """Measure a finished run at its best checkpoint.
 
         Args:
           arm: arm of the run.
           run: the run.
-          settings: `config` and `overrides` of the run.
         """
         context = arm.length if run.model.keeps_positions else None
         window_N = run.evaluate(Window(WINDOW), split="test")[1]
@@ -121,14 +125,13 @@ class Scorer:
         }
         steps = run.config.train.max_steps
         return RunRecord(
-            **settings,
             arm=arm,
             seed=run.config.seed,
             commit=_commit(),
             rate=run.config.optimizer.learning_rate,
             parameters=count_parameters(run.params),
             characters=steps * BATCH_CHARACTERS,
-            curve=_curve(run),
+            curve=validation_curve(run, BATCH_CHARACTERS),
             best_characters=run.checkpoint * BATCH_CHARACTERS,
             flops=float(
                 BATCH_CHARACTERS
@@ -197,41 +200,24 @@ class Scorer:
             **_group_sums(far_N - usual_N, {x: self._places[x] for x in names[near:]}),
         }
 
-    @functools.cached_property
-    def _targets_P(self) -> np.ndarray:
-        """Places of the targets of the effective context within the third part."""
-        protocol = Sliding(self.preset.context_reach, self.preset.context_targets)
-        return np.searchsorted(Stream().positions(self.part), protocol.positions(self.part))
-
     def _by_context(self, run: Run) -> dict[str, dict[str, Sums]]:
         """Return losses with distant characters changed; attention looks T characters back."""
-        reach = self.preset.context_reach
-        if run.model.keeps_positions:
-            reach = min(reach, run.config.data.sequence_length)
         found = {}
         for change in CHANGES:
-            losses = losses_by_context(
-                run.model,
-                run.params,
+            sums = context_sums(
+                run,
                 self.dataset.ids_N,
                 self.part,
                 change=change,
-                contexts=context_lengths(reach),
-                reach=reach,
+                reach=self.preset.context_reach,
                 targets=self.preset.context_targets,
-                batch_size=run.config.evaluation.batch_size,
             )
-            found[change] = {
-                str(n): to_sums(target_sums(nll_P, self._targets_P))[0]
-                for n, nll_P in losses.items()
-            }
+            found[change] = {n: to_sums(x)[0] for n, x in sums.items()}
         return found
 
     def _gradients(self, run: Run) -> dict[str, float]:
         """Return the mean norm of the gradient by distance, in geometric bins."""
-        reach = self.preset.context_reach
-        if run.model.keeps_positions:
-            reach = min(reach, run.config.data.sequence_length)
+        reach = attention_reach(run, self.preset.context_reach)
         norm_PT = gradient_norms_by_distance(
             run.model,
             run.params,
@@ -290,14 +276,6 @@ def _counts(masks: Mapping[str, np.ndarray]) -> dict[str, Sequence[int]]:
         name: block_sums([np.zeros(len(mask_N))], mask_N=mask_N, block=WIDE_BLOCK).counts_K.tolist()
         for name, mask_N in masks.items()
     }
-
-
-def _curve(run: Run) -> list[tuple[int, float]]:
-    return [
-        (row["step"] * BATCH_CHARACTERS, round(row["loss_nats"], 6))
-        for row in read_rows(Workdir(run.workdir))
-        if row["split"] == "valid" and row["weights"] == run.weights
-    ]
 
 
 @functools.cache

@@ -95,7 +95,7 @@ def tables(results: Results, *, command: str) -> str:
         TITLE,
         f"    {command}",
         f"{text.corpus}, {text.symbols} symbols; characters: {sizes}. Up to "
-        f"{results.preset.characters:,} characters read in training.",
+        f"{results.preset.effort.characters:,} characters read in training.",
         NOTES,
         "## Best length of each family",
         "\n".join(_summary(family, results) for family in results.families),

@@ -31,7 +31,6 @@ from charlm_jax.data.synthetic import parse_source
 from charlm_jax.evaluation.block_sums import block_sums
 from charlm_jax.evaluation.protocol import Stream, all_positions
 from charlm_jax.inference.run import Run
-from charlm_jax.sweeps.points import Point
 from experiments.block_records import to_sums
 from experiments.recorded_training import RecordedTraining
 from experiments.skills.arms import PRESETS, SEQUENCE_LENGTH, Preset
@@ -81,11 +80,10 @@ def run_study(
     return train_arms(training, preset.arms(), preset.effort, measure, train=False)
 
 
-def measure_run(point: Point, run: Run, *, length: int) -> dict[str, Any]:
+def measure_run(run: Run, *, length: int) -> dict[str, Any]:
     """Return the record of a run: its losses above the best, summed over blocks of text.
 
     Args:
-      point: point of the run.
       run: the run, on a text of one skill.
       length: past positions that attention keeps.
     """

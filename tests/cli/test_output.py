@@ -177,7 +177,8 @@ def test_progress_is_one_line_of_a_terminal_or_a_line_now_and_then(
     monkeypatch.setattr(stream, "isatty", lambda: is_terminal)
     monkeypatch.setattr(sys, "stderr", stream)
     now = 0.0
-    with shown_progress(lambda: now) as report:
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    with shown_progress() as report:
         for now, share in ((0.5, 0.1), (2.0, 0.2), (2.1, 0.3), (15.0, 0.9)):  # noqa: B007
             report("scoring a", share)
     assert stream.getvalue() == shown

@@ -40,9 +40,12 @@ def test_ipython_is_not_imported_to_look(tmp_path: Path) -> None:
     assert done.stdout == "False False\n", done.stderr
 
 
-def test_one_output_is_updated_at_most_four_times_a_second(notebook: FakeNotebook) -> None:
+def test_one_output_is_updated_at_most_four_times_a_second(
+    notebook: FakeNotebook, monkeypatch: pytest.MonkeyPatch
+) -> None:
     now = 0.0
-    show = open_output(clock=lambda: now)
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    show = open_output()
     assert notebook.outputs == 0
     for step in range(1000):
         now = step / 1000
@@ -52,9 +55,12 @@ def test_one_output_is_updated_at_most_four_times_a_second(notebook: FakeNoteboo
     assert notebook.output == {"text/html": "<b>last</b>", "text/plain": "last"}
 
 
-def test_progress_is_a_bar_that_goes_when_it_ends(notebook: FakeNotebook) -> None:
+def test_progress_is_a_bar_that_goes_when_it_ends(
+    notebook: FakeNotebook, monkeypatch: pytest.MonkeyPatch
+) -> None:
     now = 0.0
-    with pytest.raises(KeyboardInterrupt), notebook_progress(clock=lambda: now) as report:
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    with pytest.raises(KeyboardInterrupt), notebook_progress() as report:
         report("scoring <x>", 0)
         assert "<progress></progress> scoring &lt;x&gt;" in notebook.output["text/html"]
         now = 1.0

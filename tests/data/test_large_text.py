@@ -287,7 +287,7 @@ def test_errors_of_large_texts_are_those_of_small_ones(
     with pytest.raises(CharlmError, match=r"text\.txt' is empty: it has no characters"):
         load_corpus(str(path))
     path.write_bytes(b"a" * 50)
-    monkeypatch.setattr(text_pieces, "MAX_CHARACTERS", 49)
+    monkeypatch.setattr(text_pieces, "MAX_INT32", 49)
     with pytest.raises(CharlmError, match=r"text\.txt: the text has more than 49 characters"):
         load_corpus(str(path))
 

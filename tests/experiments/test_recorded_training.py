@@ -60,24 +60,31 @@ def trainer(monkeypatch: pytest.MonkeyPatch) -> Trainer:
     return trainer
 
 
-def _measure(point: Point, run: Run) -> dict[str, object]:
+def _measure(run: Run) -> dict[str, object]:
     return {
-        "name": point.name,
+        "name": run.workdir.name,
         "step": run.checkpoint,
         "second": run.config.optimizer.learning_rate,
     }
 
 
 def _tune(training: RecordedTraining, *, train: bool = True) -> Mapping[str, Tuned]:
-    def run(trial: Trial) -> Point:
+    def point_of(trial: Trial) -> Point:
         return trial.point()._replace(name=f"{trial.arm.name}-rate={trial.value:g}")
 
     return training.tune(
-        [POINT], 2, 400, run, _measure, lambda record: record["second"], more=_more, train=train
+        [POINT],
+        2,
+        400,
+        point_of,
+        _measure,
+        lambda record: record["second"],
+        more=_more,
+        train=train,
     )
 
 
-def _more(point: Point, run: Run) -> dict[str, object]:
+def _more(run: Run) -> dict[str, object]:
     return {"weights": sorted(run.params)}
 
 
@@ -92,8 +99,10 @@ def test_what_is_on_record_is_not_trained_again(trainer: Trainer, tmp_path: Path
     tuned = _tune(training)["a"]
     assert len(trainer.names) == 2 and tuned.value == min(x.value for x in tuned.losses)
     assert trainer.names[0] == f"a-rate={max(x.value for x in tuned.losses):g}"
-    wanted = {"a": {**settings(POINT), "name": "a", "step": 4, "second": 0.01}}
-    assert training.train([POINT], _measure) == training.train([POINT], _measure) == wanted
+    for _ in range(2):
+        training.train([POINT], _measure)
+        wanted = {**settings(POINT), "name": "a", "step": 4, "second": 0.01}
+        assert training.recorded(POINT) == wanted
     assert trainer.names[2:] == ["a"]
     assert _tune(training, train=False)["a"] == tuned
     assert not any((tmp_path / "runs").glob("a*"))  # folders of runs on record are removed

@@ -6,11 +6,10 @@ from pathlib import Path
 import pytest
 
 from charlm_jax.core.errors import CharlmError
-from experiments.results_folder import refuse_other_results, saved_command
+from experiments.results_folder import refuse_other_results
 
 TITLE = "# Mine. Tables"
 COMMAND = "python -m experiments.mine --preset=small"
-OLD = "python experiments/mine.py --preset=small"
 FILES = ("results.json", "tables.md", "loss.png")
 
 
@@ -28,12 +27,12 @@ def _results(command: str) -> str:
         {},
         {"speeds.json": "{}", "notes.txt": "mine"},
         {"results.json": _results(COMMAND)},
-        {"results.json": _results(OLD), "README.md": "# Mine\n", "loss.png": "x"},
+        {"results.json": _results(COMMAND), "README.md": "# Mine\n", "loss.png": "x"},
         {"results.json": _results(COMMAND), "index.md": "# A page\n"},
         {"results.json": _results(COMMAND), "tables.md": f"{TITLE}\n\n    {COMMAND}\n"},
-        {"results.json": _results(OLD), "tables.md": f"{TITLE}\n\n    {OLD}\n\n    x\n"},
+        {"results.json": _results(COMMAND), "tables.md": f"{TITLE}\n\n    {COMMAND}\n\n    x\n"},
     ],
-    ids=["empty", "others", "results", "old", "page", "tables", "old_tables"],
+    ids=["empty", "others", "results", "readme", "page", "tables", "longer_tables"],
 )
 def test_results_of_the_same_command_may_be_replaced(files: dict[str, str], tmp_path: Path) -> None:
     for name, content in files.items():
@@ -54,7 +53,7 @@ def test_results_of_the_same_command_may_be_replaced(files: dict[str, str], tmp_
         ({"results.json": "{torn"}, "results.json is not from this study"),
         ({"results.json": '{"command": 1}'}, "results.json is not from this study"),
         ({"results.json": _results("python -m experiments.mine2")}, "is not from this study"),
-        ({"results.json": _results(f"{OLD} --seed=1")}, "results.json is from another command"),
+        ({"results.json": _results(f"{COMMAND} --seed=1")}, "results.json is from another command"),
         (
             {"results.json": _results(COMMAND), "tables.md": ""},
             "tables.md is not from this study",
@@ -87,10 +86,3 @@ def test_links_and_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(CharlmError, match="file is not a folder: choose another"):
         _refuse(tmp_path / "file")
-
-
-def test_the_command_of_the_old_spelling_is_that_of_the_new(tmp_path: Path) -> None:
-    file = tmp_path / "results.json"
-    for command in (COMMAND, OLD):
-        file.write_text(_results(command))
-        assert saved_command(file, "mine") == COMMAND

@@ -28,14 +28,13 @@ from experiments.sequence_length.results import (
 )
 from experiments.sequence_length.runs import PlannedRun, Study, mean_speed, speed_name
 from experiments.sequence_length.tables import TITLE, tables, to_json
+from experiments.tuned_arms import Effort
 
 CHARACTERS, BLOCKS = 20_000, 20
 PRESET = Preset(
     models={"lstm": Model("lstm", {}, lengths=(5, 40, 160), schedules=((5, 160),))},
     corpus="synthetic:characters=200000",
-    rates=3,
-    characters=64_000,
-    seeds=(1, 2),
+    effort=Effort(3, 64_000, (1, 2)),
 )
 SPEEDS = {"lstm-T5": 1_000.0, "lstm-T40": 2_000.0, "lstm-T160": 4_000.0}
 COUNTS = [1_000] * BLOCKS
@@ -75,14 +74,12 @@ def _record(
     arm: Arm, seed: int = 1, *, mean: float, second: float | None = None, rate: float = 0.01
 ) -> RunRecord:
     return RunRecord(
-        config="lstm",
-        overrides=("data.corpus=a text",),
         arm=arm,
         seed=seed,
         commit="",
         rate=rate,
         parameters=1_000,
-        characters=PRESET.characters,
+        characters=PRESET.effort.characters,
         curve=[(20_000, mean + 0.5), (40_000, mean + 0.1), (64_000, mean)],
         best_characters=64_000,
         flops=1e9,
@@ -110,7 +107,7 @@ def _tuned(arm: Arm, losses: Mapping[float, float]) -> Tuned:
 def _results(means: Mapping[Arm, Sequence[float]], **second: Any) -> Results:
     """Results of runs with these mean losses."""
     runs = {
-        PlannedRun(arm, seed, 0.01, PRESET.characters): _record(
+        PlannedRun(arm, seed, 0.01, PRESET.effort.characters): _record(
             arm, seed, mean=mean, second=second.get(arm.name.replace("-", "_"))
         )
         for arm, each in means.items()
@@ -196,14 +193,15 @@ def test_records_are_read_as_they_were_written(tmp_path: Path) -> None:
     records = Records(tmp_path)
     assert records.text() is None and records.speeds() is None and records.read("a") is None
     records.write(TEXT, TEXT_RECORD._asdict())
-    records.write("runs/a", _record(BOTH, mean=1.5)._asdict())
+    own = {"config": "lstm", "overrides": ["data.corpus=a text"]}
+    records.write("runs/a", {**own, **_record(BOTH, mean=1.5)._asdict()})
     written = {path: path.read_bytes() for path in tmp_path.rglob("*.json")}
     values, text = records.read("runs/a"), records.text()
     assert values is not None and text is not None
     run = records.run("runs/a", values)
     assert run.arm == BOTH
     records.write(TEXT, text._asdict())
-    records.write("runs/a", run._asdict())
+    records.write("runs/a", {**own, **run._asdict()})
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.json")} == written
     with pytest.raises(CharlmError, match=r"a\.json is damaged: remove it"):
         records.run("runs/a", {**values, "more": 1})
@@ -211,23 +209,25 @@ def test_records_are_read_as_they_were_written(tmp_path: Path) -> None:
 
 def _write(study: Study, run: PlannedRun, **values: float) -> None:
     record = _record(run.arm, run.seed, rate=run.rate, **values)._asdict()
-    study.records.write(f"runs/{run.name}", {**record, **settings(study.run_point(run))})
+    study.records.write(f"runs/{run.name}", {**settings(study.run_point(run)), **record})
 
 
 def test_a_record_of_other_settings_is_refused(tmp_path: Path) -> None:
     study = _study(PRESET, tmp_path)
-    run = PlannedRun(SHORT, 1, 0.01, PRESET.characters)
+    run = PlannedRun(SHORT, 1, 0.01, PRESET.effort.characters)
     _write(study, run, mean=1.5)
     assert [*study.recorded([run])] == [run] and not study.recorded([run._replace(rate=0.02)])
     says = r"of a run with train\.max_steps=25 and not train\.max_steps=50"
     with pytest.raises(CharlmError, match=says):
-        study.recorded([run._replace(characters=2 * PRESET.characters)])
+        study.recorded([run._replace(characters=2 * PRESET.effort.characters)])
 
 
 def test_the_first_seed_is_trained_with_every_rate(tmp_path: Path) -> None:
     study = _study(PRESET, tmp_path)
     own = study.config(SHORT).optimizer.learning_rate
-    runs = [PlannedRun(SHORT, 1, rate, PRESET.characters) for rate in (own, own / 2, own / 4)]
+    runs = [
+        PlannedRun(SHORT, 1, rate, PRESET.effort.characters) for rate in (own, own / 2, own / 4)
+    ]
     for run, loss in zip(runs, (1.8, 1.5, 1.6), strict=True):
         assert study.tune(train=False) == {}
         _write(study, run, mean=3 - loss, second=loss)
@@ -258,7 +258,7 @@ def test_arms_have_equal_characters_or_equal_seconds(name: str, tmp_path: Path) 
     names = dict.fromkeys(speed_name(arm.model, arm.length) for arm in preset.arms())
     speeds = {name: 10_000.0 + 500 * number for number, name in enumerate(names)}
     rates = {arm: 1 / arm.length for arm in preset.arms() if arm == arm.tuned}
-    plan = study.plan(rates, speeds, preset.seeds)
+    plan = study.plan(rates, speeds, preset.effort.seeds)
     assert len({run.name for run in plan}) == len(plan)
     spent: dict[tuple[str, str], list[float]] = {}
     for run in plan:

@@ -14,6 +14,7 @@ from experiments.sequence_length import runs
 from experiments.sequence_length.arms import Model, Preset
 from experiments.sequence_length.records import Records
 from experiments.sequence_length.tables import TITLE
+from experiments.tuned_arms import Effort
 from tests.experiments.test_recorded_training import Trainer
 
 REACH = 4
@@ -34,10 +35,7 @@ PRESET = Preset(
         )
     },
     corpus=CORPUS,
-    rates=2,
-    characters=300_000,
-    seeds=(1,),
-    scores=4,
+    effort=Effort(2, 300_000, (1,), scores=4),
     watched=5_120,
     reach=64,
     context_reach=16,

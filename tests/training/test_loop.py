@@ -321,10 +321,9 @@ def test_a_sample_continues_the_first_symbol(tmp_path: Path) -> None:
     assert view.texts == {14: first} and first != last
 
 
-def test_a_sample_is_a_paragraph_under_its_step() -> None:
-    lines: list[str] = []
-    LogProgress(lines.append).sample(20, 1.5, "\nTo be,\n\nor not\n")
-    assert lines == ["step 20, scale 1.5:\n    To be,\n\n    or not\n"]
+def test_a_sample_is_a_paragraph_under_its_step(capsys: pytest.CaptureFixture[str]) -> None:
+    LogProgress().sample(20, 1.5, "\nTo be,\n\nor not\n")
+    assert capsys.readouterr().out == "step 20, scale 1.5:\n    To be,\n\n    or not\n\n"
 
 
 def test_a_second_ctrl_c_acts_at_once_and_a_second_sigterm_does_not(tmp_path: Path) -> None:

@@ -28,6 +28,22 @@ def row(step: int, loss_nats: float, *, split: str, weights: str = "raw") -> Met
     )
 
 
+class Clock:
+    """A clock that goes on when it is told to."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("time.monotonic", clock)
+    return clock
+
+
 class Output:
     """The last output, in place of a notebook's."""
 
@@ -40,15 +56,15 @@ def cells(html: str) -> list[list[str]]:
     return [re.findall(r"<t[hd]>(.*?)</t[hd]>", row) for row in rows]
 
 
-def test_the_bar_has_step_loss_speed_and_time_left() -> None:
-    now, output = 0.0, Output()
-    view = NotebookView(output, clock=lambda: now)
+def test_the_bar_has_step_loss_speed_and_time_left(clock: Clock) -> None:
+    output = Output()
+    view = NotebookView(output)
     view.begin(10, 1010)
     assert 'value="10" max="1010"' in output.html and "compiling" in output.html
-    now = 100.0  # the compilation, which the time left must not count
+    clock.now = 100.0  # the compilation, which the time left must not count
     view.advance(110, 2.5, 4321.0)
     assert "left" not in output.html
-    now = 110.0
+    clock.now = 110.0
     view.advance(210, 2.25, 4321.0)
     assert 'value="210" max="1010"' in output.html
     assert "2.250 nats, 4,321 characters/s, 1:20 left" in output.html  # 800 steps of a tenth
@@ -143,20 +159,11 @@ def test_a_notebook_view_is_what_an_output_takes() -> None:
     assert not hasattr(output, "html")
 
 
-class Clock:
-    """A clock that goes on when it is told to."""
-
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def test_lines_come_by_time_and_not_by_epoch() -> None:
+def test_lines_come_by_time_and_not_by_epoch(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Of epochs that last an eighth of a second: losses every 10 s, evaluations every 2 s."""
-    lines: list[str] = []
-    clock = Clock()
-    view = LogProgress(lines.append, clock)
+    view = LogProgress()
     view.begin(0, 1000)
     for step in range(1, 1001):
         clock.now = step / 8
@@ -164,6 +171,7 @@ def test_lines_come_by_time_and_not_by_epoch() -> None:
             view.row(row(step, 2.0, split=split), "")
             if split == "valid":
                 view.row(row(step, 2.0, split=split, weights="average"), "best")
+    lines = capsys.readouterr().out.splitlines()
     steps = {
         split: [int(line.split()[3]) for line in lines if f" {split} " in line]
         for split in ("train", "valid", "avg'd")
@@ -174,10 +182,8 @@ def test_lines_come_by_time_and_not_by_epoch() -> None:
     assert all(line.endswith("best") == ("avg'd" in line) for line in lines)
 
 
-def test_lines_have_the_time_left() -> None:
-    lines: list[str] = []
-    clock = Clock()
-    view = LogProgress(lines.append, clock)
+def test_lines_have_the_time_left(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    view = LogProgress()
     view.begin(10, 1010)
     clock.now = 100.0  # the compilation, which the time left must not count
     view.advance(110, 2.5, 4321.0)
@@ -186,6 +192,7 @@ def test_lines_have_the_time_left() -> None:
     view.advance(210, 2.25, 4321.0)
     view.row(row(210, 2.5, split="train"), "")
     view.row(row(210, 2.5, split="valid"), "no better since step 110")
+    lines = capsys.readouterr().out.splitlines()
     assert "left" not in lines[0]
     assert lines[1].endswith("       77 s  1:20 left")
     assert lines[2].endswith("       77 s  1:20 left  no better since step 110")

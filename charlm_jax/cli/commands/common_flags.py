@@ -171,7 +171,7 @@ def read_protocol(options: argparse.Namespace, runs: "Sequence[Run]") -> "EvalPr
       CharlmError: a number is out of range, or has no effect.
     """
     from charlm_jax.comparison.compare import shared_context
-    from charlm_jax.core.errors import MAX_CHARACTERS, require_within
+    from charlm_jax.core.limits import MAX_INT32, require_within
     from charlm_jax.evaluation.protocol import build_protocol
 
     mode, context = options.mode, options.context
@@ -180,7 +180,7 @@ def read_protocol(options: argparse.Namespace, runs: "Sequence[Run]") -> "EvalPr
             "--targets requires --mode=sliding: the other modes score every character"
         )
     targets = _TARGETS if options.targets is None else options.targets
-    require_within("targets", targets, 0, MAX_CHARACTERS)
+    require_within("targets", targets, 0, MAX_INT32)
     if context is None and mode == "window":
         return None
     if context is None and mode == "sliding":

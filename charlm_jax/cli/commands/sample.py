@@ -16,8 +16,9 @@ from charlm_jax.cli.commands.sample_output import (
 from charlm_jax.cli.output import note
 from charlm_jax.cli.parser import nonempty_path
 from charlm_jax.cli.typed_text import ESCAPES_HELP, needs_escapes, typed_text
-from charlm_jax.core.errors import MAX_CHARACTERS, CharlmError, require_within
+from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.files import user_path
+from charlm_jax.core.limits import MAX_INT32, require_within
 
 if TYPE_CHECKING:
     from charlm_jax.inference.run import Run
@@ -150,7 +151,7 @@ def run(options: argparse.Namespace) -> None:
     from charlm_jax.inference.trained_model import MAX_TEXTS
 
     require_within("num", options.num, 1, MAX_TEXTS // len(options.scale))
-    require_within("chars", options.chars, 0, MAX_CHARACTERS)
+    require_within("chars", options.chars, 0, MAX_INT32)
     texts = {"scales": options.scale, "samples": options.num}
     chunks = run.sample(prompt or "", sampling, characters=options.chars, **texts)
     vocabulary = run.vocabulary

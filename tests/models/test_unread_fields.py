@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from charlm_jax.config.schema import ModelConfig
-from charlm_jax.config.unread_fields import unread_fields
 from charlm_jax.models import build_model
 from charlm_jax.models.mixers import MIXERS
 from charlm_jax.models.testing import BARE, BLOCK
+from charlm_jax.models.unread_fields import unread_fields
 from tests.conftest import make_model_config
 
 # Another allowed value of every field that some model does not read.
@@ -48,16 +48,16 @@ def program(model: ModelConfig) -> str:
 )
 def test_only_fields_that_are_read_change_the_program(layer: str, fields: dict[str, Any]) -> None:
     model = make_model_config(layer, **{**fields, "heads": 2})
-    unread = unread_fields(model, tuple(MIXERS))
+    unread = unread_fields(model)
     before = program(model)
     for field, value in OTHER.items():
         changed = dataclasses.replace(model, **{field: value})
         assert getattr(model, field) != value, field
-        is_read = f"model.{field}" not in unread_fields(changed, tuple(MIXERS))
+        is_read = f"model.{field}" not in unread_fields(changed)
         assert (program(changed) != before) == is_read, field
     assert unread <= {f"model.{field}" for field in OTHER}
 
 
 def test_layers_of_ones_own_may_read_every_field() -> None:
     model = dataclasses.replace(make_model_config("lstm"), layers=("lstm", "mine:Layer"))
-    assert unread_fields(model, tuple(MIXERS)) == frozenset()
+    assert unread_fields(model) == frozenset()

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Mapping
 
-from charlm_jax.config.schema import ModelConfig
+from charlm_jax.config.schema import LAYERS_WITH_HEADS, ModelConfig
+from charlm_jax.models.mixers import MIXERS
 
 _ATTENTION = ("attention", "self_attention")
 _CONVOLUTIONS = ("rglru", "gated_deltanet", "mamba2", "mlstm")
@@ -22,7 +23,7 @@ _IS_READ: Mapping[str, Callable[[ModelConfig], bool]] = {
     "window": _has(*_ATTENTION),
     "kv_heads": _has("attention"),
     "qk_norm": _has("attention"),
-    "heads": _has("attention", "slstm", *_CONVOLUTIONS),
+    "heads": _has(*LAYERS_WITH_HEADS),
     "conv_width": _has(*_CONVOLUTIONS),
     "state_size": _has("mamba2"),
     "chunk_size": _has("gated_deltanet", "mamba2", "mlstm"),
@@ -31,13 +32,11 @@ _IS_READ: Mapping[str, Callable[[ModelConfig], bool]] = {
 }
 
 
-def unread_fields(model: ModelConfig, known_layers: tuple[str, ...]) -> frozenset[str]:
+def unread_fields(model: ModelConfig) -> frozenset[str]:
     """Return the fields, such as `model.window`, that have no effect on a model.
 
-    Args:
-      model: config of the model.
-      known_layers: layers of this package. Others may read any field.
+    Layers from outside this package may read any field.
     """
-    if not set(model.layers) <= set(known_layers):
+    if not {*model.layers} <= {*MIXERS}:
         return frozenset()
     return frozenset(f"model.{field}" for field, is_read in _IS_READ.items() if not is_read(model))
