@@ -127,7 +127,7 @@ def _curves(results: Results, path: Path) -> None:
         x_label="thousand characters read in training",
         y_label=LOSS,
         ordered=True,
-        ticks=[results.preset.characters / 1_000 / 2**power for power in range(5, -1, -1)],
+        ticks=[results.preset.effort.characters / 1_000 / 2**power for power in range(5, -1, -1)],
         y_range=_y_range(panels, most=0.6),
         columns=2,
     )
