@@ -157,15 +157,14 @@ def _summary(family: Family, results: Results) -> str:
     comparison = family.comparison
     others = ", ".join(arm.label for arm in family.as_good if arm != family.best)
     runs = "one run" if len(best.seeds) == 1 else f"{len(best.seeds)} runs"
-    verdict = (
-        "It is better than every other length"
-        if comparison.is_best
-        else f"Not distinguishable: {others or 'none'}"
-    )
-    return (
-        f"- {family.name}: T = {family.best.label}, loss {best.losses['stream'].describe()} "
-        f"({runs}). {verdict} ({comparison.looked_at} comparisons)."
-    )
+    if len(family.arms) == 1:
+        verdict = "No other length is on record"
+    elif comparison.is_best:
+        verdict = f"It is better than every other length ({comparison.looked_at} comparisons)"
+    else:
+        verdict = f"Not distinguishable: {others} ({comparison.looked_at} comparisons)"
+    loss = best.losses["stream"].describe()
+    return f"- {family.name}: T = {family.best.label}, loss {loss} ({runs}). {verdict}."
 
 
 def _to_best(families: Sequence[Family]) -> str:

@@ -251,6 +251,23 @@ def test_the_best_lengths_and_the_textbooks_are_repeated() -> None:
     assert everything == {run.arm for run in first}
 
 
+def test_other_seeds_count_once_all_are_on_record() -> None:
+    effort = PRESET.effort._replace(seeds=(1, 2, 3))
+    runs = {
+        PlannedRun(arm, seed, 0.01, 1): _record(arm, seed, mean=1.5)
+        for arm, seeds in {SHORT: (1, 2), MIDDLE: (1, 2, 3), LONG: (1,)}.items()
+        for seed in seeds
+    }
+    found = _study(PRESET._replace(effort=effort)).comparable(runs)
+    assert [(run.arm, run.seed) for run in found] == [
+        (SHORT, 1),
+        (MIDDLE, 1),
+        (MIDDLE, 2),
+        (MIDDLE, 3),
+        (LONG, 1),
+    ]
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_arms_have_equal_characters_or_equal_seconds(name: str, tmp_path: Path) -> None:
     preset = PRESETS[name]._replace(corpus="synthetic:characters=20000")
