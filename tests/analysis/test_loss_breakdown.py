@@ -110,7 +110,7 @@ def test_classes_by_hand(text: str, expected: str) -> None:
 def test_a_byte_is_of_the_class_of_its_character(
     piece: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = "“Älter” don’t: naïve\u00a0Жук жук,\n日本 e\u0301t"
+    text = "“Älter” don’t: naïve\u00a0Жук жук,\n日本🙂 e\u0301t"
     data = text.encode()
     monkeypatch.setattr("charlm_jax.analysis.loss_breakdown._PIECE", piece)
     by_character = _letters("\n" + text, (range(1, len(text) + 1),))
