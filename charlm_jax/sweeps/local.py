@@ -32,7 +32,8 @@ from charlm_jax.storage.workdir import Workdir
 from charlm_jax.sweeps.points import NOT_NAMES, Point
 from charlm_jax.sweeps.progress_bars import PointRow, SweepView
 from charlm_jax.training.progress_bar import ignore_broken_pipe
-from charlm_jax.training.trainer import Trainer, build_trainer, refuse_uneven_rows
+from charlm_jax.training.run_limits import refuse_uneven_rows
+from charlm_jax.training.trainer import Trainer, build_trainer
 
 _LOOK_SECONDS = 0.2  # interval between polls of the processes
 

@@ -1,5 +1,6 @@
 """Training from a notebook or a script, in one call."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 from charlm_jax.config.schema import Config
@@ -8,7 +9,7 @@ from charlm_jax.core.jax_variables import named_variables
 from charlm_jax.data.download import DownloadProgress
 from charlm_jax.inference.run import Run, load_run
 from charlm_jax.training.loop import train_and_evaluate
-from charlm_jax.training.progress_bar import NullProgress, training_view
+from charlm_jax.training.progress_bar import training_view
 
 
 @named_variables()
@@ -44,18 +45,13 @@ def train(
     """
     if not isinstance(config, Config):
         raise CharlmError(f"config={config!r} is not a Config: charlm_jax.load_config returns one")
-    if quiet:
+    with nullcontext() if quiet else training_view() as view:
         train_and_evaluate(
-            config, workdir, fresh=fresh, branch_from=branch_from, view=NullProgress()
+            config,
+            workdir,
+            fresh=fresh,
+            branch_from=branch_from,
+            view=view,
+            progress=None if quiet else DownloadProgress(),
         )
-    else:
-        with training_view() as view:
-            train_and_evaluate(
-                config,
-                workdir,
-                fresh=fresh,
-                branch_from=branch_from,
-                view=view,
-                progress=DownloadProgress(),
-            )
     return load_run(workdir)

@@ -48,7 +48,7 @@ class ProgressListener(Protocol):
 
 
 class NullProgress:
-    """Listener that shows no progress, for notebooks and tests."""
+    """Listener that ignores every call; subclasses override those that they show."""
 
     def note(self, line: str) -> None:
         pass

@@ -1,8 +1,7 @@
 """Assembly of a run from its config and text, before anything is compiled."""
 
 import functools
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -12,8 +11,7 @@ import optax
 
 from charlm_jax.config.length_schedule import Phase, count_shared_steps, phase_at
 from charlm_jax.config.schema import Config
-from charlm_jax.core.errors import CharlmError, lookup
-from charlm_jax.core.limits import MAX_INT32
+from charlm_jax.core.errors import lookup
 from charlm_jax.core.numerics import fixed_numerics
 from charlm_jax.core.prng import KeyStream, stream_key
 from charlm_jax.core.types import ModelState, Params
@@ -36,6 +34,13 @@ from charlm_jax.training.divided_model import divide_rows
 from charlm_jax.training.host_text import DispatchText, Prefetcher, gather_steps
 from charlm_jax.training.loop_state import LoopState
 from charlm_jax.training.optimizer import build_adam, make_schedule
+from charlm_jax.training.run_limits import (
+    count_steps,
+    refuse_long_pieces,
+    refuse_sequences,
+    refuse_steps,
+    refuse_uneven_rows,
+)
 from charlm_jax.training.train_step import (
     Dispatch,
     TrainState,
@@ -50,9 +55,6 @@ from charlm_jax.training.update_rules import build_muon, build_schedule_free
 
 Ids = jax.Array | np.ndarray
 """An encoded text: on the devices, or on the host."""
-
-# Bounds of `train.keep`: of disk, and of time, since a checkpoint takes about as long as a step.
-_MOST_KEPT, _LEAST_APART = 50, 40
 
 
 class LengthParts(NamedTuple):
@@ -275,12 +277,6 @@ def _most_steps(config: Config, loader: Loader) -> int:
     return min(config.train.steps_per_dispatch, loader.steps_per_epoch)
 
 
-def count_steps(config: Config, steps_per_epoch: int) -> int:
-    """Return the number of steps in a run."""
-    steps = config.train.epochs * steps_per_epoch
-    return min(steps, config.train.max_steps or steps)
-
-
 @fixed_numerics()
 def build_trainer(config: Config, dataset: Dataset) -> Trainer:
     """Build a run's parts; all names in the config are looked up here, before anything compiles.
@@ -289,12 +285,11 @@ def build_trainer(config: Config, dataset: Dataset) -> Trainer:
       CharlmError: an unknown name, a text too short for the loader, or a run of too many steps.
     """
     model = build_model(config.model, len(dataset.vocabulary))
-    _refuse_too_long(config, model)
-    _refuse_segments(config, model)
+    refuse_sequences(config, model)
     phases = config.data.phases
     devices = find_devices(config.train.devices, shards=config.train.shard_params)
     refuse_uneven_rows(config, devices.number)
-    _refuse_long_pieces(phases, dataset.part("train"))
+    refuse_long_pieces(phases, dataset.part("train"))
     lengths = {phase.sequence_length: phase for phase in phases}
     loaders = {
         length: build_loader(
@@ -307,13 +302,7 @@ def build_trainer(config: Config, dataset: Dataset) -> Trainer:
         for length, phase in lengths.items()
     }
     total_steps = count_steps(config, loaders[config.data.sequence_length].steps_per_epoch)
-    if total_steps > MAX_INT32:
-        raise CharlmError(
-            f"a run of {total_steps} steps is too long: lower config.train.epochs, or set "
-            f"config.train.max_steps below 2**31"
-        )
-    _refuse_long_schedule(config, phases, total_steps)
-    _refuse_many_kept(config, total_steps)
+    refuse_steps(config, total_steps)
     schedule, optimizer = build_optimizer(config, total_steps)
     penalties = build_penalties(config, len(dataset.vocabulary))
     divided = divide_rows(model, devices)
@@ -421,102 +410,6 @@ def build_train_step(
     return make_train_step(
         gradient_of_batch, optimizer, average_decay=config.optimizer.average_decay
     )
-
-
-def _lengths(config: Config) -> Mapping[str, int]:
-    """Return the sequence lengths of training, named by their fields."""
-    last = config.data.sequence_length
-    scheduled = [p.sequence_length for p in config.data.phases if p.sequence_length != last]
-    return {
-        f"config.data.sequence_length={last}": last,
-        **{f"the {length} of config.data.length_schedule": length for length in scheduled},
-    }
-
-
-def _refuse_too_long(config: Config, model: LanguageModel) -> None:
-    """Refuse sequences that are longer than the model's table of learned positions."""
-    most, data = model.max_length, config.data
-    if most is None:
-        return
-    position = config.model.position
-    rule = f"config.model.position={position} has config.model.max_length={most} positions"
-    if data.carries_state:
-        raise CharlmError(f"{rule}, but config.data.loader=streams reads through the whole text")
-    context = config.evaluation_context
-    for name, length in {
-        **_lengths(config),
-        f"config.evaluation.context={context}": context,
-    }.items():
-        if length > most:
-            raise CharlmError(f"{rule}, fewer than {name}")
-
-
-def refuse_uneven_rows(config: Config, devices: int) -> None:
-    """Refuse devices and microbatches that do not divide the rows of a batch.
-
-    Args:
-      config: config of the run.
-      devices: number of devices that would train it.
-
-    Raises:
-      CharlmError: they do not divide the rows.
-    """
-    pieces = devices * config.train.microbatches
-    fields = [f"config.train.devices={devices}"] if devices > 1 else []
-    if config.train.microbatches > 1:
-        fields.append(f"config.train.microbatches={config.train.microbatches}")
-    for phase in config.data.phases:
-        if phase.batch_size % pieces:
-            raise CharlmError(
-                f"{' times '.join(fields)} must divide the {phase.batch_size} sequences of "
-                f"{phase.sequence_length} characters of a step"
-            )
-
-
-def _refuse_long_pieces(phases: Sequence[Phase], part: Part) -> None:
-    """Refuse sequences that are longer than any stretch of the training text."""
-    longest, most = max(phase.sequence_length for phase in phases), max(map(len, part))
-    if longest >= most:
-        raise CharlmError(
-            f"the training text is too short: its longest stretch has {most} characters, but the "
-            f"length {longest} of config.data.length_schedule needs {longest + 1}: use a shorter "
-            f"length"
-        )
-
-
-def _refuse_long_schedule(config: Config, phases: Sequence[Phase], total_steps: int) -> None:
-    """Refuse a schedule that leaves no step to the length at which a run ends."""
-    scheduled, data = phases[-1].first_step, config.data
-    if scheduled >= total_steps:
-        raise CharlmError(
-            f"config.data.length_schedule={data.length_schedule!r} has {scheduled} steps, but the "
-            f"run has {total_steps}: it must have fewer, because the run ends with "
-            f"config.data.sequence_length={data.sequence_length}"
-        )
-
-
-def _refuse_many_kept(config: Config, total_steps: int) -> None:
-    """Refuse a series of checkpoints without a bound on disk space and time."""
-    keep = config.train.keep
-    least = max(_LEAST_APART, math.ceil((total_steps + 1) / (_MOST_KEPT + 1)))
-    if keep not in ("", "log") and int(keep) < least:
-        raise CharlmError(
-            f"config.train.keep={keep} is not allowed in a run of {total_steps} steps: it must be "
-            f"at least {least}, for at most {_MOST_KEPT} checkpoints, or log"
-        )
-
-
-def _refuse_segments(config: Config, model: LanguageModel) -> None:
-    """Refuse unequal segments, and models whose state does not hold the whole past."""
-    length = config.train.segment_length
-    if not length:
-        return
-    field = f"config.train.segment_length={length}"
-    for name, whole in _lengths(config).items():
-        if whole % length:
-            raise CharlmError(f"{field} must divide {name}")
-    if model.keeps_positions or model.max_length is not None:
-        raise CharlmError(f"{field} is for recurrent layers: attention needs the whole sequence")
 
 
 def build_penalties(config: Config, symbols: int) -> Penalties | None:

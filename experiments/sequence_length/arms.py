@@ -160,7 +160,7 @@ def length_schedule(lengths: Schedule, steps: int) -> str:
     """Return the value of `config.data.length_schedule` for equal shares of some steps.
 
     >>> length_schedule((10, 40, 160), 100), length_schedule((40,), 100)
-    ('10:33,40:34', '')
+    ('10:33,40:33', '')
     """
     ends = [math.floor(steps * share / len(lengths)) for share in range(len(lengths))]
     shares = zip(lengths[:-1], ends[:-1], ends[1:], strict=True)

@@ -131,11 +131,11 @@ def _train(
     from charlm_jax.storage.default_folder import default_run_folder
     from charlm_jax.sweeps.points import find_source
     from charlm_jax.training.loop import train_and_evaluate
-    from charlm_jax.training.progress_bar import NullProgress, training_view
+    from charlm_jax.training.progress_bar import training_view
 
     workdir = options.workdir or str(default_run_folder(options.config, config))
-    with training_view() if processes.leads else nullcontext(NullProgress()) as view:
-        if options.tensorboard and processes.leads:
+    with training_view() if processes.leads else nullcontext() as view:
+        if options.tensorboard and view is not None:
             from charlm_jax.training.tensorboard import EventFiles
 
             view = events = EventFiles(workdir, view)
