@@ -141,6 +141,8 @@ def test_a_replay_drops_out_what_training_did_in_its_segments(tmp_path: Path) ->
     assert replay.loss_nats == pytest.approx(float(dispatch.steps.loss_nats[0]), rel=1e-5)
     names = [seen.name for seen in replay.arrays if seen.name.startswith("forward layer")]
     assert names == sorted(names, key=lambda name: name.split("/")[0]) and names
+    (stage,) = (seen for seen in replay.arrays if seen.name == "loss")
+    assert stage.largest == pytest.approx(replay.loss_nats, rel=1e-5)
 
 
 def test_weights_that_are_not_finite_are_named_as_such(tmp_path: Path, trainer: Trainer) -> None:
