@@ -119,7 +119,7 @@ def test_a_model_that_has_the_skill_has_no_excess() -> None:
         evaluate=lambda protocol, split: (SimpleNamespace(loss_nats=nll_N.mean()), nll_N),
         params={"w": np.zeros(3)},
     )
-    found = skills.measure_run(None, run, length=8)  # type: ignore[arg-type]
+    found = skills.measure_run(run, length=8)  # type: ignore[arg-type]
     assert found["excess"] == (0.0,) * len(found["excess"])
     assert sum(found["answers"]) == is_answer_N[cut:].sum() > 50
 
