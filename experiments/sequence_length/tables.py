@@ -141,7 +141,7 @@ def tables(results: Results, *, command: str) -> str:
         "scale 1 from one run of each arm, next to as much held-out text.",
         _quality(results),
         "## Learning rates: loss on the second part, the state carried on",
-        f"{results.effort} per arm. In {len(edge)} of {len(tuned)} arms the chosen rate is the "
+        f"Each arm: {results.effort}. In {len(edge)} of {len(tuned)} arms the chosen rate is the "
         "lowest or the highest tried.",
         _rates(results),
     ]

@@ -317,7 +317,8 @@ def test_the_tables_have_the_numbers_with_their_intervals() -> None:
         "distinguishable: 160 (3 comparisons)." in lines
     )
     assert any(
-        "3 learning rates, 64,000 characters in each run per arm. In 1 of 2 arms the chosen" in line
+        "Each arm: 3 learning rates, 64,000 characters in each run. In 1 of 2 arms the chosen"
+        in line
         for line in lines
     )
     assert "| lstm | reset | characters | 40 | 4 [4, 4] | 4 [4, 4] |" in lines
