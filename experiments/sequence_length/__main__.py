@@ -15,8 +15,8 @@ compared on the same characters under the same evaluation protocols.
 
 A run that is on record (folder `records`) is not trained again, so the same command resumes an
 interrupted study. `--from_records` trains nothing and computes the results from the records that
-exist; the other seeds of an arm count once all of them are on record. Speeds are measured once, at
-the beginning, when no other process should run.
+exist; the other seeds of an arm enter its mean once all of them are on record. Speeds are measured
+once, at the beginning, when no other process should run.
 
 The command writes results.json, tables.md and figures into runs/sequence_length-PRESET.
 
@@ -89,7 +89,7 @@ def read_study(study: Study) -> Results:
         raise CharlmError(f"{study.records.folder} has no records: run the study first")
     tuned = study.tune(train=False)
     rates = {arm: found.value for arm, found in tuned.items()}
-    runs = study.comparable(study.recorded(study.plan(rates, speeds, study.preset.effort.seeds)))
+    runs = study.recorded(study.plan(rates, speeds, study.preset.effort.seeds))
     if not runs:
         raise CharlmError(f"{study.records.folder} has no run of an arm whose search has ended")
     return build_results(study.preset, text, speeds, tuned, runs)

@@ -149,13 +149,14 @@ def _effective_context(results: Results, path: Path) -> None:
                         [arm.length for arm, _ in arms],
                         points,
                         is_dashed=change == "shuffled",
+                        has_bars=True,
                     )
                 )
         panels.append(Panel(model, [curve for curve in curves if curve.x]))
     figure = draw_panels(
         panels,
-        title="Effective context: characters that must be unchanged for a loss within 1 %\n"
-        f"{_about(results)}, one run of each",
+        title="Effective context: fewest last characters for a loss within 1 % of that of all\n"
+        f"{results.text.corpus}, one run of each; bars: 95 % over the text",
         x_label=LENGTH,
         y_label="effective context, characters",
         ticks=_ticks(panels),

@@ -26,7 +26,7 @@ class ArmResult(NamedTuple):
 
     Attributes:
       arm: the arm.
-      seeds: seeds of its runs.
+      seeds: seeds of the runs that count: all of the preset, or the first alone.
       rate: learning rate.
       parameters: number of parameters of the model.
       characters: characters read by one training, at most.
@@ -39,7 +39,8 @@ class ArmResult(NamedTuple):
       spread: standard deviation over seeds of the `stream` loss; None for one run.
       cold_start: window loss less stream loss, of the same runs and characters.
       less_ngram: loss less that of the n-gram, by rule.
-      by_seed: stream loss of each run less that of the n-gram, with intervals over the text.
+      by_seed: stream loss of every run on record less that of the n-gram, with intervals over the
+        text.
       to_reach_ngram: characters after which each run had the n-gram's loss, in windows on the
         second part; None for a run that never had.
       by_class: stream loss by kind of character.
@@ -164,9 +165,10 @@ def build_results(
     records: dict[Arm, list[RunRecord]] = {}
     for run, record in runs.items():
         records.setdefault(run.arm, []).append(record)
-    arms = {arm: records[arm] for arm in preset.arms() if arm in records}
+    count = len(preset.effort.seeds)
+    arms = {arm: _counted(records[arm], count) for arm in preset.arms() if arm in records}
     streams = {arm: _stream(found, text) for arm, found in arms.items()}
-    results = {arm: _arm_result(found, text, speeds) for arm, found in arms.items()}
+    results = {arm: _arm_result(found, records[arm], text, speeds) for arm, found in arms.items()}
     fixed = [arm for arm in arms if len(arm.lengths) == 1]
     keys = list(dict.fromkeys((arm.model, arm.state, arm.budget) for arm in fixed))
     families = {
@@ -207,8 +209,16 @@ def build_results(
     )
 
 
+def _counted(records: Sequence[RunRecord], count: int) -> Sequence[RunRecord]:
+    """Return the records of all seeds, or the first: two of three say little of how seeds vary."""
+    return records if len(records) == count else records[:1]
+
+
 def _arm_result(
-    records: Sequence[RunRecord], text: TextRecord, speeds: Mapping[str, float]
+    records: Sequence[RunRecord],
+    recorded: Sequence[RunRecord],
+    text: TextRecord,
+    speeds: Mapping[str, float],
 ) -> ArmResult:
     first = records[0]
     stream = _stream(records, text)
@@ -236,7 +246,7 @@ def _arm_result(
             "window": difference(window, ngrams["window"]),
             "stream": difference(stream, ngrams["stream"]),
         },
-        by_seed=tuple(difference(_stream([record], text), ngrams["stream"]) for record in records),
+        by_seed=tuple(difference(_stream([record], text), ngrams["stream"]) for record in recorded),
         to_reach_ngram=tuple(reached),
         by_class=_intervals(records, text.class_counts, lambda record: record.by_class),
         by_place=_intervals(records, text.place_counts, lambda record: record.by_place),

@@ -1,6 +1,5 @@
 """Training of the study: what is not on record is trained, measured and put on record."""
 
-import collections
 import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -208,19 +207,6 @@ class Study:
             run: self.records.run(f"runs/{run.name}", values)
             for run, values in found.items()
             if values is not None
-        }
-
-    def comparable(self, runs: Mapping[PlannedRun, RunRecord]) -> dict[PlannedRun, RunRecord]:
-        """Leave out the other seeds of arms of which not all seeds are on record.
-
-        A second run alone would say next to nothing of how much seeds vary.
-        """
-        seeds = self.preset.effort.seeds
-        counts = collections.Counter(run.arm for run in runs)
-        return {
-            run: record
-            for run, record in runs.items()
-            if run.seed == seeds[0] or counts[run.arm] == len(seeds)
         }
 
     def repeated_arms(self, first: Mapping[PlannedRun, RunRecord]) -> set[Arm]:

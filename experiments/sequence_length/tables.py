@@ -222,10 +222,14 @@ def _losses(results: Results) -> str:
 
 def _less_ngram(results: Results) -> str:
     rows = (
-        [*_key(arm), *(signed(found.less_ngram[rule]) for rule in RULES)]
+        [
+            *_key(arm),
+            *(signed(found.less_ngram[rule]) for rule in RULES),
+            ", ".join(f"{each.mean:+.4f}" for each in found.by_seed),
+        ]
         for arm, found in results.arms.items()
     )
-    return table([*_KEY, *RULES], rows)
+    return table([*_KEY, *RULES, "stream, each seed on record"], rows)
 
 
 def _to_reach(results: Results) -> str:

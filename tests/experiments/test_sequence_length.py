@@ -104,7 +104,9 @@ def _tuned(arm: Arm, losses: Mapping[float, float]) -> Tuned:
     return Tuned(min(losses, key=losses.__getitem__), trials)
 
 
-def _results(means: Mapping[Arm, Sequence[float]], **second: Any) -> Results:
+def _results(
+    means: Mapping[Arm, Sequence[float]], preset: Preset = PRESET, **second: Any
+) -> Results:
     """Results of runs with these mean losses."""
     runs = {
         PlannedRun(arm, seed, 0.01, PRESET.effort.characters): _record(
@@ -121,7 +123,7 @@ def _results(means: Mapping[Arm, Sequence[float]], **second: Any) -> Results:
             Arm("lstm", (40,), "reset"), {0.005: 1.7, 0.01: 1.65, 0.02: 1.6}
         ),
     }
-    return build_results(PRESET, TEXT_RECORD, SPEEDS, tuned, runs)
+    return build_results(preset, TEXT_RECORD, SPEEDS, tuned, runs)
 
 
 SHORT, MIDDLE, LONG = (Arm("lstm", (length,), "reset") for length in (5, 40, 160))
@@ -252,20 +254,12 @@ def test_the_best_lengths_and_the_textbooks_are_repeated() -> None:
 
 
 def test_other_seeds_count_once_all_are_on_record() -> None:
-    effort = PRESET.effort._replace(seeds=(1, 2, 3))
-    runs = {
-        PlannedRun(arm, seed, 0.01, 1): _record(arm, seed, mean=1.5)
-        for arm, seeds in {SHORT: (1, 2), MIDDLE: (1, 2, 3), LONG: (1,)}.items()
-        for seed in seeds
-    }
-    found = _study(PRESET._replace(effort=effort)).comparable(runs)
-    assert [(run.arm, run.seed) for run in found] == [
-        (SHORT, 1),
-        (MIDDLE, 1),
-        (MIDDLE, 2),
-        (MIDDLE, 3),
-        (LONG, 1),
-    ]
+    found = _results({SHORT: (1.6,), MIDDLE: (1.5, 1.7)}).arms
+    assert found[MIDDLE].seeds == (1, 2) and found[MIDDLE].spread is not None
+    three = PRESET._replace(effort=PRESET.effort._replace(seeds=(1, 2, 3)))
+    found = _results({SHORT: (1.6,), MIDDLE: (1.5, 1.7)}, three).arms
+    assert found[MIDDLE].seeds == (1,) and len(found[MIDDLE].by_seed) == 2
+    assert found[MIDDLE].losses["stream"].mean == pytest.approx(1.5, abs=0.01)
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -29,6 +29,7 @@ class IntervalCurve(NamedTuple):
       is_dashed: True to draw the line dashed.
       marks: x of points that are drawn larger.
       others: x and y of single points beside the curve.
+      has_bars: True to draw intervals as bars, not as a band; a single point has one in any case.
     """
 
     label: str
@@ -37,6 +38,7 @@ class IntervalCurve(NamedTuple):
     is_dashed: bool = False
     marks: Sequence[float] = ()
     others: Sequence[tuple[float, float]] = ()
+    has_bars: bool = False
 
 
 class Panel(NamedTuple):
@@ -180,7 +182,10 @@ def _ordered_styles(count: int) -> Any:
 
 def _draw(axes: Axes, curve: IntervalCurve, style: dict[str, Any]) -> None:
     low, high = ([getattr(point, end) for point in curve.points] for end in ("low", "high"))
-    axes.fill_between(curve.x, low, high, color=style["color"], alpha=0.16, linewidth=0)
+    if curve.has_bars or len(curve.x) == 1:
+        axes.vlines(curve.x, low, high, color=style["color"], alpha=0.5)
+    else:
+        axes.fill_between(curve.x, low, high, color=style["color"], alpha=0.16, linewidth=0)
     axes.plot(
         curve.x,
         [point.mean for point in curve.points],
@@ -196,7 +201,7 @@ def _draw(axes: Axes, curve: IntervalCurve, style: dict[str, Any]) -> None:
     for x, y in marked:
         axes.plot([x], [y], **style, markersize=9, markeredgecolor="white", zorder=5)
     if curve.others:
-        axes.plot(*zip(*curve.others, strict=True), linestyle="", markersize=3, alpha=0.6, **style)
+        axes.plot(*zip(*curve.others, strict=True), linestyle="", markersize=4, alpha=0.6, **style)
 
 
 def _label(axis: Axis, values: Sequence[float], ticks: Sequence[float] | None = None) -> None:
