@@ -24,6 +24,7 @@ from charlm_jax.core.numerics import fixed_numerics
 from charlm_jax.core.types import Params
 from charlm_jax.data.large_text import Text
 from charlm_jax.data.splits import Part
+from charlm_jax.data.vocabulary import Vocabulary
 from charlm_jax.models import LanguageModel
 
 PIECE = 600
@@ -139,21 +140,29 @@ def _pointed_marks(text: str) -> tuple[str, str]:
     return ("»", "«") if points_in else ("«", "»")
 
 
-def _precedes(symbol: str) -> Callable[[str], np.ndarray]:
+def _inside_quotation(symbols: str, unit: str) -> np.ndarray:
+    """Return `inside_quotation` of a text for each of its symbols."""
+    vocabulary = Vocabulary.from_text(symbols).with_unit(unit)
+    text = vocabulary.to_text(symbols)
+    lengths = [len(vocabulary.to_symbols(character)) for character in text]
+    return np.repeat(inside_quotation(text), lengths)
+
+
+def _precedes(symbol: str) -> Callable[[str, str], np.ndarray]:
     """Return a function that masks the positions of a text before a symbol."""
 
-    def holds(text: str) -> np.ndarray:
-        return np.array([after == symbol for after in text[1:]] + [False], bool)
+    def holds(symbols: str, unit: str) -> np.ndarray:
+        return np.array([after == symbol for after in symbols[1:]] + [False], bool)
 
     return holds
 
 
-PROPERTIES: Mapping[str, Callable[[str], np.ndarray]] = {
+PROPERTIES: Mapping[str, Callable[[str, str], np.ndarray]] = {
     "the line ends next": _precedes("\n"),
-    "inside quotation marks": inside_quotation,
+    "inside quotation marks": _inside_quotation,
     "a space comes next": _precedes(" "),
 }
-"""Name of a property -> function from a text of N characters to a mask of its positions."""
+"""Name of a property -> function from a text of N symbols and their unit to a mask of them."""
 
 
 def cut_pieces(text: Text, part: Part, length: int, count: int) -> list[range]:
@@ -194,6 +203,7 @@ def rank_units(
     picked: Sequence[range],
     tested: Sequence[range],
     kinds: Sequence[str],
+    unit: str = "characters",
 ) -> UnitRanking | None:
     """Pick the unit of all recurrent layers that follows each property best, and score it.
 
@@ -205,6 +215,7 @@ def rank_units(
       picked: pieces that units are picked on, all equally long.
       tested: pieces that the picks are scored on, as long as the others.
       kinds: names of the layers.
+      unit: unit of the symbols, `characters` or `bytes`.
 
     Returns:
       The ranking; None if the model has no recurrent layer, there are no pieces, or no property
@@ -213,8 +224,8 @@ def rank_units(
     if not picked or not tested:
         return None
     layers = dict(enumerate(kinds))
-    first = _read(model, params, text, ids_N, picked, layers)
-    second = _read(model, params, text, ids_N, tested, layers)
+    first = _read(model, params, text, ids_N, picked, layers, unit)
+    second = _read(model, params, text, ids_N, tested, layers, unit)
     ranks = {key: _ranks(_scored(first, values)) for key, values in first.arrays.items()}
     if not ranks:
         return None
@@ -253,11 +264,12 @@ def _read(
     ids_N: np.ndarray,
     pieces: Sequence[range],
     kinds: Mapping[int, str],
+    unit: str,
 ) -> _ReadText:
     """Read pieces of a text, each from the initial state."""
     ids_BT = np.stack([ids_N[piece.start : piece.stop] for piece in pieces]).astype(np.int32)
     holds = {
-        name: np.stack([property_of(text[x.start : x.stop + 1])[:-1] for x in pieces])
+        name: np.stack([property_of(text[x.start : x.stop + 1], unit)[:-1] for x in pieces])
         for name, property_of in PROPERTIES.items()
     }
     seen = _compiled_states(model, len(pieces))(params, ids_BT)

@@ -110,6 +110,7 @@ def _find(
         picked=picked,
         tested=tested,
         kinds=run.config.model.layers,
+        unit=run.vocabulary.unit,
     )
     if ranking is None:
         return None

@@ -53,7 +53,7 @@ def test_a_property_of_what_comes_next_is_that_of_the_place_before() -> None:
     text = "a b\nc \n"
     for name, symbol in (("the line ends next", "\n"), ("a space comes next", " ")):
         expected = [text[n + 1 : n + 2] == symbol for n in range(len(text))]
-        assert PROPERTIES[name](text).tolist() == expected
+        assert PROPERTIES[name](text, "characters").tolist() == expected
 
 
 def test_pieces_are_disjoint_of_one_length_and_begin_at_paragraphs() -> None:
@@ -120,7 +120,7 @@ def test_a_pick_is_the_best_of_all_units_and_is_scored_elsewhere() -> None:
     assert [pick.property_name for pick in found.picks] == [*PROPERTIES]
     for pick in found.picks:
         holds = {
-            x: PROPERTIES[pick.property_name](TEXT[x.start : x.stop + 1])[skipped:-1]
+            x: PROPERTIES[pick.property_name](TEXT[x.start : x.stop + 1], "characters")[skipped:-1]
             for x in pieces
         }
         aucs = {}
@@ -174,3 +174,13 @@ def test_without_recurrent_units_pieces_or_properties_there_is_no_ranking() -> N
     assert ranking("attention") is None
     assert ranking("lstm", text="abc" * 300) is None
     assert ranking("lstm", text=TEXT[: LENGTH + 5]) is None
+
+
+def test_quotations_of_bytes_are_those_of_their_characters() -> None:
+    text = "à “oui” »non«"
+    symbols = text.encode().decode("latin-1")
+    found = PROPERTIES["inside quotation marks"](symbols, "bytes")
+    pairs = zip(inside_quotation(text), text, strict=True)
+    wanted = [holds for holds, character in pairs for _ in character.encode()]
+    assert found.tolist() == wanted and any(wanted) and len(wanted) > len(text)
+    assert PROPERTIES["a space comes next"](symbols, "bytes").sum() == text.count(" ")
