@@ -72,7 +72,7 @@ class DataConfig:
 
     @property
     def carries_state(self) -> bool:
-        """Whether a row may continue from the previous batch."""
+        """True if a row may continue from the previous batch."""
         return self.loader == "streams"
 
     @property
