@@ -13,6 +13,7 @@ from experiments.tuned_arms import Effort
 
 BATCH_CHARACTERS = 2_560
 WINDOW = 64
+LONG_WINDOW = 320
 TEXTBOOK_LENGTH = 40
 LENGTHS = (5, 10, 20, 40, 80, 160, 320, 640)
 LOADERS = {"reset": "chunks", "carried": "streams"}
@@ -60,6 +61,18 @@ class Arm(NamedTuple):
         """
         seconds = "-seconds" * (self.budget == "seconds")
         return f"{self.model}-T{'-'.join(map(str, self.lengths))}-{self.state}{seconds}"
+
+    @property
+    def watched_rule(self) -> str:
+        """Rule of the loss that is watched while it trains: `window` or `stream`.
+
+        A model whose state is carried hardly knows an empty one: in short windows its loss says
+        little of what it has learnt.
+
+        >>> Arm("lstm", (40,), "carried").watched_rule
+        'stream'
+        """
+        return "stream" if self.state == "carried" else "window"
 
     @property
     def tuned(self) -> "Arm":
@@ -135,7 +148,9 @@ class Preset(NamedTuple):
 
     def fields(self, arm: Arm) -> dict[str, Any]:
         """Return the config fields that the study sets, apart from seed, rate and steps."""
-        has_attention = self.models[arm.model].has_attention
+        watched = WINDOW if arm.watched_rule == "window" else LONG_WINDOW
+        if self.models[arm.model].has_attention:
+            watched = min(watched, arm.length)
         return {
             **self.models[arm.model].fields,
             "data.corpus": self.corpus,
@@ -144,7 +159,7 @@ class Preset(NamedTuple):
             "data.loader": LOADERS[arm.state],
             "split.valid_fraction": 0.1,
             "split.test_fraction": 0.1,
-            "evaluation.context": min(WINDOW, arm.length) if has_attention else WINDOW,
+            "evaluation.context": watched,
             "evaluation.max_characters": self.watched,
             "train.epochs": 1_000,  # never reached: `max_steps` ends the run
             "train.patience": self.patience,

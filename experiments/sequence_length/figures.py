@@ -8,7 +8,7 @@ from charlm_jax.analysis.loss_breakdown import geometric_bins
 from charlm_jax.evaluation.bootstrap import Interval
 from charlm_jax.report.figures.base import save_figure
 from charlm_jax.report.figures.panels import IntervalCurve, Panel, draw_panels
-from experiments.sequence_length.arms import WINDOW, Arm
+from experiments.sequence_length.arms import LONG_WINDOW, WINDOW, Arm
 from experiments.sequence_length.results import ArmResult, Results
 
 LOSS = "held-out loss, nats per character"
@@ -105,25 +105,28 @@ def _ngram_loss(results: Results) -> float:
 
 
 def _curves(results: Results, path: Path) -> None:
-    order, ngram = results.text.ngram_order["window"], results.text.ngram_second["window"]
+    orders, ngram = results.text.ngram_order, results.text.ngram_second
     panels = []
     for model in _models(results):
         for state in results.preset.models[model].states:
+            found = _fixed(results, model, state)
             curves = [
                 IntervalCurve(
                     f"T = {arm.length}",
                     [characters / 1_000 for characters, _ in result.curves[0]],
                     [Interval(loss, loss, loss) for _, loss in result.curves[0]],
                 )
-                for arm, result in _fixed(results, model, state)
+                for arm, result in found
             ]
-            if curves:
-                lines = ((f"{order}-gram", ngram),)
+            if found:
+                rule = found[0][0].watched_rule
+                lines = ((f"{orders[rule]}-gram", ngram[rule]),)
                 panels.append(Panel(f"{model}, state {state}", curves, lines=lines))
     figure = draw_panels(
         panels,
-        title=f"Loss on the second part of the text while training, in windows of {WINDOW}\n"
-        f"{results.text.corpus}, first seed",
+        title="Loss on the second part of the text while training, in windows from an empty state\n"
+        f"{results.text.corpus}, first seed; windows of {WINDOW} with reset state, of "
+        f"{LONG_WINDOW} with carried state",
         x_label="thousand characters read in training",
         y_label=LOSS,
         ordered=True,

@@ -68,7 +68,9 @@ class RunRecord(NamedTuple):
       rate: learning rate.
       parameters: number of parameters of the model.
       characters: characters read by the whole training, at most.
-      curve: characters read and loss on the second part in windows, at every evaluation.
+      curve: characters read and loss on the second part in nats per character, at every
+        evaluation. Windows have 64 characters with reset state, 320 with carried state, and at most
+        T for attention.
       best_characters: characters read by the best checkpoint.
       flops: floating-point operations in the matrix products of the whole training.
       second: mean loss on the second part in nats per character, by rule.

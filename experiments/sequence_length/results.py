@@ -41,15 +41,15 @@ class ArmResult(NamedTuple):
       less_ngram: loss less that of the n-gram, by rule.
       by_seed: stream loss of every run on record less that of the n-gram, with intervals over the
         text.
-      to_reach_ngram: characters after which each run had the n-gram's loss, in windows on the
-        second part; None for a run that never had.
+      to_reach_ngram: characters after which each run had the n-gram's loss on the second part, by
+        the rule that is watched while it trains; None for a run that never had.
       by_class: stream loss by kind of character.
       by_place: loss by number of characters read before.
       by_context: change -> n -> loss with all but the nearest n characters changed; one run.
       effective: change -> effective context; one run.
       gradients: distance -> mean norm of the gradient; one run.
       quality: measures of generated text; one run.
-      curves: characters read and loss on the second part in windows, of each run.
+      curves: characters read and loss on the second part while training, of each run.
     """
 
     arm: Arm
@@ -224,7 +224,8 @@ def _arm_result(
     stream = _stream(records, text)
     window = from_sums([record.window for record in records], text.counts)
     ngrams = {rule: from_sums([text.ngram[rule]], text.counts) for rule in RULES}
-    reached = [_first_below(record.curve, text.ngram_second["window"]) for record in records]
+    goal = text.ngram_second[first.arm.watched_rule]
+    reached = [_first_below(record.curve, goal) for record in records]
     by_context = {
         change: {int(n): from_sums([sums], text.target_counts) for n, sums in by_n.items()}
         for change, by_n in (first.by_context or {}).items()

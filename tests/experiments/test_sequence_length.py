@@ -167,7 +167,10 @@ def test_the_best_is_chosen_on_other_characters_than_the_losses_are_of() -> None
 
 
 def test_the_time_to_reach_the_ngram_is_that_of_an_idle_machine() -> None:
-    found = _results({SHORT: (1.6,), MIDDLE: (1.5, 1.7), BOTH: (1.55,)}).arms
+    carried = SHORT._replace(state="carried")
+    found = _results({SHORT: (1.6,), MIDDLE: (1.5, 1.7), BOTH: (1.55,), carried: (1.6,)}).arms
+    # With carried state the goal is the loss of the n-gram that reads on, 1.55.
+    assert found[carried].to_reach_ngram == (None,)
     assert found[SHORT].to_reach_ngram == (64_000,)  # 1.70 at 40,000 is above 1.65
     assert found[SHORT].seconds_to_reach_ngram == pytest.approx((64.0,))
     assert found[MIDDLE].to_reach_ngram == (40_000, None)
@@ -280,7 +283,10 @@ def test_arms_have_equal_characters_or_equal_seconds(name: str, tmp_path: Path) 
         assert config.data.loader == LOADERS[run.arm.state]
         assert config.optimizer.learning_rate == run.rate == 1 / run.arm.length
         looks_back = "attention" in config.model.layers
-        assert config.evaluation.context == (min(64, run.arm.length) if looks_back else 64)
+        context = 320 if run.arm.state == "carried" else 64
+        assert config.evaluation.context == (
+            min(run.arm.length, context) if looks_back else context
+        )
         lengths = [int(phase.partition(":")[0]) for phase in phases]
         assert lengths == [*run.arm.lengths[:-1]]
         seconds = run.characters / mean_speed(run.arm, speeds)
