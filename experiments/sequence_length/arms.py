@@ -115,7 +115,7 @@ class Preset(NamedTuple):
       watched: characters of the second part that an evaluation of a run scores while it trains.
       patience: a run ends after so many evaluations without a new best; 0 for never.
       repeated: number of best arms of each family that are trained with every seed, besides the
-        textbook's length; 0 for all.
+        textbook's length and schedules, at equal characters; 0 for all arms.
       reach: context of the windows for the loss by position, in characters.
       context_reach: longest context for the effective context, in characters.
       context_targets: number of targets for the effective context.

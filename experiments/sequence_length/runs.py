@@ -213,7 +213,7 @@ class Study:
         """Return the arms to train with all seeds.
 
         They are the best fixed lengths of each model and state by the second part, the textbook's
-        length and the schedules; the same lengths at equal seconds.
+        length and the schedules, at equal characters; or every arm of the models that are repeated.
 
         Args:
           first: records of the first seed.
@@ -224,14 +224,18 @@ class Study:
             arm = run.arm
             if not self.preset.models[arm.model].is_repeated:
                 continue
-            if not self.preset.repeated or len(arm.lengths) > 1 or arm.length == TEXTBOOK_LENGTH:
+            if not self.preset.repeated:
                 chosen.add(arm)
-            elif arm.budget == "characters":
+            elif arm.budget == "seconds":
+                continue
+            elif len(arm.lengths) > 1 or arm.length == TEXTBOOK_LENGTH:
+                chosen.add(arm)
+            else:
                 loss = record.second["stream"]
                 families.setdefault((arm.model, arm.state), []).append((loss, arm))
         for losses in families.values():
             chosen |= {arm for _, arm in sorted(losses)[: self.preset.repeated]}
-        return {run.arm for run in first if run.arm._replace(budget="characters") in chosen}
+        return chosen
 
     def run_point(self, run: PlannedRun) -> Point:
         """Return a planned run as a point that can be trained."""
