@@ -17,6 +17,7 @@ from charlm_jax.sweeps.tuning import Tuned
 from experiments.recorded_training import RATE, Diverged, Measure, Record, RecordedTraining
 
 _LARGEST_WIDTH = 4_096
+_EQUALLY_GOOD_NATS = 0.002
 
 
 class TunedArm(NamedTuple):
@@ -200,6 +201,18 @@ def train_arms(
         if records:
             runs[arm.name] = ArmRuns(arm, tuned[arm.name], records, counts)
     return runs
+
+
+def is_rate_at_edge(tuned: Tuned) -> bool:
+    """Return whether the best rate is the lowest or the highest tried, and better than the next.
+
+    A difference below 0.002 nats does not count: the rates are then equally good.
+    """
+    by_rate = sorted(tuned.mean_losses().items())
+    losses = [loss for _, loss in by_rate]
+    best = [rate for rate, _ in by_rate].index(tuned.value)
+    inner = {0: losses[1:2], len(losses) - 1: losses[-2:-1]}.get(best)
+    return inner is not None and (not inner or inner[0] - losses[best] > _EQUALLY_GOOD_NATS)
 
 
 def _run_point(arm: TunedArm, effort: Effort, rate: float, seed: int) -> Point:

@@ -23,8 +23,8 @@ import itertools
 import math
 import string
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from charlm_jax.core.errors import CharlmError
@@ -132,26 +132,24 @@ def induction_episode(*, length: int, symbols: int, concentration: float) -> Epi
     yield _fixed(END)
 
 
-def dyck_episode(*, length: int, kinds: int, depth: int) -> Episode:
-    """Yield the choices of nested brackets: from `length` characters on, all are closed."""
+def dyck_episode(*, kinds: int, depth: int, stop: float) -> Episode:
+    """Yield the choices of brackets nested up to a depth.
+
+    An episode ends with probability `stop` whenever all brackets are closed. It has no memory of
+    its length, so that only the open brackets tell what may come.
+    """
     opening, closing = _OPENING[:kinds], dict(zip(_OPENING, _CLOSING, strict=True))
     stack: list[str] = []
-    for count in itertools.count():
-        opens = count < length and len(stack) < depth
-        if not opens and not stack:
-            break
-        if not opens:
-            symbol = yield _fixed(closing[stack[-1]], is_answer=True)
-        elif not stack:
-            symbol = yield Choice(opening)
-        else:
-            weights = (*[0.5 / kinds] * kinds, 0.5)
-            symbol = yield Choice(opening + closing[stack[-1]], weights, is_answer=True)
+    symbol = yield Choice(opening)
+    while symbol != END:
         if symbol in closing:
             stack.append(symbol)
         else:
             stack.pop()
-    yield _fixed(END)
+        last = closing[stack[-1]] if stack else END
+        closes = 1.0 if len(stack) == depth else 0.5 if stack else stop
+        weights = (*[(1 - closes) / kinds] * kinds, closes)
+        symbol = yield Choice(opening + last, weights, is_answer=True)
 
 
 def parity_episode(*, length: int) -> Episode:
@@ -205,8 +203,8 @@ TASKS: Mapping[str, _Task] = {
     ),
     "dyck": _Task(
         dyck_episode,
-        {"length": 60, "kinds": 3, "depth": 8},
-        {"length": 100_000, "kinds": 4, "depth": 1_000},
+        {"kinds": 3, "depth": 8, "stop": 0.25},
+        {"kinds": 4, "depth": 1_000, "stop": 1.0},
     ),
     "parity": _Task(parity_episode, {"length": 20}, {"length": 10_000}),
     "counting": _Task(counting_episode, {"length": 30}, {"length": 10_000}),
@@ -229,7 +227,7 @@ class SkillSource:
     """
 
     task: str
-    parameters: Mapping[str, float]
+    parameters: Mapping[str, float] = field(hash=False)
     characters: int = 200_000
     seed: int = 0
 
@@ -267,15 +265,7 @@ class SkillSource:
 
     def text(self) -> str:
         """Return the text; a longer text from the same source begins with the shorter one."""
-        written = []
-        uniforms = _uniforms(self.seed)
-        choices = self._choices()
-        choice = next(choices)
-        for _ in range(self.characters):
-            symbol = choice.pick(next(uniforms))
-            written.append(symbol)
-            choice = choices.send(symbol)
-        return "".join(written)
+        return _write(self).text
 
     def nll_nats(self, text: str) -> "np.ndarray":
         """Return the losses of the best predictor, which knows the source.
@@ -287,30 +277,61 @@ class SkillSource:
           Negative log-likelihoods in nats, float64, one per character; infinite from the first
           character that the source does not write.
         """
-        return self._read(text)[0]
+        return self._read(text).nll_N
 
     def is_answer(self, text: str) -> "np.ndarray":
         """Return a mask of the characters that the skill determines."""
-        return self._read(text)[1]
+        return self._read(text).is_answer_N
 
-    def _read(self, text: str) -> "tuple[np.ndarray, np.ndarray]":
+    def _read(self, text: str) -> "_Walk":
+        own, size = _write(self), len(text)
+        if own.text.startswith(text):
+            return _Walk(text, own.nll_N[:size].copy(), own.is_answer_N[:size].copy())
+        symbols = iter(text)
+        return self._walk(lambda choice: next(symbols), size)
+
+    def _walk(self, symbol_of: Callable[[Choice], str], characters: int) -> "_Walk":
+        """Follow the choices up to the first character that cannot come.
+
+        Args:
+          symbol_of: returns the next character, given its choice.
+          characters: largest number of characters.
+        """
         import numpy as np
 
-        nll_N, is_answer_N = np.full(len(text), math.inf), np.zeros(len(text), bool)
+        text = []
+        nll_N, is_answer_N = np.full(characters, math.inf), np.zeros(characters, bool)
         choices = self._choices()
         choice = next(choices)
-        for place, symbol in enumerate(text):
+        for place in range(characters):
+            symbol = symbol_of(choice)
             nll_N[place], is_answer_N[place] = choice.nll_nats(symbol), choice.is_answer
             if math.isinf(nll_N[place]):
                 break
+            text.append(symbol)
             choice = choices.send(symbol)
-        return nll_N, is_answer_N
+        return _Walk("".join(text), nll_N, is_answer_N)
 
     def _choices(self) -> Generator[Choice, str, None]:
         """Yield the choices of one episode after the other."""
         episode = partial(TASKS[self.task].episode, **self.parameters)
         while True:
             yield from episode()
+
+
+class _Walk(NamedTuple):
+    """A text with what the source says of each character: its loss, and whether it is an answer."""
+
+    text: str
+    nll_N: "np.ndarray"
+    is_answer_N: "np.ndarray"
+
+
+@lru_cache(maxsize=2)
+def _write(source: SkillSource) -> _Walk:
+    """Write the text of a source; the last two are kept, since a long one takes seconds."""
+    uniforms = _uniforms(source.seed)
+    return source._walk(lambda choice: choice.pick(next(uniforms)), source.characters)
 
 
 def _uniforms(seed: int, *, at_once: int = 2**14) -> Iterator[float]:

@@ -70,33 +70,34 @@ class Preset(NamedTuple):
         Args:
           only: names of the models to return; all if empty.
         """
+        models = {name: self.model(name) for name in self.layers if not only or name in only}
         return [
-            TunedArm(arm_name(task, name), "lstm", self.fields(task, name))
+            TunedArm(arm_name(task, name), "lstm", {**fields, "data.corpus": self.corpus(task)})
             for task in self.tasks
-            for name in self.layers
-            if not only or name in only
+            for name, fields in models.items()
         ]
 
-    def fields(self, task: str, name: str) -> dict[str, Any]:
-        """Return the config fields of a model and a skill.
+    def model(self, name: str) -> dict[str, Any]:
+        """Return the config fields of a model, apart from its text.
 
         Args:
-          task: name of the skill.
           name: name of the model.
         """
         layers = LAYERS[name]
+        has_attention = "attention" in layers
         fields = {
             **_BLOCKS,
-            **(_ATTENTION if "attention" in layers else {}),
+            **(_ATTENTION if has_attention else {}),
             "model.layers": layers,
             "optimizer.learning_rate": RATES.get(name, _RATE),
         }
-        width = fit_width("lstm", fields, parameters=self.parameters, symbols=20)
+        # Four heads; rotary positions turn pairs of numbers.
+        multiple = 8 if has_attention else 4
+        width = fit_width("lstm", fields, parameters=self.parameters, symbols=20, multiple=multiple)
         return {
             **fields,
             "model.embedding_size": width,
             "model.hidden_size": width,
-            "data.corpus": self.corpus(task),
             "data.loader": "crops",
             "data.sequence_length": SEQUENCE_LENGTH,
             "data.batch_size": BATCH_SIZE,
@@ -118,13 +119,14 @@ PRESETS: Mapping[str, Preset] = {
         ("lstm", "minlstm", "attention"),
         30_000,
         200_000,
-        Effort(2, 153_600, (1,)),
+        Effort(2, 307_200, (1,), scores=4),
     ),
     "full": Preset(
-        dict.fromkeys(TASKS, ""),
+        # Whole episodes of each skill fit into a training sequence.
+        {**dict.fromkeys(TASKS, ""), "induction": "length=60"},
         tuple(LAYERS),
         100_000,
         1_000_000,
-        Effort(3, 1_024_000, (1, 2, 3)),
+        Effort(4, 1_024_000, (1, 2, 3), scores=8),
     ),
 }

@@ -12,15 +12,15 @@ import pytest
 
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.data.corpora import load_corpus
-from charlm_jax.data.skills import TASKS, SkillSource
+from charlm_jax.data.skills import END, TASKS, SkillSource
 from charlm_jax.data.synthetic import parse_source
 
-HASH = "4ef786d88c8d172626d5d3dfa566191f9976a759bbc5c106e7e0a1822b4083dd"
+HASH = "40b696824549d512a870b9d4bae6ef6aa3cde5fa3aff18f4e69061311ad3a1c5"
 SMALL = {
     "recall": "pairs=4,keys=6,values=3",
     "copy": "length=6,symbols=3",
     "induction": "length=24,symbols=3,concentration=0.5",
-    "dyck": "length=20,kinds=2,depth=4",
+    "dyck": "kinds=2,depth=4,stop=0.25",
     "parity": "length=7",
     "counting": "length=9",
 }
@@ -122,14 +122,16 @@ def test_the_best_loss_of_an_episode_has_a_closed_form(task: str) -> None:
 
 
 def test_brackets_are_opened_and_closed_with_equal_probability() -> None:
+    longest = 0
     for episode, nll_N, is_answer_N in _episodes(_source("dyck")):
-        depth = 0
-        for place, symbol in enumerate(episode):
-            can_open, can_close = place < 20 and depth < 4, depth > 0
-            opened = math.log(2) if symbol in "([" else 0.0
-            wanted = opened + (math.log(2) if can_open and can_close else 0.0)
-            assert nll_N[place] == pytest.approx(wanted) and is_answer_N[place] == can_close
+        depth, longest = 0, max(longest, len(episode))
+        for place, symbol in enumerate(episode + END):
+            closes = 0.0 if not place else {0: 0.25, 4: 1.0}.get(depth, 0.5)
+            wanted = (1 - closes) / 2 if symbol in "([" else closes
+            assert nll_N[place] == pytest.approx(-math.log(wanted))
+            assert is_answer_N[place] == bool(place)
             depth += 1 if symbol in "([" else -1
+    assert longest > 60  # no episode is cut short
 
 
 @pytest.mark.parametrize("task", TASKS)
