@@ -22,7 +22,7 @@ from charlm_jax.inference.run import Run, load_run
 from charlm_jax.sweeps.local import run_points
 from charlm_jax.sweeps.points import Point
 from charlm_jax.sweeps.progress_bars import sweep_view
-from charlm_jax.sweeps.tuning import Rung, Search, Trial, Tuned, tune
+from charlm_jax.sweeps.tuning import AllDiverged, Rung, Search, Trial, Tuned, tune
 
 RATE = "optimizer.learning_rate"
 RECORD_SUFFIX = ".json"
@@ -135,7 +135,8 @@ class RecordedTraining:
           train: whether to train the runs that are not on record.
 
         Returns:
-          The result for every arm, by name, of which all runs are on record.
+          The result for every arm, by name, of which all runs are on record and one did not
+          diverge.
 
         Raises:
           CharlmError: a run failed, though it did not diverge, or a record cannot be used.
@@ -149,11 +150,15 @@ class RecordedTraining:
 
         search = Search(RATE, (Rung(rates, 1, characters),))
         found: dict[str, Tuned] = {}
-        for group in self._groups(arms) if train else [[arm] for arm in arms]:
-            with contextlib.suppress(NotOnRecord):
-                for name, tuned in tune(group, search, losses).items():
+        for group in self._groups(arms):
+            if train:
+                with contextlib.suppress(AllDiverged):  # all trials of the group are on record
+                    tune(group, search, losses)
+            for arm in group:
+                with contextlib.suppress(NotOnRecord, AllDiverged):
+                    tuned = tune([arm], search, losses)[arm.name]
                     self._complete(tuned, point_of, more, train=train)
-                    found[name] = tuned
+                    found[arm.name] = tuned
         return found
 
     def train(self, points: Sequence[Point], measure: Measure) -> None:

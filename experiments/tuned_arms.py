@@ -111,7 +111,7 @@ def describe_gaps(planned: Sequence[str], counts: Mapping[str, RunCounts]) -> li
       counts: numbers of runs of the arms on record, by name.
 
     >>> describe_gaps(["a", "b", "c"], {"b": RunCounts(3)})
-    ['On record: 1 of 3; missing: a; c.']
+    ['On record: 1 of 3; missing, or diverged at every rate: a; c.']
     >>> describe_gaps(["a"], {"a": RunCounts(2, diverged=1)})
     ['Means over the seeds that are left: a, 2 of 3 seeds (1 diverged).']
     """
@@ -120,7 +120,8 @@ def describe_gaps(planned: Sequence[str], counts: Mapping[str, RunCounts]) -> li
     sentences = []
     if missing:
         sentences.append(
-            f"On record: {len(counts)} of {len(planned)}; missing: {'; '.join(missing)}."
+            f"On record: {len(counts)} of {len(planned)}; missing, or diverged at every rate: "
+            f"{'; '.join(missing)}."
         )
     if partial:
         sentences.append(f"Means over the seeds that are left: {'; '.join(partial)}.")
@@ -168,8 +169,7 @@ def train_arms(
       Arms of which a run is on record, by name.
 
     Raises:
-      CharlmError: a run failed, every rate of an arm diverged, or a record is damaged or of other
-        settings.
+      CharlmError: a run failed, or a record is damaged or of other settings.
     """
     by_name, first = {arm.name: arm for arm in arms}, {"seed": effort.seeds[0]}
     tuned = training.tune(

@@ -47,6 +47,10 @@ class Rung(NamedTuple):
         return self.values * self.seeds
 
 
+class AllDiverged(CharlmError):
+    """A search of an arm in which every value diverged."""
+
+
 class Search(NamedTuple):
     """Settings of a search, the same for every arm.
 
@@ -253,8 +257,9 @@ def tune(
 
     Raises:
       CharlmError: the field is not a positive number in an arm, a rung is empty, shorter than an
-        arm's batch or larger than the one before, the factor is below 1.5, or every value that an
-        arm tried on a rung diverged.
+        arm's batch or larger than the one before, or the factor is below 1.5.
+      AllDiverged: every value that an arm tried on a rung diverged; the trials of the first rung
+        are trained for all arms.
     """
     _refuse_unsound(arms, search)
     losses: dict[str, dict[Trial, float]] = {arm.name: {} for arm in arms}
@@ -346,12 +351,12 @@ def _best_finite(
     """Return the values of a rung by rising loss.
 
     Raises:
-      CharlmError: every value diverged.
+      AllDiverged: every value diverged.
     """
     means = _mean_losses(losses, rung.characters)
     if not any(map(math.isfinite, means.values())):
         tried = ", ".join(f"{value:g}" for value in means)
-        raise CharlmError(
+        raise AllDiverged(
             f"every config.{search.field} that was tried for {name} diverged ({tried}): start from "
             f"another value, or set config.optimizer.clip_norm"
         )

@@ -45,7 +45,10 @@ def test_a_model_is_added_to_those_on_record(
     assert atlas.main([f"--workdir={tmp_path}", "--only=mingru"]) == 0
     assert len(trainer.names) == 2 * (2 + 1)  # two rates and another seed, under two rules
     first = (tmp_path / "tables.md").read_text()
-    assert "| rnn" not in first and "On record: 2 of 4; missing: rnn, bare, adam; rnn" in first
+    assert (
+        "| rnn" not in first
+        and "On record: 2 of 4; missing, or diverged at every rate: rnn, bare, adam; rnn" in first
+    )
     assert atlas.main([f"--workdir={tmp_path}"]) == 0
     assert len(trainer.names) == 2 * 2 * (2 + 1)
     text = (tmp_path / "tables.md").read_bytes()
@@ -75,7 +78,9 @@ def test_one_model_on_record_is_no_comparison_and_the_others_are_named(tmp_path:
     speeds = {"training": 9, "decoding": 7, "state_bytes": 5}
     training.records.write("speeds", {arm.name: speeds})
     text = tables(atlas.run_study(training, preset, (), train=False), "x")
-    assert "\nOn record: 1 of 3; missing: rnn, bare; gru, bare.\n" in text
+    assert (
+        "\nOn record: 1 of 3; missing, or diverged at every rate: rnn, bare; gru, bare.\n" in text
+    )
     assert "\nmingru, 1 of 2 seeds (1 missing) is the only group.\n" in text
     assert "| mingru | 1 of 2 (1 missing) | " in text
 

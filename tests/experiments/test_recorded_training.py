@@ -68,12 +68,14 @@ def _measure(run: Run) -> dict[str, object]:
     }
 
 
-def _tune(training: RecordedTraining, *, train: bool = True) -> Mapping[str, Tuned]:
+def _tune(
+    training: RecordedTraining, *, train: bool = True, arms: Sequence[Point] = (POINT,)
+) -> Mapping[str, Tuned]:
     def point_of(trial: Trial) -> Point:
         return trial.point()._replace(name=f"{trial.arm.name}-rate={trial.value:g}")
 
     return training.tune(
-        [POINT],
+        arms,
         2,
         400,
         point_of,
@@ -144,6 +146,18 @@ def test_a_rate_that_diverges_is_the_worst_and_any_other_run_that_does_is_named(
     assert trainer.names[2:] == ["b", "c"]
     assert [training.recorded(point) is None for point in points] == [True, False]
     assert [training.has_diverged(point) for point in points] == [True, False]
+
+
+def test_an_arm_whose_rates_all_diverge_is_left_out_and_the_others_are_tuned(
+    trainer: Trainer, tmp_path: Path
+) -> None:
+    training = RecordedTraining(RecordFolder(tmp_path / "records"), tmp_path / "runs", jobs=2)
+    trainer.diverge = lambda name: name.startswith("a")
+    arms = [POINT, POINT._replace(name="b")]
+    for train in (True, True, False):
+        assert {*_tune(training, train=train, arms=arms)} == {"b"}
+    assert sorted(trainer.names) == ["a-rate=0.005", "a-rate=0.01", "b-rate=0.005", "b-rate=0.01"]
+    assert not any((tmp_path / "runs").glob("b*"))
 
 
 def test_a_fault_of_other_settings_is_not_put_on_record(trainer: Trainer, tmp_path: Path) -> None:
