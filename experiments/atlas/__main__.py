@@ -11,10 +11,11 @@ used to choose learning rates, checkpoints and the best model, and the third is 
     python -m experiments.atlas --preset=small --only=lstm
 
 `small` and `large` compare all layers at 0.3M and 1M parameters; `optimizers` compares update rules
-for three of them. A run that is on record (folder `records`) is not trained again, so the same
-command resumes an interrupted study. `--from_records` trains nothing. The tables name models that
-are not on record, and means that leave out a seed, such as one whose run diverged. Speeds are
-measured once, at the beginning, when no other process should run.
+for three of them, one model at a time. A run that is on record (folder `records`) is not trained
+again, so the same command resumes an interrupted study. `--from_records` trains nothing. The tables
+name models that are not on record, and means that leave out a seed, such as one whose run diverged.
+Speeds are measured at the beginning, when no other process should run; models that have none on
+record take turns.
 
 The command writes results.json, tables.md and atlas.png into runs/atlas-PRESET.
 """

@@ -65,8 +65,10 @@ MODELS: Mapping[str, Fields] = {
 }
 """Layers alone (bare), or three equal blocks of a layer and an MLP; the last has one of each."""
 
+REFERENCE = "adam"
 _RULES: Mapping[str, Fields] = {
-    "adam": {},
+    REFERENCE: {},
+    "adamw": {"optimizer.weight_decay": 0.1},
     "muon": {"optimizer.rule": "muon"},
     "schedule-free": {"optimizer.rule": "schedule_free", "optimizer.schedule": "constant"},
 }
@@ -89,7 +91,7 @@ class Preset(NamedTuple):
     parameters: int
     effort: Effort
     context_reach: int = 256
-    context_targets: int = 600
+    context_targets: int = 2_000
 
     def names(self) -> dict[str, tuple[str, str]]:
         """Return the model and the update rule of every arm, by the arm's name."""
@@ -136,7 +138,7 @@ PRESETS: Mapping[str, Preset] = {
         ("lstm, bare", "minlstm", "attention"),
         (),
         50_000,
-        Effort(3, 102_400, (1,)),
+        Effort(3, 204_800, (1,)),
         context_reach=64,
         context_targets=200,
     ),

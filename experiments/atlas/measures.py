@@ -30,12 +30,14 @@ def measure_run(run: Run) -> dict[str, Any]:
     window_N = run.evaluate(Window(WINDOW), split="test")[1]
     stream_N = run.evaluate(Stream(context), split="test")[1]
     second = run.evaluate(Stream(context), split="valid")[0].loss_nats
+    second_window = run.evaluate(Window(WINDOW), split="valid")[0].loss_nats
     sums = block_sums([window_N])
     return {
         "seed": run.config.seed,
         "parameters": count_parameters(run.params),
         "curve": validation_curve(run, BATCH_SIZE * SEQUENCE_LENGTH),
         "second": round(second, 6),
+        "second_window": round(second_window, 6),
         "counts": sums.counts_K.tolist(),
         "window": to_sums(sums)[0],
         "stream": to_sums(block_sums([stream_N]))[0],

@@ -1,6 +1,6 @@
 """Results of the atlas: comparisons, tables and the figure."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,14 +9,19 @@ import numpy as np
 from charlm_jax.analysis.effective_context import ContextReach, effective_context_interval
 from charlm_jax.core.json_files import to_jsonable
 from charlm_jax.evaluation.block_sums import BlockSums
-from charlm_jax.evaluation.bootstrap import Interval, mean_interval, std_over_seeds
+from charlm_jax.evaluation.bootstrap import (
+    Difference,
+    Interval,
+    mean_interval,
+    std_over_seeds,
+)
 from charlm_jax.evaluation.families import BestComparison, compare_with_best
 from charlm_jax.report.figures.base import InlineFigure, save_figure
-from experiments.atlas.arms import Preset
+from experiments.atlas.arms import REFERENCE, SEQUENCE_LENGTH, WINDOW, Preset
 from experiments.block_records import from_sums
 from experiments.markdown import signed, table
 from experiments.results_folder import write_results_folder
-from experiments.tuned_arms import ArmRuns, RunCounts, describe_gaps
+from experiments.tuned_arms import ArmRuns, RunCounts, describe_gaps, is_rate_at_edge
 
 TITLE = "# Atlas of layers and update rules. Tables"
 FIGURE = "atlas.png"
@@ -32,7 +37,7 @@ class ArmResult(NamedTuple):
       runs: number of runs; means are over the finished ones.
       parameters: number of parameters.
       rate: learning rate.
-      is_at_edge: whether the rate is the lowest or highest that was tried.
+      is_at_edge: whether the rate is the lowest or highest tried, and better than the next.
       losses: mean loss by evaluation protocol, `window` or `stream`.
       spread: standard deviation over seeds of the `stream` loss; None for one run.
       second: mean loss on the second part, by which the best arm is chosen.
@@ -40,7 +45,8 @@ class ArmResult(NamedTuple):
       training: speed of training in characters per second.
       decoding: speed of sampling one text, in characters per second.
       state_bytes: memory of a text's state.
-      curve: characters read and mean loss over runs on the second part, at each evaluation.
+      curve: characters read and mean loss over runs on the second part, in windows, at each
+        evaluation.
     """
 
     model: str
@@ -58,6 +64,29 @@ class ArmResult(NamedTuple):
     state_bytes: int
     curve: tuple[tuple[int, float], ...]
 
+    def characters_to(self, loss: float) -> int | None:
+        """Return the characters after which the mean curve is at most a loss; None if it never is.
+
+        Args:
+          loss: loss in nats per character.
+        """
+        return next((characters for characters, found in self.curve if found <= loss), None)
+
+
+class Family(NamedTuple):
+    """Arms that are compared with the best of them, by their `stream` losses.
+
+    Attributes:
+      name: what they have in common: the model if update rules are compared; empty for all.
+      arms: names of the arms.
+      comparison: differences from the best. The intervals of all families hold at once
+        (Bonferroni).
+    """
+
+    name: str
+    arms: tuple[str, ...]
+    comparison: BestComparison
+
 
 class Results(NamedTuple):
     """All results.
@@ -65,12 +94,12 @@ class Results(NamedTuple):
     Attributes:
       preset: size of the study.
       arms: results by name of the arm.
-      comparison: all arms compared with the best by their `stream` losses, in the order of `arms`.
+      families: the rules of each model if the preset has rules, else all arms.
     """
 
     preset: Preset
     arms: Mapping[str, ArmResult]
-    comparison: BestComparison
+    families: Sequence[Family]
 
     @property
     def gaps(self) -> list[str]:
@@ -91,7 +120,8 @@ def build_results(
       runs: arms of which a run is on record, by name.
       speeds: speeds and sizes of the models, by name of the arm.
     """
-    arms, streams = {}, []
+    arms: dict[str, ArmResult] = {}
+    streams: dict[str, BlockSums] = {}
     for name, (model, rule) in preset.names().items():
         if name not in runs:
             continue
@@ -105,14 +135,14 @@ def build_results(
             int(n): from_sums([row], first["target_counts"])
             for n, row in first["by_context"].items()
         }
-        streams.append(sums["stream"])
+        streams[name] = sums["stream"]
         arms[name] = ArmResult(
             model=model,
             rule=rule,
             runs=runs[name].counts,
             parameters=first["parameters"],
             rate=tuned.value,
-            is_at_edge=tuned.is_at_edge,
+            is_at_edge=is_rate_at_edge(tuned),
             losses={protocol: mean_interval(x) for protocol, x in sums.items()},
             spread=std_over_seeds(sums["stream"]),
             second=float(np.mean([record["second"] for record in records])),
@@ -120,7 +150,15 @@ def build_results(
             **speeds[name],
             curve=_mean_curve([record["curve"] for record in records]),
         )
-    return Results(preset, arms, _compare(list(arms.values()), streams))
+    by_family: dict[str, list[str]] = {}
+    for name, arm in arms.items():
+        by_family.setdefault(arm.model if preset.rules else "", []).append(name)
+    level = 1 - 0.05 / (len(preset.models) if preset.rules else 1)
+    families = [
+        Family(name, tuple(members), _compare(members, arms, streams, level))
+        for name, members in by_family.items()
+    ]
+    return Results(preset, arms, families)
 
 
 def _mean_curve(curves: list[Any]) -> tuple[tuple[int, float], ...]:
@@ -130,12 +168,18 @@ def _mean_curve(curves: list[Any]) -> tuple[tuple[int, float], ...]:
     )
 
 
-def _compare(arms: list[ArmResult], streams: list[BlockSums]) -> BestComparison:
+def _compare(
+    names: Sequence[str],
+    arms: Mapping[str, ArmResult],
+    streams: Mapping[str, BlockSums],
+    level: float,
+) -> BestComparison:
     return compare_with_best(
-        streams,
-        best=min(range(len(arms)), key=lambda index: arms[index].second),
-        is_choice_independent=all(arm.runs.finished == 1 for arm in arms),
+        [streams[name] for name in names],
+        best=min(range(len(names)), key=lambda index: arms[names[index]].second),
+        is_choice_independent=all(arms[name].runs.finished == 1 for name in names),
         is_paired_by_run=False,
+        level=level,
     )
 
 
@@ -162,33 +206,55 @@ def to_json(results: Results, command: str) -> dict[str, Any]:
         "effort_per_arm": results.preset.effort.describe(),
         "gaps": results.gaps,
         "arms": to_jsonable(results.arms),
-        "comparison": to_jsonable(results.comparison),
+        "families": to_jsonable(results.families),
     }
 
 
 def tables(results: Results, command: str) -> str:
     """Return the contents of tables.md."""
     edge = [arm.is_at_edge for arm in results.arms.values()]
+    effort = results.preset.effort
+    seeds = " and seeds" if len(effort.seeds) > 1 else "; nothing is known of other seeds"
+    several = " of all families" if len(results.families) > 1 else ""
     parts = [
         TITLE,
         f"    {command}",
-        "Losses in nats per character on held-out text, with 95 % intervals over blocks of 1,000 "
-        "characters and seeds. `window`: the state is reset every 64 characters; `stream`: it is "
-        "carried through the text, and attention keeps 64 positions. `less the best`: of the "
-        "stream losses; the intervals of all rows hold at once. Speeds in characters per second "
-        "on an idle machine; `state`: memory of one text's state, of 64 positions for attention; "
-        "`context`: effective context in characters, of one run. The first run of each model is "
-        "the best of several with different learning rates.",
+        f"Losses in nats per character on held-out text, with 95 % intervals over blocks of 1,000 "
+        f"characters{seeds}. `window`: the state is reset every {WINDOW} characters; `stream`: it "
+        f"is carried through the text, and attention keeps {SEQUENCE_LENGTH} positions. `less the "
+        f"best`: of the stream losses; the intervals{several} hold at once. Speeds in characters "
+        "per second on an idle machine; `state`: memory of one text's state, of "
+        f"{SEQUENCE_LENGTH} positions for attention; `context`: effective context of one run, in "
+        f"characters; at most {results.preset.context_reach} were tried, and {SEQUENCE_LENGTH} of "
+        f"attention. The first run of each row is the best of {effort.rates} with different "
+        "learning rates.",
         *results.gaps,
         _losses(results),
-        f"{results.comparison.describe([_label(arm) for arm in results.arms.values()])}.",
+        "\n".join(_verdict(family, results) for family in results.families),
+    ]
+    if results.preset.rules:
+        parts += [
+            f"## Training until the last loss of {REFERENCE}",
+            "Characters and seconds after which the loss on the second part in windows of "
+            f"{WINDOW}, a mean over runs, is at most the last of {REFERENCE}. The rates of all but "
+            "schedule-free fall to 0 at the end; a shorter run, whose rate falls earlier, would "
+            "have a lower loss after as many characters.",
+            _to_reach(results),
+        ]
+    parts += [
         "## Speeds and sizes",
         _sizes(results),
         "## Effort",
-        f"{results.preset.effort.describe()}, for each row. In {sum(edge)} of {len(edge)} searches "
-        "the chosen rate is the lowest or the highest tried.",
+        f"{effort.describe()}, for each row. In {sum(edge)} of {len(edge)} searches the chosen "
+        "rate is the lowest or the highest tried, and better than the next by more than 0.002 "
+        "nats.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _verdict(family: Family, results: Results) -> str:
+    labels = [_label(results.arms[name]) for name in family.arms]
+    return f"- {family.comparison.describe(labels)}."
 
 
 def _name(model: str, rule: str) -> str:
@@ -197,6 +263,15 @@ def _name(model: str, rule: str) -> str:
 
 def _label(arm: ArmResult) -> str:
     return arm.runs.label(_name(arm.model, arm.rule))
+
+
+def _differences(results: Results) -> list[tuple[ArmResult, Difference | None]]:
+    """Return all arms with their differences from the best of their families."""
+    return [
+        (results.arms[name], difference)
+        for family in results.families
+        for name, difference in zip(family.arms, family.comparison.differences, strict=True)
+    ]
 
 
 def _losses(results: Results) -> str:
@@ -209,11 +284,22 @@ def _losses(results: Results) -> str:
             "" if arm.spread is None else f"{arm.spread:.4f}",
             "best" if difference is None else signed(difference),
         ]
-        for arm, difference in zip(
-            results.arms.values(), results.comparison.differences, strict=True
-        )
+        for arm, difference in _differences(results)
     ]
     return table(["model", "seeds", "rate", *RULES, "over seeds", "less the best"], rows)
+
+
+def _to_reach(results: Results) -> str:
+    last = {arm.model: arm.curve[-1][1] for arm in results.arms.values() if arm.rule == REFERENCE}
+    rows = []
+    for arm in results.arms.values():
+        if arm.model in last:
+            characters = arm.characters_to(last[arm.model])
+            cells = ("-", "-")
+            if characters is not None:
+                cells = (f"{characters:,}", f"{characters / arm.training:.0f}")
+            rows.append([_name(arm.model, arm.rule), f"{last[arm.model]:.4f}", *cells])
+    return table(["model", f"last loss of {REFERENCE}", "characters", "seconds"], rows)
 
 
 def _sizes(results: Results) -> str:
@@ -232,18 +318,26 @@ def _sizes(results: Results) -> str:
 
 
 def _draw(results: Results, path: Path) -> None:
-    """Draw the stream losses with their intervals, best first, as points in rows."""
-    arms = sorted(results.arms.values(), key=lambda arm: -arm.losses["stream"].mean)
+    """Draw the stream losses less the best with their intervals, as points in rows."""
+    rows = sorted(
+        _differences(results),
+        key=lambda found: (found[0].model if results.preset.rules else "", found[1] or (0.0,)),
+        reverse=True,
+    )
     figure = InlineFigure(
-        figsize=(7.2, 1.4 + 0.32 * len(arms)), dpi=110, facecolor="white", layout="constrained"
+        figsize=(7.2, 1.6 + 0.32 * len(rows)), dpi=110, facecolor="white", layout="constrained"
     )
     axes = figure.add_subplot()
-    for row, arm in enumerate(arms):
-        found = arm.losses["stream"]
-        axes.plot([found.low, found.high], [row, row], color="#2a6f97", linewidth=2)
-        axes.plot(found.mean, row, "o", color="#2a6f97", markersize=5)
-    axes.set_yticks(range(len(arms)), [_label(arm) for arm in arms])
-    axes.set_xlabel("held-out loss, nats per character, the text read in one go")
+    for row, (_, difference) in enumerate(rows):
+        if difference is not None:
+            axes.plot([difference.low, difference.high], [row, row], color="#2a6f97", linewidth=2)
+        axes.plot(difference.mean if difference else 0.0, row, "o", color="#2a6f97", markersize=5)
+    axes.axvline(0.0, color="#888888", linewidth=1)
+    axes.set_yticks(range(len(rows)), [_label(arm) for arm, _ in rows])
+    axes.set_xlabel(
+        "held-out loss less that of the best, nats per character, the text read in one go\n"
+        "(intervals of 95 % that hold all at once)"
+    )
     axes.set_title(
         f"About {results.preset.parameters:,} parameters, "
         f"{results.preset.effort.characters:,} characters of The Mysterious Island"

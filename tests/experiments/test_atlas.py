@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from charlm_jax.config.loading import load_config
@@ -13,7 +14,7 @@ from experiments.atlas import __main__ as atlas
 from experiments.atlas import arms as atlas_arms
 from experiments.atlas.arms import PRESETS, Preset
 from experiments.atlas.measures import measure_models
-from experiments.atlas.results import tables
+from experiments.atlas.results import tables, write_results
 from experiments.recorded_training import RecordedTraining, RecordFolder, settings
 from experiments.tuned_arms import Effort, _run_point
 from tests.experiments.test_recorded_training import Trainer, trainer
@@ -81,7 +82,7 @@ def test_one_model_on_record_is_no_comparison_and_the_others_are_named(tmp_path:
     assert (
         "\nOn record: 1 of 3; missing, or diverged at every rate: rnn, bare; gru, bare.\n" in text
     )
-    assert "\nmingru, 1 of 2 seeds (1 missing) is the only group.\n" in text
+    assert "\n- mingru, 1 of 2 seeds (1 missing) is the only group.\n" in text
     assert "| mingru | 1 of 2 (1 missing) | " in text
 
 
@@ -118,3 +119,47 @@ def test_every_arm_has_a_valid_config_and_a_name_of_its_own(name: str) -> None:
         assert config.data.batch_size * config.data.sequence_length == 2_048
     rules = {arm.fields.get("optimizer.rule", "adam") for arm in arms}
     assert rules == ({"adam", "muon", "schedule_free"} if preset.rules else {"adam"})
+    decays = {arm.fields.get("optimizer.weight_decay", 0.0) for arm in arms}
+    assert decays == ({0.0, 0.1} if preset.rules else {0.0})
+
+
+def test_update_rules_are_compared_within_each_model(tmp_path: Path) -> None:
+    effort = Effort(1, 8_192, (1, 2))
+    preset = Preset(("rnn, bare", "mingru"), ("adam", "muon"), 2_000, effort)
+    training = RecordedTraining(RecordFolder(tmp_path), tmp_path / "runs")
+    losses = {"rnn-bare-adam": 1.5, "rnn-bare-muon": 1.7, "mingru-adam": 1.9, "mingru-muon": 1.8}
+    rng = np.random.default_rng(1)
+    for arm in preset.arms():
+        for seed in effort.seeds:
+            stream = (1_000 * losses[arm.name] + rng.normal(0, 9, 40)).tolist()
+            point = _run_point(arm, effort, arm.fields["optimizer.learning_rate"], seed)
+            values = {
+                "parameters": 9,
+                "second": losses[arm.name],
+                "curve": [[4_096, losses[arm.name] + 0.05], [8_192, losses[arm.name]]],
+                "counts": [1_000] * 40,
+                "window": stream,
+                "stream": stream,
+                "target_counts": [30] * 2,
+                "by_context": {"1": [90.0, 90.0], "8": [50.0, 60.0]},
+                "has_more": True,
+            }
+            training.records.write(f"runs/{point.name}", {**settings(point), **values})
+    speeds = {"training": 4_096, "decoding": 7, "state_bytes": 5}
+    training.records.write("speeds", dict.fromkeys(losses, speeds))
+    results = atlas.run_study(training, preset, (), train=False)
+    assert [family.name for family in results.families] == ["rnn, bare", "mingru"]
+    text = tables(results, "x")
+    assert "\n- rnn, bare, adam is the best of 2 groups (1 comparison).\n" in text
+    assert "\n- mingru, muon is the best of 2 groups (1 comparison).\n" in text
+    rows = [line for line in text.split("## Training until")[1].splitlines() if line[:1] == "|"]
+    assert rows[2:6] == [
+        "| rnn, bare, adam | 1.5000 | 8,192 | 2 |",
+        "| rnn, bare, muon | 1.5000 | - | - |",
+        "| mingru, adam | 1.9000 | 8,192 | 2 |",
+        "| mingru, muon | 1.9000 | 4,096 | 1 |",
+    ]
+    save = tmp_path / "figures"
+    save.mkdir()
+    write_results(results, save, "x")
+    assert (save / "atlas.png").stat().st_size > 5_000
