@@ -61,8 +61,8 @@ def test_a_model_is_added_to_those_on_record(
     lines = text.decode().splitlines()
     rows = [line.split("|") for line in lines if line.startswith(("| rnn", "| mingru"))]
     losses = [float(cells[5].split()[0]) for cells in rows[:4]]
-    assert len(rows) == 8 and all(abs(x - rate_nats) < 0.05 for x in losses)
-    contexts = [cells[6].strip() for cells in rows[4:]]
+    assert len(rows) == 12 and all(abs(x - rate_nats) < 0.05 for x in losses)
+    contexts = [cells[6].strip() for cells in rows[8:]]
     assert contexts == ["1 [1, 8]"] * 4  # one block of text: the interval is all that was tried
 
 
