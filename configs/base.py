@@ -233,8 +233,8 @@ def get_config() -> ConfigDict:
     # Stop after this many evaluations without a new best; 0 disables early stopping.
     config.train.patience = 0
     # Checkpoints to keep for good, besides the two latest and the best: a number of steps between
-    # them (at least 40, and at most 50 checkpoints in a run); log for steps 1, 2, 4, 8, ...; empty
-    # for none. They are about 12 bytes per parameter each.
+    # them (at least 40, and at most 50 checkpoints in a run), in digits; log for steps 1, 2, 4, 8,
+    # ...; empty for none. They are about 12 bytes per parameter each.
     config.train.keep = ""
     # Folder of a run whose best weights to start from; empty for new weights. (--init_from=RUN)
     config.train.init_from = ""
@@ -242,7 +242,7 @@ def get_config() -> ConfigDict:
     config.evaluation = ConfigDict()
     # Characters per non-overlapping window; 0 means data.sequence_length.
     config.evaluation.context = 0
-    # Windows scored at once; affects the speed, not the result.
+    # Windows scored at once; affects the speed, and the result by rounding alone.
     config.evaluation.batch_size = 256
     # Maximum number of held-out characters scored during training, in windows spread evenly over
     # the held-out text; 0 means all. `charlm evaluate` scores all, up to 10,000,000.

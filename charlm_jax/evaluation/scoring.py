@@ -77,8 +77,8 @@ def build_scorer(
     Args:
       model: model to score.
       protocol: evaluation protocol; `Stream` needs a context if the model has attention.
-      batch_size: largest number of windows, or of targets of `Sliding`, scored at once; it does not
-        change the result.
+      batch_size: largest number of windows, or of targets of `Sliding`, scored at once; it changes
+        rounding alone.
       measure: quantity to compute for every target; its loss by default.
 
     Raises:

@@ -159,7 +159,11 @@ class TrainedModel:
         if scales is not None and "scale" in changes:
             raise CharlmError("scale and scales are given: give one of them")
         sampling = _changed(sampling, changes)
-        scales = [sampling.scale] if scales is None else scales
+        try:
+            scales = [sampling.scale] if scales is None else [*scales]
+        except TypeError as error:
+            what = f"scales={scales!r} is not a list of numbers: write scales=[1.0]"
+            raise CharlmError(what) from error
         if len(scales) == 0:
             raise CharlmError("scales is empty: give at least one, such as scales=[1.0]")
         require_within("samples", samples, 1, MAX_TEXTS // len(scales))

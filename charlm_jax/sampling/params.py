@@ -2,7 +2,8 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from numbers import Real
 from typing import Any, TypedDict
 
 import numpy as np
@@ -75,9 +76,12 @@ class SamplingParams:
             raise CharlmError(
                 f"stop={self.stop!r} is a string, not a list of strings: write stop=[{self.stop!r}]"
             )
-        if "" in self.stop:
+        stop = tuple(self.stop) if isinstance(self.stop, Iterable) else (self.stop,)
+        if not all(isinstance(text, str) for text in stop):
+            raise CharlmError(f"stop={self.stop!r} is not allowed: it must be a list of strings")
+        if "" in stop:
             raise CharlmError("stop='' is not allowed: it must have at least one character")
-        object.__setattr__(self, "stop", tuple(self.stop))
+        object.__setattr__(self, "stop", stop)
         if self.mode not in (None, *MODES):
             known = ", ".join(MODES)
             raise CharlmError(f"mode={self.mode!r} is not known: it must be one of {known}")
@@ -93,12 +97,21 @@ class SamplingParams:
         return {"top_k": self.top_k, "top_p": self.top_p, "min_p": self.min_p}
 
 
+def _require_number(name: str, value: Any) -> None:
+    """Raise a `CharlmError` for anything but one number, of Python or an array's."""
+    if not isinstance(value, Real) and getattr(value, "ndim", None) != 0:
+        is_list = name == "scale" and isinstance(value, (list, tuple))
+        hint = f"; sample takes several as scales={value!r}" if is_list else ""
+        raise CharlmError(f"{name}={value!r} is not allowed: it must be a number{hint}")
+
+
 def check_scale(scale: float) -> float:
     """Return a scale factor in [0, inf]; inf if it is beyond the range of float32.
 
     Raises:
-      CharlmError: the scale is negative or NaN.
+      CharlmError: the scale is not a number, negative or NaN.
     """
+    _require_number("scale", scale)
     if math.isnan(scale) or scale < 0:
         raise CharlmError(f"scale={scale:g} is not allowed: it must lie in [0, inf]; inf is greedy")
     return math.inf if scale > float(np.finfo(np.float32).max) else abs(scale)  # -0 is 0
@@ -110,6 +123,7 @@ def check_top_k(k: int) -> int:
     Raises:
       CharlmError: the number is negative or not whole.
     """
+    _require_number("top_k", k)
     if not k >= 0 or k % 1:
         raise CharlmError(
             f"top_k={k} is not allowed: it must be a whole number, at least 0; 0 keeps all symbols"
@@ -121,8 +135,9 @@ def check_share(name: str, share: float) -> float:
     """Return the value of `top_p` or `min_p`.
 
     Raises:
-      CharlmError: the value is outside [0, 1].
+      CharlmError: the value is not a number in [0, 1].
     """
+    _require_number(name, share)
     if not 0 <= share <= 1:
         every = {"top_p": 1, "min_p": 0}[name]
         raise CharlmError(

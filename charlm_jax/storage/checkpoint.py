@@ -19,6 +19,7 @@ checkpoint or none. Opening one reads each file that is needed once and compares
 `charlm_jax.storage.seal` compares the run's other files with them.
 """
 
+import contextlib
 import hashlib
 import json
 import math
@@ -182,6 +183,7 @@ class Checkpoints:
         """
         import jax
 
+        self.clear_partial()
         is_there = step in self.steps()
         if is_there and not replace:
             return
@@ -191,7 +193,6 @@ class Checkpoints:
             name: {path: [list(x.shape), str(x.dtype)] for path, x in arrays.items()}
             for name, arrays in items.items()
         }
-        self.clear_partial()
         partial = self._folder / f"partial-{step}"
         try:
             partial.mkdir(parents=True)
@@ -212,11 +213,13 @@ class Checkpoints:
             contents = {name: _size_and_hash((partial / name).read_bytes()) for name in _FILES}
             with synced_file(partial / "contents.json") as file:
                 file.write(json.dumps(contents).encode())
-            if is_there:  # under a name that `clear_partial` removes
+            if is_there:  # under a name that `clear_partial` removes, or renames back
                 self._path(step).rename(self._folder / f"partial-0{step}")
             partial.rename(self._path(step))
         except OSError as error:
             shutil.rmtree(partial, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                self.clear_partial()
             raise CharlmError(
                 f"cannot save checkpoint {step}: {error.strerror}; earlier checkpoints are "
                 f"unchanged: fix this to resume from the latest"
@@ -233,6 +236,7 @@ class Checkpoints:
 
         Raises:
           DamagedCheckpoint: it is not valid.
+          VanishedCheckpoint: it was removed meanwhile.
           CharlmError: it cannot be written.
         """
         has_rows = self.open(step).rows is not None
@@ -241,12 +245,15 @@ class Checkpoints:
         try:
             shutil.copytree(self._path(step), partial)
             if has_rows:
-                contents = self._read_contents(step) | {"rows.jsonl": _size_and_hash(rows)}
+                contents = json.loads((partial / "contents.json").read_bytes())
+                contents["rows.jsonl"] = _size_and_hash(rows)
                 atomic_write(partial / "rows.jsonl", rows)
                 atomic_write(partial / "contents.json", json.dumps(contents).encode())
             partial.rename(target._path(step))
         except OSError as error:
             shutil.rmtree(partial, ignore_errors=True)
+            if not os.path.lexists(self._path(step)):
+                raise VanishedCheckpoint(step, "it was removed while it was copied") from error
             raise write_error(target._folder, error) from error
 
     def prune(self) -> None:
@@ -267,12 +274,18 @@ class Checkpoints:
         self.clear_partial()
 
     def clear_partial(self) -> None:
-        """Remove checkpoints that a killed process left half written or half removed."""
+        """Remove checkpoints that a killed process left half written or half removed.
+
+        One that was to be replaced gets its name back if its successor does not have that name.
+        """
         for path in self._folder.glob("partial-*"):
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
+            replaced = re.fullmatch("partial-0([0-9]+)", path.name)
+            if not path.is_dir() or path.is_symlink():
                 path.unlink()
+            elif replaced and not os.path.lexists(self._path(int(replaced[1]))):
+                path.rename(self._path(int(replaced[1])))
+            else:
+                shutil.rmtree(path)
 
     def quarantine(self, step: int, folder: Path) -> Path:
         """Move a checkpoint into another folder, under an unused name.

@@ -106,7 +106,13 @@ def check_same_text(workdir: Workdir, recorded: Config, dataset: "Dataset") -> N
 
 
 def config_changes(
-    there: Config, here: Config, *, same_text: bool, held_out: int, steps_agree: bool | None = None
+    there: Config,
+    here: Config,
+    *,
+    same_text: bool,
+    held_out: int,
+    steps_agree: bool | None = None,
+    same_evaluations: bool = False,
 ) -> list[str]:
     """List the config differences that prevent resuming a run, in words.
 
@@ -117,6 +123,8 @@ def config_changes(
       held_out: number of characters of the run's held-out text.
       steps_agree: whether all updates so far have the same learning rates and sequence lengths
         under both; None if it is not known yet how many there are.
+      same_evaluations: whether held-out text must be scored at the same steps, because one run
+        takes over the rows of the other.
     """
     before = there.flatten()
     lengths_agree = steps_agree or there.data.phases == here.data.phases
@@ -126,18 +134,17 @@ def config_changes(
         if value != before[field]
         and not (same_text and field in PLACES)
         and not (lengths_agree and field == _LENGTHS)
-        and not _may_change(field, before[field], value, here, held_out, steps_agree)
+        and (
+            (same_evaluations and field == "train.evaluate_every_steps")
+            or not _may_change(field, before[field], value, here, held_out, steps_agree)
+        )
     ]
 
 
-def division_changes(there: Config, here: Config) -> list[str]:
-    """List the differences of how the work of a step is divided, in words."""
-    before, now = there.flatten(), here.flatten()
-    return [
-        f"config.{field} was {before[field]!r} and is {now[field]!r}"
-        for field in DIVIDING
-        if before[field] != now[field]
-    ]
+def division(config: Config) -> dict[str, int]:
+    """Return the values of the fields that decide how the work of a step is divided."""
+    values = config.flatten()
+    return {f"config.{field}": values[field] for field in DIVIDING}
 
 
 def changes_of_model(there: Config, here: Config, *, step: int) -> list[str]:
@@ -160,7 +167,10 @@ def changes_of_model(there: Config, here: Config, *, step: int) -> list[str]:
 
 
 def _reason(field: str, config: Config) -> str:
-    if field not in _LENGTH or config.optimizer.schedule != "cosine":
+    is_cosine = config.optimizer.schedule == "cosine"
+    if field == "train.keep" and not is_cosine:
+        return " (--branch_from=RUN starts a run that keeps others in another workdir)"
+    if field not in _LENGTH or not is_cosine:
         return ""
     return (
         " (under config.optimizer.schedule=cosine the rate of every step depends on the last: "

@@ -252,6 +252,7 @@ class Workdir:
             isinstance(session, dict)
             and isinstance(session.get("environment"), dict)
             and isinstance(session.get("from_step"), int)
+            and isinstance(session.get("division", {}), dict)  # earlier versions wrote none
             for session in sessions
         )
         for name, kind in _FACTS.items():

@@ -6,13 +6,15 @@ start from a checkpoint of the first, optimizer included. It ends with the same 
 been trained alone. Runs with other schedules of sequence lengths are equal as far as these agree.
 """
 
+import contextlib
 import os
 from pathlib import Path
 
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.files import stored_path
 from charlm_jax.data.splits import size
-from charlm_jax.storage.checkpoint import Checkpoints, DamagedCheckpoint
-from charlm_jax.storage.compatibility import check_same_run, config_changes
+from charlm_jax.storage.checkpoint import Checkpoints, DamagedCheckpoint, VanishedCheckpoint
+from charlm_jax.storage.compatibility import check_same_run, config_changes, division
 from charlm_jax.storage.metrics_log import MetricsLog, format_rows
 from charlm_jax.storage.seal import read_checked_config, read_rows
 from charlm_jax.storage.workdir import Workdir
@@ -44,14 +46,23 @@ def shared_checkpoints(
         raise CharlmError(
             f"--branch_from and --workdir are the same run ({source}): name another --workdir"
         )
-    is_begun = workdir.has_started() and not workdir.read_facts().get("branched_from")
-    if not fresh and (is_begun or Checkpoints(workdir.checkpoints).steps()):
-        return []
-    return _common(trainer, other)
+    return _common(trainer, other) if fresh or not _has_begun(workdir) else []
 
 
-def branch(trainer: Trainer, workdir: Workdir, source: Path | str, steps: list[int]) -> None:
+def _has_begun(workdir: Workdir) -> bool:
+    """Return whether a run has started; one that is branched off, from a complete copy."""
+    branched_from = workdir.read_facts().get("branched_from")
+    if not branched_from:
+        return workdir.has_started()
+    steps = Checkpoints(workdir.checkpoints).steps()
+    return any(step >= branched_from["checkpoint"] for step in steps)
+
+
+def branch(trainer: Trainer, workdir: Workdir, source: Path | str, steps: list[int]) -> int:
     """Copy checkpoints of another run, and the rows up to the last of them, into a new run.
+
+    The other run may be in training. Where it has removed a checkpoint meanwhile, that one is left
+    out; where it has removed the last, its checkpoints are listed again.
 
     Args:
       trainer: parts of the new run.
@@ -59,30 +70,53 @@ def branch(trainer: Trainer, workdir: Workdir, source: Path | str, steps: list[i
       source: folder of the other run, which is only read.
       steps: steps that `shared_checkpoints` returned.
 
+    Returns:
+      The step that the new run starts from.
+
     Raises:
       CharlmError: the folder is another run's, or cannot be written.
     """
     other = Workdir(source)
-    checkpoints = Checkpoints(other.checkpoints)
+    with workdir.held():
+        check_same_run(workdir, trainer.config, trainer.dataset)
+        workdir.claim(trainer.config, trainer.dataset)
+        while not _copy(trainer, other, workdir, steps):
+            steps = _common(trainer, other)
+    return steps[-1]
+
+
+def _copy(trainer: Trainer, other: Workdir, workdir: Workdir, steps: list[int]) -> bool:
+    """Copy checkpoints and rows, and return whether the last of the steps was there to be copied.
+
+    Checkpoints are copied in order, so that a run without the last one has not begun.
+    """
     rows = [  # the rate of a schedule that is constant is recorded unrounded
         {**row, "learning_rate": float(trainer.schedule(row["step"] - 1))}
         for row in read_rows(other)
         if row["step"] <= steps[-1]
     ]
-    facts = other.read_facts()
-    sessions = [x for x in facts.get("sessions", []) if x["from_step"] < steps[-1]]
-    branched_from = {"run": os.path.realpath(other.path), "checkpoint": steps[-1]}
-    with workdir.held():
-        check_same_run(workdir, trainer.config, trainer.dataset)
-        workdir.claim(trainer.config, trainer.dataset)
-        started_from = facts.get("started_from")
-        workdir.write_facts(
-            {"started_from": started_from, "branched_from": branched_from, "sessions": sessions}
-        )
-        MetricsLog(workdir.metrics_file).replace(format_rows(rows))
-        for step in steps:
-            lines = format_rows(row for row in rows if row["step"] <= step)
-            checkpoints.copy(step, Checkpoints(workdir.checkpoints), lines)
+    facts, divided = other.read_facts(), division(other.read_config())
+    copied = {name: facts.get(name) for name in ("parameters", "started_from", "mixers")}
+    workdir.write_facts(
+        {
+            **copied,
+            "corpus": stored_path(trainer.config.data.corpus),
+            "steps_per_epoch": trainer.steps_per_epoch,
+            "total_steps": trainer.total_steps,
+            "branched_from": {"run": os.path.realpath(other.path), "checkpoint": steps[-1]},
+            "sessions": [  # those of earlier versions have no division
+                {"division": divided, **session}
+                for session in facts.get("sessions", [])
+                if session["from_step"] < steps[-1]
+            ],
+        }
+    )
+    MetricsLog(workdir.metrics_file).replace(format_rows(rows))
+    source, target = Checkpoints(other.checkpoints), Checkpoints(workdir.checkpoints)
+    for step in sorted({*steps} - {*target.steps()}):
+        with contextlib.suppress(VanishedCheckpoint):
+            source.copy(step, target, format_rows(row for row in rows if row["step"] <= step))
+    return steps[-1] in target.steps()
 
 
 def _common(trainer: Trainer, other: Workdir) -> list[int]:
@@ -95,6 +129,7 @@ def _common(trainer: Trainer, other: Workdir) -> list[int]:
         same_text=has_same_text,
         held_out=size(trainer.dataset.parts.get("valid", ())),
         steps_agree=True,
+        same_evaluations=True,
     )
     if not has_same_text:
         changes.insert(0, "its text is different")

@@ -43,7 +43,7 @@ def environment() -> Environment:
 
 
 def differences(there: Environment, here: Environment) -> list[str]:
-    """Describe the differences between two environments."""
+    """Describe the differences between two environments, or two divisions of a step's work."""
     return [
         f"{name} was {there.get(name)!r} and is {here.get(name)!r}"
         for name in {**there, **here}

@@ -155,7 +155,7 @@ def train_and_evaluate(
         best_loss_nats=loop_state.best_loss_nats,
         best_step=loop_state.best_step,
         watched=remarks.describe_watched(trainer),
-        extension=remarks.describe_extension(config, run_dir, stopped_early=stopped_early),
+        extension=remarks.describe_extension(trainer, run_dir, stopped_early=stopped_early),
         stopped_early=stopped_early,
         was_done=was_done,
     )

@@ -10,7 +10,8 @@ from charlm_jax.core.types import Params
 from charlm_jax.data.splits import size
 from charlm_jax.models.mixers import external_sources
 from charlm_jax.models.unread_fields import unread_fields
-from charlm_jax.storage.compatibility import division_changes
+from charlm_jax.storage.checkpoint import Checkpoints
+from charlm_jax.storage.compatibility import division
 from charlm_jax.storage.mixer_sources import recorded_mixers, source_changes
 from charlm_jax.storage.open_run import FollowedRun, OpenRun
 from charlm_jax.storage.workdir import Workdir
@@ -54,9 +55,13 @@ def on_start(
         return
     yield f"resuming from step {loop_state.step} of {trainer.total_steps}"
     sessions = run.facts.get("sessions", [])
-    before = sessions[-1]["environment"] if sessions else {}
-    divided = division_changes(run.recorded_config or trainer.config, trainer.config)
-    for change in [*differences(before, environment()), *divided]:
+    last = sessions[-1] if sessions else {"environment": {}}
+    divided = division(trainer.config)
+    divided_before = last.get("division", division(run.recorded_config or trainer.config))
+    for change in [
+        *differences(last["environment"], environment()),
+        *differences(divided_before, divided),
+    ]:
         yield f"may not be bit-for-bit equal to an uninterrupted run: {change}"
     for change in source_changes(recorded_mixers(run.workdir, model), external_sources(model)):
         yield f"may not be equal to an uninterrupted run: {change}"
@@ -93,14 +98,21 @@ def describe_watched(trainer: Trainer) -> str:
     return f"of {watched:,} of the {all_characters:,} held-out characters, evenly spread"
 
 
-def describe_extension(config: Config, workdir: Workdir, *, stopped_early: bool) -> str:
+def describe_extension(trainer: Trainer, workdir: Workdir, *, stopped_early: bool) -> str:
     """Return how a run that has ended is trained further."""
+    train, rule, total = trainer.config.train, trainer.config.optimizer, trainer.total_steps
     if stopped_early:
         return "raise config.train.patience to train further"
-    if config.optimizer.schedule == "constant":
-        limit = "max_steps" if config.train.max_steps else "epochs"
-        return f"raise config.train.{limit} to train further"
-    ways = [f"--init_from={workdir.path} starts another run from its weights"]
-    if config.optimizer.schedule == "wsd":
-        ways.append(f"--branch_from={workdir.path} a longer one from a checkpoint before the decay")
-    return f"its learning rate has decayed ({config.optimizer.schedule}): {', '.join(ways)}"
+    if rule.schedule == "constant":
+        limits = {"epochs": train.epochs * trainer.steps_per_epoch, "max_steps": train.max_steps}
+        fields = [f"config.train.{name}" for name, steps in limits.items() if steps == total]
+        return f"raise {' and '.join(fields)} to train further"
+    ways = f"--init_from={workdir.path} starts another run from its weights"
+    if rule.schedule == "wsd":
+        saved = Checkpoints(workdir.checkpoints).steps()
+        if saved and saved[0] <= rule.stable_steps(total):
+            start = "a longer one from a checkpoint before the decay"
+            ways += f", --branch_from={workdir.path} {start}"
+        else:
+            ways += "; config.train.keep keeps checkpoints before the decay, for --branch_from"
+    return f"its learning rate has decayed ({rule.schedule}): {ways}"

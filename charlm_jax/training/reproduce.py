@@ -10,6 +10,7 @@ from charlm_jax.core.numerics import fixed_numerics
 from charlm_jax.core.tree_hash import format_hash
 from charlm_jax.data.download import Progress
 from charlm_jax.inference.run import load_text
+from charlm_jax.storage.compatibility import division
 from charlm_jax.storage.mixer_sources import find_recorded_mixers
 from charlm_jax.storage.seal import read_checked_config, read_rows
 from charlm_jax.storage.workdir import Workdir
@@ -27,7 +28,8 @@ class Verification(NamedTuple):
       first_difference: first of them where the hashes differ; None if all are equal.
       recorded: hash recorded by the run at that step.
       found: hash computed at that step now.
-      changes: descriptions of the changes in the environment since the run made these steps.
+      changes: descriptions of the changes since the run made these steps, in the environment and
+        in the division of their work.
     """
 
     steps: int
@@ -69,7 +71,7 @@ def verify_run(
     dataset = load_text(run_dir, config, corpus=corpus, progress=progress)
     find_recorded_mixers(run_dir, config.model)
     trainer = build_trainer(config, dataset)
-    initial = load_init_from(trainer, facts.get("started_from"))
+    initial = load_init_from(trainer, facts.get("started_from"), advice="")
     state = trainer.init_state(initial.params)
     ids_N = trainer.devices.put_text(dataset.ids_N)
     last = min(max(steps, min(recorded)), trainer.total_steps)
@@ -78,11 +80,15 @@ def verify_run(
         raise CharlmError(
             f"the metrics of {run_dir.path} have no row within its first {last} steps"
         )
+    divided = division(config)
     changes = [
         f"from step {session['from_step']} on {change}"
         for session in facts.get("sessions", [])
         if session["from_step"] < wanted[-1]
-        for change in differences(session["environment"], environment())
+        for change in [
+            *differences(session["environment"], environment()),
+            *differences(session.get("division", divided), divided),
+        ]
     ]
     step, compared = 0, []
     for stop in wanted:

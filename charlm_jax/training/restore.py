@@ -50,13 +50,19 @@ class InitialParams(NamedTuple):
     remark: str = ""
 
 
-def load_init_from(trainer: Trainer, started_from: Mapping[str, Any] | None) -> InitialParams:
+def load_init_from(
+    trainer: Trainer,
+    started_from: Mapping[str, Any] | None,
+    *,
+    advice: str = "; begin again with fresh=True",
+) -> InitialParams:
     """Load the weights named by `config.train.init_from`, if any.
 
     Args:
       trainer: the run's parts.
       started_from: record in run.json, if the run has started before. The source run may continue
         training, so its checkpoint is pinned when this run starts.
+      advice: end of the message if the pinned checkpoint cannot be used.
 
     Raises:
       CharlmError: the source run does not exist, has another model, or has changed.
@@ -78,8 +84,9 @@ def load_init_from(trainer: Trainer, started_from: Mapping[str, Any] | None) -> 
             trainer.dataset.vocabulary.symbols,
         )
     except CharlmError as error:
-        hint = "; begin again with fresh=True" if pinned else ""
-        raise CharlmError(f"cannot start from {source}: {error}{hint}") from error
+        raise CharlmError(
+            f"cannot start from {source}: {error}{advice if pinned else ''}"
+        ) from error
     facts = {
         "run": stored_path(source),
         "checkpoint": run.checkpoint,
@@ -251,6 +258,7 @@ def _read_start(
     trainer: Trainer, run: OpenRun, initial: InitialParams | None, note: Callable[[str], None]
 ) -> _Start:
     """Read the latest valid checkpoint, if there is any; see `restore_or_init`."""
+    run.checkpoints.clear_partial()  # may bring back the latest
     checkpoint, damages = run.checkpoints.latest_valid()
     path = run.workdir.path
     if checkpoint is None:
@@ -285,6 +293,8 @@ def _read_start(
                 f"run of this length from the start does not have"
             )
         loop_state.score_is_due = False
+    elif checkpoint.meta["loss_nats"] is None:  # another length or interval saved it unscored
+        loop_state.score_is_due = bool(trainer.watched)
     state = with_weights(TrainState(step, {}, opt_state, carried, like.average), weights)
     return _Start(state, None, loop_state, run.facts.get("started_from"))
 

@@ -62,7 +62,10 @@ def refuse_uneven_rows(config: Config, devices: int) -> None:
       CharlmError: they do not divide the rows.
     """
     pieces = devices * config.train.microbatches
-    fields = [f"config.train.devices={devices}"] if devices > 1 else []
+    named = f"config.train.devices={config.train.devices}"
+    if not config.train.devices:
+        named = f"all {devices} devices ({named})"
+    fields = [named] if devices > 1 else []
     if config.train.microbatches > 1:
         fields.append(f"config.train.microbatches={config.train.microbatches}")
     for phase in config.data.phases:

@@ -10,6 +10,7 @@ from charlm_jax.core.files import stored_path
 from charlm_jax.core.processes import Processes
 from charlm_jax.core.trees import count_parameters
 from charlm_jax.models.mixers import external_sources
+from charlm_jax.storage.compatibility import division
 from charlm_jax.storage.open_run import FollowedRun, OpenRun
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training import remarks
@@ -57,8 +58,8 @@ def prepare_folder(
                 f"folder"
             )
     if branch_from is not None and shared:
-        branch(trainer, run_dir, branch_from, shared)
-        view.note(f"starting from checkpoint {shared[-1]} of {branch_from}")
+        step = branch(trainer, run_dir, branch_from, shared)
+        view.note(f"starting from checkpoint {step} of {branch_from}")
     if trainer.config.data.unit == "bytes":
         view.note("config.data.unit=bytes: a char in the figures below is a byte")
     return initial
@@ -107,7 +108,11 @@ def begin_or_resume(
     for remark in remarks.on_start(trainer, run, loop_state, state.params):
         view.note(remark)
     mixers = [mixer._asdict() for mixer in external_sources(trainer.config.model)]
-    session = {"from_step": loop_state.step, "environment": environment()}
+    session = {
+        "from_step": loop_state.step,
+        "environment": environment(),
+        "division": division(trainer.config),
+    }
     run.write_facts(
         **recorded,
         corpus=stored_path(trainer.config.data.corpus),

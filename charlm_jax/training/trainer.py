@@ -446,7 +446,9 @@ def build_optimizer(
     )
     builders: Mapping[str, Callable[..., optax.GradientTransformation]] = {
         "adam": functools.partial(build_adam, epsilon_hat=rule.epsilon_hat),
-        "muon": functools.partial(build_muon, width=config.model.hidden_size),
+        "muon": functools.partial(
+            build_muon, width=config.model.hidden_size, layers=config.model.layers
+        ),
         "schedule_free": build_schedule_free,
     }
     optimizer = lookup(builders, rule.rule, "config.optimizer.rule")(

@@ -3,6 +3,7 @@
 `optimizer.py` has Adam, whose arguments are explained there.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -17,16 +18,22 @@ from optax.contrib import (
 from optax.contrib import muon as orthogonalized_momentum
 
 from charlm_jax.core.types import Params
+from charlm_jax.models.language_model import layer_name
 from charlm_jax.training.optimizer import build_adam, weight_decay_mask
 
 _MOMENTUM = 0.95
 _RMS = 0.2  # of an update, as Adam's usually is, so that both have one learning rate
+
+# Kernels that are one matrix however wide they are, by layer and by the beginning of their names:
+# their parts have different widths, or they have no parts.
+_WHOLE = {"gated_deltanet": "input", "mamba2": "input", "mlstm": "input", "lstm": "round_"}
 
 
 def build_muon(
     schedule: optax.Schedule,
     *,
     width: int,
+    layers: Sequence[str],
     beta1: float,
     beta2: float,
     epsilon: float,
@@ -43,6 +50,7 @@ def build_muon(
     Args:
       schedule: step -> rate, for both.
       width: number of units of a layer, which is the width of a gate.
+      layers: names of the model's layers.
       beta1: Adam's decay of the mean of gradients.
       beta2: Adam's decay of the mean of squared gradients.
       epsilon: term that keeps Adam's quotient finite.
@@ -70,7 +78,7 @@ def build_muon(
         epsilon_hat=False,
         weight_decay=weight_decay,
     )
-    return optax.partition({"muon": split_gates(muon, width), "adam": adam}, _rule_of_each)
+    return optax.partition({"muon": split_gates(muon, width, layers), "adam": adam}, _rule_of_each)
 
 
 def _rule_of_each(params: Params) -> Params:
@@ -84,7 +92,9 @@ def _rule_of_each(params: Params) -> Params:
     return jax.tree_util.tree_map_with_path(rule, params)
 
 
-def split_gates(inner: optax.GradientTransformation, width: int) -> optax.GradientTransformation:
+def split_gates(
+    inner: optax.GradientTransformation, width: int, layers: Sequence[str]
+) -> optax.GradientTransformation:
     """Return a transformation that sees kernels that lie side by side as separate matrices.
 
     A mixer's kernel (D, G x width) becomes (G, D, width); one of blocks, (B, D, G x D), becomes
@@ -93,13 +103,17 @@ def split_gates(inner: optax.GradientTransformation, width: int) -> optax.Gradie
     Args:
       inner: transformation of the separate matrices.
       width: width of a gate.
+      layers: names of the model's layers.
     """
+    whole = {layer_name(n): _WHOLE[layer] for n, layer in enumerate(layers) if layer in _WHOLE}
 
     def split(tree: Any) -> Any:
-        def apart(path: tuple[Any, ...], weights: jax.Array) -> jax.Array:
+        def apart(path: tuple[jax.tree_util.DictKey, ...], weights: jax.Array) -> jax.Array:
+            layer, part, name, *_ = (str(key.key) for key in path)
             each = width if weights.ndim == 2 else weights.shape[-2]
             gates, rest = divmod(weights.shape[-1], each)
-            if not _is_of_a_mixer(path) or rest or gates < 2:
+            is_whole = layer in whole and name.startswith(whole[layer])
+            if part != "mixer" or is_whole or rest or gates < 2:
                 return weights
             return jnp.moveaxis(weights.reshape(*weights.shape[:-1], gates, each), -2, 0)
 
@@ -119,10 +133,6 @@ def split_gates(inner: optax.GradientTransformation, width: int) -> optax.Gradie
         return jax.tree.map(joined, updates, gradient), state
 
     return optax.GradientTransformation(init, update)
-
-
-def _is_of_a_mixer(path: tuple[Any, ...]) -> bool:
-    return any(getattr(key, "key", None) == "mixer" for key in path)
 
 
 def build_schedule_free(

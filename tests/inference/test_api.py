@@ -65,6 +65,8 @@ def test_text_is_generated_as_it_is_drawn(run: charlm_jax.Run) -> None:
         run.generate("")
     with pytest.raises(CharlmError, match="scales is empty: give at least one"):
         run.sample("ab", characters=1, scales=[])
+    with pytest.raises(CharlmError, match=r"scales=1.0 is not a list of numbers: write"):
+        run.sample("ab", characters=1, scales=1.0)  # type: ignore[arg-type]
     for wrong, says in (
         ({"samples": 0}, "samples=0 is not allowed"),
         ({"samples": 2.5}, "samples=2.5 is not allowed: it must be a whole number"),

@@ -338,6 +338,14 @@ def test_a_changed_module_is_a_warning_and_a_resumed_run_records_both(
     assert hashes == [before, after]
 
 
+def test_a_branch_knows_what_its_first_steps_were_trained_with(trained: tuple[Path, str]) -> None:
+    run, before = trained
+    write_mixer(run.parent / "own_mixer.py", "# changed\n")
+    notes, longer = Notes(), make_tiny_config(**TWO_STEPS | {"train.max_steps": 3})
+    train_and_evaluate(longer, run.parent / "branched", branch_from=run, view=notes)
+    assert any("own_mixer:Sum has changed" in line and before in line for line in notes.lines)
+
+
 def test_a_run_is_refused_with_what_it_records(trained: tuple[Path, str]) -> None:
     run, digest = trained
     exported = run.parent / "exported"

@@ -2,7 +2,10 @@
 
 import dataclasses
 import math
+from typing import Any
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from charlm_jax.core.errors import CharlmError
@@ -23,6 +26,14 @@ from charlm_jax.sampling.params import SamplingFields, SamplingParams
         ({"stop": "ab"}, r"write stop=\['ab'\]"),
         ({"stop": ["a", ""]}, "stop='' is not allowed"),
         ({"mode": "stream"}, "mode='stream' is not known: it must be one of carried, window"),
+        ({"scale": "2"}, "scale='2' is not allowed: it must be a number$"),
+        ({"scale": None}, "scale=None is not allowed: it must be a number$"),
+        ({"scale": [0.5, 1]}, r"must be a number; sample takes several as scales=\[0.5, 1\]"),
+        ({"top_k": "5"}, "top_k='5' is not allowed: it must be a number"),
+        ({"top_p": None}, "top_p=None is not allowed: it must be a number"),
+        ({"min_p": np.zeros(2)}, r"min_p=array\(.*must be a number"),
+        ({"stop": None}, "stop=None is not allowed: it must be a list of strings"),
+        ({"stop": [3]}, r"stop=\[3\] is not allowed: it must be a list of strings"),
         ({"context": 0}, "context=0 is not allowed"),
         ({"unknown": "skip"}, "unknown='skip': it must be error, drop, replace"),
     ],
@@ -37,6 +48,13 @@ def test_what_cannot_be_sampled_is_refused(fields: dict, message: str) -> None:
 def test_stop_strings_may_come_in_any_sequence() -> None:
     assert SamplingParams(stop=["a", "b"]) == SamplingParams(stop=("a", "b"))
     assert len({SamplingParams(stop=["a"]), SamplingParams(stop=("a",))}) == 1
+    read_once: Any = iter(["a", "b"])
+    assert SamplingParams(stop=read_once).stop == ("a", "b")
+
+
+@pytest.mark.parametrize("number", [2, np.float32(2), np.array(2), jnp.float32(2)])
+def test_numbers_may_be_those_of_arrays(number: Any) -> None:
+    assert SamplingParams(scale=number, top_k=number).top_k == 2
 
 
 def test_keyword_arguments_are_the_fields() -> None:

@@ -181,6 +181,37 @@ def test_what_is_half_written_or_half_removed_is_no_checkpoint(tmp_path: Path) -
     assert [path.name for path in tmp_path.iterdir()] == ["1"]
 
 
+@pytest.mark.parametrize("successor", [False, True])
+def test_a_checkpoint_that_was_being_replaced_is_not_lost(tmp_path: Path, successor: bool) -> None:
+    """Its process was killed between two renames, or after them."""
+    checkpoints = Checkpoints(tmp_path)
+    _save(checkpoints, 30, 1.5)
+    (tmp_path / "30").rename(tmp_path / "partial-030")
+    shutil.copytree(tmp_path / "partial-030", tmp_path / ("30" if successor else "partial-30"))
+    checkpoints.clear_partial()
+    assert [path.name for path in tmp_path.iterdir()] == ["30"]
+    assert checkpoints.open(30).meta["loss_nats"] == 1.5
+
+
+def test_a_replacement_that_fails_leaves_the_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints, rename = Checkpoints(tmp_path), Path.rename
+    _save(checkpoints, 3, 1.5)
+
+    def fail_once(path: Path, target: Path) -> Path:
+        if path.name == "partial-3":
+            raise OSError(5, "Input/output error")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", fail_once)
+    trees = {"params": PARAMS, "training": TRAINING}
+    with pytest.raises(CharlmError, match="earlier checkpoints are unchanged"):
+        checkpoints.save(3, **trees, meta={}, loss_nats=1.0, replace=True)
+    assert checkpoints.open(3).meta["loss_nats"] == 1.5
+    assert [path.name for path in tmp_path.iterdir()] == ["3"]
+
+
 FULL = """
 import resource, sys
 from pathlib import Path

@@ -13,9 +13,10 @@ from charlm_jax.storage.compatibility import (
     changes_of_model,
     check_same_run,
     config_changes,
-    division_changes,
+    division,
 )
 from charlm_jax.storage.workdir import Workdir
+from charlm_jax.training.environment import differences
 from tests.conftest import make_tiny_config
 
 FIVES = {"split.valid_fraction": 0.05, "split.test_fraction": 0.05}
@@ -61,13 +62,20 @@ def test_another_text_is_no_matter_of_rounding(tmp_path: Path) -> None:
 
 
 def test_work_may_be_divided_otherwise_when_a_run_is_resumed() -> None:
-    division = {"train.devices": 2, "train.shard_params": True, "train.microbatches": 4}
-    before, now = _config(3000), _config(3000, **division)
+    fields = {"train.devices": 2, "train.shard_params": True, "train.microbatches": 4}
+    before, now = _config(3000), _config(3000, **fields)
     assert not config_changes(before, now, same_text=True, held_out=300)
     assert not changes_of_model(before, now, step=1)
-    assert division_changes(before, now) == [
+    assert differences(division(before), division(now)) == [
         "config.train.devices was 1 and is 2",
         "config.train.shard_params was False and is True",
         "config.train.microbatches was 1 and is 4",
     ]
-    assert not division_changes(now, now)
+    assert not differences(division(now), division(now))
+
+
+def test_a_run_whose_series_must_change_is_branched_off() -> None:
+    before, now = (_config(3000, **{"train.keep": keep}) for keep in ("40", "79"))
+    (change,) = config_changes(before, now, same_text=True, held_out=300)
+    assert "train.keep is '40' there and '79' here (--branch_from=RUN starts" in change
+    assert not config_changes(before, now, same_text=True, held_out=300, steps_agree=True)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,14 @@ from charlm_jax.core.signals import Interrupted
 from charlm_jax.inference.run import load_run
 from charlm_jax.storage.checkpoint import Checkpoints
 from charlm_jax.storage.metrics_log import MetricsLog
+from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training.loop import train_and_evaluate
 from charlm_jax.training.loop_state import LoopState
 from charlm_jax.training.optimizer import make_schedule
 from charlm_jax.training.progress_bar import NullProgress
 from tests.conftest import make_tiny_config
 from tests.training.test_loop import TIMING, StopAt
+from tests.training.test_restore import Notes
 
 WSD = {
     "optimizer.schedule": "wsd",
@@ -208,6 +211,91 @@ def _interrupt(*arguments: object) -> None:
     raise KeyboardInterrupt
 
 
+@pytest.mark.parametrize("steps", [32, 38])
+def test_a_branch_that_ends_on_a_checkpoint_of_its_source_is_whole(
+    tmp_path: Path, steps: int
+) -> None:
+    """The source kept step 32 without a score, and scored step 38."""
+    constant = WSD | {"optimizer.schedule": "constant"}
+    source = make_tiny_config(**constant, **{"train.max_steps": 57, "train.keep": "log"})
+    short, branched = make_tiny_config(**constant, **{"train.max_steps": steps}), tmp_path / "short"
+    train_and_evaluate(source, tmp_path / "run")
+    first = train_and_evaluate(short, tmp_path / "whole")
+    second = train_and_evaluate(short, branched, branch_from=tmp_path / "run")
+    same(branched, tmp_path / "whole")
+    assert (first.best_step, first.best_loss_nats) == (second.best_step, second.best_loss_nats)
+    facts, wanted = (Workdir(path).read_facts() for path in (branched, tmp_path / "whole"))
+    for name in ("corpus", "parameters", "steps_per_epoch", "total_steps", "finished"):
+        assert facts[name] == wanted[name] is not None
+
+
+@pytest.mark.parametrize(("removed", "start"), [(16, 38), (38, 57)])
+def test_a_run_in_training_may_be_branched_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, removed: int, start: int
+) -> None:
+    """A checkpoint is removed while it is copied: an older one, or the last of those shared."""
+    fields = WSD | {"optimizer.schedule": "constant", "train.keep": "log"}
+    run, later, branched = tmp_path / "run", tmp_path / "later", tmp_path / "branched"
+    for workdir, steps in ((run, 38), (later, 57)):
+        train_and_evaluate(make_tiny_config(**fields, **{"train.max_steps": steps}), workdir)
+    copytree, last = shutil.copytree, later / "checkpoints" / "57"
+
+    def copy(source: Path, target: Path) -> Path:
+        if source == run / "checkpoints" / str(removed):
+            if removed == 38:
+                copytree(last, source.with_name("57"))
+                shutil.copy(later / "metrics.jsonl", run)
+            shutil.rmtree(source)
+        return copytree(source, target)
+
+    longer, notes = make_tiny_config(**fields, **{"train.max_steps": 76}), Notes()
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.copytree", copy)
+        train_and_evaluate(longer, branched, branch_from=run, view=notes)
+    assert f"starting from checkpoint {start} of {run}" in notes.lines
+    train_and_evaluate(longer, tmp_path / "whole")
+    same(branched, tmp_path / "whole")
+
+
+def test_a_branch_that_was_killed_between_two_copies_is_completed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fields = WSD | {"optimizer.schedule": "constant", "train.keep": "log"}
+    run, branched = tmp_path / "run", tmp_path / "branched"
+    train_and_evaluate(make_tiny_config(**fields, **{"train.max_steps": 38}), run)
+    longer, copytree = make_tiny_config(**fields, **{"train.max_steps": 57}), shutil.copytree
+
+    def copy(source: Path, target: Path) -> Path:
+        if source.name == "32":
+            raise KeyboardInterrupt
+        return copytree(source, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("shutil.copytree", copy)
+        train_and_evaluate(longer, branched, branch_from=run)
+    assert Checkpoints(branched / "checkpoints").steps() == [1, 2, 4, 8, 16]
+    notes = Notes()
+    train_and_evaluate(longer, branched, branch_from=run, view=notes)
+    assert f"starting from checkpoint 38 of {run}" in notes.lines
+    assert {16, 32} <= {*Checkpoints(branched / "checkpoints").steps()}
+
+
+@pytest.mark.parametrize("records", [True, False])
+def test_a_branch_that_is_divided_otherwise_says_so(tmp_path: Path, records: bool) -> None:
+    """Also off a run of an earlier version, which did not record it with its sessions."""
+    run, constant = Workdir(tmp_path / "run"), WSD | {"optimizer.schedule": "constant"}
+    train_and_evaluate(make_tiny_config(**constant, **{"train.max_steps": 20}), run.path)
+    if not records:
+        facts = run.read_facts()
+        del facts["sessions"][0]["division"]
+        run.write_facts(facts)
+    notes, fields = Notes(), {"train.max_steps": 25, "train.microbatches": 2}
+    config = make_tiny_config(**constant, **fields)
+    train_and_evaluate(config, tmp_path / "branched", branch_from=run.path, view=notes)
+    change = "uninterrupted run: config.train.microbatches was 1 and is 2"
+    assert sum(line.endswith(change) for line in notes.lines) == 1
+
+
 def test_a_run_that_has_begun_is_not_branched_anew(tmp_path: Path) -> None:
     short, long = (make_tiny_config(**WSD, **{"train.max_steps": n}) for n in (20, 60))
     train_and_evaluate(make_tiny_config(**WSD, **{"train.max_steps": 40}), tmp_path / "other")
@@ -226,6 +314,7 @@ def test_a_branch_is_refused_where_it_cannot_be(tmp_path: Path) -> None:
     refused: list[tuple[dict, str]] = [
         ({"train.max_steps": 60}, "no checkpoint to start from: .* up to step 30, .* are 38, 40"),
         ({"model.hidden_size": 7}, "is another run: config.model.hidden_size is 6 there and 7"),
+        ({"train.evaluate_every_steps": 5}, "config.train.evaluate_every_steps is 0 there and 5"),
         ({"optimizer.beta1": 0.8}, "is another run: config.optimizer.beta1 is 0.9 there and 0.8"),
         ({"optimizer.learning_rate": 0.1}, "is another run: config.optimizer.learning_rate"),
         ({"split.valid_fraction": 0.2}, "is another run: its text is different"),

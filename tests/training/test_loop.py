@@ -677,10 +677,25 @@ def test_a_field_that_comes_too_late_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"train.max_steps": 5}, ["raise config.train.max_steps"]),
+        ({"train.max_steps": 5}, ["raise config.train.max_steps to"]),
+        ({"train.epochs": 1, "train.max_steps": 30}, ["raise config.train.epochs to"]),
+        (
+            {"train.epochs": 1, "train.max_steps": 19},
+            ["raise config.train.epochs and config.train.max_steps to"],
+        ),
         ({"train.patience": 1, "optimizer.learning_rate": 3.0}, ["raise config.train.patience"]),
         ({"optimizer.schedule": "cosine"}, ["has decayed (cosine): --init_from="]),
-        ({"optimizer.schedule": "wsd"}, ["has decayed (wsd): --init_from=", "--branch_from="]),
+        (
+            {"optimizer.schedule": "wsd", "train.keep": "log"},
+            ["has decayed (wsd): --init_from=", "--branch_from="],
+        ),
+        (
+            {"optimizer.schedule": "wsd"},
+            [
+                "has decayed (wsd): --init_from=",
+                "; config.train.keep keeps checkpoints before the decay",
+            ],
+        ),
     ],
 )
 def test_how_a_run_is_trained_further_is_told(
@@ -689,7 +704,7 @@ def test_how_a_run_is_trained_further_is_told(
     config = make_tiny_config(**({"train.max_steps": 0, "train.epochs": 9} | fields))
     result = train_and_evaluate(config, tmp_path / "run")
     assert all(word in result.extension for word in words)
-    assert ("--branch_from" in result.extension) == ("--branch_from=" in words)
+    assert ("--branch_from=" in result.extension) == ("--branch_from=" in words)
 
 
 def test_files_that_are_the_parts_of_a_text_are_joined_only_knowingly(tmp_path: Path) -> None:

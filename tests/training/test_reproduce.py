@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -62,6 +63,35 @@ def test_a_run_that_was_watched_otherwise_on_the_way_verifies_as_well(tmp_path: 
     result = verify_run(tmp_path / "run")
     assert result.compared[:2] == [3, 6] and result.compared[-1] == 38
     assert result.first_difference is None
+
+
+def test_a_run_that_was_divided_otherwise_on_the_way_says_so(tmp_path: Path) -> None:
+    run = Workdir(tmp_path / "run")
+    pieces = make_tiny_config(**{"train.microbatches": 2})
+    with pytest.raises(Interrupted):
+        train_and_evaluate(pieces, run.path, view=StopAt(6))
+    train_and_evaluate(make_tiny_config(), run.path)
+    found = verify_run(run.path, steps=10)
+    assert found.changes == ["from step 0 on config.train.microbatches was 2 and is 1"]
+    facts = run.read_facts()
+    for session in facts["sessions"]:
+        del session["division"]  # as in a run of an earlier version
+    run.write_facts(facts)
+    assert verify_run(run.path, steps=10).changes == []
+
+
+def test_weights_that_have_changed_are_no_reason_to_begin_again(
+    workdir: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(workdir, source)
+    fields = {"data.loader": "streams", "model.dropout": 0.1, "train.max_steps": 5}
+    config = make_tiny_config(**fields, **{"train.init_from": str(source)})
+    train_and_evaluate(config, tmp_path / "run")
+    shutil.rmtree(source)
+    with pytest.raises(CharlmError, match="cannot start from") as caught:
+        verify_run(tmp_path / "run")
+    assert "fresh=True" not in str(caught.value)
 
 
 def test_there_must_be_something_to_compare(workdir: Path, tmp_path: Path) -> None:

@@ -68,6 +68,16 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_loudly(
     assert Checkpoints(workdir / "checkpoints").steps() == [19, 38]
 
 
+def test_a_run_that_was_killed_while_it_replaced_its_latest_checkpoint_has_it(
+    finished: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(finished, tmp_path / "run")
+    checkpoints = tmp_path / "run" / "checkpoints"
+    (checkpoints / "38").rename(checkpoints / "partial-038")
+    assert train_and_evaluate(make_tiny_config(), tmp_path / "run").was_done
+    assert Checkpoints(checkpoints).steps() == [19, 38]
+
+
 def test_no_sound_checkpoint_is_a_refusal_that_touches_nothing(
     finished: Path, tmp_path: Path
 ) -> None:

@@ -1,6 +1,7 @@
 """Muon, schedule-free AdamW and the average of weights, against their definitions."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ import pytest
 
 from charlm_jax.config.loading import load_config
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.trees import leaves_by_path
 from charlm_jax.core.types import Params
 from charlm_jax.inference.run import load_run
+from charlm_jax.models import build_model
 from charlm_jax.storage.metrics_log import MetricsLog
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training.loop import train_and_evaluate
@@ -24,7 +27,7 @@ from charlm_jax.training.update_rules import (
     next_average,
     update_average,
 )
-from tests.conftest import make_tiny_config
+from tests.conftest import make_model_config, make_tiny_config
 
 RATE, UNITS = 0.1, 6
 ADAM: Mapping[str, Any] = {"beta1": 0.9, "beta2": 0.99, "epsilon": 1e-8}
@@ -58,7 +61,8 @@ def _params(seed: int) -> Params:
 
 def _muon(**changes: Any) -> optax.GradientTransformation:
     fields = {**ADAM, "weight_decay": 0.0, **changes}
-    return build_muon(optax.constant_schedule(RATE), width=UNITS, **fields)
+    layers = ("lstm", "slstm")
+    return build_muon(optax.constant_schedule(RATE), width=UNITS, layers=layers, **fields)
 
 
 def _first_update(optimizer: optax.GradientTransformation, gradient: Params) -> Params:
@@ -88,6 +92,50 @@ def test_muon_moves_every_gate_equally_in_all_directions() -> None:
         # Five Newton-Schulz iterations leave singular values around 1.
         usual = 0.2 * RATE * np.sqrt(max(matrix.shape))
         assert 0.6 * usual < singular.min() <= singular.max() < 1.3 * usual
+
+
+def _momentum_shape(name: str, layer: str, **fields: Any) -> tuple[int, ...]:
+    """Shape of a kernel's momentum: that of the separate matrices, side by side."""
+    config = make_model_config(layer, **fields)
+    build = partial(build_muon, optax.constant_schedule(RATE), **ADAM, weight_decay=0.0)
+    muon = build(width=config.hidden_size, layers=config.layers)
+    init = build_model(config, 5).init
+    states = leaves_by_path(jax.eval_shape(lambda: muon.init(init(jax.random.key(0)))))
+    (found,) = {x.shape for path, x in states.items() if path.endswith(f"layer_0/mixer/{name}")}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("layer", "fields", "name", "columns"),
+    [  # z, u, B, C and d are 288, 288, 64, 64 and 16 wide
+        ("mamba2", {"hidden_size": 144, "heads": 16, "state_size": 64}, "input/kernel", 720),
+        ("gated_deltanet", {"hidden_size": 8, "heads": 4}, "input/kernel", 40),
+        ("mlstm", {"hidden_size": 8, "heads": 4}, "input/kernel", 40),
+        ("lstm", {"embedding_size": 12, "mogrifier_rounds": 2}, "round_1_kernel", 12),
+    ],
+)
+def test_a_kernel_of_unequal_parts_is_one_matrix(
+    layer: str, fields: dict, name: str, columns: int
+) -> None:
+    *_, last = _momentum_shape(name, layer, **fields)
+    assert last == columns
+
+
+@pytest.mark.parametrize(
+    ("layer", "gates", "name"),
+    [
+        ("lstm", 4, "input/kernel"),
+        ("lstm", 4, "recurrent_kernel"),
+        ("gru", 3, "input/kernel"),
+        ("mingru", 2, "input/kernel"),
+        ("minlstm", 3, "input/kernel"),
+        ("rglru", 2, "gate_kernel"),
+        ("slstm", 4, "recurrent_kernel"),
+    ],
+)
+def test_gates_of_equal_width_are_matrices_of_their_own(layer: str, gates: int, name: str) -> None:
+    first, *_, last = _momentum_shape(name, layer, heads=2)
+    assert (first, last) == (gates, 3 if name == "gate_kernel" or layer == "slstm" else 6)
 
 
 def test_gates_do_not_share_a_scale() -> None:

@@ -171,6 +171,8 @@ def test_rows_that_two_devices_do_not_divide_are_refused() -> None:
         "config.train.devices=2 times config.train.microbatches=16 must divide the 16 sequences "
         "of 8 characters of a step"
     )
+    with pytest.raises(CharlmError, match=r"^all 2 devices \(config.train.devices=0\) times"):
+        make_trainer(**{"train.microbatches": 16, "train.devices": 0})
     assert make_trainer(**{"train.microbatches": 8, "train.devices": 0}).devices.number == 2
     with pytest.raises(CharlmError, match=r"config.train.devices=3 is not allowed: JAX finds 2"):
         make_trainer(**{"train.devices": 3})
