@@ -120,6 +120,9 @@ class TrainedModel:
         Raises:
           CharlmError: the same errors as `sample`.
         """
+        for name in ("samples", "scales"):
+            if name in changes:
+                raise CharlmError(f"{name} is not for one text: sample returns several")
         chunks = self.sample(prompt, sampling, characters=characters, **changes)
         return self.vocabulary.shown("".join(chunk.text for (chunk,) in chunks))
 

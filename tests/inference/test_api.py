@@ -63,6 +63,9 @@ def test_text_is_generated_as_it_is_drawn(run: charlm_jax.Run) -> None:
     assert run.generate("ab", characters=40, scale=2.0, seed=3, top_k=10**9, top_p=1) == text
     with pytest.raises(CharlmError, match="the prompt is empty"):
         run.generate("")
+    for several in ({"samples": 2}, {"scales": [0.5, 2.0]}):
+        with pytest.raises(CharlmError, match="is not for one text: sample returns several"):
+            run.generate("ab", **several)  # type: ignore[arg-type]
     with pytest.raises(CharlmError, match="scales is empty: give at least one"):
         run.sample("ab", characters=1, scales=[])
     with pytest.raises(CharlmError, match=r"scales=1.0 is not a list of numbers: write"):
