@@ -31,6 +31,7 @@ from charlm_jax.config.schema import Config, ModelConfig
 from charlm_jax.data.dataset import Dataset
 from charlm_jax.models import LanguageModel, build_model
 from charlm_jax.training.loop import train_and_evaluate
+from charlm_jax.training.progress_bar import NullProgress
 from charlm_jax.training.trainer import Trainer, build_trainer
 
 ROOT = Path(__file__).parent.parent
@@ -245,6 +246,16 @@ def text_file(tmp_path: Path) -> Path:
     path = tmp_path / "text.txt"
     path.write_text("the quick brown fox jumps over the lazy dog.\n" * 60, encoding="utf-8")
     return path
+
+
+class Notes(NullProgress):
+    """Collects the messages of a run."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def note(self, line: str) -> None:
+        self.lines.append(line)
 
 
 class FakeNotebook:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT, UNOPTIMISED
+from tests.conftest import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 MOST_BYTES = 2_000_000  # of all notebooks together
@@ -138,10 +138,7 @@ def execute(notebook: dict[str, Any], folder: Path) -> dict[str, Any]:
 @pytest.mark.exhaustive
 @pytest.mark.usefixtures("child_environment")
 @by_name
-def test_a_notebook_runs_at_tiny_settings(
-    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XLA_FLAGS", " ".join(UNOPTIMISED))  # most of its time is compilation
+def test_a_notebook_runs_at_tiny_settings(path: Path, tmp_path: Path) -> None:
     pytest.importorskip("nbclient", reason="the group `notebooks` is not installed")
     text = tmp_path / "text.txt"
     text.write_text("".join(f"{LINES[i * i % 7 % 3]} {i}\n" for i in range(400)), encoding="utf-8")

@@ -64,6 +64,18 @@ def test_train_says_what_it_did_and_then_that_it_is_done(
     assert later == facts | changed | {"sha256": later["sha256"]}
 
 
+def test_train_starts_from_another_run(workdir: str, tmp_path: Path) -> None:
+    command = ["train", f"--config={BASE}", *OVERRIDES]
+    for flag, steps in {"init_from": 1, "branch_from": 30}.items():
+        options = [f"--workdir={tmp_path / flag}", f"--config.train.max_steps={steps}"]
+        assert main([*command, *options, f"--{flag}={workdir}"]) == 0
+    facts = [json.loads((tmp_path / x / "run.json").read_text()) for x in os.listdir(tmp_path)]
+    started = {fact["total_steps"]: fact["started_from"] for fact in facts}
+    assert started[30] is None and started[1]["checkpoint"] == 38
+    branched = {fact["total_steps"]: fact.get("branched_from") for fact in facts}
+    assert branched == {1: None, 30: {"run": workdir, "checkpoint": 19}}
+
+
 def test_sample_as_json(workdir: str, capsys: pytest.CaptureFixture[str]) -> None:
     prompt = "ab"
     command = ["sample", f"--workdir={workdir}", f"--prompt={prompt}", "--chars=20", "--json"]

@@ -12,7 +12,9 @@ import pytest
 from charlm_jax.cli import main
 from charlm_jax.cli.output import note, show, shown_progress
 from charlm_jax.core.visible_text import visible_text
+from charlm_jax.data.vocabulary import Vocabulary
 from charlm_jax.sweeps.progress_bars import Bars, PointRow
+from charlm_jax.training.nan_replay import ArrayStats, Replay
 from charlm_jax.training.progress_bar import Bar, displayed
 from tests.conftest import ROOT, TINY
 
@@ -134,6 +136,18 @@ def test_a_command_prints_what_can_be_seen(
         assert "done\\x1b]0;x\\x07\\u202e\\n" in shown and SCRIPTS in shown
     if name == "score":
         assert SCRIPTS in shown
+
+
+def test_a_replay_prints_what_can_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    vocabulary = Vocabulary.from_text(HOSTILE)
+    ids_BT = vocabulary.encode(HOSTILE)[None]
+    first = ArrayStats(f"forward {HOSTILE}", 1.0, 2, 9, (0, len(HOSTILE) - 1))
+    replay = Replay(3, float("nan"), 1.0, [first], ids_BT, vocabulary)
+    monkeypatch.setattr("charlm_jax.training.nan_replay.replay_fault", lambda _: replay)
+    out, err = _terminal(monkeypatch)
+    assert main(["replay", "--workdir=run"]) == 0
+    _assert_harmless(out, err)
+    assert "text read by that row: '\\x1b]0;x" in out.getvalue() and err.getvalue() == ""
 
 
 def test_a_redirected_sample_is_exact(

@@ -321,6 +321,9 @@ def test_a_folder_is_its_files_with_a_blank_line_between(
 many = st.integers(250, 260).map(lambda count: "".join(map(chr, range(count))))
 
 
+@pytest.mark.core
+@example("".join(map(chr, range(256))))
+@example("".join(map(chr, range(257))))
 @given(written.filter(bool) | many)
 def test_a_vocabulary_is_sorted_small_and_undoes_itself(text: str) -> None:
     vocabulary = Vocabulary.from_text(text)
@@ -332,6 +335,7 @@ def test_a_vocabulary_is_sorted_small_and_undoes_itself(text: str) -> None:
     assert ids_N.dtype == (np.uint8 if len(vocabulary) <= 256 else np.uint16)
 
 
+@example("aa")
 @given(any_text | any_text.map(sorted).map("".join))
 def test_symbols_are_a_vocabulary_if_and_only_if_they_are_sorted_and_distinct(symbols: str) -> None:
     if symbols and list(symbols) == sorted(set(symbols)):

@@ -64,8 +64,18 @@ def test_the_shipped_configs_are_inside_the_package(python: Path, tmp_path: Path
     folder, layers = run(python, tmp_path, "-c", script).splitlines()
     assert Path(folder).is_relative_to(python.parent.parent)
     assert layers == "lstm attention"
-    command = ("-m", "charlm_jax", "sweep", "--config=sweeps/variants", "--dry_run")
-    assert len(run(python, tmp_path, *command).splitlines()) == 18
+
+
+def test_a_dry_run_of_a_shipped_sweep_is_quick(python: Path, tmp_path: Path) -> None:
+    """Without JAX, whose import takes most of the time of a command."""
+    script = (
+        "import sys, charlm_jax.cli.entry_point as cli\n"
+        "status = cli.main(['sweep', '--config=sweeps/variants', '--dry_run'])\n"
+        "print(status, 'jax' in sys.modules)"
+    )
+    *commands, last = run(python, tmp_path, "-c", script).splitlines()
+    assert last == "0 False"
+    assert len(commands) == 18 and all(c.startswith("charlm train --config=") for c in commands)
 
 
 def test_the_files_of_pages_are_inside_the_package(python: Path, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from charlm_jax.core.html_table import html_table
 from charlm_jax.core.visible_text import visible_line
-from tests.conftest import examples
 
 
 class Cells(HTMLParser):
@@ -33,7 +32,6 @@ class Cells(HTMLParser):
             self.rows[-1][-1] += data
 
 
-@examples(1)
 @given(st.lists(st.tuples(st.text(), st.text()), min_size=1))
 def test_every_value_is_a_cell_of_printable_text(rows: list[tuple[str, str]]) -> None:
     found = Cells(html_table(rows, columns=["<name>", "&"], caption="<script>"))

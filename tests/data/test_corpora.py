@@ -227,7 +227,7 @@ def tree(folder):
         "a.py": "a\n",
         "a/z.py": "az\n",
         "a/deep/y.py": "y",
-        "A.py": "A",
+        "Z.py": "Z",  # before a.py in the order of code points
         "a/empty.py": "",
         "a/note.txt": "note",
         ".hidden.py": "hidden",
@@ -243,16 +243,16 @@ def tree(folder):
 @pytest.mark.parametrize(
     ("spec", "text", "source"),
     [
-        ("src", "A\n\na\n\ny\n\nnote\n\naz\n\nb", "7 files, src/A.py to src/b.py"),
-        ("src/**/*.py", "A\n\na\n\ny\n\naz\n\nb", "6 files, src/A.py to src/b.py"),
-        ("src/*.py", "A\n\na\n\nb", "3 files, src/A.py to src/b.py"),
-        ("src/**", "A\n\na\n\ny\n\nnote\n\naz\n\nb", "7 files, src/A.py to src/b.py"),
+        ("src", "Z\n\na\n\ny\n\nnote\n\naz\n\nb", "7 files, src/Z.py to src/b.py"),
+        ("src/**/*.py", "Z\n\na\n\ny\n\naz\n\nb", "6 files, src/Z.py to src/b.py"),
+        ("src/*.py", "Z\n\na\n\nb", "3 files, src/Z.py to src/b.py"),
+        ("src/**", "Z\n\na\n\ny\n\nnote\n\naz\n\nb", "7 files, src/Z.py to src/b.py"),
         ("src/**/y.*", "y", "src/a/deep/y.py"),
     ],
 )
 @pytest.mark.usefixtures("tree")
 def test_files_are_joined_in_sorted_order_with_a_blank_line_between(spec, text, source):
-    order = ["src/A.py", "src/a.py", "src/a/deep/y.py", "src/a/note.txt", "src/a/z.py", "src/b.py"]
+    order = ["src/Z.py", "src/a.py", "src/a/deep/y.py", "src/a/note.txt", "src/a/z.py", "src/b.py"]
     assert order == sorted(order)
     corpus = load_corpus(spec)
     assert (corpus.name, corpus.text, corpus.source) == (spec, text, source)
@@ -262,7 +262,7 @@ def test_files_are_joined_in_sorted_order_with_a_blank_line_between(spec, text, 
 def test_a_folder_with_a_binary_file_names_it_and_the_byte(tree):
     (tree / "a" / "cache.pyc").write_bytes(b"ok\xff")
     assert "src/a/cache.pyc is not utf-8: byte 0xff at offset 2" in message_of("src")
-    assert load_corpus("src/**/*.py").text.startswith("A")
+    assert load_corpus("src/**/*.py").text.startswith("Z")
 
 
 def test_a_file_whose_name_looks_like_a_glob_is_reached_by_it(folder):

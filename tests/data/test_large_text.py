@@ -101,7 +101,7 @@ def test_fingerprints_ids_and_parts_are_those_of_a_small_text(cache: Path, path:
         assert large.fingerprint == held.fingerprint and large.parts == held.parts
         assert large.ids_N.dtype == held.ids_N.dtype and isinstance(large.ids_N, np.memmap)
         np.testing.assert_array_equal(large.ids_N, held.ids_N)
-    path.write_text(TEXT + "\n" + "zß")
+    path.write_text(TEXT + "\n" + "zß", encoding="utf-8")
     config = make_tiny_config(**{"data.corpus": str(path), "split.vocabulary": "train"})
     with pytest.raises(CharlmError, match=r"outside the training part has .*'z'.*'ß'") as large_one:
         load_dataset(config)
@@ -112,7 +112,7 @@ def test_fingerprints_ids_and_parts_are_those_of_a_small_text(cache: Path, path:
 
 def test_more_symbols_than_a_byte_holds(cache: Path, tmp_path: Path) -> None:
     text = "".join(map(chr, range(0x4E00, 0x4E00 + 300))) * 2 + "ab" * 50
-    (tmp_path / "t").write_text(text)
+    (tmp_path / "t").write_text(text, encoding="utf-8")
     corpus = load_corpus(str(tmp_path / "t"))
     assert isinstance(corpus.text, LargeText) and corpus.text.ids_N.dtype == np.uint16
     assert corpus.text[:] == text
@@ -144,6 +144,10 @@ def test_a_text_that_was_just_written_is_read_again(
     monkeypatch.setattr(text_cache, "_SETTLED_SECONDS", 1e9)
     load_corpus(str(path))
     assert _files(cache, ".ids") and not _files(cache, ".json")
+    read, read_facts = [], text_cache.read_facts
+    monkeypatch.setattr(text_cache, "read_facts", lambda x: read.append(x) or read_facts(x))
+    load_corpus(str(path))
+    assert len(read) == 1
 
 
 def test_a_changed_text_of_the_same_size_and_time_is_read_again(cache: Path, path: Path) -> None:

@@ -11,14 +11,6 @@ from charlm_jax.data.vocabulary import Vocabulary
 characters = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
 
 
-@pytest.mark.core
-@given(characters)
-def test_decode_undoes_encode(text: str) -> None:
-    vocabulary = Vocabulary.from_text(text)
-    assert vocabulary.decode(vocabulary.encode(text)) == text
-    assert list(vocabulary.symbols) == sorted(set(text))
-
-
 @given(characters, st.text())
 def test_drop_and_replace_do_what_a_loop_does(known: str, text: str) -> None:
     vocabulary = Vocabulary.from_text(known)
@@ -35,13 +27,6 @@ def test_ids_are_ranks_of_code_points() -> None:
     assert vocabulary.encode("𝄞a\n").tolist() == [4, 1, 0]
 
 
-@pytest.mark.parametrize(("symbols", "dtype"), [(256, np.uint8), (257, np.uint16)])
-def test_ids_have_the_smallest_type(symbols: int, dtype: type) -> None:
-    vocabulary = Vocabulary("".join(map(chr, range(symbols))))
-    ids_N = vocabulary.encode(vocabulary.symbols)
-    assert ids_N.dtype == dtype and ids_N.tolist() == list(range(symbols))
-
-
 def test_unknown_characters_are_named() -> None:
     vocabulary = Vocabulary.from_text("abc")
     with pytest.raises(CharlmError, match=r"the prompt has the characters '#' \(U\+0023\), 'é'"):
@@ -54,12 +39,6 @@ def test_unknown_characters_are_named() -> None:
 def test_a_replacement_is_one_known_character(replacement: str) -> None:
     with pytest.raises(CharlmError, match="replacement"):
         Vocabulary.from_text("abc").encode("?", unknown="replace", replacement=replacement)
-
-
-@pytest.mark.parametrize("symbols", ["", "ba", "aa"])
-def test_symbols_are_distinct_and_sorted(symbols: str) -> None:
-    with pytest.raises(CharlmError):
-        Vocabulary(symbols)
 
 
 @pytest.mark.parametrize("ids", [[-1], [3]])

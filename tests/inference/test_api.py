@@ -1,8 +1,10 @@
 """What a notebook uses: the README's example as it stands, and what it promises."""
 
 import dataclasses
+import json
 import math
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -49,6 +51,18 @@ def test_training_gives_the_run_and_the_same_call_picks_it_up(
     assert loaded.checkpoint == 19 and loaded.vocabulary == run.vocabulary
     assert "Array" not in repr(run)  # weights would fill a notebook's screen
     assert capsys.readouterr().err == ""
+
+
+def test_training_begins_again_or_branches_off(run: charlm_jax.Run, tmp_path: Path) -> None:
+    folder = shutil.copytree(run.workdir, tmp_path / "run")
+    fields = {"seed": 2, "train.max_steps": 1}
+    again = charlm_jax.train(make_tiny_config(**fields), folder, fresh=True, quiet=True)
+    assert (again.config.seed, again.checkpoint) == (2, 1)
+    assert charlm_jax.load_run(tmp_path / "run.1").config == run.config
+    shorter = make_tiny_config(**{"train.max_steps": 30})
+    charlm_jax.train(shorter, tmp_path / "short", branch_from=run.workdir, quiet=True)
+    facts = json.loads((tmp_path / "short" / "run.json").read_text())
+    assert facts["branched_from"] == {"run": str(run.workdir.resolve()), "checkpoint": 19}
 
 
 def test_text_is_generated_as_it_is_drawn(run: charlm_jax.Run) -> None:

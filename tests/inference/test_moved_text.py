@@ -32,7 +32,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with a run whose text is gone: each test puts it somewhere."""
     project = tmp_path_factory.mktemp("project")
     (project / "data").mkdir()
-    (project / "data" / "book.txt").write_text(TEXT)
+    (project / "data" / "book.txt").write_text(TEXT, encoding="utf-8")
     train_and_evaluate(config_of(project / "data" / "book.txt"), project / "runs" / "a")
     (project / "data" / "book.txt").unlink()
     return project

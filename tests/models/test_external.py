@@ -21,9 +21,8 @@ from charlm_jax.models.testing import check_mixer
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training.loop import train_and_evaluate
 from charlm_jax.training.reproduce import verify_run
-from tests.conftest import make_model_config, make_tiny_config
+from tests.conftest import Notes, make_model_config, make_tiny_config
 from tests.models.own_mixer import SOURCE, write_mixer
-from tests.training.test_restore import Notes
 
 TELLTALE = "from pathlib import Path\nPath(__file__).with_name('executed').touch()\n"
 

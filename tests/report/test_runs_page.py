@@ -254,6 +254,21 @@ def test_the_page_can_be_read_by_all(file: Path) -> None:
     assert "prefers-color-scheme: dark" in page.text("style")
 
 
+def test_a_page_has_the_title_and_the_sections_that_are_given(
+    runs: list[Run], tmp_path: Path
+) -> None:
+    table = Table(["model", "rate"], [["<lstm>", "0.04"]], "Learning rates")
+    notes = [Section("Notes & <more>", ["They differ in their rate.", table])]
+    path, title = tmp_path / "page.html", "Two <rates>"
+    write_report(runs[:1], path, Window(5), baselines=False, title=title, sections=notes)
+    page = read(path)
+    assert page.text("h1") == title and page.text("title").startswith(title)
+    headings = re.findall("<h2>(.*?)</h2>", path.read_text(encoding="utf-8"))
+    assert headings[-2:] == ["Notes &amp; &lt;more&gt;", "Runs and configuration"]
+    for words in ("They differ in their rate.", "<lstm>", "Learning rates"):
+        assert words in page.text()
+
+
 def test_the_same_runs_give_the_same_bytes(file: Path, runs: list[Run], tmp_path: Path) -> None:
     phases: list[str] = []
     again = write_report(

@@ -31,6 +31,17 @@ class LookAt(NullProgress):
         self.states += [row.state for row in list_runs(self.folder)]
 
 
+class _Killed(BaseException):
+    """What leaves a run no time to save."""
+
+
+class _Kill(NullProgress):
+    """Ends a run before its first row."""
+
+    def advance(self, step: int, loss_nats: float, chars_per_second: float) -> None:
+        raise _Killed
+
+
 @pytest.fixture(scope="module")
 def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs in every state."""
@@ -44,6 +55,8 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
         train_and_evaluate(make_tiny_config(), folder / "interrupted", view=StopAt(22))
     with pytest.raises(CharlmError):
         train_and_evaluate(make_tiny_config(**{"optimizer.learning_rate": 1e38}), folder / "failed")
+    with pytest.raises(_Killed):
+        train_and_evaluate(make_tiny_config(), folder / "begun", view=_Kill())
     (folder / "unreadable").mkdir()
     (folder / "unreadable" / "config.json").write_text("{")
     (folder / "notes").mkdir()
@@ -60,6 +73,7 @@ def test_runs_are_listed_with_their_states(shelf: Path) -> None:
         "sweep/early": "stopped early",
         "interrupted": "interrupted",
         "failed": "failed",
+        "begun": "begun",
         "unreadable": "unreadable",
     }
     done = rows["done"]
@@ -71,6 +85,7 @@ def test_runs_are_listed_with_their_states(shelf: Path) -> None:
     ]
     assert done.best_loss_nats == min(losses) and 7300 <= done.seconds_ago < 7400
     assert rows["interrupted"].step == 25 and rows["interrupted"].total_steps == 38
+    assert rows["begun"].step == 0 and rows["begun"].best_loss_nats is None
     assert list_runs(shelf)[-1].path == done.path  # the oldest is the last
     with pytest.raises(CharlmError, match="no folder"):
         list_runs(shelf / "nowhere")
@@ -126,7 +141,7 @@ def test_the_command_prints_a_table_or_json(
 ) -> None:
     assert main(["runs", str(shelf)]) == 0
     head, *lines = capsys.readouterr().out.splitlines()
-    assert head.split()[:3] == ["run", "state", "parameters"] and len(lines) == 5 + 1
+    assert head.split()[:3] == ["run", "state", "parameters"] and len(lines) == 6 + 1
     *_, last, says = lines
     assert "2 h ago" in last and "38/38" in last
     assert says.startswith(f"{shelf / 'unreadable'}: ") and "config.json is damaged" in says

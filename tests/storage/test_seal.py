@@ -29,7 +29,7 @@ from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training.loop import train_and_evaluate
 from charlm_jax.training.progress_bar import NullProgress
 from charlm_jax.training.reproduce import verify_run
-from tests.conftest import make_tiny_config
+from tests.conftest import Notes, make_tiny_config
 
 LAST = 38
 
@@ -38,14 +38,6 @@ LAST = 38
 def run(finished: Path, tmp_path: Path) -> Path:
     """A copy of the finished run."""
     return shutil.copytree(finished, tmp_path / "run")
-
-
-class Notes(NullProgress):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.lines.append(text)
 
 
 def _edit(file: Path, change: Callable[[dict[str, Any]], object]) -> None:
@@ -89,8 +81,11 @@ def test_a_config_with_a_bearing_on_figures_must_be_the_sealed_one(
 def test_a_config_without_a_bearing_on_figures_may_differ(
     run: Path, section: str, field: str, value: int
 ) -> None:
+    before, _ = load_run(run).evaluate()
     _edit(run / "config.json", _set(section, field, value))
-    assert load_run(run).evaluate()[0] == load_run(run).evaluate()[0]
+    after, _ = load_run(run).evaluate()
+    assert after.key == before.key
+    assert after.loss_nats == pytest.approx(before.loss_nats, rel=1e-6)
     assert read_status(Workdir(run)).state == "done"
 
 
@@ -338,7 +333,7 @@ def test_a_checkpoint_that_vanishes_while_it_is_read_is_no_damage(
 ) -> None:
     """A run in training renames a checkpoint that it no longer needs, at any moment."""
     checkpoints, real = run / "checkpoints", os.open
-    for moment in range(1, 5):
+    for moment in range(1, 9):
         calls = 0
         folder = checkpoints / str(1000 + moment)  # as if it were being pruned
         shutil.copytree(checkpoints / str(LAST), folder)
@@ -361,8 +356,11 @@ def test_a_checkpoint_that_vanishes_while_it_is_read_is_no_damage(
             opened = load_run(run, checkpoint=which)
         assert opened.checkpoint in (19, LAST, 1000 + moment)
         assert not folder.exists() or opened.checkpoint == 1000 + moment
-        for path in (folder, run / "pruned"):
-            shutil.rmtree(path, ignore_errors=True)
+        if calls < moment:  # it was open by then
+            break
+        assert not folder.exists()
+        shutil.rmtree(run / "pruned")
+    assert 3 < moment < 8
 
 
 # A folder that goes, pipes, and disks without locks.
@@ -412,7 +410,7 @@ def test_a_pipe_is_not_waited_for(run: Path, name: str) -> None:
     with pytest.raises(CharlmError, match=f"{name}: not a regular file|not a regular file"):
         {"run.json": lambda: Workdir(run).read_facts(), "metrics.jsonl": lambda: read_rows(
             Workdir(run))}.get(name, lambda: load_run(run))()  # fmt: skip
-    assert [status.state for status in list_runs(run.parent)] in (["unreadable"], [])
+    assert [status.state for status in list_runs(run.parent)] == ["unreadable"]
 
 
 def test_numbers_beyond_all_bounds_are_no_row(run: Path) -> None:

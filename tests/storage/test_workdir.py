@@ -17,9 +17,8 @@ from charlm_jax.storage.checkpoint import Checkpoints
 from charlm_jax.storage.run_index import list_runs
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training.loop import train_and_evaluate
-from tests.conftest import make_tiny_config
+from tests.conftest import Notes, make_tiny_config
 from tests.training.test_loop import StopAt, _rows
-from tests.training.test_restore import Notes
 
 
 @pytest.mark.core

@@ -491,10 +491,11 @@ class Closed(PlainSweep):
         raise OSError
 
 
-def test_a_terminal_that_is_gone_does_not_end_a_sweep(tmp_path: Path) -> None:
+def test_a_terminal_that_is_gone_does_not_end_a_sweep(capsys: pytest.CaptureFixture[str]) -> None:
     view = ignore_broken_pipe(Closed())
     view.start("a")
-    view.note("b")  # and nothing is printed
+    view.note("b")
+    assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(

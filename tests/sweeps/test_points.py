@@ -1,12 +1,8 @@
 """What a sweep is: its points, their names and commands, and the manifest that says so."""
 
 import json
-import os
 import re
 import shlex
-import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,7 +25,7 @@ from charlm_jax.sweeps.points import (
     point_names,
     refuse_other,
 )
-from tests.conftest import ROOT, TINY, examples
+from tests.conftest import TINY, examples
 
 SWEEPS = [name for name in shipped_names() if name.startswith("sweeps/")]
 ARGUMENTS = {
@@ -423,28 +419,6 @@ def test_a_dry_run_prints_commands_and_writes_nothing(
     assert "--workdir=runs/mine/sequence_length=5-seed=1 " in capsys.readouterr().out
     left = {path.name for path in tmp_path.iterdir()} - {"__pycache__"}  # Python's own, of mine.py
     assert left == {text.name, "mine.py"}
-
-
-def test_a_wheel_has_the_sweeps_and_a_dry_run_is_quick(tmp_path: Path) -> None:
-    package = tmp_path / "site" / "charlm_jax"
-    ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ROOT / "charlm_jax", package, ignore=ignored)
-    shutil.copytree(ROOT / "configs", package / "shipped" / "configs", ignore=ignored)
-    script = (
-        "import sys, charlm_jax.cli.entry_point as cli\n"
-        "status = cli.main(['sweep', '--config=sweeps/variants', '--dry_run'])\n"
-        "print(status, charlm_jax.__file__, 'jax' in sys.modules)"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", f"import charlm_jax; {script}"],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(package.parent)},
-    )
-    *commands, last = result.stdout.splitlines()
-    assert last == f"0 {package / '__init__.py'} False", result.stderr
-    assert len(commands) == 18 and all(c.startswith("charlm train --config=") for c in commands)
 
 
 def test_what_a_value_is_on_the_command_line_is_read_back(write: Callable[..., str]) -> None:

@@ -2,6 +2,8 @@
 
 import itertools
 import math
+import os
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from charlm_jax.cli import main
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.json_files import write_json
+from charlm_jax.core.signals import Interrupted
 from charlm_jax.storage.run_index import run_folders
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.sweeps import tuning
@@ -26,7 +29,9 @@ from charlm_jax.sweeps.tuning import (
     train_trials,
     tune,
 )
+from charlm_jax.training.loop import train_and_evaluate
 from tests.conftest import ROOT, TINY
+from tests.sweeps.test_local import Log
 from tests.sweeps.test_points import write_sweep
 
 RATE = "optimizer.learning_rate"
@@ -44,8 +49,8 @@ def _search(values: int = 5, kept: int = 2, seeds: int = 2) -> Search:
 class Valley:
     """Losses with one minimum, at another value for each arm; remembers what was trained."""
 
-    def __init__(self, best: dict[str, float], noise: float = 0.0) -> None:
-        self.best, self.noise = best, noise
+    def __init__(self, best: dict[str, float]) -> None:
+        self.best = best
         self.trained: list[Trial] = []
 
     def __call__(self, trials: Sequence[Trial]) -> list[float]:
@@ -53,8 +58,7 @@ class Valley:
         return [self.loss(trial) for trial in trials]
 
     def loss(self, trial: Trial) -> float:
-        away = abs(math.log(trial.value / self.best[trial.arm.name]))
-        return 1.0 + away + self.noise * (hash((trial.seed, trial.characters)) % 7)
+        return 1.0 + abs(math.log(trial.value / self.best[trial.arm.name]))
 
 
 @given(
@@ -185,6 +189,37 @@ def test_the_same_losses_give_the_same_search() -> None:
     arms = [_arm("a"), _arm("b", rate=0.02)]
     assert tune(arms, _search(), first) == tune(arms, _search(), again)
     assert first.trained == again.trained
+
+
+class InterruptAtDone(Log):
+    """Sends SIGINT when the first trial is done."""
+
+    def note(self, line: str) -> None:
+        super().note(line)
+        if len(self.notes) == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.usefixtures("child_environment")
+def test_an_interrupted_search_resumes_without_training_a_trial_again(tmp_path: Path) -> None:
+    arm = Point("a", str(ROOT / "configs" / "base.py"), (*OVERRIDES, f"{RATE}=0.03"))
+    search = Search(RATE, (Rung(2, 1, 1_280), Rung(1, 1, 2_560)))
+    first, log, whole = InterruptAtDone(), Log(), []
+
+    def train_here(trials: Sequence[Trial]) -> list[float]:
+        whole.extend(trial.name for trial in trials)
+        folders = [tmp_path / "whole" / trial.name for trial in trials]
+        results = map(train_and_evaluate, (t.point().load() for t in trials), folders)
+        return [result.best_loss_nats or math.nan for result in results]
+
+    wanted = tune([arm], search, train_here)["a"]
+    with pytest.raises(Interrupted):
+        tune([arm], search, lambda trials: train_trials(trials, tmp_path / "runs", view=first))
+    assert first.notes[0].startswith(f"{whole[0]}: done")
+    found = tune([arm], search, lambda trials: train_trials(trials, tmp_path / "runs", view=log))
+    assert log.started == whole[1:] and len(whole) == 3
+    assert found["a"].value == wanted.value and [*found["a"].losses] == [*wanted.losses]
+    assert [*found["a"].losses.values()] == pytest.approx([*wanted.losses.values()], rel=1e-5)
 
 
 def test_a_trial_is_the_arm_with_a_value_a_seed_and_fewer_steps() -> None:

@@ -1,9 +1,7 @@
 """Runs of other lengths that share their first steps: extended in place, or branched off."""
 
 import json
-import os
 import shutil
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +20,8 @@ from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training.loop import train_and_evaluate
 from charlm_jax.training.loop_state import LoopState
 from charlm_jax.training.optimizer import make_schedule
-from charlm_jax.training.progress_bar import NullProgress
-from tests.conftest import make_tiny_config
-from tests.training.test_loop import TIMING, StopAt
-from tests.training.test_restore import Notes
+from tests.conftest import Notes, make_tiny_config
+from tests.training.test_loop import TIMING, StopAt, StopInScoring
 
 WSD = {
     "optimizer.schedule": "wsd",
@@ -95,7 +91,9 @@ def test_a_longer_run_has_no_evaluation_where_the_shorter_one_ended(
     whole, run = tmp_path / "whole", tmp_path / "run"
     if way == "extended in scoring":
         with pytest.raises(Interrupted):
-            train_and_evaluate(short, run, view=_StopInScoring())
+            view = StopInScoring(1 / 6, time=4)  # the fourth time is at the end, after 5, 10, 15
+            train_and_evaluate(short, run, view=view)
+        assert Checkpoints(run / "checkpoints").steps()[-1] == 17
     else:
         assert train_and_evaluate(short, run).best_step == 17
         assert Checkpoints(run / "checkpoints").steps() == [15, 17]
@@ -121,20 +119,6 @@ def test_the_scores_before_an_evaluation_are_those_of_a_run_that_did_not_make_it
     assert (state.best_step, state.scores_since_best) == (12, 0)
     again = state.with_scores(json.loads(json.dumps(scores)))
     assert again.to_json() == before | {"step": 12, "score_is_due": True}
-
-
-class _StopInScoring(NullProgress):
-    """Sends a signal when the held-out text is scored at step 17."""
-
-    def __init__(self) -> None:
-        self.step = 0
-
-    def advance(self, step: int, loss_nats: float, chars_per_second: float) -> None:
-        self.step = step
-
-    def scoring(self, share: float) -> None:
-        if self.step == 17:
-            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def test_the_best_before_the_end_outlives_a_longer_run_that_is_worse(tmp_path: Path) -> None:

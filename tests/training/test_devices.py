@@ -1,21 +1,25 @@
 """Training on two virtual devices, in a process that has them."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, UNOPTIMISED
+from tests.conftest import ROOT
 
 TESTS = Path(__file__).parent / "two_devices.py"
 
 
 @pytest.mark.usefixtures("child_environment")
-def test_two_devices(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "options", [[], pytest.param(["--exhaustive"], marks=pytest.mark.exhaustive)], ids=["", "all"]
+)
+def test_two_devices(options: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     given, two = os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=2"
-    monkeypatch.setenv("XLA_FLAGS", " ".join([given, *UNOPTIMISED, two]))
+    monkeypatch.setenv("XLA_FLAGS", f"{given} {two}")
     command = [
         sys.executable,
         "-m",
@@ -26,8 +30,8 @@ def test_two_devices(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyP
         "-q",
         "-p",
         "no:cacheprovider",
+        *options,
     ]
-    if request.config.getoption("exhaustive"):
-        command.append("--exhaustive")
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
+    assert re.search(r"\b[1-9]\d* passed", result.stdout), result.stdout

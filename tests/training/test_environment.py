@@ -6,16 +6,7 @@ import pytest
 
 from charlm_jax.training import environment
 from charlm_jax.training.loop import train_and_evaluate
-from charlm_jax.training.progress_bar import NullProgress
-from tests.conftest import make_tiny_config
-
-
-class Notes(NullProgress):
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
+from tests.conftest import Notes, make_tiny_config
 
 
 @pytest.mark.parametrize(
@@ -58,7 +49,7 @@ def test_a_run_says_at_its_start_that_bfloat16_is_slower_here(
     view = Notes()
     config = make_tiny_config(**{"model.precision": precision, "train.max_steps": 1})
     train_and_evaluate(config, tmp_path / "run", view=view)
-    told = any("no bfloat16 units" in note for note in view.notes)
+    told = any("no bfloat16 units" in line for line in view.lines)
     assert told is (lacks and precision == "bfloat16")
 
 

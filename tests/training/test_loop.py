@@ -33,7 +33,7 @@ from charlm_jax.training.loop import train_and_evaluate
 from charlm_jax.training.progress_bar import LogProgress, NullProgress
 from charlm_jax.training.train_step import checkpointed_params
 from charlm_jax.training.trainer import build_trainer
-from tests.conftest import make_tiny_config
+from tests.conftest import Notes, make_tiny_config
 
 TIMING = {"seconds", "chars_per_second"}
 
@@ -238,16 +238,6 @@ def test_a_signal_ends_scoring_which_is_done_on_going_on(
     for kept in checkpoints.steps():
         assert checkpoints.open(kept).meta["loss_nats"] == whole.open(kept).meta["loss_nats"]
     assert checkpoints.choose("best") == whole.choose("best") == result.best_step
-
-
-class Notes(NullProgress):
-    """Collects the messages."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def note(self, line: str) -> None:
-        self.lines.append(line)
 
 
 def test_a_part_of_the_held_out_text_is_watched(finished: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A step without a finite loss or gradient: never saved, kept whole, and explained."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import optax
 import pytest
 
+from charlm_jax.cli import main
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.data.dataset import load_dataset
 from charlm_jax.data.loaders import EpochPlan
@@ -19,7 +21,7 @@ from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training import nan_replay
 from charlm_jax.training.batch_gradient import Penalties, make_gradient_of_batch
 from charlm_jax.training.loop import train_and_evaluate
-from charlm_jax.training.nan_replay import replay_fault, write_fault
+from charlm_jax.training.nan_replay import Replay, replay_fault, write_fault
 from charlm_jax.training.train_step import (
     TrainState,
     all_finite,
@@ -102,7 +104,24 @@ def _spoil(params: dict) -> dict:
     return params | {"layer_0": {"mixer": first}, "layer_1": {"mixer": second}}
 
 
-def test_a_replay_names_the_array_that_went_bad_first(tmp_path: Path, trainer: Trainer) -> None:
+@pytest.fixture
+def printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[[Replay], list[list[str]]]:
+    """A function that returns the lines that `charlm replay` prints, as three paragraphs."""
+
+    def printed(replay: Replay) -> list[list[str]]:
+        monkeypatch.setattr(nan_replay, "replay_fault", {"a run": replay}.__getitem__)
+        assert main(["replay", "--workdir=a run"]) == 0
+        paragraphs = capsys.readouterr().out.split("\n\n")
+        return [[*map(str.rstrip, text.splitlines())] for text in paragraphs]
+
+    return printed
+
+
+def test_a_replay_names_the_array_that_went_bad_first(
+    tmp_path: Path, trainer: Trainer, printed: Callable[[Replay], list[list[str]]]
+) -> None:
     place, state = Workdir(tmp_path / "run"), trainer.init_state()
     ids_N = jnp.asarray(trainer.dataset.ids_N)
     with place.held():
@@ -113,6 +132,7 @@ def test_a_replay_names_the_array_that_went_bad_first(tmp_path: Path, trainer: T
         write_fault(place, trainer, state, batch)
         sound = replay_fault(place.path)
         assert sound.step == 1 and sound.first_bad is None and np.isfinite(sound.loss_nats)
+        assert printed(sound)[2] == ["all arrays are finite; the failure did not reproduce"]
         params = _spoil(dict(state.params))
         write_fault(place, trainer, state._replace(step=jnp.int32(1), params=params), batch)
     replay = replay_fault(place.path)
@@ -125,6 +145,14 @@ def test_a_replay_names_the_array_that_went_bad_first(tmp_path: Path, trainer: T
     before = [seen.name for seen in replay.arrays[: replay.arrays.index(first)]]
     assert before[0] == "before params/embedding" and "forward layer_0/hidden" in before
     assert not any(name.startswith("forward layer_1") for name in before)
+    heading, rows, says = printed(replay)
+    assert heading == [f"step 2: loss {replay.loss_nats:g}, gradient norm {replay.gradient_norm:g}"]
+    assert rows[-1].split()[:2] == first.name.split()  # the table ends there
+    assert rows[-1].endswith(f" {first.bad:,} of {first.size:,}") and rows[-2].endswith(" -")
+    assert says == [
+        f"first non-finite array: {first.name}, at index (0, 1, 0)",
+        f"text read by that row: {text[:2]!r}",
+    ]
 
 
 def test_a_replay_drops_out_what_training_did_in_its_segments(tmp_path: Path) -> None:

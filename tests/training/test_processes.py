@@ -18,8 +18,7 @@ from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.processes import ALONE, LOST, Address, Processes, find_address, joined
 from charlm_jax.storage.checkpoint import Checkpoints
 from charlm_jax.training.loop import train_and_evaluate
-from charlm_jax.training.progress_bar import NullProgress
-from tests.conftest import ROOT, TINY, UNOPTIMISED, make_tiny_config
+from tests.conftest import ROOT, TINY, UNOPTIMISED, Notes, make_tiny_config
 from tests.crash_recovery.child import PAUSED
 from tests.crash_recovery.runs import start, wait_for_line
 
@@ -117,18 +116,13 @@ def facts(workdir: Path) -> list[tuple[int, str, float, str]]:
     return [(row["step"], row["split"], row["loss_nats"], row["state_hash"]) for row in rows]
 
 
-class _Notes(NullProgress):
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, line: str) -> None:
-        self.notes.append(line)
-
-
 @pytest.fixture
-def one_device_each(child_environment: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def one_device_each(
+    child_environment: None, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     del child_environment
-    monkeypatch.setenv("XLA_FLAGS", " ".join(UNOPTIMISED))
+    is_exhaustive = request.config.getoption("exhaustive")
+    monkeypatch.setenv("XLA_FLAGS", "" if is_exhaustive else " ".join(UNOPTIMISED))
 
 
 @pytest.mark.usefixtures("one_device_each")
@@ -144,12 +138,12 @@ def test_a_signal_to_any_process_saves_once_and_the_run_resumes_alone(tmp_path: 
     assert two.lines(1) == []
     assert Checkpoints(tmp_path / "run" / "checkpoints").steps() == [8, 10]
 
-    view = _Notes()
+    view = Notes()
     config = make_tiny_config(**FIELDS)
     train_and_evaluate(config, tmp_path / "run", view=view)
     train_and_evaluate(config, tmp_path / "whole")
-    assert "resuming from step 10 of 16" in view.notes
-    changes = [x.partition("uninterrupted run: ")[2] for x in view.notes]
+    assert "resuming from step 10 of 16" in view.lines
+    changes = [x.partition("uninterrupted run: ")[2] for x in view.lines]
     assert "config.train.devices was 0 and is 1" in changes
     assert any(x.startswith("device was '2 x cpu in 2 processes'") for x in changes)
     np.testing.assert_allclose(losses(tmp_path / "run"), losses(tmp_path / "whole"), rtol=1e-6)
@@ -270,8 +264,7 @@ def test_two_processes_have_the_bits_of_two_devices(
         with pair(tmp_path / "run", {**fields, "train.max_steps": steps}) as two:
             assert two.wait() == [0, 0], two.said
         assert "scale 1.5" in two.said[0] and two.lines(1) == []
-    two_devices = "--xla_force_host_platform_device_count=2"
-    monkeypatch.setenv("XLA_FLAGS", " ".join([*UNOPTIMISED, two_devices]))
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
     with start(tmp_path / "whole", flags({**fields, "train.devices": 2})) as process:
         said, _ = process.communicate(timeout=SECONDS)
     assert process.returncode == 0, said

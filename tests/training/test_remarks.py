@@ -7,14 +7,13 @@ import pytest
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.inference.run import load_run
 from charlm_jax.training.loop import train_and_evaluate
-from tests.conftest import make_tiny_config
-from tests.training.test_environment import Notes
+from tests.conftest import Notes, make_tiny_config
 
 
 def _notes(workdir: Path, **changes: object) -> list[str]:
     view = Notes()
     train_and_evaluate(make_tiny_config(**{"train.max_steps": 2, **changes}), workdir, view=view)
-    return view.notes
+    return view.lines
 
 
 @pytest.mark.parametrize(("rate", "says"), [(30.0, True), (1e-2, False)])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from charlm_jax.cli import main
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.signals import Interrupted
 from charlm_jax.storage.metrics_log import MetricsLog
@@ -37,7 +38,12 @@ def test_the_first_steps_of_a_run_are_repeated_bit_for_bit(workdir: Path) -> Non
     assert verify_run(workdir, steps=1).compared == [5]
 
 
-def test_a_difference_is_found_where_it_begins(workdir: Path, tmp_path: Path) -> None:
+OTHER = "0123456789abcdef"
+
+
+@pytest.fixture
+def changed(workdir: Path, tmp_path: Path) -> tuple[Path, str]:
+    """A copy with other threads and another hash at step 15, and the real hash there."""
     changed = tmp_path / "run"
     changed.mkdir()
     for name in ("config.json", "vocabulary.json"):
@@ -46,12 +52,32 @@ def test_a_difference_is_found_where_it_begins(workdir: Path, tmp_path: Path) ->
     facts["sessions"][0]["environment"]["threads"] = 77
     Workdir(changed).write_facts(facts)
     rows = [dict(row) for row in MetricsLog(workdir / "metrics.jsonl").rows()]
-    other = "0123456789abcdef"
-    rows[2]["state_hash"], real = other, rows[2]["state_hash"]
+    rows[2]["state_hash"], real = OTHER, rows[2]["state_hash"]
     (changed / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    result = verify_run(changed)
-    assert (result.first_difference, result.recorded, result.found) == (15, other, real)
+    return changed, real
+
+
+def test_a_difference_is_found_where_it_begins(changed: tuple[Path, str]) -> None:
+    run, real = changed
+    result = verify_run(run)
+    assert (result.first_difference, result.recorded, result.found) == (15, OTHER, real)
     assert len(result.changes) == 1 and "from step 0 on threads was 77" in result.changes[0]
+
+
+def test_the_command_prints_what_was_compared_and_fails_at_a_difference(
+    workdir: Path, changed: tuple[Path, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for steps, says in (
+        (1, "5 steps repeated, 1 hash compared, equal"),
+        (10, "10 steps repeated, 2 hashes compared, all equal"),
+    ):
+        assert main(["verify", f"--workdir={workdir}", f"--steps={steps}"]) == 0
+        assert capsys.readouterr().out == f"{workdir}: {says}\n"
+    run, real = changed
+    assert main(["verify", f"--workdir={run}"]) == 1
+    change, says = capsys.readouterr().out.splitlines()
+    assert change.startswith("from step 0 on threads was 77")
+    assert says == f"{run}: differs at step 15: {OTHER} recorded, {real} now"
 
 
 def test_a_run_that_was_watched_otherwise_on_the_way_verifies_as_well(tmp_path: Path) -> None:

@@ -14,21 +14,10 @@ from charlm_jax.inference.run import load_run
 from charlm_jax.models.transfer import transfer_params
 from charlm_jax.storage.checkpoint import Checkpoints
 from charlm_jax.training.loop import train_and_evaluate
-from charlm_jax.training.progress_bar import NullProgress
-from tests.conftest import make_tiny_config
+from tests.conftest import Notes, make_tiny_config
 from tests.training.test_loop import StopAt, _params, _rows
 
 pytestmark = pytest.mark.optimised
-
-
-class Notes(NullProgress):
-    """Remembers what was noted."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def note(self, line: str) -> None:
-        self.lines.append(line)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from charlm_jax.core.errors import CharlmError
 from charlm_jax.storage.metrics_log import MetricsLog
 from charlm_jax.training.progress_bar import NullProgress
 from charlm_jax.training.tensorboard import EventFiles, scalars
-from tests.conftest import ROOT, TINY
+from tests.conftest import ROOT, TINY, Notes
 
 BASE = str(ROOT / "configs" / "base.py")
 OVERRIDES = [f"--config.{field}={value}" for field, value in TINY.items()]
@@ -113,19 +113,14 @@ def test_a_full_disk_ends_the_events_and_not_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("tensorboard")
-    notes: list[str] = []
-
-    class Told(NullProgress):
-        def note(self, line: str) -> None:
-            notes.append(line)
-
+    view = Notes()
     (tmp_path / "metrics.jsonl").write_text("")
-    events = EventFiles(tmp_path, Told())
+    events = EventFiles(tmp_path, view)
     (tmp_path / "tensorboard").write_text("a file, where a folder is to be")
     events.begin(0, 1)
     row = {"step": 1, "split": "valid", "scope": "step", "weights": "raw", "seconds": 1.0}
     events.row(row | {"loss_nats": 1.0, "bits_per_char": 1.4}, "best")
-    (note,) = notes
+    (note,) = view.lines
     assert note.startswith("TensorBoard logging stopped: cannot write to")
 
 

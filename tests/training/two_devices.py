@@ -14,10 +14,9 @@ from charlm_jax.core.errors import CharlmError
 from charlm_jax.storage.checkpoint import Checkpoints
 from charlm_jax.training.devices import ROWS
 from charlm_jax.training.loop import train_and_evaluate
-from charlm_jax.training.progress_bar import NullProgress
 from charlm_jax.training.reproduce import verify_run
 from charlm_jax.training.train_step import state_specs
-from tests.conftest import make_tiny_config
+from tests.conftest import Notes, make_tiny_config
 from tests.training.test_microbatches import assert_same_training, make_trainer, train
 from tests.training.test_penalties import REGULARIZED
 
@@ -117,15 +116,12 @@ def test_arrays_are_divided_as_they_are_made_or_restored() -> None:
         assert all(x.sharding.spec[0] == ROWS for x in jax.tree.leaves(state.carried))
 
 
-class _Told(NullProgress):
-    """Notes and samples of a run."""
+class _Told(Notes):
+    """Messages and samples of a run."""
 
     def __init__(self) -> None:
-        self.notes: list[str] = []
+        super().__init__()
         self.samples: list[str] = []
-
-    def note(self, line: str) -> None:
-        self.notes.append(line)
 
     def sample(self, step: int, scale: float, text: str) -> None:
         self.samples.append(text)
@@ -145,7 +141,7 @@ def test_a_run_goes_on_with_another_division(tmp_path: Path) -> None:
     line = (
         "may not be bit-for-bit equal to an uninterrupted run: config.train.devices was 1 and is 2"
     )
-    assert line in told["cut"].notes
+    assert line in told["cut"].lines
     assert told["cut"].samples == told["whole"].samples and len(told["whole"].samples) == 3
     cut, whole = (Checkpoints(tmp_path / name / "checkpoints").open(12) for name in told)
     assert cut.meta["arrays"] == whole.meta["arrays"]

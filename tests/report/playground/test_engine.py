@@ -373,8 +373,8 @@ def test_a_text_continues_from_an_earlier_place(name: str, engine: Callable[...,
 
 
 def test_ties_go_to_the_first(engine: Callable[..., Any]) -> None:
-    for scale in (0, 1, 1e9):
-        assert engine("choose", [1.0, 2.0, 2.0, 2.0], [9.0, 0.5, 0.5, 0.5], scale) in (0, 1)
+    for scale, first in ((0, 0), (1, 0), (1e9, 1)):
+        assert engine("choose", [1.0, 2.0, 2.0, 2.0], [9.0, 0.5, 0.5, 0.5], scale) == first
     assert engine("choose", [1.0, 2.0, 2.0], [0.0, 0.5, 0.5], 2.0) == 1
 
 
@@ -414,7 +414,6 @@ def test_characters_are_those_of_the_vocabulary(
     assert "".join(shown) == vocabulary.decode(np.array(ids, int)) and len(shown) == len(ids)
 
 
-@examples(1)
 @given(st.binary(min_size=1), st.text())
 @example(b"\xed\xa0\x80 \xc0\xaf \xe2\x82 \xf4\x90\x80\x80 \xf0\x9f\x98\x80\xff", "")
 def test_bytes_are_those_of_the_vocabulary(

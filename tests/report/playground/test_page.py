@@ -39,7 +39,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run on a text whose name and symbols are markup."""
     folder = tmp_path_factory.mktemp("hostile")
     corpus = folder / "<b onclick='x'>&amp;.txt"
-    corpus.write_text(HOSTILE * 40)
+    corpus.write_text(HOSTILE * 40, encoding="utf-8")
     return build_run(folder / "run", make_tiny_config(**{"data.corpus": str(corpus)}))
 
 
