@@ -90,7 +90,7 @@ def get_config() -> ConfigDict:
     config.model.layers = ("lstm",)
     # Width of a symbol's vector.
     config.model.embedding_size = 256
-    # Width of every layer's output.
+    # Width of every layer's output but that of self_attention, which is as wide as its input.
     config.model.hidden_size = 512
     # Block around each layer. bare: none, as in the textbook. pre_norm: x + layer(norm(x)), then
     # the same for an MLP; a final norm follows the stack. post_norm: norm(x + layer(x)), as in the
@@ -110,8 +110,8 @@ def get_config() -> ConfigDict:
     config.model.position = "none"
     config.model.max_length = 1024
     # Query heads of attention, or memories of gated_deltanet and mlstm, each of width hidden_size /
-    # heads. mamba2: states, whose values are twice as wide. slstm: diagonal blocks of the recurrent
-    # matrix; rglru: of the gates' matrices.
+    # heads (mlstm: of at least 2). mamba2: states, whose values are twice as wide. slstm: diagonal
+    # blocks of the recurrent matrix; rglru: of the gates' matrices.
     config.model.heads = 1
     # Key and value heads, each shared by heads / kv_heads query heads; 0 means as many as heads.
     config.model.kv_heads = 0

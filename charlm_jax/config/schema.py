@@ -116,7 +116,20 @@ class SplitConfig:
 
 
 LAYERS_WITH_HEADS = frozenset({"attention", "rglru", "gated_deltanet", "mamba2", "mlstm", "slstm"})
-_LAYERS_WITH_CELL_NORM = frozenset({"lstm", "gru"})
+LAYERS_WITHOUT_CELL_NORM = frozenset(
+    {
+        "rnn",
+        "mingru",
+        "minlstm",
+        "rglru",
+        "gated_deltanet",
+        "mamba2",
+        "mlstm",
+        "slstm",
+        "attention",
+        "self_attention",
+    }
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,7 +218,8 @@ class ModelConfig:
 
     def _check_cell_norm(self) -> None:
         layers, rounds = ",".join(self.layers), self.mogrifier_rounds
-        is_used = not _LAYERS_WITH_CELL_NORM.isdisjoint(self.layers)
+        # A layer from outside this package may have one.
+        is_used = not {*self.layers} <= LAYERS_WITHOUT_CELL_NORM
         only = f"False for config.model.layers={layers}: it is for lstm and gru"
         _require(is_used, "model.cell_norm", True, only)
         without = f"False under config.model.mogrifier_rounds={rounds}"
@@ -215,6 +229,9 @@ class ModelConfig:
         width, heads, kv_heads = self.hidden_size, self.heads, self.kv_heads
         divides = width % heads == 0
         _require(divides, "model.heads", heads, f"a divisor of config.model.hidden_size={width}")
+        is_wide = "mlstm" not in self.layers or heads < width
+        two = f"below config.model.hidden_size={width} for mlstm: its norm of one number is 0"
+        _require(is_wide, "model.heads", heads, two)
         if "attention" not in self.layers:
             return
         groups = kv_heads == 0 or heads % kv_heads == 0

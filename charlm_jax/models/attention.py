@@ -14,7 +14,7 @@ import numpy as np
 from flax import linen as nn
 
 from charlm_jax.models.initializers import Initializer, InitScheme
-from charlm_jax.models.ops import Dtype, Seen, capture, dense
+from charlm_jax.models.ops import Dtype, Seen, batch_matmul, capture, dense
 from charlm_jax.models.positions import Position
 
 
@@ -64,7 +64,7 @@ def attend_causally(
       position: position encoding.
       window: maximum number of positions attended to, the query's own included; 0 for no limit.
       scale: factor of the query-key products.
-      operand_dtype: dtype to which operands of both products are rounded.
+      operand_dtype: dtype to which operands of both products are rounded, forward and backward.
 
     Returns:
       output_BTHK, the new cache, and weights (B, T, H, S) with the cached positions first.
@@ -82,23 +82,17 @@ def attend_causally(
     places_T, places_S = np.arange(length), np.arange(-kept, length)
     is_seen_B1TS = _visible(places_T, places_S, state.filled_B, window=window)
     bias_HTS = position.bias(places_T[:, None] - places_S[None, :], query_BTHK.shape[2])
-    query_BTHK = position.rotate(query_BTHK, places_T).astype(operand_dtype)
-    key_BSMK = position.rotate(key_BSMK, places_S).astype(operand_dtype)
-    value_BSMK = value_BSMK.astype(operand_dtype)
+    key_BSMK = position.rotate(key_BSMK, places_S)
     groups = query_BTHK.shape[2] // key_BSMK.shape[2]
     key_BSHK, value_BSHK = (jnp.repeat(x, groups, axis=2) for x in (key_BSMK, value_BSMK))
-    scores_BHTS = scale * jnp.einsum(
-        "bthk,bshk->bhts", query_BTHK, key_BSHK, preferred_element_type=jnp.float32
-    )
+    query_BHTK = jnp.swapaxes(position.rotate(query_BTHK, places_T), 1, 2)
+    key_BHKS = jnp.transpose(key_BSHK, (0, 2, 3, 1))
+    scores_BHTS = scale * batch_matmul(query_BHTK, key_BHKS, operand_dtype=operand_dtype)
     scores_BHTS = scores_BHTS if bias_HTS is None else scores_BHTS + bias_HTS[None]
     weights_BHTS = jax.nn.softmax(jnp.where(is_seen_B1TS, scores_BHTS, -jnp.inf), axis=-1)
-    output_BTHK = jnp.einsum(
-        "bhts,bshk->bthk",
-        weights_BHTS.astype(operand_dtype),
-        value_BSHK,
-        preferred_element_type=jnp.float32,
-    )
-    return output_BTHK, new, Seen(weights=jnp.swapaxes(weights_BHTS, 1, 2))
+    value_BHSK = jnp.swapaxes(value_BSHK, 1, 2)
+    output_BHTK = batch_matmul(weights_BHTS, value_BHSK, operand_dtype=operand_dtype)
+    return jnp.swapaxes(output_BHTK, 1, 2), new, Seen(weights=jnp.swapaxes(weights_BHTS, 1, 2))
 
 
 def _visible(

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from charlm_jax.models.ops import Dtype, batch_matmul, scan_time
+from charlm_jax.models.ops import Dtype, batch_matmul, product, scan_time
 
 _MOST_ROWS = 32  # of a triangular system that is solved row by row
 
@@ -199,8 +199,8 @@ def _invert_backward(
     operand_dtype: Dtype, inverse: jax.Array, gradient: jax.Array
 ) -> tuple[jax.Array]:
     transposed = jnp.swapaxes(inverse, -1, -2)
-    product = batch_matmul(transposed, gradient, operand_dtype=operand_dtype)
-    return (-jnp.tril(batch_matmul(product, transposed, operand_dtype=operand_dtype), -1),)
+    left = product(transposed, gradient, operand_dtype)
+    return (-jnp.tril(product(left, transposed, operand_dtype), -1),)
 
 
 invert_unit_lower.defvjp(_invert_forward, _invert_backward)
@@ -210,7 +210,10 @@ def _substitute(lower: jax.Array, operand_dtype: Dtype) -> jax.Array:
     axis, size = lower.ndim - 2, lower.shape[-1]
     if size > _MOST_ROWS:
         half = size // 2
-        multiply = partial(_multiply, exact="a", operand_dtype=operand_dtype)
+
+        def multiply(a: jax.Array, b: jax.Array) -> jax.Array:
+            return product(*_operands(a, b, exact="a", operand_dtype=operand_dtype), operand_dtype)
+
         first = _substitute(lower[..., :half, :half], operand_dtype)
         second = _substitute(lower[..., half:, half:], operand_dtype)
         corner = -multiply(multiply(second, lower[..., half:, :half]), first)
@@ -230,19 +233,25 @@ def _substitute(lower: jax.Array, operand_dtype: Dtype) -> jax.Array:
 def _multiply(
     a: jax.Array, b: jax.Array, *, exact: Literal["a", "b"], operand_dtype: Dtype
 ) -> jax.Array:
-    """Return a @ b for stacks of matrices, with one operand rounded.
+    """Return a @ b for stacks of matrices, with one operand rounded."""
+    a, b = _operands(a, b, exact=exact, operand_dtype=operand_dtype)
+    return batch_matmul(a, b, operand_dtype=operand_dtype)
+
+
+def _operands(
+    a: jax.Array, b: jax.Array, *, exact: Literal["a", "b"], operand_dtype: Dtype
+) -> tuple[jax.Array, jax.Array]:
+    """Return operands whose product, after rounding, is a @ b with one operand exact.
 
     The exact operand is passed as the sum of two rounded numbers. Memories and their increments are
     kept exact, since the plain and the chunked form would round them differently, and a norm after
     a small reading magnifies the difference.
     """
     if operand_dtype == jnp.float32:
-        return batch_matmul(a, b, operand_dtype=operand_dtype)
+        return a, b
     if exact == "a":
-        a, b = _parts(a, operand_dtype, -1), jnp.concatenate([b, b], axis=-2)
-    else:
-        a, b = jnp.concatenate([a, a], axis=-1), _parts(b, operand_dtype, -2)
-    return batch_matmul(a, b, operand_dtype=operand_dtype)
+        return _parts(a, operand_dtype, -1), jnp.concatenate([b, b], axis=-2)
+    return jnp.concatenate([a, a], axis=-1), _parts(b, operand_dtype, -2)
 
 
 def _parts(x: jax.Array, operand_dtype: Dtype, axis: int) -> jax.Array:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from charlm_jax.models.ops import Dtype, Seen, batch_matmul, capture, matmul, scan_time
+from charlm_jax.models.ops import Dtype, Seen, batch_matmul, capture, matmul, product, scan_time
 
 
 class Multiply(Protocol):
@@ -162,6 +162,6 @@ def _kernel_gradient(x: jax.Array, dproduct: jax.Array, operand_dtype: Dtype) ->
     """Return the gradient of a kernel (I, O) or (M, I, O) from all operands and gradients."""
     x, dproduct = (y.reshape(-1, *y.shape[2:]) for y in (x, dproduct))
     if x.ndim == 2:
-        return matmul(x.T, dproduct, operand_dtype=operand_dtype)
+        return product(x.T, dproduct, operand_dtype)
     x_MIN, dproduct_MNO = jnp.moveaxis(x, 0, -1), jnp.swapaxes(dproduct, 0, 1)
-    return batch_matmul(x_MIN, dproduct_MNO, operand_dtype=operand_dtype)
+    return product(x_MIN, dproduct_MNO, operand_dtype)

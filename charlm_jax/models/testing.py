@@ -15,6 +15,7 @@ from charlm_jax.config.loading import load_config, shipped_configs
 from charlm_jax.config.schema import ModelConfig
 from charlm_jax.models.language_model import build_model, layer_name
 from charlm_jax.models.losses import negative_log_likelihood
+from charlm_jax.models.mixers import build_mixer
 
 V, B, T = 11, 8, 7
 # Positions that an attention layer keeps: fewer than are read at once, or more.
@@ -73,7 +74,7 @@ class Subject:
 
 
 def check_form(subject: Subject, context: int) -> None:
-    """Logits are float32 and finite, and a state keeps its form, with the rows first."""
+    """Logits are float32 and finite, outputs have their width, a state keeps its rows and form."""
     state = subject.model.initial_state(B, context)
     form = jax.tree.map(lambda x: (x.shape, x.dtype), state)
     rows = [x.shape[:1] for x in jax.tree.leaves(state)]
@@ -85,6 +86,20 @@ def check_form(subject: Subject, context: int) -> None:
         _require(bool(np.isfinite(logits_BTV).all()), "a logit is not finite")
         now = jax.tree.map(lambda x: (x.shape, x.dtype), state)
         _require(now == form, f"the state was {form} and is {now}")
+    _check_widths(subject.config)
+
+
+def _check_widths(config: ModelConfig) -> None:
+    """Each layer's output is `hidden_size` wide, or as wide as its mixer's `output_size`."""
+    width = config.embedding_size
+    for name in config.layers:
+        mixer = build_mixer(name, config, width)
+        inputs = (jnp.zeros((B, T, width)), mixer.initial_state(B, 0))
+        (y_BTD, _), _ = jax.eval_shape(mixer.init_with_output, jax.random.key(0), *inputs)
+        width = getattr(mixer, "output_size", config.hidden_size)
+        stated = "output_size" if hasattr(mixer, "output_size") else "config.model.hidden_size"
+        fault = f"the output of {name} has the shape {y_BTD.shape}, and {stated} is {width}"
+        _require(y_BTD.shape == (B, T, width), fault)
 
 
 def check_causality(subject: Subject, context: int) -> None:

@@ -7,6 +7,7 @@ from charlm_jax.models.mixers import MIXERS
 
 _ATTENTION = ("attention", "self_attention")
 _CONVOLUTIONS = ("rglru", "gated_deltanet", "mamba2", "mlstm")
+_WITH_OUTPUT_PROJECTION = ("attention", *_CONVOLUTIONS)
 
 
 def _has(*layers: str) -> Callable[[ModelConfig], bool]:
@@ -15,8 +16,13 @@ def _has(*layers: str) -> Callable[[ModelConfig], bool]:
 
 # Whether a model reads a field; every model reads the others.
 _IS_READ: Mapping[str, Callable[[ModelConfig], bool]] = {
+    "hidden_size": lambda model: (
+        {*model.layers} != {"self_attention"} or model.block != "bare" or model.tied_embedding
+    ),
     "norm": lambda model: model.block != "bare",
-    "zero_init": lambda model: model.block != "bare",
+    "zero_init": lambda model: (
+        model.block != "bare" and (model.mlp != "none" or _has(*_WITH_OUTPUT_PROJECTION)(model))
+    ),
     "mlp_ratio": lambda model: model.mlp != "none",
     "max_length": lambda model: model.position == "learned",
     "position": lambda model: model.position not in ("rotary", "alibi") or _has(*_ATTENTION)(model),
@@ -29,6 +35,7 @@ _IS_READ: Mapping[str, Callable[[ModelConfig], bool]] = {
     "chunk_size": _has("gated_deltanet", "mamba2", "mlstm"),
     "mogrifier_rounds": _has("lstm"),
     "scan": _has("mingru", "minlstm", "rglru"),
+    "dropout_mask": lambda model: model.dropout > 0.0,
 }
 
 

@@ -24,6 +24,7 @@ from charlm_jax.config.loading import (
 )
 from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.data.corpora import REGISTRY
 from charlm_jax.data.dataset import with_absolute_paths
 from tests.conftest import ROOT, make_model_config
 
@@ -39,15 +40,11 @@ def test_every_shipped_config_resolves(name: str) -> None:
 
 def test_no_shipped_config_holds_out_more_than_is_watched_in_training() -> None:
     """Otherwise published rows and best checkpoints would change."""
-    characters = {
-        "shakespeare": 4_998_180,
-        "mysterious-island": 1_131_711,
-        "tiny-shakespeare": 1_115_394,
-    }
     for name in shipped_names():
         if name != "my_text":
             config = load_config(name)
-            held_out = config.split.valid_fraction * characters[config.data.corpus]
+            characters = REGISTRY[config.data.corpus].characters
+            held_out = config.split.valid_fraction * characters
             assert held_out < config.evaluation.max_characters == 500_000
 
 
@@ -274,6 +271,15 @@ def test_a_width_that_cannot_be_turned_in_pairs_is_refused(
     make_model_config(*layers, **changes)
     with pytest.raises(ValueError, match=f"config.model.{field}=7 .*must be even"):
         make_model_config(*layers, **(changes | {field: 7}))
+
+
+def test_heads_of_an_mlstm_have_more_than_one_number() -> None:
+    """The norm of one number is 0, and so would be all that the layer adds and learns."""
+    for layers in (("slstm",), ("gated_deltanet", "mamba2")):
+        make_model_config(*layers, hidden_size=8, heads=8)
+    make_model_config("mlstm", hidden_size=8, heads=4)
+    with pytest.raises(CharlmError, match=r"heads=8 .*below config.model.hidden_size=8 for mlstm"):
+        make_model_config("lstm", "mlstm", hidden_size=8, heads=8)
 
 
 def test_from_dict_refuses_missing_and_unknown_fields() -> None:

@@ -240,27 +240,55 @@ def test_what_a_config_says_makes_a_difference(layer: str, change: dict[str, Any
         assert np.abs(one_BTV - other_BTV).max() > 1e-4
 
 
-def products(jaxpr: Any) -> Iterator[Any]:
-    """Every matrix product in a program, and in the programs within it."""
+def equations(jaxpr: Any, *names: str) -> Iterator[Any]:
+    """Every operation of these names in a program, and in the programs within it."""
     for equation in jaxpr.eqns:
-        if equation.primitive.name == "dot_general":
+        if equation.primitive.name in names:
             yield equation
         for value in jax.tree.leaves(equation.params, is_leaf=lambda x: hasattr(x, "eqns")):
             inner = getattr(value, "jaxpr", value)
             if hasattr(inner, "eqns"):
-                yield from products(inner)
+                yield from equations(inner, *names)
 
 
-@pytest.mark.parametrize("name", [n for n, c in CASES.items() if c.precision == "bfloat16"])
+BFLOAT16 = [name for name, config in CASES.items() if config.precision == "bfloat16"]
+
+
+@pytest.mark.parametrize("name", BFLOAT16)
 def test_bfloat16_is_what_products_read_and_not_what_they_add_up(name: str) -> None:
-    subject = subject_of(name)
+    """Forwards and backwards. The gradient of the embedding is a sum, and not traced."""
+    subject, bfloat16 = subject_of(name), jnp.dtype(jnp.bfloat16)
     start = subject.model.initial_state(B, FEW)
-    program = jax.make_jaxpr(subject.model.apply)(subject.params, draw_ids(0), start)
-    found = list(products(program.jaxpr))
-    assert len(found) >= 2
-    for equation in found:
-        assert {x.aval.dtype for x in equation.invars} == {jnp.dtype(jnp.bfloat16)}, equation
-        assert equation.outvars[0].aval.dtype == jnp.float32, equation
+    fixed = {"embedding": subject.params["embedding"]}
+
+    def total(params: Any) -> jax.Array:
+        return jnp.sum(subject.model.apply({**params, **fixed}, draw_ids(0), start)[0])
+
+    params = {name: x for name, x in subject.params.items() if name not in fixed}
+    forwards, both = (jax.make_jaxpr(f)(params).jaxpr for f in (total, jax.grad(total)))
+    for program in (forwards, both):
+        for equation in equations(program, "dot_general"):
+            assert {x.aval.dtype for x in equation.invars} == {bfloat16}, equation
+            assert equation.outvars[0].aval.dtype == jnp.float32, equation
+        for equation in equations(program, "add", "add_any", "reduce_sum", "cumsum"):
+            assert equation.outvars[0].aval.dtype != bfloat16, equation
+    counts = [len(list(equations(program, "dot_general"))) for program in (forwards, both)]
+    assert 2 <= counts[0] < counts[1]
+
+
+@pytest.mark.parametrize("name", BFLOAT16)  # every layer is among them
+def test_forward_mode_goes_over_reverse_mode(name: str) -> None:
+    """Lowered, as JAX also traces what it cannot differentiate."""
+    subject = subject_of(name)
+    ids_BT, start = draw_ids(0), subject.model.initial_state(B, 0)
+
+    def total(params: Any) -> jax.Array:
+        return jnp.sum(jnp.sin(subject.model.apply(params, ids_BT, start)[0]))
+
+    def slope(params: Any) -> Any:
+        return jax.jvp(jax.grad(total), (params,), (params,))[1]
+
+    jax.jit(slope).lower(subject.params)
 
 
 def test_scans_differ_in_nothing_but_the_way() -> None:
@@ -364,6 +392,8 @@ class Toy(nn.Module):
             last_BH = jnp.concatenate([last_BH, last_BH], axis=1)
         if self.flaw == "gives up in time":
             total_BTH = jnp.where(jnp.abs(total_BTH) > 30.0, jnp.nan, total_BTH)
+        if self.flaw == "has another width":
+            total_BTH = total_BTH[..., : x_BTD.shape[-1]]
         return jnp.tanh(total_BTH), ToyState(last_BH)
 
     def initial_state(self, batch_size: int, context: int) -> ToyState:
@@ -383,6 +413,7 @@ FLAWS: Mapping[str, tuple[Callable[..., None], Sequence[tuple[int, ...]]]] = {
     "reads one row's past": (check_rows, READINGS),
     "forgets": (check_pieces, CARRYINGS),
     "grows": (check_form, READINGS),
+    "has another width": (check_form, READINGS),
     "is another under jit": (check_compilation, [()]),
     "is another when looked at": (check_inspection, [()]),
     "blows up": (check_gradients, [()]),

@@ -36,12 +36,12 @@ def _ids(seed: int, length: int = T) -> jax.Array:
 
 
 def _apply(config: ModelConfig) -> Any:
-    """(key, ids_BT) -> logits_BTV, and the weights of the model."""
+    """(params, ids_BT, key) -> logits_BTV, and the weights of the model."""
     model = build_model(config, V)
     params = quick_jit(model.init)(root_key(0))
     start = model.initial_state(B, 0)
     apply = quick_jit(lambda params, ids_BT, key: model.apply(params, ids_BT, start, key=key)[0])
-    return functools.partial(apply), params
+    return apply, params
 
 
 # Masks.

@@ -12,10 +12,25 @@ from charlm_jax.core.errors import CharlmError, lookup
 from charlm_jax.core.trees import leaves_by_path
 from charlm_jax.core.types import Params
 from charlm_jax.inference.trained_model import TrainedModel
-from charlm_jax.models.mixers import MIXERS
 
 _FORMAT = 1
 _ALIGNMENT = 4  # bytes; a Float32Array begins at a multiple of it
+
+LAYERS: Sequence[str] = (
+    "lstm",
+    "gru",
+    "rnn",
+    "mingru",
+    "minlstm",
+    "rglru",
+    "gated_deltanet",
+    "mamba2",
+    "mlstm",
+    "slstm",
+    "attention",
+    "self_attention",
+)
+"""Layers that `engine/mixers.js` computes."""
 
 
 class ModelData(NamedTuple):
@@ -95,9 +110,9 @@ def check_precision(precision: str) -> None:
 def check_model(model: ModelConfig) -> None:
     """Raise `CharlmError` if the model has a part that the JavaScript does not compute."""
     for name in model.layers:
-        if name not in MIXERS:
+        if name not in LAYERS:
             raise CharlmError(
-                f"the playground cannot run the layer {name!r}: it has only {', '.join(MIXERS)}"
+                f"the playground cannot run the layer {name!r}: it has only {', '.join(LAYERS)}"
             )
     if model.cell_norm:
         raise CharlmError(

@@ -23,8 +23,8 @@ from charlm_jax.data.vocabulary import Vocabulary
 from charlm_jax.inference.run import load_run
 from charlm_jax.inference.trained_model import TrainedModel
 from charlm_jax.models import build_model
-from charlm_jax.models.mixers import MIXERS
 from charlm_jax.report.playground.model_data import (
+    LAYERS,
     PRECISIONS,
     check_model,
     model_data,
@@ -41,7 +41,7 @@ SYMBOLS = "\n abcdefghij"
 FLOAT32 = {
     name: model
     for name, model in CASES.items()
-    if model.precision == "float32" and not model.cell_norm
+    if model.precision == "float32" and not model.cell_norm and {*model.layers} <= {*LAYERS}
 }
 TEXT = "abcdefghij a\nfaded cab had a bad dad"
 
@@ -98,6 +98,9 @@ function readAll(ids) {
     }));
     return { logits, layers };
   });
+}
+function mixerNames() {
+  return Object.keys(MIXERS);
 }
 function unitCounts() {
   return model.layers.map(({ size }) => size);
@@ -188,14 +191,18 @@ def load(engine: Callable[..., Any], trained: TrainedModel) -> None:
     engine("load", json.dumps(data.description), base64.b64encode(data.weights).decode())
 
 
-def test_every_mixer_is_computed_or_refused() -> None:
-    assert {layer for model in FLOAT32.values() for layer in model.layers} == set(MIXERS)
+def test_every_layer_of_the_engine_is_computed_and_others_are_refused(
+    engine: Callable[..., Any],
+) -> None:
+    assert {*engine("mixerNames")} == {*LAYERS}
+    assert {layer for model in FLOAT32.values() for layer in model.layers} == {*LAYERS}
 
 
 def test_other_layers_and_precisions_are_refused_by_name() -> None:
     for name, model in CASES.items():
         if name not in FLOAT32:
             refused = "cell_norm=True" if model.cell_norm else "precision='bfloat16'"
+            refused = refused if {*model.layers} <= {*LAYERS} else "cannot run the layer"
             with pytest.raises(CharlmError, match=refused) as caught:
                 check_model(model)
             assert "\n" not in str(caught.value)
