@@ -6,6 +6,7 @@ batch to batch, within one budget. It is run once per seed.
 
 import math
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from experiments.recorded_training import RATE
@@ -121,6 +122,7 @@ class Preset(NamedTuple):
       context_targets: number of targets for the effective context.
       samples: number of generated texts that are judged, per arm.
       sample_characters: length of each.
+      rates: learning rates by name of the arm, if they were searched in another preset.
     """
 
     models: Mapping[str, Model]
@@ -134,6 +136,7 @@ class Preset(NamedTuple):
     context_targets: int = 1_000
     samples: int = 50
     sample_characters: int = 500
+    rates: Mapping[str, float] = MappingProxyType({})
 
     def arms(self) -> Iterator[Arm]:
         """Yield all arms, those of equal characters first."""
@@ -151,8 +154,10 @@ class Preset(NamedTuple):
         watched = WINDOW if arm.watched_rule == "window" else LONG_WINDOW
         if self.models[arm.model].has_attention:
             watched = min(watched, arm.length)
+        rate = self.rates.get(arm.tuned.name)
         return {
             **self.models[arm.model].fields,
+            **({} if rate is None else {RATE: rate}),
             "data.corpus": self.corpus,
             "data.sequence_length": arm.length,
             "data.batch_size": BATCH_CHARACTERS // arm.length,

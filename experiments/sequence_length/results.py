@@ -136,14 +136,19 @@ class Results(NamedTuple):
 
     @property
     def at_edge(self) -> list[Arm]:
-        """Arms whose learning rate is the lowest or the highest that was tried."""
+        """Arms whose learning rate is the lowest or the highest that was tried, if several were."""
+        if self.preset.rates:
+            return []
         return [arm for arm, tuned in self.tuned.items() if tuned.is_at_edge]
 
     @property
     def effort(self) -> str:
         """Effort of the search of each arm."""
         effort = self.preset.effort
-        return f"{effort.rates} learning rates, {effort.characters:,} characters in each run"
+        rates = f"{effort.rates} learning rates"
+        if self.preset.rates:
+            rates = "one learning rate, which was searched on another text"
+        return f"{rates}, {effort.characters:,} characters in each run"
 
 
 def build_results(

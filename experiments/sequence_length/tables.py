@@ -27,9 +27,11 @@ third part, unless a heading says otherwise.
 `window`: the state is reset every {WINDOW} characters. `stream`: the state is carried through the
 whole part; attention keeps the last T characters. `seconds`: training time on an idle machine. A
 length is worse than the best if the interval of its difference lies above 0; the intervals of a
-family hold all at once, with 95 %. The first run of an arm at equal characters is the best of
-several with different learning rates; schedules are compared with the other runs, if there are
-any."""
+family hold all at once, with 95 %."""
+
+SEARCHED = """\
+The first run of an arm at equal characters is the best of several with different learning rates;
+schedules are compared with the other runs, if there are any."""
 
 _QUALITY = {
     "word_validity": "words of the book",
@@ -89,14 +91,15 @@ def tables(results: Results, *, command: str) -> str:
       results: results of the study.
       command: command line of the study.
     """
-    text, edge, tuned = results.text, results.at_edge, results.tuned
+    text, preset = results.text, results.preset
     sizes = ", ".join(f"{name} {count:,}" for name, count in text.characters.items())
     parts = [
         TITLE,
         f"    {command}",
         f"{text.corpus}, {text.symbols} symbols; characters: {sizes}. Up to "
-        f"{results.preset.effort.characters:,} characters read in training.",
+        f"{preset.effort.characters:,} characters read in training.",
         NOTES,
+        *([] if preset.rates else [SEARCHED]),
         "## Best length of each family",
         "\n".join(_summary(family, results) for family in results.families),
         "## Loss less that of the best length",
@@ -138,12 +141,11 @@ def tables(results: Results, *, command: str) -> str:
         "before it is cut off or shuffled. One run of each arm; intervals over the text.",
         _effective(results),
         "## Generated text",
-        f"{results.preset.samples} samples of {results.preset.sample_characters} characters at "
+        f"{preset.samples} samples of {preset.sample_characters} characters at "
         "scale 1 from one run of each arm, next to as much held-out text.",
         _quality(results),
         "## Learning rates: loss on the second part, the state carried on",
-        f"Each arm: {results.effort}. In {len(edge)} of {len(tuned)} arms the chosen rate is the "
-        "lowest or the highest tried.",
+        _search(results),
         _rates(results),
     ]
     return "\n\n".join(parts) + "\n"
@@ -315,6 +317,14 @@ def _measures(quality: Mapping[str, Any]) -> list[str]:
             f"{found['mean']:.3f} [{found['low']:.3f}, {found['high']:.3f}]" if found else ""
         )
     return cells
+
+
+def _search(results: Results) -> str:
+    edge = (
+        f" In {len(results.at_edge)} of {len(results.tuned)} arms the chosen rate is the lowest or "
+        "the highest tried."
+    )
+    return f"Each arm: {results.effort}." + edge * (not results.preset.rates)
 
 
 def _rates(results: Results) -> str:
