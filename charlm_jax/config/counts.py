@@ -7,7 +7,8 @@ from charlm_jax.core.errors import CharlmError
 
 _UNITS = {"": 1, "K": 1_000, "M": 1_000_000}
 _COUNT = re.compile(
-    r"(?P<number>\d[\d,_]{0,29}(\.\d{1,30})?)(?P<unit>[KM]?)", re.IGNORECASE | re.ASCII
+    r"(?P<number>(\d{1,3}([,_]\d{3}){1,9}|\d{1,30})(\.\d{1,30})?)(?P<unit>[KM]?)",
+    re.IGNORECASE | re.ASCII,
 )
 _REST = "rest"
 
@@ -41,7 +42,8 @@ def _parse_count(item: str, text: str) -> int | None:
         return None
     match = _COUNT.fullmatch(item)
     if match is None:
-        raise _refusal(text, f"{item!r} is not a count")
+        hint = " (decimals follow a point)" if "," in item else ""
+        raise _refusal(text, f"{item!r} is not a count{hint}")
     count = Fraction(re.sub("[,_]", "", match["number"])) * _UNITS[match["unit"].upper()]
     if count < 1 or count.denominator != 1:
         raise _refusal(text, f"{item!r} is not a whole number of characters, at least 1")

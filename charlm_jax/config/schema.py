@@ -7,6 +7,7 @@ import dataclasses
 import math
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
 from charlm_jax.config.counts import parse_counts
@@ -106,7 +107,10 @@ class SplitConfig:
             _require(self.kind == "tail", "split.counts", self.counts, only_tail)
         inside = 0.0 < self.valid_fraction < 1.0
         _require(inside, "split.valid_fraction", self.valid_fraction, "between 0 and 1, exclusive")
-        room = 0.0 <= self.test_fraction < 1.0 - self.valid_fraction
+        room = 0.0 <= self.test_fraction < 1.0 and (
+            # As they are written: in binary fractions, 1.0 - 0.7 is above 0.3.
+            Fraction(str(self.valid_fraction)) + Fraction(str(self.test_fraction)) < 1
+        )
         valid = f"config.split.valid_fraction={self.valid_fraction}"
         below = f"at least 0, and below 1 together with {valid}"
         _require(room, "split.test_fraction", self.test_fraction, below)

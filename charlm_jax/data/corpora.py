@@ -118,7 +118,7 @@ def load_corpus(
       CharlmError: there is no such text, it is empty, or it cannot be read or decoded.
     """
     read = lookup(_READERS, unit, "config.data.unit")
-    if _is_registered(spec):
+    if is_registered(spec):
         return _in_unit(REGISTRY[spec.partition(":")[0]].load(spec, progress), unit)
     paths, left_out = _find_files(spec)
     source = TextSource(paths, encoding, unit, is_joined=True)
@@ -150,7 +150,7 @@ def load_part_files(spec: str, *, encoding: str = "utf-8", unit: str = "characte
       CharlmError: the spec has no file, or several, for a part, or a file cannot be read.
     """
     read = lookup(_READERS, unit, "config.data.unit")
-    if _is_registered(spec):
+    if is_registered(spec):
         raise CharlmError(f"config.split.kind=files needs a folder or a glob: {spec} is one text")
     found = _find_files(spec)
     files = choose_part_files(spec, found.paths)
@@ -176,8 +176,17 @@ def load_part_files(spec: str, *, encoding: str = "utf-8", unit: str = "characte
 
 def joined_parts(spec: str) -> PartFiles | None:
     """Returns the files of a text's parts that `load_corpus` joins; None if there are none."""
-    sets = () if _is_registered(spec) else find_part_files(_find_files(spec).paths)
+    sets = () if is_registered(spec) else find_part_files(_find_files(spec).paths)
     return next(iter(sets), None)
+
+
+def can_keep_parts_apart(spec: str) -> bool:
+    """Returns whether `load_part_files` takes a folder or glob."""
+    try:
+        choose_part_files(spec, _find_files(spec).paths)
+    except CharlmError:
+        return False
+    return True
 
 
 def corpus_title(spec: str) -> str:
@@ -186,12 +195,13 @@ def corpus_title(spec: str) -> str:
     >>> corpus_title("mysterious-island"), corpus_title("books/mine.txt")
     ('The Mysterious Island, by Jules Verne', 'mine.txt')
     """
-    if _is_registered(spec):
+    if is_registered(spec):
         return REGISTRY[spec.partition(":")[0]].title
     return Path(spec).name or spec
 
 
-def _is_registered(spec: str) -> bool:
+def is_registered(spec: str) -> bool:
+    """Returns whether a spec names a corpus of the registry, and not a file."""
     return spec in REGISTRY or spec.partition(":")[0] == "synthetic"
 
 
@@ -208,7 +218,7 @@ def absolute_spec(spec: str) -> str:
     """Returns a spec that names the same text from every folder: a path becomes absolute."""
     path = os.path.expanduser(spec)
     is_path = os.path.lexists(path) or is_pattern(path)
-    if spec.partition(":")[0] in REGISTRY or not is_path:
+    if is_registered(spec) or not is_path:
         return spec
     return os.path.abspath(path)
 

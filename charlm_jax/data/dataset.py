@@ -15,6 +15,7 @@ from charlm_jax.core.errors import CharlmError, lookup
 from charlm_jax.data.corpora import (
     Corpus,
     absolute_spec,
+    can_keep_parts_apart,
     joined_parts,
     load_corpus,
     load_part_files,
@@ -149,11 +150,13 @@ def refuse_joined_parts(config: Config) -> str | None:
     if found is None:
         return None
     apart = "--config.split.kind=files keeps them apart"
+    ways = [apart] if can_keep_parts_apart(spec) else []
     if not os.path.isdir(os.path.expanduser(spec)):
-        return f"{spec} joins the parts of a text, in the order {found}: {apart}"
+        return ": ".join([f"{spec} joins the parts of a text, in the order {found}", *ways])
+    ways.append(f"a glob such as '{glob.escape(spec.rstrip('/'))}/**' joins them")
     raise CharlmError(
-        f"{spec} has the parts of a text, which would be joined in the order {found}: {apart}, "
-        f"and a glob such as '{glob.escape(spec.rstrip('/'))}/**' joins them"
+        f"{spec} has the parts of a text, which would be joined in the order {found}: "
+        f"{', and '.join(ways)}"
     )
 
 

@@ -1,6 +1,7 @@
 """A text as ids in a memory-mapped file, which is sliced and searched like a string."""
 
 import dataclasses
+import itertools
 from collections.abc import Iterator
 from functools import cached_property
 from typing import overload
@@ -65,7 +66,7 @@ class LargeText:
         is_there_V = np.zeros(len(self.symbols), bool)
         for ids_N in cut(self.ids_N, stretches):
             is_there_V |= np.bincount(ids_N, minlength=len(self.symbols)) > 0
-        return "".join(np.array([*self.symbols])[is_there_V])
+        return "".join(itertools.compress(self.symbols, is_there_V))
 
 
 Text = str | LargeText

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from charlm_jax.core.errors import CharlmError
-from charlm_jax.data.corpora import REGISTRY
+from charlm_jax.data.corpora import is_registered
 from charlm_jax.data.text_files import find_text_files, is_pattern
 
 _MOST_ENDS = 3
@@ -14,7 +14,7 @@ _MOST_ENDS = 3
 
 def is_gone(corpus: str) -> bool:
     """Returns whether a recorded path or glob has no file any more; False for a registered name."""
-    if corpus.partition(":")[0] in REGISTRY or os.path.lexists(corpus):
+    if is_registered(corpus) or os.path.lexists(corpus):
         return False
     if is_pattern(corpus):
         try:

@@ -3,6 +3,7 @@
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import PurePath
 from typing import NamedTuple
 
 from charlm_jax.core.errors import CharlmError
@@ -70,6 +71,12 @@ def _readings(path: str) -> Iterator[tuple[str, str, str]]:
             yield "/".join([*above, "*", ""]), part, "/".join([*above, folder, ""])
 
 
+def _names_alone(found: PartFiles, paths: Iterable[str]) -> bool:
+    """Return whether the pattern of a set matches its own files and no others of some paths."""
+    own = {*itertools.chain(*found.files.values())}
+    return {path for path in paths if PurePath(path).match(found.pattern)} == own
+
+
 def choose_part_files(spec: str, paths: Iterable[str]) -> dict[str, str]:
     """Return the file of each part of a text that is kept in files.
 
@@ -90,10 +97,9 @@ def choose_part_files(spec: str, paths: Iterable[str]) -> dict[str, str]:
         raise CharlmError(f"{wanted} (or ptb.train.txt etc.): {spec!r} has no such files")
     if len(sets) > 1:
         patterns = ", ".join(found.pattern for found in sets)
-        raise CharlmError(
-            f"{spec!r} has the parts of {len(sets)} texts ({patterns}): name one, as in "
-            f"--config.data.corpus='{sets[0].pattern}'"
-        )
+        alone = [found.pattern for found in sets if _names_alone(found, paths)]
+        way = f"name one, as in --config.data.corpus='{alone[0]}'" if alone else "move the others"
+        raise CharlmError(f"{spec!r} has the parts of {len(sets)} texts ({patterns}): {way}")
     ((pattern, files),) = sets
     if pattern.endswith("/"):
         raise CharlmError(
@@ -104,10 +110,10 @@ def choose_part_files(spec: str, paths: Iterable[str]) -> dict[str, str]:
             raise CharlmError(f"{spec!r} has two files of the part {part!r}: {', '.join(several)}")
     others = sorted({*paths}.difference(*files.values()))
     if others:
-        raise CharlmError(
-            f"{others[0]} is no part of the text: leave it out with "
-            f"--config.data.corpus='{pattern}'"
-        )
+        way = f"leave it out with --config.data.corpus='{pattern}'"
+        if not _names_alone(sets[0], paths):
+            way = "move it to another folder"
+        raise CharlmError(f"{others[0]} is no part of the text: {way}")
     if "valid" not in files:
         raise CharlmError(f"{spec!r} has no validation text: name a file such as valid.txt")
     return {part: files[part][0] for part in ("train", "valid", "test") if part in files}

@@ -104,18 +104,29 @@ def known_characters(
       CharlmError: the text is too long, fewer than two characters remain, or `Vocabulary.encode`
         raises it.
     """
-    if len(text) > MOST_SCORED:
+    symbols = vocabulary.to_symbols(text)
+    _refuse_long(symbols, vocabulary)
+    return _known(symbols, vocabulary, unknown=unknown, replacement=replacement)
+
+
+def _refuse_long(symbols: str, vocabulary: Vocabulary) -> None:
+    if len(symbols) > MOST_SCORED:
         raise CharlmError(
-            f"the text has {len(text):,} characters: at most {MOST_SCORED:,} are scored at once: "
-            f"give a part of it"
+            f"the text has {len(symbols):,} {vocabulary.unit}: at most {MOST_SCORED:,} are scored "
+            f"at once: give a part of it"
         )
+
+
+def _known(
+    symbols: str, vocabulary: Vocabulary, *, unknown: str, replacement: str
+) -> tuple[np.ndarray, np.ndarray]:
+    text = vocabulary.to_text(symbols)
     ids_N = vocabulary.encode(text, unknown=unknown, replacement=replacement)
     if len(ids_N) < 2:
         raise CharlmError(
             f"the text is too short to score ({len(ids_N)} known {vocabulary.unit}): it needs two, "
             f"since the first is not predicted"
         )
-    symbols = vocabulary.to_symbols(text)
     is_whole = len(ids_N) == len(symbols)
     known_N = np.arange(len(symbols)) if is_whole else np.flatnonzero(vocabulary.knows(symbols))
     return ids_N, known_N
@@ -152,9 +163,11 @@ def split_lines(
       replacement: character that replaces unknown ones, see `Vocabulary.encode`.
 
     Raises:
-      CharlmError: no line has a character to predict, or `Vocabulary.encode` raises it.
+      CharlmError: the text is too long, no line has a character to predict, or
+        `Vocabulary.encode` raises it.
     """
     symbols = vocabulary.to_symbols(text)
+    _refuse_long(symbols, vocabulary)
     has_newlines = "\n" in vocabulary.symbols and symbols != ""
     newlines = np.array([place for place, c in enumerate(symbols) if c == "\n"], np.int64)
     if has_newlines:
@@ -163,9 +176,7 @@ def split_lines(
     else:
         framed = symbols.replace("\n", "")
         positions_N = np.delete(np.arange(len(symbols)), newlines)
-    ids_N, kept_N = known_characters(
-        vocabulary.to_text(framed), vocabulary, unknown=unknown, replacement=replacement
-    )
+    ids_N, kept_N = _known(framed, vocabulary, unknown=unknown, replacement=replacement)
     positions_N = positions_N[kept_N]
     line_N = np.searchsorted(newlines, positions_N)
     bounds = [0, *(np.flatnonzero(np.diff(line_N)) + 1).tolist(), len(line_N)]

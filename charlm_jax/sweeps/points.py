@@ -12,7 +12,7 @@ import json
 import re
 import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,11 +21,12 @@ from charlm_jax.config.loading import (
     as_text,
     defines_sweep,
     load_config,
+    load_fields,
     parse_values,
     split_override,
     sweep_points,
 )
-from charlm_jax.config.schema import Config
+from charlm_jax.config.schema import Config, flatten
 from charlm_jax.core.errors import CharlmError, write_error
 from charlm_jax.core.files import final_name, stored_path
 from charlm_jax.core.folders import read_object
@@ -156,10 +157,10 @@ def load_sweep(
     fields = list(dict.fromkeys(field for point in points for field in point))
     if tuned in fields:
         raise CharlmError(f"--tune={tuned}: the sweep varies that field itself: remove one of them")
-    alone = _configs(spec, points, ())
+    alone = _fields(points, lambda point: dict(flatten(load_fields(spec, point=point))))
     _refuse_same(alone, fields)
     _refuse_overriding(alone, fields, overrides)
-    configs = _configs(spec, points, overrides)
+    configs = _fields(points, lambda point: load_config(spec, overrides, point=point).flatten())
     names = point_names(configs, fields)
     named = [
         make_point(name, spec, {field: config[field] for field in point})
@@ -194,26 +195,31 @@ def _combinations(spec: str, values: Sequence[str]) -> list[Mapping[str, Any]]:
     ]
 
 
-def _configs(
-    spec: str, points: Sequence[Mapping[str, Any]], overrides: Sequence[str]
-) -> list[Mapping[str, Any]]:
-    """Return the flattened config of every point."""
-    configs: list[Mapping[str, Any]] = []
+def _fields(
+    points: Sequence[Mapping[str, Any]], load: Callable[[Mapping[str, Any]], dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return the fields of every point.
+
+    Args:
+      points: fields of each point.
+      load: returns the dotted fields of a config with a point's.
+    """
+    found = []
     for number, point in enumerate(points, start=1):
         try:
-            configs.append(load_config(spec, overrides, point=point).flatten())
+            found.append(load(point))
         except CharlmError as error:
-            if str(error) == _mistake(spec, overrides):
+            if str(error) == _mistake(load):
                 raise
             said = ", ".join(f"{field}={as_text(value)}" for field, value in point.items())
             raise CharlmError(f"point {number} of the sweep ({said}): {error}") from error
-    return configs
+    return found
 
 
-def _mistake(spec: str, overrides: Sequence[str]) -> str:
+def _mistake(load: Callable[[Mapping[str, Any]], dict[str, Any]]) -> str:
     """Return the error message of the config without any point; empty if it is valid."""
     try:
-        load_config(spec, overrides)
+        load({})
     except CharlmError as error:
         return str(error)
     return ""

@@ -377,7 +377,7 @@ def _next_values(
         return []
     if not losses:
         own = arm.load().flatten()[search.field]
-        first = map(_rounded, (own, own / search.factor))
+        first = (own, _rounded(own / search.factor))
         return [value for value in first if _is_allowed(arm, search, value)][:left] or [own]
     values, best = list(losses), _best(losses)[0]
     at = values.index(best)

@@ -197,8 +197,8 @@ TYPED: Mapping[str, Sequence[tuple[str, Says]]] = {
             ("config.train.patience=3", "config.split.kind=none"),
         ),
         (
-            f"{TRAIN} --config.split.valid_fraction=0.5 --config.split.test_fraction=0.5",
-            ("config.split.test_fraction=0.5", "below 1", "split.valid_fraction"),
+            f"{TRAIN} --config.split.valid_fraction=0.7 --config.split.test_fraction=0.3",
+            ("config.split.test_fraction=0.3", "below 1", "split.valid_fraction"),
         ),
         (
             f"{TRAIN} --config.split.valid_fraction=0.999999",

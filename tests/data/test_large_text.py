@@ -101,6 +101,9 @@ def test_fingerprints_ids_and_parts_are_those_of_a_small_text(cache: Path, path:
         assert large.fingerprint == held.fingerprint and large.parts == held.parts
         assert large.ids_N.dtype == held.ids_N.dtype and isinstance(large.ids_N, np.memmap)
         np.testing.assert_array_equal(large.ids_N, held.ids_N)
+    path.write_text("\0" + TEXT, encoding="utf-8")
+    config = make_tiny_config(**{"data.corpus": str(path), "split.vocabulary": "train"})
+    assert load_dataset(config).fingerprint == _held(load_dataset, config).fingerprint
     path.write_text(TEXT + "\n" + "zß", encoding="utf-8")
     config = make_tiny_config(**{"data.corpus": str(path), "split.vocabulary": "train"})
     with pytest.raises(CharlmError, match=r"outside the training part has .*'z'.*'ß'") as large_one:

@@ -147,7 +147,12 @@ def test_files_too_short_are_refused(folder: Path) -> None:
     [
         (["README"], "", "README is no part of the text: leave it out with .*/\\*.txt'"),
         (["val.txt"], "", "has two files of the part 'valid'"),
-        (["x.train.txt", "x.test.txt"], "", "has the parts of 2 texts"),
+        (["notes.txt"], "", "notes.txt is no part of the text: move it to another folder"),
+        (
+            ["x.train.txt", "x.test.txt"],
+            "",
+            "has the parts of 2 texts .*name one, as in .*/x[.]\\*.txt'",
+        ),
         ([], "train.txt", "has no such files"),
     ],
 )
@@ -179,6 +184,11 @@ def test_joining_the_parts_of_a_text_is_never_silent(folder: Path) -> None:
     assert "--config.split.kind=files" in str(caught.value)
     assert f"'{folder}/**'" in str(caught.value)
     assert order in (remark(folder / "**") or "")
+    (folder / "valid.txt").rename(folder / "rest.txt")
+    with pytest.raises(CharlmError) as caught:
+        remark(folder)
+    assert "split.kind=files" not in str(caught.value)
+    (folder / "rest.txt").rename(folder / "valid.txt")
     for spec, kind in [
         (folder, "files"),
         (folder / "train.txt", "tail"),

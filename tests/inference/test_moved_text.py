@@ -11,6 +11,7 @@ from charlm_jax.cli import main
 from charlm_jax.comparison.compare import compare
 from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.data.corpora import absolute_spec
 from charlm_jax.data.moved_text import is_gone, likely_places
 from charlm_jax.inference.run import load_run
 from charlm_jax.storage.workdir import Workdir
@@ -129,6 +130,17 @@ def test_runs_of_one_text_are_one_group_wherever_each_has_read_it(project: Path)
     train_and_evaluate(config_of(second, seed=2), project / "runs" / "b")
     found = compare([load_run(run), load_run(project / "runs" / "b")])
     assert [len(group.runs) for group in found.groups] == [2]
+
+
+def test_a_file_may_begin_like_a_registered_name(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(project / "shakespeare:act.txt")
+    monkeypatch.chdir(project)
+    spec = absolute_spec("shakespeare:act.txt")
+    assert spec == str(project / "shakespeare:act.txt") and not is_gone(spec)
+    assert is_gone(str(project / "shakespeare:scene.txt"))
+    assert absolute_spec("synthetic:reach=2") == "synthetic:reach=2"
 
 
 def test_a_glob_is_gone_with_its_files(tmp_path: Path) -> None:

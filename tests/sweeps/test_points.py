@@ -267,6 +267,14 @@ def test_an_override_that_a_point_cannot_bear_names_the_point(write: Callable[..
         load_sweep(spec, ["model.tied_embedding=true"])
 
 
+def test_a_point_needs_no_sense_without_the_overrides() -> None:
+    overrides = ["data.loader=streams"]
+    sweep = load_sweep("quickstart", overrides, values=["data.reset_probability=0,0.1"])
+    assert [point.load().data.reset_probability for point in sweep.points] == [0.0, 0.1]
+    with pytest.raises(CharlmError, match=r"point 2 of the sweep \(data.reset_probability=0.1\)"):
+        load_sweep("quickstart", values=["data.reset_probability=0,0.1"])
+
+
 # The manifest
 
 

@@ -107,6 +107,12 @@ def test_the_gap_towards_the_better_neighbour_is_halved() -> None:
         assert tried == [0.01, 0.005, 0.02, fourth]
 
 
+def test_the_own_value_is_tried_with_all_its_digits() -> None:
+    valley = Valley({"a": 0.0012345})
+    assert tune([_arm(rate=0.0012345)], _search(3, 1), valley)["a"].value == 0.0012345
+    assert [trial.value for trial in valley.trained][:2] == [0.0012345, 0.0006172]
+
+
 def test_a_best_beyond_all_values_is_said_to_be_at_an_edge() -> None:
     found = tune([_arm()], _search(4), Valley({"a": 100.0}))["a"]
     assert found.is_at_edge and found.value == max(trial.value for trial in found.losses)
