@@ -36,6 +36,7 @@ from charlm_jax.evaluation.bootstrap import (
     mean_interval,
     std_over_seeds,
 )
+from charlm_jax.evaluation.context_limits import check_context_is_used
 from charlm_jax.evaluation.ngram import last_characters, tuned_ngram
 from charlm_jax.evaluation.protocol import EvalProtocol, Sliding, Stream, Window, all_positions
 from charlm_jax.evaluation.results import Evaluation
@@ -237,6 +238,8 @@ def compare(
     check_same_text(runs)
     if protocol is None:
         protocol = Window(shared_context(runs))
+    if isinstance(protocol, Stream) and not any(run.model.keeps_positions for run in runs):
+        check_context_is_used(runs[0].model, protocol.mode, protocol.context)
     if protocol == Stream():
         shared_context([run for run in runs if run.model.keeps_positions])
     grouped = group_runs(runs)

@@ -84,7 +84,7 @@ def read_run_facts(run: Run) -> RunFacts:
         has_ended=not is_unfinished(facts),
         characters_per_step=data.batch_size * data.sequence_length,
         context=run.config.evaluation_context,
-        training=_curve(passing if len(passing) > 1 else epochs),
+        training=_curve(passing if len(passing) > 1 or not epochs else epochs),
         held_out={
             weights: _curve([row for row in held_out if row["weights"] == weights])
             for weights in sorted({row["weights"] for row in held_out})

@@ -70,7 +70,8 @@ def reading_units(reading: Reading, text: str, *, most: int) -> RunUnits | None:
     Returns:
       The units; None if the model has no recurrent layer, or the text is too short.
     """
-    run, how, text = reading.run, reading.how, text[:most]
+    run, how, is_cut = reading.run, reading.how, len(text) > most
+    text = text[:most]
     if reading.score.separate_lines and "\n" not in run.vocabulary.symbols:
         text = text.replace("\n", "")  # which only separate lines, as in `split_lines`
     ids_N = run.vocabulary.encode(
@@ -79,7 +80,8 @@ def reading_units(reading: Reading, text: str, *, most: int) -> RunUnits | None:
     read, middle = "".join(run.vocabulary.symbols[index] for index in ids_N), len(ids_N) // 2
     halves: Sequence[Part] = [(range(middle),), (range(middle, len(ids_N)),)]
     chosen = tuple(cut_pieces(read, half, _piece_length(run), PIECES) for half in halves)
-    words = ("the first half of the text", "the second half")
+    whole = f"its first {most:,} {run.vocabulary.unit}" if is_cut else "the text"
+    words = (f"the first half of {whole}", "the second half")
     return _find(run, read, ids_N, chosen, words, reading.label)
 
 

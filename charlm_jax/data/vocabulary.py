@@ -49,6 +49,12 @@ class Vocabulary:
         """Build the vocabulary of all characters in `text`."""
         return cls("".join(map(chr, np.unique(_code_points(text)))))
 
+    @property
+    def whole_characters(self) -> str:
+        """Symbols that are characters by themselves: a byte above 127 is only part of one."""
+        is_bytes = self.unit == "bytes"
+        return "".join(x for x in self.symbols if x.isascii() or not is_bytes)
+
     def with_unit(self, unit: str) -> "Vocabulary":
         """Return the same symbols as another unit; raises `CharlmError` if they cannot be it."""
         return dataclasses.replace(self, unit=unit)

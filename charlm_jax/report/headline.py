@@ -73,11 +73,10 @@ def _describe_group(group: GroupFacts) -> str:
 
 
 def _describe_losses(scores: Scores, groups: Sequence[GroupFacts], noun: str) -> str:
-    """Return a sentence on the loss of the best group, next to an n-gram and xz."""
+    """Return a sentence on the lowest loss, next to those of an n-gram and xz."""
     best, group = min(zip(scores.rows, groups, strict=True), key=lambda pair: pair[0].bits_per_char)
     is_alone = len(groups) == 1
     where = "the text that it was trained on" if scores.split == "train" else "held-out text"
-    who = "it" if is_alone else f"the best, {best.name} ({_describe_group(group)}),"
     seeds = f" (mean of {len(best.seeds)} seeds)" if len(best.seeds) > 1 else ""
     others = {
         baseline.name.split()[0]: baseline.bits_per_char
@@ -85,7 +84,10 @@ def _describe_losses(scores: Scores, groups: Sequence[GroupFacts], noun: str) ->
         if baseline.kind == "ngram" or baseline.name.split()[0] == "xz"
     }
     figure = f"{best.bits_per_char:.2f} bits per {noun}{seeds}"
-    return f"On {where} {who} needs {figure}{next_to(others)}."
+    if is_alone:
+        return f"On {where} it needs {figure}{next_to(others)}."
+    who = f"{best.name} ({_describe_group(group)})"
+    return f"On {where} {who} has the lowest loss, {figure}{next_to(others)}."
 
 
 def next_to(losses: Mapping[str, float]) -> str:
@@ -108,22 +110,28 @@ def _article(name: str) -> str:
     return f"{'an' if name.startswith(('8', '11')) else 'a'} {name}"
 
 
-def reading_headline(readings: Sequence[Reading], text: str, name: str) -> str:
+def reading_headline(readings: Sequence[Reading], name: str) -> str:
     """Return the first sentences of a page about a text.
 
     Args:
       readings: scores of the text under one run or two.
-      text: text that was scored, as symbols.
       name: name of the text.
     """
-    unit, noun = readings[0].run.vocabulary.unit, readings[0].run.vocabulary.noun
+    noun = readings[0].run.vocabulary.noun
     first, *others = readings
     figure = f"{first.score.bits_per_char:.2f} bits per {noun}"
-    read = f"the {len(text):,} {unit} of {name}"
-    sentence = f"{_describe_reading(first)} needs {figure} for {read}"
+    sentence = f"{_describe_reading(first)} needs {figure} for {_scored(first)} of {name}"
     for other in others:
         sentence += f", {_describe_reading(other)} {other.score.bits_per_char:.2f}"
+        if _scored(other) != _scored(first):
+            sentence += f" for {_scored(other)}"
     return f"{sentence}. {_describe_own_losses(readings)}Lower is better."
+
+
+def _scored(reading: Reading) -> str:
+    """Return how many characters were scored, and the protocol in brackets."""
+    score, unit = reading.score, reading.run.vocabulary.unit
+    return f"{score.characters:,} {unit} ({score.protocol})"
 
 
 def _describe_reading(reading: Reading) -> str:
@@ -138,6 +146,9 @@ def _describe_own_losses(readings: Sequence[Reading]) -> str:
 
     It is empty if none has recorded one.
     """
-    losses = [(reading.label, reading.run.recorded_loss) for reading in readings]
-    known = [f"{label} needed {bits(nats):.2f}" for label, nats in losses if nats is not None]
+    known = []
+    for label, run, *_ in readings:
+        if (nats := run.recorded_loss) is not None:
+            window = f"windows of {run.config.evaluation_context:,}"
+            known.append(f"{label} needed {bits(nats):.2f} ({window})")
     return f"On text held out in training, {' and '.join(known)}. " if known else ""

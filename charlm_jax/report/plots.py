@@ -16,6 +16,7 @@ from charlm_jax.comparison.readings import Reading, read_characters
 from charlm_jax.comparison.run_facts import read_run_facts
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.files import user_path
+from charlm_jax.core.folders import PAGE, own_file
 from charlm_jax.core.limits import require_within
 from charlm_jax.data.download import read_bytes
 from charlm_jax.evaluation.protocol import EvalProtocol, Stream, Window
@@ -28,7 +29,7 @@ from charlm_jax.report.figures.activation_maps import (
 from charlm_jax.report.figures.base import InlineFigure
 from charlm_jax.report.figures.loss_curve import draw_losses_by_step
 from charlm_jax.report.html.inline_page import InlinePage
-from charlm_jax.report.html.page import is_page, page_html
+from charlm_jax.report.html.page import page_html
 from charlm_jax.report.text_page import COLOURED_CHARACTERS, surprisal_blocks
 
 _LINE_PIXELS, _LINE_CHARACTERS = 23, 100  # of a coloured text in a notebook's column
@@ -161,6 +162,6 @@ def show_page(path: Path | str) -> InlinePage:
     """
     path = user_path(path)
     page = read_bytes(path)
-    if not is_page(path):
+    if own_file(str(path)) != PAGE:
         raise CharlmError(f"{path} is not a page of charlm: write_report writes one")
     return InlinePage(page.decode("utf-8", "replace"), height=10_000)

@@ -183,7 +183,7 @@ def _configuration(findings: ReportData) -> list[PageBlock]:
     differing = Table(
         ["config.", *(group.name for group in findings.groups)],
         [[field, *values] for field, values in findings.differing.items()],
-        "Fields that differ between groups",
+        "Fields in which runs differ",
     )
     return [differing, details("Fields shared by all runs", shared)]
 

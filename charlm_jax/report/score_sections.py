@@ -56,9 +56,12 @@ def comparison_blocks(scores: Scores, groups: Sequence[GroupFacts]) -> list[Page
         ],
         caption=f"Loss per character: {scored(scores)}",
     )
-    caption = (
-        "Means with their intervals; small circles are single runs, the dashed line is the n-gram."
-    )
+    drawn = ["Means with their intervals"]
+    if any(len(row.seeds) > 1 for row in scores.rows):
+        drawn.append("small circles are single runs")
+    if any(baseline.loss and baseline.kind == "ngram" for baseline in scores.baselines):
+        drawn.append("the dashed line is the n-gram")
+    caption = "; ".join(drawn) + "."
     return [
         figures,
         _about_figures(scores),
@@ -184,7 +187,11 @@ def position_blocks(scores: Scores) -> list[PageBlock]:
         title="Loss by number of preceding characters, in nats",
         x=doubling_axis("preceding characters", 1.0, max(scores.windows)),
         y=linear_axis("nats per character", [y for point in points for y in point[1:]]),
-        verticals=[(f"trained on {n:,}", n) for n in dict.fromkeys(scores.trained)],
+        verticals=[
+            (f"trained on {n:,}", n)
+            for n in dict.fromkeys(scores.trained)
+            if n <= max(scores.windows)
+        ],
     )
     return [
         figure(caption, drawing),
@@ -194,13 +201,16 @@ def position_blocks(scores: Scores) -> list[PageBlock]:
 
 
 def _position_table(scores: Scores) -> Table:
-    by_label = [{group.cell.label: group.cell for group in groups} for groups in scores.by_position]
-    longest = max(by_label, key=len)
-    rows = [
-        [label, f"{cell.characters:,}", *(_loss_cell(cells.get(label)) for cells in by_label)]
-        for label, cell in longest.items()
-    ]
-    columns = ["context", "characters", *(row.name for row in scores.rows)]
+    """Return the losses of all ranges; their counts, if all windows are equally long."""
+    cells = [{(x.first, x.last): x.cell for x in groups} for groups in scores.by_position]
+    is_one_length = len({*scores.windows}) == 1
+    rows = []
+    for ends in sorted({ends for by_ends in cells for ends in by_ends}):
+        found = [by_ends.get(ends) for by_ends in cells]
+        cell = next(cell for cell in found if cell is not None)
+        counts = [f"{cell.characters:,}"] if is_one_length else []
+        rows.append([cell.label, *counts, *map(_loss_cell, found)])
+    columns = ["context", *["characters"] * is_one_length, *(row.name for row in scores.rows)]
     return Table(columns, rows, "Nats per character, 95 % interval")
 
 

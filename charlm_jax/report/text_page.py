@@ -63,7 +63,7 @@ def write_text_page(readings: Sequence[Reading], text: str, path: Path | str, *,
     if units is not None:
         sections.append(Section("Text coloured by one unit", unit_blocks(units)))
     sections.append(Section("How it was scored", [_facts(readings, text, name)]))
-    sentences = reading_headline(readings, text, name)
+    sentences = reading_headline(readings, name)
     lead = [render("blocks.html.j2", "headline", sentences=sentences)]
     readers = " and ".join(reading.label[:_MAX_NAME] for reading in readings)
     title = f"{name[-_MAX_NAME:]}, scored by {readers}"

@@ -191,9 +191,9 @@ class Study:
         seconds = sum(run.characters / mean_speed(run.arm, speeds) for run in runs)
         seeds = "seed" if len(others) == 1 else "seeds"
         more = f"; the best arms again with {len(others)} more {seeds}" if others else ""
-        rates = f", with {effort.rates} learning rates where they are searched"
+        search = f", with {effort.rates} learning rates where they are searched"
         return (
-            f"{len(runs)} runs{rates * (effort.rates > 1)}: "
+            f"{len(runs)} runs{search * (effort.rates > 1)}: "
             f"{seconds / 60:.0f} minutes of training at the measured speeds{more}"
         )
 

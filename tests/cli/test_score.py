@@ -245,10 +245,8 @@ def test_the_page_has_a_cell_for_every_character(
     text = page.text()
     model = f"lstm (1 LSTM layer; {count_parameters(lstm.params):,} parameters; trained on "
     assert model in text and "On text held out in training" not in text  # it recorded nothing
-    figure = (
-        f"needs {score.bits_per_char:.2f} bits per character for the 41 characters of text.txt."
-    )
-    assert figure in text
+    figure = f"needs {score.bits_per_char:.2f} bits per character for 40 characters (stream) of"
+    assert f"{figure} text.txt." in text and score.characters == 40
     assert f"{score.bits_per_char:.4f} bits" in text and "read: stream" in text
     assert TEXT in [words for _, words in page.words]  # as it is, escaped
     assert "&lt;b&gt;" in data and "&#34;tea&#34;" in data and "water &amp;" in data
@@ -397,3 +395,5 @@ def test_a_longer_text_is_coloured_by_units_picked_on_its_first_half(
     found = reading_units(reading, read_text, most=10_000)
     assert found is not None
     assert all(pick.shown.start >= len(read_text) // 2 for pick in found.ranking.picks)
+    found = reading_units(reading, read_text, most=2_000)
+    assert found is not None and found.picked_on == "the first half of its first 2,000 characters"

@@ -184,6 +184,10 @@ FOUND: Mapping[str, Sequence[tuple[str, Says]]] = {
         ),
         ("export --workdir=done --precision=int8", "--precision is for --to=html"),
         ("export --workdir=done --no_baselines", "--no_baselines is for --to=html"),
+        (
+            "export --workdir=done --to=html --no_baselines --corpus=fox.txt",
+            "--corpus is not read with --no_baselines",
+        ),
         ("export --workdir=done --to=html --corpus=nowhere.txt", "nowhere.txt"),
         ("export --workdir=done --out", "argument --out: expected one argument"),
         ("export --workdir=done --out=", "argument --out: the path is empty"),

@@ -89,3 +89,10 @@ def test_the_unit_is_one_of_two() -> None:
         Vocabulary("ab", "words")
     with pytest.raises(CharlmError, match=r"U\+0000 to U\+00FF"):
         Vocabulary.from_text("aĀ").with_unit("bytes")
+
+
+def test_a_byte_above_127_is_no_character_by_itself() -> None:
+    symbols = "\n a\xaa\xd0"
+    assert Vocabulary(symbols).whole_characters == symbols
+    assert Vocabulary(symbols, "bytes").whole_characters == "\n a"
+    assert Vocabulary("\xaa\xd0", "bytes").whole_characters == ""

@@ -23,7 +23,7 @@ from charlm_jax.core.errors import CharlmError
 from charlm_jax.data.dataset import load_dataset
 from charlm_jax.evaluation import Sliding, Window
 from charlm_jax.inference.run import Run, load_run
-from charlm_jax.report import Picture, Section, Table, write_page
+from charlm_jax.report import Picture, Section, Table, score_sections, write_page
 from charlm_jax.report.html import rendering
 from charlm_jax.report.html.heat_text import DIFFERENCE_LEVELS, LEVELS, sign
 from charlm_jax.report.html.page import details
@@ -209,8 +209,8 @@ def test_the_page_says_first_what_the_models_are(file: Path, runs: list[Run]) ->
     best = min(found.rows(), key=lambda row: row.bits_per_char)
     (group,) = (group for group in found.groups if group.name == best.name)
     assert f"{len(found.groups)} character-level language models, trained on" in headline
-    assert f"the best, {best.name} (1 LSTM layer; {group.parameters:,} parameters)," in headline
-    assert f"needs {best.bits_per_char:.2f} bits per character (mean of 2 seeds)" in headline
+    who = f"{best.name} (1 LSTM layer; {group.parameters:,} parameters) has the lowest loss"
+    assert f"{who}, {best.bits_per_char:.2f} bits per character (mean of 2 seeds)" in headline
     for baseline in found.baselines:
         is_named = f"{baseline.name.split()[0]} {baseline.bits_per_char:.2f}" in headline
         assert is_named == (baseline.name == "xz" or baseline.kind == "ngram")
@@ -460,6 +460,24 @@ def test_a_study_adds_what_it_has(tmp_path: Path) -> None:
     assert str(image.attributes["src"]).startswith("data:image/png;base64,")
     with pytest.raises(CharlmError, match="PNG"):
         write_page(tmp_path / "b.html", title="", sections=[Section("", [Picture(b"GIF", "")])])
+
+
+def test_windows_of_several_lengths_have_all_their_ranges_and_no_common_counts(
+    runs: list[Run],
+) -> None:
+    found = gather(runs)
+    assert found.scores is not None
+    first, *others = found.scores.by_position
+    last = first[-1]
+    cut = [*first[:-1], last._replace(last=last.last - 1, cell=last.cell._replace(label="cut"))]
+    length = found.scores.windows[0]
+    windows = [length - 1, *found.scores.windows[1:]]
+    several = found.scores._replace(by_position=[cut, *others], windows=windows)
+    for scores, has_counts in ((found.scores, True), (several, False)):
+        table = score_sections._position_table(scores)
+        assert ("characters" in table.columns) == has_counts
+        assert len(table.rows) == len(first) + (not has_counts)
+        assert all(len(row) == len(table.columns) for row in table.rows)
 
 
 def test_many_runs_stay_small(runs: list[Run], tmp_path: Path) -> None:

@@ -1,9 +1,9 @@
 """`charlm compare`."""
 
 import argparse
+import io
 import json
 import math
-import sys
 from typing import TYPE_CHECKING
 
 from charlm_jax.cli.commands.common_flags import add_several, read_protocol
@@ -66,7 +66,8 @@ def _print_csv(comparison: "Comparison") -> None:
 
     names = "name seeds parameters loss_nats loss_low loss_high bits_per_char spread"
     names += " difference difference_low difference_high unfinished_seeds"
-    writer = csv.writer(sys.stdout, lineterminator="\n")
+    lines = io.StringIO()
+    writer = csv.writer(lines, lineterminator="\n")
     writer.writerow(names.split())
     for row in comparison.rows():
         less = (None, None, None) if row.difference is None else row.difference
@@ -78,3 +79,4 @@ def _print_csv(comparison: "Comparison") -> None:
         loss = baseline.loss or (baseline.bits_per_char * math.log(2), None, None)
         figures = to_jsonable([*loss, baseline.bits_per_char])
         writer.writerow([baseline.name, "", "", *figures, "", "", "", "", ""])
+    show(lines.getvalue(), end="")

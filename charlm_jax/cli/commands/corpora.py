@@ -26,7 +26,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """List the known corpora, or describe one."""
-    from charlm_jax.data.corpora import joined_parts, list_corpora, load_corpus
+    from charlm_jax.data.corpora import is_registered, joined_parts, list_corpora, load_corpus
     from charlm_jax.data.download import DownloadProgress
 
     if options.name is None:
@@ -42,6 +42,8 @@ def run(options: argparse.Namespace) -> None:
         return
     if options.unit == "bytes" and options.encoding != "utf-8":
         raise CharlmError(f"--encoding={options.encoding} cannot be used with --unit=bytes")
+    if options.encoding != "utf-8" and is_registered(options.name):
+        raise CharlmError(f"--encoding is for files: {options.name} has its own")
     corpus = load_corpus(
         options.name, encoding=options.encoding, unit=options.unit, progress=DownloadProgress()
     )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from charlm_jax.cli.commands.common_flags import add_corpus, add_run, load
 from charlm_jax.cli.output import show, shown_progress
 from charlm_jax.cli.parser import nonempty_path
+from charlm_jax.core.errors import CharlmError
 
 if TYPE_CHECKING:
     from charlm_jax.inference.run import Run
@@ -80,6 +81,8 @@ def _write_page(run: "Run", options: argparse.Namespace) -> list[str]:
     check_model(run.config.model)
     precision = options.precision
     file = page_file(run, options.out, precision=precision)
+    if options.no_baselines and options.corpus:
+        raise CharlmError("--corpus is not read with --no_baselines: remove one of them")
     if options.no_baselines:
         held_out = recorded_held_out(run)
     else:

@@ -192,7 +192,8 @@ def _print_next(workdir: str, *, has_held_out: bool, flags: list[str]) -> None:
     """Print the commands that usually follow, with the flags that all of them need."""
     from charlm_jax.storage.workdir import Workdir
 
-    symbols = Workdir(workdir).read_vocabulary().symbols
+    vocabulary = Workdir(workdir).read_vocabulary()
+    symbols = vocabulary.whole_characters or vocabulary.symbols
     letters = [symbol for symbol in symbols if symbol.isalpha()]
     prompt = "The " if set("The ") <= set(symbols) else (letters or symbols)[0]
     sample = ["sample", f"--workdir={workdir}", f"--prompt={prompt}", "--scale=0.5,1,2"]

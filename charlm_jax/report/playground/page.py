@@ -22,6 +22,7 @@ from charlm_jax.core.trees import count_parameters
 from charlm_jax.core.visible_text import visible_line
 from charlm_jax.data.corpora import corpus_title
 from charlm_jax.data.download import DownloadProgress
+from charlm_jax.data.vocabulary import Vocabulary
 from charlm_jax.inference.export import is_written
 from charlm_jax.inference.run import Run
 from charlm_jax.report.headline import introduce
@@ -124,7 +125,7 @@ def playground_html(
         policy=content_policy(style, script),
         title=title,
         about=" ".join([_about(run, title, held_out), *_losses(run, precision, held_out)]),
-        prompt=_first_prompt(run.vocabulary.symbols),
+        prompt=_first_prompt(run.vocabulary),
         symbols=len(run.vocabulary),
         unit=run.vocabulary.noun,
         context=held_out.context,
@@ -218,8 +219,9 @@ def _losses(run: Run, precision: str, held_out: HeldOut) -> list[str]:
     return describe_held_out(held_out, precision=precision, unit=run.vocabulary.noun)
 
 
-def _first_prompt(symbols: str) -> str:
-    """Return the known symbols of `The `; if they are blank, a symbol of the model."""
+def _first_prompt(vocabulary: Vocabulary) -> str:
+    """Return the known symbols of `The `; if they are blank, a character of the model."""
+    symbols = vocabulary.whole_characters or vocabulary.symbols
     known = "".join(symbol for symbol in _PROMPT if symbol in symbols)
     visible = (symbol for symbol in symbols if symbol.isalnum())
     return known if known.strip() else next(visible, symbols[0])
