@@ -287,7 +287,12 @@ def test_two_models_of_unlike_alphabets_read_the_same_text(
     np.testing.assert_allclose(drawn, less_N[~np.isnan(less_N)] / math.log(2), atol=6e-3)
     assert "7 unknown characters left out" in page.text()
     figures = [f"{run.bits_per_char:.2f}" for run in scores]
-    assert re.search(rf"lstm .* needs {figures[0]} .*, other .* {figures[1]}\. Lower", page.text())
+    scored = [rf"for {run.characters} characters \(stream\)" for run in scores]
+    assert re.search(
+        rf"lstm .* needs {figures[0]} .* {scored[0]} of text.txt, other .* {figures[1]} {scored[1]}"
+        r"\. Lower",
+        page.text(),
+    )
     difference = (
         f"other minus lstm: {np.nanmean(less_N):+.4f} nats per character over 33 characters"
     )
