@@ -1,5 +1,6 @@
 """Standard output of commands: the exact text for pipes and files, a safe one for terminals."""
 
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -63,8 +64,14 @@ def shown_progress() -> Iterator[Report]:
     def report(phase: str, share: float) -> None:
         nonlocal due, shown
         if time.monotonic() >= due:
-            line = f"{phase}: {share:.0%}" if share else phase
-            print(start + visible_line(line), end=end, file=sys.stderr, flush=True)
+            done = f": {share:.0%}" if share else ""
+            line = visible_line(phase)
+            if is_terminal:  # a line that wraps could not be erased
+                from rich.cells import cell_len, set_cell_size
+
+                room = shutil.get_terminal_size().columns - 1 - len(done)
+                line = set_cell_size(line, max(0, min(room, cell_len(line))))
+            print(start + line + done, end=end, file=sys.stderr, flush=True)
             due, shown = time.monotonic() + pause, True
 
     try:

@@ -191,7 +191,8 @@ class Session:
         shown = self._run.vocabulary.shown
         self._write(shown(above))
         try:
-            with deferred_signals([signal.SIGINT]) as interrupted:  # JAX may drop an exception
+            # JAX may drop an exception.
+            with deferred_signals([signal.SIGINT], saves=False) as interrupted:
                 for chunk in chunks:
                     self._text = self._text._replace(
                         sampled=self._text.sampled + chunk.text, stopped_by=chunk.stopped_by

@@ -37,7 +37,7 @@ def leave_at_signals(program: str) -> None:
     compilation delays it. Files are written whole or not at all, so nothing is lost. A signal that
     is ignored stays ignored (as SIGHUP under nohup).
 
-    While `deferred_signals` are in force the thread says that the stop is waited for.
+    While `deferred_signals` are in force the thread says that the program saves first, if it does.
 
     Args:
       program: program name, the prefix of the line.
@@ -60,7 +60,7 @@ def leave_at_signals(program: str) -> None:
                 if signal.getsignal(number) is leave:
                     _leave(program, number)
                 time.sleep(_WAITS_SECONDS)
-                if getattr(signal.getsignal(number), "defers", False):
+                if getattr(signal.getsignal(number), "saves", False):
                     write_line(
                         f"{program}: {signal.Signals(number).name}: saving before it stops\n"
                     )
@@ -94,6 +94,7 @@ def deferred_signals(
     numbers: Sequence[int] = _ASKS_TO_STOP,
     *,
     second: Callable[[int, FrameType | None], object] | None = None,
+    saves: bool = True,
 ) -> Iterator[Callable[[], int]]:
     """Defer signals; yield a function that returns the first received, or 0.
 
@@ -104,6 +105,7 @@ def deferred_signals(
     Args:
       numbers: signals to defer.
       second: handler of a second Ctrl-C; if None, the one of the first before this call.
+      saves: whether the program saves before it stops, so that `leave_at_signals` may say so.
     """
     received: list[int] = []
 
@@ -114,7 +116,7 @@ def deferred_signals(
                 act(number, frame)
         received.append(number)
 
-    handler.defers = True  # type: ignore[attr-defined]
+    handler.saves = saves  # type: ignore[attr-defined]
     if threading.current_thread() is not threading.main_thread():
         yield lambda: 0
         return

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
 
 from charlm_jax.cli import main
 from charlm_jax.cli.output import note, show, shown_progress
@@ -192,7 +193,22 @@ def test_progress_is_one_line_of_a_terminal_or_a_line_now_and_then(
     monkeypatch.setattr(sys, "stderr", stream)
     now = 0.0
     monkeypatch.setattr("time.monotonic", lambda: now)
+    monkeypatch.setenv("COLUMNS", "80")
     with shown_progress() as report:
         for now, share in ((0.5, 0.1), (2.0, 0.2), (2.1, 0.3), (15.0, 0.9)):  # noqa: B007
             report("scoring a", share)
     assert stream.getvalue() == shown
+
+
+def test_a_line_of_progress_fits_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setenv("COLUMNS", "24")
+    now = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    with shown_progress() as report:
+        now = 2.0
+        report("scoring runs/島島島島島島島島島", 0.25)
+    line = stream.getvalue().split("\x1b[K")[1].rstrip("\r")
+    assert line.endswith(": 25%") and 20 < cell_len(line) < 24

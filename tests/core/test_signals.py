@@ -113,6 +113,18 @@ def test_a_deferred_stop_is_waited_for_with_a_word_and_a_second_ctrl_c_is_not() 
     assert (status, out, err.removeprefix(word)) == (130, "saved\n", SAYS[signal.SIGINT])
 
 
+def test_a_program_that_saves_nothing_says_nothing() -> None:
+    body = (
+        "signals._WAITS_SECONDS = 0\n"
+        "with signals.deferred_signals(saves=False) as received:\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    while not received(): pass\n"
+        "    sys.stdin.readline()\n"
+        "print('end', flush=True)"
+    )
+    assert _end(_script(body), "\n") == (0, "end\n", "")
+
+
 def test_what_is_ignored_stays_ignored() -> None:
     names = ("SIGINT", "SIGTERM", "SIGHUP")
     before = "\n".join(f"signal.signal(signal.{name}, signal.SIG_IGN)" for name in names)

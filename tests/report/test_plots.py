@@ -14,6 +14,7 @@ from charlm_jax.comparison.run_facts import read_run_facts
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.evaluation import Stream, Window
 from charlm_jax.report.figures.base import save_figure
+from charlm_jax.report.figures.loss_curve import draw_losses_by_step
 from charlm_jax.report.html.inline_page import InlinePage
 from charlm_jax.report.html.page import page_html
 from tests.conftest import make_tiny_config
@@ -72,6 +73,14 @@ def test_a_loss_is_a_curve_of_the_metrics(run: charlm_jax.Run, limited: charlm_j
     assert labels == [r"run \$x\$, training", r"run \$x\$, held out", "limited, training"]
     assert len({line.get_color() for line in axes.lines}) == 2
     assert axes.get_legend() is None and axes.figure.legends  # beside the curves, not on them
+    many = [facts._replace(workdir=f"runs/_{number}") for number in range(8)]
+    many.append(facts._replace(workdir="other/_0"))
+    (axes,) = draw_losses_by_step(many).axes
+    (legend,) = axes.figure.legends
+    shown = [text.get_text() for text in legend.get_texts()]
+    assert shown[0] == "runs/_0, training" and shown[2] == "_1, training" and len(shown) == 18
+    looks = {(x.get_color(), x.get_linestyle(), x.get_marker()) for x in axes.lines}
+    assert len(looks) == len(axes.lines)
     assert charlm_jax.plot_loss(run)._repr_png_()[0].startswith(b"\x89PNG")
 
 

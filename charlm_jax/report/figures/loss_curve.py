@@ -1,5 +1,6 @@
 """Curves of training and held-out losses."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import Any
@@ -18,7 +19,8 @@ _STYLES: Sequence[Mapping[str, Any]] = (
     {"color": VERMILION, "marker": "s", "markersize": 7, "linestyle": ":", "fillstyle": "none"},
     {"color": DARK_GREY, "marker": "^", "markersize": 6, "linestyle": "--", "fillstyle": "none"},
 )
-_HELD_OUT: Mapping[str, Any] = {"linestyle": "--", "marker": "o", "markersize": 4}
+_HELD_OUT: Mapping[str, Any] = {"linestyle": "--", "markersize": 4}
+_LINES, _MARKERS = ("-", "-.", ":"), ("o", "s", "^")  # where the colours begin again
 
 
 def draw_learning_curves(curves: Mapping[str, Sequence[float]]) -> InlineFigure:
@@ -38,21 +40,29 @@ def draw_learning_curves(curves: Mapping[str, Sequence[float]]) -> InlineFigure:
 def draw_losses_by_step(runs: Sequence[RunFacts]) -> InlineFigure:
     """Draw training and held-out losses by step, in a colour per run.
 
+    The eighth run has the first colour again, with other lines and markers.
+
     Args:
       runs: facts about the runs; each has rows of metrics.
     """
     figure, axes = _loss_axes("step", "loss, nats per character")
-    for run, color in zip(runs, cycle(FIGURE_SERIES), strict=False):
-        name = f"{run.name}, " if len(runs) > 1 else ""
-        _plot(axes, run.training, f"{name}training", color=color, linewidth=1.0)
+    names = Counter(run.name for run in runs)
+    for number, (run, color) in enumerate(zip(runs, cycle(FIGURE_SERIES), strict=False)):
+        own = run.name if names[run.name] == 1 else run.workdir
+        name = f"{own}, " if len(runs) > 1 else ""
+        turn = number // len(FIGURE_SERIES) % len(_LINES)
+        style = {"color": color, "linestyle": _LINES[turn], "linewidth": 1.0}
+        _plot(axes, run.training, f"{name}training", **style)
         for weights, curve in run.held_out.items():
             label = f"{name}held out{describe_average(weights)}"
-            _plot(axes, curve, label, color=color, **_HELD_OUT)
+            _plot(axes, curve, label, color=color, marker=_MARKERS[turn], **_HELD_OUT)
+    # Named one by one: matplotlib leaves out labels that begin with an underscore.
+    handles, labels = [*axes.lines], [str(line.get_label()) for line in axes.lines]
     if len(runs) == 1:
-        axes.legend(edgecolor="none", framealpha=1)
+        axes.legend(handles, labels, edgecolor="none", framealpha=1)
     else:  # too many curves to leave room between them
         figure.set_figwidth(8.4)
-        figure.legend(loc="outside right upper", frameon=False, fontsize=9)
+        figure.legend(handles, labels, loc="outside right upper", frameon=False, fontsize=9)
     return figure
 
 
