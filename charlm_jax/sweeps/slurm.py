@@ -16,7 +16,7 @@ from charlm_jax.core.signals import Interrupted
 from charlm_jax.core.visible_text import visible_line
 from charlm_jax.models.external import allow_module
 from charlm_jax.storage.workdir import Workdir
-from charlm_jax.sweeps.points import MANIFEST, SLURM, Point, find_source
+from charlm_jax.sweeps.points import MANIFEST, SLURM, OtherSweep, Point, find_source
 from charlm_jax.sweeps.sbatch_options import Option, for_submitit
 from charlm_jax.training.loop import train_and_evaluate
 from charlm_jax.training.progress_bar import LogProgress
@@ -206,13 +206,16 @@ def _submit(
 def undone_on_refusal(folder: Path) -> Iterator[None]:
     """Remove what a refused submission has written to a sweep's folder.
 
-    What was there before stays, and everything once an array of jobs is submitted.
+    What was there before stays, and everything once an array of jobs is submitted, or if another
+    sweep has claimed the folder meanwhile.
     """
     parents = [path for path in (folder, *folder.parents) if not path.exists()]
     old = {*folder.rglob("*")}
     submitted = _read_ids(folder / SLURM / JOBS)
     try:
         yield
+    except OtherSweep:
+        raise
     except CharlmError:
         if _read_ids(folder / SLURM / JOBS) == submitted:
             new = sorted({folder / MANIFEST, *(folder / SLURM).rglob("*"), folder / SLURM} - old)
