@@ -37,7 +37,7 @@ from charlm_jax.storage.workdir import Workdir
 
 MANIFEST = "manifest.json"
 LOGS = "logs"
-SLURM = "slurm"
+SLURM = ".slurm"  # hidden: next to a run that is no point, its files might be read as a text
 TUNING = ".tuning"  # hidden: lists and comparisons of a sweep's runs leave it out
 # Reserved for other entries of a sweep's folder.
 NOT_NAMES = frozenset({MANIFEST, LOGS, SLURM, TUNING})
