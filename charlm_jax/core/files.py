@@ -20,18 +20,17 @@ _TEMPORARY = re.compile(r"(?P<name>.+?)(\.[0-9a-f]{8})?\.partial", re.DOTALL)
 _ABANDONED_SECONDS = 600.0
 
 
-def atomic_write(path: Path, data: bytes) -> None:
+def atomic_write(path: Path, data: bytes, *, replace: bool = True) -> None:
     """Write or replace a file atomically, as `atomic_file` does.
 
-    Raises:
-      OSError: the file could not be written; no temporary file is left.
+    Arguments and errors are those of `atomic_file`.
     """
-    with atomic_file(path) as file:
+    with atomic_file(path, replace=replace) as file:
         file.write(data)
 
 
 @contextlib.contextmanager
-def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+def atomic_file(path: Path, *, replace: bool = True) -> Iterator[IO[bytes]]:
     """Open a file that appears, or replaces another, when the block ends without an error.
 
     The data are written to a temporary file with a unique name in the same folder, synced to disk,
@@ -41,7 +40,12 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     Temporary files left by killed writers of the same file are removed once they are too old to be
     in use.
 
+    Args:
+      path: path of the file.
+      replace: whether a file that exists is replaced; if not, one of several writers succeeds.
+
     Raises:
+      FileExistsError: `replace` is False, and the name is taken, even by a broken link.
       OSError: the file could not be written; no temporary file is left.
     """
     remove_temporary_files(path, older_than=_ABANDONED_SECONDS)
@@ -49,10 +53,22 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     try:
         with synced_file(temporary) as file:
             yield file
-        os.replace(temporary, path)
+        if replace or not _link(temporary, path):
+            os.replace(temporary, path)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _link(file: Path, path: Path) -> bool:
+    """Give a file a second name that is not taken; returns False if the disk has no such links."""
+    try:
+        os.link(file, path)
+    except OSError as error:
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from error
+        return False
+    return True
 
 
 def read_regular(path: Path) -> bytes:

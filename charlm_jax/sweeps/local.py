@@ -147,7 +147,8 @@ def run_points(
 
     Raises:
       CharlmError: two points share a name, a name is not a valid folder name, jobs < 1, or a
-        finished point was trained on another text.
+        finished point was trained on another text than its config names now, when the first is
+        started or when the last has ended.
       Interrupted: SIGINT, SIGTERM or SIGHUP was received; every run was saved first.
     """
     if jobs < 1:
@@ -183,7 +184,9 @@ def run_points(
             f"resume",
             signal_received(),
         )
-    return [sweep.outcomes[point.name] for point in points]
+    outcomes = [sweep.outcomes[point.name] for point in points]
+    check_texts([outcome.point for outcome in outcomes if outcome.state == "done"], folder)
+    return outcomes
 
 
 def _refuse_names(points: Sequence[Point]) -> None:

@@ -28,9 +28,9 @@ from charlm_jax.config.loading import (
 )
 from charlm_jax.config.schema import Config, flatten
 from charlm_jax.core.errors import CharlmError, write_error
-from charlm_jax.core.files import final_name, stored_path
+from charlm_jax.core.files import atomic_write, final_name, stored_path
 from charlm_jax.core.folders import read_object
-from charlm_jax.core.json_files import write_json
+from charlm_jax.core.json_files import dump_json
 from charlm_jax.data.dataset import with_absolute_paths
 from charlm_jax.storage.default_folder import default_folder
 from charlm_jax.storage.run_index import read_end
@@ -38,7 +38,7 @@ from charlm_jax.storage.workdir import Workdir
 
 MANIFEST = "manifest.json"
 LOGS = "logs"
-SLURM = "slurm"
+SLURM = ".slurm"  # hidden: next to a run that is no point, its files might be read as a text
 TUNING = ".tuning"  # hidden: lists and comparisons of a sweep's runs leave it out
 # Reserved for other entries of a sweep's folder.
 NOT_NAMES = frozenset({MANIFEST, LOGS, SLURM, TUNING})
@@ -297,11 +297,16 @@ def _word(value: Any) -> str:
     return re.sub(r"[^A-Za-z0-9_.+]+", "-", as_text(value))
 
 
+class OtherSweep(CharlmError):
+    """A folder that holds another sweep."""
+
+
 def refuse_other(sweep: Sweep, folder: Path) -> None:
     """Check that a folder is empty, missing or already holds this sweep.
 
     Raises:
-      CharlmError: the folder holds another sweep or something else, or cannot be read.
+      OtherSweep: the folder holds another sweep.
+      CharlmError: the folder holds something else, or cannot be read.
     """
     file = folder / MANIFEST
     try:
@@ -317,7 +322,7 @@ def refuse_other(sweep: Sweep, folder: Path) -> None:
         raise CharlmError(f"cannot read {folder}: {error.strerror or error}") from error
     if changes:
         more = f" and {len(changes) - _MOST_CHANGES} more" if len(changes) > _MOST_CHANGES else ""
-        raise CharlmError(
+        raise OtherSweep(
             f"{folder} holds another sweep: {'; '.join(changes[:_MOST_CHANGES])}{more}; runs of "
             f"both would be mixed: choose another workdir, or resume that sweep by its command"
         )
@@ -326,15 +331,23 @@ def refuse_other(sweep: Sweep, folder: Path) -> None:
 def claim(sweep: Sweep, folder: Path) -> None:
     """Claim a folder for this sweep: write the manifest, or check the existing one.
 
+    Of several sweeps that claim a new folder at the same time, one succeeds.
+
     Raises:
-      CharlmError: the folder holds another sweep or something else, or cannot be written.
+      OtherSweep: the folder holds another sweep.
+      CharlmError: the folder holds something else, or cannot be written.
     """
     refuse_other(sweep, folder)
     file = folder / MANIFEST
     try:
         if not file.exists():
             folder.mkdir(parents=True, exist_ok=True)
-            write_json(file, make_manifest(sweep, folder))
+            try:
+                atomic_write(file, dump_json(make_manifest(sweep, folder)), replace=False)
+            except FileExistsError:  # another process was faster
+                if not file.exists():  # a broken link
+                    raise
+                refuse_other(sweep, folder)
     except OSError as error:
         raise write_error(folder, error) from error
 

@@ -16,7 +16,7 @@ from charlm_jax.core.signals import Interrupted
 from charlm_jax.core.visible_text import visible_line
 from charlm_jax.models.external import allow_module
 from charlm_jax.storage.workdir import Workdir
-from charlm_jax.sweeps.points import MANIFEST, SLURM, Point, find_source
+from charlm_jax.sweeps.points import MANIFEST, SLURM, OtherSweep, Point, find_source
 from charlm_jax.sweeps.sbatch_options import Option, for_submitit
 from charlm_jax.training.loop import train_and_evaluate
 from charlm_jax.training.progress_bar import LogProgress
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 JOBS = "jobs.json"
 
 _MOST_JOBS = 1_000  # in an array: SLURM's default MaxArraySize is 1,001
+
+# Reasons of a failure that the job itself could not record.
+_NOT_BEGUN = "ended before training began"
+_KILLED = "killed before it could save, or out of memory"
 
 _NO_SUBMITIT = "--launcher=slurm needs submitit: pip install 'charlm_jax[slurm]'"
 
@@ -40,7 +44,7 @@ class JobStatus(NamedTuple):
         ended), or `submitted` (by this call).
       job_id: id of its latest job; empty if it has none.
       failed: reason why the latest job failed, if the point was submitted again; empty if the job
-        was only interrupted.
+        saved its run and stopped.
     """
 
     point: Point
@@ -85,6 +89,27 @@ def train_point(
 def _failure_file(workdir: Path) -> Path:
     """Path of the file that records why a run's job failed; absent on success."""
     return workdir.parent / SLURM / f"{workdir.name}.failed"
+
+
+@contextlib.contextmanager
+def _recorded_as_not_begun(files: Sequence[Path]) -> Iterator[None]:
+    """Records, while jobs are submitted, that they have not begun; undone if they are refused.
+
+    The records must be there first: a job may begin, and change its own, at once.
+    """
+    before = {file: file.read_bytes() for file in files if file.exists()}
+    try:
+        for file in files:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(_NOT_BEGUN, encoding="utf-8")
+        yield
+    except BaseException:
+        for file in files:
+            if file in before:
+                file.write_bytes(before[file])
+            else:
+                file.unlink(missing_ok=True)
+        raise
 
 
 @contextlib.contextmanager
@@ -167,10 +192,10 @@ def _why_failed(point: Point, folder: Path, ids: Mapping[str, str]) -> str:
         return ""
     log = file.with_name(f"{ids[point.name]}_0_log.err")
     try:
-        reason = file.read_text(encoding="utf-8", errors="replace")
+        reason = visible_line(file.read_text(encoding="utf-8", errors="replace"))
     except OSError as error:
         raise CharlmError(f"cannot read {file}: {error.strerror or error}") from error
-    return visible_line(reason) or f"killed before it could save, or out of memory: see {log}"
+    return f"{reason or _KILLED}: see {log}" if reason in ("", _NOT_BEGUN) else reason
 
 
 def _submit(
@@ -184,8 +209,9 @@ def _submit(
       executor: submitit's executor.
       before: number of points in arrays submitted before.
     """
+    files = [_failure_file(folder / point.name) for point in points]
     try:
-        with executor.batch():
+        with _recorded_as_not_begun(files), executor.batch():
             jobs = [
                 executor.submit(
                     train_point,
@@ -206,13 +232,16 @@ def _submit(
 def undone_on_refusal(folder: Path) -> Iterator[None]:
     """Remove what a refused submission has written to a sweep's folder.
 
-    What was there before stays, and everything once an array of jobs is submitted.
+    What was there before stays, and everything once an array of jobs is submitted, or if another
+    sweep has claimed the folder meanwhile.
     """
     parents = [path for path in (folder, *folder.parents) if not path.exists()]
     old = {*folder.rglob("*")}
     submitted = _read_ids(folder / SLURM / JOBS)
     try:
         yield
+    except OtherSweep:
+        raise
     except CharlmError:
         if _read_ids(folder / SLURM / JOBS) == submitted:
             new = sorted({folder / MANIFEST, *(folder / SLURM).rglob("*"), folder / SLURM} - old)

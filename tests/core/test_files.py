@@ -86,6 +86,25 @@ def test_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
     assert errors == [] and file.read_bytes() in contents and [*tmp_path.iterdir()] == [file]
 
 
+@pytest.mark.parametrize("has_links", [True, False])
+def test_a_file_that_may_not_be_replaced_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_links: bool
+) -> None:
+    def fail(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    if not has_links:
+        monkeypatch.setattr(os, "link", fail)
+    file, broken = tmp_path / "run.json", tmp_path / "broken.json"
+    broken.symlink_to(tmp_path / "absent")
+    atomic_write(file, b"first", replace=False)
+    for taken in (file, broken):
+        with pytest.raises(FileExistsError):
+            atomic_write(taken, b"second", replace=False)
+    assert file.read_bytes() == b"first" and broken.is_symlink()
+    assert sorted(tmp_path.iterdir()) == [broken, file]
+
+
 def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
     outside, file = tmp_path / "outside", tmp_path / "run.json"
     outside.write_text("mine")

@@ -366,6 +366,29 @@ def test_a_finished_point_of_another_text_is_named_before_anything_starts(
     assert not log.started and not (folder / second.name).exists()
 
 
+class EditAtStart(Log):
+    """Writes another text when a point starts, whose process has not read it yet."""
+
+    def __init__(self, text: Path) -> None:
+        super().__init__()
+        self.text = text
+
+    def start(self, name: str) -> None:
+        super().start(name)
+        self.text.write_text("dcba" * 400)
+
+
+def test_a_text_that_changes_between_two_points_is_refused_at_the_end(tmp_path: Path) -> None:
+    text, folder = tmp_path / "text.txt", tmp_path / "runs"
+    text.write_text("abcd" * 400)
+    first, second = points_of(tmp_path, **{"data.corpus": str(text)})
+    train_and_evaluate(first.load(), folder / first.name)
+    view = EditAtStart(text)
+    with pytest.raises(CharlmError, match=r"^point seed=1: the text of .*text.txt is not the one"):
+        run_points([first, second], folder, view=view)
+    assert view.started == ["seed=2"] and second.is_finished(folder)
+
+
 class _Stop(NullProgress):
     def advance(self, step: int, loss_nats: float, chars_per_second: float) -> None:
         os.kill(os.getpid(), signal.SIGTERM)

@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from charlm_jax.config.loading import load_config, shipped_names
 from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.sweeps.points import (
+    OtherSweep,
     Sweep,
     claim,
     find_source,
@@ -25,6 +27,7 @@ from charlm_jax.sweeps.points import (
     point_names,
     refuse_other,
 )
+from charlm_jax.sweeps.slurm import undone_on_refusal
 from tests.conftest import TINY, examples
 
 SWEEPS = [name for name in shipped_names() if name.startswith("sweeps/")]
@@ -318,6 +321,27 @@ def test_a_folder_holds_one_sweep(write: Callable[..., str], tmp_path: Path) -> 
         load_sweep(write(GRID), ["train.epochs=1"])
     )
     assert (folder / "manifest.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("is_same", [True, False])
+def test_of_two_sweeps_that_claim_a_folder_at_once_one_has_it(
+    write: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_same: bool
+) -> None:
+    folder, sweep = tmp_path / "runs", load_sweep(write(GRID))
+    other = sweep if is_same else load_sweep(fewer_spec(write))
+
+    def claim_before(late: Sweep, folder: Path) -> dict[str, Any]:
+        monkeypatch.setattr("charlm_jax.sweeps.points.make_manifest", make_manifest)
+        claim(other, folder)
+        return make_manifest(late, folder)
+
+    monkeypatch.setattr("charlm_jax.sweeps.points.make_manifest", claim_before)
+    refused = pytest.raises(OtherSweep, match="runs of both would be mixed")
+    with nullcontext() if is_same else refused, undone_on_refusal(folder):
+        claim(sweep, folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest == make_manifest(other, folder)
+    assert [path.name for path in folder.iterdir()] == ["manifest.json"]
 
 
 def fewer_spec(write: Callable[..., str]) -> str:

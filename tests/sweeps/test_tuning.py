@@ -3,6 +3,7 @@
 import itertools
 import math
 import os
+import re
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from charlm_jax.core.json_files import write_json
 from charlm_jax.core.signals import Interrupted
 from charlm_jax.storage.run_index import run_folders
 from charlm_jax.storage.workdir import Workdir
-from charlm_jax.sweeps import tuning
+from charlm_jax.sweeps import local, tuning
 from charlm_jax.sweeps.local import Outcome
 from charlm_jax.sweeps.points import Point
 from charlm_jax.sweeps.tuning import (
@@ -331,6 +332,35 @@ def test_the_usual_search_costs_one_and_a_half_times_the_training() -> None:
     search = default_search([arm], RATE)
     whole = search.rungs[0].characters * 8
     assert search.characters == pytest.approx(1.625 * whole, rel=0.02)
+
+
+@pytest.mark.parametrize("when", ["in the search", "after the search"])
+def test_a_text_that_changes_while_a_sweep_is_tuned_is_refused(
+    when: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text, folder = tmp_path / "text.txt", tmp_path / "sweep"
+    text.write_text("abcd" * 400)
+    changes = {"train.epochs": 8, "data.corpus": str(text)}
+    spec = write_sweep(tmp_path / "one.py", "return [{'data.sequence_length': 10}]", **changes)
+
+    def search(arms: Sequence[Point], *_: object) -> dict[str, Tuned]:
+        trial = Trial(arms[0], RATE, 0.01, 1, 400)
+        train_and_evaluate(trial.point().load(), folder / ".tuning" / trial.name)
+        if when == "in the search":
+            text.write_text("dcba" * 400)
+        return {arms[0].name: Tuned(0.01, {trial: 1.5})}
+
+    def train(points: Sequence[Point], *_: object, **__: object) -> list[Outcome]:
+        text.write_text("dcba" * 400)
+        return [Outcome(point, "done", 1.25) for point in points]
+
+    monkeypatch.setattr(tuning, "tune", search)
+    monkeypatch.setattr(local, "run_points", train)
+    assert main(["sweep", f"--config={spec}", f"--workdir={folder}", f"--tune={RATE}"]) == 2
+    out, err = capsys.readouterr()
+    assert ("held-out losses" in out) == (when == "after the search")
+    assert "done" not in out
+    assert re.search(r"^charlm sweep: point .*-learning_rate=0\.01-.*: the text of ", err)
 
 
 @pytest.mark.exhaustive

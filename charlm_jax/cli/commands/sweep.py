@@ -120,16 +120,17 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _sweep_here(plan: "Sweep", folder: Path, jobs: int | None) -> int:
-    from charlm_jax.sweeps.local import run_points
-    from charlm_jax.sweeps.points import claim
+    from charlm_jax.sweeps.local import check_texts, run_points
+    from charlm_jax.sweeps.points import TUNING, claim
     from charlm_jax.sweeps.progress_bars import sweep_view
 
     search = _search(plan) if plan.tuned else None
     claim(plan, folder)
     jobs = 1 if jobs is None else jobs
-    points = plan.points if search is None else _tuned(plan, search, folder, jobs)
+    points, trials = (plan.points, ()) if search is None else _tuned(plan, search, folder, jobs)
     with sweep_view() as view:
         outcomes = run_points(points, folder, jobs=jobs, view=view)
+    check_texts(trials, folder / TUNING)
     done = sum(outcome.state == "done" for outcome in outcomes)
     show(f"{folder}: {done} of {len(outcomes)} points are done")
     for outcome in outcomes:
@@ -146,8 +147,15 @@ def _search(plan: "Sweep") -> "Search":
     return default_search(plan.points, plan.tuned)
 
 
-def _tuned(plan: "Sweep", search: "Search", folder: Path, jobs: int) -> "Sequence[Point]":
-    """Return the points with the best value of the tuned field, which is searched first."""
+def _tuned(
+    plan: "Sweep", search: "Search", folder: Path, jobs: int
+) -> "tuple[Sequence[Point], Sequence[Point]]":
+    """Search the best value of the tuned field.
+
+    Returns:
+      The points with their best values, and the runs of the search.
+    """
+    from charlm_jax.sweeps.local import check_texts
     from charlm_jax.sweeps.points import TUNING
     from charlm_jax.sweeps.progress_bars import sweep_view
     from charlm_jax.sweeps.tuning import Trial, train_trials, tune
@@ -158,11 +166,14 @@ def _tuned(plan: "Sweep", search: "Search", folder: Path, jobs: int) -> "Sequenc
         with sweep_view() as view:
             return train_trials(trials, folder / TUNING, jobs=jobs, view=view)
 
+    tuned = tune(plan.points, search, train).values()
+    trials = [trial.point() for found in tuned for trial in found.losses]
+    check_texts(trials, folder / TUNING)
     points = []
-    for point, found in zip(plan.points, tune(plan.points, search, train).values(), strict=True):
+    for point, found in zip(plan.points, tuned, strict=True):
         show(f"{point.name}: {plan.tuned}={found.value:g}; {found.describe()}")
         points.append(point._replace(overrides=(*point.overrides, f"{plan.tuned}={found.value}")))
-    return points
+    return points, trials
 
 
 def _sweep_on_cluster(
