@@ -108,17 +108,15 @@ def check_texts(points: Sequence[Point], workdir: Path | str) -> None:
     Raises:
       CharlmError: the text of one has changed or is not there; the message names the point.
     """
-
-    @functools.lru_cache(maxsize=1)
-    def load(config: Config) -> Dataset:
-        return load_dataset(config)
-
+    dataset, loaded = None, None
     for point in points:
         point_dir = point.workdir(Path(workdir))
         if not point_dir.config_file.exists() or not point_dir.has_started():
             continue
         try:
-            dataset = load(dataclasses.replace(point.load(), seed=0))
+            config = point.load()
+            if dataset is None or loaded != (config.data, config.split):
+                dataset, loaded = load_dataset(config), (config.data, config.split)
             check_same_text(point_dir, point_dir.read_config(), dataset)
         except CharlmError as error:
             raise CharlmError(f"point {point.name}: {error}") from error
