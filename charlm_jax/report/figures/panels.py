@@ -71,6 +71,8 @@ def draw_panels(
 ) -> InlineFigure:
     """Draw curves over a logarithmic x, in panels that share both axes and one legend.
 
+    Curves of one label look alike in all panels.
+
     Args:
       panels: panels from left to right, row by row.
       title: title of the figure.
@@ -89,10 +91,13 @@ def draw_panels(
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
+    fullest = sorted(panels, key=lambda panel: len(panel.curves), reverse=True)
+    labels = list(dict.fromkeys(curve.label for panel in fullest for curve in panel.curves))
+    styles = _ordered_styles(len(labels)) if ordered else _styles()
+    style_of = dict(zip(labels, styles, strict=False))
     for axes, panel in zip(grid.flat, panels, strict=False):
-        styles = _ordered_styles(len(panel.curves)) if ordered else _styles()
-        for curve, style in zip(panel.curves, styles, strict=False):
-            _draw(axes, curve, style)
+        for curve in panel.curves:
+            _draw(axes, curve, style_of[curve.label])
         for (label, y), linestyle in zip(panel.lines, cycle((":", "--", "-.")), strict=False):
             axes.axhline(y, color=GREY, linestyle=linestyle, linewidth=1.2, label=label or None)
         for x in panel.x_marks:
