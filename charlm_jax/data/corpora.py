@@ -180,15 +180,6 @@ def joined_parts(spec: str) -> PartFiles | None:
     return next(iter(sets), None)
 
 
-def can_keep_parts_apart(spec: str) -> bool:
-    """Returns whether `load_part_files` takes a folder or glob."""
-    try:
-        choose_part_files(spec, _find_files(spec).paths)
-    except CharlmError:
-        return False
-    return True
-
-
 def corpus_title(spec: str) -> str:
     """Returns the title of a registered corpus, or the last part of a path.
 

@@ -15,7 +15,6 @@ from charlm_jax.core.errors import CharlmError, lookup
 from charlm_jax.data.corpora import (
     Corpus,
     absolute_spec,
-    can_keep_parts_apart,
     joined_parts,
     load_corpus,
     load_part_files,
@@ -150,7 +149,7 @@ def refuse_joined_parts(config: Config) -> str | None:
     if found is None:
         return None
     apart = "--config.split.kind=files keeps them apart"
-    ways = [apart] if can_keep_parts_apart(spec) else []
+    ways = [apart] if found.is_split else []
     if not os.path.isdir(os.path.expanduser(spec)):
         return ": ".join([f"{spec} joins the parts of a text, in the order {found}", *ways])
     ways.append(f"a glob such as '{glob.escape(spec.rstrip('/'))}/**' joins them")

@@ -33,6 +33,12 @@ class PartFiles(NamedTuple):
     pattern: str
     files: Mapping[str, list[str]]
 
+    @property
+    def is_split(self) -> bool:
+        """True if there is one file for each part, and one of validation text."""
+        is_one_each = all(len(files) == 1 for files in self.files.values())
+        return is_one_each and "valid" in self.files and not self.pattern.endswith("/")
+
     def __str__(self) -> str:
         """List the names in the order in which files are joined."""
         *above, _ = self.pattern.rstrip("/").split("/")
