@@ -58,7 +58,7 @@ def test_counting_to_three_is_learnt_and_the_parity_of_twelve_bits_is_not(
     assert (tmp_path / "tables.md").read_bytes() == text
     rows = {
         cells[0]: [float(x.strip("*").split()[0]) for x in cells[1:]]
-        for line in text.decode().split("## Best")[0].splitlines()
+        for line in text.decode().split("## Who learns")[0].splitlines()
         if (cells := [x.strip() for x in line.strip("|").split("|")])[0] in TINY.layers
     }
     assert set(rows) == {*TINY.layers}
