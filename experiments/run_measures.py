@@ -1,5 +1,7 @@
 """Measurements of a trained run that several studies put on record."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from charlm_jax.analysis.effective_context import losses_by_context
@@ -24,6 +26,19 @@ def validation_curve(run: Run, characters_per_step: int) -> list[tuple[int, floa
         for row in read_rows(Workdir(run.workdir))
         if row["split"] == "valid" and row["weights"] == run.weights
     ]
+
+
+def characters_to_reach(curve: Sequence[tuple[int, float]], loss: float) -> int | None:
+    """Return the characters after which a curve is first at most a loss; None if it never is.
+
+    >>> characters_to_reach([(100, 2.0), (200, 1.5), (300, 1.6)], 1.6)
+    200
+
+    Args:
+      curve: characters read and loss, as of `validation_curve`.
+      loss: loss in nats per character.
+    """
+    return next((characters for characters, found in curve if found <= loss), None)
 
 
 def attention_reach(run: Run, reach: int) -> int:

@@ -21,6 +21,7 @@ from experiments.atlas.arms import REFERENCE, SEQUENCE_LENGTH, WINDOW, Preset
 from experiments.block_records import from_sums
 from experiments.markdown import signed, table
 from experiments.results_folder import write_results_folder
+from experiments.run_measures import characters_to_reach
 from experiments.tuned_arms import ArmRuns, RunCounts, describe_gaps, is_rate_at_edge
 
 TITLE = "# Atlas of layers and update rules. Tables"
@@ -63,14 +64,6 @@ class ArmResult(NamedTuple):
     decoding: int
     state_bytes: int
     curve: tuple[tuple[int, float], ...]
-
-    def characters_to(self, loss: float) -> int | None:
-        """Return the characters after which the mean curve is at most a loss; None if it never is.
-
-        Args:
-          loss: loss in nats per character.
-        """
-        return next((characters for characters, found in self.curve if found <= loss), None)
 
 
 class Family(NamedTuple):
@@ -294,7 +287,7 @@ def _to_reach(results: Results) -> str:
     rows = []
     for arm in results.arms.values():
         if arm.model in last:
-            characters = arm.characters_to(last[arm.model])
+            characters = characters_to_reach(arm.curve, last[arm.model])
             cells = ("-", "-")
             if characters is not None:
                 cells = (f"{characters:,}", f"{characters / arm.training:.0f}")

@@ -16,6 +16,7 @@ from charlm_jax.evaluation.bootstrap import (
 from charlm_jax.evaluation.families import BestComparison, compare_with_best
 from charlm_jax.sweeps.tuning import Tuned
 from experiments.block_records import Sums, from_sums
+from experiments.run_measures import characters_to_reach
 from experiments.sequence_length.arms import Arm, Preset
 from experiments.sequence_length.records import RULES, RunRecord, TextRecord
 from experiments.sequence_length.runs import PlannedRun, mean_speed
@@ -230,7 +231,7 @@ def _arm_result(
     window = from_sums([record.window for record in records], text.counts)
     ngrams = {rule: from_sums([text.ngram[rule]], text.counts) for rule in RULES}
     goal = text.ngram_second[first.arm.watched_rule]
-    reached = [_first_below(record.curve, goal) for record in records]
+    reached = [characters_to_reach(record.curve, goal) for record in records]
     by_context = {
         change: {int(n): from_sums([sums], text.target_counts) for n, sums in by_n.items()}
         for change, by_n in (first.by_context or {}).items()
@@ -285,10 +286,6 @@ def _intervals(
         name: mean_interval(from_sums([sums(record)[name] for record in records], counts[name]))
         for name in counts
     }
-
-
-def _first_below(curve: Sequence[tuple[int, float]], loss: float) -> int | None:
-    return next((characters for characters, found in curve if found <= loss), None)
 
 
 def _family(

@@ -16,12 +16,21 @@ from charlm_jax.data.skills import END, SkillSource
 from charlm_jax.data.synthetic import parse_source
 from charlm_jax.evaluation.protocol import EvalProtocol, all_positions
 from charlm_jax.models import build_model
-from experiments.recorded_training import RecordedTraining, RecordFolder, settings
+from charlm_jax.sweeps.points import make_point
+from charlm_jax.sweeps.tuning import Trial, Tuned
+from experiments.recorded_training import RATE, RecordedTraining, RecordFolder, settings
 from experiments.skills import __main__ as skills
 from experiments.skills import measures
 from experiments.skills.arms import PRESETS, Preset
 from experiments.skills.results import Results, build_results, tables
-from experiments.tuned_arms import Effort, TunedArm, _run_point, fit_width, train_arms
+from experiments.tuned_arms import (
+    Effort,
+    TunedArm,
+    _run_point,
+    fit_width,
+    is_rate_at_edge,
+    train_arms,
+)
 from tests.experiments.test_recorded_training import Trainer, trainer
 
 __all__ = ["trainer"]
@@ -198,6 +207,26 @@ def test_a_model_that_has_the_skill_has_no_excess(monkeypatch: pytest.MonkeyPatc
     # Ten values, of which the key alone tells nothing.
     left = sum(found["last_character"]) / sum(found["answers"])
     assert left == pytest.approx(np.log(10), abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("losses", "is_at_edge"),
+    [
+        ({0.01: 1.5, 0.02: 1.6, 0.04: 1.7}, True),
+        ({0.01: 1.7, 0.02: 1.6, 0.04: 1.5}, True),
+        ({0.01: 1.7, 0.02: 1.5, 0.04: 1.6}, False),
+        ({0.01: 0.693, 0.02: 0.694, 0.04: 0.695}, False),  # equally good
+        ({0.02: 1.5}, True),
+    ],
+)
+def test_an_edge_counts_if_it_is_better_than_the_next_rate(
+    losses: dict[float, float], is_at_edge: bool
+) -> None:
+    point = TINY.arms(["rnn"])[0]
+    arm = make_point(point.name, point.config, point.fields)
+    trials = {Trial(arm, RATE, rate, 1, 5_120): loss for rate, loss in losses.items()}
+    tuned = Tuned(min(losses, key=losses.__getitem__), trials)
+    assert is_rate_at_edge(tuned) == is_at_edge
 
 
 def test_a_model_that_is_not_there_is_refused(
