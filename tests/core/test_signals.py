@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from charlm_jax.core import signals
 from tests.conftest import ROOT
 
 SECONDS = 60  # in which each process must end, even on a busy machine
@@ -113,16 +114,11 @@ def test_a_deferred_stop_is_waited_for_with_a_word_and_a_second_ctrl_c_is_not() 
     assert (status, out, err.removeprefix(word)) == (130, "saved\n", SAYS[signal.SIGINT])
 
 
-def test_a_program_that_saves_nothing_says_nothing() -> None:
-    body = (
-        "signals._WAITS_SECONDS = 0\n"
-        "with signals.deferred_signals(saves=False) as received:\n"
-        "    os.kill(os.getpid(), signal.SIGINT)\n"
-        "    while not received(): pass\n"
-        "    sys.stdin.readline()\n"
-        "print('end', flush=True)"
-    )
-    assert _end(_script(body), "\n") == (0, "end\n", "")
+@pytest.mark.parametrize("saves", [True, False])
+def test_whether_a_program_saves_is_known_of_its_handler(saves: bool) -> None:
+    """The word about saving depends on it."""
+    with signals.deferred_signals([signal.SIGINT], saves=saves):
+        assert getattr(signal.getsignal(signal.SIGINT), "saves", None) is saves
 
 
 def test_what_is_ignored_stays_ignored() -> None:

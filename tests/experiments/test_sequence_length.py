@@ -248,7 +248,9 @@ def test_the_best_lengths_and_the_textbooks_are_repeated() -> None:
     losses = {SHORT: 1.7, MIDDLE: 1.6, LONG: 1.5, BOTH: 1.9}
     late = LONG._replace(budget="seconds")
     first = {
-        PlannedRun(arm, 1, 0.01, 1): _record(arm, mean=losses[arm._replace(budget="characters")])
+        PlannedRun(arm, 1, 0.01, 1): _record(
+            arm, mean=losses[arm._replace(budget="characters")] - 0.1 * (arm.budget == "seconds")
+        )
         for arm in (*losses, late, SHORT._replace(budget="seconds"))
     }
     assert study.repeated_arms(first) == {LONG, MIDDLE, BOTH}
