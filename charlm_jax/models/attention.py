@@ -85,14 +85,35 @@ def attend_causally(
     key_BSMK = position.rotate(key_BSMK, places_S)
     groups = query_BTHK.shape[2] // key_BSMK.shape[2]
     key_BSHK, value_BSHK = (jnp.repeat(x, groups, axis=2) for x in (key_BSMK, value_BSMK))
-    query_BHTK = jnp.swapaxes(position.rotate(query_BTHK, places_T), 1, 2)
-    key_BHKS = jnp.transpose(key_BSHK, (0, 2, 3, 1))
-    scores_BHTS = scale * batch_matmul(query_BHTK, key_BHKS, operand_dtype=operand_dtype)
+    query_BTHK = position.rotate(query_BTHK, places_T)
+    scores_BHTS = scale * _query_key_products(query_BTHK, key_BSHK, operand_dtype)
     scores_BHTS = scores_BHTS if bias_HTS is None else scores_BHTS + bias_HTS[None]
     weights_BHTS = jax.nn.softmax(jnp.where(is_seen_B1TS, scores_BHTS, -jnp.inf), axis=-1)
+    output_BTHK = _weighted_sums(weights_BHTS, value_BSHK, operand_dtype)
+    return output_BTHK, new, Seen(weights=jnp.swapaxes(weights_BHTS, 1, 2))
+
+
+# In float32, einsums as JAX differentiates them: runs of earlier versions resume bit for bit. In
+# bfloat16, products of stacks of matrices: XLA on a CPU lacks some of the einsums' gradients.
+
+
+def _query_key_products(
+    query_BTHK: jax.Array, key_BSHK: jax.Array, operand_dtype: Dtype
+) -> jax.Array:
+    if operand_dtype == jnp.float32:
+        return jnp.einsum("bthk,bshk->bhts", query_BTHK, key_BSHK)
+    query_BHTK, key_BHKS = jnp.swapaxes(query_BTHK, 1, 2), jnp.transpose(key_BSHK, (0, 2, 3, 1))
+    return batch_matmul(query_BHTK, key_BHKS, operand_dtype=operand_dtype)
+
+
+def _weighted_sums(
+    weights_BHTS: jax.Array, value_BSHK: jax.Array, operand_dtype: Dtype
+) -> jax.Array:
+    if operand_dtype == jnp.float32:
+        return jnp.einsum("bhts,bshk->bthk", weights_BHTS, value_BSHK)
     value_BHSK = jnp.swapaxes(value_BSHK, 1, 2)
     output_BHTK = batch_matmul(weights_BHTS, value_BHSK, operand_dtype=operand_dtype)
-    return jnp.swapaxes(output_BHTK, 1, 2), new, Seen(weights=jnp.swapaxes(weights_BHTS, 1, 2))
+    return jnp.swapaxes(output_BHTK, 1, 2)
 
 
 def _visible(

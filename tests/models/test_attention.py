@@ -13,7 +13,13 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from charlm_jax.models.attention import Attention, AttentionState, SelfAttention
+from charlm_jax.models.attention import (
+    Attention,
+    AttentionState,
+    SelfAttention,
+    attend_causally,
+    empty_state,
+)
 from charlm_jax.models.initializers import init_scheme
 from charlm_jax.models.positions import POSITIONS
 from experiments.tutorial.attention import basic_self_attention, self_attention
@@ -344,3 +350,31 @@ def test_bfloat16_rounds_operands_and_gives_float32() -> None:
     assert results[1].dtype == jnp.float32
     np.testing.assert_allclose(results[1], results[0], atol=0.25)  # of outputs around 5
     assert np.abs(results[1] - results[0]).max() > 1e-3
+
+
+def test_bfloat16_rounds_operands_backwards_but_no_sum() -> None:
+    """Equal scores: the gradient of a value is known, a sum over the heads that read it."""
+    heads, query_BTHK = 4, jnp.zeros((B, T, 4, K))
+    value_BTMK, gradient_BTHK = draw(1, B, T, 1, K), draw(2, B, T, heads, K)
+
+    def output(value_BTMK: jax.Array) -> jax.Array:
+        return attend_causally(
+            query_BTHK,
+            jnp.zeros_like(value_BTMK),
+            value_BTMK,
+            empty_state(B, 0, heads=1, width=K),
+            position=POSITIONS["none"],
+            window=0,
+            scale=1.0,
+            operand_dtype=jnp.bfloat16,
+        )[0]
+
+    weights_T1 = _round(1 / np.arange(1, T + 1))[:, None]
+    sums_BTK = np.sum(_round(gradient_BTHK), axis=2) * weights_T1
+    wanted_BTK = np.flip(np.cumsum(np.flip(sums_BTK, 1), axis=1), 1)
+    (found_BTMK,) = quick_jit(lambda v, g: jax.vjp(output, v)[1](g))(value_BTMK, gradient_BTHK)
+    np.testing.assert_allclose(found_BTMK[:, :, 0], wanted_BTK, rtol=1e-5, atol=1e-5)
+
+
+def _round(x: Any) -> Any:
+    return np.asarray(jnp.asarray(x, jnp.float32).astype(jnp.bfloat16).astype(jnp.float32))
