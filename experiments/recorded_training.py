@@ -7,7 +7,7 @@ study: shorter ones prefer too high rates.
 """
 
 import contextlib
-import itertools
+import functools
 import json
 import math
 import shutil
@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from charlm_jax.config.loading import as_text, load_config
+from charlm_jax.config.schema import flatten
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.files import atomic_write
 from charlm_jax.core.json_files import to_jsonable
@@ -23,10 +25,11 @@ from charlm_jax.sweeps.local import run_points
 from charlm_jax.sweeps.points import Point
 from charlm_jax.sweeps.progress_bars import sweep_view
 from charlm_jax.sweeps.tuning import AllDiverged, Rung, Search, Trial, Tuned, tune
+from configs import base
 
 RATE = "optimizer.learning_rate"
 RECORD_SUFFIX = ".json"
-SETTINGS = ("config", "overrides")  # in every run's record: see `settings`
+SETTINGS = ("config", "fields")  # in every run's record: see `settings`
 _RUNS = "runs"
 _DIVERGED = "diverged"  # in the record of a run whose loss was not finite
 _HAS_MORE = "has_more"  # in the record of the best run of a search
@@ -263,19 +266,21 @@ class RecordedTraining:
         record, wanted = self.records.read(name), settings(point)
         if record is None:
             return None
-        if not {*SETTINGS} <= {*record}:
+        if not {*SETTINGS} <= {*record} or not isinstance(record["fields"], dict):
             raise self.records.damaged(name)
         if record["config"] != wanted["config"]:
             raise self._other(name, record["config"], wanted["config"])
-        for there, here in itertools.zip_longest(record["overrides"], wanted["overrides"]):
-            if there != here:
-                raise self._other(name, there, here)
+        there, here = ({**_usual_fields(), **x["fields"]} for x in (record, wanted))
+        for field in there | here:
+            if there.get(field) != here.get(field):
+                texts = (f"{field}={as_text(fields.get(field))}" for fields in (there, here))
+                raise self._other(name, *texts)
         return record
 
-    def _other(self, name: str, there: str | None, here: str | None) -> CharlmError:
+    def _other(self, name: str, there: str, here: str) -> CharlmError:
         return CharlmError(
-            f"{self.records.file(name)} is of a run with {there or 'fewer fields'} and not "
-            f"{here or 'fewer fields'}: remove it, or name another folder with --records"
+            f"{self.records.file(name)} is of a run with {there} and not {here}: remove it, or "
+            f"name another folder with --records"
         )
 
     def _groups(self, points: Sequence[Any]) -> list[Sequence[Any]]:
@@ -285,11 +290,31 @@ class RecordedTraining:
 
 
 def settings(point: Point) -> dict[str, Any]:
-    """Return the config name and the overrides of a point, without the folder of its text."""
+    """Return the config name of a point, and its fields whose values are not those of base.py.
 
-    def portable(override: str) -> str:
-        field, _, value = override.partition("=")
-        is_path = field == "data.corpus" and "/" in value
-        return f"{field}={Path(value).name}" if is_path else override
+    A record made before its config changed is so told from one made after. Of a path to a text, the
+    file's name is kept.
+    """
+    fields, usual = _fields(point.config, point.overrides), _usual_fields()
+    return {
+        "config": point.config,
+        "fields": {field: x for field, x in fields.items() if x != usual.get(field)},
+    }
 
-    return {"config": point.config, "overrides": [portable(x) for x in point.overrides]}
+
+@functools.cache
+def _fields(config: str, overrides: tuple[str, ...]) -> Mapping[str, Any]:
+    fields = load_config(config, overrides).flatten()
+    if "/" in fields["data.corpus"]:
+        fields["data.corpus"] = Path(fields["data.corpus"]).name
+    return _jsonable(fields)
+
+
+@functools.cache
+def _usual_fields() -> Mapping[str, Any]:
+    return _jsonable(dict(flatten(base.get_config().to_dict())))
+
+
+def _jsonable(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    values: Mapping[str, Any] = to_jsonable(fields)
+    return values

@@ -15,10 +15,13 @@ compared on the same characters under the same evaluation protocols.
 
 A run that is on record (folder `records`) is not trained again, so the same command resumes an
 interrupted study. `--from_records` trains nothing and computes the results from the records that
-exist; the other seeds of an arm enter its mean once all of them are on record. Speeds are measured
+exist; the other seeds of an arm count once all of them are on record. Speeds are measured
 once, at the beginning, when no other process should run.
 
 The command writes results.json, tables.md and figures into runs/sequence_length-PRESET.
+
+The first seed is trained with every learning rate of the search, and chooses the rate and the best
+length. Comparisons over seeds are of the other seeds, which some arms are trained with.
 
 Cost: `minutes` takes nine minutes on an otherwise idle 2-core AMD EPYC; all presets print an
 estimate of their training before they train.
@@ -64,18 +67,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run_study(study: Study) -> Results:
-    """Run all stages: speeds, text, learning rates, first seeds, other seeds."""
+    """Run all stages: speeds, text, learning rates, other runs."""
     speeds = study.speeds()  # before anything else runs
     print(study.describe_cost(speeds), flush=True)
-    text = study.text()
-    tuned = study.tune()
-    rates = {arm: found.value for arm, found in tuned.items()}
-    first, *others = study.preset.effort.seeds
-    runs = study.train(study.plan(rates, speeds, [first]))
-    repeated = study.repeated_arms(runs)
-    more = study.plan(rates, speeds, others)
-    runs |= study.train([run for run in more if run.arm in repeated])
-    return build_results(study.preset, text, speeds, tuned, runs)
+    study.text()
+    rates = {arm: found.value for arm, found in study.tune().items()}
+    study.train(study.plan(rates, speeds))
+    return read_study(study)
 
 
 def read_study(study: Study) -> Results:
@@ -88,11 +86,11 @@ def read_study(study: Study) -> Results:
     if text is None or speeds is None:
         raise CharlmError(f"{study.records.folder} has no records: run the study first")
     tuned = study.tune(train=False)
-    rates = {arm: found.value for arm, found in tuned.items()}
-    runs = study.recorded(study.plan(rates, speeds, study.preset.effort.seeds))
+    plan = study.plan({arm: found.value for arm, found in tuned.items()}, speeds)
+    runs = study.recorded(plan)
     if not runs:
         raise CharlmError(f"{study.records.folder} has no run of an arm whose search has ended")
-    return build_results(study.preset, text, speeds, tuned, runs)
+    return build_results(study.preset, text, speeds, tuned, runs, study.counts(plan))
 
 
 if __name__ == "__main__":

@@ -15,9 +15,8 @@ from experiments.tuned_arms import Effort
 BATCH_CHARACTERS = 2_560
 WINDOW = 64
 LONG_WINDOW = 320
-TEXTBOOK_LENGTH = 40
 LENGTHS = (5, 10, 20, 40, 80, 160, 320, 640)
-LOADERS = {"reset": "chunks", "carried": "streams"}
+LOADERS = {"reset": "crops", "carried": "streams"}  # both read all characters equally often
 STATES = tuple(LOADERS)
 
 Schedule = tuple[int, ...]
@@ -64,18 +63,6 @@ class Arm(NamedTuple):
         return f"{self.model}-T{'-'.join(map(str, self.lengths))}-{self.state}{seconds}"
 
     @property
-    def watched_rule(self) -> str:
-        """Rule of the loss that is watched while it trains: `window` or `stream`.
-
-        A model whose state is carried hardly knows an empty one: in short windows its loss says
-        little of what it has learnt.
-
-        >>> Arm("lstm", (40,), "carried").watched_rule
-        'stream'
-        """
-        return "stream" if self.state == "carried" else "window"
-
-    @property
     def tuned(self) -> "Arm":
         """Arm whose learning rate this one has: the fixed last length, at equal characters."""
         return self._replace(lengths=self.lengths[-1:], budget="characters")
@@ -91,7 +78,7 @@ class Model(NamedTuple):
       states: states that it is trained with.
       schedules: schedules of several lengths, trained with reset state.
       is_timed: whether lengths are also compared at equal seconds, with reset state.
-      is_repeated: whether its best arms are trained with every seed; others with the first.
+      is_repeated: whether arms are trained with every seed; if not, with the first.
       has_attention: whether its layers keep past positions. While it trains, it is then scored in
         windows of at most T, since it need not be able to look further back.
     """
@@ -115,14 +102,15 @@ class Preset(NamedTuple):
       effort: effort of each arm; every arm is trained with the first seed.
       watched: characters of the second part that an evaluation of a run scores while it trains.
       patience: a run ends after so many evaluations without a new best; 0 for never.
-      repeated: number of best arms of each family that are trained with every seed, besides the
-        textbook's length and schedules, at equal characters; 0 for all arms.
+      repeated: T of the arms at equal characters that are trained with every seed, as schedules
+        are; empty for all arms.
       reach: context of the windows for the loss by position, in characters.
       context_reach: longest context for the effective context, in characters.
       context_targets: number of targets for the effective context.
       samples: number of generated texts that are judged, per arm.
       sample_characters: length of each.
-      rates: learning rates by name of the arm, if they were searched in another preset.
+      rates: learning rate of every arm that has its own, by name, if they were searched in another
+        preset.
     """
 
     models: Mapping[str, Model]
@@ -130,7 +118,7 @@ class Preset(NamedTuple):
     effort: Effort
     watched: int = 500_000
     patience: int = 0
-    repeated: int = 0
+    repeated: Schedule = ()
     reach: int = 1_280
     context_reach: int = 320
     context_targets: int = 1_000
@@ -149,22 +137,51 @@ class Preset(NamedTuple):
                 for lengths in (*((length,) for length in model.lengths), *model.schedules):
                     yield Arm(name, lengths, "reset", "seconds")
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Sizes on which measurements in the record of the text depend."""
+        return {
+            name: getattr(self, name)
+            for name in (
+                "watched",
+                "reach",
+                "context_reach",
+                "context_targets",
+                "samples",
+                "sample_characters",
+            )
+        }
+
+    def is_repeated(self, arm: Arm) -> bool:
+        """Return whether an arm is trained with every seed."""
+        if not self.models[arm.model].is_repeated:
+            return False
+        if not self.repeated:
+            return True
+        is_chosen = len(arm.lengths) > 1 or arm.length in self.repeated
+        return is_chosen and arm.budget == "characters"
+
+    def watched_context(self, arm: Arm) -> int:
+        """Return the window length of the loss that is watched while an arm trains.
+
+        A model whose state is carried hardly knows an empty one: in short windows its loss says
+        little of what it has learnt.
+        """
+        context = LONG_WINDOW if arm.state == "carried" else WINDOW
+        return min(context, arm.length) if self.models[arm.model].has_attention else context
+
     def fields(self, arm: Arm) -> dict[str, Any]:
         """Return the config fields that the study sets, apart from seed, rate and steps."""
-        watched = WINDOW if arm.watched_rule == "window" else LONG_WINDOW
-        if self.models[arm.model].has_attention:
-            watched = min(watched, arm.length)
-        rate = self.rates.get(arm.tuned.name)
         return {
             **self.models[arm.model].fields,
-            **({} if rate is None else {RATE: rate}),
+            **({RATE: self.rates[arm.tuned.name]} if self.rates else {}),
             "data.corpus": self.corpus,
             "data.sequence_length": arm.length,
             "data.batch_size": BATCH_CHARACTERS // arm.length,
             "data.loader": LOADERS[arm.state],
             "split.valid_fraction": 0.1,
             "split.test_fraction": 0.1,
-            "evaluation.context": watched,
+            "evaluation.context": self.watched_context(arm),
             "evaluation.max_characters": self.watched,
             "train.epochs": 1_000,  # never reached: `max_steps` ends the run
             "train.patience": self.patience,
@@ -229,7 +246,7 @@ PRESETS: Mapping[str, Preset] = {
     ),
     "trained": Preset(
         models={
-            "lstm": Model("lstm:1.6M", {}, schedules=_SCHEDULES, is_timed=True),
+            "lstm": Model("lstm:1.6M", {}, schedules=_SCHEDULES),
             "transformer": Model(
                 "transformer",
                 {},
@@ -244,7 +261,7 @@ PRESETS: Mapping[str, Preset] = {
         effort=Effort(3, 4_000_000, (1, 2, 3), scores=40),
         watched=51_200,
         patience=10,
-        repeated=3,
+        repeated=(40, 80, 160, 640),
     ),
     "second_text": Preset(
         models={"lstm": Model("lstm:1.6M", {}, lengths=_FEW, is_repeated=False)},

@@ -8,7 +8,7 @@ from charlm_jax.analysis.loss_breakdown import geometric_bins
 from charlm_jax.evaluation.bootstrap import Interval
 from charlm_jax.report.figures.base import save_figure
 from charlm_jax.report.figures.panels import IntervalCurve, Panel, draw_panels
-from experiments.sequence_length.arms import LONG_WINDOW, WINDOW, Arm
+from experiments.sequence_length.arms import Arm
 from experiments.sequence_length.results import ArmResult, Results
 
 LOSS = "held-out loss, nats per character"
@@ -71,7 +71,7 @@ def _families(results: Results, model: str) -> Iterator[tuple[str, str, str]]:
 
 
 def _by_length(results: Results, path: Path) -> None:
-    order = results.text.ngram_order["stream"]
+    order = results.text.ngram_order
     ngram = f"{order}-gram: {_ngram_loss(results):.3f}"
     panels = []
     for model in _models(results):
@@ -105,7 +105,7 @@ def _ngram_loss(results: Results) -> float:
 
 
 def _curves(results: Results, path: Path) -> None:
-    orders, ngram = results.text.ngram_order, results.text.ngram_second
+    text = results.text
     panels = []
     for model in _models(results):
         for state in results.preset.models[model].states:
@@ -113,20 +113,24 @@ def _curves(results: Results, path: Path) -> None:
             curves = [
                 IntervalCurve(
                     f"T = {arm.length}",
-                    [characters / 1_000 for characters, _ in result.curves[0]],
-                    [Interval(loss, loss, loss) for _, loss in result.curves[0]],
+                    [characters / 1_000 for characters, _ in result.curve],
+                    [Interval(loss, loss, loss) for _, loss in result.curve],
                 )
                 for arm, result in found
             ]
             if found:
-                rule = found[0][0].watched_rule
-                lines = ((f"{orders[rule]}-gram", ngram[rule]),)
-                panels.append(Panel(f"{model}, state {state}", curves, lines=lines))
+                contexts = dict.fromkeys(result.watched_context for _, result in found)
+                lines = [
+                    (f"{text.ngram_order}-gram", text.ngram_watched[str(context)])
+                    for context in contexts
+                ]
+                windows = " or ".join(map(str, contexts))
+                title = f"{model}, state {state}, windows of {windows}"
+                panels.append(Panel(title, curves, lines=lines if len(lines) == 1 else ()))
     figure = draw_panels(
         panels,
         title="Loss on the second part of the text while training, in windows from an empty state\n"
-        f"{results.text.corpus}, first seed; windows of {WINDOW} with reset state, of "
-        f"{LONG_WINDOW} with carried state",
+        f"{text.corpus}, first seed",
         x_label="thousand characters read in training",
         y_label=LOSS,
         ordered=True,

@@ -33,9 +33,11 @@ class TextRecord(NamedTuple):
       symbols: number of distinct characters.
       characters: number of characters of each part.
       compressed: compressed size of the third part in nats per character, by compressor.
-      ngram_order: length of the longest strings of the n-gram, by rule (`window` or `stream`).
-      ngram: its losses on the third part, summed over blocks, by rule.
-      ngram_second: its mean loss on the second part in nats per character, by rule.
+      ngram_order: length of the longest strings of the n-gram.
+      ngram: its losses on the third part, summed over blocks, by rule (`window` or `stream`).
+      ngram_watched: its loss in nats per character in the windows by which runs are watched, by
+        their length.
+      sizes: sizes of the measurements.
       counts: number of characters in each block of 1,000.
       class_counts: the same in wider blocks, by kind of character.
       place_counts: the same, by number of characters read before.
@@ -48,9 +50,10 @@ class TextRecord(NamedTuple):
     symbols: int
     characters: Mapping[str, int]
     compressed: Mapping[str, float]
-    ngram_order: Mapping[str, int]
+    ngram_order: int
     ngram: Mapping[str, Sums]
-    ngram_second: Mapping[str, float]
+    ngram_watched: Mapping[str, float]
+    sizes: Mapping[str, int]
     counts: Sequence[int]
     class_counts: Mapping[str, Sequence[int]]
     place_counts: Mapping[str, Sequence[int]]
@@ -69,8 +72,7 @@ class RunRecord(NamedTuple):
       parameters: number of parameters of the model.
       characters: characters read by the whole training, at most.
       curve: characters read and loss on the second part in nats per character, at every
-        evaluation. Windows have 64 characters with reset state, 320 with carried state, and at most
-        T for attention.
+        evaluation, in windows of `Preset.watched_context`.
       best_characters: characters read by the best checkpoint.
       flops: floating-point operations in the matrix products of the whole training.
       second: mean loss on the second part in nats per character, by rule.

@@ -1,7 +1,7 @@
 """Results of the study, computed from its records; nothing is trained or scored here."""
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from charlm_jax.analysis.effective_context import ContextReach, effective_context_interval
@@ -20,37 +20,43 @@ from experiments.run_measures import characters_to_reach
 from experiments.sequence_length.arms import Arm, Preset
 from experiments.sequence_length.records import RULES, RunRecord, TextRecord
 from experiments.sequence_length.runs import PlannedRun, mean_speed
+from experiments.tuned_arms import RunCounts, describe_gaps, is_rate_at_edge
 
 
 class ArmResult(NamedTuple):
-    """Results of one arm; losses are in nats per character, on the third part unless said.
+    """Results of one arm: of its first run, unless said.
+
+    Losses are in nats per character, on the third part unless said.
 
     Attributes:
       arm: the arm.
-      seeds: seeds of the runs that count: all of the preset, or the first alone.
+      seeds: seeds of the runs on record, the first first.
       rate: learning rate.
       parameters: number of parameters of the model.
       characters: characters read by one training, at most.
       seconds: training time on an idle machine.
       flops: floating-point operations in the matrix products of one training.
-      best_characters: characters read by the best checkpoint of each run.
-      second: loss of the first run on the second part, the state carried on. The best length is
-        chosen by it, since the first run of every arm was chosen among equally many.
-      losses: mean loss by rule (`window` or `stream`).
-      spread: standard deviation over seeds of the `stream` loss; None for one run.
-      cold_start: window loss less stream loss, of the same runs and characters.
+      best_characters: characters read by the best checkpoint of every run on record.
+      second: loss on the second part, the state carried on. The best length is chosen by it, since
+        the first run of every arm was chosen among equally many.
+      losses: loss by rule (`window` or `stream`).
+      other_seeds: mean `stream` loss of the other seeds, with an interval over text and seeds; None
+        before all are on record.
+      spread: standard deviation over the other seeds of the `stream` loss; None for fewer than two.
+      cold_start: window loss less stream loss, on the same characters.
       less_ngram: loss less that of the n-gram, by rule.
       by_seed: stream loss of every run on record less that of the n-gram, with intervals over the
         text.
-      to_reach_ngram: characters after which each run had the n-gram's loss on the second part, by
-        the rule that is watched while it trains; None for a run that never had.
+      watched_context: length of the windows by which runs are watched while they train.
+      to_reach_ngram: characters after which the watched loss of every run on record was at most
+        that of the n-gram; None for a run where it never was.
       by_class: stream loss by kind of character.
       by_place: loss by number of characters read before.
-      by_context: change -> n -> loss with all but the nearest n characters changed; one run.
-      effective: change -> effective context; one run.
-      gradients: distance -> mean norm of the gradient; one run.
-      quality: measures of generated text; one run.
-      curves: characters read and loss on the second part while training, of each run.
+      by_context: change -> n -> loss with all but the nearest n characters changed.
+      effective: change -> effective context.
+      gradients: distance -> mean norm of the gradient.
+      quality: measures of generated text.
+      curve: characters read and watched loss.
     """
 
     arm: Arm
@@ -63,10 +69,12 @@ class ArmResult(NamedTuple):
     best_characters: tuple[int, ...]
     second: float
     losses: Mapping[str, Interval]
+    other_seeds: Interval | None
     spread: float | None
     cold_start: Interval
     less_ngram: Mapping[str, Difference]
     by_seed: tuple[Difference, ...]
+    watched_context: int
     to_reach_ngram: tuple[int | None, ...]
     by_class: Mapping[str, Interval]
     by_place: Mapping[str, Interval]
@@ -74,11 +82,11 @@ class ArmResult(NamedTuple):
     effective: Mapping[str, ContextReach]
     gradients: Mapping[str, float]
     quality: Mapping[str, Any]
-    curves: Sequence[Sequence[tuple[int, float]]]
+    curve: Sequence[tuple[int, float]]
 
     @property
     def seconds_to_reach_ngram(self) -> tuple[float | None, ...]:
-        """Training time after which each run had the n-gram's loss."""
+        """Training time after which every run on record had the n-gram's loss."""
         per_character = self.seconds / self.characters
         return tuple(None if x is None else x * per_character for x in self.to_reach_ngram)
 
@@ -90,11 +98,13 @@ class Family(NamedTuple):
       name: what the arms have in common.
       arms: the arms.
       comparison: differences from the best, with intervals that hold all at once.
+      loss: loss of the best.
     """
 
     name: str
     arms: tuple[Arm, ...]
     comparison: BestComparison
+    loss: Interval
 
     @property
     def best(self) -> Arm:
@@ -110,37 +120,60 @@ class Family(NamedTuple):
 class Results(NamedTuple):
     """All results of a preset.
 
+    First runs are compared with first runs, each chosen among equally many, and other seeds with
+    other seeds. The intervals of first runs are over the text only.
+
     Attributes:
       preset: size of the study.
       text: the text and its simple predictors.
       speeds: characters per second in training, by model and length.
       tuned: search of each arm's learning rate.
-      arms: results of every arm of which a run is on record.
-      families: fixed lengths of one model, state and budget.
-      schedules: the best fixed length and the schedules of several, of one model and budget. Runs
-        that were chosen among several learning rates are left out where there are others.
-      carried: stream loss with carried state less that with reset state, by model and length. The
-        intervals of a model hold all at once (Bonferroni).
+      counts: numbers of the planned runs of every arm of which one is on record.
+      arms: results of every arm whose first run is on record.
+      families: fixed lengths of one model, state and budget: first runs, and the other seeds of the
+        arms that have them.
+      schedules: the best fixed length and the schedules of several, of one model and budget.
+      carried: stream loss with carried state less that with reset state, by runs (`first seed` or
+        `other seeds`), model and length. The intervals of the same runs and model hold all at once
+        (Bonferroni).
       by_class: stream loss of the shortest length less that of the best, by kind of character, of
-        every family. The intervals of a family hold all at once (Bonferroni).
+        every family of first runs. The intervals of a family hold all at once (Bonferroni).
     """
 
     preset: Preset
     text: TextRecord
     speeds: Mapping[str, float]
     tuned: Mapping[Arm, Tuned]
+    counts: Mapping[Arm, RunCounts]
     arms: Mapping[Arm, ArmResult]
     families: Sequence[Family]
     schedules: Sequence[Family]
-    carried: Mapping[tuple[str, int], Difference]
+    carried: Mapping[str, Mapping[tuple[str, int], Difference]]
     by_class: Mapping[str, Mapping[str, Difference]]
 
     @property
+    def gaps(self) -> list[str]:
+        """Sentences on what of the plan is not in the results."""
+        one = {arm.name: RunCounts(1) for arm in self.arms}
+        gaps = describe_gaps([arm.name for arm in self.preset.arms()], one)
+        partial = [
+            count.label(arm.name)
+            for arm, count in self.counts.items()
+            if arm in self.arms and not count.is_whole
+        ]
+        if partial:
+            gaps.append(f"Other seeds count once all are on record; not so: {'; '.join(partial)}.")
+        return gaps
+
+    @property
     def at_edge(self) -> list[Arm]:
-        """Arms whose learning rate is the lowest or the highest that was tried, if several were."""
+        """Arms whose best learning rate is the lowest or the highest tried, if several were.
+
+        A rate that is better than the next by at most 0.002 nats does not count.
+        """
         if self.preset.rates:
             return []
-        return [arm for arm, tuned in self.tuned.items() if tuned.is_at_edge]
+        return [arm for arm, tuned in self.tuned.items() if is_rate_at_edge(tuned)]
 
     @property
     def effort(self) -> str:
@@ -158,6 +191,7 @@ def build_results(
     speeds: Mapping[str, float],
     tuned: Mapping[Arm, Tuned],
     runs: Mapping[PlannedRun, RunRecord],
+    counts: Mapping[Arm, RunCounts],
 ) -> Results:
     """Compute all results from the records.
 
@@ -167,71 +201,78 @@ def build_results(
       speeds: characters per second in training, by model and length.
       tuned: search of each arm's learning rate.
       runs: records of the runs.
+      counts: numbers of the planned runs of every arm of which one is on record.
     """
-    records: dict[Arm, list[RunRecord]] = {}
+    by_arm: dict[Arm, dict[int, RunRecord]] = {}
     for run, record in runs.items():
-        records.setdefault(run.arm, []).append(record)
-    count = len(preset.effort.seeds)
-    arms = {arm: _counted(records[arm], count) for arm in preset.arms() if arm in records}
-    streams = {arm: _stream(found, text) for arm, found in arms.items()}
-    results = {arm: _arm_result(found, records[arm], text, speeds) for arm, found in arms.items()}
-    fixed = [arm for arm in arms if len(arm.lengths) == 1]
-    keys = list(dict.fromkeys((arm.model, arm.state, arm.budget) for arm in fixed))
-    families = {
-        key: _family(
-            f"{key[0]}, {key[1]} state, equal {key[2]}",
-            [arm for arm in fixed if (arm.model, arm.state, arm.budget) == key],
-            results,
-            streams,
-        )
-        for key in keys
+        by_arm.setdefault(run.arm, {})[run.seed] = record
+    first_seed, *other_seeds = preset.effort.seeds
+    records = {
+        arm: [by_arm[arm][seed] for seed in preset.effort.seeds if seed in by_arm[arm]]
+        for arm in preset.arms()
+        if first_seed in by_arm.get(arm, {})
     }
-    schedules = []
-    for (model, state, budget), family in families.items():
-        several = [
-            arm
-            for arm in arms
-            if len(arm.lengths) > 1 and (arm.model, arm.state, arm.budget) == (model, state, budget)
-        ]
-        if several:
-            name = f"{family.name}: schedules and the best fixed length"
-            compared = [family.best, *several]
-            fresh = {arm: _stream(_fresh(arm, arms[arm]), text) for arm in compared}
-            schedules.append(_family(name, compared, results, fresh, best=0))
+    first = {arm: _stream(found[:1], text) for arm, found in records.items()}
+    others = {
+        arm: _stream(found[1:], text)
+        for arm, found in records.items()
+        if other_seeds and len(found) == len(preset.effort.seeds)
+    }
+    results = {
+        arm: _arm_result(found, others.get(arm), preset, text, speeds)
+        for arm, found in records.items()
+    }
+    families, of_others, schedules = [], [], []
+    for key in dict.fromkeys((arm.model, arm.state, arm.budget) for arm in results):
+        name = f"{key[0]}, {key[1]} state, equal {key[2]}"
+        of_key = [arm for arm in results if (arm.model, arm.state, arm.budget) == key]
+        fixed = [arm for arm in of_key if len(arm.lengths) == 1]
+        repeated = [arm for arm in fixed if arm in others]
+        if fixed:
+            families.append(_family(name, fixed, results, first))
+        if len(repeated) > 1:
+            of_others.append(_family(f"{name}, other seeds", repeated, results, others))
+        streams = others if repeated else first
+        several = [arm for arm in of_key if len(arm.lengths) > 1 and arm in streams]
+        if fixed and several:
+            best = min(repeated or fixed, key=lambda arm: results[arm].second)
+            name += f"{', other seeds' * bool(repeated)}: schedules and the best fixed length"
+            schedules.append(_family(name, [best, *several], results, streams, best=0))
     return Results(
         preset=preset,
         text=text,
         speeds=speeds,
         tuned=tuned,
+        counts=counts,
         arms=results,
-        families=list(families.values()),
+        families=[*families, *of_others],
         schedules=schedules,
-        carried=_carried_less_reset(streams),
+        carried={
+            name: found
+            for name, streams in (("first seed", first), ("other seeds", others))
+            if (found := _carried_less_reset(streams))
+        },
         by_class={
-            family.name: _by_class(arms, text, family)
-            for family in families.values()
+            family.name: _by_class(records, text, family)
+            for family in families
             if family.best != min(family.arms, key=lambda arm: arm.length)
         },
     )
 
 
-def _counted(records: Sequence[RunRecord], count: int) -> Sequence[RunRecord]:
-    """Return the records of all seeds, or the first: two of three say little of how seeds vary."""
-    return records if len(records) == count else records[:1]
-
-
 def _arm_result(
     records: Sequence[RunRecord],
-    recorded: Sequence[RunRecord],
+    others: BlockSums | None,
+    preset: Preset,
     text: TextRecord,
     speeds: Mapping[str, float],
 ) -> ArmResult:
     first = records[0]
-    stream = _stream(records, text)
-    window = from_sums([record.window for record in records], text.counts)
+    stream = _stream([first], text)
+    window = from_sums([first.window], text.counts)
     ngrams = {rule: from_sums([text.ngram[rule]], text.counts) for rule in RULES}
-    goal = text.ngram_second[first.arm.watched_rule]
-    reached = [characters_to_reach(record.curve, goal) for record in records]
+    watched_context = preset.watched_context(first.arm)
+    goal = text.ngram_watched[str(watched_context)]
     by_context = {
         change: {int(n): from_sums([sums], text.target_counts) for n, sums in by_n.items()}
         for change, by_n in (first.by_context or {}).items()
@@ -247,16 +288,18 @@ def _arm_result(
         best_characters=tuple(record.best_characters for record in records),
         second=first.second["stream"],
         losses={"window": mean_interval(window), "stream": mean_interval(stream)},
-        spread=std_over_seeds(stream),
+        other_seeds=None if others is None else mean_interval(others),
+        spread=None if others is None else std_over_seeds(others),
         cold_start=mean_interval(subtract_runs(window, stream)),
         less_ngram={
             "window": difference(window, ngrams["window"]),
             "stream": difference(stream, ngrams["stream"]),
         },
-        by_seed=tuple(difference(_stream([record], text), ngrams["stream"]) for record in recorded),
-        to_reach_ngram=tuple(reached),
-        by_class=_intervals(records, text.class_counts, lambda record: record.by_class),
-        by_place=_intervals(records, text.place_counts, lambda record: record.by_place),
+        by_seed=tuple(difference(_stream([record], text), ngrams["stream"]) for record in records),
+        watched_context=watched_context,
+        to_reach_ngram=tuple(characters_to_reach(record.curve, goal) for record in records),
+        by_class=_intervals(first.by_class, text.class_counts),
+        by_place=_intervals(first.by_place, text.place_counts),
         by_context={
             change: {n: mean_interval(sums) for n, sums in by_n.items()}
             for change, by_n in by_context.items()
@@ -264,13 +307,8 @@ def _arm_result(
         effective={change: effective_context_interval(by_n) for change, by_n in by_context.items()},
         gradients=first.gradients or {},
         quality=first.quality or {},
-        curves=[record.curve for record in records],
+        curve=first.curve,
     )
-
-
-def _fresh(arm: Arm, records: Sequence[RunRecord]) -> Sequence[RunRecord]:
-    """Return the runs that were not chosen among several learning rates; all if there are none."""
-    return records[1:] or records if arm == arm.tuned else records
 
 
 def _stream(records: Sequence[RunRecord], text: TextRecord) -> BlockSums:
@@ -278,14 +316,9 @@ def _stream(records: Sequence[RunRecord], text: TextRecord) -> BlockSums:
 
 
 def _intervals(
-    records: Sequence[RunRecord],
-    counts: Mapping[str, Sequence[int]],
-    sums: Callable[[RunRecord], Mapping[str, Sums]],
+    sums: Mapping[str, Sums], counts: Mapping[str, Sequence[int]]
 ) -> dict[str, Interval]:
-    return {
-        name: mean_interval(from_sums([sums(record)[name] for record in records], counts[name]))
-        for name in counts
-    }
+    return {name: mean_interval(from_sums([sums[name]], counts[name])) for name in counts}
 
 
 def _family(
@@ -301,11 +334,10 @@ def _family(
     comparison = compare_with_best(
         [streams[arm] for arm in arms],
         best=best,
-        # With several runs, the second part and the third share the luck of their seeds.
-        is_choice_independent=all(len(results[arm].seeds) == 1 for arm in arms),
+        is_choice_independent=True,  # by the first run, on the second part
         is_paired_by_run=False,
     )
-    return Family(name, tuple(arms), comparison)
+    return Family(name, tuple(arms), comparison, mean_interval(streams[arms[best]]))
 
 
 def _carried_less_reset(streams: Mapping[Arm, BlockSums]) -> dict[tuple[str, int], Difference]:
@@ -324,12 +356,12 @@ def _carried_less_reset(streams: Mapping[Arm, BlockSums]) -> dict[tuple[str, int
 
 
 def _by_class(
-    arms: Mapping[Arm, Sequence[RunRecord]], text: TextRecord, family: Family
+    records: Mapping[Arm, Sequence[RunRecord]], text: TextRecord, family: Family
 ) -> dict[str, Difference]:
     shortest = min(family.arms, key=lambda arm: arm.length)
 
     def losses(arm: Arm, name: str) -> BlockSums:
-        return from_sums([record.by_class[name] for record in arms[arm]], text.class_counts[name])
+        return from_sums([records[arm][0].by_class[name]], text.class_counts[name])
 
     compare = functools.partial(difference, level=1 - 0.05 / len(text.class_counts))
     return {

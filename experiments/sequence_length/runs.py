@@ -1,7 +1,9 @@
 """Training of the study: what is not on record is trained, measured and put on record."""
 
+import contextlib
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,10 +17,9 @@ from charlm_jax.inference.run import Run
 from charlm_jax.sweeps.points import Point, make_point
 from charlm_jax.sweeps.tuning import Trial, Tuned
 from charlm_jax.training.throughput import measure_speeds
-from experiments.recorded_training import Record, RecordedTraining
+from experiments.recorded_training import Diverged, Record, RecordedTraining
 from experiments.sequence_length.arms import (
     BATCH_CHARACTERS,
-    TEXTBOOK_LENGTH,
     Arm,
     Preset,
     length_schedule,
@@ -26,7 +27,7 @@ from experiments.sequence_length.arms import (
 )
 from experiments.sequence_length.records import SPEEDS, TEXT, Records, RunRecord, TextRecord
 from experiments.sequence_length.scoring import Scorer
-from experiments.tuned_arms import arm_name, run_fields, run_name
+from experiments.tuned_arms import RunCounts, arm_name, run_fields, run_name
 
 
 class PlannedRun(NamedTuple):
@@ -83,12 +84,12 @@ class Study:
         Returns:
           Characters per second by name, as of `speed_name`.
         """
-        found = self.records.speeds()
+        found = self.records.speeds() or {}
         arms = {speed_name(arm.model, arm.length): arm for arm in self.preset.arms()}
-        if found is None or set(found) != set(arms):
-            configs = {name: self.config(arm) for name, arm in arms.items()}
+        configs = {name: self.config(arm) for name, arm in arms.items() if name not in found}
+        if configs:
             speeds = measure_speeds(configs, rounds=3, steps=5)
-            found = {name: float(round(speed)) for name, speed in speeds.items()}
+            found |= {name: float(round(speed)) for name, speed in speeds.items()}
             self.records.write(SPEEDS, found)
         return found
 
@@ -96,7 +97,7 @@ class Study:
         """Measure the text and its simple predictors, unless they are on record.
 
         Raises:
-          CharlmError: the record is of another text.
+          CharlmError: the record is of another text, or of measurements of another size.
         """
         found = self.records.text()
         if found is None:
@@ -106,6 +107,11 @@ class Study:
             raise CharlmError(
                 f"{self.records.folder} is of another text than {self.preset.corpus}: name "
                 f"another folder with --records"
+            )
+        if found.sizes != self.preset.sizes:
+            raise CharlmError(
+                f"{self.records.file(TEXT)} has measurements of other sizes, {found.sizes}: "
+                f"name another folder with --records"
             )
         return found
 
@@ -138,10 +144,8 @@ class Study:
         )
         return {arm: tuned[name] for name, arm in arms.items() if name in tuned}
 
-    def plan(
-        self, rates: Mapping[Arm, float], speeds: Mapping[str, float], seeds: Iterable[int]
-    ) -> list[PlannedRun]:
-        """Return one run of every arm and seed, of arms whose learning rate is known.
+    def plan(self, rates: Mapping[Arm, float], speeds: Mapping[str, float]) -> list[PlannedRun]:
+        """Return all runs of the arms whose learning rate is known, those of the first seed first.
 
         The time budget of a model is the time in which an arm of median speed reads the character
         budget.
@@ -149,29 +153,33 @@ class Study:
         Args:
           rates: learning rate of each fixed length at equal characters.
           speeds: characters per second, by name.
-          seeds: seeds to plan.
         """
-        plan = []
-        for arm in self.preset.arms():
-            if arm.tuned not in rates:
-                continue
-            characters = self.preset.effort.characters
-            if arm.budget == "seconds":
-                lengths = self.preset.models[arm.model].lengths
-                median = float(np.median([speeds[speed_name(arm.model, T)] for T in lengths]))
-                characters = int(characters * mean_speed(arm, speeds) / median)
-            rate = rates[arm.tuned]
-            plan += [PlannedRun(arm, seed, rate, whole_batches(characters)) for seed in seeds]
-        return plan
+        first, *others = self.preset.effort.seeds
+        arms = [arm for arm in self.preset.arms() if arm.tuned in rates]
+        repeated = [arm for arm in arms if self.preset.is_repeated(arm)]
+        pairs = [(arm, first) for arm in arms]
+        pairs += [(arm, seed) for seed in others for arm in repeated]
+        return [
+            PlannedRun(arm, seed, rates[arm.tuned], self._characters(arm, speeds))
+            for arm, seed in pairs
+        ]
 
-    def train(self, runs: Sequence[PlannedRun]) -> dict[PlannedRun, RunRecord]:
-        """Train and measure the runs that are not on record.
+    def _characters(self, arm: Arm, speeds: Mapping[str, float]) -> int:
+        characters = self.preset.effort.characters
+        if arm.budget == "seconds":
+            lengths = self.preset.models[arm.model].lengths
+            median = float(np.median([speeds[speed_name(arm.model, T)] for T in lengths]))
+            characters = int(characters * mean_speed(arm, speeds) / median)
+        return whole_batches(characters)
+
+    def train(self, runs: Sequence[PlannedRun]) -> None:
+        """Train and measure the runs that are not on record. One that diverges does not end it.
 
         Raises:
-          CharlmError: a run failed, or a record is of a run with other settings.
+          CharlmError: a run failed otherwise, or a record is of a run with other settings.
         """
-        self.training.train([self.run_point(run) for run in runs], self._measure)
-        return self.recorded(runs)
+        with contextlib.suppress(Diverged):  # all others are on record
+            self.training.train([self.run_point(run) for run in runs], self._measure)
 
     def _measure(self, run: Run) -> Record:
         arms = {arm.name: arm for arm in self.preset.arms()}
@@ -185,16 +193,14 @@ class Study:
         """
         rates = dict.fromkeys((arm for arm in self.preset.arms() if arm == arm.tuned), 1.0)
         effort = self.preset.effort
-        first, *others = effort.seeds
-        runs = self.plan(rates, speeds, [first])
-        runs += [run for run in runs if run.arm in rates] * (effort.rates - 1)
+        plan = self.plan(rates, speeds)
+        searched = [run for run in plan if run.arm in rates and run.seed == effort.seeds[0]]
+        runs = plan + searched * (effort.rates - 1)
         seconds = sum(run.characters / mean_speed(run.arm, speeds) for run in runs)
-        seeds = "seed" if len(others) == 1 else "seeds"
-        more = f"; the best arms again with {len(others)} more {seeds}" if others else ""
         search = f", with {effort.rates} learning rates where they are searched"
         return (
-            f"{len(runs)} runs{search * (effort.rates > 1)}: "
-            f"{seconds / 60:.0f} minutes of training at the measured speeds{more}"
+            f"{len(runs)} runs{search * (effort.rates > 1)}: {seconds / 60:.0f} minutes of "
+            f"training at the measured speeds"
         )
 
     def recorded(self, runs: Sequence[PlannedRun]) -> dict[PlannedRun, RunRecord]:
@@ -210,33 +216,22 @@ class Study:
             if values is not None
         }
 
-    def repeated_arms(self, first: Mapping[PlannedRun, RunRecord]) -> set[Arm]:
-        """Return the arms to train with all seeds.
+    def counts(self, plan: Sequence[PlannedRun]) -> dict[Arm, RunCounts]:
+        """Return the numbers of planned runs of every arm of which one is on record."""
+        kinds: dict[Arm, Counter[str]] = {}
+        for run in plan:
+            kinds.setdefault(run.arm, Counter())[self._kind(run)] += 1
+        counts = {
+            arm: RunCounts(*(found[kind] for kind in RunCounts._fields))
+            for arm, found in kinds.items()
+        }
+        return {arm: count for arm, count in counts.items() if count.finished}
 
-        They are the best fixed lengths of each model and state by the second part, the textbook's
-        length and the schedules, at equal characters; or every arm of the models that are repeated.
-
-        Args:
-          first: records of the first seed.
-        """
-        chosen = set()
-        families: dict[tuple[str, str], list[tuple[float, Arm]]] = {}
-        for run, record in first.items():
-            arm = run.arm
-            if not self.preset.models[arm.model].is_repeated:
-                continue
-            if not self.preset.repeated:
-                chosen.add(arm)
-            elif arm.budget == "seconds":
-                continue
-            elif len(arm.lengths) > 1 or arm.length == TEXTBOOK_LENGTH:
-                chosen.add(arm)
-            else:
-                loss = record.second["stream"]
-                families.setdefault((arm.model, arm.state), []).append((loss, arm))
-        for losses in families.values():
-            chosen |= {arm for _, arm in sorted(losses)[: self.preset.repeated]}
-        return chosen
+    def _kind(self, run: PlannedRun) -> str:
+        point = self.run_point(run)
+        if self.training.recorded(point) is not None:
+            return "finished"
+        return "diverged" if self.training.has_diverged(point) else "missing"
 
     def run_point(self, run: PlannedRun) -> Point:
         """Return a planned run as a point that can be trained."""

@@ -23,7 +23,7 @@ from charlm_jax.analysis.text_quality import (
 )
 from charlm_jax.core.trees import count_parameters
 from charlm_jax.data.dataset import Dataset
-from charlm_jax.data.splits import size
+from charlm_jax.data.splits import Part, size
 from charlm_jax.evaluation.baselines import compressed_bits_per_char
 from charlm_jax.evaluation.block_sums import block_sums
 from charlm_jax.evaluation.ngram import tuned_ngram
@@ -67,23 +67,23 @@ class Scorer:
         """Measure the text, an n-gram and compressors."""
         dataset = self.dataset
         train = dataset.part("train")
-        orders, sums, second = {}, {}, {}
+        ngram = tuned_ngram(
+            dataset.ids_N,
+            train,
+            symbols=len(dataset.vocabulary),
+            orders=range(1, _LONGEST_ORDER + 1),
+        )
+
+        def losses(protocol: EvalProtocol, part: Part) -> np.ndarray:
+            return ngram.nll(dataset.ids_N, protocol.read_stretches(part))
+
         protocols: Mapping[str, EvalProtocol] = {"window": Window(WINDOW), "stream": Stream()}
-        for rule, protocol in protocols.items():
-            longest = _LONGEST_ORDER if rule == "stream" else min(_LONGEST_ORDER, WINDOW + 1)
-            ngram = tuned_ngram(
-                dataset.ids_N,
-                train,
-                symbols=len(dataset.vocabulary),
-                orders=range(1, longest + 1),
-            )
-            test_N, valid_N = (
-                ngram.nll(dataset.ids_N, protocol.read_stretches(dataset.part(split)))
-                for split in ("test", "valid")
-            )
-            orders[rule] = ngram.order
-            sums[rule] = to_sums(block_sums([test_N]))[0]
-            second[rule] = round(float(valid_N.mean()), 6)
+        contexts = sorted({self.preset.watched_context(arm) for arm in self.preset.arms()})
+        valid, most = dataset.part("valid"), self.preset.watched
+        watched = {
+            str(context): float(losses(window, window.spread(valid, most=most)).mean())
+            for context, window in ((context, Window(context)) for context in contexts)
+        }
         texts = (
             "".join(dataset.corpus.text[x.start : x.stop] for x in part)
             for part in (train, self.part)
@@ -98,9 +98,13 @@ class Scorer:
             symbols=len(dataset.vocabulary),
             characters={name: size(part) for name, part in dataset.parts.items()},
             compressed={name: round(bits * math.log(2), 6) for name, bits in compressed.items()},
-            ngram_order=orders,
-            ngram=sums,
-            ngram_second=second,
+            ngram_order=ngram.order,
+            ngram={
+                rule: to_sums(block_sums([losses(protocol, self.part)]))[0]
+                for rule, protocol in protocols.items()
+            },
+            ngram_watched={context: round(loss, 6) for context, loss in watched.items()},
+            sizes=self.preset.sizes,
             counts=block_sums([np.zeros(len(self._class_N))]).counts_K.tolist(),
             class_counts=_counts(self._classes),
             place_counts=_counts(self._places),

@@ -11,7 +11,7 @@ from charlm_jax.evaluation.bootstrap import mean_interval
 from experiments.block_records import from_sums
 from experiments.markdown import signed, table
 from experiments.results_folder import write_results_folder
-from experiments.sequence_length.arms import LENGTHS, LONG_WINDOW, WINDOW, Arm
+from experiments.sequence_length.arms import LENGTHS, WINDOW, Arm
 from experiments.sequence_length.figures import save_figures
 from experiments.sequence_length.records import RULES
 from experiments.sequence_length.results import ArmResult, Family, Results
@@ -20,18 +20,22 @@ TITLE = "# How long should training sequences be? Tables"
 
 NOTES = f"""\
 T is the training sequence length in characters. Losses are in nats per character, with 95 %
-intervals over blocks of 1,000 characters and, where an arm has several runs, over seeds. Learning
-rates, checkpoints and best lengths are chosen on the second part of the text; losses are of the
-third part, unless a heading says otherwise.
+intervals over blocks of 1,000 characters. Learning rates, checkpoints and best lengths are chosen
+on the second part of the text; losses are of the third part, unless a heading says otherwise.
 
-`window`: the state is reset every {WINDOW} characters. `stream`: the state is carried through the
-whole part; attention keeps the last T characters. `seconds`: training time on an idle machine. A
-length is worse than the best if the interval of its difference lies above 0; the intervals of a
-family hold all at once, with 95 %."""
+`window`: the state is reset every {WINDOW} characters, for attention with a shorter T too, which
+then reads further than it was trained to. `stream`: the state is carried through the whole part;
+attention keeps the last T characters. `seconds`: training time on an idle machine. A length is
+worse than the best if the interval of its difference lies above 0; the intervals of a family hold
+all at once, with 95 %.
+
+Figures are of the first seed, unless a heading says otherwise, and their intervals say nothing of
+other seeds."""
 
 SEARCHED = """\
-The first run of an arm at equal characters is the best of several with different learning rates;
-schedules are compared with the other runs, if there are any."""
+The run of the first seed at equal characters is the best of several with different learning rates,
+so its loss is lower than that of another seed with the same rate. Comparisons of other seeds, which
+had no choice, have intervals over text and seeds."""
 
 _QUALITY = {
     "word_validity": "words of the book",
@@ -64,6 +68,7 @@ def to_json(results: Results, command: str) -> dict[str, Any]:
         "command": command,
         "effort_per_arm": results.effort,
         "rates_at_edge": [arm.name for arm in results.at_edge],
+        "gaps": results.gaps,
         "text": to_jsonable(results.text),
         "arms": {arm.name: to_jsonable(found) for arm, found in results.arms.items()},
         "families": [
@@ -71,14 +76,15 @@ def to_json(results: Results, command: str) -> dict[str, Any]:
                 "name": family.name,
                 "arms": [arm.name for arm in family.arms],
                 "best": family.best.name,
-                "not_distinguishable": [arm.name for arm in family.as_good],
+                "not_worse": [arm.name for arm in family.as_good],
                 **to_jsonable(family.comparison),
             }
             for family in (*results.families, *results.schedules)
         ],
         "carried_less_reset": [
-            {"model": model, "length": length, **to_jsonable(found)}
-            for (model, length), found in results.carried.items()
+            {"runs": runs, "model": model, "length": length, **to_jsonable(difference)}
+            for runs, found in results.carried.items()
+            for (model, length), difference in found.items()
         ],
         "shortest_less_best_by_class": to_jsonable(results.by_class),
     }
@@ -100,8 +106,9 @@ def tables(results: Results, *, command: str) -> str:
         f"{preset.effort.characters:,} characters read in training.",
         NOTES,
         *([] if preset.rates else [SEARCHED]),
+        *results.gaps,
         "## Best length of each family",
-        "\n".join(_summary(family, results) for family in results.families),
+        "\n".join(map(_summary, results.families)),
         "## Loss less that of the best length",
         _to_best(results.families),
     ]
@@ -118,16 +125,15 @@ def tables(results: Results, *, command: str) -> str:
         _less_ngram(results),
         "## Training until the n-gram's loss",
         "Characters and seconds after which the loss on the second part is at most that of the "
-        "n-gram; median over runs, `-` if it never is. With reset state it is the loss in windows "
-        f"of {WINDOW}, of T for attention with a shorter T ({_ngram_goal(results, 'window')}). "
-        f"With carried state it is that in windows of {LONG_WINDOW}, and the n-gram "
-        f"reads on ({_ngram_goal(results, 'stream')}).",
+        f"{text.ngram_order}-gram on the same characters; median over all runs on record, `-` if "
+        "it never is. The characters are those by which runs are watched, in windows whose first "
+        "character a model reads from an empty state; the n-gram starts each window anew too.",
         _to_reach(results),
     ]
     if results.carried:
         parts += [
             "## Loss with carried state less that with reset state",
-            "The intervals of a model hold all at once.",
+            "The intervals of a row hold all at once.",
             _carried(results),
         ]
     if results.by_class:
@@ -138,11 +144,11 @@ def tables(results: Results, *, command: str) -> str:
     parts += [
         "## Effective context, in characters",
         "The shortest context within a hundredth of the loss with the longest, if everything "
-        "before it is cut off or shuffled. One run of each arm; intervals over the text.",
+        "before it is cut off or shuffled; measured where a learning rate was searched.",
         _effective(results),
         "## Generated text",
         f"{preset.samples} samples of {preset.sample_characters} characters at "
-        "scale 1 from one run of each arm, next to as much held-out text.",
+        "scale 1, where a learning rate was searched, next to as much held-out text.",
         _quality(results),
         "## Learning rates: loss on the second part, the state carried on",
         _search(results),
@@ -155,19 +161,17 @@ def _names(family: Family) -> list[str]:
     return [arm.label for arm in family.arms]
 
 
-def _summary(family: Family, results: Results) -> str:
-    best = results.arms[family.best]
+def _summary(family: Family) -> str:
     comparison = family.comparison
     others = ", ".join(arm.label for arm in family.as_good if arm != family.best)
-    runs = "one run" if len(best.seeds) == 1 else f"{len(best.seeds)} runs"
     if len(family.arms) == 1:
         verdict = "No other length is on record"
     elif comparison.is_best:
         verdict = f"It is better than every other length ({comparison.looked_at} comparisons)"
     else:
-        verdict = f"Not distinguishable: {others} ({comparison.looked_at} comparisons)"
-    loss = best.losses["stream"].describe()
-    return f"- {family.name}: T = {family.best.label}, loss {loss} ({runs}). {verdict}."
+        verdict = f"Not worse: {others} ({comparison.looked_at} comparisons)"
+    loss = family.loss.describe()
+    return f"- {family.name}: T = {family.best.label}, loss {loss}. {verdict}."
 
 
 def _to_best(families: Sequence[Family]) -> str:
@@ -199,7 +203,7 @@ _KEY = ["model", "state", "equal", "T"]
 
 
 def _losses(results: Results) -> str:
-    columns = [*_KEY, "seeds", "parameters", "rate", "characters", "seconds", "TFLOPs"]
+    columns = [*_KEY, "runs", "parameters", "rate", "characters", "seconds", "TFLOPs"]
     rows: list[list[object]] = [
         [
             *_key(arm),
@@ -210,17 +214,19 @@ def _losses(results: Results) -> str:
             f"{found.seconds:.0f}",
             f"{found.flops / 1e12:.1f}",
             *(found.losses[rule].describe() for rule in RULES),
+            "" if found.other_seeds is None else found.other_seeds.describe(),
             "" if found.spread is None else f"{found.spread:.4f}",
         ]
         for arm, found in results.arms.items()
     ]
     text = results.text
     ngram = [mean_interval(from_sums([text.ngram[rule]], text.counts)).describe() for rule in RULES]
-    rows.append([f"{text.ngram_order['stream']}-gram", *[""] * 9, *ngram, ""])
+    rows.append([f"{text.ngram_order}-gram", *[""] * 9, *ngram, "", ""])
     rows += [
-        [name, *[""] * 9, "", f"{nats:.4f}", ""] for name, nats in results.text.compressed.items()
+        [name, *[""] * 9, "", f"{nats:.4f}", "", ""]
+        for name, nats in results.text.compressed.items()
     ]
-    return table([*columns, *RULES, "over seeds"], rows)
+    return table([*columns, *RULES, "stream, other seeds", "standard deviation"], rows)
 
 
 def _less_ngram(results: Results) -> str:
@@ -235,11 +241,6 @@ def _less_ngram(results: Results) -> str:
     return table([*_KEY, *RULES, "stream, each seed on record"], rows)
 
 
-def _ngram_goal(results: Results, rule: str) -> str:
-    text = results.text
-    return f"{text.ngram_order[rule]}-gram: {text.ngram_second[rule]:.4f}"
-
-
 def _to_reach(results: Results) -> str:
     rows = []
     for arm, found in results.arms.items():
@@ -252,25 +253,21 @@ def _to_reach(results: Results) -> str:
             else ["-", "-"]
         )
         best = statistics.median_low(found.best_characters)
-        rows.append([*_key(arm), *cells, f"{len(reached)} of {len(found.seeds)}", f"{best:,}"])
-    columns = ["characters", "seconds", "runs", "characters of the best checkpoint"]
+        goal = results.text.ngram_watched[str(found.watched_context)]
+        runs = f"{len(reached)} of {len(found.seeds)}"
+        rows.append([*_key(arm), found.watched_context, f"{goal:.4f}", *cells, runs, f"{best:,}"])
+    columns = ["window", "n-gram", "characters", "seconds", "runs", "best checkpoint"]
     return table([*_KEY, *columns], rows)
 
 
 def _carried(results: Results) -> str:
-    models = dict.fromkeys(model for model, _ in results.carried)
-    lengths = sorted({length for _, length in results.carried})
-    rows = (
-        [
-            model,
-            *(
-                signed(results.carried[model, T]) if (model, T) in results.carried else ""
-                for T in lengths
-            ),
-        ]
-        for model in models
-    )
-    return table(["model", *(f"T = {length}" for length in lengths)], rows)
+    lengths = sorted({length for found in results.carried.values() for _, length in found})
+    rows = []
+    for runs, found in results.carried.items():
+        for model in dict.fromkeys(model for model, _ in found):
+            cells = (found.get((model, length)) for length in lengths)
+            rows.append([model, runs, *("" if x is None else signed(x) for x in cells)])
+    return table(["model", "runs", *(f"T = {length}" for length in lengths)], rows)
 
 
 def _by_class(results: Results) -> str:
@@ -322,7 +319,7 @@ def _measures(quality: Mapping[str, Any]) -> list[str]:
 def _search(results: Results) -> str:
     edge = (
         f" In {len(results.at_edge)} of {len(results.tuned)} arms the chosen rate is the lowest or "
-        "the highest tried."
+        "the highest tried, and better than the next by more than 0.002 nats."
     )
     return f"Each arm: {results.effort}." + edge * (not results.preset.rates)
 

@@ -175,11 +175,13 @@ def test_a_fault_of_other_settings_is_not_put_on_record(trainer: Trainer, tmp_pa
 def test_records_of_other_settings_are_refused(trainer: Trainer, tmp_path: Path) -> None:
     records = RecordFolder(tmp_path)
     training = RecordedTraining(records, tmp_path / "runs")
+    fields = settings(POINT)["fields"]
     for change, says in (
         ({"config": "lstm"}, "is of a run with lstm and not quickstart"),
-        ({"overrides": [*POINT.overrides[:-1], "train.max_steps=5"]}, "max_steps=5 and not train"),
-        ({"overrides": [*POINT.overrides, "seed=2"]}, "with seed=2 and not fewer fields"),
-        ({"overrides": []}, "with fewer fields and not "),
+        ({"fields": {**fields, "train.max_steps": 5}}, r"max_steps=5 and not train\.max_steps=4"),
+        ({"fields": {**fields, "seed": 2}}, "with seed=2 and not seed=1"),
+        ({"fields": {**fields, "a.b": 2}}, r"with a\.b=2 and not a\.b=None"),
+        ({"fields": {}}, r"is of a run with data\.batch_size="),
     ):
         records.write("runs/a", {**settings(POINT), **change})
         with pytest.raises(CharlmError, match=says):
@@ -202,7 +204,9 @@ def test_a_loss_that_cannot_be_read_is_damage(
         _tune(training)
 
 
-@pytest.mark.parametrize("content", ["{torn", "[]", '{"config": "quickstart"}'])
+@pytest.mark.parametrize(
+    "content", ["{torn", "[]", '{"config": "quickstart"}', '{"config": "a", "fields": []}']
+)
 def test_damaged_records_are_refused(content: str, tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "a.json").write_text(content)
@@ -211,5 +215,23 @@ def test_damaged_records_are_refused(content: str, tmp_path: Path) -> None:
 
 
 def test_a_record_does_not_name_the_folder_of_its_text() -> None:
-    point = Point("a", "lstm", ("data.corpus=/home/me/book.txt", "seed=1"))
-    assert settings(point) == {"config": "lstm", "overrides": ["data.corpus=book.txt", "seed=1"]}
+    point = Point("a", "lstm", ("data.corpus=/home/me/book.txt", "seed=2"))
+    found = settings(point)
+    assert found["config"] == "lstm" and found["fields"]["data.corpus"] == "book.txt"
+    assert found["fields"]["seed"] == 2
+
+
+def test_a_record_made_before_its_config_changed_is_refused(tmp_path: Path) -> None:
+    """The overrides are the same: the config file is another."""
+    file, training = tmp_path / "mine.py", RecordedTraining(RecordFolder(tmp_path), tmp_path)
+    text = "from configs import base\n\n\ndef get_config():\n    config = base.get_config()\n"
+    for clip_norm in (1.0, 0.5):
+        change = f"    config.optimizer.clip_norm = {clip_norm}\n    return config\n"
+        file.write_text(text + change)
+        recorded_training._fields.cache_clear()
+        point = Point("a", str(file), ("seed=2",))
+        if clip_norm == 1.0:
+            training.records.write("runs/a", settings(point))
+            assert training.recorded(point) is not None
+    with pytest.raises(CharlmError, match=r"of a run with optimizer\.clip_norm=1\.0 and not"):
+        training.recorded(point)

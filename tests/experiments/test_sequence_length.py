@@ -9,9 +9,11 @@ import pytest
 
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.evaluation.block_sums import block_sums
+from charlm_jax.sweeps.points import Point
 from charlm_jax.sweeps.tuning import Trial, Tuned
 from experiments.block_records import to_sums
-from experiments.recorded_training import RecordedTraining, RecordFolder, settings
+from experiments.recorded_training import Diverged, RecordedTraining, RecordFolder, settings
+from experiments.sequence_length import runs
 from experiments.sequence_length.arms import (
     BATCH_CHARACTERS,
     LOADERS,
@@ -28,7 +30,7 @@ from experiments.sequence_length.results import (
 )
 from experiments.sequence_length.runs import PlannedRun, Study, mean_speed, speed_name
 from experiments.sequence_length.tables import TITLE, tables, to_json
-from experiments.tuned_arms import Effort
+from experiments.tuned_arms import Effort, RunCounts
 
 CHARACTERS, BLOCKS = 20_000, 20
 PRESET = Preset(
@@ -48,9 +50,10 @@ TEXT_RECORD = TextRecord(
     symbols=30,
     characters={"train": 160_000, "valid": 20_000, "test": 20_000},
     compressed={"xz": 1.9},
-    ngram_order={"window": 6, "stream": 7},
+    ngram_order=7,
     ngram={"window": (1_700.0,) * BLOCKS, "stream": (1_600.0,) * BLOCKS},
-    ngram_second={"window": 1.65, "stream": 1.55},
+    ngram_watched={"64": 1.65, "320": 1.55},
+    sizes=PRESET.sizes,
     counts=COUNTS,
     class_counts={"first letter": [900] * 5, "space": [800] * 5},
     place_counts={"1": [50] * 5, "2": [50] * 5},
@@ -123,7 +126,8 @@ def _results(
             Arm("lstm", (40,), "reset"), {0.005: 1.7, 0.01: 1.65, 0.02: 1.6}
         ),
     }
-    return build_results(preset, TEXT_RECORD, SPEEDS, tuned, runs)
+    counts = {arm: RunCounts(len(each)) for arm, each in means.items()}
+    return build_results(preset, TEXT_RECORD, SPEEDS, tuned, runs, counts)
 
 
 SHORT, MIDDLE, LONG = (Arm("lstm", (length,), "reset") for length in (5, 40, 160))
@@ -139,24 +143,43 @@ MEANS = {
 
 def test_lengths_are_compared_with_the_best_of_their_family() -> None:
     results = _results(MEANS)
-    reset, carried = results.families
-    assert reset.arms == (SHORT, MIDDLE, LONG) and reset.best == MIDDLE
-    assert set(reset.as_good) == {MIDDLE, LONG}
-    assert reset.comparison.differences[0] is not None
-    assert reset.comparison.differences[0].mean == pytest.approx(0.2, abs=0.01)
+    reset, carried, others = results.families
+    assert reset.arms == others.arms == (SHORT, MIDDLE, LONG)
+    assert reset.best == others.best == MIDDLE
+    for family, best, less in ((reset, 1.5, 0.2), (others, 1.51, 0.2)):
+        assert family.loss.mean == pytest.approx(best, abs=0.002)
+        shortest = family.comparison.differences[0]
+        assert shortest is not None and shortest.mean == pytest.approx(less, abs=0.002)
     assert carried.arms == (CARRIED,)
     (schedules,) = results.schedules
     assert schedules.arms == (MIDDLE, BOTH)
-    less = schedules.comparison.differences[1]
-    # The first run of a fixed length was chosen among several, and is left out.
-    assert less is not None and less.mean == pytest.approx(1.455 - 1.51, abs=0.002)
-    assert [*results.carried] == [("lstm", 5)]
-    assert results.carried["lstm", 5].mean == pytest.approx(-0.1, abs=0.01)
+    less_fixed = schedules.comparison.differences[1]
+    # Of other seeds: the first run of a fixed length was chosen among several.
+    assert less_fixed is not None and less_fixed.mean == pytest.approx(1.46 - 1.51, abs=0.002)
+    assert [*results.carried] == ["first seed", "other seeds"]
+    for found in results.carried.values():
+        assert found["lstm", 5].mean == pytest.approx(-0.1, abs=0.002)
     kinds = results.by_class[reset.name]
     assert {kind: round(x.mean, 3) for kind, x in kinds.items()} == {
         "first letter": 0.2,
         "space": 0.2,
     }
+
+
+def test_runs_of_equal_standing_are_compared() -> None:
+    """The first run of an arm is the best of several: it is not compared with other seeds."""
+    some = {SHORT: (1.5,), MIDDLE: (1.5, 1.6), LONG: (1.5, 1.6), CARRIED: (1.5, 1.6)}
+    results = _results(some, lstm_T40_reset=1.4)
+    reset, carried, others = results.families
+    assert reset.arms == (SHORT, MIDDLE, LONG) and others.arms == (MIDDLE, LONG)
+    assert carried.arms == (CARRIED,)
+    for family in (reset, others):
+        differences = [x for x in family.comparison.differences if x is not None]
+        assert all(abs(x.mean) < 0.005 for x in differences)
+    assert [*results.carried["first seed"]] == [
+        ("lstm", 5)
+    ] and "other seeds" not in results.carried
+    assert abs(results.carried["first seed"]["lstm", 5].mean) < 0.005
 
 
 def test_the_best_is_chosen_on_other_characters_than_the_losses_are_of() -> None:
@@ -169,7 +192,7 @@ def test_the_best_is_chosen_on_other_characters_than_the_losses_are_of() -> None
 def test_the_time_to_reach_the_ngram_is_that_of_an_idle_machine() -> None:
     carried = SHORT._replace(state="carried")
     found = _results({SHORT: (1.6,), MIDDLE: (1.5, 1.7), BOTH: (1.55,), carried: (1.6,)}).arms
-    # With carried state the goal is the loss of the n-gram that reads on, 1.55.
+    # With carried state the windows are longer, and the n-gram's loss in them is 1.55.
     assert found[carried].to_reach_ngram == (None,)
     assert found[SHORT].to_reach_ngram == (64_000,)  # 1.70 at 40,000 is above 1.65
     assert found[SHORT].seconds_to_reach_ngram == pytest.approx((64.0,))
@@ -178,27 +201,26 @@ def test_the_time_to_reach_the_ngram_is_that_of_an_idle_machine() -> None:
     # Half of the characters at 1,000 a second, half at 4,000.
     assert found[BOTH].seconds == pytest.approx(32_000 / 1_000 + 32_000 / 4_000)
     assert mean_speed(BOTH, SPEEDS) == pytest.approx(1_600)
-    assert found[MIDDLE].less_ngram["stream"].mean == pytest.approx(0, abs=0.01)
+    assert found[MIDDLE].less_ngram["stream"].mean == pytest.approx(-0.1, abs=0.01)
     by_seed = [each.mean for each in found[MIDDLE].by_seed]
     assert by_seed == pytest.approx([-0.1, 0.1], abs=0.01)
 
 
 def test_the_cost_is_of_all_rates_and_first_seeds() -> None:
     slower = {name: speed / 50 for name, speed in SPEEDS.items()}
-    # Three runs of 64,000 for each length; a schedule has half a run at 20 and half at 80.
-    seconds = 3 * 64_000 * (1 / 20 + 1 / 40 + 1 / 80)
-    seconds *= 2  # reset and carried
-    seconds += 32_000 * (1 / 20 + 1 / 80)  # schedules are trained with reset state
-    says = f"19 runs, with 3 learning rates where they are searched: {seconds / 60:.0f} minutes"
-    cost = _study(PRESET).describe_cost(slower)
-    assert cost.startswith(says) and cost.endswith("; the best arms again with 1 more seed")
+    # Three runs of 64,000 for each length, and one with the other seed; reset and carried.
+    seconds = 2 * 4 * 64_000 * (1 / 20 + 1 / 40 + 1 / 80)
+    # A schedule has half a run at 20 and half at 80, once for each seed, with reset state.
+    seconds += 2 * 32_000 * (1 / 20 + 1 / 80)
+    says = f"26 runs, with 3 learning rates where they are searched: {seconds / 60:.0f} minutes"
+    assert _study(PRESET).describe_cost(slower).startswith(says)
 
 
 def test_records_are_read_as_they_were_written(tmp_path: Path) -> None:
     records = Records(tmp_path)
     assert records.text() is None and records.speeds() is None and records.read("a") is None
     records.write(TEXT, TEXT_RECORD._asdict())
-    own = {"config": "lstm", "overrides": ["data.corpus=a text"]}
+    own = {"config": "lstm", "fields": {"data.corpus": "a text"}}
     records.write("runs/a", {**own, **_record(BOTH, mean=1.5)._asdict()})
     written = {path: path.read_bytes() for path in tmp_path.rglob("*.json")}
     values, text = records.read("runs/a"), records.text()
@@ -222,7 +244,7 @@ def test_a_record_of_other_settings_is_refused(tmp_path: Path) -> None:
     run = PlannedRun(SHORT, 1, 0.01, PRESET.effort.characters)
     _write(study, run, mean=1.5)
     assert [*study.recorded([run])] == [run] and not study.recorded([run._replace(rate=0.02)])
-    says = r"of a run with train\.max_steps=25 and not train\.max_steps=50"
+    says = r"of a run with train\.evaluate_every_steps=25 and not train\.evaluate_every_steps=50"
     with pytest.raises(CharlmError, match=says):
         study.recorded([run._replace(characters=2 * PRESET.effort.characters)])
 
@@ -239,32 +261,105 @@ def test_the_first_seed_is_trained_with_every_rate(tmp_path: Path) -> None:
     (tuned,) = study.tune(train=False).values()
     assert tuned.value == own / 2 and not tuned.is_at_edge
     assert tuned.mean_losses() == {own: 1.8, own / 2: 1.5, own / 4: 1.6}
-    (planned,) = study.plan({SHORT: tuned.value}, SPEEDS, [1])
+    planned, *_ = study.plan({SHORT: tuned.value}, SPEEDS)
     assert planned == runs[1] and planned in study.recorded([planned])
 
 
-def test_the_best_lengths_and_the_textbooks_are_repeated() -> None:
-    study = _study(PRESET._replace(repeated=1))
-    losses = {SHORT: 1.7, MIDDLE: 1.6, LONG: 1.5, BOTH: 1.9}
-    late = LONG._replace(budget="seconds")
-    first = {
-        PlannedRun(arm, 1, 0.01, 1): _record(
-            arm, mean=losses[arm._replace(budget="characters")] - 0.1 * (arm.budget == "seconds")
-        )
-        for arm in (*losses, late, SHORT._replace(budget="seconds"))
-    }
-    assert study.repeated_arms(first) == {LONG, MIDDLE, BOTH}
-    everything = _study(PRESET).repeated_arms(first)
-    assert everything == {run.arm for run in first}
+def test_chosen_lengths_and_schedules_are_repeated() -> None:
+    timed = {"lstm": PRESET.models["lstm"]._replace(is_timed=True)}
+    preset = PRESET._replace(models=timed)
+    rates = {arm: 0.01 for arm in preset.arms() if arm == arm.tuned}
+
+    def repeated(preset: Preset) -> set[Arm]:
+        return {run.arm for run in _study(preset).plan(rates, SPEEDS) if run.seed == 2}
+
+    chosen = {MIDDLE, MIDDLE._replace(state="carried"), BOTH}
+    assert repeated(preset._replace(repeated=(40,))) == chosen
+    assert repeated(preset) == {*preset.arms()}
+    once = {"lstm": timed["lstm"]._replace(is_repeated=False)}
+    assert not repeated(preset._replace(models=once))
 
 
 def test_other_seeds_count_once_all_are_on_record() -> None:
     found = _results({SHORT: (1.6,), MIDDLE: (1.5, 1.7)}).arms
-    assert found[MIDDLE].seeds == (1, 2) and found[MIDDLE].spread is not None
+    assert found[SHORT].other_seeds is None
+    assert found[MIDDLE].other_seeds is not None
+    assert found[MIDDLE].other_seeds.mean == pytest.approx(1.7, abs=0.01)
     three = PRESET._replace(effort=PRESET.effort._replace(seeds=(1, 2, 3)))
-    found = _results({SHORT: (1.6,), MIDDLE: (1.5, 1.7)}, three).arms
-    assert found[MIDDLE].seeds == (1,) and len(found[MIDDLE].by_seed) == 2
-    assert found[MIDDLE].losses["stream"].mean == pytest.approx(1.5, abs=0.01)
+    results = _results({SHORT: (1.6,), MIDDLE: (1.5, 1.7)}, three)
+    assert results.arms[MIDDLE].other_seeds is None and len(results.arms[MIDDLE].by_seed) == 2
+    assert results.arms[MIDDLE].losses["stream"].mean == pytest.approx(1.5, abs=0.01)
+    found = _results({MIDDLE: (1.5, 1.7, 1.8)}, three).arms
+    assert found[MIDDLE].spread == pytest.approx(0.1 / 2**0.5, abs=0.01)
+
+
+def test_what_is_not_in_the_results_is_named(tmp_path: Path) -> None:
+    study = _study(PRESET, tmp_path)
+    plan = study.plan({SHORT: 0.01, MIDDLE: 0.01, LONG: 0.01}, SPEEDS)
+    for run in plan:
+        if (run.arm, run.seed) != (SHORT, 2) and run.arm not in (LONG, BOTH):
+            _write(study, run, mean=1.5)
+    late = next(run for run in plan if run.arm == SHORT and run.seed == 2)
+    point = study.run_point(late)
+    study.records.write(f"runs/{late.name}", {**settings(point), "diverged": True})
+    runs = study.recorded(plan)
+    results = build_results(PRESET, TEXT_RECORD, SPEEDS, {}, runs, study.counts(plan))
+    assert results.gaps == [
+        "On record: 2 of 7; missing, or diverged at every rate: lstm-T160-reset; lstm-T5-carried; "
+        "lstm-T40-carried; lstm-T160-carried; lstm-T5-160-reset.",
+        "Other seeds count once all are on record; not so: lstm-T5-reset, 1 of 2 seeds "
+        "(1 diverged).",
+    ]
+    assert results.gaps[0] in tables(results, command="a command").splitlines()
+
+
+def test_a_run_that_diverges_does_not_end_the_study(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    study = _study(PRESET, tmp_path)
+    plan = study.plan({MIDDLE: 0.01}, SPEEDS)
+
+    def diverge(points: Sequence[Point], _: Any) -> None:
+        for point in points:
+            study.records.write(f"runs/{point.name}", {**settings(point), "diverged": True})
+        raise Diverged("it diverged")
+
+    monkeypatch.setattr(study.training, "train", diverge)
+    study.train(plan)
+    assert study.recorded(plan) == {} == study.counts(plan)
+
+
+def test_only_new_lengths_are_timed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    timed: list[str] = []
+
+    def measure(configs: Mapping[str, Any], **_: int) -> dict[str, float]:
+        timed.extend(configs)
+        return dict.fromkeys(configs, 1_000.0)
+
+    monkeypatch.setattr(runs, "measure_speeds", measure)
+    study = _study(PRESET, tmp_path)
+    study.records.write("speeds", {"lstm-T5": 2_000.0})
+    for _ in range(2):
+        assert study.speeds() == {"lstm-T5": 2_000.0, "lstm-T40": 1_000.0, "lstm-T160": 1_000.0}
+    assert timed == ["lstm-T40", "lstm-T160"]
+
+
+def test_a_record_of_a_text_measured_at_other_sizes_is_refused(tmp_path: Path) -> None:
+    study = _study(PRESET, tmp_path)
+    record = TEXT_RECORD._replace(fingerprint=study.dataset.fingerprint)
+    study.records.write(TEXT, record._asdict())
+    assert study.text() == study.records.text()
+    study = _study(PRESET._replace(context_targets=PRESET.context_targets + 1), tmp_path)
+    with pytest.raises(CharlmError, match="has measurements of other sizes"):
+        study.text()
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_both_states_read_every_character(name: str, tmp_path: Path) -> None:
+    """A loader of chunks would never train the first character of each."""
+    preset = PRESETS[name]._replace(corpus="synthetic:characters=20000")
+    for arm in preset.arms():
+        assert _study(preset, tmp_path).config(arm).data.loader in ("crops", "streams")
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -274,7 +369,7 @@ def test_arms_have_equal_characters_or_equal_seconds(name: str, tmp_path: Path) 
     names = dict.fromkeys(speed_name(arm.model, arm.length) for arm in preset.arms())
     speeds = {name: 10_000.0 + 500 * number for number, name in enumerate(names)}
     rates = {arm: 1 / arm.length for arm in preset.arms() if arm == arm.tuned}
-    plan = study.plan(rates, speeds, preset.effort.seeds)
+    plan = study.plan(rates, speeds)
     assert len({run.name for run in plan}) == len(plan)
     spent: dict[tuple[str, str], list[float]] = {}
     for run in plan:
@@ -313,11 +408,12 @@ def test_the_tables_have_the_numbers_with_their_intervals() -> None:
     results = _results(MEANS)
     lines = tables(results, command="python -m experiments.sequence_length").splitlines()
     assert lines[0] == TITLE and "    python -m experiments.sequence_length" in lines
-    best = results.arms[MIDDLE].losses["stream"].describe()
-    assert (
-        f"- lstm, reset state, equal characters: T = 40, loss {best} (2 runs). Not "
-        "distinguishable: 160 (3 comparisons)." in lines
-    )
+    best, again = results.arms[MIDDLE].losses["stream"], results.arms[MIDDLE].other_seeds
+    family = "- lstm, reset state, equal characters"
+    says = "It is better than every other length (2 comparisons)."
+    assert again is not None and f"{family}: T = 40, loss {best.describe()}. {says}" in lines
+    says = "Not worse: 160 (2 comparisons)."
+    assert f"{family}, other seeds: T = 40, loss {again.describe()}. {says}" in lines
     assert any(
         "Each arm: 3 learning rates, 64,000 characters in each run. In 1 of 2 arms the chosen"
         in line
