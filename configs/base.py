@@ -38,9 +38,9 @@ def get_config() -> ConfigDict:
     # Encoding of text files; decoding is strict.
     config.data.encoding = "utf-8"
     # chunks: an epoch is every non-overlapping piece of sequence_length + 1 characters once, in
-    # random order. crops: pieces that start anywhere, enough of them to read the text about once.
-    # streams: batch_size readers go through the text piece by piece and carry their state
-    # (truncated backpropagation through time).
+    # random order; the first character of a piece is never learnt. crops: pieces that start
+    # anywhere, enough of them to read the text about once. streams: batch_size readers go through
+    # the text piece by piece and carry their state (truncated backpropagation through time).
     config.data.loader = "chunks"
     # Characters per training sequence (T).
     config.data.sequence_length = 40
