@@ -71,7 +71,7 @@ def to_json(results: Results, command: str) -> dict[str, Any]:
                 "name": family.name,
                 "arms": [arm.name for arm in family.arms],
                 "best": family.best.name,
-                "not_distinguishable": [arm.name for arm in family.as_good],
+                "not_worse": [arm.name for arm in family.as_good],
                 **to_jsonable(family.comparison),
             }
             for family in (*results.families, *results.schedules)
@@ -165,7 +165,7 @@ def _summary(family: Family, results: Results) -> str:
     elif comparison.is_best:
         verdict = f"It is better than every other length ({comparison.looked_at} comparisons)"
     else:
-        verdict = f"Not distinguishable: {others} ({comparison.looked_at} comparisons)"
+        verdict = f"Not worse: {others} ({comparison.looked_at} comparisons)"
     loss = best.losses["stream"].describe()
     return f"- {family.name}: T = {family.best.label}, loss {loss} ({runs}). {verdict}."
 

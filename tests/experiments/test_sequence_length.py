@@ -316,7 +316,7 @@ def test_the_tables_have_the_numbers_with_their_intervals() -> None:
     best = results.arms[MIDDLE].losses["stream"].describe()
     assert (
         f"- lstm, reset state, equal characters: T = 40, loss {best} (2 runs). Not "
-        "distinguishable: 160 (3 comparisons)." in lines
+        "worse: 160 (3 comparisons)." in lines
     )
     assert any(
         "Each arm: 3 learning rates, 64,000 characters in each run. In 1 of 2 arms the chosen"
