@@ -88,7 +88,7 @@ class BestComparison(NamedTuple):
 
     @property
     def as_good(self) -> tuple[int, ...]:
-        """Indices of the groups not distinguishable from the best, and of the best itself."""
+        """Indices of the groups that are not worse than the best, and of the best itself."""
         return tuple(
             index
             for index, difference in enumerate(self.differences)
@@ -105,7 +105,7 @@ class BestComparison(NamedTuple):
         >>> BestComparison(0, [None, above, above], [None, 0.0, 0.0], 2).describe("abc")
         'a is the best of 3 groups (2 comparisons)'
         >>> BestComparison(0, [None, above, around], [None, 0.0, 0.4], 2).describe("abc")
-        'a is not distinguishable from c (2 comparisons)'
+        'a was chosen as the best of 3 groups. Not worse: c (2 comparisons)'
         >>> BestComparison(0, [None], [None], 0).describe("a")
         'a is the only group'
         """
@@ -115,7 +115,8 @@ class BestComparison(NamedTuple):
         if self.is_best:
             return f"{names[self.best]} is the best of {len(names)} groups {count}"
         rivals = ", ".join(names[index] for index in self.as_good if index != self.best)
-        return f"{names[self.best]} is not distinguishable from {rivals} {count}"
+        chosen = f"{names[self.best]} was chosen as the best of {len(names)} groups"
+        return f"{chosen}. Not worse: {rivals} {count}"
 
 
 def compare_with_best(
@@ -133,9 +134,9 @@ def compare_with_best(
     """Compare every group with the best, with intervals that hold all at once.
 
     A group may be called the best only if the interval of every other group lies above 0. A group
-    whose interval does not is not distinguishable from the best, which does not show that both are
-    equal. With one run in every group, the intervals cover the variation of the text only: they are
-    about these trained models, and say nothing of other seeds.
+    whose interval does not is not worse, which does not show that both are equal; if its interval
+    lies below 0, it is better. With one run in every group, the intervals cover the variation of
+    the text only: they are about these trained models, and say nothing of other seeds.
 
     Args:
       groups: losses of each group on the same characters, in nats: a row per run, or sums over

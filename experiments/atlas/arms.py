@@ -65,7 +65,10 @@ MODELS: Mapping[str, Fields] = {
 }
 """Layers alone (bare), or three equal blocks of a layer and an MLP; the last has one of each."""
 
+_LARGE = ("lstm", "gru", "mingru", "rglru", "mlstm", "gated_deltanet", "mamba2", "attention")
+
 REFERENCE = "adam"
+"""The rule of the config itself."""
 _RULES: Mapping[str, Fields] = {
     REFERENCE: {},
     "adamw": {"optimizer.weight_decay": 0.1},
@@ -129,8 +132,9 @@ class Preset(NamedTuple):
 
 
 def _file_name(model: str, rule: str) -> str:
+    """Return the name of an arm; the config's own rule is not in it, whether compared or not."""
     words = model.replace(",", "").replace(" ", "-")
-    return f"{words}-{rule}" if rule else words
+    return words if rule in ("", REFERENCE) else f"{words}-{rule}"
 
 
 PRESETS: Mapping[str, Preset] = {
@@ -142,8 +146,8 @@ PRESETS: Mapping[str, Preset] = {
         context_reach=64,
         context_targets=200,
     ),
-    "small": Preset(tuple(MODELS), (), 300_000, Effort(4, 749_568, (1, 2, 3), scores=12)),
-    "large": Preset(tuple(MODELS), (), 1_000_000, Effort(4, 749_568, (1,), scores=12)),
+    "small": Preset(tuple(MODELS), (), 300_000, Effort(4, 749_568, (1, 2, 3), scores=24)),
+    "large": Preset(_LARGE, (), 1_000_000, Effort(4, 749_568, (1, 2), scores=12)),
     "optimizers": Preset(
         ("lstm, bare", "mingru", "attention"),
         tuple(_RULES),

@@ -80,6 +80,10 @@ class Family(NamedTuple):
     arms: tuple[str, ...]
     comparison: BestComparison
 
+    def is_one_seed(self, arms: Mapping[str, ArmResult]) -> bool:
+        """Return whether all arms have one run: the intervals are then over the text alone."""
+        return all(arms[name].runs.finished == 1 for name in self.arms)
+
 
 class Results(NamedTuple):
     """All results.
@@ -93,6 +97,11 @@ class Results(NamedTuple):
     preset: Preset
     arms: Mapping[str, ArmResult]
     families: Sequence[Family]
+
+    @property
+    def is_one_seed(self) -> bool:
+        """True if no comparison has a second run: the intervals are over the text alone."""
+        return all(family.is_one_seed(self.arms) for family in self.families)
 
     @property
     def gaps(self) -> list[str]:
@@ -207,7 +216,7 @@ def tables(results: Results, command: str) -> str:
     """Return the contents of tables.md."""
     edge = [arm.is_at_edge for arm in results.arms.values()]
     effort = results.preset.effort
-    seeds = " and seeds" if len(effort.seeds) > 1 else "; nothing is known of other seeds"
+    seeds = "; nothing is known of other seeds" if results.is_one_seed else " and seeds"
     several = " of all families" if len(results.families) > 1 else ""
     parts = [
         TITLE,
@@ -215,12 +224,12 @@ def tables(results: Results, command: str) -> str:
         f"Losses in nats per character on held-out text, with 95 % intervals over blocks of 1,000 "
         f"characters{seeds}. `window`: the state is reset every {WINDOW} characters; `stream`: it "
         f"is carried through the text, and attention keeps {SEQUENCE_LENGTH} positions. `less the "
-        f"best`: of the stream losses; the intervals{several} hold at once. Speeds in characters "
-        "per second on an idle machine; `state`: memory of one text's state, of "
-        f"{SEQUENCE_LENGTH} positions for attention; `context`: effective context of one run, in "
-        f"characters; at most {results.preset.context_reach} were tried, and {SEQUENCE_LENGTH} of "
-        f"attention. The first run of each row is the best of {effort.rates} with different "
-        "learning rates.",
+        f"best`: of the stream losses; the intervals{several} hold at once, and a row is worse if "
+        "its interval lies above 0. Speeds in characters per second on an idle machine; `state`: "
+        f"memory of one text's state, of {SEQUENCE_LENGTH} positions for attention; `context`: "
+        f"effective context of one run, in characters; at most {results.preset.context_reach} were "
+        f"tried, and {SEQUENCE_LENGTH} of attention. The first run of each row is the best of "
+        f"{effort.rates} with different learning rates.",
         *results.gaps,
         _losses(results),
         "\n".join(_verdict(family, results) for family in results.families),
@@ -231,7 +240,8 @@ def tables(results: Results, command: str) -> str:
             "Characters and seconds after which the loss on the second part in windows of "
             f"{WINDOW}, a mean over runs, is at most the last of {REFERENCE}. The rates of all but "
             "schedule-free fall to 0 at the end; a shorter run, whose rate falls earlier, would "
-            "have a lower loss after as many characters.",
+            "have a lower loss after as many characters. A rule whose rate falls comes to that "
+            "loss only near the end, so these numbers say little of how fast it learns.",
             _to_reach(results),
         ]
     parts += [
@@ -247,7 +257,10 @@ def tables(results: Results, command: str) -> str:
 
 def _verdict(family: Family, results: Results) -> str:
     labels = [_label(results.arms[name]) for name in family.arms]
-    return f"- {family.comparison.describe(labels)}."
+    verdict = f"- {family.comparison.describe(labels)}."
+    if len(family.arms) > 1 and family.is_one_seed(results.arms):
+        verdict += " One seed each: another may change the order."
+    return verdict
 
 
 def _name(model: str, rule: str) -> str:
@@ -329,7 +342,8 @@ def _draw(results: Results, path: Path) -> None:
     axes.set_yticks(range(len(rows)), [_label(arm) for arm, _ in rows])
     axes.set_xlabel(
         "held-out loss less that of the best, nats per character, the text read in one go\n"
-        "(intervals of 95 % that hold all at once)"
+        "(intervals of 95 % that hold all at once"
+        + (", over the text alone: one seed each)" if results.is_one_seed else ")")
     )
     axes.set_title(
         f"About {results.preset.parameters:,} parameters, "

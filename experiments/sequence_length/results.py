@@ -113,7 +113,7 @@ class Family(NamedTuple):
 
     @property
     def as_good(self) -> tuple[Arm, ...]:
-        """Arms not distinguishable from the best, and the best itself."""
+        """Arms that are not worse than the best, and the best itself."""
         return tuple(self.arms[index] for index in self.comparison.as_good)
 
 

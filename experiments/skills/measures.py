@@ -9,7 +9,7 @@ from charlm_jax.core.trees import count_parameters
 from charlm_jax.data.dataset import Dataset
 from charlm_jax.data.skills import END, SkillSource
 from charlm_jax.data.synthetic import parse_source
-from charlm_jax.evaluation.block_sums import block_sums
+from charlm_jax.evaluation.block_sums import BlockSums, block_sums
 from charlm_jax.evaluation.protocol import Stream, Window, all_positions
 from charlm_jax.inference.run import Run
 from experiments.block_records import WIDE_BLOCK, to_sums
@@ -51,16 +51,21 @@ def measure_run(run: Run) -> dict[str, Any]:
     stream_P, stream_counts_P = excess("test", len(text), nll_P)
     last_P = excess("test", SEQUENCE_LENGTH, last_character_nats(dataset, is_answer_N))[0]
 
+    def by_place(nll_P: np.ndarray) -> dict[str, BlockSums]:
+        """Return sums over the answers that count in windows, by their place in the episode."""
+        return {
+            f"{first}-{last}": block_sums([nll_P], mask_N=mask_P, block=WIDE_BLOCK)
+            for first, last in geometric_bins(SEQUENCE_LENGTH)
+            if (mask_P := counts_P & (first <= test_place_P) & (test_place_P <= last)).any()
+        }
+
     answers = block_sums([window_P], mask_N=counts_P)
     stream_answers = block_sums([stream_P], mask_N=stream_counts_P)
     test_place_P = place_N[all_positions(dataset.part("test"))]
-    by_place = {
-        f"{first}-{last}": block_sums([window_P], mask_N=mask_P, block=WIDE_BLOCK)
-        for first, last in geometric_bins(SEQUENCE_LENGTH)
-        if (mask_P := counts_P & (first <= test_place_P) & (test_place_P <= last)).any()
-    }
+    window_by_place, last_by_place = by_place(window_P), by_place(last_P)
     return {
         "seed": run.config.seed,
+        "fingerprint": dataset.fingerprint,
         "parameters": count_parameters(run.params),
         "curve": validation_curve(run, BATCH_SIZE * SEQUENCE_LENGTH),
         "second": round(float(second), 6),
@@ -69,8 +74,12 @@ def measure_run(run: Run) -> dict[str, Any]:
         "last_character": to_sums(block_sums([last_P], mask_N=counts_P))[0],
         "stream_answers": stream_answers.counts_K.tolist(),
         "stream": to_sums(stream_answers)[0],
-        "place_counts": {name: found.counts_K.tolist() for name, found in by_place.items()},
-        "by_place": {name: to_sums(found)[0] for name, found in by_place.items()},
+        "stream_last_character": to_sums(block_sums([last_P], mask_N=stream_counts_P))[0],
+        "place_counts": {name: found.counts_K.tolist() for name, found in window_by_place.items()},
+        "by_place": {name: to_sums(found)[0] for name, found in window_by_place.items()},
+        "last_character_by_place": {
+            name: to_sums(found)[0] for name, found in last_by_place.items()
+        },
         "loss": round(evaluation.loss_nats, 6),
         "best_loss": round(float(evaluation.loss_nats - stream_P.mean()), 6),
     }

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.json_files import to_jsonable
 from charlm_jax.evaluation.block_sums import BlockSums
 from charlm_jax.evaluation.bootstrap import Interval, mean_interval
@@ -14,6 +15,7 @@ from charlm_jax.report.figures.base import save_figure
 from charlm_jax.report.figures.panels import draw_heat_map
 from experiments.block_records import from_sums
 from experiments.markdown import table
+from experiments.recorded_training import Record
 from experiments.results_folder import write_results_folder
 from experiments.skills.arms import SEQUENCE_LENGTH, Preset, arm_name
 from experiments.tuned_arms import ArmRuns, RunCounts, describe_gaps, is_rate_at_edge
@@ -21,13 +23,15 @@ from experiments.tuned_arms import ArmRuns, RunCounts, describe_gaps, is_rate_at
 TITLE = "# Which layers learn which skill? Tables"
 FIGURE = "skills.png"
 LEARNT_SHARE = 0.05
+_OF_TEXT = ("fingerprint", "answers", "stream_answers", "place_counts")  # equal for all models
 
 
 class SkillResult(NamedTuple):
     """Result of one model on one skill.
 
     A share is a loss above the best in nats per answer, divided by that of the best predictor that
-    knows the last character alone: 0 is a model that has the skill, 1 one that has learnt nothing.
+    knows the last character alone, on the same answers: 0 is a model that has the skill, 1 one that
+    has learnt nothing.
 
     Attributes:
       share: mean share over runs, in windows of the training length.
@@ -62,21 +66,40 @@ class SkillResult(NamedTuple):
         return sum(share < LEARNT_SHARE for share in self.shares)
 
 
+class Reference(NamedTuple):
+    """Answers of a skill that count, and the predictor that knows the last character alone.
+
+    Its losses are above the best, in nats per answer.
+
+    Attributes:
+      answers: number of answers that count in windows of the training length.
+      stream_answers: number of answers that count with the state carried on.
+      last: loss of the predictor in windows.
+      stream_last: the same with the state carried on.
+      last_by_place: loss in windows by place of the answer in its episode, as `5-6`.
+    """
+
+    answers: int
+    stream_answers: int
+    last: float
+    stream_last: float
+    last_by_place: Mapping[str, float]
+
+
 class Results(NamedTuple):
     """All results.
 
     Attributes:
       preset: size of the study.
       skills: task -> model -> result.
-      last_character: task -> loss above the best of a predictor that knows the last character
-        alone, in nats per answer.
+      references: task -> number of answers, and the predictor whose loss is a share of 1.
       comparisons: task -> comparison of the models with the best, in the order of `skills`. The
         intervals of all skills hold at once (Bonferroni).
     """
 
     preset: Preset
     skills: Mapping[str, Mapping[str, SkillResult]]
-    last_character: Mapping[str, float]
+    references: Mapping[str, Reference]
     comparisons: Mapping[str, BestComparison]
 
     @property
@@ -98,19 +121,22 @@ def build_results(preset: Preset, runs: Mapping[str, ArmRuns]) -> Results:
     Args:
       preset: size of the study.
       runs: arms of which a run is on record, by name.
+
+    Raises:
+      CharlmError: the records of a skill are of different texts.
     """
     skills: dict[str, dict[str, SkillResult]] = {}
-    last, comparisons = {}, {}
+    references, comparisons = {}, {}
     for task in preset.tasks:
         found = {name: runs.get(arm_name(task, name)) for name in preset.layers}
         arms = {name: arm for name, arm in found.items() if arm is not None}
         if not arms:
             continue
-        first = next(iter(next(iter(arms.values())).records.values()))
-        last[task] = from_sums([first["last_character"]], first["answers"]).mean
+        first = _common_text(list(arms.values()))
+        references[task] = _reference(first)
         sums = {name: _sums(arm, "excess", first["answers"]) for name, arm in arms.items()}
         skills[task] = {
-            name: _skill_result(arm, sums[name], last[task]) for name, arm in arms.items()
+            name: _skill_result(arm, sums[name], references[task]) for name, arm in arms.items()
         }
         groups = list(sums.values())
         comparisons[task] = compare_with_best(
@@ -120,31 +146,63 @@ def build_results(preset: Preset, runs: Mapping[str, ArmRuns]) -> Results:
             is_paired_by_run=False,
             level=1 - 0.05 / len(preset.tasks),
         )
-    return Results(preset, skills, last, comparisons)
+    return Results(preset, skills, references, comparisons)
+
+
+def _common_text(arms: Sequence[ArmRuns]) -> Record:
+    """Return the first record of a skill, which has the text of all.
+
+    Raises:
+      CharlmError: a record is of another text.
+    """
+    first, *others = [
+        (f"{found.arm.name}, seed {seed}", record)
+        for found in arms
+        for seed, record in found.records.items()
+    ]
+    for name, record in others:
+        if any(record[field] != first[1][field] for field in _OF_TEXT):
+            raise CharlmError(
+                f"the records of {first[0]}, and {name}, are of different texts: remove those of "
+                "one, or name another folder with --records"
+            )
+    return first[1]
+
+
+def _reference(record: Record) -> Reference:
+    return Reference(
+        answers=sum(record["answers"]),
+        stream_answers=sum(record["stream_answers"]),
+        last=from_sums([record["last_character"]], record["answers"]).mean,
+        stream_last=from_sums([record["stream_last_character"]], record["stream_answers"]).mean,
+        last_by_place={
+            place: from_sums([sums], record["place_counts"][place]).mean
+            for place, sums in record["last_character_by_place"].items()
+        },
+    )
 
 
 def _sums(arm: ArmRuns, field: str, counts: Sequence[int]) -> BlockSums:
     return from_sums([record[field] for record in arm.records.values()], counts)
 
 
-def _skill_result(arm: ArmRuns, excess: BlockSums, last: float) -> SkillResult:
+def _skill_result(arm: ArmRuns, excess: BlockSums, reference: Reference) -> SkillResult:
     records = list(arm.records.values())
     first = records[0]
+    stream = _sums(arm, "stream", first["stream_answers"])
     by_place = {
-        place: np.sum([record["by_place"][place] for record in records])
-        / len(records)
-        / sum(counts)
+        place: from_sums([record["by_place"][place] for record in records], counts).mean
         for place, counts in first["place_counts"].items()
     }
     return SkillResult(
-        share=_divided(mean_interval(excess), last),
-        stream=_divided(mean_interval(_sums(arm, "stream", first["stream_answers"])), last),
-        shares=tuple(float(mean) / last for mean in excess.means_S),
+        share=_divided(mean_interval(excess), reference.last),
+        stream=_divided(mean_interval(stream), reference.stream_last),
+        shares=tuple(float(mean) / reference.last for mean in excess.means_S),
         runs=arm.counts,
         parameters=first["parameters"],
         rate=arm.tuned.value,
         is_at_edge=is_rate_at_edge(arm.tuned),
-        by_place={place: float(mean) / last for place, mean in by_place.items()},
+        by_place={place: mean / reference.last_by_place[place] for place, mean in by_place.items()},
         curves=[record["curve"] for record in records],
     )
 
@@ -175,7 +233,7 @@ def to_json(results: Results, command: str) -> dict[str, Any]:
         "command": command,
         "effort_per_arm": results.preset.effort.describe(),
         "gaps": results.gaps,
-        "last_character": to_jsonable(results.last_character),
+        "references": to_jsonable(results.references),
         "skills": to_jsonable(results.skills),
         "comparisons": to_jsonable(results.comparisons),
     }
@@ -197,9 +255,11 @@ def tables(results: Results, command: str) -> str:
         f"of {effort.rates} runs with different learning rates.",
         *results.gaps,
         _table(results, _share),
-        "The predictor that knows the last character alone has a loss above the best of "
-        + ", ".join(f"{nats:.3f} ({task})" for task, nats in results.last_character.items())
-        + " nats per answer.",
+        "Number of answers that count, in windows and with the state carried on, and the loss "
+        "above the best of the predictor that knows the last character alone, in nats per answer. "
+        "An answer counts if its episode is read from the beginning; those that windows leave out "
+        "are late in their episodes.",
+        _references(results),
         "## Who learns which skill",
         f"A model is said to come closest if it is better than every other, over {tasks} skills at "
         "once.",
@@ -236,6 +296,19 @@ def _table(results: Results, cell: Callable[[SkillResult], str]) -> str:
         for name in _models(results)
     )
     return table(["model", *results.skills], rows)
+
+
+def _references(results: Results) -> str:
+    rows = [
+        [
+            task,
+            *(f"{count:,}" for count in (found.answers, found.stream_answers)),
+            *(f"{nats:.3f}" for nats in (found.last, found.stream_last)),
+        ]
+        for task, found in results.references.items()
+    ]
+    names = [f"{x}, {how}" for x in ("answers", "loss") for how in ("windows", "carried on")]
+    return table(["skill", *names], rows)
 
 
 def _share(found: SkillResult) -> str:

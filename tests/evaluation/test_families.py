@@ -173,10 +173,11 @@ def test_the_variance_of_seeds_is_that_of_all_runs(is_paired: bool) -> None:
 def test_the_best_is_claimed_only_if_all_others_are_worse() -> None:
     sums_SK = np.random.default_rng(0).normal(size=(1, 40))
     noise_AK = 0.01 * np.random.default_rng(1).normal(size=(3, 40))
-    for shifts, is_best, as_good in [
-        ((0.0, 0.1, 0.2), True, (0,)),
-        ((0.0, 0.1, 0.0), False, (0, 2)),
-        ((0.0, 0.1, -0.1), False, (0, 2)),
+    chosen = "a was chosen as the best of 3 groups. Not worse: c (2 comparisons)"
+    for shifts, is_best, as_good, says in [
+        ((0.0, 0.1, 0.2), True, (0,), "a is the best of 3 groups (2 comparisons)"),
+        ((0.0, 0.1, 0.0), False, (0, 2), chosen),
+        ((0.0, 0.1, -0.1), False, (0, 2), chosen),  # c is better, and not only equal
     ]:
         groups = [
             BlockSums(sums_SK + noise_K + shift, np.ones(40, int))
@@ -184,6 +185,7 @@ def test_the_best_is_claimed_only_if_all_others_are_worse() -> None:
         ]
         found = compare_with_best(groups, best=0, **INDEPENDENT)
         assert (found.is_best, found.as_good) == (is_best, as_good)
+        assert found.describe("abc") == says
         assert all(
             (p < 0.05) == x.is_significant
             for x, p in zip(found.differences, found.p_values, strict=True)

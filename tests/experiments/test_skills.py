@@ -1,5 +1,6 @@
 """The study of skills: small, and its arms."""
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,10 +10,11 @@ import numpy as np
 import pytest
 
 from charlm_jax.config.loading import load_config
+from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.prng import root_key
 from charlm_jax.core.trees import count_parameters
-from charlm_jax.data.dataset import load_dataset
-from charlm_jax.data.skills import END, SkillSource
+from charlm_jax.data.dataset import Dataset, load_dataset
+from charlm_jax.data.skills import END, TASKS, SkillSource
 from charlm_jax.data.synthetic import parse_source
 from charlm_jax.evaluation.protocol import EvalProtocol, all_positions
 from charlm_jax.models import build_model
@@ -84,8 +86,12 @@ def _write(
 
 
 def _record(excess: list[float], **more: Any) -> dict[str, Any]:
-    """A record of 1,000 answers, on which the last character alone leaves 0.5 nats each."""
+    """A record of 1,000 answers, on which the last character alone leaves 0.5 nats each.
+
+    It leaves 0.6 if the state is carried on; at place 1, 0.4, and at place 2, 0.6.
+    """
     return {
+        "fingerprint": "f",
         "parameters": 9,
         "curve": [[5_120, 1.0]],
         "second": 1.0,
@@ -94,20 +100,22 @@ def _record(excess: list[float], **more: Any) -> dict[str, Any]:
         "last_character": [250.0, 250.0],
         "stream_answers": [500, 500],
         "stream": excess,
+        "stream_last_character": [300.0, 300.0],
         "place_counts": {"1-1": [500], "2-2": [500]},
         "by_place": {"1-1": excess[:1], "2-2": excess[1:]},
+        "last_character_by_place": {"1-1": [200.0], "2-2": [300.0]},
         "has_more": True,
         **more,
     }
 
 
-def _results(excess: dict[str, list[list[float]]], folder: Path) -> Results:
-    """Results of models whose runs have these excesses, on one skill."""
+def _results(records: dict[str, list[dict[str, Any]]], folder: Path) -> Results:
+    """Results of models whose runs have these records, on one skill."""
     effort = Effort(rates=1, characters=5_120, seeds=(1, 2))
-    preset = TINY._replace(tasks={"parity": ""}, layers=tuple(excess), effort=effort)
+    preset = TINY._replace(tasks={"parity": ""}, layers=tuple(records), effort=effort)
     training = RecordedTraining(RecordFolder(folder / "records"), folder / "runs")
-    for arm, runs in zip(preset.arms(), excess.values(), strict=True):
-        _write(training, arm, effort, {(1.0, n): _record(x) for n, x in enumerate(runs, 1)})
+    for arm, runs in zip(preset.arms(), records.values(), strict=True):
+        _write(training, arm, effort, {(1.0, n): record for n, record in enumerate(runs, 1)})
     return build_results(preset, skills.run_study(training, preset, (), train=False))
 
 
@@ -136,13 +144,26 @@ def _results(excess: dict[str, list[list[float]]], folder: Path) -> Results:
 def test_who_has_learnt_a_skill_is_said_and_not_who_is_best(
     excess: dict[str, list[list[float]]], says: str, tmp_path: Path
 ) -> None:
-    results = _results(excess, tmp_path)
-    assert f"\n- parity: {says}.\n" in tables(results, "x")
+    results = _results({name: [*map(_record, runs)] for name, runs in excess.items()}, tmp_path)
+    text = tables(results, "x")
+    assert f"\n- parity: {says}.\n" in text
+    assert "\n| parity | 1,000 | 1,000 | 0.500 | 0.600 |\n" in text
     for name, runs in excess.items():
         found = results.skills["parity"][name]
         assert found.shares == pytest.approx([sum(run) / 1_000 / 0.5 for run in runs])
         assert found.learnt == sum(run[0] < 25 for run in runs)
-        assert found.by_place["2-2"] == pytest.approx(np.mean([run[1] for run in runs]) / 250)
+        assert found.stream.mean == pytest.approx(np.mean(found.shares) * 0.5 / 0.6)
+        for place, name, nats in ((0, "1-1", 200), (1, "2-2", 300)):
+            assert found.by_place[name] == pytest.approx(np.mean([x[place] for x in runs]) / nats)
+
+
+@pytest.mark.parametrize("field", ["fingerprint", "answers"])
+def test_records_of_different_texts_are_not_compared(field: str, tmp_path: Path) -> None:
+    done = _record([4.0, 5.0])
+    other = {**done, field: {"fingerprint": "g", "answers": [400, 500]}[field]}
+    says = "the records of parity-rnn, seed 1, and parity-gru, seed 2, are of different texts"
+    with pytest.raises(CharlmError, match=says):
+        _results({"rnn": [done, done], "gru": [done, other]}, tmp_path)
 
 
 def test_means_that_leave_out_runs_say_so_and_missing_models_are_named(
@@ -170,13 +191,61 @@ def test_means_that_leave_out_runs_say_so_and_missing_models_are_named(
     assert rows[-2].endswith("seeds: 2 of 3 (1 diverged)) |") and rows[-1].endswith("seeds: 3) |")
 
 
+def _text(task: str) -> tuple[Dataset, SkillSource]:
+    spec = f"synthetic:task={task},characters=20000"
+    fields = {"data.corpus": spec, "split.test_fraction": 0.2}
+    source = parse_source(spec)
+    assert isinstance(source, SkillSource)
+    return load_dataset(load_config("lstm", fields)), source
+
+
+def _measure(
+    dataset: Dataset,
+    source: SkillSource,
+    evaluate: Callable[..., tuple[Any, np.ndarray]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> dict[str, Any]:
+    """The record of a model whose losses are given by a function."""
+    monkeypatch.setattr(measures, "validation_curve", lambda run, characters: [])
+    run = SimpleNamespace(
+        config=load_config("lstm", {"data.corpus": source.spec}),
+        dataset=lambda: dataset,
+        model=SimpleNamespace(keeps_positions=False),
+        evaluate=evaluate,
+        params={"w": np.zeros(3)},
+    )
+    return measures.measure_run(run)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("task", ["dyck", "induction"])
+def test_the_predictor_from_the_last_character_has_a_share_of_1_everywhere(
+    task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In long episodes, answers that windows leave out are harder than others for it."""
+    dataset, source = _text(task)
+    last_P = measures.last_character_nats(dataset, source.is_answer(dataset.corpus.text[:]))
+
+    def evaluate(protocol: EvalProtocol, *, split: str) -> tuple[Any, np.ndarray]:
+        return SimpleNamespace(loss_nats=1.0), last_P if split == "test" else np.ones(2_000)
+
+    valid = len(all_positions(dataset.part("valid")))
+    assert valid == 2_000
+    record = _measure(dataset, source, evaluate, monkeypatch)
+    assert record["fingerprint"] == dataset.fingerprint
+    record = {**_record([0.0]), **record, "second": 1.0}
+    results = _results({"rnn": [record] * 2}, tmp_path)
+    found, reference = results.skills["parity"]["rnn"], results.references["parity"]
+    assert [*found.shares, found.share.mean, found.stream.mean] == pytest.approx([1] * 4)
+    assert found.by_place == pytest.approx(dict.fromkeys(reference.last_by_place, 1))
+    assert reference.stream_answers > 1.1 * reference.answers
+    assert reference.stream_last > 1.02 * reference.last
+    places = [*reference.last_by_place.values()]
+    assert max(places) > 1.5 * min(places)
+
+
 def test_a_model_that_has_the_skill_has_no_excess(monkeypatch: pytest.MonkeyPatch) -> None:
     """It cannot know the answers of an episode that began before it read anything."""
-    fields = {"data.corpus": "synthetic:task=recall,characters=20000", "split.test_fraction": 0.2}
-    config = load_config("lstm", fields)
-    dataset = load_dataset(config)
-    source = parse_source(config.data.corpus)
-    assert isinstance(source, SkillSource)
+    dataset, source = _text("recall")
     text = dataset.corpus.text[:]
 
     def evaluate(protocol: EvalProtocol, *, split: str) -> tuple[Any, np.ndarray]:
@@ -189,15 +258,7 @@ def test_a_model_that_has_the_skill_has_no_excess(monkeypatch: pytest.MonkeyPatc
         nll_P = nll_N[all_positions(dataset.part(split))]
         return SimpleNamespace(loss_nats=nll_P.mean()), nll_P
 
-    monkeypatch.setattr(measures, "validation_curve", lambda run, characters: [])
-    run = SimpleNamespace(
-        config=config,
-        dataset=lambda: dataset,
-        model=SimpleNamespace(keeps_positions=False),
-        evaluate=evaluate,
-        params={"w": np.zeros(3)},
-    )
-    found = measures.measure_run(run)  # type: ignore[arg-type]
+    found = _measure(dataset, source, evaluate, monkeypatch)
     assert set(found["excess"]) == set(found["stream"]) == {0.0} and found["second"] == 0
     assert sum(found["stream_answers"]) > sum(found["answers"]) > 100
     by_place = [sum(counts) for counts in found["place_counts"].values()]
@@ -266,3 +327,12 @@ def test_every_skill_has_a_text_of_its_length() -> None:
         config = load_config(arm.config, {**arm.fields, "data.corpus": "synthetic:task=counting"})
         assert load_dataset(config).part("test")
         assert f"characters={preset.characters}" in arm.fields["data.corpus"]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_text_is_named_with_all_its_parameters(name: str) -> None:
+    for arm in PRESETS[name].arms():
+        corpus = arm.fields["data.corpus"]
+        assert parse_source(corpus).spec == corpus
+        for parameter in TASKS[arm.name.partition("-")[0]].defaults:
+            assert f",{parameter}=" in corpus
