@@ -32,8 +32,8 @@ def causal_convolution(
 class ShortConvolution(nn.Module):
     """Causal convolution with one filter and one bias for each channel.
 
-    Filters start with a variance of 1 / W, as a linear layer of W inputs does. That is 1 / (3 W) in
-    Mamba 2's code (PyTorch's default), and 0.01 / W in RecurrentGemma's.
+    Filters are LeCun-normal at first, with a variance of 1 / W. It is 1 / (3 W) in Mamba 2's code
+    (PyTorch's default), and 0.01 / W in RecurrentGemma's.
 
     Attributes:
       channels: D.
