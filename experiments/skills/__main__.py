@@ -17,6 +17,8 @@ A run that is on record (folder `records`) is not trained again, so the same com
 interrupted study. `--from_records` trains nothing. The tables name models that are not on record,
 and means that leave out a seed, such as one whose run diverged.
 
+Cost: `minutes` trains 12 runs, and `full` 468: six of each of 13 models for each of 6 skills.
+
 The command writes results.json, tables.md and skills.png into runs/skills-PRESET.
 """
 
