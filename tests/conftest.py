@@ -2,12 +2,12 @@
 
 `make test` runs with XLA's optimisations off, which makes compiling four to eight times as fast.
 `make test-all` then runs the tests marked `exhaustive`, and those marked `optimised` again, with
-programs compiled as users compile them (--exhaustive).
+programs compiled as users compile them (--exhaustive). Where only `exhaustive` is marked, those of
+`quick_jit` are not.
 """
 
 import contextlib
 import ctypes
-import functools
 import gc
 import logging
 import math
@@ -16,7 +16,7 @@ import resource
 import signal
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -142,14 +142,22 @@ def _share_trainers() -> Iterator[None]:
         yield
 
 
-# For programs that run a few times: without LLVM's optimisations, compiling takes half the time.
-quick_jit = functools.partial(
-    jax.jit,
-    compiler_options={
-        "xla_backend_optimization_level": 0,
-        "xla_llvm_disable_expensive_passes": True,
-    },
-)
+_QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+_is_optimised = False  # whether the test that runs is marked so, with --exhaustive
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    global _is_optimised
+    is_marked = item.get_closest_marker("optimised") is not None
+    _is_optimised = is_marked and bool(item.config.getoption("exhaustive"))
+
+
+def quick_jit(function: Callable[..., Any], **options: Any) -> Any:
+    """`jax.jit` for programs that run a few times; `jax.jit` itself in tests marked `optimised`.
+
+    Without LLVM's optimisations, compiling takes half the time.
+    """
+    return jax.jit(function, compiler_options=None if _is_optimised else _QUICK, **options)
 
 
 def compiled_model(config: ModelConfig, vocab_size: int) -> LanguageModel:

@@ -32,6 +32,9 @@ def causal_convolution(
 class ShortConvolution(nn.Module):
     """Causal convolution with one filter and one bias for each channel.
 
+    Filters are LeCun-normal at first, with a variance of 1 / W. It is 1 / (3 W) in Mamba 2's code
+    (PyTorch's default), and 0.01 / W in RecurrentGemma's.
+
     Attributes:
       channels: D.
       width: W, positions that a position reads, its own included; 0 for the identity.
@@ -44,7 +47,7 @@ class ShortConvolution(nn.Module):
     def __call__(self, x_BTD: jax.Array, past_BSD: jax.Array) -> tuple[jax.Array, jax.Array]:
         if self.width == 0:
             return x_BTD, past_BSD
-        # The fan-in is the number of positions: a variance of 1 / W.
+        # The fan-in is the number of positions.
         shape = (self.width, self.channels)
         kernel_WD = self.param("kernel", nn.initializers.lecun_normal(), shape)
         bias_D = self.param("bias", nn.initializers.zeros, (self.channels,))

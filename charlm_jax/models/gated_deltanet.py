@@ -38,8 +38,8 @@ class GatedDeltaNet(nn.Module):
 
     Equation (10) is the paper's, with M the transpose of its S; the layer around it is that of
     section 3.4 and figure 1. A head's keys and values are both as wide as its share of the output
-    (in the authors' code values are twice as wide as keys, and the convolution has no bias). The
-    norm is RMSNorm over each head.
+    (in the authors' code values are twice as wide as keys, and the convolution has no bias). 1e-6
+    is added to |q|^2 and |k|^2, so that zeros stay zeros. The norm is RMSNorm over each head.
 
     Attributes:
       size: total width of the heads' values, and width of the output.
@@ -118,5 +118,5 @@ class GatedDeltaNet(nn.Module):
 
 
 def _unit(x: jax.Array) -> jax.Array:
-    """Return vectors of length 1, along the last axis."""
+    """Return vectors of length 1, along the last axis; shorter ones if their own was near 0."""
     return x * jax.lax.rsqrt(jnp.sum(x * x, axis=-1, keepdims=True) + _LEAST)

@@ -3,7 +3,8 @@
 A memory maps keys of width K to values of width P. The plain forms read as the papers do and serve
 single positions. The chunked forms compute C positions at once by matrix products and pass on only
 the memory between chunks, so that time and memory are linear in T. Both give the same up to
-rounding.
+rounding. Chunks take differences of sums of log keep; a sum g is rounded, and what it weighs is
+then inexact by up to some 1e-7 |g|, such as 1e-4 where a chunk decays by exp(-400).
 
 Letters: B rows, T positions, H heads, K key width, P value width, N chunks of C positions.
 """

@@ -33,7 +33,7 @@ class MinGRU(nn.Module):
         h' = (1 - z) * h + z * n
 
     with g(a) = a + 1/2 for a >= 0, else sigmoid(a), as in the paper's appendix B, which keeps the
-    state positive. The state starts from 0.
+    state positive. The state starts from 0, where the appendix's code has g(0) = 1/2.
 
     Attributes:
       hidden_size: H.

@@ -31,7 +31,8 @@ class MinLSTM(nn.Module):
     with the positive g of `mingru.positive_candidate`, as in the paper's appendix B. The normalized
     input gate is computed as i / (f + i) = sigmoid(log i - log f), finite for any arguments; the
     paper computes the recurrence in logarithms too, which factors in [0, 1] do not need. The state
-    starts from 0, and b_f from the scheme's forget-gate bias.
+    starts from 0, where the appendix's code has g(0) = 1/2, and b_f from the scheme's forget-gate
+    bias.
 
     Attributes:
       hidden_size: H.

@@ -55,8 +55,10 @@ class MLSTM(nn.Module):
     act on q and k themselves, not on the input of their projections, which are dense; the norm is a
     LayerNorm over each head, without a bias and with one scale for all heads; there is one gate,
     after the norm, no learnable skip and no wider inner channels. Without a convolution, q and k
-    are linear as in (22) and (23). The forget gates' biases are drawn from [3, 6], over which the
-    authors' code spreads them evenly.
+    are linear as in (22) and (23), but for the bias of k, which is divided by sqrt(K) too. i and f
+    read x, as in (25) and (26), with kernels from the scheme; in the authors' code they read q, k
+    and v, with kernels of zeros at first. The forget gates' biases are drawn from [3, 6], over
+    which that code spreads them evenly.
 
     Attributes:
       size: total width of the heads' values, and width of the output.

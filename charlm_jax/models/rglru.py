@@ -44,7 +44,12 @@ class RGLRU(nn.Module):
     around them is that of section 2.3, with as many recurrent units as outputs (the paper's models
     have 4/3 as many). W_a and W_x consist of `heads` diagonal blocks (the authors' models have 16;
     the paper's equations one) and start as the scheme's gates do (LeCun-normal in the paper). L is
-    drawn such that sigmoid(L)^8 is uniform in [0.9, 0.999]. The state starts from 0.
+    drawn such that sigmoid(L)^8 is uniform in [0.9, 0.999], as in the paper; in the authors' code,
+    RecurrentGemma, sigmoid(L) itself is in that range. The state starts from 0.
+
+    The convolution has a bias, as in that code; the paper's has filters alone. W_o has none, the
+    GELU is exact, and the first input of a text is scaled as in (4). That code has a bias, the GELU
+    of tanh, and a factor of 1 at the first position.
 
     Attributes:
       size: H, number of recurrent units, and width of the output.

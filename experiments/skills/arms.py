@@ -37,8 +37,10 @@ LAYERS: Mapping[str, tuple[str, str]] = {
             "attention",
         )
     },
+    "mogrifier": ("lstm", "lstm"),
     "lstm and attention": ("lstm", "attention"),
 }
+_OWN: Mapping[str, Mapping[str, Any]] = {"mogrifier": {"model.mogrifier_rounds": 5}}
 RATES: Mapping[str, float] = {"attention": 0.004, "lstm and attention": 0.008}
 _RATE = 0.01
 
@@ -89,6 +91,7 @@ class Preset(NamedTuple):
         fields = {
             **_BLOCKS,
             **(_ATTENTION if has_attention else {}),
+            **_OWN.get(name, {}),
             "model.layers": layers,
             "optimizer.learning_rate": RATES.get(name, _RATE),
         }

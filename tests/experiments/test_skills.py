@@ -1,5 +1,6 @@
 """The study of skills: small, and its arms."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -298,11 +299,12 @@ def test_a_model_that_is_not_there_is_refused(
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_models_have_about_as_many_parameters(name: str) -> None:
+def test_models_differ_and_have_about_as_many_parameters(name: str) -> None:
     preset = PRESETS[name]
-    for layers in preset.layers:
-        fields = preset.model(layers)
-        model = load_config("lstm", fields).model
+    models = [load_config("lstm", preset.model(layers)).model for layers in preset.layers]
+    sizeless = {dataclasses.replace(model, embedding_size=64, hidden_size=64) for model in models}
+    assert len(sizeless) == len(models)
+    for model in models:
         params = jax.eval_shape(build_model(model, 20).init, root_key(0))
         assert 0.85 < count_parameters(params) / preset.parameters < 1.15
 

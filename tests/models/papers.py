@@ -17,7 +17,8 @@ Recurrence = Callable[
 
 
 def sigmoid(x: Array) -> Array:
-    return np.where(x >= 0, 1 / (1 + np.exp(-np.abs(x))), 1 - 1 / (1 + np.exp(-np.abs(x))))
+    small = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1.0, small) / (1 + small)
 
 
 def linear(layer: Mapping[str, Array], x: Array) -> Array:

@@ -48,6 +48,7 @@ from tests.models.contract import (
     CARRYING,
     CASES,
     IS_BARE,
+    OTHERS,
     READING,
     make_subject,
     share,
@@ -436,6 +437,16 @@ def test_a_mixer_without_a_flaw_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     subject = make_toy(monkeypatch, "none")
     for check, calls in FLAWS.values():
         for arguments in calls:
+            check(subject, *arguments)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(("layer", "fields"), OTHERS, ids=str)
+def test_blocks_and_precisions_that_no_case_combines(layer: str, fields: dict[str, Any]) -> None:
+    subject = make_subject(make_model_config(layer, **fields))
+    check_projection(subject)
+    for check, calls in FLAWS.values():
+        for arguments in calls if check is not check_compilation else []:  # eager calls are slow
             check(subject, *arguments)
 
 

@@ -9,6 +9,8 @@ import pytest
 from charlm_jax.models.mixers import build_mixer
 from tests.conftest import ROOT, make_model_config, quick_jit
 
+pytestmark = pytest.mark.optimised
+
 GOLDENS = np.load(ROOT / "tests" / "goldens" / "mixers.npz")
 NAMES = sorted({key.partition("/")[0] for key in GOLDENS.files} - {"about"})
 FORMS: Mapping[str, list[dict[str, Any]]] = {

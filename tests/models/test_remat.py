@@ -89,21 +89,30 @@ def test_dropout_differs_between_segments() -> None:
     np.testing.assert_allclose(alone, model.apply(params, ids_BT, state)[0], atol=1e-5)
 
 
-def _memory(length: int, segment_length: int) -> int:
+def _memory(layer: str, length: int, segment_length: int = 0) -> int:
     """Bytes that a gradient's program wants beside its arguments."""
-    model = build_model(make_model_config("lstm", embedding_size=8, hidden_size=64), V)
+    model = build_model(make_model_config(layer, embedding_size=8, hidden_size=64), V)
     if segment_length:
         model = rematerialize(model, segment_length=segment_length)
     params = jax.eval_shape(model.init, jax.random.key(0))
     ids_BT = jnp.zeros((B, length), jnp.int32)
-    program = jax.jit(lambda params: gradients(model, params, ids_BT)).lower(params).compile()
+    program = quick_jit(lambda params: gradients(model, params, ids_BT)).lower(params).compile()
     return int(program.memory_analysis().temp_size_in_bytes)
 
 
-def test_memory_is_linear_in_the_length_and_segments_take_most_of_it_away() -> None:
-    whole = [_memory(length, 0) for length in (128, 256, 512)]
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(
+    "layer", ["minlstm", "rglru", "gated_deltanet", "mamba2", "mlstm", "slstm"]
+)
+def test_memory_of_other_layers_is_linear_in_the_length_too(layer: str) -> None:
+    whole = [_memory(layer, length) for length in (128, 256, 512)]
     assert (whole[2] - whole[1]) == pytest.approx(2 * (whole[1] - whole[0]), rel=0.1)
-    segmented = [_memory(length, 32) for length in (128, 256, 512)]
+
+
+def test_memory_is_linear_in_the_length_and_segments_take_most_of_it_away() -> None:
+    whole = [_memory("lstm", length) for length in (128, 256, 512)]
+    assert (whole[2] - whole[1]) == pytest.approx(2 * (whole[1] - whole[0]), rel=0.1)
+    segmented = [_memory("lstm", length, 32) for length in (128, 256, 512)]
     growth = (segmented[2] - segmented[0]) / (whole[2] - whole[0])
     assert growth < 0.2  # logits and states
 
