@@ -47,11 +47,17 @@ def build_muon(
     of their own. The embedding, the output layer, convolutions, biases and norms are updated by
     Adam.
 
+    The joint kernel of an LSTM, (D, 4H), is thus four matrices (D, H). This is our choice: gates of
+    one matrix share its singular values, so that a gate with large gradients takes most of the
+    update. As optax does it, momentum and gradient are corrected for their start at 0 before they
+    are combined, as in Nadam (Dozat 2016); Jordan et al. correct neither. This changes the share of
+    the gradient in the first steps.
+
     Args:
       schedule: step -> rate, for both.
       width: number of units of a layer, which is the width of a gate.
       layers: names of the model's layers.
-      beta1: Adam's decay of the mean of gradients.
+      beta1: Adam's decay of the mean of gradients; the momentum of matrices does not depend on it.
       beta2: Adam's decay of the mean of squared gradients.
       epsilon: term that keeps Adam's quotient finite.
       weight_decay: decay of the weights selected by `weight_decay_mask`.
