@@ -47,11 +47,17 @@ def build_muon(
     of their own. The embedding, the output layer, convolutions, biases and norms are updated by
     Adam.
 
+    The joint kernel of an LSTM, (D, 4H), is thus four matrices (D, H). This is our choice: gates of
+    one matrix share its singular values, so that a gate with large gradients takes most of the
+    update. As optax does it, momentum and gradient are corrected for their start at 0 before they
+    are combined, as in Nadam (Dozat 2016); Jordan et al. correct neither. This changes the share of
+    the gradient in the first steps.
+
     Args:
       schedule: step -> rate, for both.
       width: number of units of a layer, which is the width of a gate.
       layers: names of the model's layers.
-      beta1: Adam's decay of the mean of gradients.
+      beta1: Adam's decay of the mean of gradients; the momentum of matrices does not depend on it.
       beta2: Adam's decay of the mean of squared gradients.
       epsilon: term that keeps Adam's quotient finite.
       weight_decay: decay of the weights selected by `weight_decay_mask`.
@@ -146,10 +152,19 @@ def build_schedule_free(
     """Build schedule-free AdamW: averaging takes the place of a decay of the learning rate.
 
     Gradients are taken at the weights, between a fast sequence and its average; the average is what
-    is scored and sampled from (`next_average`).
+    is scored and sampled from (`next_average`). In step t, from 1, the weights y, the fast sequence
+    z and its average x become
+
+        g = rate * sqrt(1 - beta2^t)
+        z' = z - g * gradient(y) / sqrt(v) - rate * weight_decay * y
+        x' = (1 - c) * x + c * z'        c = g^2 / (sum of g^2 up to t)
+        y' = (1 - beta1) * z' + beta1 * x'
+
+    This is the paper's algorithm but for two details: epsilon is added to sqrt(v_hat), as in Adam,
+    instead of to sqrt(v), and the decay has the rate in place of g.
 
     Args:
-      schedule: step -> rate, constant after its warm-up.
+      schedule: step -> rate, from 0; constant after its warm-up.
       beta1: weight of the average in the point at which gradients are taken, above 0.
       beta2: decay of the mean of squared gradients.
       epsilon: term that keeps the quotient finite.
@@ -157,10 +172,14 @@ def build_schedule_free(
 
     Source: Defazio et al. 2024 (The Road Less Scheduled), algorithm 1.
     """
+
+    def averaged_rate(step: jax.Array) -> jax.Array:  # optax counts its steps from 1
+        return jnp.sqrt(1.0 - beta2**step) * schedule(step - 1)
+
     fast = optax.adamw(
         schedule, b1=0.0, b2=beta2, eps=epsilon, weight_decay=weight_decay, mask=weight_decay_mask
     )
-    return schedule_free(fast, schedule, b1=beta1)
+    return schedule_free(fast, averaged_rate, b1=beta1)
 
 
 def next_average(

@@ -10,6 +10,8 @@ import pytest
 from charlm_jax.config.schema import LAYERS_WITHOUT_CELL_NORM, ModelConfig
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.models import build_model
+from charlm_jax.models.gru import GRU
+from charlm_jax.models.lstm import LSTM
 from charlm_jax.models.mixers import MIXERS
 from charlm_jax.models.testing import BARE, BLOCK
 from charlm_jax.models.unread_fields import unread_fields
@@ -88,6 +90,12 @@ def test_norms_in_a_cell_change_the_program_or_are_refused(layer: str) -> None:
             dataclasses.replace(plain, cell_norm=True)
     else:
         assert program(dataclasses.replace(plain, cell_norm=True)) != program(plain)
+
+
+@pytest.mark.parametrize(("layer", "mixer"), [("lstm", LSTM), ("gru", GRU)])
+def test_a_cell_without_norms_is_that_of_the_plain_layer(layer: str, mixer: type) -> None:
+    built = (MIXERS[layer](make_model_config(layer, cell_norm=x), 5) for x in (False, True))
+    assert [type(x) is mixer for x in built] == [True, False]
 
 
 def test_layers_of_ones_own_may_read_every_field() -> None:

@@ -19,12 +19,19 @@ from charlm_jax.training.train_step import state_specs
 from tests.conftest import Notes, make_tiny_config
 from tests.training.test_microbatches import assert_same_training, make_trainer, train
 from tests.training.test_penalties import REGULARIZED
+from tests.training.test_update_rules import RULES, assert_resumes
 
 TWO: Mapping[str, object] = {"train.devices": 2}
 PIECES: Mapping[str, object] = {**TWO, "train.microbatches": 2}
 SHARDS: Mapping[str, object] = {**TWO, "train.shard_params": True}
 STREAMS: Mapping[str, object] = {"data.loader": "streams", "data.reset_probability": 0.1}
 LENGTHS: Mapping[str, object] = {"data.length_schedule": "16:4"}
+KERNELS_OF_BLOCKS: Mapping[str, object] = {
+    "model.block": "pre_norm",
+    "model.mlp": "gelu",
+    "model.embedding_size": 6,
+    "model.heads": 2,
+}
 
 
 def test_there_are_two_devices() -> None:
@@ -47,12 +54,36 @@ def test_two_devices_draw_the_masks_of_one() -> None:
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("rule", ["muon", "schedule_free"])
-def test_every_update_rule_sees_whole_matrices(rule: str) -> None:
-    """Without an average of its own, of which schedule-free has one."""
-    fields = {"model.layers": ("lstm",), "optimizer.rule": rule, "optimizer.average_decay": 0.0}
+@pytest.mark.parametrize(
+    ("rule", "layers", "model"),
+    [
+        ("adam", ("rnn",), {}),
+        # With a carried state: from one of zeros, sLSTM does not depend on its input gate's bias.
+        ("muon", ("slstm", "rglru"), {**KERNELS_OF_BLOCKS, **STREAMS}),
+        ("schedule_free", ("lstm",), {}),
+    ],
+    ids=["adam", "muon", "schedule_free"],
+)
+def test_every_update_rule_sees_whole_matrices(
+    rule: str, layers: tuple[str, ...], model: Mapping[str, object]
+) -> None:
+    """And the whole gradient to clip; without an average, of which schedule-free has its own."""
+    fields = {
+        "model.layers": layers,
+        **model,
+        "optimizer.rule": rule,
+        "optimizer.weight_decay": 0.1,
+        "optimizer.clip_norm": 0.1,
+        "optimizer.average_decay": 0.0,
+    }
     trainer = make_trainer(**fields, **SHARDS, **{"train.microbatches": 2})
     assert_same_training(train(trainer), train(make_trainer(**fields)))
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("rule", RULES)
+def test_a_run_with_sharded_weights_resumes_bit_for_bit(rule: str, tmp_path: Path) -> None:
+    assert_resumes(rule, tmp_path, **SHARDS)
 
 
 @pytest.mark.exhaustive
