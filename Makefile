@@ -65,7 +65,7 @@ docs: $(DOCS_READY)  ## Build the documentation into site/; a broken link is an 
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 # A finished training ends at once. The page is a file of its own, since an export overwrites none.
-docs-playground: $(DOCS_READY)  ## The same with a page that runs the tutorial's model, trained in 40 minutes, or that of RUN=runs/mine
+docs-playground: $(DOCS_READY)  ## The same with a page that runs the tutorial's model, trained in 32 minutes, or that of RUN=runs/mine
 	$(if $(RUN),,$(BIN)/charlm train --config=tutorial_heldout)
 	rm -f build/model.html
 	$(BIN)/charlm export --workdir=$(or $(RUN),runs/tutorial_heldout) --to=html --out=build/model.html

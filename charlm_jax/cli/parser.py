@@ -42,7 +42,7 @@ class Parser(argparse.ArgumentParser):
             for field in _fields():
                 if field.rpartition(".")[2] == name:
                     return f"did you mean --config.{field}?"
-            if foreign := suggest_field(name):
+            if foreign := suggest_field(name, known):
                 return foreign.replace(" config.", " --config.")
         close = closest(flag, known)
         return f"did you mean {close}?" if close else None

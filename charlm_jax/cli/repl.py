@@ -11,6 +11,7 @@ import signal
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from charlm_jax.cli.commands.sample_output import prompt_as_read
 from charlm_jax.cli.output import in_flags
 from charlm_jax.cli.typed_text import ESCAPES_HELP, needs_escapes, unescape
 from charlm_jax.core.errors import CharlmError, closest
@@ -115,7 +116,7 @@ class Session:
 
     def begin(self, prompt: str) -> None:
         """Sample a text that continues a prompt, and print both."""
-        self._sample(_Text(prompt, "", 0), above=prompt)
+        self._sample(_Text(prompt, "", 0))
 
     def _command(self, name: str, value: str) -> bool:
         if name in _MEANINGS:
@@ -170,14 +171,15 @@ class Session:
 
     def _again(self) -> None:
         text = self._last_text()
-        self._sample(_Text(text.prompt, "", self._next_sample), above=text.prompt)
+        self._sample(_Text(text.prompt, "", self._next_sample))
 
     def _last_text(self) -> _Text:
         if self._text is None:
             raise CharlmError("there is no text yet: type a prompt first")
         return self._text
 
-    def _sample(self, text: _Text, *, above: str) -> None:
+    def _sample(self, text: _Text, *, above: str | None = None) -> None:
+        """Continue a text and print it after `above`, or after the prompt if that is None."""
         chunks = self._run.continue_text(
             text.prompt + text.sampled,
             self._sampling,
@@ -186,8 +188,8 @@ class Session:
             sampled=len(self._run.vocabulary.to_symbols(text.sampled)),
         )
         self._text, self._next_sample = text, text.sample + 1
-        if not text.sampled and needs_escapes(text.prompt):
-            self._note(f"prompt {text.prompt!r}")
+        if above is None:
+            above = self._read_prompt(text.prompt)
         shown = self._run.vocabulary.shown
         self._write(shown(above))
         try:
@@ -202,6 +204,15 @@ class Session:
                         raise KeyboardInterrupt
         finally:
             self._write("\n")
+
+    def _read_prompt(self, prompt: str) -> str:
+        """Return a prompt as the model reads it, with notes on what its text does not show."""
+        read, unknown = prompt_as_read(prompt, self._sampling, self._run.vocabulary)
+        if needs_escapes(prompt):
+            self._note(f"prompt {prompt!r}")
+        if unknown:
+            self._note(unknown)
+        return read
 
     def _help(self) -> None:
         settings = {f"/{self._describe(name)}": text for name, text in _MEANINGS.items()}

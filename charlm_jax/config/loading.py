@@ -31,6 +31,9 @@ _NO_SWEEP = ": use charlm train for a single run, or sweep a field with --sweep.
 # One of several values on a command line, and the comma after it.
 _VALUE = re.compile(r"""(\s*(?:\([^()]*\)|\[[^][]*\]|"[^"]*"|'[^']*')\s*|[^,]*),""", re.DOTALL)
 
+# Names of a tuple: in a pair of brackets, or without any.
+_NAMES = re.compile(r"\([^][()]*\)|\[[^][()]*\]|[^][()]*")
+
 _MOST_DIGITS = 20  # of an integer written with an exponent: no field has more
 
 # Held while a file runs, because `sys.modules` and `sys.path` are changed for it. Reentrant: a file
@@ -256,7 +259,7 @@ def parse_values(text: str) -> tuple[str, list[Any]]:
         )
     if field_type(field) == tuple[str, ...]:
         for item in items:
-            if not re.fullmatch(r"\(.*\)|\[.*\]|[^][()]*", item):
+            if not _NAMES.fullmatch(item):
                 raise CharlmError(
                     f"--sweep.{text} has half a pair of brackets, in {item!r}: write "
                     f"--sweep.{field}=(VALUE,VALUE),VALUE"
@@ -428,8 +431,7 @@ def _parse(text: str, field: str) -> Any:
             return text.lower() == "true"
         raise CharlmError(f"config.{field}={text!r} is not a boolean: write true or false")
     if kind == tuple[str, ...]:
-        items = (item.strip(" '\"") for item in text.strip("()[]").split(","))
-        return tuple(item for item in items if item)
+        return _parse_names(text, field)
     if kind not in (int, float):
         return text
     try:
@@ -437,6 +439,18 @@ def _parse(text: str, field: str) -> Any:
     except (ValueError, ArithmeticError) as error:
         wanted = "an integer" if kind is int else "a number"
         raise CharlmError(f"config.{field}={text!r} is not {wanted}") from error
+
+
+def _parse_names(text: str, field: str) -> tuple[str, ...]:
+    """Parse the names of a tuple; a comma after the last is allowed."""
+    wrong = "half a pair of brackets"
+    if _NAMES.fullmatch(text.strip()):
+        *names, last = (name.strip(" '\"") for name in text.strip().strip("()[]").split(","))
+        names += [last] * (last != "")
+        if all(names):
+            return tuple(names)
+        wrong = "an empty name"
+    raise CharlmError(f"config.{field}={text!r} has {wrong}: write config.{field}=NAME,NAME,...")
 
 
 def _parse_integer(text: str) -> int:

@@ -117,6 +117,10 @@ FLAGS: Mapping[str, str] = {
     "truncate": "--stop",
 }
 
+# Flags of `charlm train`, and those of `charlm sample` that it lacks.
+_OF_TRAIN = frozenset({"--fresh", "--init_from", "--workdir", "JAX_PLATFORMS"})
+_OF_SAMPLE = frozenset({"--checkpoint", "--chars", "--num", "--prompt", "--scale", "--stop"})
+
 # Commands of other programs.
 COMMANDS: Mapping[str, str] = {
     "eval": "evaluate",
@@ -167,11 +171,17 @@ NONE: Mapping[str, str] = {
 }
 
 
-def suggest_field(name: str) -> str | None:
+def suggest_field(name: str, arguments: Collection[str] = _OF_TRAIN) -> str | None:
     """Returns the hint for a config field with another program's name; None for other names.
+
+    Args:
+      name: unknown name, with or without dashes and section.
+      arguments: flags that can be suggested in place of a field.
 
     >>> suggest_field("block_size"), suggest_field("compile"), suggest_field("xyzzy")
     ('did you mean config.data.sequence_length?', 'there is none: everything is compiled', None)
+    >>> suggest_field("train.temperature")
+    'it is a setting of charlm sample: --scale (1 / temperature)'
     """
     name = _plain(name)
     if name in FIELDS:
@@ -179,7 +189,12 @@ def suggest_field(name: str) -> str | None:
         return _did_you_mean(name, ours)
     if name in NONE:
         return f"there is none: {NONE[name]}"
-    return _did_you_mean(name, FLAGS[name].removeprefix("--")) if name in FLAGS else None
+    flag = FLAGS.get(name, "")
+    if flag in arguments:
+        return _did_you_mean(name, flag.removeprefix("--"))
+    if flag in _OF_SAMPLE:
+        return f"it is a setting of charlm sample: {_with_note(name, flag)}"
+    return None
 
 
 def suggest_flag(
@@ -208,5 +223,8 @@ def _plain(name: str) -> str:
 
 
 def _did_you_mean(name: str, ours: str) -> str:
-    note = f" ({NOTES[name]})" if name in NOTES else ""
-    return f"did you mean {ours}{note}?"
+    return f"did you mean {_with_note(name, ours)}?"
+
+
+def _with_note(name: str, ours: str) -> str:
+    return f"{ours} ({NOTES[name]})" if name in NOTES else ours

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import jax
@@ -299,7 +299,7 @@ def open_runs(
     Raises:
       CharlmError: a folder has no run, or a run cannot be loaded.
     """
-    several = [runs] if isinstance(runs, (Run, Path, str)) else runs
+    several = runs if isinstance(runs, Iterable) and not isinstance(runs, str) else [runs]
     found: list[Run | Path] = []
     for one in several:
         if isinstance(one, Run):

@@ -20,7 +20,7 @@ from charlm_jax.core.folders import PAGE, own_file
 from charlm_jax.core.limits import require_within
 from charlm_jax.data.download import read_bytes
 from charlm_jax.evaluation.protocol import EvalProtocol, Stream, Window
-from charlm_jax.inference.run import Run
+from charlm_jax.inference.run import Run, Runs, open_runs
 from charlm_jax.report.figures.activation_maps import (
     describe_source,
     draw_layer_attention,
@@ -36,19 +36,20 @@ _LINE_PIXELS, _LINE_CHARACTERS = 23, 100  # of a coloured text in a notebook's c
 _HEAD_PIXELS = 330  # title, notes and legend above a coloured text
 
 
-def plot_loss(*runs: Run) -> InlineFigure:
+def plot_loss(*runs: Runs) -> InlineFigure:
     """Draw training and held-out losses by step.
 
     Args:
-      *runs: one run, or several in one set of axes.
+      *runs: runs, their folders, or folders that contain runs, in one set of axes.
 
     Raises:
-      CharlmError: no run is given, or one has no metrics.
+      CharlmError: no run is given, a folder has none, or one has no metrics.
     """
-    if not runs:
+    found = [run for one in runs for run in open_runs(one)]
+    if not found:
         raise CharlmError("no runs to plot: give at least one run")
-    facts = [read_run_facts(run) for run in runs]
-    for run, fact in zip(runs, facts, strict=True):
+    facts = [read_run_facts(run) for run in found]
+    for run, fact in zip(found, facts, strict=True):
         if not fact.training and not fact.held_out:
             raise CharlmError(f"{run.workdir} has no losses to plot: its metrics have no row")
     return draw_losses_by_step(facts)

@@ -5,7 +5,7 @@
 
 The arguments are the folder, a prompt, the number of characters to sample, the scale factor of the
 logits (1 / temperature; inf is greedy), and a seed. The model must be like the textbook's: a single
-bare LSTM layer.
+bare LSTM layer, and characters as symbols.
 """
 
 import json
@@ -15,12 +15,15 @@ from pathlib import Path
 import numpy as np
 
 folder, prompt, characters, scale, seed = sys.argv[1:]
-model = json.loads(Path(folder, "config.json").read_text())["model"]
+config = json.loads(Path(folder, "config.json").read_text())
+model = config["model"]
 fields = ("layers", "block", "position", "tied_embedding")
 values = [model[field] for field in fields]
 later_fields = [model.get("mogrifier_rounds", 0), model.get("cell_norm", False)]
 if [*values, *later_fields] != [["lstm"], "bare", "none", False, 0, False]:
     sys.exit(f"{folder} is not one LSTM with nothing around it")
+if config["data"].get("unit", "characters") != "characters":
+    sys.exit(f"{folder} is a model of bytes: this program samples characters")
 symbols = json.loads(Path(folder, "vocabulary.json").read_text())["symbols"]
 if unknown := sorted(set(prompt) - set(symbols)):
     sys.exit(f"the model does not know {unknown}")

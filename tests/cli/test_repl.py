@@ -84,6 +84,19 @@ def test_a_prompt_is_read_like_a_stop_string_and_shown_as_it_was_read(run: Train
     assert len(talk.notes) == 3
 
 
+@pytest.mark.parametrize(
+    ("unknown", "read", "said"), [("drop", "ab", "left out"), ("replace", "acbc", "replaced")]
+)
+def test_unknown_characters_are_not_shown_and_are_told(
+    run: TrainedModel, unknown: str, read: str, said: str
+) -> None:
+    talk = Talk(run, chars=9, unknown=unknown, replacement="c")
+    assert talk.say("a漢b!") == _text(run, read, characters=9) + "\n"
+    assert talk.notes == [f"2 unknown characters of the prompt were {said}"]
+    assert talk.say("/more") == _text(run, read, characters=18)[len(read) + 9 :] + "\n"
+    assert talk.say("ab") == _text(run, "ab", characters=9) + "\n" and len(talk.notes) == 1
+
+
 def test_settings_act_from_the_next_text_on(run: TrainedModel) -> None:
     talk = Talk(run, chars=30)
     told: dict = {"top_k": 4, "top_p": 0.95, "min_p": 0.01}  # one program draws them all
@@ -205,7 +218,7 @@ def test_wrong_settings_are_refused_at_the_beginning(run: TrainedModel, wrong: d
 class Pattern:
     """In place of a run: of every sample the character at each place is known."""
 
-    vocabulary = Vocabulary("abc")
+    vocabulary = Vocabulary("abcx")
 
     def __init__(self, piece: int = 3, until: Callable[[int], bool] = lambda place: False) -> None:
         self._piece, self._until = piece, until

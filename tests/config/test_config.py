@@ -75,6 +75,14 @@ def test_overrides_are_read_as_the_type_of_the_field() -> None:
     assert config.seed == 8  # later wins
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["lstm,gru", "(lstm, gru)", "[lstm,gru]", "('lstm', \"gru\",)", " ( lstm,gru ) ", "lstm,gru,"],
+)
+def test_names_may_have_brackets_quotes_and_a_last_comma(text: str) -> None:
+    assert load_config(BASE, [f"model.layers={text}"]).model.layers == ("lstm", "gru")
+
+
 def test_a_mapping_of_dotted_fields_is_a_sweep_point() -> None:
     config = load_config(BASE, {"data.sequence_length": 80, "model.layers": ("gru", "gru")})
     assert (config.data.sequence_length, config.model.layers) == (80, ("gru", "gru"))
@@ -95,6 +103,11 @@ def test_a_mapping_of_dotted_fields_is_a_sweep_point() -> None:
         ("data.batch_size=-3", "config.data.batch_size=-3 is not allowed"),
         ("split.valid_fraction=1", "between 0 and 1"),
         ("model.layers=", "has 0 layers: it must have 1 to 64"),
+        ("model.layers=lstm,,gru", "has an empty name: write config.model.layers=NAME,NAME"),
+        ("model.layers=,lstm", "has an empty name"),
+        ("model.layers=(lstm,gru", "has half a pair of brackets: write config.model.layers="),
+        ("model.layers=lstm,gru]", "has half a pair of brackets"),
+        ("model.layers=(lstm,gru]", "has half a pair of brackets"),
         ("model.dropout=1", r"in \[0, 1\)"),
         ("optimizer.learning_rate=nan", "for float32"),
         ("optimizer.learning_rate=1e39", "for float32"),

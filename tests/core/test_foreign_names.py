@@ -85,6 +85,22 @@ def test_a_flag_of_sample_is_suggested_and_a_parameter_in_python(
             random_run("run", "ab", 0).generate("a", **{name: 1})
 
 
+@pytest.mark.parametrize("name", sorted({*FLAGS} - {"max_length"}))  # a field
+def test_training_is_offered_what_it_has(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    ours = FLAGS[name]
+    for command in ("train", "sweep", "summary"):
+        said = _said([command, f"--config={BASE}", f"--{name}=1"], capsys)
+        is_known = ours in (*_flags(command), "JAX_PLATFORMS")
+        assert (f"did you mean {ours}" in said) == is_known
+        is_of_sample = not is_known and ours not in _flags("train")
+        assert (f"it is a setting of charlm sample: {ours}" in said) == is_of_sample
+    with pytest.raises(CharlmError) as caught:
+        load_config(BASE, {f"train.{name}": 1})
+    is_argument = ours in (*_flags("train"), "JAX_PLATFORMS")
+    hint = f"did you mean {ours.lstrip('-')}" if is_argument else f"of charlm sample: {ours}"
+    assert hint in str(caught.value)
+
+
 def test_our_flags_are_parameters_too() -> None:
     run = random_run("run", "ab", 0)
     for name, ours in {"chars": "characters", "num": "samples", "sed": "seed"}.items():

@@ -527,5 +527,9 @@ def test_the_example_refuses_what_it_cannot_read(
         write_export(build_run(tmp_path / f"run_{number}", config), out)
         with pytest.raises(SystemExit, match=f"{number} is not one LSTM with nothing around it"):
             example(monkeypatch, out, "a", 1, 1, 1)
+    of_bytes = build_run(tmp_path / "run_bytes", make_tiny_config(**{"data.unit": "bytes"}))
+    write_export(of_bytes, tmp_path / "bytes")
+    with pytest.raises(SystemExit, match="bytes is a model of bytes"):
+        example(monkeypatch, tmp_path / "bytes", "a", 1, 1, 1)
     with pytest.raises(SystemExit, match=r"the model does not know \['é', '漢'\]"):
         example(monkeypatch, exported, "a漢bé", 1, 1, 1)

@@ -81,6 +81,12 @@ def test_a_loss_is_a_curve_of_the_metrics(run: charlm_jax.Run, limited: charlm_j
     assert shown[0] == "runs/_0, training" and shown[2] == "_1, training" and len(shown) == 18
     looks = {(x.get_color(), x.get_linestyle(), x.get_marker()) for x in axes.lines}
     assert len(looks) == len(axes.lines)
+    for given in ([run, limited], (run.workdir, str(limited.workdir))):
+        for arguments in ([given], given):
+            (axes,) = charlm_jax.plot_loss(*arguments).axes
+            assert [line.get_label() for line in axes.lines] == labels
+    (axes,) = charlm_jax.plot_loss(run.workdir.parent).axes
+    assert {line.get_label() for line in axes.lines} == {*curves}
     assert charlm_jax.plot_loss(run)._repr_png_()[0].startswith(b"\x89PNG")
 
 
@@ -118,6 +124,10 @@ def test_what_a_run_does_not_have_is_one_line(
     fails("head=2 is not allowed", charlm_jax.plot_attention, run, "a", head=2)
     fails("no layer with states: its layers are attention", charlm_jax.plot_gates, limited, "a")
     fails("give at least one", charlm_jax.plot_loss)
+    fails("give at least one", charlm_jax.plot_loss, [])
+    fails("no run in ", charlm_jax.plot_loss, tmp_path)
+    fails("3 is not a run", charlm_jax.plot_loss, 3)
+    fails("3 is not a run", charlm_jax.plot_loss, [3])
     charlm_jax.write_export(run, tmp_path / "exported")
     fails("has no losses to plot", charlm_jax.plot_loss, charlm_jax.load_run(tmp_path / "exported"))
     fails("'@'", charlm_jax.show_surprisal, run, "ab@")

@@ -43,7 +43,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
         "--no_baselines",
         action="store_true",
         help="for html: name the held-out loss that training recorded, without scoring the text "
-        "again, and leave out n-gram and xz",
+        "again, and leave out n-gram, xz and the cost of --precision",
     )
     add_corpus(command)
 

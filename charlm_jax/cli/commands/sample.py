@@ -10,6 +10,7 @@ from charlm_jax.cli.commands.sample_output import (
     describe_source,
     print_json,
     print_texts,
+    prompt_as_read,
     sample_infos,
     shown_chunks,
 )
@@ -155,9 +156,7 @@ def run(options: argparse.Namespace) -> None:
     texts = {"scales": options.scale, "samples": options.num}
     chunks = run.sample(prompt or "", sampling, characters=options.chars, **texts)
     vocabulary = run.vocabulary
-    read = vocabulary.decode(
-        vocabulary.encode(prompt or "", unknown=sampling.unknown, replacement=sampling.replacement)
-    )
+    read, unknown = prompt_as_read(prompt or "", sampling, vocabulary)
     infos = sample_infos(sampling, vocabulary.shown(read), **texts)
     if options.json:
         print_json(infos, chunks, vocabulary)
@@ -166,11 +165,8 @@ def run(options: argparse.Namespace) -> None:
     note(describe_source(run, options.mode))
     if options.prompt is not None and needs_escapes(options.prompt):
         note(f"prompt {options.prompt!r}")
-    unknown = int((~vocabulary.knows(vocabulary.to_symbols(prompt or ""))).sum())
     if unknown:
-        became = "left out" if options.unknown == "drop" else "replaced"
-        noun, were = (vocabulary.noun, "was") if unknown == 1 else (vocabulary.unit, "were")
-        note(f"{unknown:,} unknown {noun} of the prompt {were} {became}")
+        note(unknown)
     print_texts(infos, shown_chunks(chunks, vocabulary), width)
 
 

@@ -39,6 +39,20 @@ def describe_source(run: "Run", mode: str | None) -> str:
     return f"{run.workdir}, {run.checkpoint_label}, {mode or run.default_mode}"
 
 
+def prompt_as_read(
+    prompt: str, sampling: "SamplingParams", vocabulary: "Vocabulary"
+) -> tuple[str, str]:
+    """Return a prompt as the model reads it, and a note on unknown characters; empty if none."""
+    treatment = {"unknown": sampling.unknown, "replacement": sampling.replacement}
+    read = vocabulary.decode(vocabulary.encode(prompt, **treatment))
+    unknown = int((~vocabulary.knows(vocabulary.to_symbols(prompt))).sum())
+    if not unknown:
+        return read, ""
+    became = "left out" if sampling.unknown == "drop" else "replaced"
+    noun, were = (vocabulary.noun, "was") if unknown == 1 else (vocabulary.unit, "were")
+    return read, f"{unknown:,} unknown {noun} of the prompt {were} {became}"
+
+
 def sample_infos(
     sampling: "SamplingParams", prompt: str, *, scales: Sequence[float], samples: int
 ) -> list[SampleInfo]:

@@ -9,6 +9,7 @@ from charlm_jax.core.progress import Report, report_nothing
 from charlm_jax.core.types import bits
 from charlm_jax.data.download import Progress
 from charlm_jax.data.splits import size
+from charlm_jax.evaluation.ngram import last_characters
 from charlm_jax.inference.run import Run
 from charlm_jax.report.headline import next_to
 from charlm_jax.report.playground.model_data import check_precision, rounded_params
@@ -25,6 +26,8 @@ class HeldOut(NamedTuple):
       rounded: loss of the weights as the page stores them, if that is not float32.
       ngram: loss of a Kneser-Ney n-gram on the same characters.
       order: order of the n-gram.
+      counted: number of characters, the last of the training text, that the n-gram counted; None if
+        it counted all.
       xz: loss of the compressor xz on the held-out text, after the training text.
       training: number of characters of the training text.
       context: number of characters in a window in which the text was scored; None for a loss that
@@ -38,6 +41,7 @@ class HeldOut(NamedTuple):
     rounded: float | None = None
     ngram: float | None = None
     order: int | None = None
+    counted: int | None = None
     xz: float | None = None
     training: int | None = None
     context: int | None = None
@@ -98,6 +102,7 @@ def measure_held_out(
     evaluation = comparison.groups[0].evaluations[0]
     (ngram,) = (x for x in comparison.baselines if x.kind == "ngram")
     (xz,) = (x for x in comparison.baselines if x.name == "xz")
+    counted = size(last_characters(dataset.parts["train"]))
     rounded = None
     if precision != "float32":
         stored = dataclasses.replace(run, params=rounded_params(run.params, precision))
@@ -107,6 +112,7 @@ def measure_held_out(
         rounded=rounded,
         ngram=ngram.bits_per_char,
         order=int(ngram.name.partition("-")[0]),
+        counted=counted if counted < training else None,
         xz=xz.bits_per_char,
         training=training,
         context=evaluation.key.protocol.context,
@@ -137,8 +143,13 @@ def _describe_loss(held_out: HeldOut, unit: str) -> list[str]:
     if held_out.ngram is None or held_out.xz is None:
         why = f" No other predictor is named here: {missing}." if missing else ""
         return [f"Training recorded a held-out loss of {model:.2f} bits per {unit}.{why}"]
-    others = next_to({f"{held_out.order}-gram": held_out.ngram, "xz": held_out.xz})
-    return [f"On held-out text it needs {model:.2f} bits per {unit}{others}. Lower is better."]
+    name = f"{held_out.order}-gram"
+    others = next_to({name: held_out.ngram, "xz": held_out.xz})
+    loss = f"On held-out text it needs {model:.2f} bits per {unit}{others}. Lower is better."
+    if held_out.counted is None:
+        return [loss]
+    last = f"the last {held_out.counted:,} {unit}s"
+    return [loss, f"The {name} counted only {last} of the training text."]
 
 
 def _describe_rounding(held_out: HeldOut, precision: str, unit: str) -> list[str]:

@@ -207,7 +207,9 @@ def _wrap(code: str) -> str:
 def _about(run: Run, title: str, held_out: HeldOut) -> str:
     """Return sentences that say what the model is."""
     unit = run.vocabulary.noun
-    text = title if held_out.training is None else f"{held_out.training:,} {unit}s of {title}"
+    text = title
+    if held_out.training is not None:
+        text = f"passages from {held_out.training:,} {unit}s of {title}"
     model = introduce(unit, run.config.model.layers, count_parameters(run.params), text)
     return (
         f"{model}. It predicts the next {unit} of a text from those before it, and knows "

@@ -241,6 +241,18 @@ def test_a_text_of_ones_own_is_read_and_coloured(browser: Browser) -> None:
     assert not browser.get("get('own_legend').hidden")
 
 
+def test_a_layer_with_fewer_units_changes_the_number_that_is_shown(folder: Path) -> None:
+    changes = {"model.layers": ("mamba2", "lstm"), "model.heads": 2}
+    browser = open_page(make_run(folder, "two_widths", "ab\ncd ef\n" * 40, **changes))
+    browser.read("ab\ncd")
+    labels = browser.get("get('own_colour').childNodes.map((x) => x.textContent)")
+    for label, typed, last in (("layer 0: hidden", "11", 11), ("layer 1: cell", "11", 5)):
+        browser.enter("own_unit", typed)
+        browser.enter("own_colour", str(labels.index(label)))
+        assert browser.get("get('own_unit_label').textContent") == f"Unit, 0 to {last}"
+        assert int(browser.get("get('own_unit').value")) == last
+
+
 def test_bytes_are_named_as_bytes(folder: Path) -> None:
     run = make_run(folder, "bytes", "é ü ab\n" * 60, **{"data.unit": "bytes"})
     browser = open_page(run, prompt="é")

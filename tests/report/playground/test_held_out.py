@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from charlm_jax.comparison import compare as compare_module
 from charlm_jax.comparison.compare import compare
 from charlm_jax.core.errors import CharlmError
-from charlm_jax.data.splits import size
+from charlm_jax.data.splits import Part, size
+from charlm_jax.evaluation.ngram import last_characters
 from charlm_jax.inference.run import Run, load_run
 from charlm_jax.report.playground import held_out
 from charlm_jax.report.playground.held_out import (
@@ -48,6 +50,23 @@ def test_the_losses_are_those_of_a_comparison(run: Run) -> None:
         context=run.config.evaluation_context,
     )
     assert found.rounded != found.model and by_name["xz"] != by_name["gzip"]
+
+
+def test_an_n_gram_of_a_part_of_the_text_is_said_to_be(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def last(part: Part, most: int = 1000) -> Part:
+        return last_characters(part, most)
+
+    for module in (compare_module, held_out):
+        monkeypatch.setattr(module, "last_characters", last)
+    found = measure_held_out(run)
+    names = [baseline.name for baseline in compare(run).baselines]
+    assert found.counted == 1000
+    assert f"{found.order}-gram (Kneser-Ney, of the last 1,000 characters)" in names
+    _, sentence = describe_held_out(found, precision="float32", unit="character")
+    named = f"The {found.order}-gram counted only the last 1,000 characters"
+    assert sentence == f"{named} of the training text."
 
 
 def test_a_notebook_shows_the_progress_of_scoring(

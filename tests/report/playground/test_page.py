@@ -211,7 +211,9 @@ def test_the_top_says_what_the_model_is(run: Run, html: str) -> None:
     symbols = len(run.vocabulary)
     about = Page(html).text("p")
     assert about.startswith("A character-level language model (1 LSTM layer; ")
-    assert f"parameters), trained on 12,345 characters of {title}. It predicts" in about
+    assert (
+        f"parameters), trained on passages from 12,345 characters of {title}. It predicts" in about
+    )
     assert f"and knows {symbols} characters. On held-out text it needs 1.67 bits per" in about
     assert "character, an 8-gram 2.05, xz 2.40. Lower is better." in about
     assert "had read at most 64 others" in Page(html).text("dd")

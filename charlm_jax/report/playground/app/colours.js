@@ -99,7 +99,10 @@ function colourChoice({ model, vocabulary, looked }, view) {
       ? ` Known for the first ${looked} ${vocabulary.unit} of the text.`
       : "";
 
-  select.addEventListener("input", paint);
+  select.addEventListener("input", () => {
+    paint();
+    number.value = numberIn("own_unit"); // the one in use: a layer may have fewer units
+  });
   number.addEventListener("input", paint);
   const show = (isShown) => {
     toggle(byId("own_colours"), isShown);
