@@ -125,6 +125,11 @@ class Comparison(NamedTuple):
     baselines: Sequence[Baseline]
 
     @property
+    def unit(self) -> str:
+        """Unit of the text, `characters` or `bytes`: runs of different units are refused."""
+        return self.groups[0].runs[0].config.data.unit
+
+    @property
     def rules(self) -> list[str]:
         """Descriptions of the protocol; several if the models keep different contexts."""
         evaluations = (evaluation for group in self.groups for evaluation in group.evaluations)
@@ -186,14 +191,16 @@ class Comparison(NamedTuple):
         """Describe what was scored, as a caption of `table`."""
         evaluation = self.groups[0].evaluations[0]
         key = evaluation.key
-        note = f" {describe_baselines(key.split, key.protocol.mode)}" if self.baselines else ""
+        note = ""
+        if self.baselines:
+            note = f" {describe_baselines(key.split, key.protocol.mode, self.unit)}"
         return (
-            f"{key.split}, {evaluation.characters:,} characters, "
+            f"{key.split}, {evaluation.characters:,} {self.unit}, "
             f"{'; '.join(self.rules)}. "
-            f"Intervals are over blocks of 1,000 characters, and over seeds if there are several; "
-            f"spread is the standard deviation over seeds."
+            f"Intervals are over blocks of {evaluation.block_characters:,} {self.unit}, and over "
+            f"seeds if there are several; spread is the standard deviation over seeds."
             f"{note}"
-            f"{describe_unit(self.groups[0].runs[0])}"
+            f"{' Losses are per byte.' * (self.unit == 'bytes')}"
             f"{_describe_unfinished(self.groups)}"
         )
 
@@ -280,12 +287,13 @@ def find_baselines(
 ) -> list[Baseline]:
     """Return the losses of simple predictors on the characters of an evaluation.
 
-    All are fitted to the training part, even if the evaluation is of the training part itself. An
-    n-gram reads no further back than the protocol lets a model read. Compressors are primed with
-    the training part and compress the whole part, even if `Sliding` scores only some of it, since
-    they have no per-character losses. Of a longer training part, the n-gram counts the last
-    `MOST_COUNTED` characters, and compressors read the last `MOST_COMPRESSED`, which their names
-    say. A long part is thinned, as for the evaluation.
+    All are fitted to the training part, even if the evaluation is of the training part itself.
+    Under `Window` and `Sliding` an n-gram reads no further back than a model may; under `Stream` it
+    may read further than attention keeps. Compressors are primed with the training part and
+    compress the whole part, even if `Sliding` scores only some of it, since they have no
+    per-character losses. Of a longer training part, the n-gram counts the last `MOST_COUNTED`
+    characters, and compressors read the last `MOST_COMPRESSED`, which their names say. A long part
+    is thinned, as for the evaluation.
     """
     protocol, split = evaluation.key.protocol, evaluation.key.split
     part = dataset.thinned_part(split)
@@ -324,19 +332,14 @@ def find_baselines(
     ]
 
 
-def describe_baselines(split: str, mode: str) -> str:
+def describe_baselines(split: str, mode: str, unit: str) -> str:
     """Return a note on how the baselines were computed, for readers of the results."""
-    note = "Uniform, unigram and n-gram are scored on the same characters with the same protocol; "
+    note = f"Uniform, unigram and n-gram are scored on the same {unit} with the same protocol; "
     note += "compressors are primed with the training part"
     note += " and compress the whole scored part." if mode == "sliding" else "."
     if split == "train":
         note += " All except uniform are fitted to the text that they are scored on."
     return note
-
-
-def describe_unit(run: Run) -> str:
-    """Return a sentence on the unit of a run's text, to follow others; "" if it is characters."""
-    return " Symbols are bytes: a character is a byte here." * (run.config.data.unit == "bytes")
 
 
 def _describe_unfinished(groups: Sequence[RunGroup]) -> str:
@@ -433,7 +436,12 @@ def comparison_to_json(comparison: Comparison) -> dict[str, Any]:
         for b in comparison.baselines
     ]
     values: dict[str, Any] = to_jsonable(
-        {**{name: note[name] for name in names}, "groups": groups, "baselines": baselines}
+        {
+            **{name: note[name] for name in names},
+            "unit": comparison.unit,
+            "groups": groups,
+            "baselines": baselines,
+        }
     )
     return values
 

@@ -60,7 +60,7 @@ class Heat(NamedTuple):
       passage: positions of the passage in the text.
       text: characters of the passage.
       split: part that the passage is from.
-      labels: names of the runs that read it, one or two.
+      labels: names of the runs that read it, one or two: a group's, with the seed of several.
       nll_RN: their losses in nats, a row per run.
       predictions: for each run, position in the passage -> most probable symbols with their
         probabilities.
@@ -156,8 +156,7 @@ def gather(
     text = dataset.corpus.text
     prompt = first_words(text, dataset.part(split), unit=dataset.corpus.unit)
     prompt = dataset.vocabulary.to_text(prompt)
-    name, (first, *others) = next(iter(groups.items()))
-    label = f"{name}, seed {first.config.seed}" if others else name
+    name, group = next(iter(groups.items()))
     report("sampling", 0)
     return ReportData(
         groups=[GroupFacts(name, [*map(read_run_facts, group)]) for name, group in groups.items()],
@@ -173,8 +172,13 @@ def gather(
         prompt=dataset.vocabulary.shown(prompt),
         samples=[_samples(group[0], prompt) for group in groups.values()],
         heat=_heat(_shown_runs(groups, scores), dataset, split),
-        units=corpus_units(first, dataset, split, label=label),
+        units=corpus_units(group[0], dataset, split, label=_first_label(name, group)),
     )
+
+
+def _first_label(name: str, group: Sequence[Run]) -> str:
+    """Return the name of a group, with the seed of its first run if it has several."""
+    return f"{name}, seed {group[0].config.seed}" if len(group) > 1 else name
 
 
 def _samples(run: Run, prompt: str) -> list[Sample]:
@@ -187,9 +191,12 @@ def _samples(run: Run, prompt: str) -> list[Sample]:
 
 
 def _shown_runs(groups: Mapping[str, Sequence[Run]], scores: Scores | None) -> dict[str, Run]:
-    """Return the first group and the best other one; two runs if there is a single group."""
+    """Return the first runs of the first group and of the best other one, by their labels.
+
+    If there is a single group, return its first run and the best other one.
+    """
     if len(groups) > 1:
-        runs = {name: group[0] for name, group in groups.items()}
+        runs = {_first_label(name, group): group[0] for name, group in groups.items()}
         losses = [] if scores is None else [row.loss.mean for row in scores.rows]
     else:
         ((name, group),) = groups.items()

@@ -36,7 +36,7 @@ def group_runs(runs: Sequence[Run]) -> dict[str, list[Run]]:
       that differ in many fields, are named after the runs' folders.
 
     Raises:
-      CharlmError: a run is given twice.
+      CharlmError: a run is given twice, or two have one seed and differ in ignored fields alone.
     """
     groups: dict[tuple[tuple[str, Any], ...], list[Run]] = {}
     for run in runs:
@@ -49,7 +49,7 @@ def group_runs(runs: Sequence[Run]) -> dict[str, list[Run]]:
         for other in group:
             if other.config.seed == run.config.seed:
                 raise CharlmError(
-                    f"{other.workdir} and {run.workdir} are the same run: same config, same seed"
+                    f"{other.workdir} and {run.workdir} are the same run: {_likeness(other, run)}"
                 )
         group.append(run)
     folders = [Path(group[0].workdir).resolve().name for group in groups.values()]
@@ -58,6 +58,15 @@ def group_runs(runs: Sequence[Run]) -> dict[str, list[Run]]:
     is_much = len(varied) > _MOST_FIELDS and len(groups) == len(runs) == len(set(folders))
     names = folders if is_much or not varied else _names(configs, varied)
     return dict(zip(names, groups.values(), strict=True))
+
+
+def _likeness(run: Run, other: Run) -> str:
+    """Return why two runs of one group and seed are taken for the same, in words."""
+    here, there = run.config.flatten(), other.config.flatten()
+    fields = [f"config.{field}" for field in here if here[field] != there[field]]
+    if not fields:
+        return "same config, same seed"
+    return f"same seed, and what differs is ignored ({', '.join(fields)}): give one of them"
 
 
 def _names(configs: Sequence[Mapping[str, Any]], varied: Sequence[str]) -> list[str]:

@@ -33,6 +33,7 @@ class RunFacts(NamedTuple):
       has_ended: False if run.json records that training is neither complete nor stopped early.
       characters_per_step: number of characters in a full batch.
       context: number of characters in a window of its own validation.
+      unit: unit of its text, `characters` or `bytes`.
       training: training loss, each value over a few steps or a whole epoch.
       held_out: validation loss, by weights; empty if no text is held out.
       command: command that trains the same run; a comment that names its config if none is
@@ -50,6 +51,7 @@ class RunFacts(NamedTuple):
     has_ended: bool
     characters_per_step: int
     context: int
+    unit: str
     training: Curve
     held_out: Mapping[str, Curve]
     command: str
@@ -84,6 +86,7 @@ def read_run_facts(run: Run) -> RunFacts:
         has_ended=not is_unfinished(facts),
         characters_per_step=data.batch_size * data.sequence_length,
         context=run.config.evaluation_context,
+        unit=data.unit,
         training=_curve(passing if len(passing) > 1 or not epochs else epochs),
         held_out={
             weights: _curve([row for row in held_out if row["weights"] == weights])

@@ -38,7 +38,9 @@ class Scores(NamedTuple):
       split: name of the part.
       mode: mode of the evaluation protocol.
       rules: descriptions of the protocol; several if the models keep different contexts.
+      unit: unit of the text, `characters` or `bytes`.
       characters: number of characters scored by every run.
+      block_characters: number of characters of the text in a block of the intervals.
       rows: results of each group.
       means: for each group, mean loss of each run, in nats.
       baselines: simple predictors on the same characters.
@@ -51,7 +53,9 @@ class Scores(NamedTuple):
     split: str
     mode: str
     rules: Sequence[str]
+    unit: str
     characters: int
+    block_characters: int
     rows: Sequence[GroupResult]
     means: Sequence[Sequence[float]]
     baselines: Sequence[Baseline]
@@ -79,7 +83,9 @@ def find_scores(comparison: Comparison, dataset: Dataset) -> Scores:
         split=first.key.split,
         mode=protocol.mode,
         rules=comparison.rules,
+        unit=comparison.unit,
         characters=first.characters,
+        block_characters=first.block_characters,
         rows=comparison.rows(),
         means=[[evaluation.loss_nats for evaluation in group.evaluations] for group in groups],
         baselines=comparison.baselines,

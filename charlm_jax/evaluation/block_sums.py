@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.limits import require_within
 
 Runs = Sequence[np.ndarray] | np.ndarray
 """Negative log-likelihoods in nats: a row of N per run."""
@@ -63,10 +64,9 @@ def block_sums(nll_SN: Runs, *, mask_N: np.ndarray | None = None, block: int = B
 
     Raises:
       CharlmError: the runs differ in length, the mask has another length or includes no character,
-        a loss is not finite, or the block is not positive.
+        a loss is not finite, or the block is not a positive whole number.
     """
-    if block < 1:
-        raise CharlmError(f"block={block} is not allowed: it must be at least 1")
+    require_within("block", block, 1)
     rows = [np.asarray(nll_N) for nll_N in nll_SN]
     if not rows or any(row.ndim != 1 or not row.size for row in rows):
         raise CharlmError("a group needs at least one run, and a non-empty row of losses per run")

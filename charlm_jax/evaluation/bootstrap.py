@@ -32,6 +32,7 @@ from scipy.special import stdtr, stdtrit
 
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.html_table import html_table
+from charlm_jax.core.limits import require_within
 from charlm_jax.evaluation.block_sums import (
     BLOCK,
     BlockSums,
@@ -319,10 +320,9 @@ def check_bootstrap_options(*, draws: int, level: float, seed: int) -> None:
     """Check the options of a bootstrap.
 
     Raises:
-      CharlmError: a number is out of range.
+      CharlmError: a number is not whole or out of range.
     """
-    for name, value, least in (("draws", draws, FEWEST_DRAWS), ("seed", seed, 0)):
-        if value < least:
-            raise CharlmError(f"{name}={value} is not allowed: it must be at least {least}")
+    require_within("draws", draws, FEWEST_DRAWS)
+    require_within("seed", seed, 0)
     if not 0 < level < 1:
         raise CharlmError(f"level={level} is not allowed: it must lie between 0 and 1")

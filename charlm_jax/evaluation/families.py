@@ -70,8 +70,8 @@ class BestComparison(NamedTuple):
       best: index of the best group.
       differences: loss of each group minus that of the best, in nats per character, with
         simultaneous intervals; None for the best itself.
-      p_values: two-sided p-values of the differences after Holm's adjustment, a check of the
-        intervals; None for the best itself.
+      p_values: two-sided p-values of the differences after Holm's adjustment, which is step-down:
+        one may fall below 1 - level where the interval still contains 0; None for the best itself.
       looked_at: number of differences in the family.
     """
 

@@ -4,7 +4,7 @@ A loss depends on the protocol under which it was measured, so the protocol has 
 
     Window(40)          consecutive windows of 40 targets, each read from the initial state
     Sliding(40, 9_000)  9,000 targets, each predicted from exactly the 40 characters before it
-    Stream()            the whole part read once, the state carried through it
+    Stream()            each stretch of the part read once, the state carried through it
 
 Under `Window` and `Stream` a part of several stretches is scored stretch by stretch; of the text
 before a stretch only one character is read, the predictor of its first. The first character of a
@@ -45,7 +45,7 @@ class Window:
     context: int
 
     def __post_init__(self) -> None:
-        require_within("context", self.context, 1, MAX_INT32)
+        _store_whole(self, "context", least=1)
 
     def __str__(self) -> str:
         """Describe the protocol.
@@ -124,8 +124,8 @@ class Sliding:
     targets: int = SLIDING_TARGETS
 
     def __post_init__(self) -> None:
-        require_within("context", self.context, 1, MAX_INT32)
-        require_within("targets", self.targets, 0, MAX_INT32)
+        _store_whole(self, "context", least=1)
+        _store_whole(self, "targets", least=0)
 
     def __str__(self) -> str:
         """Describe the protocol.
@@ -177,6 +177,8 @@ class Sliding:
 class Stream:
     """The whole part read once, the state carried from the first character of a stretch to its end.
 
+    Every stretch is read from the initial state.
+
     Attributes:
       context: number of past positions that attention keeps; that of the run's validation if None.
         A model without attention needs no context: its state depends on everything it has read.
@@ -189,7 +191,7 @@ class Stream:
 
     def __post_init__(self) -> None:
         if self.context is not None:
-            require_within("context", self.context, 1, MAX_INT32)
+            _store_whole(self, "context", least=1)
 
     def __str__(self) -> str:
         """Describe the protocol.
@@ -218,6 +220,13 @@ class Stream:
 
 
 EvalProtocol = Window | Sliding | Stream
+
+
+def _store_whole(protocol: EvalProtocol, name: str, *, least: int) -> None:
+    """Check a field, and store it as a Python integer, which JSON can represent."""
+    value = getattr(protocol, name)
+    require_within(name, value, least, MAX_INT32)
+    object.__setattr__(protocol, name, int(value))
 
 
 def all_positions(part: Part) -> np.ndarray:

@@ -98,8 +98,24 @@ class Evaluation:
         >>> Evaluation(key, 2.0, 2.9, 9, None).block
         3
         """
-        among = min(self.key.split_characters, MOST_SCORED)  # of which targets are spread evenly
-        return max(1, round(BLOCK * self.characters / among))
+        return max(1, round(BLOCK * self.characters / self._among))
+
+    @property
+    def block_characters(self) -> int:
+        """Number of characters of the text in a block: 1,000, or as near to it as targets allow.
+
+        >>> key = EvaluationKey(
+        ...     Sliding(40, 3), "valid", "f", 1, "raw", None, split_characters=2_000
+        ... )
+        >>> Evaluation(key, 2.0, 2.9, 3, None).block_characters
+        1333
+        """
+        return round(self.block * self._among / self.characters)
+
+    @property
+    def _among(self) -> int:
+        """Number of characters among which those that were scored are spread evenly."""
+        return min(self.key.split_characters, MOST_SCORED)
 
     def _repr_html_(self) -> str:
         rows = [

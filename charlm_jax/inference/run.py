@@ -90,7 +90,8 @@ class Run(TrainedModel):
         ]
         loss_nats = self.recorded_loss
         if loss_nats is not None:
-            rows.append(["held-out loss in training", f"{loss_nats:.4f} nats per character"])
+            loss = f"{loss_nats:.4f} nats per {self.vocabulary.noun}"
+            rows.append(["held-out loss in training", loss])
         return html_table(rows)
 
     @property

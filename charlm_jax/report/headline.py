@@ -129,9 +129,9 @@ def reading_headline(readings: Sequence[Reading], name: str) -> str:
 
 
 def _scored(reading: Reading) -> str:
-    """Return how many characters were scored, and the protocol in brackets."""
+    """Return how many characters were scored, and what was read before each in brackets."""
     score, unit = reading.score, reading.run.vocabulary.unit
-    return f"{score.characters:,} {unit} ({score.protocol})"
+    return f"{score.characters:,} {unit} ({score.rule})"
 
 
 def _describe_reading(reading: Reading) -> str:

@@ -23,7 +23,7 @@ def learning_curves(
     """Render training and held-out losses, a line per run.
 
     Args:
-      groups: groups of runs; at least one run has rows of metrics.
+      groups: groups of runs of one text; at least one run has rows of metrics.
       watched_characters: numbers of characters that the runs validate on.
     """
     runs = [run for group in groups for run in group.runs]
@@ -47,13 +47,13 @@ def learning_curves(
                     )
                 )
     charts = [
-        _chart(lines, title, about, by_steps)
+        _chart(lines, title, about, by_steps=by_steps, text_unit=runs[0].unit)
         for lines, title, about in (
             (training, "Training loss", "means over the steps between points"),
             (
                 held_out,
                 "Held-out loss",
-                f"{characters} characters in windows of {contexts}",
+                f"{characters} {runs[0].unit} in windows of {contexts}",
             ),
         )
         if lines
@@ -90,21 +90,23 @@ def _points(curve: Curve, run: RunFacts, by_steps: bool) -> list[DataPoint]:
     return [DataPoint(step * unit, nats) for step, nats in curve]
 
 
-def _chart(lines: Sequence[Line], title: str, about: str, by_steps: bool) -> Markup:
-    unit = "steps" if by_steps else "characters trained on (steps × batch × length)"
+def _chart(
+    lines: Sequence[Line], title: str, about: str, *, by_steps: bool, text_unit: str
+) -> Markup:
+    unit = "steps" if by_steps else f"{text_unit} trained on (steps × batch × length)"
     points = [point for line in lines for point in line.points]
     x = linear_axis(unit, [0.0, *(point.x for point in points)], max_ticks=5)
-    y = _loss_axis(lines, max(point.x for point in points))
+    y = _loss_axis(lines, max(point.x for point in points), text_unit.removesuffix("s"))
     is_cut = max(point.y for point in points) > y.high
     cut = f"; losses above {y.high:g} are cut off" if is_cut else ""
     drawing = line_chart(lines, title=f"{title} by {unit}", x=x, y=y)
     return figure(f"{title}: {about}{cut}", drawing)
 
 
-def _loss_axis(lines: Sequence[Line], longest: float) -> Axis:
-    """Return an axis for all losses after the steep beginning; each line keeps one point."""
+def _loss_axis(lines: Sequence[Line], longest: float, noun: str) -> Axis:
+    """Return an axis for losses after the steep beginning, and the last and lowest of each line."""
     values = []
     for line in lines:
         late = [point.y for point in line.points if point.x >= _STEEP * longest]
-        values += late or [line.points[-1].y]
-    return linear_axis("nats per character", values)
+        values += [*(late or [line.points[-1].y]), min(point.y for point in line.points)]
+    return linear_axis(f"nats per {noun}", values)

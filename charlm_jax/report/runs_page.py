@@ -123,7 +123,8 @@ def describe(
             Section("Learning curves", learning_curves(groups, findings.watched_characters))
         )
     if scores is not None:
-        sections.append(Section("Loss by number of preceding characters", position_blocks(scores)))
+        heading = f"Loss by number of preceding {findings.unit}"
+        sections.append(Section(heading, position_blocks(scores)))
         about = [BYTE_CLASSES] if findings.unit == "bytes" else []
         sections.append(Section("Loss by character class", [*about, class_table(scores)]))
     sections += [

@@ -26,11 +26,12 @@ from charlm_jax.report.learning_curves import legend
 
 # Summaries of the modes that `charlm_jax.evaluation.protocol` defines.
 _MODES: Mapping[str, str] = {
-    "window": "The text is cut into windows, each read from an empty state; every character is "
-    "scored once.",
-    "sliding": "Every target is scored after a fixed number of preceding characters; the targets "
-    "are evenly spaced.",
-    "stream": "The text is read in one pass, carrying the state; every character is scored once.",
+    "window": "The scored text is cut into windows, each read from an empty state; each of its "
+    "{unit} is scored once.",
+    "sliding": "Every target is scored after a fixed number of preceding {unit}; the targets are "
+    "evenly spaced.",
+    "stream": "Each stretch of the scored text is read in one pass, the state carried from its "
+    "start; each of its {unit} is scored once.",
 }
 
 BYTE_CLASSES = "A byte is of the class of the character that it belongs to."
@@ -54,7 +55,7 @@ def comparison_blocks(scores: Scores, groups: Sequence[GroupFacts]) -> list[Page
             [b.name, *_loss_cells(b.loss, b.bits_per_char), *("" for _ in columns)]
             for b in scores.baselines
         ],
-        caption=f"Loss per character: {scored(scores)}",
+        caption=f"Loss per {_noun(scores)}: {scored(scores)}",
     )
     drawn = ["Means with their intervals"]
     if any(len(row.seeds) > 1 for row in scores.rows):
@@ -72,7 +73,11 @@ def comparison_blocks(scores: Scores, groups: Sequence[GroupFacts]) -> list[Page
 
 def scored(scores: Scores) -> str:
     """Describe the scored text and the protocol."""
-    return f"{_text_of(scores)}, {scores.characters:,} characters, {'; '.join(scores.rules)}"
+    return f"{_text_of(scores)}, {scores.characters:,} {scores.unit}, {'; '.join(scores.rules)}"
+
+
+def _noun(scores: Scores) -> str:
+    return scores.unit.removesuffix("s")
 
 
 def _text_of(scores: Scores) -> str:
@@ -81,13 +86,12 @@ def _text_of(scores: Scores) -> str:
 
 def _about_figures(scores: Scores) -> str:
     counts = {len(row.seeds) for row in scores.rows}
-    sentences = [_MODES[scores.mode]]
+    sentences = [_MODES[scores.mode].format(unit=scores.unit)]
+    blocks = f"Intervals are over blocks of {scores.block_characters:,} {scores.unit}"
     if counts == {1}:
-        sentences.append("Intervals are over blocks of 1,000 characters, not over seeds.")
+        sentences.append(f"{blocks}, not over seeds.")
     else:
-        sentences.append(
-            "Intervals are over blocks of 1,000 characters, and over seeds if there are several."
-        )
+        sentences.append(f"{blocks}, and over seeds if there are several.")
         sentences.append("Spread is the standard deviation over seeds.")
     if len(scores.rows) > 1:
         sentences.append(
@@ -95,7 +99,7 @@ def _about_figures(scores: Scores) -> str:
             "excludes 0."
         )
     if scores.baselines:
-        sentences.append(describe_baselines(scores.split, scores.mode))
+        sentences.append(describe_baselines(scores.split, scores.mode, scores.unit))
     return " ".join(sentences)
 
 
@@ -133,7 +137,7 @@ def _span_chart(scores: Scores) -> Markup:
     ]
     ngrams = [(b.name, b.loss.mean) for b in scores.baselines if b.loss and b.kind == "ngram"]
     values = [x for span in spans for x in (span.mean, span.low, span.high, *span.values)]
-    axis = linear_axis("nats per character", [*values, *(value for _, value in ngrams)])
+    axis = linear_axis(f"nats per {_noun(scores)}", [*values, *(value for _, value in ngrams)])
     return span_chart(spans, ngrams, title="Loss of every group, with 95 % intervals", x=axis)
 
 
@@ -178,15 +182,15 @@ def position_blocks(scores: Scores) -> list[PageBlock]:
     windows = " and ".join(dict.fromkeys(f"{window:,}" for window in scores.windows))
     count = sum(group.cell.characters for group in scores.by_position[0])
     caption = (
-        f"Separate windows of {windows} characters, each read from an empty state, over "
-        f"{_text_of(scores)}, {count:,} characters. Points are means over ranges of positions, "
+        f"Separate windows of {windows} {scores.unit}, each read from an empty state, over "
+        f"{_text_of(scores)}, {count:,} {scores.unit}. Points are means over ranges of positions, "
         f"bands their 95 % intervals."
     )
     drawing = line_chart(
         lines,
-        title="Loss by number of preceding characters, in nats",
-        x=doubling_axis("preceding characters", 1.0, max(scores.windows)),
-        y=linear_axis("nats per character", [y for point in points for y in point[1:]]),
+        title=f"Loss by number of preceding {scores.unit}, in nats",
+        x=doubling_axis(f"preceding {scores.unit}", 1.0, max(scores.windows)),
+        y=linear_axis(f"nats per {_noun(scores)}", [y for point in points for y in point[1:]]),
         verticals=[
             (f"trained on {n:,}", n)
             for n in dict.fromkeys(scores.trained)
@@ -210,8 +214,8 @@ def _position_table(scores: Scores) -> Table:
         cell = next(cell for cell in found if cell is not None)
         counts = [f"{cell.characters:,}"] if is_one_length else []
         rows.append([cell.label, *counts, *map(_loss_cell, found)])
-    columns = ["context", *["characters"] * is_one_length, *(row.name for row in scores.rows)]
-    return Table(columns, rows, "Nats per character, 95 % interval")
+    columns = ["context", *[scores.unit] * is_one_length, *(row.name for row in scores.rows)]
+    return Table(columns, rows, f"Nats per {_noun(scores)}, 95 % interval")
 
 
 def _loss_cell(cell: GroupLoss | None) -> str:
@@ -240,9 +244,9 @@ def class_table(scores: Scores) -> Table:
         for label, cell in by_label[0].items()
     ]
     return Table(
-        ["class", "characters", "share", *(row.name for row in scores.rows)],
+        ["class", scores.unit, "share", *(row.name for row in scores.rows)],
         rows,
-        f"Nats per character by character class, 95 % interval: {scored(scores)}",
+        f"Nats per {_noun(scores)} by character class, 95 % interval: {scored(scores)}",
     )
 
 

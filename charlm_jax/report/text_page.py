@@ -30,7 +30,7 @@ _MAX_NAME, _MAX_LINE = 40, 160
 _CONTEXT = 30  # characters shown before a surprising one
 
 _MODES = {
-    "stream": "Every character is predicted from all preceding characters of the text.",
+    "stream": "Every character is predicted from all preceding characters of {whole}{kept}.",
     "window": "The text is read in windows, each from an empty state: the first characters of a "
     "window have little context, and higher losses.",
     "sliding": "Every character is predicted from the same number of preceding characters; the "
@@ -125,8 +125,11 @@ def surprisal_blocks(
 
 
 def _read_before(score: TextScore) -> str:
-    lines = " Every line is read on its own, from an empty state." if score.separate_lines else ""
-    return f"{_MODES[score.protocol.mode]}{lines}"
+    context, is_separate = score.protocol.context, score.separate_lines
+    whole = "its line" if is_separate else "the text"
+    kept = f", of which attention keeps the last {context:,}" if context else ""
+    lines = " Every line is read on its own, from an empty state." if is_separate else ""
+    return f"{_MODES[score.protocol.mode].format(whole=whole, kept=kept)}{lines}"
 
 
 def _notes(shown: CharacterReading) -> dict[int, str]:

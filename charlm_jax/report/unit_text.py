@@ -8,6 +8,8 @@ from charlm_jax.report.html.heat_text import strength_legend, strength_text
 from charlm_jax.report.html.page import PageBlock, Table, figure
 from charlm_jax.report.html.rendering import format_percent, render
 
+_SYMBOL_ALONE = "last character alone"
+
 
 def unit_blocks(found: RunUnits) -> list[PageBlock]:
     """Return how well each pick follows its property, and a text coloured by each."""
@@ -21,10 +23,10 @@ def unit_blocks(found: RunUnits) -> list[PageBlock]:
     )
     measure = (
         "The figures are areas under the ROC curve (AUC): how often the unit is further up at a "
-        "place with the property than at one without. 50 % is chance, 100 % is perfect. The last "
-        "column is what the last character read tells without any model: a unit that is not above "
-        "it remembers nothing more. A unit that follows a property need not be used for it. Each "
-        "text is the piece of the other text in which its property changes most often."
+        "place with the property than at one without. 50 % is chance, 100 % is perfect. The column "
+        f"“{_SYMBOL_ALONE}” is what the last character read tells without any model: a unit that "
+        "is not above it remembers nothing more. A unit that follows a property need not be used "
+        "for it. Each text is the piece of the other text in which its property changes most often."
     )
     legend = strength_legend("property unlikely", "likely")
     texts = [
@@ -55,7 +57,7 @@ def _table(picks: Sequence[UnitPick]) -> Table:
         "unit",
         "AUC, text of the choice",
         "AUC, other text",
-        "last character alone",
+        _SYMBOL_ALONE,
         "places",
     ]
     caption = "AUC, and the number of scored places that have the property"

@@ -149,6 +149,10 @@ def test_the_page_says_how_its_lines_were_read(
     text = read(path).text()
     assert ("Each line was read after the lines before it" in text) == (lines == "running")
     assert ("Every line is read on its own, from an empty state" in text) == (lines == "separate")
+    whole = {"running": "the text", "separate": "its line"}[lines]
+    assert f"predicted from all preceding characters of {whole}." in text
+    rule = {"running": "stream", "separate": "stream, each line on its own"}[lines]
+    assert f" characters ({rule}) of text.txt" in text
     assert len(_cells(read(path))[0]) == len(TEXT) - 1
 
 

@@ -71,6 +71,9 @@ def test_fields_that_change_no_weight_do_not_split_a_group(
     watched = dataclasses.replace(second, config=dataclasses.replace(second.config, train=train))
     (group,) = group_runs([first, watched]).values()
     assert group == [first, watched]
+    same_seed = dataclasses.replace(first, config=dataclasses.replace(first.config, train=train))
+    with pytest.raises(CharlmError, match=rf"what differs is ignored \(config\.train\.{field}\)"):
+        group_runs([first, same_seed])
 
 
 def test_fields_that_choose_the_best_checkpoint_split_a_group(runs: list[Run]) -> None:
@@ -97,6 +100,18 @@ def test_blocks_of_sparse_targets_are_blocks_of_text(runs: list[Run]) -> None:
     assert rows[1].difference == difference(second, first, block=block)
     unigram = found.baselines[1].loss
     assert unigram is not None and np.isfinite(unigram.low)
+    assert "blocks of 1,000 characters" in found.describe()
+
+
+@pytest.mark.parametrize(("targets", "block"), [(3, 700), (4, 1050), (1050, 1000)])
+def test_the_size_of_a_block_is_that_of_whole_targets(
+    runs: list[Run], targets: int, block: int
+) -> None:
+    found = compare(runs[:1], Sliding(3, targets), baselines=False)
+    evaluation = found.groups[0].evaluations[0]
+    assert block == round(evaluation.block * 2100 / targets) == evaluation.block_characters
+    assert f"blocks of {block:,} characters" in found.describe()
+    assert find_scores(found, load_dataset(runs[0].config)).block_characters == block
 
 
 def test_losses_are_computed_once(runs: list[Run], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -248,6 +248,11 @@ GOOD = _groups(2)
         (GOOD, {"best": 4}, "best=4 is not a group"),
         (GOOD, {"best": -1}, "best=-1 is not a group"),
         (GOOD, {"best": 0, "draws": 99}, "draws=99 is not allowed: it must be at least 100"),
+        (
+            GOOD,
+            {"best": 0, "draws": 1e4},
+            "draws=10000.0 is not allowed: it must be a whole number",
+        ),
         (GOOD, {"best": 0, "level": 1.0}, "level=1.0 is not allowed"),
         (GOOD, {"best": 0, "mask_N": np.ones(9, bool)}, "cannot be masked"),
         ([*GOOD, _groups(2, blocks=9)[0]], {"best": 0}, "the groups have 1500 and 450 losses"),

@@ -76,6 +76,15 @@ def test_a_note_gives_the_evaluation_back(protocol: EvalProtocol, weights: str) 
         Evaluation.from_json({**fields, "other": 1})
 
 
+@given(protocols)
+def test_numpy_integers_are_stored_as_those_of_python(protocol: EvalProtocol) -> None:
+    fields = {name: value for name, value in vars(protocol).items() if value is not None}
+    same = type(protocol)(**{name: np.int64(value) for name, value in fields.items()})
+    assert same == protocol and {type(getattr(same, name)) for name in fields} <= {int}
+    note = Evaluation(_key(same), 1.25, 1.8, 9, 1.7).to_json()
+    assert Evaluation.from_json(json.loads(json.dumps(note))).key.protocol == protocol
+
+
 @given(protocols, protocols)
 def test_different_protocols_have_different_files_and_descriptions(
     one: EvalProtocol, other: EvalProtocol

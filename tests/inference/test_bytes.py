@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from charlm_jax.cli import main
-from charlm_jax.comparison.compare import compare
+from charlm_jax.comparison.compare import compare, comparison_to_json
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.evaluation import Sliding, Stream, Window
 from charlm_jax.inference.export import write_export
 from charlm_jax.inference.run import Run, load_run
+from charlm_jax.report.plots import plot_loss
 from charlm_jax.report.runs_page import write_report
 from charlm_jax.training.loop import train_and_evaluate
 from tests.conftest import make_tiny_config
@@ -151,7 +152,8 @@ def test_weights_do_not_pass_between_units(run: Run, tmp_path: Path) -> None:
 
 def test_compressors_and_pages_read_bytes(run: Run, tmp_path: Path) -> None:
     found = compare([run])
-    assert "Symbols are bytes" in found.describe()
+    assert "Losses are per byte." in found.describe()
+    assert "characters" not in found.describe() and comparison_to_json(found)["unit"] == "bytes"
     bz2_bits = next(x.bits_per_char for x in found.baselines if x.name == "bz2")
     held_out = found.groups[0].evaluations[0].characters
     added = len(bz2.compress(DATA)) - len(bz2.compress(DATA[:-held_out]))
@@ -159,6 +161,12 @@ def test_compressors_and_pages_read_bytes(run: Run, tmp_path: Path) -> None:
     page = write_report([run], tmp_path / "page.html").read_text()
     assert f"{len(DATA):,} bytes" in page and "Models read bytes here" in page
     assert "A byte is of the class of the character" in page and "byte outside UTF-8" in page
+    for words in ("Loss per byte", "nats per byte", "preceding bytes", "of 1,000 bytes"):
+        assert words in page and words.replace("byte", "character") not in page
+    assert f"{held_out:,} bytes" in page and f"{held_out:,} characters" not in page
+    (axes,) = plot_loss(run).axes
+    assert axes.get_ylabel() == "loss, nats per byte"
+    assert "nats per byte" in run._repr_html_()
 
 
 def _json(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, object]:

@@ -90,6 +90,17 @@ def test_a_loss_is_a_curve_of_the_metrics(run: charlm_jax.Run, limited: charlm_j
     assert charlm_jax.plot_loss(run)._repr_png_()[0].startswith(b"\x89PNG")
 
 
+def test_raw_and_averaged_weights_look_different(run: charlm_jax.Run) -> None:
+    facts = read_run_facts(run)
+    both = {"average": facts.held_out["raw"], "raw": facts.held_out["raw"]}
+    (axes,) = draw_losses_by_step([facts._replace(weights="average", held_out=both)]).axes
+    _, average, raw = axes.lines
+    assert average.get_label() == "held out, averaged weights" and raw.get_label() == "held out"
+    assert average.get_color() == raw.get_color()
+    assert average.get_linestyle() != raw.get_linestyle()
+    assert (average.get_fillstyle(), raw.get_fillstyle()) == ("full", "none")
+
+
 def test_attention_is_that_of_the_layer_and_head(run: charlm_jax.Run) -> None:
     figure = charlm_jax.plot_attention(run, TEXT)
     assert "layer 1, head 0" in words(figure) and "layer 1, head 1" in words(figure)
@@ -176,6 +187,8 @@ def test_surprisal_is_a_title_of_every_character(run: charlm_jax.Run) -> None:
         assert title.startswith(f"{nats / np.log(2):.2f} bits") and f"\t{symbols[0]}\t" in title
     assert "<h1>Surprise under run $x$, checkpoint 10</h1>" in page
     assert "read: stream" in page or "Context: stream" in page
+    kept = run.config.evaluation_context
+    assert f"characters of the text, of which attention keeps the last {kept}." in page
 
 
 def test_surprisal_of_a_model_with_learned_positions_is_read_in_windows(

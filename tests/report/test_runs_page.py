@@ -190,6 +190,15 @@ def test_the_maps_have_one_cell_for_every_character(file: Path, runs: list[Run])
     np.testing.assert_allclose([value for _, value in less], arrays[1] - arrays[0], atol=6e-3)
 
 
+def test_a_map_is_of_one_seed(file: Path, runs: list[Run]) -> None:
+    text = read(file).text()
+    for size in SIZES:
+        assert f"hidden_size={size}, seed 1: mean " in text
+        assert f"hidden_size={size}: mean" not in text
+    assert gather(runs[::2], Window(5)).heat.labels == ["hidden_size=6", "hidden_size=12"]
+    assert gather(runs[:2], Window(5)).heat.labels == ["seed 1", "seed 2"]
+
+
 def test_samples_are_what_the_first_run_of_each_arm_draws(file: Path, runs: list[Run]) -> None:
     page, dataset = read(file), load_dataset(runs[0].config)
     prompt = first_words(dataset.corpus.text, dataset.part("valid"))

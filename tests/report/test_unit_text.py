@@ -54,6 +54,7 @@ def test_what_was_picked_and_what_was_judged_are_told_apart() -> None:
         "last character alone": "32.1 %",
         "places": "1,234",
     }
+    assert "The column “last character alone” is what" in page
     rising, falling = re.findall(r'<div class="heat".*?</div>', page, re.DOTALL)
     looks = ['"h0"', '"h2"', '"h3"', '"h5 u"', '"h6 u"', '"h8 u"']
     assert re.findall(r'class=("h\d.*?")', rising) == looks

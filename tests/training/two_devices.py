@@ -58,8 +58,7 @@ def test_two_devices_draw_the_masks_of_one() -> None:
     ("rule", "layers", "model"),
     [
         ("adam", ("rnn",), {}),
-        # With a carried state: from one of zeros, sLSTM does not depend on its input gate's bias.
-        ("muon", ("slstm", "rglru"), {**KERNELS_OF_BLOCKS, **STREAMS}),
+        ("muon", ("rglru",), KERNELS_OF_BLOCKS),
         ("schedule_free", ("lstm",), {}),
     ],
     ids=["adam", "muon", "schedule_free"],

@@ -104,7 +104,8 @@ def add_protocol(command: argparse.ArgumentParser) -> None:
         choices=("window", "sliding", "stream"),
         default="window",
         help="separate windows (window), a fixed number of characters before each target "
-        "(sliding), or the state carried through the whole text (stream) (default: window)",
+        "(sliding), or the state carried through each stretch of the split (stream) "
+        "(default: window)",
     )
     add(
         "--context",

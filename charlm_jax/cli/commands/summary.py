@@ -55,6 +55,7 @@ def run(options: argparse.Namespace) -> None:
     ]
     rows.append(("total", "", "", f"{parameters:,}"))
     print_table({"module": "left", "layer": "left", "output": "left", "parameters": "right"}, rows)
-    show(f"\nforward FLOPs per character at sequence length {length}: {flops:,}")
+    noun = config.data.unit.removesuffix("s")
+    show(f"\nforward FLOPs per {noun} at sequence length {length}: {flops:,}")
     if len(phases := config.data.phases) > 1:
         show(f"sequence lengths in training: {describe_phases(phases)}")

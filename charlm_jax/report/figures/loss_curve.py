@@ -20,6 +20,7 @@ _STYLES: Sequence[Mapping[str, Any]] = (
     {"color": DARK_GREY, "marker": "^", "markersize": 6, "linestyle": "--", "fillstyle": "none"},
 )
 _HELD_OUT: Mapping[str, Any] = {"linestyle": "--", "markersize": 4}
+_OTHER_WEIGHTS: Mapping[str, Any] = {"linestyle": ":", "markersize": 4, "fillstyle": "none"}
 _LINES, _MARKERS = ("-", "-.", ":"), ("o", "s", "^")  # where the colours begin again
 
 
@@ -40,12 +41,14 @@ def draw_learning_curves(curves: Mapping[str, Sequence[float]]) -> InlineFigure:
 def draw_losses_by_step(runs: Sequence[RunFacts]) -> InlineFigure:
     """Draw training and held-out losses by step, in a colour per run.
 
-    The eighth run has the first colour again, with other lines and markers.
+    The eighth run has the first colour again, with other lines and markers. Raw weights of runs
+    that are scored with averaged weights are dotted, with hollow markers.
 
     Args:
       runs: facts about the runs; each has rows of metrics.
     """
-    figure, axes = _loss_axes("step", "loss, nats per character")
+    nouns = " or ".join(dict.fromkeys(run.unit.removesuffix("s") for run in runs))
+    figure, axes = _loss_axes("step", f"loss, nats per {nouns}")
     names = Counter(run.name for run in runs)
     for number, (run, color) in enumerate(zip(runs, cycle(FIGURE_SERIES), strict=False)):
         own = run.name if names[run.name] == 1 else run.workdir
@@ -55,7 +58,8 @@ def draw_losses_by_step(runs: Sequence[RunFacts]) -> InlineFigure:
         _plot(axes, run.training, f"{name}training", **style)
         for weights, curve in run.held_out.items():
             label = f"{name}held out{describe_average(weights)}"
-            _plot(axes, curve, label, color=color, marker=_MARKERS[turn], **_HELD_OUT)
+            look = _HELD_OUT if weights == run.weights else _OTHER_WEIGHTS
+            _plot(axes, curve, label, color=color, marker=_MARKERS[turn], **look)
     # Named one by one: matplotlib leaves out labels that begin with an underscore.
     handles, labels = [*axes.lines], [str(line.get_label()) for line in axes.lines]
     if len(runs) == 1:
