@@ -15,8 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from charlm_jax.config.loading import as_text, load_config
-from charlm_jax.config.schema import flatten
+from charlm_jax.config.loading import as_text, load_config, shipped_configs
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.files import atomic_write
 from charlm_jax.core.json_files import to_jsonable
@@ -25,7 +24,6 @@ from charlm_jax.sweeps.local import run_points
 from charlm_jax.sweeps.points import Point
 from charlm_jax.sweeps.progress_bars import sweep_view
 from charlm_jax.sweeps.tuning import AllDiverged, Rung, Search, Trial, Tuned, tune
-from configs import base
 
 RATE = "optimizer.learning_rate"
 RECORD_SUFFIX = ".json"
@@ -312,7 +310,7 @@ def _fields(config: str, overrides: tuple[str, ...]) -> Mapping[str, Any]:
 
 @functools.cache
 def _usual_fields() -> Mapping[str, Any]:
-    return _jsonable(dict(flatten(base.get_config().to_dict())))
+    return _jsonable(load_config(str(shipped_configs() / "base.py")).flatten())
 
 
 def _jsonable(fields: Mapping[str, Any]) -> Mapping[str, Any]:

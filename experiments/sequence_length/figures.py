@@ -129,7 +129,7 @@ def _curves(results: Results, path: Path) -> None:
                 panels.append(Panel(title, curves, lines=lines if len(lines) == 1 else ()))
     figure = draw_panels(
         panels,
-        title="Loss on the second part of the text while training, in windows from an empty state\n"
+        title="Loss on the second part while training, in windows from an empty state\n"
         f"{text.corpus}, first seed",
         x_label="thousand characters read in training",
         y_label=LOSS,

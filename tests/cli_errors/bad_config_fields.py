@@ -33,7 +33,7 @@ FIELDS: Mapping[str, Refused | None] = {
     "split.guard": (COUNTS, "in [0, 2**31)"),
     "split.rounding": (("", "x", "Exact"), "one of exact, float"),
     "split.vocabulary": (("", "x", "All"), "one of all, train"),
-    "model.layers": (("", ",", "()"), "has 0 layers: it must have 1 to 64"),
+    "model.layers": (("", "()"), "has 0 layers: it must have 1 to 64"),
     "model.embedding_size": ((*COUNTS, "0"), "in [1, 2**"),
     "model.hidden_size": ((*COUNTS, "0"), "in [1, 2**"),
     "model.block": (("", "x", "Bare"), "one of bare, pre_norm, post_norm"),

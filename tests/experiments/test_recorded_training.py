@@ -181,7 +181,7 @@ def test_records_of_other_settings_are_refused(trainer: Trainer, tmp_path: Path)
         ({"fields": {**fields, "train.max_steps": 5}}, r"max_steps=5 and not train\.max_steps=4"),
         ({"fields": {**fields, "seed": 2}}, "with seed=2 and not seed=1"),
         ({"fields": {**fields, "a.b": 2}}, r"with a\.b=2 and not a\.b=None"),
-        ({"fields": {}}, r"is of a run with data\.batch_size="),
+        ({"fields": {}}, r"is of a run with data\.corpus="),
     ):
         records.write("runs/a", {**settings(POINT), **change})
         with pytest.raises(CharlmError, match=says):

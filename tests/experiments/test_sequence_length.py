@@ -244,7 +244,7 @@ def test_a_record_of_other_settings_is_refused(tmp_path: Path) -> None:
     run = PlannedRun(SHORT, 1, 0.01, PRESET.effort.characters)
     _write(study, run, mean=1.5)
     assert [*study.recorded([run])] == [run] and not study.recorded([run._replace(rate=0.02)])
-    says = r"of a run with train\.evaluate_every_steps=25 and not train\.evaluate_every_steps=50"
+    says = r"of a run with train\.max_steps=25 and not train\.max_steps=50"
     with pytest.raises(CharlmError, match=says):
         study.recorded([run._replace(characters=2 * PRESET.effort.characters)])
 
