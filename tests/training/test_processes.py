@@ -331,6 +331,7 @@ def test_processes_that_cannot_train_together_are_refused(
     with pair(tmp_path / "run", fields, others=others) as two:
         assert two.wait() == [2, 2], two.said
     for index in range(2):
+        assert len(two.lines(index)) == 1, two.said
         (line,) = two.lines(index)
         assert line.startswith("charlm train: ") and said in line
     assert not (tmp_path / "run").exists()
