@@ -8,10 +8,11 @@ from typing import Any
 
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.files import atomic_write
-from charlm_jax.core.json_files import write_json
+from charlm_jax.core.json_files import to_jsonable, write_json
 
 RESULTS = "results.json"
 TABLES = "tables.md"
+_DIGITS = 9  # of numbers in results.json: sums of other processors differ in the last of 16
 PAGES = ("index.md", "README.md")  # written by hand, only once results exist
 
 
@@ -62,10 +63,18 @@ def write_results_folder(
       text: content of tables.md.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / RESULTS, values)  # first: it marks the folder
+    write_json(folder / RESULTS, _rounded(to_jsonable(values)))  # first: it marks the folder
     draw(folder)
     atomic_write(folder / TABLES, text.encode())
     print(f"\n{text}\n{folder / TABLES}")
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _rounded(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    return float(f"{value:.{_DIGITS}g}") if isinstance(value, float) else value
 
 
 def _saved_command(results: Path) -> str | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from charlm_jax.core.errors import CharlmError
-from experiments.results_folder import refuse_other_results
+from experiments.results_folder import refuse_other_results, write_results_folder
 
 TITLE = "# Mine. Tables"
 COMMAND = "python -m experiments.mine --preset=small"
@@ -86,3 +86,13 @@ def test_links_and_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(CharlmError, match="file is not a folder: choose another"):
         _refuse(tmp_path / "file")
+
+
+def test_numbers_do_not_depend_on_the_last_bits_of_a_processor(tmp_path: Path) -> None:
+    files = []
+    for loss in (1.2345678901234567, 1.2345678901234565):
+        values = {"command": COMMAND, "losses": [{"mean": loss, "runs": 3}]}
+        write_results_folder(tmp_path, values=values, draw=lambda folder: None, text="")
+        files.append((tmp_path / "results.json").read_bytes())
+    assert files[0] == files[1]
+    assert json.loads(files[0])["losses"] == [{"mean": 1.23456789, "runs": 3}]
