@@ -222,6 +222,8 @@ def build_results(
         arm: _arm_result(found, others.get(arm), preset, text, speeds)
         for arm, found in records.items()
     }
+    # The first run of a fixed length is chosen among several, that of a schedule is not.
+    equal, runs_compared = (others, ", other seeds") if other_seeds else (first, "")
     families, of_others, schedules = [], [], []
     for key in dict.fromkeys((arm.model, arm.state, arm.budget) for arm in results):
         name = f"{key[0]}, {key[1]} state, equal {key[2]}"
@@ -232,12 +234,12 @@ def build_results(
             families.append(_family(name, fixed, results, first))
         if len(repeated) > 1:
             of_others.append(_family(f"{name}, other seeds", repeated, results, others))
-        streams = others if repeated else first
-        several = [arm for arm in of_key if len(arm.lengths) > 1 and arm in streams]
-        if fixed and several:
-            best = min(repeated or fixed, key=lambda arm: results[arm].second)
-            name += f"{', other seeds' * bool(repeated)}: schedules and the best fixed length"
-            schedules.append(_family(name, [best, *several], results, streams, best=0))
+        rivals = [arm for arm in fixed if arm in equal]
+        several = [arm for arm in of_key if len(arm.lengths) > 1 and arm in equal]
+        if rivals and several:
+            best = min(rivals, key=lambda arm: results[arm].second)
+            name += f"{runs_compared}: schedules and the best fixed length"
+            schedules.append(_family(name, [best, *several], results, equal, best=0))
     return Results(
         preset=preset,
         text=text,

@@ -169,7 +169,8 @@ def test_lengths_are_compared_with_the_best_of_their_family() -> None:
 def test_runs_of_equal_standing_are_compared() -> None:
     """The first run of an arm is the best of several: it is not compared with other seeds."""
     some = {SHORT: (1.5,), MIDDLE: (1.5, 1.6), LONG: (1.5, 1.6), CARRIED: (1.5, 1.6)}
-    results = _results(some, lstm_T40_reset=1.4)
+    results = _results({**some, BOTH: (1.6,)}, lstm_T40_reset=1.4)
+    assert results.schedules == []
     reset, carried, others = results.families
     assert reset.arms == (SHORT, MIDDLE, LONG) and others.arms == (MIDDLE, LONG)
     assert carried.arms == (CARRIED,)
