@@ -40,6 +40,8 @@ _FAREWELL_SECONDS = 10  # for the others to learn of an error, or to end
 
 _WATCH_SECONDS = 0.5  # between two looks for an error of another process
 
+_STDERR = 2  # file descriptor of what XLA writes
+
 _FAILED = "charlm/failed"  # key of the first error, which names its process
 
 LOST = 1
@@ -288,6 +290,12 @@ def _read(key: str) -> str:
                 raise
 
 
+def _tell(key: str, text: str = "") -> None:
+    """Let all processes read a text, unless nobody holds their texts any more."""
+    with contextlib.suppress(RuntimeError):
+        _client().key_value_set(key, text)
+
+
 class _Ending:
     """End of a process that has joined others: with them, or because of them."""
 
@@ -295,6 +303,8 @@ class _Ending:
         self._processes, self._program = processes, program
         self._ends = threading.Lock()  # taken for good by what ends the process
         self._lost = ""  # line about others that are gone
+        self._status = LOST
+        self._has_spoken = threading.Event()  # all that is left is to exit with the status
         self._has_parted = threading.Event()
         self._watcher = threading.Thread(target=self._watch, daemon=True, name="processes")
 
@@ -352,17 +362,19 @@ class _Ending:
         jax.distributed.shutdown()  # type: ignore[no-untyped-call]
 
     def fail(self, error: BaseException) -> None:
-        """Tell the others of an error, and wait until they have heard of it."""
+        """Tell the others of an error, and wait until they have heard of it, or have their own."""
         if not isinstance(error, CharlmError) and _GONE.search(str(error)):
             self._lose()
         self._ends.acquire()  # never returns if the others failed first
         text = str(error) if isinstance(error, CharlmError) else describe_exception(error)
-        with contextlib.suppress(RuntimeError):
-            _client().key_value_set(_FAILED, f"{self._processes.index} {text}")
-        for other in {*range(self._processes.number)} - {self._processes.index}:
-            with contextlib.suppress(RuntimeError):
-                _client().blocking_key_value_get(f"charlm/gone/{other}", 1_000 * _FAREWELL_SECONDS)
-        _leave_at_exit(2 if isinstance(error, CharlmError | OSError | MemoryError) else 1)
+        _tell(_FAILED, f"{self._processes.index} {text}")
+        self._tell_of_self("heard")
+        self._wait_for_others("heard")
+        if self._processes.index == 0:
+            self._wait_for_others("gone")
+        atexit.register(
+            self._exit, 2 if isinstance(error, CharlmError | OSError | MemoryError) else 1
+        )
 
     def _watch(self) -> None:
         """End the process when another has failed."""
@@ -372,13 +384,36 @@ class _Ending:
                 return
             with contextlib.suppress(RuntimeError):  # there is none
                 text = _client().key_value_try_get(_FAILED)
+        self._tell_of_self("heard")
+        if not self._ends.acquire(blocking=False):
+            return  # an error of this process ends it
         index, _, text = text.partition(" ")
-        if self._ends.acquire(blocking=False):
+        write_line(f"{self._program}: process {index} failed: {text}\n")
+        if self._processes.index == 0:
+            self._wait_for_others("gone")
+        self._exit(2)
+
+    def _tell_of_self(self, moment: str) -> None:
+        _tell(f"charlm/{moment}/{self._processes.index}")
+
+    def _wait_for_others(self, moment: str) -> None:
+        """Wait until all others have `heard` of an error, or are `gone`, but not for ever.
+
+        Process 0 goes last: others that lose its coordination service write of that.
+        """
+        for other in {*range(self._processes.number)} - {self._processes.index}:
             with contextlib.suppress(RuntimeError):
-                _client().key_value_set(f"charlm/gone/{self._processes.index}", "")
-            self._leave(f"process {index} failed: {text}", 2)
-        with contextlib.suppress(RuntimeError):
-            _client().key_value_set(f"charlm/gone/{self._processes.index}", "")
+                key = f"charlm/{moment}/{other}"
+                _client().blocking_key_value_get(key, 1_000 * _FAREWELL_SECONDS)
+
+    def _exit(self, status: int) -> None:
+        """End without the farewell to the others that JAX would wait for."""
+        with open(os.devnull, "wb") as nowhere:  # XLA writes of a process 0 that is gone sooner
+            os.dup2(nowhere.fileno(), _STDERR)
+        self._status = status
+        self._has_spoken.set()
+        self._tell_of_self("gone")
+        os._exit(status)
 
     def _lose(self, number: int = 0) -> None:
         """End the process because others were not found, or one has died.
@@ -388,15 +423,7 @@ class _Ending:
         """
         del number
         if self._ends.acquire(blocking=False):
-            self._leave(self._lost, LOST)
-        threading.Event().wait(_FAREWELL_SECONDS)  # another thread ends the process
-        os._exit(LOST)
-
-    def _leave(self, text: str, status: int) -> None:
-        write_line(f"{self._program}: {text}\n")
-        os._exit(status)
-
-
-def _leave_at_exit(status: int) -> None:
-    """Make the process end without a farewell to the others, which JAX would wait for."""
-    atexit.register(os._exit, status)
+            write_line(f"{self._program}: {self._lost}\n")
+            os._exit(LOST)
+        self._has_spoken.wait(_FAREWELL_SECONDS)  # another thread ends the process
+        os._exit(self._status)

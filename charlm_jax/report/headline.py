@@ -79,7 +79,7 @@ def _describe_losses(scores: Scores, groups: Sequence[GroupFacts], noun: str) ->
     where = "the text that it was trained on" if scores.split == "train" else "held-out text"
     seeds = f" (mean of {len(best.seeds)} seeds)" if len(best.seeds) > 1 else ""
     others = {
-        baseline.name.split()[0]: baseline.bits_per_char
+        _short_name(baseline.name): baseline.bits_per_char
         for baseline in scores.baselines
         if baseline.kind == "ngram" or baseline.name.split()[0] == "xz"
     }
@@ -88,6 +88,17 @@ def _describe_losses(scores: Scores, groups: Sequence[GroupFacts], noun: str) ->
         return f"On {where} it needs {figure}{next_to(others)}."
     who = f"{best.name} ({_describe_group(group)})"
     return f"On {where} {who} has the lowest loss, {figure}{next_to(others)}."
+
+
+def _short_name(name: str) -> str:
+    """Return the name of an n-gram or xz with no more than the text it has read, if not all.
+
+    >>> _short_name("8-gram (Kneser-Ney)")
+    '8-gram'
+    >>> _short_name("8-gram (Kneser-Ney, of the last 9 characters)")
+    '8-gram (of the last 9 characters)'
+    """
+    return name.replace(" (Kneser-Ney)", "").replace("Kneser-Ney, ", "")
 
 
 def next_to(losses: Mapping[str, float]) -> str:
@@ -105,7 +116,7 @@ def _article(name: str) -> str:
     >>> _article("7-gram"), _article("8-gram"), _article("xz")
     ('a 7-gram', 'an 8-gram', 'xz')
     """
-    if not name.endswith("-gram"):
+    if not name.split()[0].endswith("-gram"):
         return name
     return f"{'an' if name.startswith(('8', '11')) else 'a'} {name}"
 

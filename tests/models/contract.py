@@ -3,6 +3,8 @@
 import functools
 from typing import Any
 
+import pytest
+
 from charlm_jax.config.schema import ModelConfig
 from charlm_jax.models.mixers import MIXERS
 from charlm_jax.models.testing import BARE, BLOCK, FEW, MANY, MAX_LENGTH, Subject
@@ -58,13 +60,21 @@ for _layers, _changes in _FURTHER:
     CASES["-".join(["+".join(_layers), *_own])] = make_model_config(*_layers, **_changes)
 
 IS_BARE = {name: name.endswith("-bare") for name in CASES}
+
+
+def _case(name: str, *others: int) -> Any:
+    """A case of a test, repeated as users compile it if the model is bare."""
+    return pytest.param(name, *others, marks=[pytest.mark.optimised] * IS_BARE[name])
+
+
+EVERY = [_case(name) for name in CASES]
 # Bare models are tried with few positions kept and with many, the others with one of the two.
 CARRYING = [
-    (name, context)
+    _case(name, context)
     for i, name in enumerate(CASES)
     for context in ([FEW, MANY] if IS_BARE[name] else [(FEW, MANY)[i // 2 % 2]])
 ]
-READING = [*((name, 0) for name in CASES), *CARRYING]
+READING = [*(_case(name, 0) for name in CASES), *CARRYING]
 
 
 def make_subject(config: ModelConfig) -> Subject:

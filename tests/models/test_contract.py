@@ -47,6 +47,7 @@ from tests.models.contract import (
     ATTENTION,
     CARRYING,
     CASES,
+    EVERY,
     IS_BARE,
     OTHERS,
     READING,
@@ -54,8 +55,6 @@ from tests.models.contract import (
     share,
     subject_of,
 )
-
-pytestmark = pytest.mark.optimised
 
 
 @pytest.fixture(autouse=True)
@@ -84,22 +83,25 @@ def test_pieces_equal_the_whole(name: str, context: int) -> None:
     check_pieces(subject_of(name), context)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", EVERY)
 def test_reading_on(name: str) -> None:
     check_reading_on(subject_of(name))
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", EVERY)
 def test_inspect_equals_apply(name: str) -> None:
     check_inspection(subject_of(name))
 
 
+@pytest.mark.optimised  # gradients above all depend on what XLA fuses
 @pytest.mark.parametrize("name", CASES)
 def test_gradients_are_finite_and_reach_every_parameter(name: str) -> None:
     check_gradients(subject_of(name))
 
 
-@pytest.mark.parametrize("name", [n for n in CASES if IS_BARE[n] or "+" in n])
+@pytest.mark.parametrize(
+    "name", [case for case in EVERY if IS_BARE[case.values[0]] or "+" in case.values[0]]
+)
 def test_jit_equals_eager(name: str) -> None:
     check_compilation(subject_of(name))
 
