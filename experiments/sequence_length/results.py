@@ -1,7 +1,7 @@
 """Results of the study, computed from its records; nothing is trained or scored here."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from charlm_jax.analysis.effective_context import ContextReach, effective_context_interval
@@ -222,24 +222,9 @@ def build_results(
         arm: _arm_result(found, others.get(arm), preset, text, speeds)
         for arm, found in records.items()
     }
+    families = _families(results, first, "")
     # The first run of a fixed length is chosen among several, that of a schedule is not.
     equal, runs_compared = (others, ", other seeds") if other_seeds else (first, "")
-    families, of_others, schedules = [], [], []
-    for key in dict.fromkeys((arm.model, arm.state, arm.budget) for arm in results):
-        name = f"{key[0]}, {key[1]} state, equal {key[2]}"
-        of_key = [arm for arm in results if (arm.model, arm.state, arm.budget) == key]
-        fixed = [arm for arm in of_key if len(arm.lengths) == 1]
-        repeated = [arm for arm in fixed if arm in others]
-        if fixed:
-            families.append(_family(name, fixed, results, first))
-        if len(repeated) > 1:
-            of_others.append(_family(f"{name}, other seeds", repeated, results, others))
-        rivals = [arm for arm in fixed if arm in equal]
-        several = [arm for arm in of_key if len(arm.lengths) > 1 and arm in equal]
-        if rivals and several:
-            best = min(rivals, key=lambda arm: results[arm].second)
-            name += f"{runs_compared}: schedules and the best fixed length"
-            schedules.append(_family(name, [best, *several], results, equal, best=0))
     return Results(
         preset=preset,
         text=text,
@@ -247,8 +232,11 @@ def build_results(
         tuned=tuned,
         counts=counts,
         arms=results,
-        families=[*families, *of_others],
-        schedules=schedules,
+        families=[
+            *families,
+            *(x for x in _families(results, others, ", other seeds") if len(x.arms) > 1),
+        ],
+        schedules=_schedules(results, equal, runs_compared),
         carried={
             name: found
             for name, streams in (("first seed", first), ("other seeds", others))
@@ -321,6 +309,47 @@ def _intervals(
     sums: Mapping[str, Sums], counts: Mapping[str, Sequence[int]]
 ) -> dict[str, Interval]:
     return {name: mean_interval(from_sums([sums[name]], counts[name])) for name in counts}
+
+
+def _grouped(arms: Iterable[Arm]) -> Iterator[tuple[str, list[Arm], list[Arm]]]:
+    """Yield the name of a model, state and budget, its fixed lengths and its schedules."""
+    groups: dict[tuple[str, str, str], list[Arm]] = {}
+    for arm in arms:
+        groups.setdefault((arm.model, arm.state, arm.budget), []).append(arm)
+    for (model, state, budget), found in groups.items():
+        fixed = [arm for arm in found if len(arm.lengths) == 1]
+        name = f"{model}, {state} state, equal {budget}"
+        yield name, fixed, [arm for arm in found if arm not in fixed]
+
+
+def _families(
+    results: Mapping[Arm, ArmResult], streams: Mapping[Arm, BlockSums], runs: str
+) -> list[Family]:
+    """Return the families of fixed lengths.
+
+    Args:
+      results: results of all arms.
+      streams: losses that are compared, of some arms.
+      runs: end of the names, which says of which runs they are.
+    """
+    return [
+        _family(f"{name}{runs}", fixed, results, streams)
+        for name, fixed, _ in _grouped(arm for arm in results if arm in streams)
+        if fixed
+    ]
+
+
+def _schedules(
+    results: Mapping[Arm, ArmResult], streams: Mapping[Arm, BlockSums], runs: str
+) -> list[Family]:
+    """Return the families of the best fixed length and the schedules; see `_families`."""
+    families = []
+    for name, fixed, schedules in _grouped(arm for arm in results if arm in streams):
+        if fixed and schedules:
+            best = min(fixed, key=lambda arm: results[arm].second)
+            name += f"{runs}: schedules and the best fixed length"
+            families.append(_family(name, [best, *schedules], results, streams, best=0))
+    return families
 
 
 def _family(
