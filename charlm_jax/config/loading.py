@@ -6,6 +6,7 @@ is resolved once; no ConfigDict exists outside this module.
 
 import glob
 import hashlib
+import importlib.machinery
 import importlib.util
 import inspect
 import os
@@ -193,6 +194,10 @@ def load_fields(
     config.lock()  # before the overrides: an unlocked ConfigDict grows misspelt keys silently
     for field, value in (point or {}).items():
         _set(config, field, value)
+    if isinstance(overrides, str):
+        raise CharlmError(
+            f"overrides={overrides!r} is one text: write a list, as in [{overrides!r}]"
+        )
     if isinstance(overrides, Mapping):
         for field, value in overrides.items():
             _set(config, field, value)
@@ -343,11 +348,21 @@ def _get_config(spec: str) -> ConfigDict:
     return config
 
 
+class _SourceLoader(importlib.machinery.SourceFileLoader):
+    """Loader that never takes bytecode, which may be that of a file edited a moment ago."""
+
+    def get_code(self, fullname: str) -> types.CodeType:
+        path = self.get_filename(fullname)
+        return compile(self.get_data(path), path, "exec", dont_inherit=True)
+
+
 @contextmanager
 def _executed(spec: str) -> Iterator[types.ModuleType]:
     """Execute a config file; yield its module while its imports work."""
     path, _ = _locate(spec)
-    source = importlib.util.spec_from_file_location(f"charlm_config_{path.stem}", path)
+    name = f"charlm_config_{path.stem}"
+    loader = _SourceLoader(name, str(path))
+    source = importlib.util.spec_from_file_location(name, path, loader=loader)
     assert source is not None and source.loader is not None
     module = importlib.util.module_from_spec(source)
     with _loading, _configs_package(path.resolve().parent), _own_folder_first(path):

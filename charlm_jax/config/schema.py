@@ -508,7 +508,8 @@ def _coerce(value: Any, hint: Any, field: str) -> Any:
         return value
     name = "a tuple of names" if hint == tuple[str, ...] else f"of type {hint.__name__}"
     if hint == tuple[str, ...] and isinstance(value, str):
-        name += f", such as ({value!r},): the comma makes it a tuple"
+        names = tuple(filter(None, (part.strip() for part in value.split(","))))
+        name += f", such as {names}" + ": the comma makes it a tuple" * (len(names) == 1)
     raise CharlmError(f"config.{field}={value!r} has the wrong type: it must be {name}")
 
 

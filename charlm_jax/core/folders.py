@@ -149,7 +149,8 @@ def own_folder(path: str, names: Collection[str]) -> str | None:
             values = read_object(os.path.join(path, mark.files[-1]))
             if values is not None and mark.keys <= values.keys():
                 return mark.kind
-    if len(_RUN_FILES.intersection(names)) >= _ENOUGH_FILES:
+    is_damaged = read_object(os.path.join(path, "config.json")) is None
+    if is_damaged and len(_RUN_FILES.intersection(names)) >= _ENOUGH_FILES:
         return RUN
     is_begun = "lock" in names and {*map(final_name, names)} <= _BEGUN
     return RUN if is_begun and re.fullmatch(rb"(\d+( \S+)?\n)?", _start(path, "lock")) else None

@@ -98,9 +98,13 @@ class Dataset:
                 )
             return part
         if name == "test" and "valid" in self.parts:
+            hold_out = (
+                "a file such as test.txt"
+                if self.corpus.part_starts
+                else "config.split.test_fraction=0.1, or a third of config.split.counts"
+            )
             raise CharlmError(
-                "this run has no 'test' part: train with config.split.test_fraction=0.1, or "
-                "evaluate split='valid'"
+                f"this run has no 'test' part: train with {hold_out}, or evaluate split='valid'"
             )
         if name in ("valid", "test"):
             raise CharlmError(

@@ -20,10 +20,11 @@ _MARKS = {
     codecs.BOM_UTF16_BE: "utf-16",
 }
 
-# Share of NUL among every second byte from which on a text is taken for UTF-16, which has the high
-# bytes of Latin letters there; in UTF-32 it is reached among the others too. A few NUL characters
-# in a short text suggest nothing.
-_NUL_SHARE, _LEAST_NULS = 0.3, 4
+# UTF-16 has NUL as the high byte of Latin letters, or at least of spaces and newlines: many among
+# every second byte, and hardly any among the others. UTF-32 has many among both. A few NUL
+# characters in a short text suggest nothing.
+_LEAST_NULS, _UTF16_SHARE, _UTF32_SHARE = 4, 0.1, 0.3
+_OTHER_NULS = 0.05  # at most, of the many
 
 _ADVICE = (
     "for text in another encoding, set --config.data.encoding (or --encoding), such as {encoding}; "
@@ -76,7 +77,7 @@ def decode_pieces(
             lone = _lone_surrogate(text, characters)
         characters += len(text)
         if is_last:
-            _refuse_other_encoding(guess.encoding(), name, encoding, source, advice)
+            _refuse_other_encoding(guess, name, encoding, source, advice)
             if lone is not None:
                 raise CharlmError(f"{source} has {lone}, which is not a Unicode character")
         text = held + text
@@ -110,11 +111,12 @@ class _Guess:
         for mark, name in _MARKS.items():
             if self.start.startswith(mark):
                 return name
-        least = max(_LEAST_NULS, _NUL_SHARE * self.length / 2)
-        in_even, in_odd = (count >= least for count in self.nuls)
-        if in_even and in_odd:
+        few, many = sorted(self.nuls)
+        if few >= max(_LEAST_NULS, _UTF32_SHARE * self.length / 2):
             return "utf-32-le" if self.start[0] else "utf-32-be"
-        return "utf-16-le" if in_odd else "utf-16-be" if in_even else None
+        if many < max(_LEAST_NULS, _UTF16_SHARE * self.length / 2) or few > _OTHER_NULS * many:
+            return None
+        return "utf-16-le" if self.nuls[1] == many else "utf-16-be"
 
 
 class _Decoder:
@@ -171,13 +173,26 @@ def _lone_surrogate(text: str, before: int) -> str | None:
 
 
 def _refuse_other_encoding(
-    guess: str | None, name: str, encoding: str, source: str, advice: str
+    guess: _Guess, name: str, encoding: str, source: str, advice: str
 ) -> None:
     """Refuse text that looks like another encoding than the one that it was decoded from."""
+    found = guess.encoding()
     # Decoding as UTF-32 is its own evidence: no other text of some length is accepted.
-    if guess is not None and not name.startswith((guess[:6], "utf-32")):
-        how = advice.format(encoding=guess)
-        raise CharlmError(f"{source} looks like {guess} and is read as {encoding}: {how}")
+    if found is None or name.startswith("utf-32"):
+        return
+    is_same = name.startswith(found[:6])
+    if is_same and name.startswith("utf-16"):
+        is_same = _byte_order(name, guess.start) == _byte_order(found, guess.start)
+    if not is_same:
+        how = advice.format(encoding=found)
+        raise CharlmError(f"{source} looks like {found} and is read as {encoding}: {how}")
+
+
+def _byte_order(name: str, start: bytes) -> str:
+    """Return the byte order of UTF-16, `le` or `be`, as its name or its mark says."""
+    if _marked(name, start) == "utf-16":
+        return "le" if start.startswith(codecs.BOM_UTF16_LE) else "be"
+    return _marked(name, start)[-2:]
 
 
 def _refusal(

@@ -253,7 +253,10 @@ class SkillSource:
             value = whole.get(name, getattr(self, name, None))
             assert value is not None
             if not low <= value <= high:
-                raise CharlmError(f"synthetic: {name}={value} is not between {low:g} and {high:g}")
+                default = " (the default)" * (name in task.defaults and name not in self.parameters)
+                raise CharlmError(
+                    f"synthetic: {name}={value}{default} is not between {low:g} and {high:g}"
+                )
         object.__setattr__(self, "parameters", whole)
 
     @property

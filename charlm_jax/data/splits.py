@@ -115,6 +115,25 @@ def _files(characters: int, rule: SplitRule) -> Parts:
     }
 
 
+_FIELDS = ("valid_fraction", "test_fraction", "rounding", "blocks", "guard")
+
+_READ: Mapping[str, tuple[str, ...]] = {
+    "tail": _FIELDS[:3],
+    "interleaved": _FIELDS,
+    "files": (),
+    "none": (),
+}
+
+
+def unread_fields(kind: str, *, has_counts: bool) -> frozenset[str]:
+    """Return the fields of a split that do not bear on its parts.
+
+    >>> sorted(unread_fields("tail", has_counts=False))
+    ['blocks', 'guard']
+    """
+    return frozenset(_FIELDS).difference(() if has_counts else _READ.get(kind, _FIELDS))
+
+
 _SPLITS: Mapping[str, Callable[[int, SplitRule], Parts]] = {
     "tail": _tail,
     "interleaved": _interleaved,
@@ -144,7 +163,7 @@ def split_text(characters: int, rule: SplitRule, *, sequence_length: int) -> Par
       the second character of its file, so that it is predicted from the first.
 
     Raises:
-      CharlmError: the text is too short; the message gives the smallest length that suffices.
+      CharlmError: the text is too short; the message gives a length that would do, for fractions.
     """
     cut = lookup(_SPLITS, rule.kind, "config.split.kind")
     cut = _counted if rule.counts else cut
@@ -170,12 +189,12 @@ def split_text(characters: int, rule: SplitRule, *, sequence_length: int) -> Par
     longer = (
         "no text is long enough: use "
         if smallest is None
-        else f"use a text of at least {smallest} characters or "
+        else f"a text of {smallest} characters would do, or "
     )
     raise CharlmError(
         f"the text is too short: {characters} characters, split into {parts}, but "
-        f"config.data.sequence_length={sequence_length} needs {sequence_length + 1} for training: "
-        f"{longer}a shorter length"
+        f"config.data.sequence_length={sequence_length} needs {sequence_length + 1} for training, "
+        f"and any other part 1: {longer}a shorter length"
         + (", fewer config.split.blocks or a smaller config.split.guard" if is_cut_up else "")
     )
 
@@ -231,6 +250,7 @@ def target_positions(stretch: range) -> range:
 
 
 def _smallest(fits: Callable[[int], bool], length: int) -> int | None:
+    """Return a length that fits, with one below it that does not; None if there is none."""
     high = length
     while not fits(high):
         high *= 2

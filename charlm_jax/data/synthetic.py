@@ -158,8 +158,9 @@ def _parse_skill(given: Mapping[str, str]) -> SkillSource:
     kinds: dict[str, type] = {"characters": int, "seed": int}
     if task is not None:
         kinds |= {name: type(value) for name, value in task.defaults.items()}
-    numbers = {
-        name: _number(name, value, kinds.get(name, float))
+    numbers: dict[str, Any] = {
+        # A name that there is not is refused whatever its value.
+        name: _number(name, value, kinds[name]) if name in kinds else math.nan
         for name, value in given.items()
         if name != "task" and task is not None
     }

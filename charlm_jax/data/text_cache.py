@@ -60,13 +60,15 @@ def load_large_text(source: TextSource) -> tuple[LargeText, TextFacts]:
     signature, started = read_signature(source), time.time()
     folder = _folder()
     record = None if folder is None else folder / f"{_name(source)}.json"
-    facts = _read_record(record, signature)
-    if facts is not None and folder is not None and (text := _open(folder, source, facts)):
-        return text, facts
+    recorded = _read_record(record, signature)
+    if recorded is not None and folder is not None and (text := _open(folder, source, recorded)):
+        return text, recorded
     facts = read_facts(source)
     if not facts.characters:
         raise CharlmError(f"{source.described!r} is empty: it has no {source.unit}")
-    text = None if folder is None else _open(folder, source, facts)
+    text = None
+    if folder is not None and facts != recorded:  # what is recorded could not be opened
+        text = _open(folder, source, facts)
     if text is None:
         text = _build(folder, source, facts)
     if read_signature(source) != signature:
@@ -113,7 +115,10 @@ def _open(folder: Path, source: TextSource, facts: TextFacts) -> LargeText | Non
         ids_N = _map(path, source, facts)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        _log.warning("%s cannot be read (%s): it is written again", path, error.strerror)
+        return None
+    except ValueError as error:
         _log.warning("%s was damaged (%s): it is written again", path, error)
         return None
     return LargeText(ids_N, facts.symbols, source.unit, facts.text_sha256)

@@ -188,7 +188,8 @@ class TrainedModel:
     ) -> Iterator[Chunk]:
         """Continue one text, with parameters that may differ each time.
 
-        Changing numbers in `sampling` does not recompile anything.
+        Changing numbers in `sampling` does not recompile anything. In window mode, and for
+        attention with a context, each new power of two of the text's length is compiled once.
 
         Args:
           text: prompt, followed by what was sampled so far.

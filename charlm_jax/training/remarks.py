@@ -7,6 +7,8 @@ from charlm_jax.config.loading import ConfigSource, split_override
 from charlm_jax.config.schema import Config
 from charlm_jax.core.trees import count_parameters
 from charlm_jax.core.types import Params
+from charlm_jax.data import splits
+from charlm_jax.data.corpora import is_registered
 from charlm_jax.data.splits import size
 from charlm_jax.models.mixers import external_sources
 from charlm_jax.models.unread_fields import unread_fields
@@ -23,12 +25,17 @@ _MOST_PARAMETERS_PER_CHARACTER = 10  # of a text that is not too small for its m
 
 
 def on_overrides(config: Config, source: ConfigSource | None) -> Iterator[str]:
-    """Yield a remark on every override of a field that the model does not read."""
-    unread = unread_fields(config.model)
+    """Yield a remark on every override of a field that nothing reads."""
+    counts = ", counts" * bool(config.split.counts)
+    reasons = dict.fromkeys(unread_fields(config.model), "no part of this model reads it")
+    for name in splits.unread_fields(config.split.kind, has_counts=bool(counts)):
+        reasons[f"split.{name}"] = f"config.split.kind={config.split.kind}{counts} does not read it"
+    if is_registered(config.data.corpus):
+        reasons["data.encoding"] = "this corpus has its own"
     overrides = (*source.point, *source.overrides) if source is not None else ()
     for override in overrides:
-        if split_override(override)[0] in unread:
-            yield f"config.{override} has no effect: no part of this model reads it"
+        if reason := reasons.get(split_override(override)[0]):
+            yield f"config.{override} has no effect: {reason}"
 
 
 def on_changes_of_done_run(config: Config, recorded: Config) -> Iterator[str]:

@@ -26,6 +26,7 @@ from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.data.corpora import REGISTRY
 from charlm_jax.data.dataset import with_absolute_paths
+from charlm_jax.training.remarks import on_overrides
 from tests.conftest import ROOT, make_model_config
 
 BASE = str(ROOT / "configs" / "base.py")
@@ -235,6 +236,51 @@ def test_an_override_has_the_type_of_the_field_and_not_of_the_files_value(tmp_pa
     assert load_config(str(mine), ["model.dropout=0.5", "seed=2"]).model.dropout == 0.5
     with pytest.raises(CharlmError, match=r"config\.seed='one' has the wrong type"):
         load_config(str(mine))
+
+
+def test_a_file_that_was_edited_a_moment_ago_is_read_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python's bytecode has the same time and size."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    mine = tmp_path / "mine.py"
+    for seed in (1, 2, 3):
+        mine.write_text(
+            "from configs import base\ndef get_config():\n    config = base.get_config()\n"
+            f"    config.seed = {seed}\n    return config\n"
+        )
+        os.utime(mine, (1_700_000_000, 1_700_000_000))
+        assert load_config(str(mine)).seed == seed
+
+
+def test_a_single_text_is_not_a_list_of_overrides() -> None:
+    with pytest.raises(CharlmError, match=r"overrides='seed=2' is one text: .* \['seed=2'\]"):
+        load_config(BASE, "seed=2")
+
+
+def test_names_in_one_text_are_told_how_they_are_written() -> None:
+    with pytest.raises(CharlmError, match=r"must be a tuple of names, such as \('lstm', 'gru'\)$"):
+        load_config(BASE, {"model.layers": "lstm, gru"})
+
+
+@pytest.mark.parametrize(
+    ("overrides", "remarks"),
+    [
+        ((), []),
+        (("split.valid_fraction=0.2", "split.blocks=5"), ["split.blocks=5", "kind=tail"]),
+        (("split.kind=none", "split.valid_fraction=0.2"), ["valid_fraction=0.2", "kind=none"]),
+        (("split.counts=rest/9", "split.test_fraction=0.1"), ["test_fraction=0.1", ", counts"]),
+        (("data.encoding=latin-1",), ["data.encoding=latin-1", "this corpus has its own"]),
+        (("data.corpus=my.txt", "data.encoding=latin-1"), []),
+    ],
+)
+def test_an_override_that_nothing_reads_has_a_remark(
+    overrides: tuple[str, ...], remarks: Sequence[str]
+) -> None:
+    source = ConfigSource("lstm", overrides=overrides)
+    found = "\n".join(on_overrides(load_config("lstm", overrides), source))
+    assert found.count("has no effect") == bool(remarks)
+    assert all(part in found for part in remarks)
 
 
 @pytest.mark.parametrize("name", ["get_config", "sweep"])

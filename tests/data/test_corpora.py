@@ -129,6 +129,7 @@ def test_a_decoding_error_names_file_offset_byte_and_remedy(folder):
 
 
 ENGLISH = "It was the best of times, it was the worst of times.\n"
+RUSSIAN = "Все счастливые семьи похожи друг на друга,\nкаждая несчастлива по-своему.\n"
 
 
 @pytest.mark.parametrize(
@@ -138,6 +139,11 @@ ENGLISH = "It was the best of times, it was the worst of times.\n"
         (ENGLISH.encode("utf-16-be"), "latin-1", "utf-16-be"),
         (ENGLISH.encode("utf-32-le"), "utf-8", "utf-32-le"),
         (ENGLISH.encode("utf-32-be"), "ascii", "utf-32-be"),
+        (RUSSIAN.encode("utf-16-le"), "utf-8", "utf-16-le"),  # letters without a NUL
+        (RUSSIAN.encode("utf-16-be"), "cp1251", "utf-16-be"),
+        (RUSSIAN.encode("utf-16-le"), "utf-16-be", "utf-16-le"),
+        (RUSSIAN.encode("utf-16-be"), "utf-16", "utf-16-be"),  # of this machine's order
+        (RUSSIAN.encode("utf-16"), "utf-16-be", "utf-16"),
         (codecs.BOM_UTF16_LE + "Дом".encode("utf-16-le"), "latin-1", "utf-16"),
         (codecs.BOM_UTF16_BE + "Дом".encode("utf-16-be"), "cp1252", "utf-16"),
         (codecs.BOM_UTF32_LE + "Дом".encode("utf-32-le"), "latin-1", "utf-32"),
@@ -168,6 +174,7 @@ def test_a_few_nul_characters_are_text(folder):
         ("\0", "utf-8"),  # as every second byte of a short text, a few NULs suggest nothing
         ("a\0b\0", "latin-1"),
         ("\U00010001" * 9, "utf-32-be"),  # 00 01 00 01, as of UTF-16
+        ("一二三四\n" * 9, "utf-16-le"),  # letters with a low byte of 0
     ],
 )
 def test_nul_bytes_that_belong_to_a_text_are_read(folder, text, encoding):

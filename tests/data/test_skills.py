@@ -186,6 +186,8 @@ def test_a_corpus_has_its_parameters_and_its_best_loss() -> None:
     [
         ("task=sorting", "task=sorting is not one of recall, copy, induction"),
         ("task=copy,pairs=3", "task=copy has no parameter 'pairs'; it has length, symbols, char"),
+        ("task=copy,unit=bytes", "task=copy has no parameter 'unit'"),
+        ("task=recall,keys=4", "pairs=8 (the default) is not between 1 and 4"),
         ("task=copy,length=0", "length=0 is not between 1 and 10000"),
         ("task=copy,length=x", "length='x' is not a whole number"),
         ("task=recall,pairs=17", "pairs=17 is not between 1 and 16"),

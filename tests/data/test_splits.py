@@ -27,13 +27,13 @@ TAIL = SplitRule("tail", 0.1, 0.0, (), blocks=1, guard=0, rounding="exact", part
     ),
     length=st.integers(1, 400),
 )
-def test_a_split_fits_the_text_or_names_the_smallest_that_would_do(
+def test_a_split_fits_the_text_or_names_a_length_that_would_do(
     characters: int, rule: SplitRule, length: int
 ) -> None:
     try:
         parts = split_text(characters, rule, sequence_length=length)
     except CharlmError as error:
-        smallest = int(str(error).split("a text of at least ")[1].split()[0])
+        smallest = int(str(error).split(": a text of ")[1].split()[0])
         assert smallest > characters
         split_text(smallest, rule, sequence_length=length)
         with pytest.raises(CharlmError):

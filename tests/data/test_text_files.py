@@ -120,9 +120,11 @@ def test_a_sweep_may_be_started_in_the_folder_of_its_text(
 
 def test_a_users_own_files_hide_nothing(here: Path) -> None:
     (here / "config.json").write_text('{"model_type": "mine"}')
+    (here / "run.json").write_text("{}")
+    (here / "metrics.jsonl").write_text("")
     (here / "more" / "manifest.json").write_text('{"name": "mine"}')
     corpus = load_corpus(".")
-    assert corpus.left_out == "" and corpus.source == "4 files, a.txt to more/manifest.json"
+    assert corpus.left_out == "" and corpus.source == "6 files, a.txt to run.json"
 
 
 def test_a_folder_of_nothing_else_says_what_it_is(here: Path) -> None:

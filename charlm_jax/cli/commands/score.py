@@ -130,7 +130,9 @@ def _decode(data: bytes, source: str, encoding: str, runs: "Sequence[Run]") -> s
             f"the other bytes"
         )
     if "bytes" not in units:
-        text = decode(data, encoding=encoding, source=source).removeprefix(BYTE_ORDER_MARK)
+        advice = "set --encoding, such as {encoding}"
+        text = decode(data, encoding=encoding, source=source, advice=advice)
+        text = text.removeprefix(BYTE_ORDER_MARK)
     elif encoding == "utf-8":
         text = data.decode("utf-8", "surrogateescape")
     else:
