@@ -45,7 +45,8 @@ def metrics_row(
         together, before clipping; None for `valid`, whose rows do not have the field.
       learning_rate: learning rate of the last update.
       state_hash: `charlm_jax.core.tree_hash` of parameters, optimizer and carried state after it.
-      chars_per_second: characters trained on, or scored, per second spent on that alone.
+      chars_per_second: characters trained on, or scored, per second spent on that alone; the first
+        scoring of a session includes its compilation.
       seconds: wall-clock time of the run so far, earlier sessions included.
     """
     norm = {} if gradient_norm is None else {"gradient_norm": gradient_norm}
@@ -128,7 +129,8 @@ class MetricsLog:
             file.seek(start)
             first, *lines = file.read().split(b"\n")
         whole = [first, *lines][:-1] if start == 0 else lines[:-1]
-        return [_parse(self._path, n, line) for n, line in enumerate(whole, start=-len(whole))]
+        rows = [row for row in map(_parse, whole) if row is not None]
+        return rows if len(rows) == len(whole) else self.rows()  # raises, with the line's number
 
     def truncate_after(self, step: int) -> None:
         """Drop rows after `step` and an incomplete last line: they will be written again."""
@@ -162,10 +164,19 @@ def parse_rows(content: bytes, path: Path) -> list[MetricsRow]:
       CharlmError: a line is not a valid row.
     """
     lines = content.split(b"\n")[:-1]
-    return [_parse(path, number, line) for number, line in enumerate(lines, start=1)]
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        row = _parse(line)
+        if row is None:
+            raise CharlmError(
+                f"{path}, line {number}, is not a valid metrics row: remove that line"
+            )
+        rows.append(row)
+    return rows
 
 
-def _parse(path: Path, number: int, line: bytes) -> MetricsRow:
+def _parse(line: bytes) -> MetricsRow | None:
+    """Return the row of a line; None if it is not a valid one."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
@@ -173,9 +184,7 @@ def _parse(path: Path, number: int, line: bytes) -> MetricsRow:
     is_row = isinstance(row, dict) and all(
         _is_value(row.get(name), kind) for name, kind in _FIELDS.items()
     )
-    if not (is_row and _is_value(row.get("gradient_norm", 0.0), float)):
-        raise CharlmError(f"{path}, line {number}, is not a valid metrics row: remove that line")
-    return row
+    return row if is_row and _is_value(row.get("gradient_norm", 0.0), float) else None
 
 
 def _is_value(value: object, kind: type) -> bool:

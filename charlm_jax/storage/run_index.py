@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.files import user_path
 from charlm_jax.core.folders import EXPORT, RUN, own_folder, read_object, walk
 from charlm_jax.storage.checkpoint import Checkpoints
-from charlm_jax.storage.metrics_log import MetricsLog
+from charlm_jax.storage.metrics_log import MetricsRow
 from charlm_jax.storage.seal import read_checked_config, read_rows
 from charlm_jax.storage.workdir import Workdir
 
@@ -102,7 +102,7 @@ def read_status(workdir: Workdir) -> RunStatus:
         workdir.check_readable()
         workdir.warn_of_lost_facts()
         config, facts, rows = read_checked_config(workdir), workdir.read_facts(), read_rows(workdir)
-        state = _state(workdir, facts, has_rows=bool(rows))
+        state = _state(workdir, facts, rows)
     except CharlmError as error:
         return RunStatus(
             path=str(workdir.path),
@@ -138,10 +138,16 @@ def read_end(workdir: Workdir) -> str:
     Raises:
       CharlmError: a file is damaged, or the run has ended but no checkpoint of it is valid.
     """
-    return _end(workdir, workdir.read_facts())
+    return _end(workdir, workdir.read_facts(), read_rows(workdir))
 
 
-def _end(workdir: Workdir, facts: Mapping[str, Any]) -> str:
+def has_failed(workdir: Workdir) -> bool:
+    """Return whether a value was not finite at a step that the run has not passed since."""
+    failed, saved = (Checkpoints(path).steps() for path in (workdir.fault, workdir.checkpoints))
+    return workdir.fault.is_dir() and max(failed, default=math.inf) > max(saved, default=0)
+
+
+def _end(workdir: Workdir, facts: Mapping[str, Any], rows: Sequence[MetricsRow]) -> str:
     finished: str = facts.get("finished") or ""
     if not finished:
         return ""
@@ -149,7 +155,6 @@ def _end(workdir: Workdir, facts: Mapping[str, Any]) -> str:
     if checkpoint is None:
         raise damages[0] if damages else _no_weights(workdir)
     last = facts.get("total_steps") if finished == "done" else None
-    rows = MetricsLog(workdir.metrics_file).latest()
     is_last = last in (None, checkpoint.step) and all(
         row["step"] <= checkpoint.step for row in rows
     )
@@ -163,17 +168,17 @@ def _no_weights(workdir: Workdir) -> CharlmError:
     )
 
 
-def _state(workdir: Workdir, facts: Mapping[str, Any], *, has_rows: bool) -> str:
+def _state(workdir: Workdir, facts: Mapping[str, Any], rows: Sequence[MetricsRow]) -> str:
     is_held = workdir.is_held()
     if is_held:
         return "training"
-    if finished := _end(workdir, facts):
+    if finished := _end(workdir, facts, rows):
         return finished
     if is_held is None:
         return "unknown"
-    if workdir.fault.is_dir():
+    if has_failed(workdir):
         return "failed"
-    return "interrupted" if has_rows else "begun"
+    return "interrupted" if rows else "begun"
 
 
 def format_age(seconds: float | None) -> str:

@@ -20,6 +20,7 @@ from charlm_jax.core.files import (
     remove_temporary_files,
     user_path,
 )
+from charlm_jax.core.folders import EXPORT, RUN, own_folder
 from charlm_jax.core.json_files import write_json
 from charlm_jax.data.vocabulary import Vocabulary
 from charlm_jax.storage import lock
@@ -325,9 +326,13 @@ class Workdir:
                 raise CharlmError(f"{folder} is not a folder: move it out of the run")
         if self.checkpoints.is_symlink():
             self._refuse_foreign_checkpoints()
+        found = {path.name for path in self.path.iterdir()}
+        foreign = f"{self.path} exists and is not a run: choose another workdir"
         if self.config_file.exists():
+            if own_folder(str(self.path), found) not in (RUN, EXPORT):
+                raise CharlmError(foreign)  # the config is another program's
             return
-        names = {final_name(path.name) for path in self.path.iterdir()}
+        names = {*map(final_name, found)}
         is_begun = self.lock_file.exists() and names <= {*_CLAIM, self.config_file.name}
         if names == {self.checkpoints.name} and not any(self.checkpoints.iterdir()):
             return  # an empty folder, or a link to one, made for the run
@@ -337,7 +342,7 @@ class Workdir:
                 f"choose another workdir"
             )
         if names and not is_begun:
-            raise CharlmError(f"{self.path} exists and is not a run: choose another workdir")
+            raise CharlmError(foreign)
 
     def _refuse_foreign_checkpoints(self) -> None:
         """Refuse a link to a folder with other content: checkpoints are added and removed there."""

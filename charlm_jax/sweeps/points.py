@@ -33,7 +33,7 @@ from charlm_jax.core.folders import read_object
 from charlm_jax.core.json_files import dump_json
 from charlm_jax.data.dataset import with_absolute_paths
 from charlm_jax.storage.default_folder import default_folder
-from charlm_jax.storage.run_index import read_end
+from charlm_jax.storage.run_index import has_failed, read_end
 from charlm_jax.storage.workdir import Workdir
 
 MANIFEST = "manifest.json"
@@ -99,7 +99,7 @@ class Point(NamedTuple):
         """Return whether the point's run has exactly this config and lost its finite loss."""
         workdir = self.workdir(folder)
         try:
-            return workdir.fault.exists() and workdir.read_config() == self.load()
+            return has_failed(workdir) and workdir.read_config() == self.load()
         except CharlmError:  # the point's own failure is reported
             return False
 

@@ -39,6 +39,7 @@ from charlm_jax.training.nan_replay import write_fault
 from charlm_jax.training.progress_bar import ProgressListener, ignore_broken_pipe
 from charlm_jax.training.start import (
     begin_or_resume,
+    config_to_record,
     prepare_folder,
     refuse_strangers,
     source_facts,
@@ -136,20 +137,30 @@ def train_and_evaluate(
         del initial  # a copy of the weights
         was_done = trainer.is_over(loop_state)
         if was_done and run.recorded_config is not None:
-            for remark in remarks.on_changes_of_done_run(config, run.recorded_config):
+            is_recorded = config_to_record(trainer, run, loop_state) == config
+            recorded = recorded if is_recorded else {}
+            for remark in remarks.on_changes_of_done_run(
+                config, run.recorded_config, is_recorded=is_recorded
+            ):
                 view.note(remark)
+        number = 0  # of a signal
         if not was_done:
             with deferred_signals() as signal_received:
                 again = "the same command " + ("without fresh=True" if fresh else "again")
                 _Loop(trainer, run, view, loop_state, again, processes).train(
                     state, lambda: processes.agree(signal_received())
                 )
+                number = processes.agree(signal_received())
         stopped_early = loop_state.step < trainer.total_steps
         run.refuse_if_gone()
         run.write_facts(finished="stopped early" if stopped_early else "done", **recorded)
     if not was_done:
         for remark in remarks.on_end(trainer, loop_state):
             view.note(remark)
+    if number:
+        raise Interrupted(
+            f"stopped after step {loop_state.step}, the last: the run is done", number
+        )
     return Result(
         step=loop_state.step,
         best_loss_nats=loop_state.best_loss_nats,
@@ -224,7 +235,8 @@ class _Loop:
     ) -> None:
         """Score held-out text if that is due, and save; raise `Interrupted` after a signal.
 
-        A signal stops scoring, which begins again when the run resumes.
+        A signal stops scoring, which begins again when the run resumes. After the last step it is
+        left to the caller, which records the end of the run first.
 
         Args:
           state: state of this step.

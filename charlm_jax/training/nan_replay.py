@@ -124,7 +124,7 @@ class Replay(NamedTuple):
 
 @fixed_numerics()
 def replay_fault(workdir: Path | str) -> Replay:
-    """Repeat the step at which a run failed, and measure each of its arrays.
+    """Repeat the step at which a run failed last, and measure each of its arrays.
 
     Raises:
       CharlmError: there is no run, it did not fail, or the saved step is damaged or was made with
@@ -138,7 +138,7 @@ def replay_fault(workdir: Path | str) -> Replay:
     kept = Checkpoints(run_dir.fault)
     if not kept.steps():
         raise CharlmError(f"the run at {run_dir.path} has not failed: there is nothing to replay")
-    number = kept.steps()[-1]
+    number = max(kept.steps(), key=lambda step: (run_dir.fault / f"{step}").stat().st_mtime_ns)
     find_recorded_mixers(run_dir, config.model)
     model = build_model(config.model, len(vocabulary))
     checkpoint = kept.open(number)

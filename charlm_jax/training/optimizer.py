@@ -29,13 +29,13 @@ def make_schedule(
       warmup_steps: number of first steps with a linear rise; step s runs at (s + 1) / warmup_steps
         of the peak, so the first step already learns.
       final_learning_rate: last rate of cosine and wsd.
-      decay_fraction: fraction of all steps in which wsd decays.
+      decay_fraction: fraction of all steps in which wsd decays, after the warm-up.
       total_steps: length of the run in steps.
 
     Returns:
       step -> learning rate.
     """
-    decay_steps = max(round(decay_fraction * total_steps), 1)
+    decay_steps = max(min(round(decay_fraction * total_steps), total_steps - warmup_steps), 1)
     stable_steps = max(total_steps - warmup_steps - decay_steps, 0)
     fall = optax.linear_schedule(learning_rate, final_learning_rate, decay_steps)
     schedules = {

@@ -134,7 +134,7 @@ _SECONDS_BETWEEN: Mapping[str, float] = {"train": 10.0, "valid": 2.0}
 
 
 class _Pace:
-    """Choice of the rows that are printed, by time; the last evaluation always is."""
+    """Choice of the rows that are printed, by time; an evaluation at the last planned step is."""
 
     def __init__(self) -> None:
         self._last = dict.fromkeys(_SECONDS_BETWEEN, -math.inf)

@@ -38,12 +38,19 @@ def on_overrides(config: Config, source: ConfigSource | None) -> Iterator[str]:
             yield f"config.{override} has no effect: {reason}"
 
 
-def on_changes_of_done_run(config: Config, recorded: Config) -> Iterator[str]:
-    """Yield a remark on every field that was changed after the end of a run."""
+def on_changes_of_done_run(config: Config, recorded: Config, *, is_recorded: bool) -> Iterator[str]:
+    """Yield a remark on every field that was changed after the end of a run.
+
+    Args:
+      config: requested config.
+      recorded: config that the run was trained with.
+      is_recorded: whether the run records the requested config all the same.
+    """
+    effect = "is recorded, but trains no further" if is_recorded else "changes nothing"
     before = recorded.flatten()
     for field, value in config.flatten().items():
         if value != before[field]:
-            yield f"config.{field}={value} changes nothing: the run is done"
+            yield f"config.{field}={value} {effect}: the run is done"
 
 
 def on_start(

@@ -135,12 +135,20 @@ def _refuse_other_model(there: ModelConfig, here: ModelConfig) -> None:
         )
 
 
-def load_initial_params(trainer: Trainer, workdir: Workdir, *, fresh: bool) -> InitialParams | None:
+def load_initial_params(
+    trainer: Trainer, workdir: Workdir, *, fresh: bool, is_branch: bool = False
+) -> InitialParams | None:
     """Load and check the weights to start from, before the workdir is changed.
+
+    Args:
+      trainer: the run's parts.
+      workdir: folder of the run.
+      fresh: whether an existing run in it will be moved aside.
+      is_branch: whether the run starts from a checkpoint of another run.
 
     Returns:
       The weights of step 0, another run's or new ones; None if the run has a checkpoint to resume
-      from.
+      from, or will have one.
 
     Raises:
       CharlmError: see `load_init_from`; or `init_from` is the workdir itself.
@@ -153,6 +161,8 @@ def load_initial_params(trainer: Trainer, workdir: Workdir, *, fresh: bool) -> I
             f"config.train.init_from and the workdir are the same run ({source}): name another "
             f"workdir"
         )
+    if is_branch:
+        return None
     if fresh:
         return load_init_from(trainer, None)
     if Checkpoints(workdir.checkpoints).steps():

@@ -9,8 +9,9 @@ from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.files import stored_path
 from charlm_jax.core.processes import Processes
 from charlm_jax.core.trees import count_parameters
+from charlm_jax.data.splits import size
 from charlm_jax.models.mixers import external_sources
-from charlm_jax.storage.compatibility import division
+from charlm_jax.storage.compatibility import config_changes, division
 from charlm_jax.storage.open_run import FollowedRun, OpenRun
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training import remarks
@@ -42,14 +43,14 @@ def prepare_folder(
     branch_from: Path | str | None,
 ) -> InitialParams | None:
     """Make the folder ready for the run; return the result of `load_initial_params`."""
-    initial = load_initial_params(trainer, run_dir, fresh=fresh)
-    if is_new and initial is not None and initial.remark:
-        view.note(initial.remark)
     shared = (
         shared_checkpoints(trainer, run_dir, branch_from, fresh=fresh)
         if branch_from is not None
         else []
     )
+    initial = load_initial_params(trainer, run_dir, fresh=fresh, is_branch=bool(shared))
+    if is_new and initial is not None and initial.remark:
+        view.note(initial.remark)
     if fresh and (moved := run_dir.move_aside()):
         view.note(f"moved the run at {run_dir.path} to {moved}")
         if (link := Workdir(moved).checkpoints).is_symlink():
@@ -81,6 +82,18 @@ def source_facts(
     }
 
 
+def config_to_record(trainer: Trainer, run: OpenRun | FollowedRun, loop_state: LoopState) -> Config:
+    """Return the config that a run is to record.
+
+    A run that is over keeps its own config, unless that one would still be accepted afterwards.
+    """
+    before, config = run.recorded_config, trainer.config
+    if before is None or not trainer.is_over(loop_state):
+        return config
+    held_out = size(trainer.dataset.parts.get("valid", ()))
+    return before if config_changes(config, before, same_text=True, held_out=held_out) else config
+
+
 def begin_or_resume(
     trainer: Trainer,
     run: OpenRun | FollowedRun,
@@ -102,7 +115,7 @@ def begin_or_resume(
     state, loop_state, started_from = restore_or_init(trainer, run, initial, view.note, processes)
     if not loop_state.step:
         run.metrics.truncate_after(0)
-    run.claim(trainer.config, trainer.dataset)
+    run.claim(config_to_record(trainer, run, loop_state), trainer.dataset)
     if trainer.is_over(loop_state):
         return state, loop_state
     for remark in remarks.on_start(trainer, run, loop_state, state.params):

@@ -44,8 +44,8 @@ def build_muon(
     A matrix moves by its momentum (0.95, Nesterov) with all singular values made about equal,
     scaled so that the root mean square of an update is 0.2 of the learning rate. Kernels that lie
     side by side, as those of an LSTM's gates, and the blocks of a block-diagonal one are matrices
-    of their own. The embedding, the output layer, convolutions, biases and norms are updated by
-    Adam.
+    of their own, but not the parts of the `input` kernel of `gated_deltanet`, `mamba2` and `mlstm`.
+    The embedding, the output layer, convolutions, biases and norms are updated by Adam.
 
     The joint kernel of an LSTM, (D, 4H), is thus four matrices (D, H). This is our choice: gates of
     one matrix share its singular values, so that a gate with large gradients takes most of the

@@ -69,7 +69,7 @@ def test_the_latest_rows_are_the_last_ones_that_are_whole(file: Path, count: int
     assert len(rows) == count and len(latest) == min(count, 4096 // len(_lines(100)))
     assert latest == rows[len(rows) - len(latest) :]
     file.write_text(_lines(*range(1, count + 1)) + "{}\n" + _lines(5))
-    with pytest.raises(CharlmError, match="line -2, is not a valid metrics row"):
+    with pytest.raises(CharlmError, match=f"line {count + 1}, is not a valid metrics row"):
         book.latest()
 
 

@@ -13,7 +13,8 @@ from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.signals import Interrupted
 from charlm_jax.inference.export import write_export
 from charlm_jax.inference.run import load_run
-from charlm_jax.storage.run_index import list_runs, run_folders
+from charlm_jax.storage.run_index import has_failed, list_runs, read_end, run_folders
+from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training.loop import train_and_evaluate
 from charlm_jax.training.progress_bar import NullProgress
 from tests.conftest import make_tiny_config
@@ -89,6 +90,29 @@ def test_runs_are_listed_with_their_states(shelf: Path) -> None:
     assert list_runs(shelf)[-1].path == done.path  # the oldest is the last
     with pytest.raises(CharlmError, match="no folder"):
         list_runs(shelf / "nowhere")
+
+
+def test_a_damaged_row_does_not_hide_how_a_run_has_ended(shelf: Path, tmp_path: Path) -> None:
+    workdir = Workdir(tmp_path / "run")
+    shutil.copytree(shelf / "done", workdir.path)
+    *others, last = workdir.metrics_file.read_text().splitlines(keepends=True)
+    workdir.metrics_file.write_text("".join([*others[:-1], "{}\n", last]))
+    with pytest.warns(UserWarning, match="they are read from the checkpoint"):
+        assert [row.state for row in list_runs(tmp_path)] == ["done"]
+    with pytest.warns(UserWarning, match="they are read from the checkpoint"):
+        assert read_end(workdir) == "done"
+
+
+@pytest.mark.parametrize(("step", "state"), [(25, "interrupted"), (26, "failed")])
+def test_a_run_that_has_passed_the_step_of_its_fault_has_not_failed(
+    shelf: Path, tmp_path: Path, step: int, state: str
+) -> None:
+    """It was resumed elsewhere, say, and interrupted with checkpoint 25."""
+    workdir = Workdir(tmp_path / "run")
+    shutil.copytree(shelf / "interrupted", workdir.path)
+    (workdir.fault / f"{step}").mkdir(parents=True)
+    assert [row.state for row in list_runs(tmp_path)] == [state]
+    assert has_failed(workdir) is (state == "failed")
 
 
 def test_a_run_that_trains_is_listed_as_such(tmp_path: Path) -> None:

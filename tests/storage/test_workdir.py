@@ -260,3 +260,34 @@ def test_a_folder_that_is_only_called_a_run_is_left_alone(tmp_path: Path) -> Non
     file = tmp_path / "door"
     with pytest.raises(CharlmError, match="is not a folder"):
         train_and_evaluate(make_tiny_config(), file)
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+@pytest.mark.parametrize("content", ['{"name": "x"}', "// settings of another program"])
+def test_a_config_of_another_program_makes_no_run(
+    tmp_path: Path, content: str, fresh: bool
+) -> None:
+    folder = tmp_path / "project"
+    (folder / "checkpoints").mkdir(parents=True)
+    for name in ("config.json", "vocabulary.json"):
+        (folder / name).write_text(content)
+    with pytest.raises(CharlmError, match="exists and is not a run"):
+        train_and_evaluate(make_tiny_config(), folder, fresh=fresh)
+    assert [*tmp_path.iterdir()] == [folder]
+    assert {path.name for path in folder.iterdir()} == {
+        "checkpoints",
+        "config.json",
+        "vocabulary.json",
+    }
+    assert (folder / "config.json").read_text() == content
+
+
+def test_a_run_whose_config_is_damaged_stays_a_run(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train_and_evaluate(make_tiny_config(**{"train.max_steps": 1}), run)
+    (run / "config.json").write_text("{")
+    with pytest.raises(CharlmError, match=r"config\.json is damaged: it is not JSON"):
+        train_and_evaluate(make_tiny_config(), run)
+    train_and_evaluate(make_tiny_config(**{"train.max_steps": 2}), run, fresh=True)
+    assert (tmp_path / "run.1" / "config.json").read_text() == "{"
+    assert load_run(run).checkpoint == 2

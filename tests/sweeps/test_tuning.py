@@ -184,6 +184,12 @@ def test_only_a_fault_of_the_trials_own_run_is_divergence(
     workdir.fault.mkdir(parents=True)
     write_json(workdir.config_file, point.load().to_dict())
     assert train_trials([trial], tmp_path) == [math.inf]
+    (workdir.fault / "7").mkdir()
+    assert train_trials([trial], tmp_path) == [math.inf]
+    (workdir.checkpoints / "7").mkdir(parents=True)  # the run has passed the step since
+    with pytest.raises(CharlmError, match=r"a-learning_rate.*: runs/a holds another run"):
+        train_trials([trial], tmp_path)
+    (workdir.checkpoints / "7").rename(workdir.checkpoints / "6")
     other = point._replace(overrides=(*point.overrides, "optimizer.clip_norm=0.5")).load()
     write_json(workdir.config_file, other.to_dict())
     with pytest.raises(CharlmError, match=r"a-learning_rate.*: runs/a holds another run"):

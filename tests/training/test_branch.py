@@ -280,6 +280,20 @@ def test_a_branch_that_is_divided_otherwise_says_so(tmp_path: Path, records: boo
     assert sum(line.endswith(change) for line in notes.lines) == 1
 
 
+def test_a_branch_does_not_read_the_weights_that_its_source_started_from(tmp_path: Path) -> None:
+    first, run, branched = (tmp_path / name for name in ("first", "run", "branched"))
+    train_and_evaluate(make_tiny_config(**{"train.max_steps": 1}), first)
+    fields = WSD | {"train.init_from": str(first), "train.keep": "log"}
+    train_and_evaluate(make_tiny_config(**fields, **{"train.max_steps": 20}), run)
+    first.rename(tmp_path / "gone")
+    longer = make_tiny_config(**fields, **{"train.max_steps": 25})
+    assert train_and_evaluate(longer, branched, branch_from=run).step == 25
+    started = [Workdir(path).read_facts()["started_from"] for path in (run, branched)]
+    assert started[0] == started[1] is not None
+    with pytest.raises(CharlmError, match="init_from and the workdir are the same run"):
+        train_and_evaluate(longer, first, branch_from=run)
+
+
 def test_a_run_that_has_begun_is_not_branched_anew(tmp_path: Path) -> None:
     short, long = (make_tiny_config(**WSD, **{"train.max_steps": n}) for n in (20, 60))
     train_and_evaluate(make_tiny_config(**WSD, **{"train.max_steps": 40}), tmp_path / "other")

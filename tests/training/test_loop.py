@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from charlm_jax.config.loading import ConfigSource
 from charlm_jax.config.schema import Config
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.signals import Interrupted
@@ -190,6 +191,26 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(
     assert _rows(workdir) == _rows(finished)
     for first, second in zip(_params(finished), _params(workdir), strict=True):
         np.testing.assert_array_equal(first, second)
+
+
+class StopAtScore(NullProgress):
+    """Sends a signal when a step has been scored."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def row(self, row: MetricsRow, mark: str) -> None:
+        if (row["split"], row["step"]) == ("valid", self.step):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_signal_at_the_end_is_raised_and_the_run_is_done(tmp_path: Path) -> None:
+    config, run = make_tiny_config(), Workdir(tmp_path / "run")
+    with pytest.raises(Interrupted, match="after step 38, the last: the run is done") as caught:
+        train_and_evaluate(config, run.path, view=StopAtScore(38))
+    assert caught.value.signal_number == signal.SIGTERM
+    assert run.read_facts()["finished"] == "done"
+    assert train_and_evaluate(config, run.path).was_done
 
 
 class StopInScoring(NullProgress):
@@ -659,9 +680,32 @@ def test_a_field_that_comes_too_late_is_told(tmp_path: Path) -> None:
     result = train_and_evaluate(late, tmp_path / "run", view=view)
     assert result.was_done
     assert view.lines == [
-        "config.train.sample_every_steps=5 changes nothing: the run is done",
+        "config.train.sample_every_steps=5 is recorded, but trains no further: the run is done",
     ]
     assert result.extension == "raise config.train.epochs to train further"
+
+
+@pytest.mark.parametrize(
+    ("field", "first", "second"),
+    [("train.patience", 5, 10), ("train.epochs", 1, 2), ("train.keep", "", "log")],
+)
+def test_a_done_run_keeps_a_config_that_could_not_be_taken_back(
+    tmp_path: Path, field: str, first: object, second: object
+) -> None:
+    run, view = Workdir(tmp_path / "run"), Notes()
+
+    def train(value: object) -> None:
+        config = make_tiny_config(**{"train.max_steps": 3, field: value})
+        source = ConfigSource("lstm", overrides=(f"{field}={value}",))
+        assert train_and_evaluate(config, run.path, view=view, source=source).step == 3
+
+    train(first)
+    before = [file.read_bytes() for file in (run.config_file, run.facts_file)]
+    view.lines.clear()
+    train(second)
+    assert view.lines == [f"config.{field}={second} changes nothing: the run is done"]
+    train(first)
+    assert before == [file.read_bytes() for file in (run.config_file, run.facts_file)]
 
 
 @pytest.mark.parametrize(

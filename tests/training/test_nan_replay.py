@@ -1,6 +1,7 @@
 """A step without a finite loss or gradient: never saved, kept whole, and explained."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,19 @@ def test_a_replay_names_the_array_that_went_bad_first(
         f"first non-finite array: {first.name}, at index (0, 1, 0)",
         f"text read by that row: {text[:2]!r}",
     ]
+
+
+def test_the_last_failure_is_replayed_and_not_that_of_the_highest_step(
+    tmp_path: Path, trainer: Trainer
+) -> None:
+    place, state = Workdir(tmp_path / "run"), trainer.init_state()
+    with place.held():
+        place.claim(trainer.config, trainer.dataset)
+        batch = trainer.batch(jnp.asarray(trainer.dataset.ids_N), 0)
+        for step in (1, 0):
+            write_fault(place, trainer, state._replace(step=jnp.int32(step)), batch)
+    os.utime(place.fault / "2", (0, 0))  # long before
+    assert replay_fault(place.path).step == 1
 
 
 def test_a_replay_drops_out_what_training_did_in_its_segments(tmp_path: Path) -> None:

@@ -40,6 +40,9 @@ def test_wsd_warms_up_stays_and_goes_straight_down() -> None:
     np.testing.assert_allclose(rates, expected, atol=1e-6)
     np.testing.assert_allclose(_rates("wsd", decay_fraction=0.0)[:10], 1.0)
     np.testing.assert_allclose(_rates("wsd", decay_fraction=1.0), np.linspace(1, 0, 11), atol=1e-6)
+    rates = _rates("wsd", warmup_steps=4, decay_fraction=0.9)  # no room for 9 steps of decay
+    expected = [0.25, 0.5, 0.75, *np.linspace(1, 0, 7)]
+    np.testing.assert_allclose(rates, [*expected[:3], 1, *expected[3:]], atol=1e-6)
     longer = _rates("wsd", warmup_steps=2, total_steps=20)
     assert longer[:9] == _rates("wsd", warmup_steps=2)[:9]  # the stable part knows no end
 
