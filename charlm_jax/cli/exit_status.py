@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TextIO
 
 from charlm_jax.cli.parser import USER_ERROR, say
-from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.errors import CharlmError, is_out_of_memory
 from charlm_jax.core.jax_variables import named_variables
 from charlm_jax.core.signals import Interrupted
 
@@ -53,8 +53,7 @@ def _try(program: str, work: Callable[[], int | None], goes_on: bool) -> int:
         say(program, "interrupted" + ("; run the same command again to resume" if goes_on else ""))
         return 128 + signal.SIGINT
     except (MemoryError, RuntimeError, ValueError) as error:
-        said = ("Out of memory", "RESOURCE_EXHAUSTED")  # by XLA, in errors of either class
-        if not isinstance(error, MemoryError) and not any(words in str(error) for words in said):
+        if not is_out_of_memory(error):
             raise
         asked = re.search(r"allocating (\d+) bytes", str(error))
         size = f" ({int(asked[1]) / 1e9:.1f} GB requested)" if asked else ""

@@ -38,6 +38,14 @@ def describe_exception(error: BaseException) -> str:
     return f"{type(error).__name__}: {first[0] if first else 'no message'}"
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Returns whether an error says that memory, of the host or of a device, does not suffice."""
+    said = ("Out of memory", "RESOURCE_EXHAUSTED")  # by XLA, in errors of either class
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError | ValueError) and any(words in str(error) for words in said)
+    )
+
+
 Entry = TypeVar("Entry")
 
 

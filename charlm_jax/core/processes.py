@@ -16,6 +16,7 @@ import re
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,9 +27,10 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from charlm_jax._version import __version__
-from charlm_jax.core.errors import CharlmError, describe_exception
+from charlm_jax.core.errors import CharlmError, describe_exception, is_out_of_memory
 from charlm_jax.core.signals import Interrupted, write_line
 from charlm_jax.core.typed_numbers import parse_whole_number
+from charlm_jax.core.visible_text import visible_line
 
 JOIN_SECONDS = 120
 """Time in which all processes must have started."""
@@ -37,6 +39,8 @@ ANSWER_SECONDS = 20
 """Time without an answer after which a process is taken for dead."""
 
 _FAREWELL_SECONDS = 10  # for the others to learn of an error, or to end
+
+_FAILS_SECONDS = 3 * _FAREWELL_SECONDS  # for a process to wait for both, and to write its error
 
 _WATCH_SECONDS = 0.5  # between two looks for an error of another process
 
@@ -47,8 +51,9 @@ _FAILED = "charlm/failed"  # key of the first error, which names its process
 LOST = 1
 """Exit status of a process that did not find the others, or lost one."""
 
-# Messages of JAX, gloo and NCCL about a process that is gone.
+# Messages of JAX, gloo and NCCL about a process that is gone, and the errors that have them.
 _GONE = re.compile("gloo|nccl|rpc|socket closed|unavailable|coordination", re.IGNORECASE)
+_GONE_TYPES = (jax.errors.JaxRuntimeError, RuntimeError, ValueError)
 
 # Variables with the number and the index of the processes that a launcher has started.
 _LAUNCHERS = (
@@ -235,7 +240,8 @@ def joined(address: Address | None, program: str) -> Iterator[Processes]:
 
     JAX must not have found its devices yet. An error of one process ends the others, with a line
     that repeats it. If one dies, or does not answer for `ANSWER_SECONDS`, the others end with one
-    line and status 1.
+    line and status 1. A process must end after its own error as well: JAX aborts it soon after the
+    others have ended.
 
     Args:
       address: place of this process; None if it is alone.
@@ -296,6 +302,11 @@ def _tell(key: str, text: str = "") -> None:
         _client().key_value_set(key, text)
 
 
+def _restore_abort() -> None:
+    """Let SIGABRT end the process as it does without a handler."""
+    ctypes.CDLL(None).signal(signal.SIGABRT, None)  # SIG_DFL
+
+
 class _Ending:
     """End of a process that has joined others: with them, or because of them."""
 
@@ -338,6 +349,7 @@ class _Ending:
                 shutdown_timeout_seconds=_FAREWELL_SECONDS,
             )
         except ValueError as error:  # no cluster that JAX knows
+            _restore_abort()
             raise CharlmError(
                 f"JAX does not find the coordinator of this launcher ({error}): write "
                 f"--coordinator=HOST:PORT --num_processes={address.number} and --process_id, or "
@@ -354,16 +366,20 @@ class _Ending:
 
     def part(self) -> None:
         """End with the others."""
-        self._processes.meet()
+        try:
+            self._processes.meet()
+        except RuntimeError:
+            self._lose()
         self._ends.acquire()
         self._has_parted.set()
         self._watcher.join()  # Python must not end while it waits for JAX
-        ctypes.CDLL(None).signal(signal.SIGABRT, None)  # SIG_DFL
+        _restore_abort()
         jax.distributed.shutdown()  # type: ignore[no-untyped-call]
 
     def fail(self, error: BaseException) -> None:
         """Tell the others of an error, and wait until they have heard of it, or have their own."""
-        if not isinstance(error, CharlmError) and _GONE.search(str(error)):
+        if type(error) in _GONE_TYPES and _GONE.search(str(error)):
+            self._lost += f" ({visible_line(describe_exception(error))})"
             self._lose()
         self._ends.acquire()  # never returns if the others failed first
         text = str(error) if isinstance(error, CharlmError) else describe_exception(error)
@@ -372,9 +388,8 @@ class _Ending:
         self._wait_for_others("heard")
         if self._processes.index == 0:
             self._wait_for_others("gone")
-        atexit.register(
-            self._exit, 2 if isinstance(error, CharlmError | OSError | MemoryError) else 1
-        )
+        is_ours = not isinstance(error, CharlmError | OSError) and not is_out_of_memory(error)
+        atexit.register(self._exit, 1 if is_ours else 2)
 
     def _watch(self) -> None:
         """End the process when another has failed."""
@@ -401,10 +416,11 @@ class _Ending:
 
         Process 0 goes last: others that lose its coordination service write of that.
         """
+        until = time.monotonic() + _FAREWELL_SECONDS
         for other in {*range(self._processes.number)} - {self._processes.index}:
             with contextlib.suppress(RuntimeError):
-                key = f"charlm/{moment}/{other}"
-                _client().blocking_key_value_get(key, 1_000 * _FAREWELL_SECONDS)
+                milliseconds = max(1, int(1_000 * (until - time.monotonic())))
+                _client().blocking_key_value_get(f"charlm/{moment}/{other}", milliseconds)
 
     def _exit(self, status: int) -> None:
         """End without the farewell to the others that JAX would wait for."""
@@ -422,8 +438,7 @@ class _Ending:
           number: signal that calls this; not used.
         """
         del number
-        if self._ends.acquire(blocking=False):
+        # If another thread ends the process, it does so in time.
+        if self._ends.acquire(blocking=False) or not self._has_spoken.wait(_FAILS_SECONDS):
             write_line(f"{self._program}: {self._lost}\n")
-            os._exit(LOST)
-        self._has_spoken.wait(_FAREWELL_SECONDS)  # another thread ends the process
         os._exit(self._status)

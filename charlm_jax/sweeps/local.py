@@ -60,7 +60,8 @@ def check_points(
     """Checks that every point can be trained, before training the first.
 
     Returns:
-      A line for every text of which something is left out (`Corpus.left_out`).
+      A line for every text of which something is left out (`Corpus.left_out`), or whose parts a
+      new run joins.
 
     Raises:
       CharlmError: a point has an unknown name, a text that is too short, or another run in its
@@ -71,21 +72,21 @@ def check_points(
     def build(config: Config) -> Trainer:
         return build_undivided(config, load_dataset(config, progress=progress))
 
-    left_out: dict[str, None] = {}
+    remarks: dict[str, None] = {}
     for point in points:
         try:
             config = point.load()
             point_dir = point.workdir(Path(workdir))
-            if not point_dir.has_started():
-                refuse_joined_parts(config)
+            if not point_dir.has_started() and (remark := refuse_joined_parts(config)):
+                remarks[remark] = None
             trainer = build(dataclasses.replace(config, seed=0))
             point_dir.refuse_links()
             check_same_run(point_dir, config, trainer.dataset)
         except CharlmError as error:
             raise CharlmError(f"point {point.name}: {error}") from error
         if line := trainer.dataset.corpus.left_out:
-            left_out[f"{config.data.corpus}: {line}"] = None
-    return [*left_out]
+            remarks[f"{config.data.corpus}: {line}"] = None
+    return [*remarks]
 
 
 def build_undivided(config: Config, dataset: Dataset) -> Trainer:

@@ -6,6 +6,7 @@ from typing import Any
 
 from charlm_jax.core.errors import CharlmError, closest
 from charlm_jax.core.typed_numbers import parse_whole_number
+from charlm_jax.sweeps.points import SLURM
 
 Option = str | int | bool
 """Value of an option; True for one without a value."""
@@ -23,18 +24,19 @@ _FLAGS = frozenset(
 _KNOWN = frozenset(
     re.findall(
         r"\w+",
-        """account array_parallelism bb bbf begin clusters comment constraint container core_spec
-        cores_per_socket cpu_freq cpus_per_gpu cpus_per_task deadline delay_boot dependency
-        distribution exclude export export_file extra_node_info gid gpu_bind gpu_freq gpus
-        gpus_per_node gpus_per_socket gpus_per_task gres gres_flags hint job_name
+        """account array_parallelism bb bbf begin clusters comment constraint container container_id
+        core_spec cores_per_socket cpu_freq cpus_per_gpu cpus_per_task deadline delay_boot
+        dependency distribution exclude export export_file extra_node_info gid gpu_bind gpu_freq
+        gpus gpus_per_node gpus_per_socket gpus_per_task gres gres_flags hint job_name
         kill_on_invalid_dep licenses mail_type mail_user mcs_label mem mem_bind mem_per_cpu
-        mem_per_gpu network nodefile nodelist nodes ntasks ntasks_per_node partition power prefer
-        priority profile qos reservation signal_delay_s sockets_per_node switches thread_spec
-        threads_per_core time time_min tmp tres_per_task uid wait_all_nodes wckey""",
+        mem_per_gpu network nodefile nodelist nodes ntasks ntasks_per_core ntasks_per_gpu
+        ntasks_per_node ntasks_per_socket partition power prefer priority profile qos reservation
+        signal_delay_s sockets_per_node switches thread_spec threads_per_core time time_min tmp
+        tres_per_task uid wait_all_nodes wckey""",
     )
 )
 
-_LOGS = "logs are written to the folder slurm of the sweep"
+_LOGS = f"logs are written to the folder {SLURM}, next to that of the run"
 _NO_OPTION = "it is no option of sbatch"
 
 # Options that the submission sets itself, and the reason.
@@ -60,8 +62,16 @@ _OURS: Mapping[str, str] = {
     "wrap": "a job trains a point",
 }
 
+# Other reasons, where a job trains one run.
+_OURS_OF_A_RUN: Mapping[str, str] = {
+    "array": "the run is trained by one job",
+    "test_only": "the job is submitted at once",
+    "wait": "the command does not wait for the job",
+    "wrap": "the job trains the run",
+}
+
 # Numbers of tasks, each of which would train the same point.
-_TASKS = frozenset({"nodes", "ntasks", "ntasks_per_node"})
+_TASKS = frozenset({"nodes", "ntasks", "ntasks_per_gpu", "ntasks_per_node", "ntasks_per_socket"})
 
 
 def read_options(text: str, *, is_sweep: bool = True) -> dict[str, Option]:
@@ -96,17 +106,18 @@ def read_options(text: str, *, is_sweep: bool = True) -> dict[str, Option]:
             )
         else:
             pairs[-1] = (pairs[-1][0], f"{pairs[-1][1]},{piece}")
-    named = ({_name(name): _value(value)} for name, value in pairs)
+    named = ({_name(name, is_sweep): _value(value)} for name, value in pairs)
     return join_options(named, is_sweep=is_sweep)
 
 
-def _name(typed: str) -> str:
+def _name(typed: str, is_sweep: bool) -> str:
     """Return an option's name with underscores; refuse those that cannot be set."""
     name = typed.removeprefix("--").replace("-", "_")
     if not re.fullmatch("[a-z][a-z0-9_]*", name):
         raise CharlmError(f"--slurm={typed} is not a long option of sbatch, such as partition")
-    if name in _OURS:
-        raise CharlmError(f"--slurm={typed} cannot be set: {_OURS[name]}")
+    ours = _OURS if is_sweep else {**_OURS, **_OURS_OF_A_RUN}
+    if name in ours:
+        raise CharlmError(f"--slurm={typed} cannot be set: {ours[name]}")
     meant = closest(name, _KNOWN | _FLAGS)
     if meant and name not in _KNOWN | _FLAGS:
         raise CharlmError(f"--slurm={typed}: sbatch has no such option; did you mean {meant}?")

@@ -1,4 +1,4 @@
-"""A process that trains and, at a moment of its choice, kills itself without a word.
+"""A process that trains and, at a moment of its choice, kills itself without a word, or fails.
 
     python -m tests.crash_recovery.child --workdir=DIR --kill=57 --events=FILE --config=... ...
 
@@ -15,6 +15,7 @@ A moment has a number, from 1, and a text such as `rename checkpoints/partial-4 
 """
 
 import argparse
+import errno
 import fcntl
 import functools
 import importlib
@@ -73,9 +74,11 @@ _CALLS = [
 class Moments:
     """Counts what happens, and acts on the moment that was asked for."""
 
-    def __init__(self, workdir: str, *, kill: str, pause: str, events: str | None) -> None:
+    def __init__(
+        self, workdir: str, *, kill: str, pause: str, fail: str, events: str | None
+    ) -> None:
         self._workdir = os.path.realpath(workdir)
-        self._kill, self._pause = kill, pause
+        self._kill, self._pause, self._fail = kill, pause, fail
         # Opened before the hook is there, and written without Python's files: no event of ours.
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         self._events = None if events is None else os.open(events, flags)
@@ -83,7 +86,7 @@ class Moments:
         self._lock = threading.Lock()  # libraries have threads
 
     def come(self, text: str) -> None:
-        """Write the moment down; die or wait if it is the one."""
+        """Write the moment down; die, wait or fail if it is the one."""
         with self._lock:
             number = str(next(self._numbers))
             if self._events is not None:
@@ -93,6 +96,8 @@ class Moments:
             if self._pause in (number, text):
                 print(PAUSED, flush=True)
                 os.read(0, 1)
+            if self._fail in (number, text):
+                raise OSError(errno.ENOSPC, "No space left on device")
 
     def hook(self, event: str, arguments: Sequence[Any]) -> None:
         """For `sys.addaudithook`."""
@@ -153,6 +158,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--workdir", required=True)
     parser.add_argument("--kill", default="none", help="a moment's number or text, or none")
     parser.add_argument("--pause", default="none", help="where to wait for a byte from outside")
+    parser.add_argument("--fail", default="none", help="where the disk is full, or none")
     parser.add_argument("--events", help="a file that every moment is written to, one a line")
     parser.add_argument("--cache", default=CACHE, help="of compiled programs")
     known, rest = parser.parse_known_args(arguments)
@@ -163,7 +169,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
     jax.config.update("jax_compilation_cache_dir", known.cache)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-    moments = Moments(known.workdir, kill=known.kill, pause=known.pause, events=known.events)
+    moments = Moments(
+        known.workdir, kill=known.kill, pause=known.pause, fail=known.fail, events=known.events
+    )
     moments.tell_calls()
     sys.addaudithook(moments.hook)
     print(BEGAN, flush=True)

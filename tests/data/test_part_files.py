@@ -15,7 +15,9 @@ from charlm_jax.data.loaders import build_loader
 from charlm_jax.data.part_files import PART_WORDS, choose_part_files, find_part_files
 from charlm_jax.data.splits import size, target_positions
 from charlm_jax.evaluation.protocol import Sliding, Stream, Window
-from tests.conftest import make_tiny_config
+from charlm_jax.sweeps.local import check_points
+from charlm_jax.sweeps.points import Point
+from tests.conftest import ROOT, TINY, make_tiny_config
 
 TEXTS = {"train": "abcd" * 30, "valid": "bcda" * 10, "test": "cdab" * 5}
 
@@ -198,6 +200,19 @@ def test_joining_the_parts_of_a_text_is_never_silent(folder: Path) -> None:
         assert remark(spec, kind) is None
     joined = load_dataset(make_tiny_config(**{"data.corpus": str(folder / "**")})).corpus.text
     assert joined == "\n\n".join(TEXTS[name] for name in ("test", "train", "valid"))
+
+
+def test_a_sweep_remarks_once_that_its_points_join_parts(folder: Path, tmp_path: Path) -> None:
+    fields = {**TINY, "data.corpus": folder / "**", "data.sequence_length": 4}
+    overrides = [
+        f"{name}={','.join(x) if isinstance(x, tuple) else x}" for name, x in fields.items()
+    ]
+    points = [
+        Point(f"seed={seed}", str(ROOT / "configs" / "base.py"), (*overrides, f"seed={seed}"))
+        for seed in (1, 2)
+    ]
+    (remark,) = check_points(points, tmp_path / "sweep")
+    assert remark.startswith(f"{folder}/** joins the parts of a text, in the order test.txt, ")
 
 
 def test_the_order_of_parts_is_that_of_training(folder: Path) -> None:

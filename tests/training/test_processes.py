@@ -8,12 +8,16 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
+from charlm_jax.cli import main
+from charlm_jax.core import processes
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.processes import ALONE, LOST, Address, Processes, find_address, joined
 from charlm_jax.storage.checkpoint import Checkpoints
@@ -231,6 +235,159 @@ def test_a_signal_before_the_training_ends_a_process_that_has_joined(
     assert ended.stderr.splitlines()[-1] == "charlm: stopped by SIGTERM"
 
 
+REFUSED = """
+import os
+from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.processes import Address, joined
+
+try:
+    with joined(Address("", 2, 0), "charlm train"):
+        pass
+except CharlmError as error:
+    print(error, flush=True)
+    os.abort()
+"""
+
+
+def test_a_process_that_is_refused_aborts_as_before(child_environment: None) -> None:
+    ended = subprocess.run([sys.executable, "-c", REFUSED], capture_output=True, text=True)
+    assert ended.returncode == -signal.SIGABRT
+    assert ended.stdout.startswith("JAX does not find the coordinator of this launcher (")
+    assert "another one died" not in ended.stderr and "did not find" not in ended.stderr
+
+
+class Ended(BaseException):
+    """A process has ended, with a status."""
+
+
+class Unanswered:
+    """A client of the coordination service in a process whose others do not answer."""
+
+    def __init__(self) -> None:
+        self.told: dict[str, str] = {}
+        self.asked: list[int] = []
+
+    def key_value_set(self, key: str, text: str) -> None:
+        self.told[key] = text
+
+    def blocking_key_value_get(self, key: str, milliseconds: int) -> str:
+        self.asked.append(milliseconds)
+        time.sleep(milliseconds / 1_000)
+        raise jax.errors.JaxRuntimeError(f"DEADLINE_EXCEEDED: {key}")
+
+
+@dataclasses.dataclass
+class Failing:
+    """Process 1 of 4 in this process: its end, what it asks of the others, and its exit status."""
+
+    ending: processes._Ending
+    client: Unanswered
+    status: list[int] = dataclasses.field(default_factory=list)
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> Failing:
+    found = Failing(processes._Ending(Processes(4, 1), "charlm train"), Unanswered())
+    found.ending._lost = "another one died"
+
+    def end(status: int) -> None:
+        raise Ended(status)
+
+    monkeypatch.setattr(os, "_exit", end)
+    monkeypatch.setattr(processes, "_FAREWELL_SECONDS", 0.1)
+    monkeypatch.setattr(processes, "_client", lambda: found.client)
+    monkeypatch.setattr(processes.atexit, "register", lambda _, status: found.status.append(status))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (CharlmError("the coordination of x is not known"), 2),
+        (OSError("grpc.sock: unavailable"), 2),
+        (MemoryError(), 2),
+        (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory"), 2),
+        (AttributeError("no attribute 'gloo'"), 1),
+        (UnicodeDecodeError("rpc", b"", 0, 1, "unavailable"), 1),
+        (RuntimeError("ours"), 1),
+    ],
+    ids=lambda x: type(x).__name__,
+)
+def test_an_error_of_its_own_is_told_to_the_others(
+    failing: Failing, error: Exception, status: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    failing.ending.fail(error)
+    told = str(error) if isinstance(error, CharlmError) else f"{type(error).__name__}: {error}"
+    assert failing.client.told["charlm/failed"].strip() in (f"1 {told}", f"1 {told}no message")
+    assert failing.status == [status]
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        jax.errors.JaxRuntimeError("UNAVAILABLE: Socket closed\nmore"),
+        ValueError("INTERNAL: Gloo all-reduce failed"),
+        RuntimeError("Unable to initialize backend: nccl"),
+    ],
+)
+def test_a_loss_that_jax_finds_is_one_line_with_its_words(
+    failing: Failing, error: Exception, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(Ended) as caught:
+        failing.ending.fail(error)
+    assert caught.value.args == (LOST,) and failing.client.told == {}
+    said = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+    assert capfd.readouterr().err == f"charlm train: another one died ({said})\n"
+
+
+def test_a_process_that_fails_waits_for_all_others_at_once(failing: Failing) -> None:
+    failing.ending.fail(OSError("disk"))
+    assert len(failing.client.asked) == 3
+    assert sum(failing.client.asked) <= 1_000 * processes._FAREWELL_SECONDS + 2
+
+
+def test_an_error_that_is_never_printed_does_not_end_a_process_in_silence(
+    failing: Failing, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(processes, "_FAILS_SECONDS", 0.1)
+    failing.ending.fail(OSError("disk"))
+    with pytest.raises(Ended):  # JAX aborts
+        failing.ending._lose(signal.SIGABRT)
+    assert capfd.readouterr().err == "charlm train: another one died\n"
+
+
+def test_a_process_that_is_lost_at_the_end_is_one_line(
+    failing: Failing, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def meet(self: Processes) -> None:
+        raise jax.errors.JaxRuntimeError("UNAVAILABLE: Socket closed")
+
+    monkeypatch.setattr(Processes, "meet", meet)
+    with pytest.raises(Ended) as caught:
+        failing.ending.part()
+    assert caught.value.args == (LOST,)
+    assert capfd.readouterr().err == "charlm train: another one died\n"
+
+
+def test_the_result_is_printed_when_the_processes_have_parted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """So that a reader of the output who has gone is no error of the run."""
+    before = []
+
+    @contextlib.contextmanager
+    def alone(address: Address | None, program: str) -> Iterator[Processes]:
+        yield ALONE
+        before.append(capsys.readouterr().out)
+
+    monkeypatch.setattr(processes, "joined", alone)
+    assert main(["train", f"--workdir={tmp_path / 'run'}", *flags({"train.max_steps": 1})]) == 0
+    after = capsys.readouterr().out
+    assert "Next:" in after and "trained 1 step" in after
+    assert "Next:" not in before[0] and "trained" not in before[0]
+
+
 def test_a_process_that_is_alone_asks_nobody() -> None:
     def fail() -> Mapping[str, object]:
         raise AssertionError("it was called")
@@ -347,6 +504,17 @@ def test_an_error_of_process_0_ends_the_others(tmp_path: Path) -> None:
     said = f"{tmp_path / 'run'} exists and is not a run: choose another"
     assert two.lines(0) == [f"charlm train: {said} --workdir"]
     assert two.lines(1) == [f"charlm train: process 0 failed: {said} workdir"]
+
+
+@pytest.mark.exhaustive
+@pytest.mark.usefixtures("one_device_each")
+def test_an_error_of_process_1_ends_process_0(tmp_path: Path) -> None:
+    with pair(tmp_path / "run", options=({}, {"fail": "call dispatch 4"})) as two:
+        assert two.wait() == [2, 2], two.said
+    assert two.lines(1) == ["charlm train: No space left on device"]
+    said = "process 1 failed: OSError: [Errno 28] No space left on device"
+    assert [x for x in two.lines(0) if x.startswith("charlm train: ")] == [f"charlm train: {said}"]
+    assert "Traceback" not in two.said[0]
 
 
 @pytest.mark.exhaustive

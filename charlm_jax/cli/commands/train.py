@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from charlm_jax.config.schema import Config
     from charlm_jax.core.processes import Processes
     from charlm_jax.models.external import MixerSource
+    from charlm_jax.training.loop import Result
 
 HELP = "Train a model, or resume a run."
 
@@ -85,15 +86,19 @@ def run(options: argparse.Namespace) -> int | None:
     if options.slurm:
         raise CharlmError("--slurm requires --launcher=slurm")
     from charlm_jax.core.processes import find_address, joined
+    from charlm_jax.storage.default_folder import default_run_folder
 
+    workdir = options.workdir or str(default_run_folder(options.config, config))
     address = find_address(options.coordinator, options.num_processes, options.process_id)
     with joined(address, options.parser.prog) as processes:
         try:
-            _train(options, config, overrides, processes)
+            result = _train(options, config, overrides, workdir, processes)
         except Interrupted as error:
             if processes.leads:
                 raise
             return 128 + error.signal_number  # process 0 prints the line
+    if processes.leads:  # a reader of the output that has gone away is no error of the run
+        _print_result(options, config, workdir, result)
     return None
 
 
@@ -125,15 +130,17 @@ def _submit(options: argparse.Namespace, config: "Config", overrides: list[str])
 
 
 def _train(
-    options: argparse.Namespace, config: "Config", overrides: list[str], processes: "Processes"
-) -> None:
+    options: argparse.Namespace,
+    config: "Config",
+    overrides: list[str],
+    workdir: str,
+    processes: "Processes",
+) -> "Result":
     from charlm_jax.data.download import DownloadProgress
-    from charlm_jax.storage.default_folder import default_run_folder
     from charlm_jax.sweeps.points import find_source
     from charlm_jax.training.loop import train_and_evaluate
     from charlm_jax.training.progress_bar import training_view
 
-    workdir = options.workdir or str(default_run_folder(options.config, config))
     with training_view() if processes.leads else nullcontext() as view:
         if options.tensorboard and view is not None:
             from charlm_jax.training.tensorboard import EventFiles
@@ -151,8 +158,13 @@ def _train(
         )
         if options.tensorboard and processes.leads and result.was_done:
             events.write_anew()
-    if not processes.leads:
-        return
+    return result
+
+
+def _print_result(
+    options: argparse.Namespace, config: "Config", workdir: str, result: "Result"
+) -> None:
+    """Print how the run ended, and the commands that usually follow."""
     early = ", stopped early: the held-out loss stopped improving" if result.stopped_early else ""
     if result.was_done:
         show(f"{workdir} is done: {result.step} steps{early}; {result.extension}")

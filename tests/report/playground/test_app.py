@@ -291,8 +291,37 @@ def test_a_page_that_cannot_start_says_so(run: Run) -> None:
 def call() -> Callable[[str], Any]:
     """A function that evaluates code in the scope of the page's functions."""
     context = MiniRacer()
+    context.eval(FAKE_DOM)
     context.eval(join_scripts([*ENGINE, *APP]).replace("\ntry {\n  main();", "\ntry {\n"))
     return lambda code: json.loads(context.eval(f"JSON.stringify({code})"))
+
+
+def test_a_character_of_several_bytes_is_whole_in_slices_of_any_length(
+    call: Callable[[str], Any],
+) -> None:
+    text = "Привет éé, 日本🐍 ab"
+    strays = [0x82, 0x82, 0x82, 0x82, 0x82, 0xC3, 0x61]
+
+    def shown(length: int) -> list[str]:
+        view = (
+            "const view = textView(root, openVocabulary([...Array(256).keys()], 'bytes'), () => {})"
+        )
+        return list(
+            call(
+                f"""((ids, root) => {{
+                    {view};
+                    while (ids.length) {{
+                      view.add(ids.splice(0, {length}).map((id) => ({{ id, bits: null }})));
+                    }}
+                    return root.childNodes[0].childNodes.map((cell) => cell.textContent);
+                }})({[*text.encode(), *strays, *"é".encode()]}, element("div"))"""
+            )
+        )
+
+    whole = shown(100)
+    assert [x for x in whole if x != "·"] == [*text, *"�" * 6, "a", "é"]
+    assert len(whole) == len(text.encode()) + len(strays) + 2
+    assert [shown(length) for length in (1, 2, 3, 4, 5)] == [whole] * 5
 
 
 def test_signs_are_those_of_reports(call: Callable[[str], Any]) -> None:

@@ -38,7 +38,8 @@ function textView(root, vocabulary, choose) {
       if (endsLine(character)) line = null;
     }
     // The last bytes of a character may have been missing before.
-    const from = Math.max(0, cells.length - added.length - 3);
+    let from = Math.max(0, cells.length - added.length - 3);
+    while (from > 0 && vocabulary.continues(characters[from].id)) from--;
     const texts = vocabulary.show(characters.slice(from).map(({ id }) => id));
     texts.map(inText).forEach(({ shown, isSign }, i) => {
       const cell = cells[from + i];

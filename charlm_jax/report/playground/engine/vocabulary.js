@@ -9,7 +9,8 @@
  * @param {string} unit "characters" or "bytes"
  * @returns {object} encode(text) is {ids, unknown}, where unknown are the symbols that the model
  *   does not know. show(ids) is a text for every id: of a character of several bytes, the first
- *   has the character and the others have none; what is not UTF-8 is U+FFFD.
+ *   has the character and the others have none; what is not UTF-8 is U+FFFD. continues(id) says
+ *   whether it is a byte that no character begins with, but that may follow in one.
  */
 function openVocabulary(symbols, unit) {
   const isBytes = unit === "bytes";
@@ -25,7 +26,8 @@ function openVocabulary(symbols, unit) {
     const points = list.map((id) => symbols[id]);
     return isBytes ? utf8Texts(points) : points.map((point) => String.fromCodePoint(point));
   };
-  return { unit, noun: unit.slice(0, -1), points: symbols, encode, show };
+  const continues = (id) => isBytes && symbols[id] >> 6 === 2;
+  return { unit, noun: unit.slice(0, -1), points: symbols, encode, show, continues };
 }
 
 /** Returns the bytes of a text in UTF-8; a lone surrogate becomes U+FFFD. */
