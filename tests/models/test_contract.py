@@ -93,8 +93,7 @@ def test_inspect_equals_apply(name: str) -> None:
     check_inspection(subject_of(name))
 
 
-@pytest.mark.optimised  # gradients above all depend on what XLA fuses
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", EVERY)
 def test_gradients_are_finite_and_reach_every_parameter(name: str) -> None:
     check_gradients(subject_of(name))
 
