@@ -464,8 +464,6 @@ def test_a_process_ends_when_another_is_lost(
     line = f"charlm train: process {1 - victim} of 2 ends: another one died, or did not answer"
     assert [x.startswith(line) for x in said.splitlines()].count(True) == 1, said
     assert "Traceback" not in said
-    if number == signal.SIGSTOP:
-        return  # its files are those of SIGKILL
     with pair(tmp_path / "run") as two:
         assert two.wait() == [0, 0], two.said
     train_and_evaluate(make_tiny_config(**FIELDS), tmp_path / "whole")

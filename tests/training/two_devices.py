@@ -57,10 +57,11 @@ def test_two_devices_draw_the_masks_of_one() -> None:
 @pytest.mark.parametrize(
     ("rule", "layers", "model"),
     [
+        ("adam", ("rnn",), {}),
         ("muon", ("rglru",), KERNELS_OF_BLOCKS),
         ("schedule_free", ("lstm",), {}),
     ],
-    ids=["muon", "schedule_free"],
+    ids=["adam", "muon", "schedule_free"],
 )
 def test_every_update_rule_sees_whole_matrices(
     rule: str, layers: tuple[str, ...], model: Mapping[str, object]
