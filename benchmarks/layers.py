@@ -1,4 +1,4 @@
-"""Training speed of every kind of layer relative to the LSTM, at about 0.8M parameters.
+"""Training speed of most kinds of layers relative to the LSTM, at about 0.8M parameters.
 
     .venv/bin/python -m benchmarks.layers --only=lstm,minlstm,mlstm
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from charlm_jax.config.loading import as_text, load_config, shipped_configs
-from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.errors import CharlmError, NotFinite
 from charlm_jax.core.files import atomic_write
 from charlm_jax.core.json_files import to_jsonable
 from charlm_jax.inference.run import Run, load_run
@@ -44,7 +44,7 @@ class NotOnRecord(CharlmError):
 
 
 class Diverged(CharlmError):
-    """A run whose loss was not finite."""
+    """A run whose loss was not finite, in training or on the text that it was measured on."""
 
 
 class RecordFolder:
@@ -203,8 +203,7 @@ class RecordedTraining:
             failed = []
             for point, state, loss_nats, says in outcomes:
                 if loss_nats is not None:
-                    run = load_run(self.folder / point.name, checkpoint="best")
-                    values = measure(run)
+                    values = self._measured(point, measure)
                 elif point.has_diverged(self.folder):
                     values = {_DIVERGED: True}
                 else:
@@ -215,6 +214,14 @@ class RecordedTraining:
                     self._discard(point)
             if failed:
                 raise CharlmError(failed[0])
+
+    def _measured(self, point: Point, measure: Measure) -> Record:
+        """Return the measurements of a finished run; it diverged if a loss is not finite."""
+        run = load_run(self.folder / point.name, checkpoint="best")
+        try:
+            return measure(run)
+        except NotFinite:
+            return {_DIVERGED: True}
 
     def _complete(
         self, tuned: Tuned, point_of: Callable[[Trial], Point], more: Measure, *, train: bool
@@ -235,7 +242,7 @@ class RecordedTraining:
             run_points([best], self.folder)  # if its folder is lost
             added = more(load_run(self.folder / best.name, checkpoint="best"))
             self._write(best, {**record, **added, _HAS_MORE: True})
-        for point in points.values():
+        for point in points.values() if train else ():
             self._discard(point)
 
     def _diverged(self, point: Point) -> Diverged:
@@ -290,8 +297,8 @@ class RecordedTraining:
 def settings(point: Point) -> dict[str, Any]:
     """Return the config name of a point, and its fields whose values are not those of base.py.
 
-    A record made before its config changed is so told from one made after. Of a path to a text, the
-    file's name is kept.
+    A record made before its config changed is so told from one made after; a change of base.py
+    itself is not seen. Of a path to a text, the file's name is kept.
     """
     fields, usual = _fields(point.config, point.overrides), _usual_fields()
     return {

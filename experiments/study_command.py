@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.limits import require_within
 from charlm_jax.storage.workdir import Workdir
 from experiments.recorded_training import RecordedTraining, RecordFolder
 from experiments.results_folder import RESULTS, TABLES, refuse_other_results
@@ -101,8 +102,9 @@ def open_study(study: StudyFiles, options: argparse.Namespace, *flags: str) -> O
       *flags: further flags that change the results, as they are written.
 
     Raises:
-      CharlmError: the folder holds other files or results of another command.
+      CharlmError: the folder holds other files or results of another command, or there are no jobs.
     """
+    require_within("jobs", options.jobs, 1)
     folder = Workdir(options.workdir or f"runs/{study.name}-{options.preset}").path
     command = " ".join([f"python -m experiments.{study.name} --preset={options.preset}", *flags])
     files = [RESULTS, TABLES, *study.figures]

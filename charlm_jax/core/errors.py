@@ -18,6 +18,10 @@ class CharlmError(ValueError):
         super().__init__(visible_line(message))
 
 
+class NotFinite(CharlmError):
+    """Numbers that a model computed and that are not finite."""
+
+
 def read_error(path: object, error: OSError) -> CharlmError:
     """Returns the error for a path that cannot be read."""
     return CharlmError(f"cannot read {path}: {error.strerror or error}")

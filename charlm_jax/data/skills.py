@@ -3,8 +3,8 @@
 A text is a sequence of episodes, which are independent of each other. An episode is a generator: it
 yields a `Choice`, the distribution of the next character, and is sent the character. Sampling from
 the choices writes a text, and looking up the characters of a text in them gives the losses of the
-best predictor: no model can do better on average. An answer is a character that the episode so far
-determines by the skill in question.
+best predictor: no model can do better on average. An answer is a character whose distribution only
+the skill tells; in recall, copy, parity and counting the episode so far determines it.
 
   recall     pairs of a key and a value, then the keys in another order, each with its value
   copy       a random string, then the same string again
@@ -44,7 +44,7 @@ class Choice(NamedTuple):
     Attributes:
       symbols: characters that may come, in a fixed order.
       weights: probabilities in proportion; None if all are equally probable.
-      is_answer: whether the character is determined by the skill.
+      is_answer: whether the skill is needed to tell the distribution.
     """
 
     symbols: Sequence[str]
@@ -283,7 +283,7 @@ class SkillSource:
         return self._read(text).nll_N
 
     def is_answer(self, text: str) -> "np.ndarray":
-        """Return a mask of the characters that the skill determines."""
+        """Return a mask of the characters whose distribution only the skill tells."""
         return self._read(text).is_answer_N
 
     def _read(self, text: str) -> "_Walk":

@@ -12,7 +12,7 @@ import numpy as np
 
 from charlm_jax.analysis.activations import Activations, capture_activations
 from charlm_jax.config.schema import Config
-from charlm_jax.core.errors import CharlmError, closest
+from charlm_jax.core.errors import CharlmError, NotFinite, closest
 from charlm_jax.core.foreign_names import suggest_flag
 from charlm_jax.core.limits import MAX_INT32, require_within
 from charlm_jax.core.numerics import fixed_numerics
@@ -446,7 +446,7 @@ def refuse_non_finite(values: Any, model: str = "the model") -> None:
       model: name of the model in the error message.
 
     Raises:
-      CharlmError: a number is not finite.
+      NotFinite: a number is not finite.
     """
     if not all(np.isfinite(x).all() for x in jax.tree.leaves(values)):
-        raise CharlmError(f"{model} computes numbers that are not finite on this text")
+        raise NotFinite(f"{model} computes numbers that are not finite on this text")

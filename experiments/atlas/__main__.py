@@ -84,10 +84,14 @@ def run_study(
     else:
         speeds = training.records.read(_SPEEDS) or {}
     runs = train_arms(training, preset.arms(), preset.effort, measure_run, train=False)
-    found = {name: each for name, each in runs.items() if name in speeds}
-    if not found:
+    if not runs:
         raise CharlmError(f"{training.records.folder} has no records: run the study first")
-    return build_results(preset, found, speeds)
+    if unknown := [name for name in runs if name not in speeds]:
+        raise CharlmError(
+            f"{training.records.file(_SPEEDS)} has no speeds of {', '.join(unknown)}: the command "
+            f"without --from_records and --only measures them"
+        )
+    return build_results(preset, runs, speeds)
 
 
 def measure_speeds_once(

@@ -26,10 +26,9 @@ _SAMPLED = 1_000  # characters
 
 def measure_run(run: Run) -> dict[str, Any]:
     """Return the record of a finished run, at its best checkpoint."""
-    context = SEQUENCE_LENGTH if run.model.keeps_positions else None
     window_N = run.evaluate(Window(WINDOW), split="test")[1]
-    stream_N = run.evaluate(Stream(context), split="test")[1]
-    second = run.evaluate(Stream(context), split="valid")[0].loss_nats
+    stream_N = run.evaluate(Stream(), split="test")[1]
+    second = run.evaluate(Stream(), split="valid")[0].loss_nats
     second_window = run.evaluate(Window(WINDOW), split="valid")[0].loss_nats
     sums = block_sums([window_N])
     return {

@@ -1,8 +1,8 @@
 """Study of the training sequence length: loss against T, with the state reset or carried.
 
 `python -m experiments.sequence_length` trains what is not on record and writes `results.json`,
-`tables.md` and figures. docs/studies/sequence_length/index.md discusses results of an
-earlier form of the study; `trained/records` there has the records of this one so far.
+`tables.md` and figures. docs/studies/sequence_length/index.md discusses the results, and
+`trained/records` there has the records so far.
 
     __main__.py   question, flags, and the order of the stages
     arms.py       arms and presets

@@ -213,6 +213,18 @@ _SMALL: Mapping[str, Mapping[str, Any]] = {
 _FEW = (10, 40, 160, 640)
 _SCHEDULES = ((10, 160), (10, 40, 160))
 
+# The best of the preset `trained`.
+_TRAINED_RATES = {
+    "lstm-T10-reset": 0.012,
+    "lstm-T40-reset": 0.012,
+    "lstm-T80-reset": 0.012,
+    "lstm-T320-reset": 0.012,
+    "lstm-T10-carried": 0.006,
+    "lstm-T40-carried": 0.012,
+    "lstm-T80-carried": 0.006,
+    "lstm-T320-carried": 0.006,
+}
+
 PRESETS: Mapping[str, Preset] = {
     "minutes": Preset(
         models={
@@ -261,13 +273,14 @@ PRESETS: Mapping[str, Preset] = {
         effort=Effort(3, 4_000_000, (1, 2, 3), scores=40),
         watched=51_200,
         patience=10,
-        repeated=(40, 80, 160, 640),
+        repeated=(40, 80, 160, 320, 640),
     ),
     "second_text": Preset(
-        models={"lstm": Model("lstm:1.6M", {}, lengths=_FEW, is_repeated=False)},
+        models={"lstm": Model("lstm:1.6M", {}, lengths=(10, 40, 80, 320))},
         corpus="",
-        effort=Effort(3, 4_000_000, (1,), scores=40),
+        effort=Effort(1, 4_000_000, (1,), scores=40),
         watched=51_200,
         patience=10,
+        rates=_TRAINED_RATES,
     ),
 }

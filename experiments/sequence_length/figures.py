@@ -1,5 +1,6 @@
 """Figures of the study."""
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -8,7 +9,7 @@ from charlm_jax.analysis.loss_breakdown import geometric_bins
 from charlm_jax.evaluation.bootstrap import Interval
 from charlm_jax.report.figures.base import save_figure
 from charlm_jax.report.figures.panels import IntervalCurve, Panel, draw_panels
-from experiments.sequence_length.arms import Arm
+from experiments.sequence_length.arms import WINDOW, Arm
 from experiments.sequence_length.results import ArmResult, Results
 
 LOSS = "held-out loss, nats per character"
@@ -20,6 +21,7 @@ PLACE = "loss_by_position.png"
 GRADIENTS = "gradient_norms.png"
 FIGURES = (BY_LENGTH, CURVES, CONTEXT, PLACE, GRADIENTS)
 
+_LEAST_SHARE = 1e-12  # of the nearest character's gradient: less is rounding
 _CHANGES = {"truncated": "cut off", "shuffled": "shuffled"}
 
 
@@ -88,10 +90,13 @@ def _by_length(results: Results, path: Path) -> None:
                 )
             )
         panels.append(Panel(model, curves, lines=((ngram, 0.0),)))
+    has_dots = any(curve.others for panel in panels for curve in panel.curves)
     figure = draw_panels(
         panels,
         title=f"Loss by training length, less the loss of a {order}-gram (below 0 is better)\n"
-        f"{results.text.corpus}; lines: first seed with 95 % over the text; dots: other seeds",
+        f"{results.text.corpus}; lines: first seed with 95 % over the text"
+        + "; dots: other seeds"
+        * has_dots,
         x_label=LENGTH,
         y_label="difference, nats per character",
         ticks=_ticks(panels),
@@ -195,7 +200,8 @@ def _by_place(results: Results, path: Path) -> None:
     figure = draw_panels(
         panels,
         title="Loss by number of characters read before: large marks are the training length\n"
-        f"{_about(results)}",
+        f"{_about(results)}; up to {WINDOW} in windows of {WINDOW}, then of "
+        f"{results.preset.reach:,}",
         x_label="characters read before the target, from an empty state",
         y_label=LOSS,
         ordered=True,
@@ -215,15 +221,16 @@ def _gradients(results: Results, path: Path) -> None:
                 reach = min(results.preset.context_reach, _longest(result))
                 places = [math.sqrt(first * last) for first, last in geometric_bins(reach)]
                 if norms:
-                    powers = [math.log10(max(norm / norms[0], 1e-12)) for norm in norms]
+                    shares = (norm / norms[0] for norm in norms)
+                    powers = map(math.log10, itertools.takewhile(_LEAST_SHARE.__le__, shares))
                     points = [Interval(power, power, power) for power in powers]
-                    curves.append(IntervalCurve(f"T = {arm.length}", places, points))
+                    curves.append(IntervalCurve(f"T = {arm.length}", places[: len(points)], points))
             if curves:
                 panels.append(Panel(f"{model}, state {state}", curves))
     figure = draw_panels(
         panels,
         title="Gradient of a prediction's loss by distance, relative to the nearest character\n"
-        f"{_about(results)}, one run of each",
+        f"{_about(results)}, one run of each; a line ends below {_LEAST_SHARE:g}",
         x_label="distance from the predicted character",
         y_label="norm, as a power of 10",
         ordered=True,

@@ -1,6 +1,7 @@
 """Results of the study, computed from its records; nothing is trained or scored here."""
 
 import functools
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from experiments.block_records import Sums, from_sums
 from experiments.run_measures import characters_to_reach
 from experiments.sequence_length.arms import Arm, Preset
 from experiments.sequence_length.records import RULES, RunRecord, TextRecord
-from experiments.sequence_length.runs import PlannedRun, mean_speed
+from experiments.sequence_length.runs import PlannedRun, training_seconds
 from experiments.tuned_arms import RunCounts, describe_gaps, is_rate_at_edge
 
 
@@ -44,12 +45,14 @@ class ArmResult(NamedTuple):
         before all are on record.
       spread: standard deviation over the other seeds of the `stream` loss; None for fewer than two.
       cold_start: window loss less stream loss, on the same characters.
-      less_ngram: loss less that of the n-gram, by rule.
+      less_ngram: loss less that of the n-gram, by rule. The intervals of a rule hold for the arms
+        of the same model, state and budget at once (Bonferroni).
       by_seed: stream loss of every run on record less that of the n-gram, with intervals over the
         text.
       watched_context: length of the windows by which runs are watched while they train.
       to_reach_ngram: characters after which the watched loss of every run on record was at most
         that of the n-gram; None for a run where it never was.
+      seconds_to_reach_ngram: training time after which it was.
       by_class: stream loss by kind of character.
       by_place: loss by number of characters read before.
       by_context: change -> n -> loss with all but the nearest n characters changed.
@@ -76,6 +79,7 @@ class ArmResult(NamedTuple):
     by_seed: tuple[Difference, ...]
     watched_context: int
     to_reach_ngram: tuple[int | None, ...]
+    seconds_to_reach_ngram: tuple[float | None, ...]
     by_class: Mapping[str, Interval]
     by_place: Mapping[str, Interval]
     by_context: Mapping[str, Mapping[int, Interval]]
@@ -83,12 +87,6 @@ class ArmResult(NamedTuple):
     gradients: Mapping[str, float]
     quality: Mapping[str, Any]
     curve: Sequence[tuple[int, float]]
-
-    @property
-    def seconds_to_reach_ngram(self) -> tuple[float | None, ...]:
-        """Training time after which every run on record had the n-gram's loss."""
-        per_character = self.seconds / self.characters
-        return tuple(None if x is None else x * per_character for x in self.to_reach_ngram)
 
 
 class Family(NamedTuple):
@@ -218,8 +216,16 @@ def build_results(
         for arm, found in records.items()
         if other_seeds and len(found) == len(preset.effort.seeds)
     }
+    compared = Counter((arm.model, arm.state, arm.budget) for arm in records)
     results = {
-        arm: _arm_result(found, others.get(arm), preset, text, speeds)
+        arm: _arm_result(
+            found,
+            others.get(arm),
+            preset,
+            text,
+            speeds,
+            level=1 - 0.05 / compared[arm.model, arm.state, arm.budget],
+        )
         for arm, found in records.items()
     }
     families = _families(results, first, "")
@@ -256,13 +262,27 @@ def _arm_result(
     preset: Preset,
     text: TextRecord,
     speeds: Mapping[str, float],
+    *,
+    level: float,
 ) -> ArmResult:
+    """Compute the results of an arm.
+
+    Args:
+      records: its runs on record, the first seed's first.
+      others: losses of the other seeds; None before all are on record.
+      preset: size of the study.
+      text: the text and its simple predictors.
+      speeds: characters per second in training, by model and length.
+      level: confidence level of the differences from the n-gram.
+    """
     first = records[0]
+    seconds = functools.partial(training_seconds, first.arm, speeds, budget=first.characters)
     stream = _stream([first], text)
     window = from_sums([first.window], text.counts)
     ngrams = {rule: from_sums([text.ngram[rule]], text.counts) for rule in RULES}
     watched_context = preset.watched_context(first.arm)
     goal = text.ngram_watched[str(watched_context)]
+    to_reach = [characters_to_reach(record.curve, goal) for record in records]
     by_context = {
         change: {int(n): from_sums([sums], text.target_counts) for n, sums in by_n.items()}
         for change, by_n in (first.by_context or {}).items()
@@ -273,7 +293,7 @@ def _arm_result(
         rate=first.rate,
         parameters=first.parameters,
         characters=first.characters,
-        seconds=first.characters / mean_speed(first.arm, speeds),
+        seconds=seconds(first.characters),
         flops=first.flops,
         best_characters=tuple(record.best_characters for record in records),
         second=first.second["stream"],
@@ -282,12 +302,13 @@ def _arm_result(
         spread=None if others is None else std_over_seeds(others),
         cold_start=mean_interval(subtract_runs(window, stream)),
         less_ngram={
-            "window": difference(window, ngrams["window"]),
-            "stream": difference(stream, ngrams["stream"]),
+            "window": difference(window, ngrams["window"], level=level),
+            "stream": difference(stream, ngrams["stream"], level=level),
         },
         by_seed=tuple(difference(_stream([record], text), ngrams["stream"]) for record in records),
         watched_context=watched_context,
-        to_reach_ngram=tuple(characters_to_reach(record.curve, goal) for record in records),
+        to_reach_ngram=tuple(to_reach),
+        seconds_to_reach_ngram=tuple(None if x is None else seconds(x) for x in to_reach),
         by_class=_intervals(first.by_class, text.class_counts),
         by_place=_intervals(first.by_place, text.place_counts),
         by_context={

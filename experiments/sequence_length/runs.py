@@ -259,3 +259,17 @@ def mean_speed(arm: Arm, speeds: Mapping[str, float]) -> float:
     """Return the speed of an arm in characters per second, over equal shares of its lengths."""
     seconds = sum(1 / speeds[speed_name(arm.model, length)] for length in arm.lengths)
     return len(arm.lengths) / seconds
+
+
+def training_seconds(
+    arm: Arm, speeds: Mapping[str, float], characters: float, *, budget: int
+) -> float:
+    """Return the time after which an arm has read a number of the characters of its budget.
+
+    Its lengths have equal shares of the budget, one after the other.
+    """
+    share = budget / len(arm.lengths)
+    return sum(
+        min(max(characters - before * share, 0.0), share) / speeds[speed_name(arm.model, length)]
+        for before, length in enumerate(arm.lengths)
+    )

@@ -1,6 +1,7 @@
 """Results of the study as files: results.json, tables.md and the figures."""
 
 import functools
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -115,19 +116,23 @@ def tables(results: Results, *, command: str) -> str:
     if results.schedules:
         parts += [
             "## Schedules of lengths less the best fixed length",
-            "Each length of a schedule has an equal share of the training.",
+            "Each length of a schedule has an equal share of the training. The best fixed length "
+            "is that of the runs that are compared.",
             _schedules(results.schedules),
         ]
     parts += [
         "## Loss",
         _losses(results),
         "## Loss less that of the n-gram",
+        "The intervals of a column hold for all lengths of a model, state and budget at once.",
         _less_ngram(results),
         "## Training until the n-gram's loss",
         "Characters and seconds after which the loss on the second part is at most that of the "
-        f"{text.ngram_order}-gram on the same characters; median over all runs on record, `-` if "
-        "it never is. The characters are those by which runs are watched, in windows whose first "
-        "character a model reads from an empty state; the n-gram starts each window anew too.",
+        f"{text.ngram_order}-gram on the same characters; median over all runs on record, the "
+        "lower of two, where a run that never has that loss counts as the longest; `-` if the "
+        "median is such a run. The characters are those by which runs are watched, in windows "
+        "whose first character a model reads from an empty state; the n-gram starts each window "
+        "anew too.",
         _to_reach(results),
     ]
     if results.carried:
@@ -139,6 +144,7 @@ def tables(results: Results, *, command: str) -> str:
     if results.by_class:
         parts += [
             "## Loss of the shortest length less that of the best, by kind of character",
+            "The intervals of a row hold all at once.",
             _by_class(results),
         ]
     parts += [
@@ -244,20 +250,20 @@ def _less_ngram(results: Results) -> str:
 def _to_reach(results: Results) -> str:
     rows = []
     for arm, found in results.arms.items():
-        reached = [x for x in found.to_reach_ngram if x is not None]
-        seconds = [x for x in found.seconds_to_reach_ngram if x is not None]
-        is_usual = 2 * len(reached) > len(found.seeds)
-        cells = (
-            [f"{statistics.median_low(reached):,}", f"{statistics.median_low(seconds):.0f}"]
-            if is_usual
-            else ["-", "-"]
-        )
+        cells = [_median(found.to_reach_ngram), _median(found.seconds_to_reach_ngram)]
         best = statistics.median_low(found.best_characters)
         goal = results.text.ngram_watched[str(found.watched_context)]
-        runs = f"{len(reached)} of {len(found.seeds)}"
+        reached = sum(x is not None for x in found.to_reach_ngram)
+        runs = f"{reached} of {len(found.seeds)}"
         rows.append([*_key(arm), found.watched_context, f"{goal:.4f}", *cells, runs, f"{best:,}"])
     columns = ["window", "n-gram", "characters", "seconds", "runs", "best checkpoint"]
     return table([*_KEY, *columns], rows)
+
+
+def _median(values: Sequence[float | None]) -> str:
+    """Return the median, the lower of two, where None is more than any number."""
+    median = statistics.median_low(math.inf if x is None else x for x in values)
+    return "-" if math.isinf(median) else f"{median:,.0f}"
 
 
 def _carried(results: Results) -> str:

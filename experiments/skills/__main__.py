@@ -2,12 +2,12 @@
 
 Models of two equal blocks, which differ in their layers alone and have about as many parameters,
 learn synthetic texts that need one skill each (`charlm_jax.data.skills`). The best loss of every
-character is known. The measure is the loss above it on the characters that the skill determines,
-as a share of that of a predictor which knows the last character alone: 0 for a model that has the
-skill, 1 for one that has learnt nothing of it. Texts are split 80/10/10; the second part is used to
-choose learning rates, with equal effort for every arm, and the third is scored, in windows of the
-training length and with the state carried on. Only answers count whose episode the model has read
-from its beginning; the tables have their number.
+character is known. The measure is the loss above it on the answers, the characters whose
+distribution only the skill tells, as a share of that of a predictor which knows the last character
+alone: 0 for a model that has the skill, 1 for one that has learnt nothing of it. Texts are split
+80/10/10; the second part is used to choose learning rates, with equal effort for every arm, and the
+third is scored, in windows of the training length and with the state carried on. Only answers count
+whose episode the model has read from its beginning; the tables have their number.
 
     python -m experiments.skills --preset=minutes
     python -m experiments.skills --preset=full --jobs=2

@@ -43,7 +43,7 @@ def measure_run(run: Run) -> dict[str, Any]:
         counts_P = is_answer_N[places_P] & (begin_N[places_P] > first_read_P)
         return nll_P - best_N[places_P], counts_P
 
-    window, stream = Window(SEQUENCE_LENGTH), Stream(_attention_context(run))
+    window, stream = Window(SEQUENCE_LENGTH), Stream()
     valid_P, counts_P = excess("valid", SEQUENCE_LENGTH, run.evaluate(window, split="valid")[1])
     second = valid_P[counts_P].mean()
     window_P, counts_P = excess("test", SEQUENCE_LENGTH, run.evaluate(window, split="test")[1])
@@ -83,10 +83,6 @@ def measure_run(run: Run) -> dict[str, Any]:
         "loss": round(evaluation.loss_nats, 6),
         "best_loss": round(float(evaluation.loss_nats - stream_P.mean()), 6),
     }
-
-
-def _attention_context(run: Run) -> int | None:
-    return SEQUENCE_LENGTH if run.model.keeps_positions else None
 
 
 def episode_places(text: str) -> np.ndarray:

@@ -41,7 +41,8 @@ class SkillResult(NamedTuple):
       parameters: number of parameters.
       rate: learning rate.
       is_at_edge: whether the rate is the lowest or highest tried, and better than the next.
-      by_place: share by place of the answer in its episode, as `5-6`.
+      by_place: loss above the best in nats per answer, in windows, by place of the answer in its
+        episode, as `5-6`.
       curves: characters read and loss on the second part while training, of each run.
     """
 
@@ -190,10 +191,6 @@ def _skill_result(arm: ArmRuns, excess: BlockSums, reference: Reference) -> Skil
     records = list(arm.records.values())
     first = records[0]
     stream = _sums(arm, "stream", first["stream_answers"])
-    by_place = {
-        place: from_sums([record["by_place"][place] for record in records], counts).mean
-        for place, counts in first["place_counts"].items()
-    }
     return SkillResult(
         share=_divided(mean_interval(excess), reference.last),
         stream=_divided(mean_interval(stream), reference.stream_last),
@@ -202,7 +199,10 @@ def _skill_result(arm: ArmRuns, excess: BlockSums, reference: Reference) -> Skil
         parameters=first["parameters"],
         rate=arm.tuned.value,
         is_at_edge=is_rate_at_edge(arm.tuned),
-        by_place={place: mean / reference.last_by_place[place] for place, mean in by_place.items()},
+        by_place={
+            place: from_sums([record["by_place"][place] for record in records], counts).mean
+            for place, counts in first["place_counts"].items()
+        },
         curves=[record["curve"] for record in records],
     )
 
@@ -250,9 +250,9 @@ def tables(results: Results, command: str) -> str:
         "Loss above that of the best predictor, as a share of what a predictor that knows the last "
         "character alone has above it: 0 for a model that has the skill, 1 for one that has learnt "
         f"nothing of it. It is the loss on the answers in windows of {SEQUENCE_LENGTH} characters, "
-        f"with 95 % intervals over blocks of the text{seeds}. Bold: learnt, the interval lies "
-        f"below {LEARNT_SHARE}, and no seed is left out. The first seed of each model is the best "
-        f"of {effort.rates} runs with different learning rates.",
+        f"with 95 % intervals over blocks of the text{seeds}, which hold one by one. Bold: learnt, "
+        f"the interval lies below {LEARNT_SHARE}, and no seed is left out. The first seed of each "
+        f"model is the best of {effort.rates} runs with different learning rates.",
         *results.gaps,
         _table(results, _share),
         "Number of answers that count, in windows and with the state carried on, and the loss "
@@ -270,7 +270,7 @@ def tables(results: Results, command: str) -> str:
         _table(results, lambda found: found.stream.describe(3)),
         "## Runs that have learnt the skill",
         f"Number of runs whose share is below {LEARNT_SHARE}.",
-        _table(results, lambda found: f"{found.learnt} of {found.runs.finished}"),
+        _table(results, lambda found: found.runs.label(f"{found.learnt} of {found.runs.finished}")),
         "## Effort",
         f"{effort.describe()}, for each model and skill. In {sum(edge)} of {len(edge)} searches "
         "the chosen rate is the lowest or the highest tried, and better than the next by more than "
@@ -326,6 +326,8 @@ def _verdict(results: Results, task: str) -> str:
     if learnt:
         return f"learnt by {', '.join(learnt)}"
     best = list(found.items())[comparison.best]
+    if len(found) == 1:
+        return f"not learnt by {best[1].runs.label(best[0])}, which alone is on record"
     if comparison.is_best and best[1].share.high < 1:
         return f"learnt by none of {len(found)}; {best[1].runs.label(best[0])} comes closest"
     return f"learnt by none of {len(found)}; none is clearly closer than all others"

@@ -10,14 +10,18 @@ from matplotlib.figure import Figure
 
 from charlm_jax.config.loading import load_config
 from charlm_jax.config.schema import Config
+from charlm_jax.core.errors import CharlmError
 from charlm_jax.data.synthetic import parse_source
+from charlm_jax.evaluation.families import compare_with_best
 from charlm_jax.report.figures.base import save_figure
+from charlm_jax.sweeps.points import Point
 from experiments.atlas import __main__ as atlas
 from experiments.atlas import arms as atlas_arms
 from experiments.atlas import results as atlas_results
 from experiments.atlas.arms import PRESETS, Preset
 from experiments.atlas.measures import measure_models
 from experiments.atlas.results import tables, write_results
+from experiments.block_records import from_sums
 from experiments.recorded_training import RecordedTraining, RecordFolder, settings
 from experiments.tuned_arms import Effort, _run_point
 from tests.experiments.test_recorded_training import Trainer, trainer
@@ -87,6 +91,9 @@ def test_one_model_on_record_is_no_comparison_and_the_others_are_named(tmp_path:
     )
     assert "\n- mingru, 1 of 2 seeds (1 missing) is the only group.\n" in text
     assert "| mingru | 1 of 2 (1 missing) | " in text
+    training.records.file("speeds").unlink()
+    with pytest.raises(CharlmError, match=r"speeds\.json has no speeds of mingru: the command"):
+        atlas.run_study(training, preset, (), train=False)
 
 
 def test_speeds_and_sizes_are_of_each_model(tmp_path: Path) -> None:
@@ -144,10 +151,12 @@ def test_update_rules_are_compared_within_each_model(
     training = RecordedTraining(RecordFolder(tmp_path), tmp_path / "runs")
     losses = {"rnn-bare": 1.5, "rnn-bare-muon": 1.7, "mingru": 1.9, "mingru-muon": 1.8}
     rng = np.random.default_rng(1)
+    points: dict[str, list[Point]] = {}
     for arm in preset.arms():
         for seed in effort.seeds:
             stream = (1_000 * losses[arm.name] + rng.normal(0, 9, 40)).tolist()
             point = _run_point(arm, effort, arm.fields["optimizer.learning_rate"], seed)
+            points.setdefault(arm.name, []).append(point)
             values = {
                 "parameters": 9,
                 "second": losses[arm.name],
@@ -164,6 +173,23 @@ def test_update_rules_are_compared_within_each_model(
     training.records.write("speeds", dict.fromkeys(losses, speeds))
     results = atlas.run_study(training, preset, (), train=False)
     assert [family.name for family in results.families] == ["rnn, bare", "mingru"]
+    for family in results.families:
+        sums = [
+            from_sums(
+                [training.records.read(f"runs/{x.name}")["stream"] for x in points[name]],
+                [1_000] * 40,
+            )
+            for name in family.arms
+        ]
+        best = family.comparison.best
+        expected = compare_with_best(
+            sums,
+            best=best,
+            is_choice_independent=seeds == (1,),
+            is_paired_by_run=False,
+            level=1 - 0.05 / 2,  # two models
+        )
+        assert family.comparison == expected
     text = tables(results, "x")
     caveat = " One seed each: another may change the order." if seeds == (1,) else ""
     assert f"\n- rnn, bare, adam is the best of 2 groups (1 comparison).{caveat}\n" in text

@@ -1,11 +1,13 @@
 """Published tables of studies: they follow from the records beside them."""
 
 import importlib
+import json
 import shlex
 from pathlib import Path
 
 import pytest
 
+from experiments.sequence_length.arms import PRESETS
 from tests.conftest import ROOT
 
 FOLDERS = (folder.parent for folder in sorted(ROOT.glob("docs/studies/**/records")))
@@ -14,6 +16,12 @@ PUBLISHED = [folder / "tables.md" for folder in FOLDERS if (folder / "tables.md"
 
 def test_there_is_a_study_to_check() -> None:
     assert PUBLISHED
+
+
+def test_a_second_text_is_read_with_the_learning_rates_of_the_first() -> None:
+    preset, folder = PRESETS["second_text"], ROOT / "docs/studies/sequence_length/trained"
+    arms = json.loads((folder / "results.json").read_text(encoding="utf-8"))["arms"]
+    assert preset.rates == {arm.name: arms[arm.name]["rate"] for arm in preset.arms()}
 
 
 @pytest.mark.exhaustive

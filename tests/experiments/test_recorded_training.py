@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.errors import CharlmError, NotFinite
 from charlm_jax.core.json_files import write_json
 from charlm_jax.core.signals import Interrupted
 from charlm_jax.inference.run import Run
@@ -128,6 +128,35 @@ def test_more_is_measured_of_the_best_run_alone(trainer: Trainer, tmp_path: Path
     assert trainer.names == [best]
     assert {name: file.read_bytes() for name, file in records.items()} == written
     assert not any((tmp_path / "runs").glob("a*"))
+
+
+def test_reading_records_leaves_the_folders_of_runs(trainer: Trainer, tmp_path: Path) -> None:
+    records, runs = RecordFolder(tmp_path / "records"), tmp_path / "runs"
+    tuned = _tune(RecordedTraining(records, runs, keep=True))
+    kept = sorted(runs.glob("a*"))
+    assert len(kept) == 2
+    assert _tune(RecordedTraining(records, runs), train=False) == tuned
+    assert sorted(runs.glob("a*")) == kept
+    _tune(RecordedTraining(records, runs))
+    assert not any(runs.glob("a*"))
+
+
+def test_a_run_whose_loss_on_another_part_is_not_finite_has_diverged(
+    trainer: Trainer, tmp_path: Path
+) -> None:
+    training = RecordedTraining(RecordFolder(tmp_path / "records"), tmp_path / "runs")
+
+    def measure(run: Run) -> dict[str, object]:
+        if run.workdir.name == "a":
+            raise NotFinite("the model computes numbers that are not finite on this text")
+        return _measure(run)
+
+    points = [POINT._replace(name=name) for name in "ab"]
+    for _ in range(2):
+        with pytest.raises(CharlmError, match="a diverged: its loss was not finite"):
+            training.train(points, measure)
+    assert trainer.names == ["a", "b"] and training.has_diverged(points[0])
+    assert training.recorded(points[1]) is not None
 
 
 def test_a_rate_that_diverges_is_the_worst_and_any_other_run_that_does_is_named(

@@ -9,9 +9,10 @@ import pytest
 
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.evaluation.block_sums import block_sums
+from charlm_jax.evaluation.bootstrap import difference
 from charlm_jax.sweeps.points import Point
 from charlm_jax.sweeps.tuning import Trial, Tuned
-from experiments.block_records import to_sums
+from experiments.block_records import from_sums, to_sums
 from experiments.recorded_training import Diverged, RecordedTraining, RecordFolder, settings
 from experiments.sequence_length import runs
 from experiments.sequence_length.arms import (
@@ -192,7 +193,7 @@ def test_the_best_is_chosen_on_other_characters_than_the_losses_are_of() -> None
 
 def test_the_time_to_reach_the_ngram_is_that_of_an_idle_machine() -> None:
     carried = SHORT._replace(state="carried")
-    found = _results({SHORT: (1.6,), MIDDLE: (1.5, 1.7), BOTH: (1.55,), carried: (1.6,)}).arms
+    found = _results({SHORT: (1.6,), MIDDLE: (1.5, 1.7), BOTH: (1.5,), carried: (1.6,)}).arms
     # With carried state the windows are longer, and the n-gram's loss in them is 1.55.
     assert found[carried].to_reach_ngram == (None,)
     assert found[SHORT].to_reach_ngram == (64_000,)  # 1.70 at 40,000 is above 1.65
@@ -202,9 +203,38 @@ def test_the_time_to_reach_the_ngram_is_that_of_an_idle_machine() -> None:
     # Half of the characters at 1,000 a second, half at 4,000.
     assert found[BOTH].seconds == pytest.approx(32_000 / 1_000 + 32_000 / 4_000)
     assert mean_speed(BOTH, SPEEDS) == pytest.approx(1_600)
+    assert found[BOTH].seconds_to_reach_ngram == pytest.approx((32_000 / 1_000 + 8_000 / 4_000,))
     assert found[MIDDLE].less_ngram["stream"].mean == pytest.approx(-0.1, abs=0.01)
     by_seed = [each.mean for each in found[MIDDLE].by_seed]
     assert by_seed == pytest.approx([-0.1, 0.1], abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("means", "cells"),
+    [
+        ((1.5, 1.6, 1.9), "64,000 | 32 | 2 of 3"),
+        ((1.5, 1.9, 1.9), "- | - | 1 of 3"),
+        ((1.9, 1.5), "40,000 | 20 | 1 of 2"),
+    ],
+)
+def test_a_run_that_never_reaches_the_ngram_counts_as_the_longest(
+    means: Sequence[float], cells: str
+) -> None:
+    three = PRESET._replace(effort=PRESET.effort._replace(seeds=(1, 2, 3)))
+    text = tables(_results({MIDDLE: means}, three), command="a command")
+    assert f"| lstm | reset | characters | 40 | 64 | 1.6500 | {cells} | 64,000 |" in text
+
+
+def test_intervals_of_several_comparisons_hold_all_at_once() -> None:
+    results = _results(MEANS)
+    streams = {arm: from_sums([_record(arm, mean=MEANS[arm][0]).stream], COUNTS) for arm in MEANS}
+    ngram = from_sums([TEXT_RECORD.ngram["stream"]], COUNTS)
+    for arm, compared in ((MIDDLE, 4), (CARRIED, 1)):  # lengths and schedules of a state
+        expected = difference(streams[arm], ngram, level=1 - 0.05 / compared)
+        assert results.arms[arm].less_ngram["stream"] == expected
+    more = {**MEANS, MIDDLE._replace(state="carried"): (1.6,)}
+    expected = difference(streams[CARRIED], streams[SHORT], level=1 - 0.05 / 2)
+    assert _results(more).carried["first seed"]["lstm", 5] == expected
 
 
 def test_the_cost_is_of_all_rates_and_first_seeds() -> None:

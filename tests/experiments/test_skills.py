@@ -17,10 +17,12 @@ from charlm_jax.core.trees import count_parameters
 from charlm_jax.data.dataset import Dataset, load_dataset
 from charlm_jax.data.skills import END, TASKS, SkillSource
 from charlm_jax.data.synthetic import parse_source
+from charlm_jax.evaluation.families import compare_with_best
 from charlm_jax.evaluation.protocol import EvalProtocol, all_positions
 from charlm_jax.models import build_model
 from charlm_jax.sweeps.points import make_point
 from charlm_jax.sweeps.tuning import Trial, Tuned
+from experiments.block_records import from_sums
 from experiments.recorded_training import RATE, RecordedTraining, RecordFolder, settings
 from experiments.skills import __main__ as skills
 from experiments.skills import measures
@@ -140,6 +142,8 @@ def _results(records: dict[str, list[dict[str, Any]]], folder: Path) -> Results:
             {"rnn": [[1.0, 1.0], [250.0, 250.0]], "gru": [[240.0, 240.0]] * 2},
             "learnt by none of 2; none is clearly closer than all others",
         ),
+        ({"rnn": [[100.0, 100.0]] * 2}, "not learnt by rnn, which alone is on record"),
+        ({"rnn": [[1.0, 1.0]] * 2}, "learnt by rnn"),
     ],
 )
 def test_who_has_learnt_a_skill_is_said_and_not_who_is_best(
@@ -154,8 +158,40 @@ def test_who_has_learnt_a_skill_is_said_and_not_who_is_best(
         assert found.shares == pytest.approx([sum(run) / 1_000 / 0.5 for run in runs])
         assert found.learnt == sum(run[0] < 25 for run in runs)
         assert found.stream.mean == pytest.approx(np.mean(found.shares) * 0.5 / 0.6)
-        for place, name, nats in ((0, "1-1", 200), (1, "2-2", 300)):
-            assert found.by_place[name] == pytest.approx(np.mean([x[place] for x in runs]) / nats)
+        for place, name in enumerate(("1-1", "2-2")):
+            assert found.by_place[name] == pytest.approx(np.mean([x[place] for x in runs]) / 500)
+
+
+def test_intervals_of_all_skills_hold_at_once(tmp_path: Path) -> None:
+    effort = Effort(rates=1, characters=5_120, seeds=(1, 2))
+    preset = TINY._replace(layers=("rnn", "gru", "minlstm"), effort=effort)
+    training = RecordedTraining(RecordFolder(tmp_path / "records"), tmp_path / "runs")
+    rng = np.random.default_rng(0)
+    for number, arm in enumerate(preset.arms()):
+        text = {
+            **{name: [500] * 9 for name in ("answers", "stream_answers")},
+            **{name: [250.0] * 9 for name in ("last_character", "stream_last_character")},
+            **{name: {} for name in ("place_counts", "by_place", "last_character_by_place")},
+        }
+        sums = [(200 + 10 * number + rng.normal(0, 5, 9)).tolist() for _ in effort.seeds]
+        runs = {(1.0, seed): {**_record(x), **text} for seed, x in enumerate(sums, 1)}
+        _write(training, arm, effort, runs)
+    found = skills.run_study(training, preset, (), train=False)
+    results = build_results(preset, found)
+    for task in preset.tasks:
+        groups = [
+            from_sums([record["excess"] for record in runs.records.values()], [500] * 9)
+            for name, runs in found.items()
+            if name.startswith(task)
+        ]
+        expected = compare_with_best(
+            groups,
+            best=0,
+            is_choice_independent=False,
+            is_paired_by_run=False,
+            level=1 - 0.05 / 2,
+        )
+        assert results.comparisons[task] == expected and expected.looked_at == 3
 
 
 @pytest.mark.parametrize("field", ["fingerprint", "answers"])
@@ -189,6 +225,8 @@ def test_means_that_leave_out_runs_say_so_and_missing_models_are_named(
     rows = [line for line in text.splitlines() if line.startswith(("| rnn", "| minlstm"))]
     assert rows[0].endswith("], 2 of 3 seeds (1 diverged) |") and "**" not in rows[0]
     assert rows[1].count("**") == 2
+    assert "| rnn | 2 of 2, 2 of 3 seeds (1 diverged) |" in rows
+    assert "| minlstm | 3 of 3 |" in rows
     assert rows[-2].endswith("seeds: 2 of 3 (1 diverged)) |") and rows[-1].endswith("seeds: 3) |")
 
 
@@ -211,7 +249,6 @@ def _measure(
     run = SimpleNamespace(
         config=load_config("lstm", {"data.corpus": source.spec}),
         dataset=lambda: dataset,
-        model=SimpleNamespace(keeps_positions=False),
         evaluate=evaluate,
         params={"w": np.zeros(3)},
     )
@@ -237,7 +274,7 @@ def test_the_predictor_from_the_last_character_has_a_share_of_1_everywhere(
     results = _results({"rnn": [record] * 2}, tmp_path)
     found, reference = results.skills["parity"]["rnn"], results.references["parity"]
     assert [*found.shares, found.share.mean, found.stream.mean] == pytest.approx([1] * 4)
-    assert found.by_place == pytest.approx(dict.fromkeys(reference.last_by_place, 1))
+    assert found.by_place == pytest.approx(dict(reference.last_by_place))
     assert reference.stream_answers > 1.1 * reference.answers
     assert reference.stream_last > 1.02 * reference.last
     places = [*reference.last_by_place.values()]
@@ -325,10 +362,11 @@ def test_the_width_is_the_one_that_comes_closest() -> None:
 
 def test_every_skill_has_a_text_of_its_length() -> None:
     preset = PRESETS["full"]
-    for arm in preset.arms(["rnn"]):
-        config = load_config(arm.config, {**arm.fields, "data.corpus": "synthetic:task=counting"})
-        assert load_dataset(config).part("test")
-        assert f"characters={preset.characters}" in arm.fields["data.corpus"]
+    assert len({preset.corpus(task) for task in preset.tasks}) == len(TASKS)
+    for arm in preset._replace(characters=50_000).arms(["rnn"]):
+        dataset = load_dataset(load_config(arm.config, arm.fields))
+        assert len(dataset.corpus.text) == 50_000 and len(dataset.part("test")) == 1
+    assert all(f"characters={preset.characters}" in preset.corpus(task) for task in preset.tasks)
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -37,6 +37,8 @@ def test_a_study_has_its_folders_and_the_command_that_makes_it_again(tmp_path: P
     with pytest.raises(CharlmError, match=r"lengths\.png is not from this study"):
         open_study(STUDY, options)
 
+    with pytest.raises(CharlmError, match="jobs=0 is not allowed: it must be at least 1"):
+        open_study(STUDY, parser.parse_args([f"--workdir={tmp_path / 'b'}", "--jobs=0"]))
     typed = [f"--workdir={tmp_path / 'b'}", f"--records={tmp_path / 'c'}", "--from_records"]
     found = open_study(STUDY, parser.parse_args([*typed, "--preset=long", "--keep_runs"]))
     assert found.command == "python -m experiments.lengths --preset=long"
