@@ -49,4 +49,4 @@ def needs_escapes(text: str) -> bool:
     >>> needs_escapes("two\nlines"), needs_escapes("naïve")
     (True, False)
     """
-    return "\\" in repr(text)
+    return "\\" in repr(text.replace("'", ""))  # both quotes in a text would be escaped too

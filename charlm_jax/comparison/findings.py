@@ -131,7 +131,8 @@ def gather(
     Args:
       runs: at least one run; all of one text, vocabulary and split.
       protocol: evaluation protocol, see `compare`.
-      split: `valid`, `test` or `train`; `valid` is skipped if no text is held out.
+      split: `valid`, `test` or `train`; `valid` is skipped if no text is held out and no protocol
+        is given.
       baselines: whether to score simple predictors too.
       progress: callback for the progress of a download of the text.
       report: callback for the progress of the computation.
@@ -143,12 +144,11 @@ def gather(
         raise CharlmError("no runs to report on: give at least one run")
     dataset = runs[0].dataset(progress)
     scores = None
-    if split != "valid" or split in dataset.parts:
+    if split != "valid" or split in dataset.parts or protocol is not None:
         comparison = compare(
             runs, protocol, split=split, baselines=baselines, progress=progress, report=report
         )
-        report("computing intervals", 0)
-        scores = find_scores(comparison, dataset)
+        scores = find_scores(comparison, dataset, report)
         groups = {group.name: group.runs for group in comparison.groups}
     else:
         check_same_text(runs)

@@ -14,6 +14,7 @@ from charlm_jax.analysis.loss_breakdown import (
     positions_in_window,
 )
 from charlm_jax.comparison.compare import Baseline, Comparison, GroupResult, RunGroup
+from charlm_jax.core.progress import Report, report_nothing
 from charlm_jax.data.dataset import Dataset
 from charlm_jax.data.splits import Part, target_positions
 from charlm_jax.evaluation.protocol import Window, all_positions
@@ -65,12 +66,15 @@ class Scores(NamedTuple):
     classes: Sequence[Sequence[GroupLoss]]
 
 
-def find_scores(comparison: Comparison, dataset: Dataset) -> Scores:
+def find_scores(
+    comparison: Comparison, dataset: Dataset, report: Report = report_nothing
+) -> Scores:
     """Compute the scores of a comparison.
 
     Args:
       comparison: run groups.
       dataset: text of the runs.
+      report: callback for the progress of the computation.
     """
     groups = comparison.groups
     first = groups[0].evaluations[0]
@@ -79,6 +83,11 @@ def find_scores(comparison: Comparison, dataset: Dataset) -> Scores:
     scored_N = np.searchsorted(all_positions(part), protocol.positions(scored))
     class_N = character_classes(dataset.corpus.text, part, unit=dataset.corpus.unit)[scored_N]
     windows = _window_lengths(groups, part)
+    by_position = [
+        _by_position(group, part, length, report)
+        for group, length in zip(groups, windows, strict=True)
+    ]
+    report("computing intervals", 0)
     return Scores(
         split=first.key.split,
         mode=protocol.mode,
@@ -91,9 +100,7 @@ def find_scores(comparison: Comparison, dataset: Dataset) -> Scores:
         baselines=comparison.baselines,
         trained=[group.runs[0].config.data.sequence_length for group in groups],
         windows=windows,
-        by_position=[
-            _by_position(group, part, length) for group, length in zip(groups, windows, strict=True)
-        ],
+        by_position=by_position,
         classes=[breakdown(group.nll_SN, class_N, CLASSES, block=first.block) for group in groups],
     )
 
@@ -109,11 +116,14 @@ def _window_lengths(groups: Sequence[RunGroup], part: Part) -> list[int]:
     return [min(longest, group.runs[0].model.max_length or longest) for group in groups]
 
 
-def _by_position(group: RunGroup, part: Part, length: int) -> list[PositionLoss]:
+def _by_position(group: RunGroup, part: Part, length: int, report: Report) -> list[PositionLoss]:
     """Compute the loss in windows of `length` characters, by number of characters read."""
     split = group.evaluations[0].key.split
     nll_SN = np.stack(
-        [run.evaluate(Window(length), split=split, cache=True)[1] for run in group.runs]
+        [
+            run.evaluate(Window(length), split=split, cache=True, report=report)[1]
+            for run in group.runs
+        ]
     )
     p_N = positions_in_window(part, length)
     bins = geometric_bins(int(p_N.max()))

@@ -80,9 +80,11 @@ def _averaged(curve: Curve) -> Curve:
 
 
 def _every_nth(curve: Curve) -> Curve:
-    """Keep every n-th point and the last, so that at most `_MAX_POINTS` are left."""
+    """Keep the last point and every n-th before it, at most `_MAX_POINTS`, and the lowest."""
     every = math.ceil(len(curve) / _MAX_POINTS)
-    return curve[(len(curve) - 1) % every :: every]
+    lowest = min(curve, key=lambda point: point[1])
+    kept = {*curve[(len(curve) - 1) % every :: every], lowest}
+    return sorted(kept)
 
 
 def _points(curve: Curve, run: RunFacts, by_steps: bool) -> list[DataPoint]:

@@ -16,10 +16,11 @@ from charlm_jax.comparison.readings import Reading, read_characters
 from charlm_jax.comparison.run_facts import read_run_facts
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.files import user_path
-from charlm_jax.core.folders import PAGE, own_file
+from charlm_jax.core.folders import EXPORT, PAGE, own_file
 from charlm_jax.core.limits import require_within
 from charlm_jax.data.download import read_bytes
 from charlm_jax.evaluation.protocol import EvalProtocol, Stream, Window
+from charlm_jax.evaluation.text_score import default_scoring_mode
 from charlm_jax.inference.run import Run, Runs, open_runs
 from charlm_jax.report.figures.activation_maps import (
     describe_source,
@@ -73,7 +74,7 @@ def plot_attention(
     found = _find_layer(run, seen.layers, layer, "attention", lambda x: x.distance_H is not None)
     if head is not None:
         require_within("head", head, 0, found.arrays["weights"].shape[1] - 1)
-    return draw_layer_attention(found, seen.symbols, source=describe_source(run), head=head)
+    return draw_layer_attention(run, found, seen.symbols, head=head)
 
 
 def plot_gates(run: Run, text: str, *, layer: int | None = None) -> InlineFigure:
@@ -91,7 +92,7 @@ def plot_gates(run: Run, text: str, *, layer: int | None = None) -> InlineFigure
     found = _find_layer(
         run, seen.layers, layer, "states", lambda x: x.distance_H is None and bool(x.states)
     )
-    return draw_layer_gates(found, seen.symbols, source=describe_source(run))
+    return draw_layer_gates(run, found, seen.symbols)
 
 
 def _find_layer(
@@ -140,8 +141,8 @@ def show_surprisal(
       CharlmError: the same errors as `Run.score`.
     """
     if protocol is None:
-        is_limited = run.model.max_length is not None
-        protocol = Window(run.config.evaluation_context) if is_limited else Stream()
+        is_whole = default_scoring_mode(run.model) == "stream"
+        protocol = Stream() if is_whole else Window(run.config.evaluation_context)
     how: dict[str, Any] = {"protocol": protocol, "unknown": unknown, "replacement": replacement}
     reading = Reading(describe_source(run), run, run.score(text, **how), how)
     text = run.vocabulary.to_symbols(text)
@@ -163,6 +164,9 @@ def show_page(path: Path | str) -> InlinePage:
     """
     path = user_path(path)
     page = read_bytes(path)
-    if own_file(str(path)) != PAGE:
+    kind = own_file(str(path))
+    if kind == EXPORT:
+        raise CharlmError(f"{path} runs a model: show it with charlm_jax.playground")
+    if kind != PAGE:
         raise CharlmError(f"{path} is not a page of charlm: write_report writes one")
     return InlinePage(page.decode("utf-8", "replace"), height=10_000)

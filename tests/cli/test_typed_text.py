@@ -20,7 +20,7 @@ def _typed(text: str) -> str:
     return text.replace("\\", r"\\").replace("\n", r"\n").replace("\t", r"\t")
 
 
-@given(st.text("abn\n\t\\", max_size=8))
+@given(st.text("abn\"'\n\t\\", max_size=8))
 @examples(3)
 def test_any_text_can_be_typed(text: str) -> None:
     assert unescape(_typed(text)) == typed_text(_typed(text)) == text

@@ -48,7 +48,13 @@ def test_attention_maps_are_labelled(tmp_path: Path) -> None:
     distance_H = mean_attention_distance(weights_THS)
     title = "it reads “$x$”"
     figure = draw_attention_maps(
-        weights_THS, distance_H, TEXT, heads=range(3), layer="layer 1", title=title
+        weights_THS,
+        distance_H,
+        TEXT,
+        heads=range(3),
+        layer="layer 1",
+        unit="characters",
+        title=title,
     )
     save_figure(figure, file)
     for head, distance in enumerate(distance_H):
@@ -68,7 +74,7 @@ def test_attention_maps_are_labelled(tmp_path: Path) -> None:
 def test_rows_look_and_columns_are_looked_at() -> None:
     weights_THS = draw_weights(len(TEXT), 2)
     figure = draw_attention_maps(
-        weights_THS, np.zeros(2), TEXT, heads=range(2), layer="layer 0", title=""
+        weights_THS, np.zeros(2), TEXT, heads=range(2), layer="layer 0", unit="characters", title=""
     )
     maps = [axes for axes in figure.axes if axes.images and axes.get_title()]
     marks = [visible_symbol(symbol) for symbol in TEXT]
@@ -94,6 +100,7 @@ def test_attention_maps_of_any_size_are_bounded(
         LONG[:length],
         heads=range(heads),
         layer="layer 0",
+        unit="characters",
         title="",
     )
     assert max(figure.get_size_inches()) < 25
@@ -105,7 +112,7 @@ def test_attention_maps_of_any_size_are_bounded(
 def test_characters_that_would_be_too_small_are_positions() -> None:
     weights_THS, distance_H = draw_weights(300, 1), np.zeros(1)
     maps = draw_attention_maps(
-        weights_THS, distance_H, LONG[:300], heads=[0], layer="layer 0", title=""
+        weights_THS, distance_H, LONG[:300], heads=[0], layer="layer 0", unit="characters", title=""
     )
     gates = draw_gate_maps({}, {"hidden": np.ones((2000, 2))}, LONG, title="")
     for figure, length in ((maps, 300), (gates, 2000)):
@@ -118,21 +125,31 @@ def test_characters_that_would_be_too_small_are_positions() -> None:
         assert max(figure.get_size_inches()) < 25
 
 
-def test_distances_stand_by_head_and_layer() -> None:
+@pytest.mark.parametrize(
+    ("window", "unit", "equal"),
+    [
+        (0, "characters", 10.0),  # (41 - 1) / 4
+        (41, "characters", 10.0),
+        (3, "bytes", (0 + 0.5 + 39 * 1.0) / 41),
+    ],
+)
+def test_distances_stand_by_head_and_layer(window: int, unit: str, equal: float) -> None:
     distances = {"layer 0": np.array([0.5, 2.25]), "layer 3": np.array([7.0])}
-    (axes,) = draw_attention_distances(distances, 41, title="it reads").axes
+    (axes,) = draw_attention_distances(
+        distances, 41, window=window, unit=unit, title="it reads"
+    ).axes
     heights = [y for line in axes.lines[:2] for y in line.get_ydata()]
     assert heights == [0.5, 2.25, 7.0]
     assert ticks(axes.xaxis) == ["layer 0", "layer 3"]
     assert [label.get_text() for label in axes.get_xticklabels(minor=True)] == ["0", "1", "0"]
-    assert axes.get_ylabel() == "mean attention distance, characters"
-    assert list(axes.lines[2].get_ydata()) == [10.0, 10.0]  # of equal weights, (41 - 1) / 4
-    assert axes.get_ylim()[1] > 10.0
+    assert axes.get_ylabel() == f"mean attention distance, {unit}"
+    assert list(axes.lines[2].get_ydata()) == pytest.approx([equal, equal])
+    assert axes.get_ylim()[1] > max(equal, 7.0)
 
 
 def test_distances_of_many_heads_are_bounded() -> None:
     distances = {f"layer {index}": np.arange(64.0) for index in range(12)}
-    figure = draw_attention_distances(distances, 100, title="")
+    figure = draw_attention_distances(distances, 100, window=0, unit="characters", title="")
     assert max(figure.get_size_inches()) < 25
 
 

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 import charlm_jax
 from charlm_jax.comparison.run_facts import read_run_facts
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.folders import MODEL_PAGE_MARK
 from charlm_jax.evaluation import Stream, Window
 from charlm_jax.report.figures.base import save_figure
 from charlm_jax.report.figures.loss_curve import draw_losses_by_step
@@ -145,6 +146,8 @@ def test_what_a_run_does_not_have_is_one_line(
     fails("cannot read", charlm_jax.show_page, tmp_path / "gone.html")
     (tmp_path / "other.html").write_text("<p>")
     fails("is not a page of charlm", charlm_jax.show_page, tmp_path / "other.html")
+    (tmp_path / "model.html").write_text(f"<!-- {MODEL_PAGE_MARK} -->")
+    fails("show it with charlm_jax.playground", charlm_jax.show_page, tmp_path / "model.html")
 
 
 class Frame(HTMLParser):

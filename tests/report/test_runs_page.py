@@ -427,6 +427,8 @@ def test_a_run_that_holds_nothing_out_has_no_held_out_figure(
     assert "On the text that it was trained on it needs" in page.text()
     with pytest.raises(CharlmError, match="has no held-out text"):
         write_report(hostile[1:], tmp_path / "test.html", split="test")
+    with pytest.raises(CharlmError, match="has no held-out text"):
+        write_report(hostile[1:], tmp_path / "window.html", Window(4))
     with pytest.raises(
         CharlmError, match=r"cannot be compared: .*; losses are compared on the same"
     ):

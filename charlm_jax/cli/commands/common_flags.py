@@ -39,17 +39,21 @@ def add_allow_module(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_run(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that select a run, its checkpoint and its weights."""
-    parser.add_argument(
-        "--workdir", required=True, type=nonempty_path, metavar="DIR", help="the run's folder"
-    )
+def _add_checkpoint(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint",
         default="best",
         metavar="best|latest|STEP",
         help="checkpoint to load; best means latest if the run was never validated (default: best)",
     )
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that select a run, its checkpoint and its weights."""
+    parser.add_argument(
+        "--workdir", required=True, type=nonempty_path, metavar="DIR", help="the run's folder"
+    )
+    _add_checkpoint(parser)
     parser.add_argument(
         "--weights",
         choices=("average", "raw"),
@@ -131,12 +135,7 @@ def add_several(command: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="run folders, or folders that contain runs",
     )
-    add(
-        "--checkpoint",
-        default="best",
-        metavar="best|latest|STEP",
-        help="checkpoint to load; best means latest if the run was never validated (default: best)",
-    )
+    _add_checkpoint(command)
     add(
         "--no_baselines",
         action="store_true",

@@ -46,12 +46,12 @@ def run(options: argparse.Namespace) -> None:
     """Run a model over a text and plot its activations."""
     run = load(options)
     inside = run.inspect(options.text, **read_unknown(options))
-    from charlm_jax.report.figures.activation_maps import describe_source, save_activations
+    from charlm_jax.report.figures.activation_maps import save_activations
     from charlm_jax.storage.workdir import Workdir
 
     own = Workdir(run.workdir).inspect
     folder = own if options.out is None else user_path(options.out)
-    files = save_activations(inside, folder, tag=_tag(run, inside), source=describe_source(run))
+    files = save_activations(run, inside, folder, tag=_tag(run, inside))
     if options.json:
         show(json.dumps(_inside_as_json(run, inside, options.text, files)))
         return
@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> None:
     rows = {name: d_H for name, d_H in distances.items() if d_H is not None}
     if rows:
         most, width = max(map(len, rows.values())), max(map(len, rows))
-        show("\nmean attention distance in characters, by head")
+        show(f"\nmean attention distance in {run.vocabulary.unit}, by head")
         show(" " * width + "".join(f"{head:>7}" for head in range(most)))
     for name, distance_H in rows.items():
         show(f"{name:<{width}}" + "".join(f"{distance:>7.2f}" for distance in distance_H))

@@ -31,7 +31,8 @@ def add_flags(command: argparse.ArgumentParser) -> None:
         "--workdir",
         type=nonempty_path,
         metavar="DIR",
-        help="folder of the sweep, with one folder per point (default: runs/NAME-OF-THE-CONFIG)",
+        help="folder of the sweep, with one folder per point (default: runs/NAME-OF-THE-CONFIG, "
+        "and the fields of --sweep and --tune)",
     )
     add(
         "--jobs",

@@ -14,7 +14,13 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("--workdir", required=True, type=nonempty_path, metavar="DIR", help="the run's folder")
     add_corpus(command)
-    add("--steps", type=int, default=100, help="number of steps to repeat (default: 100)")
+    add(
+        "--steps",
+        type=int,
+        default=100,
+        help="number of steps to repeat, up to the last recorded row among them, or to the first "
+        "row (default: 100)",
+    )
 
 
 def run(options: argparse.Namespace) -> int:

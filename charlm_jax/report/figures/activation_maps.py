@@ -13,16 +13,14 @@ _TITLE_CHARACTERS = 40
 _NAME_CHARACTERS = 30
 
 
-def save_activations(
-    activations: Activations, folder: Path, *, tag: str, source: str
-) -> list[Path]:
+def save_activations(run: Run, activations: Activations, folder: Path, *, tag: str) -> list[Path]:
     """Draw the attention maps, gates and states of every layer, and all attention distances.
 
     Args:
-      activations: activations of a model on a text.
+      run: run whose model read a text.
+      activations: its activations.
       folder: folder of the files; created if missing.
       tag: end of the file names. Existing files with these names are replaced.
-      source: name of the model in the titles.
 
     Returns:
       The files, `NAME_TAG.png` each.
@@ -34,27 +32,33 @@ def save_activations(
     for layer in activations.layers:
         if layer.distance_H is not None:
             files.append(folder / f"{layer.name}_attention_{tag}.png")
-            save_figure(draw_layer_attention(layer, symbols, source=source), files[-1])
+            save_figure(draw_layer_attention(run, layer, symbols), files[-1])
             distances[_layer_name(layer)] = layer.distance_H
         elif layer.states:
             files.append(folder / f"{layer.name}_gates_{tag}.png")
-            save_figure(draw_layer_gates(layer, symbols, source=source), files[-1])
+            save_figure(draw_layer_gates(run, layer, symbols), files[-1])
     if distances:
         files.append(folder / f"attention_distance_{tag}.png")
-        title = _title("mean attention distance", symbols, source)
-        save_figure(draw_attention_distances(distances, len(symbols), title=title), files[-1])
+        figure = draw_attention_distances(
+            distances,
+            len(symbols),
+            window=run.config.model.window,
+            unit=run.vocabulary.unit,
+            title=_title("mean attention distance", symbols, run),
+        )
+        save_figure(figure, files[-1])
     return files
 
 
 def draw_layer_attention(
-    layer: LayerActivations, symbols: str, *, source: str, head: int | None = None
+    run: Run, layer: LayerActivations, symbols: str, *, head: int | None = None
 ) -> InlineFigure:
     """Draw the attention weights of a layer.
 
     Args:
+      run: run whose model read a text.
       layer: activations of an attention layer.
-      symbols: the T characters that were read.
-      source: name of the model in the title.
+      symbols: the T symbols that were read.
       head: head to draw; all if None.
     """
     weights_THS, distance_H = layer.arrays["weights"], layer.distance_H
@@ -66,19 +70,20 @@ def draw_layer_attention(
         symbols,
         heads=heads,
         layer=_layer_name(layer),
-        title=_layer_title(layer, symbols, source),
+        unit=run.vocabulary.unit,
+        title=_layer_title(layer, symbols, run),
     )
 
 
-def draw_layer_gates(layer: LayerActivations, symbols: str, *, source: str) -> InlineFigure:
+def draw_layer_gates(run: Run, layer: LayerActivations, symbols: str) -> InlineFigure:
     """Draw the gates and states of a layer.
 
     Args:
+      run: run whose model read a text.
       layer: activations of a recurrent layer.
-      symbols: the T characters that were read.
-      source: name of the model in the title.
+      symbols: the T symbols that were read.
     """
-    title = _layer_title(layer, symbols, source)
+    title = _layer_title(layer, symbols, run)
     return draw_gate_maps(layer.gates, layer.states, symbols, title=title)
 
 
@@ -92,12 +97,12 @@ def _layer_name(layer: LayerActivations) -> str:
     return layer.name.replace("_", " ")
 
 
-def _layer_title(layer: LayerActivations, symbols: str, source: str) -> str:
-    return _title(f"{_layer_name(layer)} ({layer.kind})", symbols, source)
+def _layer_title(layer: LayerActivations, symbols: str, run: Run) -> str:
+    return _title(f"{_layer_name(layer)} ({layer.kind})", symbols, run)
 
 
-def _title(subject: str, symbols: str, source: str) -> str:
+def _title(subject: str, symbols: str, run: Run) -> str:
     text = symbols[:_TITLE_CHARACTERS]
     more = "…" if len(symbols) > len(text) else ""
     shown = "".join(c if c == " " else visible_symbol(c) for c in text)
-    return f"{subject} of {source}, reading\n“{shown}{more}”"
+    return f"{subject} of {describe_source(run)}, reading\n“{shown}{more}”"

@@ -29,6 +29,7 @@ def draw_attention_maps(
     *,
     heads: Sequence[int],
     layer: str,
+    unit: str,
     title: str,
 ) -> InlineFigure:
     """Draw the attention weights of one layer, a map per head.
@@ -39,10 +40,11 @@ def draw_attention_maps(
 
     Args:
       weights_THS: probabilities over S = T for each query and head.
-      distance_H: mean attention distance of each head, in characters.
-      symbols: the T characters.
+      distance_H: mean attention distance of each head, in symbols.
+      symbols: the T symbols.
       heads: numbers of the H heads.
       layer: name of the layer.
+      unit: `characters` or `bytes`.
       title: title of the figure.
     """
     length, drawn = len(symbols), min(len(heads), _MAX_HEADS)
@@ -67,17 +69,18 @@ def draw_attention_maps(
             interpolation_stage="data",
         )
         axes.set_facecolor("#e4e4e4")
-        heading = f"{layer}, head {head}: mean distance {distance_H[index]:.1f} characters"
+        heading = f"{layer}, head {head}: mean distance {distance_H[index]:.1f} {unit}"
         axes.set_title(heading, fontsize=min(2.6 * side, 12.0), pad=4)
         fits = label_characters(axes.xaxis, symbols, inches=side)
         label_characters(axes.yaxis, symbols, inches=side)
-    unit = "character" if fits else "position of the character"
+    label = unit.removesuffix("s")
+    label = label if fits else f"position of the {label}"
     middle = top + (rows * down - room - 0.52) / 2
-    figure.text(0.5, 0.08 / height, f"{unit} attended to (key)", ha="center", fontsize=size)
+    figure.text(0.5, 0.08 / height, f"{label} attended to (key)", ha="center", fontsize=size)
     figure.text(
         0.08 / width,
         1 - middle / height,
-        f"{unit} that attends (query), read downwards",
+        f"{label} that attends (query), read downwards",
         va="center",
         rotation=90,
         fontsize=size,
@@ -92,13 +95,15 @@ def draw_attention_maps(
 
 
 def draw_attention_distances(
-    distances: Mapping[str, np.ndarray], length: int, *, title: str
+    distances: Mapping[str, np.ndarray], length: int, *, window: int, unit: str, title: str
 ) -> InlineFigure:
     """Draw the mean attention distance of every head, and that of equal weights.
 
     Args:
-      distances: layer -> distance_H in characters.
-      length: T, the number of characters read.
+      distances: layer -> distance_H in symbols.
+      length: T, the number of symbols read.
+      window: most positions that one position attends to, as in `config.model.window`; 0 for all.
+      unit: `characters` or `bytes`.
       title: title of the figure.
     """
     heads = [len(distance_H) for distance_H in distances.values()]
@@ -118,7 +123,8 @@ def draw_attention_distances(
             axes.annotate(
                 f"{distance:.1f}", (x, distance), (0, 6), textcoords="offset points", ha="center"
             )
-    equal = (length - 1) / 4
+    farthest_T = np.minimum(np.arange(length), (window or length) - 1)
+    equal = farthest_T.mean() / 2
     axes.axhline(equal, color=VERMILION, linestyle="--")
     axes.annotate(
         f"equal weights: {equal:.1f}",
@@ -137,7 +143,7 @@ def draw_attention_distances(
     axes.tick_params(axis="x", which="major", length=0, pad=20 if is_roomy else 6)
     axes.tick_params(axis="x", which="minor", length=0, labelsize=9)
     axes.set_xlabel("head, by layer" if is_roomy else "layer")
-    axes.set_ylabel("mean attention distance, characters")
+    axes.set_ylabel(f"mean attention distance, {unit}")
     axes.set_xlim(-0.5, len(distances) - 0.5)
     axes.set_ylim(0.0, 1.15 * max(equal, *(float(d.max()) for d in distances.values())) or 1.0)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10]))

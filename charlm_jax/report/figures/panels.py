@@ -116,7 +116,7 @@ def draw_panels(
     figure.supylabel(y_label, fontsize=10)
     figure.supxlabel(x_label, fontsize=10)
     figure.suptitle(_wrapped(title, size[0]), fontsize=10.5)
-    legends = [zip(*_legend(axes), strict=True) for axes in grid.flat]
+    legends = [zip(*axes.get_legend_handles_labels(), strict=True) for axes in grid.flat]
     handles = {label: handle for legend in legends for handle, label in legend}
     figure.legend(
         [*handles.values()], [*handles], loc="outside right center", frameon=False, fontsize=9
@@ -216,8 +216,3 @@ def _label(axis: Axis, values: Sequence[float], ticks: Sequence[float] | None = 
     axis.set_major_locator(FixedLocator(ticks))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
-
-
-def _legend(axes: Axes) -> tuple[list[Any], list[str]]:
-    handles, labels = axes.get_legend_handles_labels()
-    return handles, labels

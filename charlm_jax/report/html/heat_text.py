@@ -203,6 +203,7 @@ def difference_legend(first: str, second: str) -> list[Markup]:
     """Render the legend of `difference_text`."""
     values = [DIFFERENCE_STEP * (level - _HALF) for level in range(DIFFERENCE_LEVELS + 1)]
     labels = [f"{value:+g}" if value else "0" for value in values]
+    labels = [f"≤ {labels[0]}", *labels[1:-1], f"≥ {labels[-1]}"]
     note = Markup('<p class="note">{}</p>').format(
         f"Below 0 {second} has the lower loss, above 0 {first}."
     )

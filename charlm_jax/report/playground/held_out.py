@@ -96,7 +96,9 @@ def measure_held_out(
         kept = recorded_held_out(run, "the model was trained on the whole text")
         return kept._replace(training=training)
     if characters > MOST_CHARACTERS:
-        kept = recorded_held_out(run, f"the text is longer than {MOST_CHARACTERS:,} characters")
+        kept = recorded_held_out(
+            run, f"the text is longer than {MOST_CHARACTERS:,} {dataset.corpus.unit}"
+        )
         return kept._replace(training=training)
     comparison = compare(run, progress=progress, report=report)
     evaluation = comparison.groups[0].evaluations[0]

@@ -9,13 +9,14 @@ import base64
 import hashlib
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
 from charlm_jax._version import __version__
 from charlm_jax.core.errors import CharlmError, write_error
 from charlm_jax.core.files import atomic_write, user_path
-from charlm_jax.core.folders import MODEL_PAGE_MARK
+from charlm_jax.core.folders import EXPORT, MODEL_PAGE_MARK, own_file
 from charlm_jax.core.notebook import notebook_progress
 from charlm_jax.core.tree_hash import content_hash
 from charlm_jax.core.trees import count_parameters
@@ -149,7 +150,7 @@ def page_file(run: Run, file: Path | str | None, *, precision: str = "float32") 
       precision: precision in which the page stores matrices.
 
     Raises:
-      CharlmError: it is a folder, or not a path.
+      CharlmError: it is a folder, a file of another kind, or not a path.
     """
     if file is None:
         name = f"step_{run.checkpoint}" + "_average" * (run.weights == "average")
@@ -158,6 +159,10 @@ def page_file(run: Run, file: Path | str | None, *, precision: str = "float32") 
     path = user_path(file)
     if path.is_dir():
         raise CharlmError(f"{path} is a folder: give a file name")
+    if os.path.lexists(path) and own_file(str(path)) != EXPORT:
+        raise CharlmError(
+            f"{path} already exists and is a different file: move it away, or name another file"
+        )
     return path
 
 

@@ -239,6 +239,12 @@ def test_a_text_of_ones_own_is_read_and_coloured(browser: Browser) -> None:
     assert ends[0] == "0 %" and re.fullmatch(r"\d+(\.\d)? %", ends[1])
     assert browser.own_cells[-1][1].startswith("s")
     assert not browser.get("get('own_legend').hidden")
+    # The colours of a chosen character go with it.
+    colours = browser.own_cells
+    browser.do("cellsOf(get('own_view'))[2].dispatch('click')")
+    assert browser.own_cells[3:] != colours[3:]
+    browser.do("get('own_view').dispatch('keydown', { key: 'Escape' })")
+    assert browser.own_cells == colours
 
 
 def test_a_layer_with_fewer_units_changes_the_number_that_is_shown(folder: Path) -> None:

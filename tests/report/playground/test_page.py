@@ -198,9 +198,12 @@ def test_a_file_is_never_overwritten(run: Run, html: str, tmp_path: Path) -> Non
     assert write_playground(run, file, held_out=FIGURES) == file
     assert file.read_text(encoding="utf-8") == html
     write_playground(run, file, held_out=FIGURES)
-    file.write_text("mine")
-    with pytest.raises(CharlmError, match=r"already exists .* or name another file"):
-        write_playground(run, file, held_out=FIGURES)
+    assert page.page_file(run, file) == file
+    for words, refuse in ((html[:-1], write_playground), ("mine", page.page_file)):
+        file.write_text(words)
+        more = {"held_out": FIGURES} if refuse is write_playground else {}
+        with pytest.raises(CharlmError, match=r"already exists .* or name another file"):
+            refuse(run, file, **more)
     assert file.read_text() == "mine"
     with pytest.raises(CharlmError, match="is a folder"):
         write_playground(run, tmp_path, held_out=FIGURES)

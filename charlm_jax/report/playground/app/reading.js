@@ -18,9 +18,9 @@ function readingSection(playground) {
   });
   byId("own_predictions").replaceChildren(panel.root);
   const view = textView(byId("own_view"), vocabulary, (index, character) => {
-    if (character === null) return panel.hide();
-    panel.show(character, null);
-    colours.repaint();
+    if (character === null) panel.hide();
+    else panel.show(character, null);
+    if (view.characters().length > 1) colours.repaint();
   });
   const colours = colourChoice(playground, view);
 
