@@ -204,7 +204,12 @@ def _drawn_line(line: Line, to_xy: Callable[[float, float], tuple[float, float]]
     every = math.ceil(len(line.points) / _MAX_MARKS)
     banded = [p for p in line.points if math.isfinite(p.low) and math.isfinite(p.high)]
     corners = [to_xy(p.x, p.low) for p in banded] + [to_xy(p.x, p.high) for p in reversed(banded)]
-    marked = [(p, *to_xy(p.x, p.y)) for p in line.points[every - 1 :: every]]
+    lowest = min(line.points, key=lambda p: p.y)
+    marked = [
+        (p, *to_xy(p.x, p.y))
+        for number, p in enumerate(line.points, start=1)
+        if number % every == 0 or p is lowest
+    ]
     return _DrawnLine(
         label=line.label,
         css_class=series_class(line.style_index),
