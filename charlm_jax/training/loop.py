@@ -291,22 +291,30 @@ class _Loop:
             step, loss, norm = self.loop_state.step + int(bad[0]) + 1, losses[bad[0]], norms[bad[0]]
             self.fail(f"step {step}: the loss is {loss:g}, the gradient norm {norm:g}", state)
 
-    def fail(self, what: str, state: TrainState) -> NoReturn:
-        """Raise an error, after saving the state and the batch of the next update."""
+    def fail(self, what: str, state: TrainState, *, in_update: bool = True) -> NoReturn:
+        """Raise an error, after saving the state and the batch of the next update.
+
+        Args:
+          what: what is not finite.
+          state: state before the update that failed, or the state that failed.
+          in_update: whether that update failed.
+        """
         step = int(state.step)
         state, batch = self.trainer.enter_phase(state, step), self.trainer.batch(self.ids_N, step)
         state = self.trainer.devices.fetch(state)
-        replay = self.processes.share(lambda: self.write_fault(state, batch))
-        raise self.diverged(f"{what}; {replay}")
+        hint = self.processes.share(lambda: self.write_fault(state, batch, in_update=in_update))
+        raise self.diverged(f"{what}; {hint}")
 
-    def write_fault(self, state: TrainState, batch: Batch) -> str:
-        """Save the state and the batch of an update that failed; return a hint, or why not."""
+    def write_fault(self, state: TrainState, batch: Batch, *, in_update: bool) -> str:
+        """Save a state that failed, and a batch; return a hint, or why they could not be saved."""
         workdir = self.run.workdir
         try:
             self.run.refuse_if_gone()
             write_fault(workdir, self.trainer, state, batch)
         except CharlmError as error:
             return f"the state before it could not be saved ({error})"
+        if not in_update:
+            return f"the state is in {workdir.fault}"
         return f"charlm replay --workdir={workdir.path} names the first array that is not finite"
 
     def diverged(self, what: str) -> CharlmError:
@@ -344,7 +352,7 @@ class _Loop:
             seen[weights] = Totals(nats, score.characters, self.lap())
             if not np.isfinite(score.loss_nats):
                 what = f"step {loop_state.step}: the held-out loss is {score.loss_nats:g}"
-                raise self.diverged(what)
+                self.fail(what, state, in_update=False)
         if not trainer.scores_regularly(loop_state.step):
             self.scores_before = loop_state.scores
         loop_state.add_score(score.loss_nats)  # of the average, the last of `kinds`, if one is kept

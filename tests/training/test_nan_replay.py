@@ -18,6 +18,7 @@ from charlm_jax.data.dataset import load_dataset
 from charlm_jax.data.loaders import EpochPlan
 from charlm_jax.models import build_reader
 from charlm_jax.storage.checkpoint import Checkpoints
+from charlm_jax.storage.run_index import has_failed
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training import nan_replay
 from charlm_jax.training.batch_gradient import Penalties, make_gradient_of_batch
@@ -231,6 +232,21 @@ def test_weights_that_are_ruined_at_an_evaluation_are_a_fault_as_well(tmp_path: 
         train_and_evaluate(make_tiny_config(**changes), tmp_path / "run")
     first = replay_fault(tmp_path / "run").first_bad
     assert first is not None
+
+
+def test_a_held_out_loss_that_is_not_finite_is_a_fault_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sweep or a study then knows that the run has diverged."""
+    config, workdir = make_tiny_config(**{"train.max_steps": 1}), Workdir(tmp_path / "run")
+
+    def build(*arguments: Any) -> Trainer:
+        return build_trainer(*arguments)._replace(score=lambda *args, **kwargs: np.full(9, np.inf))
+
+    monkeypatch.setattr("charlm_jax.training.loop.build_trainer", build)
+    with pytest.raises(CharlmError, match=r"step 1: the held-out loss is inf; the state is in "):
+        train_and_evaluate(config, workdir.path)
+    assert Checkpoints(workdir.fault).steps() == [2] and has_failed(workdir)
 
 
 def test_the_stages_are_those_of_the_update(trainer: Trainer) -> None:

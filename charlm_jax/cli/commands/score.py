@@ -171,6 +171,8 @@ def _reading(
     if context is None and mode != "stream":
         context = run.config.evaluation_context
     lines = options.lines or ("separate" if options.sort == "surprise" else "running")
+    if (lines, mode) == ("separate", "sliding"):
+        raise CharlmError("--mode=sliding reads across lines: use --lines=running or another mode")
     try:
         how: dict[str, Any] = {
             "protocol": build_protocol(mode, context=context, targets=0),
