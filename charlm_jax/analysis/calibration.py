@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.limits import require_within
 from charlm_jax.evaluation.block_sums import BLOCK
 from charlm_jax.evaluation.bootstrap import Interval, mean_interval
 from charlm_jax.evaluation.scoring import Measure
@@ -36,8 +37,29 @@ BIN_ENDS = (*(2.0**-power for power in range(12, 1, -1)), 0.35, 0.5, 0.65, 0.8, 
 
 
 def scale_grid(minimum: float = 0.25, maximum: float = 5.0, count: int = 61) -> np.ndarray:
-    """Return scales_A, spaced geometrically."""
+    """Return scales_A, spaced geometrically.
+
+    Args:
+      minimum: smallest scale factor, positive.
+      maximum: largest scale factor, finite.
+      count: number of scale factors, from 2.
+
+    Raises:
+      CharlmError: a number is out of range.
+    """
+    require_within("count", count, 2)
+    _check_scales(np.array([minimum, maximum]))
     return np.geomspace(minimum, maximum, count)
+
+
+def _check_scales(scales_A: np.ndarray) -> None:
+    """Refuse scale factors whose logarithms are not finite and ascending."""
+    is_ascending_A = np.diff(scales_A, prepend=0.0) > 0  # False next to NaN
+    if not is_ascending_A.size or not is_ascending_A.all() or np.isinf(scales_A[-1]):
+        raise CharlmError(
+            f"the scale factors {np.asarray(scales_A).tolist()} are not allowed: they must be "
+            f"positive, finite and ascending"
+        )
 
 
 class Predictions(NamedTuple):
@@ -97,11 +119,12 @@ def calibrated_scale(scales_A: np.ndarray, predictions: Predictions) -> Interval
     """Return the scale with the least held-out loss, which is where loss and entropy are equal.
 
     Args:
-      scales_A: scale factors, ascending.
+      scales_A: scale factors, positive and ascending.
       predictions: predictions at these scales.
 
     Raises:
-      CharlmError: the scale lies outside `scales_A`.
+      CharlmError: the scale lies outside `scales_A`, these are not allowed, or a loss or entropy is
+        not finite.
     """
     scale = zero_crossing(scales_A, predictions.loss_NA - predictions.entropy_NA)
     if scale is None:
@@ -126,7 +149,7 @@ def zero_crossing(
     mean there (`charlm_jax.evaluation.bootstrap`), divided by the slope: the delta method.
 
     Args:
-      scales_A: scale factors, ascending.
+      scales_A: scale factors, positive and ascending.
       values_NA: values at each scale, in the text's order.
       block: number of consecutive values per bootstrap block.
       others_M: values whose mean has been subtracted from `values_NA`; the interval includes the
@@ -136,7 +159,11 @@ def zero_crossing(
     Returns:
       The scale, with its interval, which is infinite if there is only one block; None if the mean
       does not change its sign.
+
+    Raises:
+      CharlmError: the scale factors are not allowed, or a value is not finite.
     """
+    _check_scales(scales_A)
     mean_A = values_NA.mean(axis=0, dtype=np.float64)
     changes = np.flatnonzero(np.sign(mean_A[1:]) != np.sign(mean_A[:-1]))
     if not changes.size:
@@ -168,10 +195,14 @@ def loss_between(
 
     Args:
       scale: scale factor within the range of the grid.
-      scales_A: scale factors of the grid, ascending.
+      scales_A: scale factors of the grid, positive and ascending.
       loss_XA: loss at these scales, in nats.
       entropy_XA: entropy at these scales, in nats.
+
+    Raises:
+      CharlmError: the scale factors of the grid are not allowed.
     """
+    _check_scales(scales_A)
     logs_A = np.log(scales_A)
     left = min(int(np.searchsorted(scales_A, scale, "right")) - 1, len(scales_A) - 2)
     width = logs_A[left + 1] - logs_A[left]

@@ -17,16 +17,23 @@ Source: Khandelwal et al. 2018 (Sharp Nearby, Fuzzy Far Away), sections 3 and 5.
 """
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.limits import require_within
 from charlm_jax.core.numerics import fixed_numerics
 from charlm_jax.core.types import Params
 from charlm_jax.data.splits import Part
-from charlm_jax.evaluation.block_sums import BlockSums, check_same_blocks, without_empty
+from charlm_jax.evaluation.block_sums import (
+    BlockSums,
+    check_same_blocks,
+    validated,
+    without_empty,
+)
 from charlm_jax.evaluation.bootstrap import check_bootstrap_options, times_drawn
 from charlm_jax.evaluation.context_limits import check_length
 from charlm_jax.evaluation.protocol import Sliding
@@ -63,22 +70,23 @@ def losses_by_context(
       reach: number of characters before a target, the n unchanged ones included.
       targets: number of targets, evenly spread; 0 means all.
       batch_size: number of targets scored at once; it changes the losses by rounding at most.
-      seed: seed of the random orders and positions.
+      seed: seed of the random orders and positions, from 0.
 
     Returns:
       n -> nll_P in nats, for n in `contexts` and for `reach` itself, where all are unchanged.
 
     Raises:
-      CharlmError: the change is unknown, a context is out of range, the text is too short, the
-        model has learned fewer positions, or a loss is not finite.
+      CharlmError: the change is unknown, a number is not whole or out of range, the text is too
+        short, the model has learned fewer positions, or a loss is not finite.
     """
     if change not in CHANGES:
         raise CharlmError(f"change={change!r} is not known: it must be one of {', '.join(CHANGES)}")
+    protocol = Sliding(reach, targets)
     for context in contexts:
-        if not 1 <= context <= reach:
-            raise CharlmError(f"context={context} is not allowed: it must lie in [1, {reach}]")
+        require_within("context", context, 1, reach)
+    require_within("seed", seed, 0)
     check_length(model, "the reach", reach, advice="choose a reach")
-    positions_P = Sliding(reach, targets).positions(part)
+    positions_P = protocol.positions(part)
     rows_PT = rows_before(ids_N, positions_P, reach)
     changed = _CHANGES[change]
     losses = {}
@@ -147,11 +155,21 @@ def effective_context(loss_nats: Mapping[int, float], *, share: float = 0.01) ->
 
     Args:
       loss_nats: n -> mean loss; at the greatest n, all characters are unchanged.
-      share: largest allowed increase, relative to the loss at the greatest n.
+      share: largest allowed increase, relative to the loss at the greatest n, from 0.
+
+    Raises:
+      CharlmError: there is no loss, one is not finite, or the share is out of range.
 
     >>> effective_context({1: 2.5, 4: 2.0, 16: 1.51, 64: 1.5})
     16
     """
+    if not loss_nats:
+        raise CharlmError("there are no losses: give that of at least one context")
+    for context, loss in loss_nats.items():
+        if not math.isfinite(loss):
+            raise CharlmError(f"the loss at context={context} is {loss}: it must be finite")
+    if not share >= 0:
+        raise CharlmError(f"share={share} is not allowed: it must be at least 0")
     most = (1.0 + share) * loss_nats[max(loss_nats)]
     enough = max(loss_nats)
     for context in sorted(loss_nats, reverse=True):
@@ -188,10 +206,13 @@ def effective_context_interval(
       measured.
 
     Raises:
-      CharlmError: the losses are of several runs or of different blocks, or a number is out of
-        range.
+      CharlmError: there are no losses, they are of several runs or of different blocks, or a number
+        is out of range or not finite.
     """
     check_bootstrap_options(draws=draws, level=0.95, seed=seed)
+    if not losses:
+        raise CharlmError("there are no losses: give those of at least one context")
+    losses = {context: validated(sums) for context, sums in losses.items()}
     contexts = sorted(losses)
     for context in contexts:
         check_same_blocks(losses[context], losses[contexts[0]])

@@ -17,6 +17,7 @@ import numpy as np
 
 from charlm_jax.analysis.effective_context import rows_before
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.limits import require_within
 from charlm_jax.core.numerics import fixed_numerics
 from charlm_jax.core.types import Params
 from charlm_jax.data.splits import Part
@@ -52,9 +53,10 @@ def gradient_norms_by_distance(
       places before the target.
 
     Raises:
-      CharlmError: the output layer is the embedding, the text is too short, the model has learned
-        fewer positions, or a norm is not finite.
+      CharlmError: the output layer is the embedding, a number is out of range, the text is too
+        short, the model has learned fewer positions, or a norm is not finite.
     """
+    require_within("batch_size", batch_size, 1)
     if "output" not in params:
         raise CharlmError("tied_embedding=True is not supported: a vector would be an output too")
     check_length(model, "the reach", reach, advice="choose a reach")

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.limits import require_within
 from charlm_jax.data.large_text import Text
 from charlm_jax.data.splits import Part, target_positions
 from charlm_jax.data.vocabulary import Vocabulary
@@ -66,8 +67,15 @@ def breakdown(
       The loss of each group that has characters, in the order of the labels.
 
     Raises:
-      CharlmError: a group has no label, or an argument is invalid (see `mean_interval`).
+      CharlmError: a group has no label, the groups are not a row of whole numbers, or an argument
+        is invalid (see `mean_interval`).
     """
+    group_N = np.asarray(group_N)
+    if group_N.ndim != 1 or not group_N.size or not np.can_cast(group_N.dtype, np.int64):
+        raise CharlmError(
+            f"the groups have shape {group_N.shape} and dtype {group_N.dtype}: they must be a "
+            f"non-empty row of whole numbers"
+        )
     for group in (group_N.min(), group_N.max()):
         if not 0 <= group < len(labels):
             raise CharlmError(f"group {group} has no label: there are {len(labels)}")
@@ -88,9 +96,11 @@ def positions_in_window(part: Part, context: int) -> np.ndarray:
 
     Returns:
       p_N from 1 to `context`, one per target in the text's order.
+
+    Raises:
+      CharlmError: the context is not a positive whole number.
     """
-    if context < 1:
-        raise CharlmError(f"context={context} is not allowed: it must be at least 1")
+    require_within("context", context, 1)
     lengths = [len(target_positions(stretch)) for stretch in part]
     return np.concatenate([np.arange(length) % context + 1 for length in lengths])
 
@@ -100,11 +110,14 @@ def geometric_bins(longest: int) -> tuple[tuple[int, int], ...]:
 
     They end at 2^k and 3 * 2^k: alternately at 3/2 and 4/3 times the previous end.
 
+    Raises:
+      CharlmError: `longest` is not a positive whole number.
+
     >>> geometric_bins(20)
     ((1, 1), (2, 2), (3, 3), (4, 4), (5, 6), (7, 8), (9, 12), (13, 16), (17, 20))
     """
-    if longest < 1:
-        raise CharlmError(f"longest={longest} is not allowed: it must be at least 1")
+    require_within("longest", longest, 1)
+    longest = int(longest)
     powers = [2**k for k in range(longest.bit_length())]
     lasts = sorted({last for power in powers for last in (power, 3 * power) if last < longest})
     return tuple((a + 1, b) for a, b in itertools.pairwise([0, *lasts, longest]))

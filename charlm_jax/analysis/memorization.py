@@ -72,7 +72,12 @@ class CopyIndex:
         Returns:
           For each text the lengths in characters, int64, one per character: the longest run from
           there on that occurs in the training text.
+
+        Raises:
+          CharlmError: the texts are one string.
         """
+        if isinstance(texts, str):
+            raise CharlmError("texts is a string, not a list of strings: write [text]")
         unknown = len(self.points_V) + 1  # also ends a text, since it matches no character
         codes = [np.append(_encode(text, self.points_V), unknown) for text in texts]
         asked_N = _packed(np.concatenate([[unknown], *codes]), len(self.points_V), pad=unknown)
@@ -88,6 +93,9 @@ class CopyIndex:
 
         Returns:
           The first of the longest runs; None if there is no character in common.
+
+        Raises:
+          CharlmError: the texts are one string.
         """
         return self.longest_of(texts, self.common_lengths(texts))
 

@@ -7,7 +7,8 @@ direction.
 
 A sample excludes the prompt: a copy or a word that began in the prompt does not count. Intervals
 come from a bootstrap over samples (`charlm_jax.evaluation.bootstrap`) and describe the variation
-between samples; the training text and the human text are taken as fixed.
+between samples; the training text and the human text are taken as fixed. A width of 0 means only
+that all samples have the same value, not that the value is certain.
 
 All metrics except the divergences read one sample at a time, so only the divergences show if all
 samples are the same text.
@@ -36,6 +37,7 @@ from charlm_jax.analysis.text_metrics import (
     words,
 )
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.limits import require_within
 from charlm_jax.data.splits import Part, size
 from charlm_jax.evaluation.bootstrap import Interval, mean_interval
 
@@ -47,6 +49,8 @@ DIVERGENCE_GRAM = 4
 
 class TextQuality(NamedTuple):
     """Metrics of a set of samples, each with its interval.
+
+    An interval of width 0 means only that all samples have the same value.
 
     Attributes:
       samples: number of samples.
@@ -206,9 +210,8 @@ def human_samples(text: str, part: Part, *, samples: int, characters: int) -> li
     >>> human_samples("abcdefghijk", (range(1, 11),), samples=2, characters=3)
     ['bcd', 'hij']
     """
-    for name, value in (("samples", samples), ("characters", characters)):
-        if value < 1:
-            raise CharlmError(f"{name}={value} is not allowed: it must be at least 1")
+    require_within("samples", samples, 1)
+    require_within("characters", characters, 1)
     starts = [s for r in part for s in range(r.start, r.stop - characters + 1, characters)]
     if len(starts) < samples:
         raise CharlmError(

@@ -2,8 +2,9 @@ r"""Interactive sampling session: prompts, and slash commands that change the sa
 
 A line is a prompt, or a command if it begins with a slash. A prompt yields sample 0 of its seed, so
 its text equals that of `TrainedModel.sample` with the same settings. `/again` yields the next
-sample. `/more` continues as a longer text would have done, under the current settings. Prompts and
-stop strings have the escapes of `typed_text`.
+sample. `/more` continues as a longer text would have done, under the current settings, except that
+a stop string that begins in the earlier text has no effect. Prompts and stop strings have the
+escapes of `typed_text`.
 """
 
 import dataclasses

@@ -75,8 +75,10 @@ class Vocabulary:
         """Return a text as symbols: the text itself, or a character for each byte of its UTF-8.
 
         Raises:
-          CharlmError: the text has a lone surrogate, which has no UTF-8.
+          CharlmError: the text is not a string, or has a lone surrogate, which has no UTF-8.
         """
+        if not isinstance(text, str):
+            raise CharlmError(f"a text must be a string, not of type {type(text).__name__}")
         if self.unit == "characters":
             return text
         try:
@@ -151,7 +153,8 @@ class Vocabulary:
           ids_N of `dtype`, in [0, V); N is shorter than the text's symbols only under `drop`.
 
         Raises:
-          CharlmError: unknown symbols under `error` (named in the message), or a bad option.
+          CharlmError: the text is not a string, unknown symbols under `error` (named in the
+            message), or a bad option.
         """
         if unknown not in UNKNOWN_POLICIES:
             raise CharlmError(f"unknown={unknown!r}: it must be {', '.join(UNKNOWN_POLICIES)}")
@@ -163,7 +166,7 @@ class Vocabulary:
             return ids_N.astype(self.dtype)
         if unknown == "drop":
             return ids_N[known_N].astype(self.dtype)
-        instead = self.to_symbols(replacement)
+        instead = self.to_symbols(replacement) if isinstance(replacement, str) else ""
         if len(instead) != 1 or instead not in self.symbols:
             raise CharlmError(
                 f"the replacement {replacement!r} is not one of the model's {len(self)} "

@@ -19,7 +19,7 @@ import numpy as np
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.data.large_text import cut
 from charlm_jax.data.splits import Part, target_positions
-from charlm_jax.evaluation.ngram import join_stretches
+from charlm_jax.evaluation.ngram import check_ids, join_stretches
 
 MOST_COMPRESSED = 1 << 24
 """Characters of a training part that compressors read at most, the last ones.
@@ -38,6 +38,9 @@ def uniform_nll(ids_N: np.ndarray, part: Part, symbols: int) -> np.ndarray:
 
     Returns:
       nll_N in nats, float64, one entry per target in the text's order.
+
+    Raises:
+      CharlmError: an id is out of range.
     """
     target_N, _ = join_stretches(ids_N, map(target_positions, part), symbols)
     return np.full(len(target_N), math.log(symbols))
@@ -58,9 +61,13 @@ def unigram_nll(ids_N: np.ndarray, train: Part, part: Part, symbols: int) -> np.
 
     Returns:
       nll_N in nats, float64, one entry per target in the text's order.
+
+    Raises:
+      CharlmError: an id is out of range.
     """
     counts_V = np.ones(symbols, np.int64)
     for piece_N in cut(ids_N, train):
+        check_ids(piece_N, symbols)
         counts_V += np.bincount(piece_N, minlength=symbols)
     target_N, _ = join_stretches(ids_N, map(target_positions, part), symbols)
     return -np.log(counts_V / counts_V.sum())[target_N]

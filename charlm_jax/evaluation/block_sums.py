@@ -55,7 +55,7 @@ def block_sums(nll_SN: Runs, *, mask_N: np.ndarray | None = None, block: int = B
 
     Args:
       nll_SN: negative log-likelihoods in nats, a row per run.
-      mask_N: True for the characters to include; all if None. The mask does not move block
+      mask_N: True for the characters to include, boolean; all if None. The mask does not move block
         boundaries.
       block: number of characters in a block; the last may be shorter.
 
@@ -63,8 +63,9 @@ def block_sums(nll_SN: Runs, *, mask_N: np.ndarray | None = None, block: int = B
       The sums, in float64, and the counts, in int64.
 
     Raises:
-      CharlmError: the runs differ in length, the mask has another length or includes no character,
-        a loss is not finite, or the block is not a positive whole number.
+      CharlmError: there is no run, a row is empty or not one-dimensional, the runs differ in
+        length, the mask has another length, is not boolean or includes no character, a loss is not
+        finite, or the block is not a positive whole number.
     """
     require_within("block", block, 1)
     rows = [np.asarray(nll_N) for nll_N in nll_SN]
@@ -73,7 +74,9 @@ def block_sums(nll_SN: Runs, *, mask_N: np.ndarray | None = None, block: int = B
     lengths = [len(row) for row in rows]
     if len(set(lengths)) > 1:
         raise CharlmError(f"the runs have {lengths} losses: all must be for the same text")
-    mask_N = np.ones(lengths[0], bool) if mask_N is None else np.asarray(mask_N, bool)
+    mask_N = np.ones(lengths[0], bool) if mask_N is None else np.asarray(mask_N)
+    if mask_N.dtype != bool:
+        raise CharlmError(f"the mask has dtype {mask_N.dtype}: it must be boolean")
     if mask_N.shape != rows[0].shape:
         raise CharlmError(
             f"the mask has shape {mask_N.shape}, but the runs have {lengths[0]} losses"
@@ -104,7 +107,7 @@ def subtract_runs(a: BlockSums, b: BlockSums) -> BlockSums:
       b: losses of another group on the same characters, in the same order of seeds.
 
     Raises:
-      CharlmError: the groups have different blocks or numbers of runs.
+      CharlmError: the groups have different blocks or numbers of runs, or sums are invalid.
     """
     a, b = validated(a), validated(b)
     check_same_blocks(a, b)
@@ -127,7 +130,7 @@ def join_runs(parts: Sequence[BlockSums]) -> BlockSums:
       All runs, in the order of the parts.
 
     Raises:
-      CharlmError: there is no part, or two have different blocks.
+      CharlmError: there is no part, two have different blocks, or sums are invalid.
     """
     if not parts:
         raise CharlmError("no runs to join: give at least one")
@@ -167,10 +170,21 @@ def validated(sums: BlockSums) -> BlockSums:
     """Return sums as arrays of float64 and int64, once they are found to be valid.
 
     Raises:
-      CharlmError: their shapes disagree, no character is included, or a number is impossible.
+      CharlmError: they are not `BlockSums`, their shapes disagree, no character is included, or a
+        number is impossible.
     """
-    sums_SK = np.ascontiguousarray(sums.sums_SK, np.float64)
-    counts_K = np.asarray(sums.counts_K)
+    if not isinstance(sums, BlockSums):
+        raise CharlmError(
+            f"{type(sums).__name__} is given in place of BlockSums: sum the losses with block_sums"
+        )
+    try:
+        sums_SK = np.ascontiguousarray(sums.sums_SK, np.float64)
+        counts_K = np.asarray(sums.counts_K)
+    except (TypeError, ValueError) as error:
+        raise CharlmError(
+            "the sums or counts are no arrays of numbers, or rows of different lengths: there must "
+            "be a row of sums for each run, and a count for each block"
+        ) from error
     if sums_SK.ndim != 2 or not len(sums_SK) or counts_K.shape != sums_SK.shape[1:]:
         raise CharlmError(
             f"the sums have shape {np.shape(sums.sums_SK)} and the counts {counts_K.shape}: there "

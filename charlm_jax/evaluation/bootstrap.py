@@ -25,6 +25,7 @@ Bulletin 2; blocks of 1,000 characters are our choice.
 
 import math
 from collections.abc import Callable, Sequence
+from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
@@ -148,12 +149,13 @@ def mean_interval(
       between seeds.
 
     Raises:
-      CharlmError: the runs differ in length, the mask has another length or includes no character,
-        a loss is not finite, or a number is out of range.
+      CharlmError: there is no run, a row is empty or not one-dimensional, the runs differ in
+        length, the mask has another length, is not boolean or includes no character, a loss is not
+        finite, or a number is out of range.
     """
     check_bootstrap_options(draws=draws, level=level, seed=seed)
     group = without_empty(as_block_sums(nll_SN, mask_N=mask_N, block=block))
-    return Interval(group.mean, *_ends([group], draws, level, seed, is_paired=True))
+    return Interval(*_mean_and_ends([group], draws, level, seed, is_paired=True))
 
 
 def difference(
@@ -192,11 +194,15 @@ def difference(
     a, b = (as_block_sums(nll, mask_N=mask_N, block=block) for nll in (a_SN, b_RN))
     check_same_blocks(a, b)
     a, b = without_empty(a), without_empty(b)
-    return Difference(a.mean - b.mean, *_ends([a, b], draws, level, seed, is_paired=is_paired))
+    return Difference(*_mean_and_ends([a, b], draws, level, seed, is_paired=is_paired))
 
 
 def std_over_seeds(nll_SN: Losses) -> float | None:
-    """Return the standard deviation (over S - 1) of the run means, in nats; None for one run."""
+    """Return the standard deviation (over S - 1) of the run means, in nats; None for one run.
+
+    Raises:
+      CharlmError: the losses are invalid (see `block_sums`).
+    """
     means_S = as_block_sums(nll_SN).means_S
     return float(np.std(means_S, ddof=1)) if len(means_S) > 1 else None
 
@@ -261,13 +267,13 @@ def in_pieces(sample: Callable[[int], np.ndarray], draws: int, blocks: int) -> n
     )
 
 
-def _ends(
+def _mean_and_ends(
     groups: Sequence[BlockSums], draws: int, level: float, seed: int, *, is_paired: bool
-) -> tuple[float, float]:
-    """Return the interval of the first group's mean, minus the second group's if given."""
+) -> tuple[float, float, float]:
+    """Return the first group's mean, minus the second group's if given, and its interval."""
     half = sampling_error(groups, draws=draws, seed=seed, is_paired=is_paired).half_width(level)
     mean = groups[0].mean - sum(group.mean for group in groups[1:])
-    return mean - half, mean + half
+    return mean, mean - half, mean + half
 
 
 def _degrees_of_freedom(groups: Sequence[BlockSums], variance: float) -> float:
@@ -324,5 +330,5 @@ def check_bootstrap_options(*, draws: int, level: float, seed: int) -> None:
     """
     require_within("draws", draws, FEWEST_DRAWS)
     require_within("seed", seed, 0)
-    if not 0 < level < 1:
-        raise CharlmError(f"level={level} is not allowed: it must lie between 0 and 1")
+    if not isinstance(level, Real) or not 0 < level < 1:
+        raise CharlmError(f"level={level!r} is not allowed: it must lie between 0 and 1")

@@ -2,7 +2,7 @@
 
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.data.splits import Part
-from charlm_jax.evaluation.protocol import EvalProtocol, Stream, Window
+from charlm_jax.evaluation.protocol import EvalProtocol, Stream, Window, check_protocol
 from charlm_jax.models import LanguageModel
 
 
@@ -25,11 +25,7 @@ def resolve_protocol(
     """
     if requested is None:
         return Window(context)
-    if not isinstance(requested, EvalProtocol):
-        raise CharlmError(
-            f"protocol={requested!r} is not an evaluation protocol: it must be Window(context), "
-            f"Sliding(context, targets) or Stream()"
-        )
+    check_protocol(requested)
     if not isinstance(requested, Stream):
         return requested
     check_context_is_used(model, requested.mode, requested.context)

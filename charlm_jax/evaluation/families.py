@@ -43,6 +43,7 @@ from typing import NamedTuple
 import numpy as np
 
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.limits import require_within
 from charlm_jax.evaluation.block_sums import (
     BLOCK,
     BlockSums,
@@ -165,7 +166,8 @@ def compare_with_best(
         paired by run, in their number of runs, or an argument is invalid (see `mean_interval`).
     """
     check_bootstrap_options(draws=draws, level=level, seed=seed)
-    if not 0 <= best < len(groups):
+    require_within("best", best, 0)
+    if best >= len(groups):
         raise CharlmError(
             f"best={best} is not a group: it must be the index of one of {len(groups)} groups"
         )
@@ -187,7 +189,7 @@ def compare_with_best(
     )
     intervals, p_values = {}, {}
     for index, compared in differences.items():
-        alone = sampling_error([*map(without_empty, compared)], draws=draws, seed=seed)
+        alone = sampling_error(compared, draws=draws, seed=seed)
         shared = family.errors[frozenset((index, best))]
         mean = sums[index].mean - sums[best].mean
         half = max(alone.half_width(level), family.critical * math.sqrt(shared.variance))

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.limits import require_within
 from charlm_jax.core.progress import Report, report_nothing
 from charlm_jax.data.splits import Part, size, target_positions
 
@@ -61,6 +62,9 @@ class NGram:
 
         Returns:
           nll_N in nats, float64, one entry per target in the text's order.
+
+        Raises:
+          CharlmError: an id is out of range.
         """
         batches = [
             self._nll(ids_N, reads, leads)
@@ -135,8 +139,10 @@ def tuned_ngram(
     Raises:
       CharlmError: an argument is invalid (see `fit_ngram`).
     """
-    if not orders or min(orders) < 1:
-        raise CharlmError(f"orders={list(orders)} is not allowed: give lengths of strings, from 1")
+    if len(orders) == 0:
+        raise CharlmError("orders is empty: give at least one length of strings")
+    for order in orders:
+        require_within("order", order, 1)
     first, last = _cut(train, size(train) * 9 // 10)
     longest = max(map(len, first), default=0)
     orders = [order for order in orders if order <= longest] or [min(orders)]
@@ -169,8 +175,9 @@ class _Grams(NamedTuple):
 
 def _count(ids_N: np.ndarray, train: Part, symbols: int, order: int) -> list[_Grams]:
     """Count the strings of each length from 1 to `order`."""
+    require_within("order", order, 1)
     longest = max(map(len, train), default=0)
-    if not 1 <= order <= longest:
+    if order > longest:
         raise CharlmError(f"order={order}: it must be from 1 to {longest}, the longest stretch")
     symbol_N, position_N = join_stretches(ids_N, train, symbols)
     gram_N, grams = np.zeros_like(symbol_N), []  # the empty string is everywhere
@@ -237,15 +244,24 @@ def join_stretches(
       The symbols, int64, and the position of each within its own stretch, from 0.
 
     Raises:
-      CharlmError: an id out of range.
+      CharlmError: an id is out of range.
     """
     stretches = list(stretches)
     symbol_N = np.concatenate([np.asarray(ids_N[x.start : x.stop], np.int64) for x in stretches])
-    if symbol_N.size and not 0 <= symbol_N.min() <= symbol_N.max() < symbols:
-        raise CharlmError(
-            f"the ids go from {symbol_N.min()} to {symbol_N.max()}: they must lie in [0, {symbols})"
-        )
+    check_ids(symbol_N, symbols)
     return symbol_N, np.concatenate([np.arange(len(x)) for x in stretches])
+
+
+def check_ids(ids_N: np.ndarray, symbols: int) -> None:
+    """Refuse ids outside a vocabulary of a given size.
+
+    Raises:
+      CharlmError: an id is out of range.
+    """
+    if ids_N.size and not 0 <= ids_N.min() <= ids_N.max() < symbols:
+        raise CharlmError(
+            f"the ids go from {ids_N.min()} to {ids_N.max()}: they must lie in [0, {symbols})"
+        )
 
 
 def _reading_batches(

@@ -222,6 +222,19 @@ class Stream:
 EvalProtocol = Window | Sliding | Stream
 
 
+def check_protocol(protocol: object) -> None:
+    """Refuse anything but an evaluation protocol.
+
+    Raises:
+      CharlmError: the value is something else.
+    """
+    if not isinstance(protocol, EvalProtocol):
+        raise CharlmError(
+            f"protocol={protocol!r} is not an evaluation protocol: it must be Window(context), "
+            f"Sliding(context, targets) or Stream()"
+        )
+
+
 def _store_whole(protocol: EvalProtocol, name: str, *, least: int) -> None:
     """Check a field, and store it as a Python integer, which JSON can represent."""
     value = getattr(protocol, name)

@@ -114,7 +114,14 @@ class Evaluation:
 
     @property
     def _among(self) -> int:
-        """Number of characters among which those that were scored are spread evenly."""
+        """Number of characters among which those that were scored are spread evenly.
+
+        `Sliding` scores all that have enough text before them if there are no more than its
+        targets.
+        """
+        protocol = self.key.protocol
+        if isinstance(protocol, Sliding) and not 0 < protocol.targets <= self.characters:
+            return self.characters
         return min(self.key.split_characters, MOST_SCORED)
 
     def _repr_html_(self) -> str:

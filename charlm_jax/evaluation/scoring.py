@@ -12,12 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.limits import require_within
 from charlm_jax.core.numerics import fixed_numerics
 from charlm_jax.core.powers import next_power_of_two
 from charlm_jax.core.prng import root_key
 from charlm_jax.core.types import ModelState, Params, bits
 from charlm_jax.data.splits import Part, target_positions
-from charlm_jax.evaluation.protocol import EvalProtocol, Sliding, Stream, Window
+from charlm_jax.evaluation.protocol import EvalProtocol, Sliding, Stream, Window, check_protocol
 from charlm_jax.models import LanguageModel
 from charlm_jax.models.losses import negative_log_likelihood
 
@@ -82,8 +83,10 @@ def build_scorer(
       measure: quantity to compute for every target; its loss by default.
 
     Raises:
-      CharlmError: `Stream` has no context and the model keeps past positions.
+      CharlmError: the value is not a protocol, `Stream` has no context and the model keeps past
+        positions, or the batch size is not a positive whole number.
     """
+    check_protocol(protocol)
     match protocol:
         case Window(context):
             return make_window_scorer(
@@ -116,8 +119,11 @@ def make_window_scorer(
 
     Returns:
       (params, ids_N, part) -> nll_N in nats, float32, one entry per target in the text's order.
+
+    Raises:
+      CharlmError: the batch size is not a positive whole number.
     """
-    score_batch = _make_batch_scorer(model, measure)
+    score_batch = _make_batch_scorer(model, batch_size, measure)
 
     @fixed_numerics()
     def score(params: Params, ids_N: Ids, part: Part, *, advance: Advance | None = None) -> Any:
@@ -127,16 +133,18 @@ def make_window_scorer(
             [np.arange(x.start, x.stop, length, dtype=np.int64) - 1 for x in stretches]
         )
         ends = np.concatenate([np.full(len(x[::length]), x.stop - 1) for x in stretches])
-        most = min(batch_size, _rows_at_once(model, length))
-        values = score_batch(params, ids_N, starts, length, most, advance)
+        values = score_batch(params, ids_N, starts, length, advance)
         is_target_RT = np.arange(length)[None, :] < (ends - starts)[:, None]
         return jax.tree.map(lambda x_RT: x_RT[is_target_RT], values)
 
     return score
 
 
-def _make_batch_scorer(model: LanguageModel, measure: Measure) -> Callable[..., Any]:
+def _make_batch_scorer(
+    model: LanguageModel, batch_size: int, measure: Measure
+) -> Callable[..., Any]:
     """Return a function that applies a measure to windows of equal length, in batches."""
+    require_within("batch_size", batch_size, 1)
 
     @jax.jit
     def score_rows(params: Params, rows_BT: jax.Array) -> Any:
@@ -151,7 +159,6 @@ def _make_batch_scorer(model: LanguageModel, measure: Measure) -> Callable[..., 
         ids_N: Ids,
         starts: np.ndarray,
         length: int,
-        most: int,
         advance: Advance | None,
         *,
         last_only: bool = False,
@@ -159,7 +166,7 @@ def _make_batch_scorer(model: LanguageModel, measure: Measure) -> Callable[..., 
         # Rows are cut on the host, so that no program is compiled for the length of a text.
         ids_N = np.asarray(ids_N)
         offsets_T = np.arange(length + 1)
-        batches = _batches(starts, most=most)
+        batches = _batches(starts, most=min(batch_size, _rows_at_once(model, length)))
 
         def values() -> Iterator[Any]:
             for starts_B in batches:
@@ -241,15 +248,17 @@ def make_position_scorer(
 
     Returns:
       (params, ids_N, positions_P) -> nll_P in nats, float32; every position is at least `context`.
+
+    Raises:
+      CharlmError: the batch size is not a positive whole number.
     """
-    score_batch = _make_batch_scorer(model, measure)
+    score_batch = _make_batch_scorer(model, batch_size, measure)
 
     @fixed_numerics()
     def score(
         params: Params, ids_N: Ids, positions_P: np.ndarray, *, advance: Advance | None = None
     ) -> Any:
-        starts, most = positions_P - context, min(batch_size, _rows_at_once(model, context))
-        return score_batch(params, ids_N, starts, context, most, advance, last_only=True)
+        return score_batch(params, ids_N, positions_P - context, context, advance, last_only=True)
 
     return score
 
@@ -271,6 +280,9 @@ def make_sliding_scorer(
 
     Returns:
       (params, ids_N, part) -> nll_P in nats, float32, one entry for each of `protocol.positions`.
+
+    Raises:
+      CharlmError: the batch size is not a positive whole number.
     """
     score_positions = make_position_scorer(
         model, context=protocol.context, batch_size=batch_size, measure=measure

@@ -4,6 +4,7 @@ Letters of this module: N characters that were scored, R lines, G top prediction
 """
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -256,10 +257,12 @@ def sort_by_surprisal(lines: Sequence[LineScore]) -> list[LineScore]:
 
     Lines with equal figures keep their order.
     """
-    none = float("-inf")
-    values = [none if line.bits_per_char is None else line.bits_per_char for line in lines]
-    order = sorted(range(len(lines)), key=lambda index: -values[index])
-    return [lines[index] for index in order]
+
+    def bits_per_char(line: LineScore) -> float:
+        value = line.bits_per_char
+        return -math.inf if value is None else value
+
+    return sorted(lines, key=bits_per_char, reverse=True)
 
 
 class TopPredictions(NamedTuple):

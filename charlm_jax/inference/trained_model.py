@@ -110,7 +110,8 @@ class TrainedModel:
         Args:
           prompt: text of at least one character.
           sampling: sampling parameters; `SamplingParams()` if None.
-          characters: number of characters to sample. A longer text begins with the shorter.
+          characters: number of characters to sample. Without stop strings, a longer text begins
+            with the shorter.
           **changes: fields of `sampling` to override, such as `scale=2.0`.
 
         Returns:
@@ -169,6 +170,8 @@ class TrainedModel:
             raise CharlmError(what) from error
         if len(scales) == 0:
             raise CharlmError("scales is empty: give at least one, such as scales=[1.0]")
+        if len(scales) > MAX_TEXTS:
+            raise CharlmError(f"scales has {len(scales):,} numbers: give at most {MAX_TEXTS:,}")
         require_within("samples", samples, 1, MAX_TEXTS // len(scales))
         pairs = list(itertools.product(scales, range(samples)))
         policy = build_policy(scale=[scale for scale, _ in pairs], **sampling.truncations)
@@ -198,6 +201,7 @@ class TrainedModel:
           sample: index of the text among those of `sample`.
           sampled: number of characters (or bytes) at the end of `text` that were sampled: the noise
             continues after theirs, so that sampling in several parts gives the same text as in one.
+            But a stop string that begins in `text` has no effect.
           **changes: fields of `sampling` to override.
 
         Returns:
@@ -373,18 +377,18 @@ class TrainedModel:
 
         Raises:
           CharlmError: an empty text, or one that is too long; characters that the model does not
-            know.
+            know; activations that are not finite.
         """
         ids_T = self._encode(text, unknown, replacement, what="text")
         symbols, kinds = self.vocabulary.symbols, self.config.model.layers
         return capture_activations(self.model, self.params, ids_T, symbols=symbols, kinds=kinds)
 
     def _encode(self, text: str, unknown: str, replacement: str, *, what: str) -> np.ndarray:
-        if not text:
-            raise CharlmError(f"the {what} is empty: give at least one character")
         ids_N = self.vocabulary.encode(
             text, unknown=unknown, replacement=replacement, what=f"the {what}"
         )
+        if not text:
+            raise CharlmError(f"the {what} is empty: give at least one character")
         if not ids_N.size:
             raise CharlmError(f"the {what} has no character that the model knows")
         return ids_N

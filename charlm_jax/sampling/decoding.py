@@ -205,7 +205,11 @@ _DECODERS: Mapping[str, Callable[..., Decoder]] = {
 
 
 def make_decoder(model: LanguageModel, *, mode: str, context: int) -> Decoder:
-    """Return the decoder of a mode, `carried` or `window`."""
+    """Return the decoder of a mode, `carried` or `window`.
+
+    Raises:
+      CharlmError: the mode is unknown.
+    """
     return lookup(_DECODERS, mode, "mode")(model, context=context)
 
 

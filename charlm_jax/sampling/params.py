@@ -97,9 +97,14 @@ class SamplingParams:
         return {"top_k": self.top_k, "top_p": self.top_p, "min_p": self.min_p}
 
 
+_REAL_KINDS = "biufV"
+"""Kinds of dtypes of real numbers; that of bfloat16 is V."""
+
+
 def _require_number(name: str, value: Any) -> None:
     """Raise a `CharlmError` for anything but one number, of Python or an array's."""
-    if not isinstance(value, Real) and getattr(value, "ndim", None) != 0:
+    is_scalar = getattr(value, "ndim", None) == 0 and np.asarray(value).dtype.kind in _REAL_KINDS
+    if not isinstance(value, Real) and not is_scalar:
         is_list = name == "scale" and isinstance(value, (list, tuple))
         hint = f"; sample takes several as scales={value!r}" if is_list else ""
         raise CharlmError(f"{name}={value!r} is not allowed: it must be a number{hint}")
@@ -112,9 +117,10 @@ def check_scale(scale: float) -> float:
       CharlmError: the scale is not a number, negative or NaN.
     """
     _require_number("scale", scale)
-    if math.isnan(scale) or scale < 0:
-        raise CharlmError(f"scale={scale:g} is not allowed: it must lie in [0, inf]; inf is greedy")
-    return math.inf if scale > float(np.finfo(np.float32).max) else abs(scale)  # -0 is 0
+    if not scale >= 0:  # NaN too
+        raise CharlmError(f"scale={scale} is not allowed: it must lie in [0, inf]; inf is greedy")
+    is_too_large = scale > float(np.finfo(np.float32).max)
+    return math.inf if is_too_large else abs(float(scale))  # -0 is 0
 
 
 def check_top_k(k: int) -> int:
@@ -143,4 +149,4 @@ def check_share(name: str, share: float) -> float:
         raise CharlmError(
             f"{name}={share} is not allowed: it must lie in [0, 1]; {every} keeps all symbols"
         )
-    return share
+    return float(share)

@@ -3,8 +3,9 @@ r"""Stop strings: sampled text is cut at the first that occurs.
 A text ends as soon as one of the strings is complete in the sampled text; neither that string nor
 anything after it is part of the text. Of several that are completed by the same character, the
 longest counts. The prompt does not count, so a string that begins in it has no effect. The end of a
-text therefore depends only on its characters, not on the pieces in which it is sampled or on the
-number of characters requested.
+text therefore depends only on its characters, not on the pieces in which it is sampled. Only a text
+that ends within a stop string, because no more characters were requested, keeps the beginning of
+that string, which a longer text may lack.
 """
 
 import codecs
@@ -96,9 +97,10 @@ def join_bytes(
       The next piece of every text.
     """
     texts = {vocabulary.to_symbols(stop): stop for stop in stops}
+    new_decoder = codecs.getincrementaldecoder("utf-8")
     decoders: list[codecs.IncrementalDecoder] = []
     for row in chunks:
-        decoders = decoders or [_decoder() for _ in row]
+        decoders = decoders or [new_decoder("surrogateescape") for _ in row]
         yield [
             Chunk(
                 decoder.decode(chunk.text.encode("latin-1"), chunk.has_ended),
@@ -107,10 +109,6 @@ def join_bytes(
             )
             for decoder, chunk in zip(decoders, row, strict=True)
         ]
-
-
-def _decoder() -> codecs.IncrementalDecoder:
-    return codecs.getincrementaldecoder("utf-8")("surrogateescape")
 
 
 def _cut(text: str, stops: Sequence[str]) -> tuple[Chunk, str]:

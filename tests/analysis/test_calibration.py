@@ -163,6 +163,28 @@ def test_a_crossing_and_its_interval() -> None:
     assert np.all(np.abs(np.mean(is_held, axis=0) - 0.95) < 0.04)
 
 
+@pytest.mark.parametrize(
+    "scales", [[0.0, 1.0, 2.0], [-1.0, 1.0, 2.0], [1.0, 1.0, 2.0], [1.0, 2.0, math.inf], [math.nan]]
+)
+def test_scales_without_ascending_logarithms_are_refused(scales: list[float]) -> None:
+    scales_A = np.array(scales)
+    values_NA = np.tile(scales_A - 1.5, (60, 1))
+    for refused in (
+        lambda: zero_crossing(scales_A, values_NA),
+        lambda: loss_between(1.0, scales_A, values_NA, values_NA),
+    ):
+        with pytest.raises(CharlmError, match="they must be positive, finite and ascending"):
+            refused()
+
+
+def test_a_grid_of_scales_has_two_positive_ends() -> None:
+    for minimum in (0, -1, 5, math.nan):
+        with pytest.raises(CharlmError, match="they must be positive, finite and ascending"):
+            scale_grid(minimum)
+    with pytest.raises(CharlmError, match="count=1 is not allowed: it must be at least 2"):
+        scale_grid(count=1)
+
+
 def test_what_comes_many_times_makes_a_crossing_no_surer() -> None:
     scales_A, generator = np.array([0.5, 1.0, 2.0, 4.0]), np.random.default_rng(0)
     values_NA = np.log(scales_A / 1.5) + generator.normal(0, 0.5, (60, 1))

@@ -1,5 +1,7 @@
 """How far back a model looks, on models and texts where the answer is known."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -121,12 +123,34 @@ def test_the_smallest_context_from_which_on_the_loss_stays_low() -> None:
     assert effective_context({1: 1.04, 8: 1.0}, share=0.05) == 1
 
 
+@pytest.mark.parametrize(
+    ("losses", "share", "message"),
+    [
+        ({}, 0.01, "there are no losses"),
+        ({1: 2.0, 8: math.nan}, 0.01, "the loss at context=8 is nan: it must be finite"),
+        ({1: math.inf, 8: 1.0}, 0.01, "the loss at context=1 is inf"),
+        ({1: 2.0, 8: 1.0}, math.nan, "share=nan is not allowed: it must be at least 0"),
+    ],
+)
+def test_losses_without_an_effective_context(losses: dict, share: float, message: str) -> None:
+    with pytest.raises(CharlmError, match=message):
+        effective_context(losses, share=share)
+
+
 def test_mistakes_are_told() -> None:
     with pytest.raises(CharlmError, match="'cut' is not known: it must be one of truncated, shuf"):
         _losses(_looks_back(1), "cut", [1])
     for context in (0, REACH + 1):
         with pytest.raises(CharlmError, match=f"context={context} is not allowed"):
             _losses(_looks_back(1), "truncated", [context])
+    for other, message in (
+        ({"contexts": [2.0]}, "context=2.0 is not allowed: it must be a whole number"),
+        ({"seed": -1}, "seed=-1 is not allowed"),
+        ({"seed": 1.5}, "seed=1.5 is not allowed: it must be a whole number"),
+        ({"batch_size": 0}, "batch_size=0 is not allowed"),
+    ):
+        with pytest.raises(CharlmError, match=message):
+            _losses(_looks_back(1), "truncated", **{"contexts": [1], **other})
     with pytest.raises(CharlmError, match="context=400 is too long"):
         _losses(_looks_back(1), "truncated", [1], reach=400)
 
@@ -187,6 +211,11 @@ def test_an_interval_that_cannot_be_known_is_that_of_all_contexts() -> None:
         effective_context_interval(several)
     with pytest.raises(CharlmError, match="draws=1 is not allowed"):
         effective_context_interval(losses, draws=1)
+    with pytest.raises(CharlmError, match="there are no losses"):
+        effective_context_interval({})
+    unknown = {**losses, 9: losses[9]._replace(sums_SK=np.array([[math.nan]]))}
+    with pytest.raises(CharlmError, match="run 0 has a sum of nan"):
+        effective_context_interval(unknown)
     sums_SK, counts_K = np.tile([[3.0, 0.0, 3.0]], (1, 1)), np.array([1, 0, 1])
     empty = {n: BlockSums(sums_SK * x, counts_K) for n, x in ((1, 2.0), (4, 1.0))}
     assert effective_context_interval(empty) == ContextReach(4, 4, 4)

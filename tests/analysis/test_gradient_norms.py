@@ -56,6 +56,14 @@ def test_more_characters_than_a_model_has_positions_are_refused() -> None:
         gradient_norms_by_distance(model, params, IDS, PART, reach=REACH, targets=4)
 
 
+@pytest.mark.parametrize("batch_size", [0, 2.5])
+def test_a_batch_has_a_whole_number_of_targets(batch_size: int) -> None:
+    model, params = _model("gru")
+    told = {"reach": REACH, "targets": 4, "batch_size": batch_size}
+    with pytest.raises(CharlmError, match=f"batch_size={batch_size} is not allowed"):
+        gradient_norms_by_distance(model, params, IDS, PART, **told)
+
+
 def test_an_embedding_that_is_the_output_too_is_refused() -> None:
     model, params = _model("gru", tied_embedding=True, embedding_size=6)
     with pytest.raises(CharlmError, match="tied_embedding=True is not supported"):

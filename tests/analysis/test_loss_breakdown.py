@@ -176,3 +176,19 @@ def test_a_range_of_nothing_is_refused() -> None:
         positions_in_window(STRETCHES, 0)
     with pytest.raises(CharlmError, match="longest=0"):
         geometric_bins(0)
+    with pytest.raises(CharlmError, match=r"context=2.5 is not allowed: it must be a whole number"):
+        positions_in_window(STRETCHES, 2.5)  # type: ignore[arg-type]
+    with pytest.raises(
+        CharlmError, match=r"longest=20.0 is not allowed: it must be a whole number"
+    ):
+        geometric_bins(20.0)  # type: ignore[arg-type]
+
+
+def test_numbers_may_be_those_of_numpy_and_groups_a_list() -> None:
+    assert geometric_bins(np.int64(20)) == geometric_bins(20)  # type: ignore[arg-type]
+    nll_SN, groups = np.array([[1.0, 2.0, 4.0]]), [0, 1, 1]
+    cells = breakdown(nll_SN, groups, ["a", "b"])  # type: ignore[arg-type]
+    assert cells == breakdown(nll_SN, np.array(groups), ["a", "b"])
+    for wrong in ([], [0.0, 1.0, 1.0], [[0, 1, 1]]):
+        with pytest.raises(CharlmError, match="must be a non-empty row of whole numbers"):
+            breakdown(nll_SN, np.array(wrong), ["a", "b"])

@@ -143,6 +143,13 @@ def test_nothing_in_common() -> None:
     assert [x.tolist() for x in index.common_lengths(["", "x\ud800", ""])] == [[], [0, 0], []]
 
 
+def test_one_string_in_place_of_a_list_is_refused() -> None:
+    index = build_copy_index("abc", _whole("abc"))
+    for search in (index.common_lengths, index.longest_copy):
+        with pytest.raises(CharlmError, match="texts is a string, not a list of strings"):
+            search("abc")
+
+
 @pytest.mark.parametrize("part", [(), (range(2, 2),)])
 def test_an_empty_training_part_is_refused(part: Part) -> None:
     with pytest.raises(CharlmError, match="the training part is empty"):

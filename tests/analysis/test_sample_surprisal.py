@@ -19,9 +19,13 @@ SETTINGS = {
     "top_k": [0, 0, 0, 4, 0, 1],
     "min_p": [0.0, 0.0, 0.0, 0.1, 0.0, 0.0],
 }
+OWN_PROMPTS = np.random.default_rng(0).integers(0, V, (6, 5)).astype(np.uint8)
 
 
-def test_surprisal_and_entropy_of_every_character(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("prompt", [PROMPT, OWN_PROMPTS], ids=["common", "own"])
+def test_surprisal_and_entropy_of_every_character(
+    prompt: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sample_surprisal, "_PIECE", 11)
     model = compiled_model(make_model_config("lstm", "attention", init="flax"), V)
     params = jax.tree.map(lambda w: 4.0 * w, model.init(jax.random.key(0)))
@@ -29,9 +33,10 @@ def test_surprisal_and_entropy_of_every_character(monkeypatch: pytest.MonkeyPatc
     rows = SampleBatch(sample_keys(0, len(policy.scale_B)), policy)
     decode = make_decoder(model, mode="carried", context=CONTEXT)
     ids_BT = np.concatenate(list(decode(params, PROMPT, rows, T)), axis=1)
-    found = make_sample_scorer(model, context=CONTEXT)(params, PROMPT, ids_BT, policy)
+    found = make_sample_scorer(model, context=CONTEXT)(params, prompt, ids_BT, policy)
 
-    whole_BT = np.concatenate([np.tile(PROMPT, (len(ids_BT), 1)), ids_BT], axis=1).astype(np.int32)
+    prompt_BN = np.broadcast_to(prompt, OWN_PROMPTS.shape)
+    whole_BT = np.concatenate([prompt_BN, ids_BT], axis=1).astype(np.int32)
     state = model.initial_state(len(ids_BT), CONTEXT)
     logits_BTV, _ = model.apply(params, jnp.asarray(whole_BT[:, :-1]), state)
     logits_BTV = logits_BTV[:, len(PROMPT) - 1 :]

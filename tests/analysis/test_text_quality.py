@@ -257,6 +257,8 @@ def test_human_samples_are_disjoint_and_spread_evenly(
 def test_no_samples_of_nothing(samples: int, characters: int) -> None:
     with pytest.raises(CharlmError, match="=0 is not allowed: it must be at least 1"):
         human_samples(TEXT, HELD_OUT, samples=samples, characters=characters)
+    with pytest.raises(CharlmError, match=r"=2.5 is not allowed: it must be a whole number"):
+        human_samples(TEXT, HELD_OUT, samples=samples or 2.5, characters=characters or 2.5)
 
 
 def test_the_book_beside_itself(book: str) -> None:

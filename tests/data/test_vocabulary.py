@@ -35,7 +35,16 @@ def test_unknown_characters_are_named() -> None:
         vocabulary.encode("a\ud800")
 
 
-@pytest.mark.parametrize("replacement", ["", "ab", "z"])
+@pytest.mark.parametrize("unit", ["characters", "bytes"])
+@pytest.mark.parametrize("text", [b"ab", 5, None, ["a", "b"]])
+def test_only_strings_are_texts(unit: str, text: object) -> None:
+    vocabulary = Vocabulary("ab", unit)
+    for read in (vocabulary.to_symbols, vocabulary.encode):
+        with pytest.raises(CharlmError, match="a text must be a string, not of type"):
+            read(text)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("replacement", ["", "ab", "z", None, 3])
 def test_a_replacement_is_one_known_character(replacement: str) -> None:
     with pytest.raises(CharlmError, match="replacement"):
         Vocabulary.from_text("abc").encode("?", unknown="replace", replacement=replacement)

@@ -223,7 +223,8 @@ def test_unigram_counts_one_more_of_everything() -> None:
 @pytest.mark.parametrize(
     ("order", "symbols", "message"),
     [
-        (0, 4, "order=0: it must be from 1 to 60"),
+        (0, 4, "order=0 is not allowed: it must be at least 1"),
+        (2.0, 4, "order=2.0 is not allowed: it must be a whole number"),
         (61, 4, "order=61: it must be from 1 to 60"),
         (2, 3, r"ids go from 0 to 3: they must lie in \[0, 3\)"),
     ],
@@ -244,6 +245,21 @@ def test_orders_are_at_most_as_long_as_the_text(characters: int) -> None:
     np.testing.assert_array_equal(found.nll(SOURCE_IDS, part), allowed.nll(SOURCE_IDS, part))
 
 
+def test_orders_may_be_an_array() -> None:
+    part = (range(200),)
+    orders = np.arange(1, 5)
+    found = tuned_ngram(SOURCE_IDS, part, symbols=4, orders=orders)  # type: ignore[arg-type]
+    listed = tuned_ngram(SOURCE_IDS, part, symbols=4, orders=[1, 2, 3, 4])
+    np.testing.assert_array_equal(found.nll(SOURCE_IDS, part), listed.nll(SOURCE_IDS, part))
+    for wrong, message in (
+        ([], "orders is empty: give at least one"),
+        ([1, 2.0], "order=2.0 is not allowed: it must be a whole number"),
+        ([0, 1], "order=0 is not allowed: it must be at least 1"),
+    ):
+        with pytest.raises(CharlmError, match=message):
+            tuned_ngram(SOURCE_IDS, part, symbols=4, orders=wrong)  # type: ignore[arg-type]
+
+
 def test_a_text_too_short_to_tune_on_is_refused() -> None:
     with pytest.raises(CharlmError, match="it must be from 1 to 0"):
         tuned_ngram(SOURCE_IDS, (range(1),), symbols=4)
@@ -253,6 +269,10 @@ def test_ids_outside_the_alphabet_are_not_scored() -> None:
     model = fit_ngram(_ids("abab"), (range(4),), symbols=2, order=2)
     with pytest.raises(CharlmError, match="ids go from 0 to 2"):
         model.nll(_ids("abc"), (range(3),))
+    ids_N = np.array([0, 1, 2, 0, 1, -1])
+    for train, part in (((range(3),), (range(3, 5),)), ((range(4, 6),), (range(2),))):
+        with pytest.raises(CharlmError, match=r"ids go from .* they must lie in \[0, 2\)"):
+            unigram_nll(ids_N, train, part, 2)
 
 
 @pytest.mark.core

@@ -113,6 +113,16 @@ CUT = block_sums(np.ones((2, 30)), block=15)
         (lambda: mean_interval(GOOD, block=10), "give mask_N and block to block_sums"),
         (lambda: block_sums(np.ones((2, 30)), block=0), "block=0 is not allowed"),
         (
+            lambda: block_sums(np.ones((2, 30)), mask_N=np.arange(30)),
+            "the mask has dtype int64: it must be boolean",
+        ),
+        (lambda: subtract_runs(np.ones((2, 30)), GOOD), "ndarray is given in place of BlockSums"),
+        (lambda: join_runs([[1.0, 2.0]]), "list is given in place of BlockSums"),
+        (
+            lambda: mean_interval(BlockSums([[1.0, 2.0], [1.0]], [10, 10])),
+            "rows of different lengths",
+        ),
+        (
             lambda: mean_interval(GOOD._replace(sums_SK=np.ones(3))),
             r"the sums have shape \(3,\) and the counts \(3,\)",
         ),

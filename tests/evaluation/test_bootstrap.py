@@ -238,6 +238,7 @@ GOOD = np.ones((2, 30))
         ([GOOD, GOOD], {"seed": 0.5}, "seed=0.5 is not allowed: it must be a whole number"),
         ([GOOD], {"level": 1.0}, "level=1.0 is not allowed"),
         ([GOOD], {"level": math.nan}, "level=nan is not allowed"),
+        ([GOOD], {"level": "0.95"}, "level='0.95' is not allowed: it must lie between 0 and 1"),
         ([GOOD, np.ones((2, 31))], {}, "the groups have 30 and 31 losses"),
     ],
 )

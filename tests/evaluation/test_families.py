@@ -246,7 +246,9 @@ GOOD = _groups(2)
     [
         ([], {"best": 0}, "best=0 is not a group: it must be the index of one of 0 groups"),
         (GOOD, {"best": 4}, "best=4 is not a group"),
-        (GOOD, {"best": -1}, "best=-1 is not a group"),
+        (GOOD, {"best": -1}, "best=-1 is not allowed: it must be at least 0"),
+        (GOOD, {"best": 0.0}, "best=0.0 is not allowed: it must be a whole number"),
+        (GOOD, {"best": "a"}, "best='a' is not allowed: it must be a whole number"),
         (GOOD, {"best": 0, "draws": 99}, "draws=99 is not allowed: it must be at least 100"),
         (
             GOOD,

@@ -94,6 +94,19 @@ def test_different_protocols_have_different_files_and_descriptions(
         assert (one == other) == (str(one) == str(other))
 
 
+@pytest.mark.parametrize(
+    ("context", "targets", "block"), [(1, 400, 80), (1000, 0, 1000), (1000, 10_000, 1000)]
+)
+def test_a_block_has_1000_characters_of_the_text(context: int, targets: int, block: int) -> None:
+    protocol = Sliding(context, targets)
+    positions_P = protocol.positions((range(5000),))
+    key = EvaluationKey(protocol, "valid", "f", 3, "raw", "h", split_characters=4999)
+    evaluation = Evaluation(key, 1.25, 1.8, len(positions_P), 1.7)
+    assert evaluation.block == block
+    assert evaluation.block_characters == 1000
+    assert positions_P[block] - positions_P[0] == pytest.approx(1000, abs=1)
+
+
 def test_the_names_of_files_are_those_of_saved_evaluations() -> None:
     names = {
         Window(40): "valid_window_40_step_3.npy",

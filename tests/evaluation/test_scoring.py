@@ -235,6 +235,15 @@ def test_a_measure_may_be_a_tree(
     assert values["logits"][0].shape == (len(expected), V)
 
 
+def test_what_is_no_protocol_or_batch_size_is_refused(model: LanguageModel) -> None:
+    with pytest.raises(CharlmError, match="protocol='stream' is not an evaluation protocol"):
+        build_scorer(model, "stream", batch_size=1)  # type: ignore[arg-type]
+    for protocol in (Window(5), Sliding(5)):
+        for batch_size in (0, 2.5, "2"):
+            with pytest.raises(CharlmError, match=r"batch_size=.* is not allowed"):
+                build_scorer(model, protocol, batch_size=batch_size)  # type: ignore[arg-type]
+
+
 def test_a_stream_through_attention_names_its_context() -> None:
     attention = compiled_model(make_model_config("attention", hidden_size=4, embedding_size=4), V)
     with pytest.raises(CharlmError, match="needs a context for attention"):

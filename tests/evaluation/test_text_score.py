@@ -87,8 +87,8 @@ def test_the_lines_add_up_to_the_whole(text: str, data: st.DataObject) -> None:
 
 def test_the_most_surprising_lines_come_first() -> None:
     lines = [LineScore(*facts) for facts in ((1, "a", 0, None), (2, "b", 4, 8.0), (3, "c", 1, 3.0))]
-    lines += [LineScore(4, "d", 2, 6.0), LineScore(5, "", 0, None)]
-    assert [line.number for line in sort_by_surprisal(lines)] == [3, 4, 2, 1, 5]
+    lines += [LineScore(4, "d", 2, 6.0), LineScore(5, "", 0, None), LineScore(6, "f", 1, 0.0)]
+    assert [line.number for line in sort_by_surprisal(lines)] == [3, 4, 2, 6, 1, 5]
 
 
 @pytest.mark.core

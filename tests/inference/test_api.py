@@ -80,6 +80,12 @@ def test_text_is_generated_as_it_is_drawn(run: charlm_jax.Run) -> None:
     for several in ({"samples": 2}, {"scales": [0.5, 2.0]}):
         with pytest.raises(CharlmError, match="is not for one text: sample returns several"):
             run.generate("ab", **several)  # type: ignore[arg-type]
+    for wrong in (b"ab", 5, 0, None, ["ab"]):
+        for read in (run.generate, run.continue_text, run.inspect, run.score):
+            with pytest.raises(CharlmError, match="a text must be a string"):
+                read(wrong)
+    with pytest.raises(CharlmError, match="scales has 10,001 numbers: give at most 10,000"):
+        run.sample("ab", characters=1, scales=[1.0] * 10_001)
     with pytest.raises(CharlmError, match="scales is empty: give at least one"):
         run.sample("ab", characters=1, scales=[])
     with pytest.raises(CharlmError, match=r"scales=1.0 is not a list of numbers: write"):

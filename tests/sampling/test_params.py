@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from fractions import Fraction
 from typing import Any
 
 import jax.numpy as jnp
@@ -9,14 +10,19 @@ import numpy as np
 import pytest
 
 from charlm_jax.core.errors import CharlmError
-from charlm_jax.sampling.params import SamplingFields, SamplingParams
+from charlm_jax.sampling.params import SamplingFields, SamplingParams, check_scale
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"scale": -1.0}, r"scale=-1 is not allowed: it must lie in \[0, inf\]"),
+        ({"scale": -1.0}, r"scale=-1.0 is not allowed: it must lie in \[0, inf\]"),
         ({"scale": math.nan}, "scale=nan"),
+        ({"scale": Fraction(-1, 2)}, "scale=-1/2 is not allowed"),
+        ({"scale": np.str_("2")}, "scale=.*'2'.* is not allowed: it must be a number$"),
+        ({"scale": np.complex128(2)}, "scale=.* is not allowed: it must be a number$"),
+        ({"scale": np.complex64(2)}, "scale=.* is not allowed: it must be a number$"),
+        ({"top_p": np.array("1")}, "top_p=.* is not allowed: it must be a number$"),
         ({"top_k": -1}, "top_k=-1 is not allowed"),
         ({"top_k": 1.5}, "top_k=1.5 is not allowed"),
         ({"top_p": 1.1}, "top_p=1.1 is not allowed"),
@@ -52,9 +58,17 @@ def test_stop_strings_may_come_in_any_sequence() -> None:
     assert SamplingParams(stop=read_once).stop == ("a", "b")
 
 
-@pytest.mark.parametrize("number", [2, np.float32(2), np.array(2), jnp.float32(2)])
+@pytest.mark.parametrize(
+    "number", [2, np.float32(2), np.array(2), jnp.float32(2), jnp.bfloat16(2), Fraction(2)]
+)
 def test_numbers_may_be_those_of_arrays(number: Any) -> None:
     assert SamplingParams(scale=number, top_k=number).top_k == 2
+
+
+def test_a_scale_beyond_float32_is_infinite() -> None:
+    assert check_scale(10**400) == check_scale(1e39) == math.inf
+    assert check_scale(Fraction(1, 2)) == 0.5  # type: ignore[arg-type]
+    assert math.copysign(1.0, check_scale(-0.0)) == 1.0
 
 
 def test_keyword_arguments_are_the_fields() -> None:

@@ -323,7 +323,7 @@ def test_an_idle_truncation_that_is_kept_leaves_out_nothing() -> None:
         ({"min_p": math.nan}, "min_p=nan is not allowed"),
         ({"top_k": [1, 2, 3]}, "top_k has 3 values for 2 rows"),
         ({"scale": [1.0, math.nan]}, "scale=nan is not allowed"),
-        ({"scale": [-1.0, 1.0]}, "scale=-1 is not allowed"),
+        ({"scale": [-1.0, 1.0]}, "scale=-1.0 is not allowed"),
     ],
 )
 def test_a_number_that_is_not_allowed_is_refused(told: dict, message: str) -> None:

@@ -100,6 +100,11 @@ def test_without_stop_strings_every_piece_is_passed_on_as_it_comes() -> None:
     assert list(apply_stop_strings([], ["a"], 1)) == [[Chunk("", has_ended=True)]]
 
 
+def test_a_text_cut_short_keeps_the_beginning_of_a_stop_string() -> None:
+    short, long = (list(apply_stop_strings([[text]], ["bc"], 1)) for text in ("ab", "abc"))
+    assert _joined(short) == [("ab", None)] and _joined(long) == [("a", "bc")]
+
+
 def test_a_stop_string_that_cannot_work_is_refused() -> None:
     vocabulary = Vocabulary("ab")
     check_stops(["ab", "b"], vocabulary)
