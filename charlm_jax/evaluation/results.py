@@ -79,14 +79,14 @@ class Evaluation:
 
         >>> key = EvaluationKey(Sliding(40, 9), "valid", "f", 1, "raw", None, split_characters=90)
         >>> Evaluation(key, 2.0, 2.9, 9, None).protocol_description
-        'sliding window of 40, 9 of 90 characters'
+        'sliding window of 40, 9 of 90 scored'
         """
         protocol, all_characters = self.key.protocol, self.key.split_characters
-        if not isinstance(protocol, Sliding):
-            is_whole = self.characters == all_characters
-            return f"{protocol}{'' if is_whole else f', evenly spread among {all_characters:,}'}"
-        share = "" if self.characters == all_characters else f" of {all_characters:,}"
-        return f"{protocol}, {self.characters:,}{share} characters"
+        if self.characters == all_characters:
+            return str(protocol)
+        if isinstance(protocol, Sliding):
+            return f"{protocol}, {self.characters:,} of {all_characters:,} scored"
+        return f"{protocol}, evenly spread among {all_characters:,}"
 
     @property
     def block(self) -> int:
@@ -126,9 +126,9 @@ class Evaluation:
 
     def _repr_html_(self) -> str:
         rows = [
-            ["loss, nats per character", f"{self.loss_nats:.4f}"],
-            ["bits per character", f"{self.bits_per_char:.4f}"],
-            ["characters", f"{self.characters:,} of {self.key.split_characters:,}"],
+            ["loss, nats", f"{self.loss_nats:.4f}"],
+            ["loss, bits", f"{self.bits_per_char:.4f}"],
+            ["scored", f"{self.characters:,} of {self.key.split_characters:,}"],
             ["part", self.key.split],
             ["protocol", self.protocol_description],
             ["checkpoint", f"{self.key.checkpoint:,}"],

@@ -67,9 +67,9 @@ class TextScore(NamedTuple):
 
     def _repr_html_(self) -> str:
         rows = [
-            ["loss, nats per character", f"{self.loss_nats:.4f}"],
-            ["bits per character", f"{self.bits_per_char:.4f}"],
-            ["characters", f"{self.characters:,}"],
+            ["loss, nats", f"{self.loss_nats:.4f}"],
+            ["loss, bits", f"{self.bits_per_char:.4f}"],
+            ["scored", f"{self.characters:,}"],
             ["protocol", self.rule],
         ]
         return html_table(rows)

@@ -154,6 +154,9 @@ def test_compressors_and_pages_read_bytes(run: Run, tmp_path: Path) -> None:
     found = compare([run])
     assert "Losses are per byte." in found.describe()
     assert "characters" not in found.describe() and comparison_to_json(found)["unit"] == "bytes"
+    assert "characters" not in compare([run], Sliding(4, 9)).describe()
+    for shown in (found.groups[0].evaluations[0], run.score("café")):
+        assert "character" not in shown._repr_html_()
     bz2_bits = next(x.bits_per_char for x in found.baselines if x.name == "bz2")
     held_out = found.groups[0].evaluations[0].characters
     added = len(bz2.compress(DATA)) - len(bz2.compress(DATA[:-held_out]))

@@ -77,12 +77,12 @@ def test_results_are_tables(run: charlm_jax.Run) -> None:
     assert table(Difference(-0.25, -0.5, 0.0)) == less
     evaluation, _ = run.evaluate()
     shown = table(evaluation)
-    assert shown["loss, nats per character"] == f"{evaluation.loss_nats:.4f}"
+    assert shown["loss, nats"] == f"{evaluation.loss_nats:.4f}"
     assert shown["protocol"] == "window of 8" and shown["part"] == "valid"
     score = run.score("abcdab")
     shown = table(score)
-    assert shown["bits per character"] == f"{score.bits_per_char:.4f}"
-    assert shown["characters"] == "5" and shown["protocol"] == "stream"
+    assert shown["loss, bits"] == f"{score.bits_per_char:.4f}"
+    assert shown["scored"] == "5" and shown["protocol"] == "stream"
 
 
 def test_a_comparison_shows_the_table_of_the_command(

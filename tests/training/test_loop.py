@@ -546,7 +546,7 @@ def test_a_run_is_picked_up_for_scoring(finished: Path) -> None:
         Workdir(finished).read_fingerprint()
     )
     sliding, nll_P = run.evaluate(Sliding(4, 50))
-    assert sliding.protocol_description == "sliding window of 4, 50 of 300 characters"
+    assert sliding.protocol_description == "sliding window of 4, 50 of 300 scored"
     assert (len(nll_P), sliding.characters) == (50, 50)
     stream, _ = run.evaluate(Stream())
     assert stream.key.protocol == Stream() and stream.characters == 300
