@@ -36,9 +36,14 @@ class LayerActivations(NamedTuple):
 
     @property
     def distance_H(self) -> np.ndarray | None:
-        """Mean attention distance of each head, in characters; None for a layer without heads."""
+        """Mean attention distance of each head, in characters; None for a layer without heads.
+
+        Only an array `weights` with three axes is attention.
+        """
         weights_THS = self.arrays.get("weights")
-        return None if weights_THS is None else mean_attention_distance(weights_THS)
+        if weights_THS is None or weights_THS.ndim != 3:
+            return None
+        return mean_attention_distance(weights_THS)
 
     @property
     def gates(self) -> dict[str, np.ndarray]:

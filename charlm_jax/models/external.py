@@ -216,7 +216,8 @@ def build_external(
       width: width of the layer's input, passed to `from_config`.
 
     Raises:
-      CharlmError: `from_config` fails, or returns something that is not a mixer.
+      CharlmError: `from_config` fails, or returns something that is not a mixer, or a mixer with a
+        `project` of another meaning.
     """
     from_config: Any = mixer_class.from_config  # type: ignore[attr-defined]
     try:
@@ -238,6 +239,12 @@ def build_external(
     }
     for method in (method for method, present in is_there.items() if not present):
         raise CharlmError(f"{_FIELD}={layer!r}: {type(mixer).__name__} has no method {method}")
+    has_rest = any(callable(getattr(mixer, name, None)) for name in ("mix", "mix_ids"))
+    if hasattr(mixer, "project") and not (callable(mixer.project) and has_rest):
+        raise CharlmError(
+            f"{_FIELD}={layer!r}: {type(mixer).__name__} has a `project` that is not the first of "
+            f"the methods project(x) and mix(z, state): give it another name"
+        )
     return mixer
 
 

@@ -39,7 +39,8 @@ def forward_flops(model: ModelConfig, *, symbols: int, sequence_length: int) -> 
     The count follows the model's definition: an embedding is a look-up, every layer reads vectors
     (not a table of projected symbols), and attention also computes the masked half of its scores.
     Layers with a matrix memory are counted in their chunks. Only matrix products are counted, as
-    in float32: the exact operands of bfloat16 take two.
+    in float32: the exact operands of bfloat16 take two. With `mogrifier_rounds` the gates' bias
+    is a row of their kernel, and is counted: 8 H.
 
     Args:
       model: layers and sizes.

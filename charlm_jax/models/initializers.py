@@ -106,7 +106,8 @@ def init_scheme(name: str) -> InitScheme:
 
     `keras` follows Keras 3 (`keras.layers.LSTM`), `flax` follows Flax 0.12 (Linen), and `gpt2`
     follows Radford et al. 2018, section 4.1, and 2019, section 2.3. Their models have no recurrent
-    kernels or forget gates; `gpt2` initializes those as in Keras.
+    kernels or forget gates; `gpt2` initializes those as in Keras. Recurrent layers without an
+    output projection add to the residual stream unscaled.
     """
     return lookup(_SCHEMES, name, "config.model.init")
 
@@ -114,10 +115,12 @@ def init_scheme(name: str) -> InitScheme:
 def residual_kernel(model: ModelConfig) -> Initializer:
     """Return the initializer of a kernel whose output is added to the residual stream.
 
-    Attention, the MLP and layers with an output projection end in such a kernel. With `zero_init`
-    it is 0, so that each branch adds 0 at first (Goyal et al. 2017, section 5.1, for the last scale
-    of a block; Zhang et al. 2019, section 3, for the last kernel). Bare blocks have no stream:
-    zeros would block the signal there, and two such layers would never learn.
+    Attention, the MLP and layers with an output projection end in such a kernel. With `gpt2` it is
+    divided by sqrt(2 x layers), as two branches of each layer add to the stream; by the same with
+    `mlp=none`, where it is one branch. With `zero_init` it is 0, so that each branch adds 0 at
+    first (Goyal et al. 2017, section 5.1, for the last scale of a block; Zhang et al. 2019, section
+    3, for the last kernel). Bare blocks have no stream: zeros would block the signal there, and two
+    such layers would never learn.
     """
     scheme = init_scheme(model.init)
     if model.block == "bare":

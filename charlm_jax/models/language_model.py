@@ -131,6 +131,8 @@ def layer_name(index: int) -> str:
 def build_model(model: ModelConfig, vocab_size: int) -> LanguageModel:
     """Build a model: embedding, a stack of blocks, and a linear output layer.
 
+    A norm follows the last block of `pre_norm`.
+
     Args:
       model: layers and their settings.
       vocab_size: V.

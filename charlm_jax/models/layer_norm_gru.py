@@ -36,8 +36,8 @@ class LayerNormGRU(nn.Module):
 
     LN(z; a, b) = a * (z - mean) / sqrt(variance + 1e-5) + b, over the two gates together and over
     the candidate by itself. The paper has a bias in each norm of the gates in place of b, 1 - u
-    where u is here, and no 1e-5. No gradient flows through a norm of equal values, such as those of
-    a state that is still 0.
+    where u is here, and no 1e-5. No gradient flows through a norm of zeros, such as those of a
+    state that is still 0.
 
     Attributes:
       hidden_size: H.

@@ -39,8 +39,8 @@ class LayerNormLSTM(nn.Module):
 
     LN(z; a, b) = a * (z - mean) / sqrt(variance + 1e-5) + b, over the four gates together in (20).
     The equations' numbers are the paper's, which also has biases in the two norms of (20), where
-    they would only add to b, and no 1e-5. No gradient flows through a norm of equal values, such as
-    those of a state that is still 0. The cell is carried as it is: its norm acts where it is read.
+    they would only add to b, and no 1e-5. No gradient flows through a norm of zeros, such as those
+    of a state that is still 0. The cell is carried as it is: its norm acts where it is read.
 
     Attributes:
       hidden_size: H.

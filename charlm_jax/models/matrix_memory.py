@@ -180,13 +180,15 @@ def delta_memory(
 def invert_unit_lower(lower: jax.Array, operand_dtype: Dtype) -> jax.Array:
     """Return the inverse of I + L by forward substitution, row by row for all matrices at once.
 
-    The rows are sums in float32. For small matrices this is faster on a CPU than LAPACK's solver,
-    which takes them one by one, and more accurate than a product of powers of L. Larger ones are
-    inverted by halves: for more rows at once, XLA computes each row several times on a CPU.
+    Up to 32 rows are sums in float32. For small matrices this is faster on a CPU than LAPACK's
+    solver, which takes them one by one, and more accurate than a product of powers of L. Larger
+    ones are inverted by halves: for more rows at once, XLA computes each row several times on a
+    CPU.
 
     Args:
       lower: L (..., C, C), strictly lower triangular.
-      operand_dtype: dtype to which operands of the gradient's products are rounded.
+      operand_dtype: dtype to which operands of products are rounded: the gradient's, and those of
+        halves.
     """
     return _substitute(lower, operand_dtype)
 

@@ -7,7 +7,7 @@ A mixer is a Linen module with `__call__(x_BTD, state) -> (y_BTD, state)` and
 (B, T, ...) into the collection `captured`, for `inspect`. A mixer that begins with a linear
 projection may offer it as `project(x)`, and the rest as `mix(z, state)`. If symbols' projections
 need not be looked up in their table, it may also offer `mix_ids(table_VG, ids_BT, state)`, as LSTM
-does.
+does. These three names have no other use.
 
 `build_mixer` passes each builder the model's config and the layer's input width. The output is
 `hidden_size` wide, unless the class has an attribute `output_size`.

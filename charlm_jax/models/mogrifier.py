@@ -27,7 +27,8 @@ class MogrifierLSTM(nn.Module):
 
     The numbers are the paper's. Q_i and R_i are full matrices without a bias; the paper also
     factorizes them. Without rounds it would be the LSTM of `lstm.py`. No product can be computed
-    for all positions at once, since even the input depends on the state.
+    for all positions at once, since even the input depends on the state. b is a row of the kernel
+    of the gates: with bfloat16 it is rounded too.
 
     Attributes:
       hidden_size: H.

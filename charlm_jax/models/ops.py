@@ -187,7 +187,7 @@ def as_written(x: jax.Array) -> jax.Array:
 def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
     """Return scale * (x - mean) / sqrt(variance + 1e-5) + bias, over the last axis.
 
-    No gradient flows through a vector of equal values, such as that of a state that is still 0. The
+    No gradient flows through a vector of zeros, such as that of a state that is still 0. The
     formula's would be 300 times larger than what flows in, at each of the first positions.
 
     Source: Ba et al. 2016 (arXiv 1607.06450), equations (15) and (16), which have no 1e-5.

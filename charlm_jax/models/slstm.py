@@ -108,7 +108,8 @@ def slstm_step(
       heads: number of heads.
 
     Returns:
-      The state after it, and its gates.
+      The state after it, and its gates. `forget_gate` is exp(log sigmoid(f) + m - m') and
+      `input_gate` exp(i - m'), the factors of the stored c and n; `cell` is c' / n'.
     """
     batch, size = state.hidden_BH.shape
     recurrent_BMG = multiply("recurrent", state.hidden_BH.reshape(batch, heads, -1))

@@ -14,6 +14,7 @@ from matplotlib.image import imread
 from charlm_jax.analysis.activations import (
     MOST_CHARACTERS,
     Activations,
+    LayerActivations,
     capture_activations,
     mean_attention_distance,
 )
@@ -121,6 +122,12 @@ def test_guesses_are_the_likeliest_next_characters() -> None:
         assert [symbol for symbol, _ in guesses] == [symbol for _, symbol in best]
         expected = pytest.approx([probability for probability, _ in best], rel=1e-5)
         assert [probability for _, probability in guesses] == expected
+
+
+def test_weights_of_another_form_are_not_attention() -> None:
+    gates_TH = np.ones((4, 3), np.float32)
+    layer = LayerActivations("layer_0", "mine", {"weights": gates_TH})
+    assert layer.distance_H is None and list(layer.states) == ["weights"]
 
 
 # How far attention looks.

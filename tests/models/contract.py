@@ -49,6 +49,7 @@ _FURTHER: list[tuple[tuple[str, ...], dict[str, Any]]] = [
     (("lstm",), BARE | {"mogrifier_rounds": 3}),
     (("lstm",), BLOCK | {"mogrifier_rounds": 2, "precision": "bfloat16"}),
     (("lstm",), BARE | {"cell_norm": True}),
+    (("gru",), BARE | {"cell_norm": True}),
     (("lstm", "gru"), BLOCK | {"cell_norm": True, "precision": "bfloat16"}),
     (("lstm", "attention"), BLOCK | {"position": "alibi"}),
     (("mingru", "attention", "gru"), BARE),
@@ -59,20 +60,22 @@ for _layers, _changes in _FURTHER:
     _own = [f"{k}={v}" for k, v in _changes.items() if k == "block" or _common.get(k) != v]
     CASES["-".join(["+".join(_layers), *_own])] = make_model_config(*_layers, **_changes)
 
-IS_BARE = {name: name.endswith("-bare") for name in CASES}
+IS_BARE = {name: config.block == "bare" for name, config in CASES.items()}
+# Every mixer in a bare stack without options: only these are repeated, as that takes time.
+ALONE = [f"{name}-bare" for name in MIXERS]
 
 
 def _case(name: str, *others: int) -> Any:
-    """A case of a test, repeated as users compile it if the model is bare."""
-    return pytest.param(name, *others, marks=[pytest.mark.optimised] * IS_BARE[name])
+    """A case of a test, repeated as users compile it if a mixer is alone."""
+    return pytest.param(name, *others, marks=[pytest.mark.optimised] * (name in ALONE))
 
 
 EVERY = [_case(name) for name in CASES]
-# Bare models are tried with few positions kept and with many, the others with one of the two.
+# Mixers alone are tried with few positions kept and with many, the others with one of the two.
 CARRYING = [
     _case(name, context)
     for i, name in enumerate(CASES)
-    for context in ([FEW, MANY] if IS_BARE[name] else [(FEW, MANY)[i // 2 % 2]])
+    for context in ([FEW, MANY] if name in ALONE else [(FEW, MANY)[i // 2 % 2]])
 ]
 READING = [*(_case(name, 0) for name in CASES), *CARRYING]
 

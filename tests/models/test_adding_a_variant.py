@@ -187,14 +187,14 @@ def test_without_a_clone_the_config_gives_the_model_of_the_clone(
     for key in (0, 1):
         here, as_there = (build_model(m, 5).init(jax.random.key(key)) for m in (model, there))
         jax.tree.map(np.testing.assert_array_equal, here, as_there)
-    assert len(check_mixer("leaky:Leaky")) == 20
+    assert len(check_mixer("leaky:Leaky")) == 22
 
 
 @pytest.mark.exhaustive
 def test_without_a_clone_the_commands_do_what_the_guide_says(outside: Path) -> None:
     check, train, sample = _blocks("bash")[2].splitlines()
     properties = _run(ROOT, check, outside).splitlines()
-    assert len(properties) == 20 and all(line.endswith(".") for line in properties)
+    assert len(properties) == 22 and all(line.endswith(".") for line in properties)
     printed = _run(ROOT, train, outside)
     best = re.search(r"best held-out loss: (\S+) nats", printed)
     assert best is not None and float(best[1]) == _best_in_guide("runs/leaky")

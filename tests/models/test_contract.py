@@ -22,6 +22,7 @@ from charlm_jax.models import build_model, convolution, matrix_memory
 from charlm_jax.models.convolution import causal_convolution
 from charlm_jax.models.mixers import MIXERS
 from charlm_jax.models.testing import (
+    _PROPERTIES,
     BARE,
     BLOCK,
     FEW,
@@ -35,6 +36,7 @@ from charlm_jax.models.testing import (
     check_form,
     check_gradients,
     check_inspection,
+    check_long_text,
     check_mixer,
     check_pieces,
     check_projection,
@@ -44,6 +46,7 @@ from charlm_jax.models.testing import (
 )
 from tests.conftest import make_model_config, quick_jit
 from tests.models.contract import (
+    ALONE,
     ATTENTION,
     CARRYING,
     CASES,
@@ -81,6 +84,11 @@ def test_rows_do_not_see_one_another(name: str, context: int) -> None:
 @pytest.mark.parametrize(("name", "context"), CARRYING)
 def test_pieces_equal_the_whole(name: str, context: int) -> None:
     check_pieces(subject_of(name), context)
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_a_long_text_equals_its_pieces(name: str) -> None:
+    check_long_text(subject_of(name))
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -372,6 +380,8 @@ class Toy(nn.Module):
             z_BTH = z_BTH + next_BTH.at[:, -1].set(0.0)
         if self.flaw == "reads another row":
             z_BTH = z_BTH + jnp.roll(z_BTH, 1, axis=0)
+        if self.flaw == "reads the last row":
+            z_BTH = z_BTH + z_BTH[-1:]
         if self.flaw == "is another under jit" and isinstance(z_BTH, jax.core.Tracer):
             z_BTH = z_BTH + 0.1
         if self.flaw == "is another when looked at" and self.is_mutable_collection("captured"):
@@ -383,7 +393,12 @@ class Toy(nn.Module):
         if self.flaw == "draws twice from a key":
             kernel = self.param("again", lambda key: self.variables["params"]["Dense_0"]["kernel"])
             z_BTH = z_BTH + x_BTD @ kernel
-        total_BTH = state.total_BH[:, None] + jnp.cumsum(z_BTH, axis=1)
+        sum_BTH = jnp.cumsum(z_BTH, axis=1)
+        if self.flaw == "forgets between chunks":
+            begin_T = np.arange(z_BTH.shape[1]) // 8 * 8
+            before_BTH = jnp.where(begin_T[None, :, None] > 0, sum_BTH[:, begin_T - 1], 0.0)
+            sum_BTH = sum_BTH - before_BTH
+        total_BTH = state.total_BH[:, None] + sum_BTH
         self.sow("captured", "total", total_BTH)
         last_BH = total_BTH[:, -1]
         if self.flaw == "forgets":
@@ -402,9 +417,34 @@ class Toy(nn.Module):
         return ToyState(jnp.zeros((batch_size, 8)))
 
 
-def make_toy(monkeypatch: pytest.MonkeyPatch, flaw: str) -> Subject:
+class ProjectingToy(nn.Module):
+    """The same sum, with a projection of its own that `project` offers."""
+
+    flaw: str
+
+    def setup(self) -> None:
+        self.input = nn.Dense(8, use_bias=False)
+
+    def project(self, x: jax.Array) -> jax.Array:
+        return self.input(x) + (0.1 if self.flaw == "projects otherwise" else 0.0)
+
+    def mix(self, z_BTH: jax.Array, state: ToyState) -> tuple[jax.Array, ToyState]:
+        total_BTH = state.total_BH[:, None] + jnp.cumsum(z_BTH, axis=1)
+        self.sow("captured", "total", total_BTH)
+        return jnp.tanh(total_BTH), ToyState(total_BTH[:, -1])
+
+    def __call__(self, x_BTD: jax.Array, state: ToyState) -> tuple[jax.Array, ToyState]:
+        return self.mix(self.input(x_BTD), state)
+
+    def initial_state(self, batch_size: int, context: int) -> ToyState:
+        return ToyState(jnp.zeros((batch_size, 8)))
+
+
+def make_toy(
+    monkeypatch: pytest.MonkeyPatch, flaw: str, toy: Callable[[str], nn.Module] = Toy
+) -> Subject:
     """The toy in a bare stack, from a line in the table like any other."""
-    monkeypatch.setitem(MIXERS, "toy", lambda model, width: Toy(flaw))
+    monkeypatch.setitem(MIXERS, "toy", lambda model, width: toy(flaw))
     return make_subject(make_model_config("toy", **BARE))
 
 
@@ -412,8 +452,11 @@ READINGS, CARRYINGS = [(0,), (FEW,)], [(FEW,)]
 FLAWS: Mapping[str, tuple[Callable[..., None], Sequence[tuple[int, ...]]]] = {
     "reads the next character": (check_causality, READINGS),
     "reads another row": (check_rows, READINGS),
+    "reads the last row": (check_rows, READINGS),
     "reads one row's past": (check_rows, READINGS),
     "forgets": (check_pieces, CARRYINGS),
+    "forgets between chunks": (check_long_text, [()]),
+    "projects otherwise": (check_projection, [()]),
     "grows": (check_form, READINGS),
     "has another width": (check_form, READINGS),
     "is another under jit": (check_compilation, [()]),
@@ -428,24 +471,47 @@ FLAWS: Mapping[str, tuple[Callable[..., None], Sequence[tuple[int, ...]]]] = {
 @pytest.mark.parametrize("flaw", FLAWS)
 def test_a_mixer_with_a_flaw_is_caught(monkeypatch: pytest.MonkeyPatch, flaw: str) -> None:
     check, calls = FLAWS[flaw]
-    subject = make_toy(monkeypatch, flaw)
+    toy = ProjectingToy if check is check_projection else Toy
+    subject = make_toy(monkeypatch, flaw, toy)
     for arguments in calls:
         with pytest.raises(AssertionError):
             check(subject, *arguments)
 
 
-def test_a_mixer_without_a_flaw_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    subject = make_toy(monkeypatch, "none")
+def test_every_property_has_a_mixer_that_breaks_it() -> None:
+    assert {check for check, _ in FLAWS.values()} == {check for check, _ in _PROPERTIES}
+
+
+@pytest.mark.parametrize("toy", [Toy, ProjectingToy])
+def test_a_mixer_without_a_flaw_passes(
+    monkeypatch: pytest.MonkeyPatch, toy: type[nn.Module]
+) -> None:
+    subject = make_toy(monkeypatch, "none", toy)
     for check, calls in FLAWS.values():
         for arguments in calls:
             check(subject, *arguments)
+
+
+def test_weights_may_start_from_fixed_numbers_and_not_be_attention(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Fixed(Toy):
+        @nn.compact
+        def __call__(self, x_BTD: jax.Array, state: ToyState) -> tuple[jax.Array, ToyState]:
+            rates_H = self.param("rates", lambda key: jnp.arange(8.0))
+            y_BTH, state = Toy("none")(x_BTD, state)
+            self.sow("captured", "weights", y_BTH)
+            return y_BTH * rates_H[None, None, :], state
+
+    subject = make_toy(monkeypatch, "none", Fixed)
+    check_drawing(subject)
+    check_inspection(subject)
 
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize(("layer", "fields"), OTHERS, ids=str)
 def test_blocks_and_precisions_that_no_case_combines(layer: str, fields: dict[str, Any]) -> None:
     subject = make_subject(make_model_config(layer, **fields))
-    check_projection(subject)
     for check, calls in FLAWS.values():
         for arguments in calls if check is not check_compilation else []:  # eager calls are slow
             check(subject, *arguments)
@@ -488,7 +554,7 @@ def test_check_mixer_names_the_property_that_is_broken(
 def test_check_mixer_tries_it_alone_and_in_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
     make_toy(monkeypatch, "none")
     lines = check_mixer("toy")
-    assert len(lines) == len(set(lines)) == 2 * 10
+    assert len(lines) == len(set(lines)) == 2 * 11
     for check, _ in FLAWS.values():
         assert sum(str(check.__doc__) in line for line in lines) == 2
 
@@ -499,8 +565,11 @@ def test_check_mixer_tries_it_alone_and_in_a_block(monkeypatch: pytest.MonkeyPat
             return Toy(self.flaw)(x_BTD, state)
 
     monkeypatch.setitem(MIXERS, "toy", lambda model, width: Crashing("none"))
-    with pytest.raises(AssertionError, match="only alone"):
+    with pytest.raises(AssertionError, match="only alone") as caught:
         check_mixer("toy")
+    assert caught.value.__notes__[-1] == (
+        "toy, in a pre_norm block in bfloat16, failed while the model was built and initialized"
+    )
 
 
 def test_an_error_of_a_mixer_says_which_property_was_checked(

@@ -149,6 +149,15 @@ class Stateless(nn.Module):
     def __call__(self, x_BTD, state):
         return x_BTD, state
 
+class Projects(Sum):
+    def project(self, x):
+        return x
+
+class Holds(Sum):
+    project: int = 3
+    def mix(self, z, state):
+        return z, state
+
 class Uncallable(nn.Module):
     @classmethod
     def from_config(cls, model, width):
@@ -172,7 +181,7 @@ def __getattr__(name):
         (
             "own_mixer:Som",
             "module own_mixer has no class Som; its mixers are Sum, Fails, Gives, Stateless, "
-            "Uncallable",
+            "Projects, Holds, Uncallable",
         ),
         ("own_mixer:LSTM", "defined in another module: name charlm_jax.models.lstm:LSTM"),
         ("charlm_jax.models.lstm:LSTM", "no class method from_config(model, width); the module"),
@@ -182,6 +191,8 @@ def __getattr__(name):
         ("own_mixer:Fails", "from_config failed: KeyError: 'heads'"),
         ("own_mixer:Gives", "from_config returned int: it must return a flax.linen.Module"),
         ("own_mixer:Stateless", "Stateless has no method initial_state"),
+        ("own_mixer:Projects", "Projects has a `project` that is not the first of the methods"),
+        ("own_mixer:Holds", "Holds has a `project` that is not the first of the methods"),
         ("own_mixer:Uncallable", "Uncallable has no method __call__"),
         ("os:system", "system of module os is not a subclass of flax.linen.Module; the module"),
         ("builtins:exec", "is not a subclass of flax.linen.Module"),
@@ -412,7 +423,7 @@ def test_a_mixer_of_ones_own_keeps_the_contract(tmp_path: Path) -> None:
     with pytest.raises(CharlmError, match="--allow_module=own_mixer"):
         check_mixer("own_mixer:Sum")
     allow_module(str(tmp_path / "own_mixer.py"))
-    assert len(check_mixer("own_mixer:Sum")) == 20
+    assert len(check_mixer("own_mixer:Sum")) == 22
 
 
 def test_no_name_of_the_package_could_be_a_module_and_class() -> None:
