@@ -48,7 +48,9 @@ class LayerActivations(NamedTuple):
     @property
     def gates(self) -> dict[str, np.ndarray]:
         """Gates of a recurrent layer (T, H), with values between 0 and 1."""
-        return {name: x for name, x in self.arrays.items() if name.endswith("_gate")}
+        return {
+            name: x for name, x in self.arrays.items() if x.ndim == 2 and name.endswith("_gate")
+        }
 
     @property
     def states(self) -> dict[str, np.ndarray]:

@@ -153,6 +153,13 @@ def test_distances_of_many_heads_are_bounded() -> None:
     assert max(figure.get_size_inches()) < 25
 
 
+def test_gates_of_another_width_than_the_state_have_no_panel() -> None:
+    """Such as one for each head of a layer of one's own."""
+    by_head_TM, cell_TH = np.full((len(TEXT), 2), 0.5), np.zeros((len(TEXT), 9))
+    figure = draw_gate_maps({"keep_gate": by_head_TM}, {"cell": cell_TH}, TEXT, title="")
+    assert [axes.get_title(loc="left") for axes in figure.axes if axes.images] == ["cell"]
+
+
 def test_a_unit_is_the_same_row_in_every_panel() -> None:
     random = np.random.default_rng(0)
     gate_TH, cell_TH = random.random((len(TEXT), 9)), 3.0 * random.normal(size=(len(TEXT), 9))

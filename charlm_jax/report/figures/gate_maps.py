@@ -27,9 +27,10 @@ def draw_gate_maps(
 ) -> InlineFigure:
     """Draw every unit of a recurrent layer over the text, a panel per gate and state.
 
-    A unit is the same row in every panel. Rows are sorted by the unit's mean in the last state, the
-    greatest on top: units that hold a value for long are at the edges, units that change often in
-    the middle. States that exceed 1 have a colour scale that is logarithmic beyond +-1.
+    A unit is the same row in every panel. Arrays with another number of units than the last state
+    are left out. Rows are sorted by the unit's mean in the last state, the greatest on top: units
+    that hold a value for long are at the edges, units that change often in the middle. States that
+    exceed 1 have a colour scale that is logarithmic beyond +-1.
 
     Args:
       gates: name -> gate (T, H), in [0, 1].
@@ -44,7 +45,11 @@ def draw_gate_maps(
     dots = min(units * math.ceil(_MIN_DOTS / units), _MAX_DOTS)
     across, down = min(max(0.13 * len(symbols), 6.5), 14.0), dots / DOTS_PER_INCH
     left, top, between = 0.7, 0.8, 0.55
-    panels = [*gates.items(), *states.items()]
+    panels = [
+        (name, values_TH)
+        for name, values_TH in (*gates.items(), *states.items())
+        if values_TH.shape == last_TH.shape
+    ]
     width, height = left + across + 1.0, top + len(panels) * (down + between) + 0.1
     figure = blank_figure(width, height)
     for row, (name, values_TH) in enumerate(panels):
