@@ -102,7 +102,8 @@ def open_study(study: StudyFiles, options: argparse.Namespace, *flags: str) -> O
       *flags: further flags that change the results, as they are written.
 
     Raises:
-      CharlmError: the folder holds other files or results of another command, or there are no jobs.
+      CharlmError: the folder holds other files or results of another command, or the
+        number of jobs is not positive.
     """
     require_within("jobs", options.jobs, 1)
     folder = Workdir(options.workdir or f"runs/{study.name}-{options.preset}").path

@@ -257,8 +257,7 @@ def speed_name(model: str, length: int) -> str:
 
 def mean_speed(arm: Arm, speeds: Mapping[str, float]) -> float:
     """Return the speed of an arm in characters per second, over equal shares of its lengths."""
-    seconds = sum(1 / speeds[speed_name(arm.model, length)] for length in arm.lengths)
-    return len(arm.lengths) / seconds
+    return 1 / training_seconds(arm, speeds, 1, budget=1)
 
 
 def training_seconds(

@@ -32,7 +32,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
         type=nonempty_path,
         metavar="DIR",
         help="folder of the sweep, with one folder per point (default: runs/NAME-OF-THE-CONFIG, "
-        "and the fields of --sweep and --tune)",
+        "with the fields of --sweep and --tune)",
     )
     add(
         "--jobs",
