@@ -242,7 +242,7 @@ PRESETS: Mapping[str, Preset] = {
     ),
     "early": Preset(
         models={
-            "lstm": Model("lstm", _SMALL["lstm"], is_timed=True),
+            "lstm": Model("lstm", _SMALL["lstm"], schedules=_SCHEDULES, is_timed=True),
             "transformer": Model(
                 "transformer",
                 _SMALL["transformer"],
