@@ -7,7 +7,7 @@ from charlm_jax.evaluation.bootstrap import Difference
 
 
 def table(columns: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
-    """Returns a Markdown table.
+    """Return a Markdown table.
 
     >>> print(table(["model", "T"], [["lstm", 40]]))
     | model | T |
@@ -23,7 +23,7 @@ def _line(cells: Sequence[object]) -> str:
 
 
 def signed(difference: Difference) -> str:
-    """Returns a difference and its 95 % interval, with explicit signs.
+    """Return a difference and its 95 % interval, with explicit signs.
 
     >>> signed(Difference(0.0112, 0.0007, 0.0218))
     '+0.0112 [+0.0007, +0.0218]'

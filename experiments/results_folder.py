@@ -78,7 +78,7 @@ def _rounded(value: Any) -> Any:
 
 
 def _saved_command(results: Path) -> str | None:
-    """Returns the command recorded in a `results.json`; None if the file is damaged or foreign."""
+    """Return the command recorded in a `results.json`; None if the file is damaged or foreign."""
     try:
         values = json.loads(_read(results))
     except (ValueError, RecursionError):

@@ -24,17 +24,17 @@ class Sheet(Protocol):
     """Indices of the texts."""
 
     def begin(self) -> str:
-        """Returns the lines above the texts."""
+        """Return the lines above the texts."""
 
     def add(self, pieces: Sequence[Chunk]) -> str:
-        """Returns the output that the new pieces complete."""
+        """Return the output that the new pieces complete."""
 
     def end(self) -> str:
-        """Returns the lines below the texts."""
+        """Return the lines below the texts."""
 
 
 def lay_out(drawn: Iterable[Sequence[Chunk]], sheets: Sequence[Sheet]) -> Iterator[str]:
-    """Lays out texts sheet by sheet; text of later sheets is buffered until their turn.
+    """Lay out texts sheet by sheet; text of later sheets is buffered until their turn.
 
     Args:
       drawn: chunks of all texts, one item per step, such as those from `apply_stop_strings`.
@@ -137,12 +137,12 @@ class Columns:
 
 
 def column_width(columns: int, terminal_width: int) -> int:
-    """Returns the width of each column; below `LEAST_WIDTH` there are too many columns."""
+    """Return the width of each column; below `LEAST_WIDTH` there are too many columns."""
     return (terminal_width - len(_GAP) * (columns - 1)) // columns
 
 
 def wrap(text: str, width: int) -> Iterator[str]:
-    r"""Yields the lines of a text wrapped to a column; joined, they equal the text.
+    r"""Yield the lines of a text wrapped to a column; joined, they equal the text.
 
     A line ends after a newline, after spaces, which may exceed the width, or inside a word that is
     longer than a line.
@@ -162,7 +162,7 @@ def wrap(text: str, width: int) -> Iterator[str]:
 
 
 def _line_end(text: str, width: int) -> int:
-    """Returns the length of the first line in characters; 0 if more text could lengthen it."""
+    """Return the length of the first line in characters; 0 if more text could lengthen it."""
     cells, words = 0, 0
     for index, character in enumerate(text):
         if character == "\n":
@@ -177,10 +177,10 @@ def _line_end(text: str, width: int) -> int:
 
 
 def _shown(text: str) -> str:
-    """Returns a text that is safe to print: tabs as spaces, control characters escaped."""
+    """Return a text that is safe to print: tabs as spaces, control characters escaped."""
     return "".join(_TAB if character == "\t" else visible_line(character) for character in text)
 
 
 def _cells(text: str) -> int:
-    """Returns the width in cells, summed over characters as in `_line_end`."""
+    """Return the width in cells, summed over characters as in `_line_end`."""
     return sum(map(cell_len, text))

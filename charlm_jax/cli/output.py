@@ -22,7 +22,7 @@ _FLAGS = {
 
 
 def in_flags(message: object) -> str:
-    """Returns a message of the library with flags in place of Python's arguments.
+    """Return a message of the library with flags in place of Python's arguments.
 
     >>> in_flags("choose another workdir, or begin again with fresh=True")
     'choose another --workdir, or begin again with --fresh'

@@ -9,7 +9,7 @@ from charlm_jax.core.visible_text import visible_line
 
 
 def print_table(columns: Mapping[str, str], rows: Iterable[Sequence[str]]) -> None:
-    """Prints rows below headings, in columns as wide as their widest cell, two spaces apart.
+    """Print rows below headings, in columns as wide as their widest cell, two spaces apart.
 
     A row is one line: newlines and invisible characters of its cells are escaped everywhere.
     Lines are never wrapped or cut, whereas rich's tables fit themselves to the terminal's width.

@@ -15,7 +15,7 @@ _ESCAPES = {r"\n": "\n", r"\t": "\t", r"\\": "\\"}
 
 
 def unescape(text: str) -> str:
-    r"""Returns the text that was meant by what was typed.
+    r"""Return the text that was meant by what was typed.
 
     >>> unescape(r"end\n")
     'end\n'
@@ -36,7 +36,7 @@ def unescape(text: str) -> str:
 
 
 def typed_text(text: str) -> str:
-    """Returns the text of a flag; the type of such flags for `add_argument`."""
+    """Return the text of a flag; the type of such flags for `add_argument`."""
     try:
         return unescape(text)
     except CharlmError as error:
@@ -44,7 +44,7 @@ def typed_text(text: str) -> str:
 
 
 def needs_escapes(text: str) -> bool:
-    r"""Returns whether a text cannot be seen as it is: it has a newline, a tab, a backslash, ...
+    r"""Return whether a text cannot be seen as it is: it has a newline, a tab, a backslash, ...
 
     >>> needs_escapes("two\nlines"), needs_escapes("naïve")
     (True, False)

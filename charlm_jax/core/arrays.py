@@ -52,7 +52,7 @@ def parse_npz(data: bytes, schema: Mapping[str, tuple[Sequence[int], Any]]) -> d
       schema: shape and dtype of each array, by name.
 
     Raises:
-      ValueError: an array is missing or unexpected, or the file is compressed or damaged; the
+      ValueError: an array is missing, compressed, damaged, or of another shape or dtype; the
         message names the first such array.
     """
     arrays = {}

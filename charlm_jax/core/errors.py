@@ -23,17 +23,17 @@ class NotFinite(CharlmError):
 
 
 def read_error(path: object, error: OSError) -> CharlmError:
-    """Returns the error for a path that cannot be read."""
+    """Return the error for a path that cannot be read."""
     return CharlmError(f"cannot read {path}: {error.strerror or error}")
 
 
 def write_error(path: object, error: OSError) -> CharlmError:
-    """Returns the error for a path that cannot be written to."""
+    """Return the error for a path that cannot be written to."""
     return CharlmError(f"cannot write to {path}: {error.strerror or error}")
 
 
 def describe_exception(error: BaseException) -> str:
-    """Returns an exception's type and the first line of its message.
+    """Return an exception's type and the first line of its message.
 
     >>> describe_exception(ValueError("not a number"))
     'ValueError: not a number'
@@ -43,7 +43,7 @@ def describe_exception(error: BaseException) -> str:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Returns whether an error says that memory, of the host or of a device, does not suffice."""
+    """Return whether an error says that memory, of the host or of a device, does not suffice."""
     said = ("Out of memory", "RESOURCE_EXHAUSTED")  # by XLA, in errors of either class
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError | ValueError) and any(words in str(error) for words in said)
@@ -54,7 +54,7 @@ Entry = TypeVar("Entry")
 
 
 def lookup(table: Mapping[str, Entry], name: str, source: str) -> Entry:
-    """Returns the entry for a user-supplied name; an error for an unknown one lists the names.
+    """Return the entry for a user-supplied name; an error for an unknown one lists the names.
 
     Args:
       table: entries by name.
@@ -68,7 +68,7 @@ def lookup(table: Mapping[str, Entry], name: str, source: str) -> Entry:
 
 
 def closest(word: str, known: Iterable[str]) -> str | None:
-    """Returns the known name that was probably meant, to suggest it in an error message.
+    """Return the known name that was probably meant, to suggest it in an error message.
 
     >>> closest("model.laers", ["model.layers", "optimizer.learning_rate"])
     'model.layers'
@@ -86,7 +86,7 @@ def closest(word: str, known: Iterable[str]) -> str | None:
 
 
 def same_leaf(word: str, known: Iterable[str]) -> str | None:
-    """Returns the first known name with the last dotted part of a word; None if there is none.
+    """Return the first known name with the last dotted part of a word; None if there is none.
 
     >>> same_leaf("model.learning_rate", ["model.layers", "optimizer.learning_rate"])
     'optimizer.learning_rate'

@@ -124,7 +124,7 @@ def synced_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 def stored_path(path: str) -> str:
-    """Returns a path as it is stored: the bytes of its name as UTF-8, in any locale.
+    """Return a path as it is stored: the bytes of its name as UTF-8, in any locale.
 
     Bytes that are not UTF-8 become lone surrogates, as Python has them in a UTF-8 locale.
     """
@@ -135,7 +135,7 @@ def stored_path(path: str) -> str:
 
 
 def local_path(text: str) -> str:
-    """Returns a path as this locale has it, from the form that `stored_path` returns."""
+    """Return a path as this locale has it, from the form that `stored_path` returns."""
     try:
         return os.fsdecode(text.encode("utf-8", "surrogateescape"))
     except UnicodeEncodeError:
@@ -143,7 +143,7 @@ def local_path(text: str) -> str:
 
 
 def final_name(name: str) -> str:
-    """Returns the final name of a temporary file, and any other name unchanged.
+    """Return the final name of a temporary file, and any other name unchanged.
 
     >>> final_name("run.json.01234567.partial"), final_name("run.json")
     ('run.json', 'run.json')
@@ -153,7 +153,7 @@ def final_name(name: str) -> str:
 
 
 def is_temporary(name: str) -> bool:
-    """Returns whether a name is that of a temporary file of `atomic_write`, with its token.
+    """Return whether a name is that of a temporary file of `atomic_write`, with its token.
 
     >>> is_temporary("run.json.01234567.partial"), is_temporary("notes.partial")
     (True, False)

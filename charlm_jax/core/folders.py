@@ -138,7 +138,7 @@ def refuse_too_many(count: int, name: str) -> None:
 
 
 def own_folder(path: str, names: Collection[str]) -> str | None:
-    """Returns the kind of a folder that charlm_jax wrote, such as `run`; None for any other.
+    """Return the kind of a folder that charlm_jax wrote, such as `run`; None for any other.
 
     Args:
       path: path of the folder.
@@ -157,7 +157,7 @@ def own_folder(path: str, names: Collection[str]) -> str | None:
 
 
 def own_file(path: str) -> str | None:
-    """Returns the kind of a file that charlm_jax wrote outside its folders; None for any other."""
+    """Return the kind of a file that charlm_jax wrote outside its folders; None for any other."""
     folder, name = os.path.split(path)
     if is_temporary(name):
         return "temporary file"
@@ -171,7 +171,7 @@ def own_file(path: str) -> str | None:
 
 
 def describe_left_out(left_out: Mapping[str, str], *, most: int = 3) -> str:
-    """Returns one line about what was left out; empty if nothing was.
+    """Return one line about what was left out; empty if nothing was.
 
     Args:
       left_out: path -> kind.
@@ -192,7 +192,7 @@ def describe_left_out(left_out: Mapping[str, str], *, most: int = 3) -> str:
 
 
 def read_object(path: str) -> Mapping[str, object] | None:
-    """Returns the object in a JSON file of moderate size; None for any other content."""
+    """Return the object in a JSON file of moderate size; None for any other content."""
     try:
         if not os.path.isfile(path) or os.path.getsize(path) > _MOST_JSON_BYTES:
             return None

@@ -172,7 +172,7 @@ NONE: Mapping[str, str] = {
 
 
 def suggest_field(name: str, arguments: Collection[str] = _OF_TRAIN) -> str | None:
-    """Returns the hint for a config field with another program's name; None for other names.
+    """Return the hint for a config field with another program's name; None for other names.
 
     Args:
       name: unknown name, with or without dashes and section.
@@ -200,7 +200,7 @@ def suggest_field(name: str, arguments: Collection[str] = _OF_TRAIN) -> str | No
 def suggest_flag(
     name: str, flags: Collection[str], spell: Callable[[str], str] = lambda flag: flag
 ) -> str | None:
-    """Returns the hint for a flag or parameter with another program's name; None for other names.
+    """Return the hint for a flag or parameter with another program's name; None for other names.
 
     Args:
       name: unknown name, with or without dashes.
@@ -218,7 +218,7 @@ def suggest_flag(
 
 
 def _plain(name: str) -> str:
-    """Returns a name without dashes before it and without its section."""
+    """Return a name without dashes before it and without its section."""
     return name.lstrip("-").rpartition(".")[2].replace("-", "_").lower()
 
 

@@ -9,7 +9,7 @@ from charlm_jax.core.visible_text import visible_line
 def html_table(
     rows: Sequence[Sequence[object]], *, columns: Sequence[str] = (), caption: str = ""
 ) -> str:
-    """Returns a table as HTML, with every value escaped.
+    """Return a table as HTML, with every value escaped.
 
     Args:
       rows: cells of each row; the first is the row's heading.

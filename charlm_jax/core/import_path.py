@@ -22,7 +22,7 @@ def first_on_path(folder: Path) -> Iterator[None]:
 
 
 def imports_current_folder() -> bool:
-    """Returns whether Python has put the current folder first on `sys.path`.
+    """Return whether Python has put the current folder first on `sys.path`.
 
     It does so for `python -m`, `python -c` and in a notebook, unless it is started with `-P`.
     """

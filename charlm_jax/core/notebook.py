@@ -19,14 +19,14 @@ class CellOutput(Protocol):
 
 
 def in_notebook() -> bool:
-    """Returns whether this process is a notebook's kernel; IPython is never imported for it."""
+    """Return whether this process is a notebook's kernel; IPython is never imported for it."""
     get_shell = getattr(sys.modules.get("IPython"), "get_ipython", None)
     shell = get_shell() if get_shell else None
     return any(kind.__name__ == "ZMQInteractiveShell" for kind in type(shell).__mro__)
 
 
 def open_output() -> CellOutput:
-    """Returns a callback that draws below the running cell, at most four times a second.
+    """Return a callback that draws below the running cell, at most four times a second.
 
     Nothing is drawn before its first call. Only for a notebook's kernel.
     """

@@ -8,7 +8,7 @@ from typing import Any
 
 
 def leaves_by_path(tree: Any, *, separator: str = "/") -> dict[str, Any]:
-    """Returns the leaves of a tree by path, in the tree's order.
+    """Return the leaves of a tree by path, in the tree's order.
 
     >>> leaves_by_path({"layer_0": {"kernel": 1.0, "bias": 2.0}, "norm": (3.0,)})
     {'layer_0/bias': 2.0, 'layer_0/kernel': 1.0, 'norm/0': 3.0}
@@ -20,7 +20,7 @@ def leaves_by_path(tree: Any, *, separator: str = "/") -> dict[str, Any]:
 
 
 def describe_leaf(dtype: Any, shape: Sequence[Any]) -> str:
-    """Returns an array's dtype and shape in words.
+    """Return an array's dtype and shape in words.
 
     >>> describe_leaf("float32", (2, 3)), describe_leaf("float32", ["V"])
     ('float32 of shape (2, 3)', 'float32 of shape (V,)')
@@ -30,7 +30,7 @@ def describe_leaf(dtype: Any, shape: Sequence[Any]) -> str:
 
 
 def tree_mismatch(there: Mapping[str, str], here: Mapping[str, str]) -> str | None:
-    """Returns a description of the first difference between two trees; None if they match.
+    """Return a description of the first difference between two trees; None if they match.
 
     Args:
       there: leaves of a saved tree, path -> `describe_leaf`.
@@ -47,7 +47,7 @@ def tree_mismatch(there: Mapping[str, str], here: Mapping[str, str]) -> str | No
 
 
 def count_parameters(params: Any) -> int:
-    """Returns the number of values in a tree of arrays."""
+    """Return the number of values in a tree of arrays."""
     import jax
 
     return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -18,7 +18,7 @@ _OF_WORDS = "\u200c\u200d" + (
 
 
 def visible_text(text: str) -> str:
-    r"""Returns a text whose newlines and tabs are kept and whose invisible characters are escaped.
+    r"""Return a text whose newlines and tabs are kept and whose invisible characters are escaped.
 
     >>> print(visible_text("a\x07\u202eb"))
     a\x07\u202eb
@@ -27,7 +27,7 @@ def visible_text(text: str) -> str:
 
 
 def visible_line(text: str) -> str:
-    r"""Returns a text on one line: newlines and tabs are escaped too.
+    r"""Return a text on one line: newlines and tabs are escaped too.
 
     >>> print(visible_line("two\nlines, naïve"))
     two\nlines, naïve

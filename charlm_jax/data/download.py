@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from charlm_jax.core.errors import CharlmError, write_error
+from charlm_jax.core.errors import CharlmError, read_error, write_error
 from charlm_jax.core.files import atomic_write
 from charlm_jax.core.limits import MAX_INT32
 from charlm_jax.core.notebook import in_notebook, open_output
@@ -81,7 +81,7 @@ TINY_SHAKESPEARE = PinnedFile(
 
 
 def fetch(file: PinnedFile, *, progress: Progress | None = None) -> tuple[bytes, str]:
-    """Returns a file's bytes and their source.
+    """Return a file's bytes and their source.
 
     Args:
       file: file to look for.
@@ -121,7 +121,7 @@ def fetch(file: PinnedFile, *, progress: Progress | None = None) -> tuple[bytes,
 
 
 def state_of(file: PinnedFile) -> str:
-    """Returns where `fetch` would find the file, judged by its size, not its hash."""
+    """Return where `fetch` would find the file, judged by its size, not its hash."""
     if in_user_folder(file):
         return f"in {FOLDER_VARIABLE}"
     try:
@@ -132,7 +132,7 @@ def state_of(file: PinnedFile) -> str:
 
 
 def in_user_folder(file: PinnedFile) -> Path | None:
-    """Returns the file's path in the folder that CHARLM_CORPORA names, if it is there."""
+    """Return the file's path in the folder that CHARLM_CORPORA names, if it is there."""
     folder = os.environ.get(FOLDER_VARIABLE)
     if not folder:
         return None
@@ -143,7 +143,7 @@ def in_user_folder(file: PinnedFile) -> Path | None:
 
 
 def cache_folder() -> Path:
-    """Returns this user's cache folder for corpora: the platform's own, or XDG_CACHE_HOME's."""
+    """Return this user's cache folder for corpora: the platform's own, or XDG_CACHE_HOME's."""
     xdg = os.environ.get("XDG_CACHE_HOME", "")
     if os.path.isabs(xdg):  # the XDG specification ignores relative paths
         return Path(xdg, "charlm_jax")
@@ -157,7 +157,7 @@ def cache_folder() -> Path:
 
 
 def read_bytes(path: Path, *, most: int = _MOST_BYTES) -> bytes:
-    """Returns a regular file's bytes; pipes and devices, which could block, are refused.
+    """Return a regular file's bytes; pipes and devices, which could block, are refused.
 
     Args:
       path: path of the file.
@@ -178,18 +178,18 @@ def read_bytes(path: Path, *, most: int = _MOST_BYTES) -> bytes:
             raise CharlmError(f"{path} has {size:,} bytes: the limit is {most:,}")
         return path.read_bytes() if size else b""  # files of the kernel have no size, and may wait
     except OSError as error:
-        raise CharlmError(f"cannot read {path}: {error.strerror or error}") from None
+        raise read_error(path, error) from None
     except UnicodeEncodeError:
         raise CharlmError(f"cannot read {path}: it is not a valid file name") from None
 
 
 def sha256_of(data: bytes) -> str:
-    """Returns the SHA-256 of bytes in hexadecimal, as `sha256sum` prints it."""
+    """Return the SHA-256 of bytes in hexadecimal, as `sha256sum` prints it."""
     return hashlib.sha256(data).hexdigest()
 
 
 def https_session() -> "Session":
-    """Returns a session that accepts only https URLs and redirects to them."""
+    """Return a session that accepts only https URLs and redirects to them."""
     import ssl
 
     from requests import Session
@@ -203,7 +203,7 @@ def https_session() -> "Session":
 
 
 def _download(file: PinnedFile, folder: Path, progress: Progress | None) -> tuple[bytes, str]:
-    """Downloads a file into a folder; returns its bytes and the first URL that served it.
+    """Download a file into a folder; return its bytes and the first URL that served it.
 
     Raises:
       CharlmError: no URL served this edition.
@@ -240,7 +240,7 @@ def _download(file: PinnedFile, folder: Path, progress: Progress | None) -> tupl
 
 
 def _receive(url: str, output: str, _: object, *, size: int, progress: Progress | None) -> None:
-    """Saves the content of a URL; pooch's own downloader has no deadline for slow servers."""
+    """Save the content of a URL; pooch's own downloader has no deadline for slow servers."""
     from requests import RequestException
 
     deadline = time.monotonic() + LIMIT_SECONDS
@@ -262,7 +262,7 @@ def _receive(url: str, output: str, _: object, *, size: int, progress: Progress 
 
 
 def _reason(error: BaseException) -> str:
-    """Returns the first cause of a failed download, on one line."""
+    """Return the first cause of a failed download, on one line."""
     from requests.exceptions import InvalidSchema
 
     response = getattr(error, "response", None)

@@ -13,7 +13,7 @@ _MOST_ENDS = 3
 
 
 def is_gone(corpus: str) -> bool:
-    """Returns whether a recorded path or glob has no file any more; False for a registered name."""
+    """Return whether a recorded path or glob has no file any more; False for a registered name."""
     if is_registered(corpus) or os.path.lexists(corpus):
         return False
     if is_pattern(corpus):
@@ -26,7 +26,7 @@ def is_gone(corpus: str) -> bool:
 
 
 def likely_places(corpus: str, folders: Iterable[Path]) -> list[str]:
-    """Returns paths below some folders that end as a recorded path or glob does.
+    """Return paths below some folders that end as a recorded path or glob does.
 
     Only those are returned that exist, or are a glob in a folder that does. Whether one of them is
     the text is for its content to decide.

@@ -15,7 +15,7 @@ _PLAIN: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...]
 
 
 def play_text(markdown: str) -> str:
-    """Returns a play as readable plain text, without Markdown.
+    """Return a play as readable plain text, without Markdown.
 
     Headings lose their marks, a speaker is `NAME:` on a line of its own, and stage directions are
     in square brackets, so that they cannot be mistaken for speech.

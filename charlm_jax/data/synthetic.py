@@ -76,11 +76,11 @@ class SyntheticSource:
         return _surprise(hit) + (self.symbols - 1) * _surprise(miss)
 
     def optimal_loss_nats(self, seen: int) -> float:
-        """Returns the best attainable loss, in nats, on a character after `seen` others."""
+        """Return the best attainable loss, in nats, on a character after `seen` others."""
         return math.log(self.symbols) if seen < self.reach else self.entropy_rate_nats
 
     def text(self) -> str:
-        """Returns the text; a longer text from the same source begins with the shorter one."""
+        """Return the text; a longer text from the same source begins with the shorter one."""
         import numpy as np
 
         # NumPy guarantees the raw stream of a bit generator across versions, but not the output of
@@ -99,7 +99,7 @@ class SyntheticSource:
         return np.frombuffer(ALPHABET.encode("ascii"), np.uint8)[ids].tobytes().decode("ascii")
 
     def nll_nats(self, text: str) -> "np.ndarray":
-        """Returns the per-character losses of the best predictor, which knows the source.
+        """Return the per-character losses of the best predictor, which knows the source.
 
         Their mean differs from the entropy rate by the sampling noise of this text, which a fair
         comparison subtracts.
@@ -128,7 +128,7 @@ class SyntheticSource:
 
 
 def parse_source(spec: str) -> SyntheticSource | SkillSource:
-    """Returns the source described by a spec such as `synthetic:reach=8,copy=0.5`.
+    """Return the source described by a spec such as `synthetic:reach=8,copy=0.5`.
 
     Args:
       spec: `synthetic`, or `synthetic:` and comma-separated parameters as `name=value`; with a

@@ -32,12 +32,12 @@ class TextFiles(NamedTuple):
 
 
 def is_pattern(path: str) -> bool:
-    """Returns whether a path is a glob: it has `*`, `?` or `[`, and there is no such file."""
+    """Return whether a path is a glob: it has `*`, `?` or `[`, and there is no such file."""
     return glob.has_magic(path) and not os.path.lexists(path)
 
 
 def find_text_files(path: str) -> TextFiles:
-    """Returns the files of a text.
+    """Return the files of a text.
 
     A file is itself. A folder stands for every file in it and below it, a glob for every file that
     matches, both without names that begin with a dot, and without runs, sweeps, exported models,
@@ -130,7 +130,7 @@ class _Search:
 
 
 def split_pattern(pattern: str) -> tuple[str, list[str]]:
-    """Returns the folder that a pattern begins with, and the parts after it.
+    """Return the folder that a pattern begins with, and the parts after it.
 
     >>> split_pattern("src/lib/**/*.py"), split_pattern("/a/b*"), split_pattern("*")
     (('src/lib', ['**', '*.py']), ('/a', ['b*']), ('', ['*']))

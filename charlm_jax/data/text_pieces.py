@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.errors import CharlmError, read_error
 from charlm_jax.core.limits import MAX_INT32
 from charlm_jax.data.decoding import BYTE_ORDER_MARK, decode_pieces
 from charlm_jax.data.text_encoder import Digest
@@ -88,7 +88,7 @@ def read_signature(source: TextSource) -> Signature:
         try:
             found = os.stat(path)
         except OSError as error:
-            raise CharlmError(f"cannot read {path}: {error.strerror or error}") from None
+            raise read_error(path, error) from None
         times = (found.st_mtime_ns, found.st_ctime_ns)
         files.append([found.st_size, *times, found.st_ino, found.st_dev])
     return Signature(files)
@@ -162,7 +162,7 @@ def _bytes_of(path: str, digest: Digest | None) -> Iterator[bytes]:
                     digest.update(piece)
                 yield piece
     except OSError as error:
-        raise CharlmError(f"cannot read {path}: {error.strerror or error}") from None
+        raise read_error(path, error) from None
 
 
 class _Symbols:

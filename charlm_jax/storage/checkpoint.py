@@ -87,7 +87,7 @@ class Checkpoint:
         return self._files.get("rows")
 
     def params(self, like: Tree) -> Tree:
-        """Returns the model's arrays, on the host, in a tree with the structure of `like`.
+        """Return the model's arrays, on the host, in a tree with the structure of `like`.
 
         Args:
           like: tree whose leaves have the required shapes and dtypes.
@@ -98,7 +98,7 @@ class Checkpoint:
         return self._restore("params", like)
 
     def training(self, like: Tree) -> Tree:
-        """Returns the rest of the training state; arguments and errors are those of `params`."""
+        """Return the rest of the training state; arguments and errors are those of `params`."""
         return self._restore("training", like)
 
     def _restore(self, item: str, like: Tree) -> Tree:
@@ -133,7 +133,7 @@ class Checkpoints:
         self._keeps = keeps or (lambda step: False)
 
     def steps(self) -> list[int]:
-        """Returns the steps of all checkpoints, valid or not, in ascending order.
+        """Return the steps of all checkpoints, valid or not, in ascending order.
 
         Raises:
           CharlmError: a file or a link has the name of a checkpoint.
@@ -303,7 +303,7 @@ class Checkpoints:
         return target
 
     def choose(self, which: str) -> int:
-        """Returns the step of `latest`, `best` (the latest, if nothing was validated) or a number.
+        """Return the step of `latest`, `best` (the latest, if nothing was validated) or a number.
 
         A best checkpoint that is not there is a warning, and the best of the others is taken.
 
@@ -355,7 +355,7 @@ class Checkpoints:
     def latest_valid(
         self, items: Collection[str] = tuple(_ITEMS)
     ) -> tuple[Checkpoint | None, list[DamagedCheckpoint]]:
-        """Returns the latest valid checkpoint, and the errors of the damaged ones after it."""
+        """Return the latest valid checkpoint, and the errors of the damaged ones after it."""
         for _ in range(_TRIES):
             damages: list[DamagedCheckpoint] = []
             for step in reversed(self.steps()):
@@ -383,7 +383,7 @@ class Checkpoints:
         raise vanished
 
     def _best(self) -> int:
-        """Returns the step of the best checkpoint."""
+        """Return the step of the best checkpoint."""
         steps = self.steps()
         latest, damages = self.latest_valid(items=())
         if latest is not None and not damages and latest.meta.get("best_step") is not None:
@@ -404,7 +404,7 @@ class Checkpoints:
         return by_loss[0] if by_loss else steps[-1]
 
     def _losses(self) -> tuple[list[int], list[DamagedCheckpoint]]:
-        """Returns steps by held-out loss, lowest and earliest first; and damaged checkpoints."""
+        """Return steps by held-out loss, lowest and earliest first; and damaged checkpoints."""
         losses, damages = [], []
         for step in self.steps():
             try:
@@ -427,7 +427,7 @@ class Checkpoints:
         return _parse_json(step, "contents.json", data)
 
     def _read_file(self, step: int, name: str, contents: Mapping[str, Any]) -> bytes:
-        """Returns the verified content of a file; a link is not followed."""
+        """Return the verified content of a file; a link is not followed."""
         path = self._path(step) / name
         if not os.path.lexists(path):
             raise DamagedCheckpoint(step, f"{name} is missing")
@@ -459,7 +459,7 @@ class Checkpoints:
 
 
 def _is_meta(meta: Mapping[str, Any]) -> bool:
-    """Returns whether the values that this module wrote have their types."""
+    """Return whether the values that this module wrote have their types."""
     loss_nats, best_step = meta["loss_nats"], meta.get("best_step")
     before = meta.get(SCORES_BEFORE_END)
     has_before = before is None or type(before["best_step"]) is int

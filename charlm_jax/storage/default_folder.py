@@ -16,7 +16,7 @@ _RUNS = "runs"
 
 
 def default_folder(spec: str, is_same: Callable[[Path], bool | None], suffix: str = "") -> Path:
-    """Returns the folder that a command with this config uses if none is named.
+    """Return the folder that a command with this config uses if none is named.
 
     A folder that holds the same is found again, under names of earlier versions too. Otherwise it
     is the first name that nothing else has taken.
@@ -38,7 +38,7 @@ def default_folder(spec: str, is_same: Callable[[Path], bool | None], suffix: st
 
 
 def default_run_folder(spec: str, config: Config) -> Path:
-    """Returns the folder of the run that `charlm train --config=SPEC` makes or resumes.
+    """Return the folder of the run that `charlm train --config=SPEC` makes or resumes.
 
     A run is this one if it was started with the same spec, wherever that was typed; or on the same
     text, if that is no longer where the run recorded it.

@@ -54,10 +54,7 @@ def held(file: Path) -> Iterator[TextIO]:
                 f"another machine trains there",
             )
         elif not is_locked:
-            raise CharlmError(
-                f"{file.parent} is in use by process {owner.partition(' ')[0] or '?'}: wait for "
-                f"it, stop it, or choose another workdir"
-            )
+            raise _in_use(file, owner.partition(" ")[0] or "?")
         if not is_still(file, opened):
             raise CharlmError(f"{file.parent} was just moved aside: try again")
         try:
@@ -82,13 +79,13 @@ def record_owner(opened: TextIO) -> None:
 
 
 def read_owner(file: Path) -> str:
-    """Returns the id of the process that a lock file names; ? if it names none."""
+    """Return the id of the process that a lock file names; ? if it names none."""
     words = (_read(file) or "").split()
     return words[0] if words else "?"
 
 
 def is_held(file: Path) -> bool | None:
-    """Returns whether a process holds a lock file; None if nothing can tell."""
+    """Return whether a process holds a lock file; None if nothing can tell."""
     try:
         descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK)
     except FileNotFoundError:
@@ -107,11 +104,18 @@ def is_held(file: Path) -> bool | None:
 
 
 def is_still(file: Path, opened: TextIO) -> bool:
-    """Returns whether an open file still has this path; a run may have been moved or removed."""
+    """Return whether an open file still has this path; a run may have been moved or removed."""
     try:
         return os.path.samestat(os.fstat(opened.fileno()), file.stat())
     except OSError:
         return False
+
+
+def _in_use(file: Path, process: str) -> CharlmError:
+    return CharlmError(
+        f"{file.parent} is in use by process {process}: wait for it, stop it, or choose another "
+        f"workdir"
+    )
 
 
 def _refuse_owner(file: Path, owner: str) -> None:
@@ -121,10 +125,7 @@ def _refuse_owner(file: Path, owner: str) -> None:
     process, machine, _ = _words(owner)
     is_alive = _is_alive(owner)
     if is_alive:
-        raise CharlmError(
-            f"{file.parent} is in use by process {process}: wait for it, stop it, or choose "
-            f"another workdir"
-        )
+        raise _in_use(file, process)
     if is_alive is None:
         raise CharlmError(
             f"{file.parent} may be in use by process {process or '?'} on "
@@ -134,7 +135,7 @@ def _refuse_owner(file: Path, owner: str) -> None:
 
 
 def _is_alive(owner: str) -> bool | None:
-    """Returns whether a recorded process runs on this machine; None for another machine."""
+    """Return whether a recorded process runs on this machine; None for another machine."""
     process, machine, start = _words(owner)
     number = parse_whole_number(process)
     if machine != socket.gethostname() or number is None:
@@ -149,19 +150,19 @@ def _is_alive(owner: str) -> bool | None:
 
 
 def _words(owner: str) -> tuple[str, str, str]:
-    """Returns the id, the machine and the start of a recorded process; empty if not recorded."""
+    """Return the id, the machine and the start of a recorded process; empty if not recorded."""
     process, machine, start, *_ = [*owner.split(), "", "", ""]
     return process, machine, start
 
 
 def _start_of(process: str) -> str:
-    """Returns when a process of this machine started, in clock ticks; empty outside Linux."""
+    """Return when a process of this machine started, in clock ticks; empty outside Linux."""
     stat_of = _read(Path("/proc") / process / "stat")
     return "" if stat_of is None else stat_of.rpartition(")")[2].split()[19]
 
 
 def _read(file: Path) -> str | None:
-    """Returns the content of a file; None if it cannot be read."""
+    """Return the content of a file; None if it cannot be read."""
     try:
         return read_regular(file).decode("utf-8", "replace").strip()
     except OSError:

@@ -21,7 +21,7 @@ class OpenRun:
     """A run whose lock this process holds, with the content of its directory.
 
     Neither checkpoints nor metrics are read here: `restore_or_init` opens the checkpoint that it
-    resumes from, and nothing of that size stays in memory during training.
+    resumes from.
 
     Attributes:
       workdir: paths in the run's directory.

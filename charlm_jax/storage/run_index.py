@@ -28,7 +28,8 @@ class RunStatus(NamedTuple):
       step: number of recorded updates.
       total_steps: planned number of updates; None if unknown.
       best_loss_nats: lowest held-out loss, in nats per character; None if there is none.
-      seconds_ago: seconds since the last write to its metrics; None if it has no such file.
+      seconds_ago: seconds since the last write to its metrics, or to its config if it has none yet;
+        None if it has neither.
       says: why a run is unreadable; empty for others.
     """
 

@@ -32,7 +32,7 @@ from safetensors.numpy import save
 
 from charlm_jax._version import __version__
 from charlm_jax.config.formats import NewerFormat, upgrade, with_format
-from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.errors import CharlmError, read_error
 from charlm_jax.core.trees import describe_leaf, leaves_by_path, tree_mismatch
 from charlm_jax.core.types import Params
 from charlm_jax.storage.workdir import MEND_EXPORTED, Workdir, are_mixer_sources
@@ -120,7 +120,7 @@ def _opened(file: Path) -> Iterator[Any]:
         words = str(error).removeprefix("Error while deserializing header: ")
         raise CharlmError(f"{file} is damaged: {words}; {MEND_EXPORTED}") from error
     except OSError as error:
-        raise CharlmError(f"cannot read {file}: {error.strerror or error}") from error
+        raise read_error(file, error) from error
 
 
 def _read_facts(file: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:

@@ -138,11 +138,11 @@ class Workdir:
             yield lambda: lock.is_still(self.lock_file, opened)
 
     def is_held(self) -> bool | None:
-        """Returns whether a process is writing to the directory; None if nothing can tell."""
+        """Return whether a process is writing to the directory; None if nothing can tell."""
         return lock.is_held(self.lock_file)
 
     def holder(self) -> str:
-        """Returns the id of the process that writes to the directory; ? if it has left none."""
+        """Return the id of the process that writes to the directory; ? if it has left none."""
         return lock.read_owner(self.lock_file)
 
     def move_aside(self) -> Path | None:
@@ -192,7 +192,7 @@ class Workdir:
             raise write_error(self.path, error) from error
 
     def has_started(self) -> bool:
-        """Returns whether the run has written more than its config and vocabulary."""
+        """Return whether the run has written more than its config and vocabulary."""
         has_rows = self.metrics_file.exists() and self.metrics_file.stat().st_size > 0
         has_checkpoints = any(not path.name.startswith(".") for path in self.checkpoints.glob("*"))
         return has_rows or self.fault.exists() or has_checkpoints
@@ -215,7 +215,7 @@ class Workdir:
             self.refuse_links()
 
     def read_config(self) -> Config:
-        """Returns the run's config."""
+        """Return the run's config."""
         values = self._read_json(self.config_file)
         try:
             return Config.from_dict(values)
@@ -225,7 +225,7 @@ class Workdir:
             raise CharlmError(f"{self.config_file} is not valid: {error}") from error
 
     def read_vocabulary(self) -> Vocabulary:
-        """Returns the run's vocabulary."""
+        """Return the run's vocabulary."""
         symbols = self._read_word(self.vocabulary_file, "symbols")
         try:
             return Vocabulary(symbols)
@@ -233,11 +233,11 @@ class Workdir:
             raise self._damaged(self.vocabulary_file, str(error)) from error
 
     def read_fingerprint(self) -> str:
-        """Returns the fingerprint of the text that the run was started on."""
+        """Return the fingerprint of the text that the run was started on."""
         return self._read_word(self.vocabulary_file, "fingerprint")
 
     def read_facts(self) -> dict[str, Any]:
-        """Returns the content of run.json; {} before the run has written it."""
+        """Return the content of run.json; {} before the run has written it."""
         if not self.facts_file.exists():
             return {}
         values = self._read_json(self.facts_file)
@@ -254,6 +254,7 @@ class Workdir:
             and isinstance(session.get("environment"), dict)
             and isinstance(session.get("from_step"), int)
             and isinstance(session.get("division", {}), dict)  # earlier versions wrote none
+            and are_mixer_sources(session.get("mixers"))
             for session in sessions
         )
         for name, kind in _FACTS.items():

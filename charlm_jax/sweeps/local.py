@@ -1,4 +1,4 @@
-"""Trains the points of a sweep on this machine, several at a time; `slurm.py` uses a cluster.
+"""Training of the points of a sweep on this machine, several at a time; `slurm.py` uses a cluster.
 
 Every point is a separate `charlm train` process with its own folder. It resumes where it was
 stopped, and finished points are skipped, so the same call resumes a sweep.
@@ -57,7 +57,7 @@ class Outcome(NamedTuple):
 def check_points(
     points: Sequence[Point], workdir: Path | str, *, progress: Progress | None = None
 ) -> list[str]:
-    """Checks that every point can be trained, before training the first.
+    """Check that every point can be trained, before training the first.
 
     Returns:
       A line for every text of which something is left out (`Corpus.left_out`), or whose parts a
@@ -130,7 +130,7 @@ def run_points(
     jobs: int = 1,
     view: SweepView | None = None,
 ) -> list[Outcome]:
-    """Trains points, several at a time; the failure of one does not stop the others.
+    """Train points, several at a time; the failure of one does not stop the others.
 
     Every job is pinned to an equal share of this process's cores where the system allows it. XLA
     starts one thread per visible core, so the last bit of a result depends on `jobs`.
@@ -199,7 +199,7 @@ def _refuse_names(points: Sequence[Point]) -> None:
 
 
 def core_shares(jobs: int) -> list[frozenset[int]]:
-    """Returns equal shares of the cores; empty sets where the system has no CPU affinity.
+    """Return equal shares of the cores; empty sets where the system has no CPU affinity.
 
     With more jobs than cores, several jobs share a core.
     """
@@ -214,14 +214,14 @@ def core_shares(jobs: int) -> list[frozenset[int]]:
 
 
 def job_environment(jobs: int) -> dict[str, str]:
-    """Returns the environment of jobs: several on one GPU may not reserve its memory in advance."""
+    """Return the environment of jobs: several on one GPU may not reserve its memory in advance."""
     # JAX takes three quarters of it by default; a value that is set is kept.
     several = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} if jobs > 1 else {}
     return {**several, **os.environ}
 
 
 def _run_on(cores: frozenset[int]) -> None:
-    """Pins this thread, and the processes it starts, to the given cores if that is allowed."""
+    """Pin this thread, and the processes it starts, to the given cores if that is allowed."""
     if sys.platform == "linux" and cores:
         with contextlib.suppress(OSError):  # forbidden by a container, or a core has gone
             os.sched_setaffinity(0, cores)
@@ -244,7 +244,7 @@ class _Processes:
         self._events: SimpleQueue[tuple[str, str]] = SimpleQueue()  # view method and its argument
 
     def train(self, point: Point) -> None:
-        """Trains a point to the end, unless it is finished, held by another process or stopped."""
+        """Train a point to the end, unless it is finished, held by another process or stopped."""
         if point.is_finished(self._folder):
             self._end(point, self._done(point))
             return
@@ -286,7 +286,7 @@ class _Processes:
             self._end(point, Outcome(point, "failed", says=says), f"failed: {says}")
 
     def stop(self, number: int, *, times: int) -> None:
-        """Starts no more processes; signals those that have received fewer than `times` signals."""
+        """Start no more processes, and signal those that have received fewer than `times` signals."""
         with self._lock:
             self._stopped_by = self._stopped_by or number
             for name, process in self._running.items():
@@ -295,7 +295,7 @@ class _Processes:
                     self._signals[name] += 1
 
     def show(self, points: Sequence[Point]) -> None:
-        """Passes the view the events since the last call and the progress of all points."""
+        """Pass the view the events since the last call and the progress of all points."""
         while not self._events.empty():
             method, text = self._events.get()
             getattr(self._view, method)(text)
@@ -335,7 +335,7 @@ class _Processes:
 
 
 def _python() -> list[str]:
-    """Returns the command of a Python that imports from the current folder only if this one does.
+    """Return the command of a Python that imports from the current folder only if this one does.
 
     `python -m` alone would, and the current folder may be that of somebody's texts.
     """
@@ -343,7 +343,7 @@ def _python() -> list[str]:
 
 
 def _last_line(log: Path, start: int) -> str:
-    """Returns the last non-empty line of a log after an offset; empty if there is none."""
+    """Return the last non-empty line of a log after an offset; empty if there is none."""
     try:
         content = log.read_bytes()
     except FileNotFoundError:  # removed meanwhile

@@ -6,6 +6,7 @@ no state other than its runs.
 """
 
 import contextlib
+import functools
 import hashlib
 import itertools
 import json
@@ -26,8 +27,8 @@ from charlm_jax.config.loading import (
     split_override,
     sweep_points,
 )
-from charlm_jax.config.schema import Config, flatten
-from charlm_jax.core.errors import CharlmError, write_error
+from charlm_jax.config.schema import Config, as_field, flatten
+from charlm_jax.core.errors import CharlmError, read_error, write_error
 from charlm_jax.core.files import atomic_write, final_name, stored_path
 from charlm_jax.core.folders import read_object
 from charlm_jax.core.json_files import dump_json
@@ -157,7 +158,7 @@ def load_sweep(
     fields = list(dict.fromkeys(field for point in points for field in point))
     if tuned in fields:
         raise CharlmError(f"--tune={tuned}: the sweep varies that field itself: remove one of them")
-    alone = _fields(points, lambda point: dict(flatten(load_fields(spec, point=point))))
+    alone = _fields(points, functools.partial(_unchecked_fields, spec))
     _refuse_same(alone, fields)
     _refuse_overriding(alone, fields, overrides)
     configs = _fields(points, lambda point: load_config(spec, overrides, point=point).flatten())
@@ -175,6 +176,13 @@ def load_sweep(
         ),
         tuned,
     )
+
+
+def _unchecked_fields(spec: str, point: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a point before an override may mend them, each as the field's type."""
+    return {
+        field: as_field(value, field) for field, value in flatten(load_fields(spec, point=point))
+    }
 
 
 def _combinations(spec: str, values: Sequence[str]) -> list[Mapping[str, Any]]:
@@ -319,7 +327,7 @@ def refuse_other(sweep: Sweep, folder: Path) -> None:
             return
         changes = _changes(file, make_manifest(sweep, folder))
     except OSError as error:
-        raise CharlmError(f"cannot read {folder}: {error.strerror or error}") from error
+        raise read_error(folder, error) from error
     if changes:
         more = f" and {len(changes) - _MOST_CHANGES} more" if len(changes) > _MOST_CHANGES else ""
         raise OtherSweep(

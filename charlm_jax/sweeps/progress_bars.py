@@ -96,5 +96,5 @@ class Bars:
 
 
 def sweep_view() -> AbstractContextManager[SweepView]:
-    """Returns bars if standard output is a terminal, plain lines otherwise."""
+    """Return bars if standard output is a terminal, plain lines otherwise."""
     return displayed(Bars()) if sys.stdout.isatty() else nullcontext(PlainSweep())

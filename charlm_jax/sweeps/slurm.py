@@ -1,4 +1,4 @@
-"""Submits the points of a sweep to a SLURM cluster with submitit (the extra `slurm`)."""
+"""Training on a SLURM cluster, of a sweep or of a run, with submitit (the extra `slurm`)."""
 
 import contextlib
 import json
@@ -9,7 +9,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, NamedTuple
 
 from charlm_jax.config.loading import load_config
-from charlm_jax.core.errors import CharlmError, write_error
+from charlm_jax.core.errors import CharlmError, read_error, write_error
 from charlm_jax.core.json_files import write_json
 from charlm_jax.core.processes import ALONE, Processes, find_address, joined
 from charlm_jax.core.signals import Interrupted
@@ -60,10 +60,11 @@ def train_point(
     modules: Sequence[str] = (),
     processes: Processes = ALONE,
 ) -> None:
-    """Trains or resumes a point: the body of one job.
+    """Train or resume a point: the body of one job.
 
     submitit makes SLURM send SIGUSR2 shortly before a job's time limit. It is handled like SIGTERM:
-    the run is saved and stopped. A failure is recorded for `submit_points`.
+    the run is saved and stopped. A signal that comes before the first update is lost. A failure is
+    recorded for `submit_points`.
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -93,7 +94,7 @@ def _failure_file(workdir: Path) -> Path:
 
 @contextlib.contextmanager
 def _recorded_as_not_begun(files: Sequence[Path]) -> Iterator[None]:
-    """Records, while jobs are submitted, that they have not begun; undone if they are refused.
+    """Record, while jobs are submitted, that they have not begun; undone if they are refused.
 
     The records must be there first: a job may begin, and change its own, at once.
     """
@@ -114,7 +115,7 @@ def _recorded_as_not_begun(files: Sequence[Path]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _recorded_failure(file: Path) -> Iterator[None]:
-    """Records why a job failed; if the job is killed, the file stays empty."""
+    """Record why a job failed; if the job is killed, the file stays empty."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("", encoding="utf-8")
     try:
@@ -136,7 +137,7 @@ def submit_points(
     *,
     is_active: Callable[[str], bool] = lambda job_id: False,
 ) -> list[JobStatus]:
-    """Submits one job for every point that is not finished, running or queued.
+    """Submit one job for every point that is not finished, running or queued.
 
     Args:
       points: points to train.
@@ -186,7 +187,7 @@ def _state(
 
 
 def _why_failed(point: Point, folder: Path, ids: Mapping[str, str]) -> str:
-    """Returns why the ended job of a point failed; empty if it did not fail."""
+    """Return why the ended job of a point failed; empty if it did not fail."""
     file = _failure_file(folder / point.name)
     if point.name not in ids or not file.exists():
         return ""
@@ -194,14 +195,14 @@ def _why_failed(point: Point, folder: Path, ids: Mapping[str, str]) -> str:
     try:
         reason = visible_line(file.read_text(encoding="utf-8", errors="replace"))
     except OSError as error:
-        raise CharlmError(f"cannot read {file}: {error.strerror or error}") from error
+        raise read_error(file, error) from error
     return f"{reason or _KILLED}: see {log}" if reason in ("", _NOT_BEGUN) else reason
 
 
 def _submit(
     points: Sequence[Point], folder: Path, executor: "Executor", *, before: int
 ) -> dict[str, str]:
-    """Submits an array of jobs, one per point; returns the job ids by point name.
+    """Submit an array of jobs, one per point; return the job ids by point name.
 
     Args:
       points: points of the array.
@@ -254,7 +255,7 @@ def undone_on_refusal(folder: Path) -> Iterator[None]:
 
 
 def _read_ids(file: Path) -> dict[str, str]:
-    """Returns the job ids of earlier calls, by point name."""
+    """Return the job ids of earlier calls, by point name."""
     if not file.exists():
         return {}
     try:
@@ -269,7 +270,7 @@ def _read_ids(file: Path) -> dict[str, str]:
 def slurm_executor(
     folder: Path, parameters: Mapping[str, Option]
 ) -> tuple["Executor", Callable[[str], bool]]:
-    """Returns a SLURM executor, and a function that returns whether a job may be running.
+    """Return a SLURM executor, and a function that returns whether a job may be running.
 
     Args:
       folder: folder of the sweep.

@@ -27,7 +27,7 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
 
 def environment() -> Environment:
-    """Return the facts of this process; if all are equal, a run repeats bit for bit."""
+    """Return the facts of this process; if all are equal, a run on a CPU repeats bit for bit."""
     return {
         "charlm_jax": __version__,
         "python": platform.python_version(),

@@ -7,6 +7,7 @@ dispatch are read while the next one runs, so that logging does not stall the de
 
 import contextlib
 import json
+import shlex
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -315,7 +316,8 @@ class _Loop:
             return f"the state before it could not be saved ({error})"
         if not in_update:
             return f"the state is in {workdir.fault}"
-        return f"charlm replay --workdir={workdir.path} names the first array that is not finite"
+        command = shlex.join(["charlm", "replay", f"--workdir={workdir.path}"])
+        return f"{command} names the first array that is not finite"
 
     def diverged(self, what: str) -> CharlmError:
         """Return the error of a run that diverged, which names its last good checkpoint."""
@@ -323,8 +325,9 @@ class _Loop:
         last = (
             f"checkpoint {steps[-1]} is the last good one" if steps else "no checkpoint was saved"
         )
+        clip = "lower" if self.trainer.config.optimizer.clip_norm else "set"
         return CharlmError(
-            f"{what}; {last}: lower config.optimizer.learning_rate or set "
+            f"{what}; {last}: lower config.optimizer.learning_rate or {clip} "
             f"config.optimizer.clip_norm, in another workdir"
         )
 

@@ -19,7 +19,7 @@ from charlm_jax.core.trees import leaves_by_path
 from charlm_jax.data.vocabulary import Vocabulary
 from charlm_jax.models import LanguageModel, build_model, rematerialize
 from charlm_jax.models.losses import negative_log_likelihood
-from charlm_jax.storage.checkpoint import Checkpoint, Checkpoints
+from charlm_jax.storage.checkpoint import Checkpoint, Checkpoints, DamagedCheckpoint
 from charlm_jax.storage.mixer_sources import find_recorded_mixers
 from charlm_jax.storage.seal import check_files, read_seal, sealed_values
 from charlm_jax.storage.workdir import Workdir
@@ -141,7 +141,10 @@ def replay_fault(workdir: Path | str) -> Replay:
     number = max(kept.steps(), key=lambda step: (run_dir.fault / f"{step}").stat().st_mtime_ns)
     find_recorded_mixers(run_dir, config.model)
     model = build_model(config.model, len(vocabulary))
-    checkpoint = kept.open(number)
+    try:
+        checkpoint = kept.open(number)
+    except DamagedCheckpoint as error:
+        raise CharlmError(f"{run_dir.fault}/{number} cannot be read: {error}") from error
     if "config" in checkpoint.meta:  # earlier versions did not save it
         check_files(run_dir, read_seal(checkpoint), config, vocabulary)
     total_steps = checkpoint.meta.get("total_steps")
@@ -174,7 +177,7 @@ def _fault_shapes(
     rows, length = phase.batch_size, phase.sequence_length
 
     def make(key: jax.Array) -> tuple[TrainState, Batch]:
-        carries = config.data.loader == "streams"
+        carries = config.data.carries_state
         carried = model.initial_state(rows, phase.carried_context) if carries else ()
         ids_BT, flags_B = jnp.zeros((rows, length), jnp.int32), jnp.zeros(rows, bool)
         batch = Batch(ids_BT, ids_BT, flags_B, flags_B, jax.random.key_data(key))

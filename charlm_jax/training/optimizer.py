@@ -28,7 +28,7 @@ def make_schedule(
       learning_rate: the constant rate, or the peak.
       warmup_steps: number of first steps with a linear rise; step s runs at (s + 1) / warmup_steps
         of the peak, so the first step already learns.
-      final_learning_rate: last rate of cosine and wsd.
+      final_learning_rate: rate of cosine and wsd at `total_steps`, just after the last step.
       decay_fraction: fraction of all steps in which wsd decays, after the warm-up.
       total_steps: length of the run in steps.
 

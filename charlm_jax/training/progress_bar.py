@@ -73,7 +73,7 @@ Listener = TypeVar("Listener")
 
 
 def ignore_broken_pipe(listener: Listener | None) -> Listener:
-    """Returns a listener that forwards calls until one raises `OSError`, and is silent after it.
+    """Return a listener that forwards calls until one raises `OSError`, and is silent after it.
 
     A terminal that was closed, or a reader that went away, must not end a run.
 
@@ -99,7 +99,7 @@ class _IgnoreBrokenPipe:
 
 
 def describe_row(row: MetricsRow) -> str:
-    """Returns a metrics row as a line: `epoch  3  step   1272  valid 1.6120 nats/char ...`."""
+    """Return a metrics row as a line: `epoch  3  step   1272  valid 1.6120 nats/char ...`."""
     split = "avg'd" if row["weights"] == "average" else row["split"]
     return (
         f"epoch {row['epoch']:>2}  step {row['step']:>6}  {split:<5} "
@@ -109,7 +109,7 @@ def describe_row(row: MetricsRow) -> str:
 
 
 def describe_sample(step: int, scale: float, text: str) -> str:
-    """Returns a sample as an indented paragraph under its step and scale factor."""
+    """Return a sample as an indented paragraph under its step and scale factor."""
     return f"step {step}, scale {scale:g}:\n{textwrap.indent(text.strip(), '    ')}\n"
 
 
@@ -120,7 +120,7 @@ class _TimeLeft:
         self._from: tuple[int, float] | None = None  # after the compilation
 
     def __call__(self, step: int, total_steps: int) -> str:
-        """Returns minutes and seconds, such as `1:20 left`; empty while that is unknown."""
+        """Return minutes and seconds, such as `1:20 left`; empty while that is unknown."""
         now = time.monotonic()
         self._from = since_step, since = self._from or (step, now)
         if step == since_step:
@@ -141,7 +141,7 @@ class _Pace:
         self._step = 0  # of the last printed evaluation
 
     def prints(self, row: MetricsRow, total_steps: int) -> bool:
-        """Returns whether to print a row; a later weights' row of a printed evaluation is too."""
+        """Return whether to print a row; a later weights' row of a printed evaluation is too."""
         split, step, now = row["split"], row["step"], time.monotonic()
         is_due = now - self._last[split] >= _SECONDS_BETWEEN[split]
         if split == "valid" and (is_due or step in (self._step, total_steps)):
@@ -246,6 +246,7 @@ class NotebookView(NullProgress):
         self._losses: defaultdict[int, dict[str, float]] = defaultdict(dict)
         self._marks: dict[int, str] = {}
         self._training = math.nan
+        self._scores_within_epochs = False  # an epoch's mean is of other updates than the scores
         self._step = self._total_steps = 0
         self._status = self._sample = ""
 
@@ -269,13 +270,15 @@ class NotebookView(NullProgress):
         self._draw()
 
     def row(self, row: MetricsRow, mark: str) -> None:
-        step, loss_nats = row["step"], row["loss_nats"]
-        if row["split"] == "train":
+        step, loss_nats, is_training = row["step"], row["loss_nats"], row["split"] == "train"
+        is_epoch = row["scope"] == "epoch"
+        self._scores_within_epochs |= not is_training and not is_epoch
+        if is_training and not (is_epoch and self._scores_within_epochs):
             self._training = loss_nats
-            if row["scope"] == "step":
-                return
+        if is_training and not is_epoch:
+            return
         self._losses[step][_TRAINING] = self._training
-        if row["split"] != "train":
+        if not is_training:
             self._losses[step][_AVERAGE if row["weights"] == "average" else _HELD_OUT] = loss_nats
         if mark:
             self._marks[step] = mark
@@ -346,14 +349,14 @@ class HasDisplay(Protocol):
 
 
 def print_above(display: "Progress", text: str) -> None:
-    """Prints a text above a progress bar, with invisible characters escaped."""
+    """Print a text above a progress bar, with invisible characters escaped."""
     shown = visible_text(text)
     display.console.print(shown, markup=False, highlight=False, emoji=False)
 
 
 @contextmanager
 def displayed(bar: BarType) -> Iterator[BarType]:
-    """Shows a progress bar until the block ends."""
+    """Show a progress bar until the block ends."""
     bar.display.start()
     try:
         yield bar
@@ -363,7 +366,7 @@ def displayed(bar: BarType) -> Iterator[BarType]:
 
 
 def training_view() -> AbstractContextManager[ProgressListener]:
-    """Returns a progress bar on a terminal or in a notebook, and plain lines otherwise."""
+    """Return a progress bar on a terminal or in a notebook, and plain lines otherwise."""
     if in_notebook():
         return _notebook_view()
     return displayed(Bar()) if sys.stdout.isatty() else nullcontext(LogProgress())

@@ -68,8 +68,9 @@ def on_start(
         yield from _on_small_text(trainer, count_parameters(params))
         return
     yield f"resuming from step {loop_state.step} of {trainer.total_steps}"
-    sessions = run.facts.get("sessions", [])
-    last = sessions[-1] if sessions else {"environment": {}}
+    # A session without a step of its own saved nothing.
+    kept = [x for x in run.facts.get("sessions", []) if x["from_step"] < loop_state.step]
+    last = kept[-1] if kept else {"environment": {}}
     divided = division(trainer.config)
     divided_before = last.get("division", division(run.recorded_config or trainer.config))
     for change in [

@@ -52,7 +52,8 @@ def verify_run(
 
     Args:
       workdir: the run's folder, which is not changed.
-      steps: number of steps to repeat; more if the first recorded row is later.
+      steps: largest number of steps to repeat, which end with a recorded row; more if the first
+        row is later.
       corpus: current path of the run's text, if it has moved.
       progress: callback for the progress of a text download.
 

@@ -419,8 +419,9 @@ def _refuse_to_lose_rows(trainer: Trainer, run: OpenRun) -> None:
     rows = run.metrics.rows()
     if not rows or run.recorded_config is None:
         return
-    last = rows[-1]["step"]
-    first_save = run.recorded_config.train.evaluate_every_steps or trainer.steps_per_epoch
+    last, train = rows[-1]["step"], run.recorded_config.train
+    every = train.evaluate_every_steps or trainer.steps_per_epoch
+    first_save = next(step for step in range(1, every + 1) if step == every or train.keeps(step))
     if last > first_save or run.facts.get("finished"):
         raise CharlmError(
             f"{run.workdir.path} has metrics up to step {last} but no checkpoint: restore "

@@ -135,7 +135,11 @@ def begin_or_resume(
         started_from=started_from,
         finished=None,
         sessions=[
-            *run.facts.get("sessions", []),
+            *(
+                earlier
+                for earlier in run.facts.get("sessions", [])
+                if earlier["from_step"] < loop_state.step
+            ),  # the others saved nothing
             session | ({"mixers": mixers} if mixers else {}),
         ],
         mixers=mixers or None,

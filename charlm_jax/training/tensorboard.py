@@ -70,7 +70,7 @@ class EventFiles:
         self._view.sample(step, scale, text)
 
     def write_anew(self) -> None:
-        """Replaces all events with those of the rows written so far."""
+        """Replace all events with those of the rows written so far."""
         rows = MetricsLog(self._workdir.metrics_file).rows()
         self._workdir.refuse_links()
         folder = self._workdir.tensorboard
@@ -92,7 +92,7 @@ class EventFiles:
             self._give_up(error)
 
     def _give_up(self, error: OSError) -> None:
-        """Stops writing events; the run continues."""
+        """Stop writing events; the run continues."""
         self._file = None
         reason = error.strerror or error
         self._view.note(
@@ -101,7 +101,7 @@ class EventFiles:
 
 
 def scalars(row: MetricsRow) -> dict[str, float]:
-    """Returns a row's values by tag; no two rows of a step have the same tag.
+    """Return a row's values by tag; no two rows of a step have the same tag.
 
     Tags are `loss_nats/NAME` and `loss_bits/NAME`, which TensorBoard sorts first, with the name
     `train` for steps, `train_epoch` for whole epochs, `valid` for held-out text, and
@@ -134,7 +134,7 @@ def _refuse_missing() -> None:
 
 
 def _beginning() -> Iterator[Any]:
-    """Yields the first events of a file; the second makes TensorBoard discard earlier files."""
+    """Yield the first events of a file; the second makes TensorBoard discard earlier files."""
     from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
     yield Event(file_version=_FILE_VERSION)

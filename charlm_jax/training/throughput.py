@@ -28,7 +28,8 @@ def measure_speeds(
       configs: configs to train, by any name.
       rounds: number of rounds, of which the median is returned; one more, which compiles, precedes
         them.
-      steps: number of updates in a turn, of the last phase if there is a schedule of lengths.
+      steps: number of updates in a turn, at most all of the last phase, which is the whole run
+        unless there is a schedule of lengths.
     """
     trainers = {
         name: build_trainer(config, load_dataset(config)) for name, config in configs.items()
@@ -40,13 +41,17 @@ def measure_speeds(
     speeds: dict[Name, list[float]] = {name: [] for name in trainers}
     for _ in range(1 + rounds):
         for name, trainer in trainers.items():
-            count, first = min(steps, trainer.steps_per_epoch), trainer.phases[-1].first_step
+            first = step = trainer.phases[-1].first_step
+            last = min(first + steps, trainer.total_steps)
+            # Turns share their batches; the weights carry over, as a dispatch donates its arrays.
             state = states[name]._replace(step=jnp.int32(first))
             start = time.monotonic()
-            # Turns share their batches; the weights carry over, as a dispatch donates its arrays.
-            states[name], _ = trainer.dispatch(state, ids[name], first, count)
-            made = int(states[name].step) - first  # waits for the updates
+            while step < last:
+                count = min(trainer.steps_to_next_stop(step), last - step)
+                state, _ = trainer.dispatch(state, ids[name], step, count)
+                step = int(state.step)  # waits for the updates
             seconds = time.monotonic() - start
-            data = trainer.config.data
-            speeds[name].append(made * data.batch_size * data.sequence_length / seconds)
+            states[name], data = state, trainer.config.data
+            characters = (step - first) * data.batch_size * data.sequence_length
+            speeds[name].append(characters / seconds)
     return {name: statistics.median(values[1:]) for name, values in speeds.items()}

@@ -198,7 +198,7 @@ def write_results(
 
 
 def to_json(results: Sequence[RunResults], plan: SamplePlan, command: str) -> dict[str, Any]:
-    """Returns the content of results.json."""
+    """Return the content of results.json."""
     runs = [
         {
             "name": run.name,
@@ -227,7 +227,7 @@ def _without(values: NamedTuple, *names: str) -> dict[str, Any]:
 
 
 def samples_of(results: Sequence[RunResults]) -> dict[str, dict[str, list[str]]]:
-    """Returns all samples, by run and setting."""
+    """Return all samples, by run and setting."""
     return {
         run.name: {text.setting.name: list(text.samples) for text in run.texts} for run in results
     }

@@ -227,7 +227,7 @@ def _copied_by_scale(axes: Axes, found: RunResults) -> None:
 
 
 def _on_axis(found: RunResults) -> list[MeasuredText]:
-    """Returns the texts with a positive, finite scale, for a logarithmic axis."""
+    """Return the texts with a positive, finite scale, for a logarithmic axis."""
     return [text for text in found.of("scale") if 0 < text.setting.scale < float("inf")]
 
 

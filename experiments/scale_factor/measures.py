@@ -96,7 +96,7 @@ class HeldOut(NamedTuple):
     least_loss_N: np.ndarray
 
     def loss_at(self, scale: float) -> float:
-        """Returns the loss at a scale within the grid, in nats per character."""
+        """Return the loss at a scale within the grid, in nats per character."""
         return float(loss_between(scale, GRID_A, self.loss_A, self.entropy_A))
 
 
@@ -119,12 +119,12 @@ class RunResults(NamedTuple):
     even: Interval | None
 
     def of(self, varied: str) -> list[MeasuredText]:
-        """Returns the settings that vary this field, in ascending order."""
+        """Return the settings that vary this field, in ascending order."""
         texts = [text for text in self.texts if text.setting.varied == varied]
         return sorted(texts, key=lambda text: text.setting.value)
 
     def nearest(self, varied: str) -> MeasuredText:
-        """Returns the setting with the smallest excess among those that vary this field."""
+        """Return the setting with the smallest excess among those that vary this field."""
         return min(self.of(varied), key=lambda text: text.excess.mean)
 
 
@@ -148,7 +148,7 @@ def check_runs(runs: Sequence[Run]) -> None:
 
 
 def choose_prompt(runs: Sequence[Run], typed: str | None, split: str) -> str:
-    """Returns the typed prompt, or else the default, or the start of held-out text.
+    """Return the typed prompt, or else the default, or the start of held-out text.
 
     The default is used if every run's vocabulary has its characters.
 
@@ -172,7 +172,7 @@ def choose_prompt(runs: Sequence[Run], typed: str | None, split: str) -> str:
 
 
 def name_runs(runs: Sequence[Run]) -> list[str]:
-    """Returns names of folder and checkpoint, with the whole path if two folders share a name."""
+    """Return names of folder and checkpoint, with the whole path if two folders share a name."""
     folders = {run.workdir.resolve() for run in runs}
     names = [folder.name for folder in folders]
     return [
@@ -335,7 +335,7 @@ def _over_samples(x_ST: np.ndarray) -> Interval:
 def _sample_rows(
     run: Run, prompt_N: np.ndarray, plan: SamplePlan, policy: Policy
 ) -> tuple[np.ndarray, SampleSurprisal]:
-    """Returns ids_BT, sampled with the same noise under every setting, and their surprisal."""
+    """Return ids_BT, sampled with the same noise under every setting, and their surprisal."""
     context = run.config.data.sequence_length
     settings = len(policy.scale_B) // plan.samples
     keys_B = jnp.tile(sample_keys(plan.seed, plan.samples), settings)
@@ -347,7 +347,7 @@ def _sample_rows(
 
 
 def _even_scale(texts: Sequence[MeasuredText], held_out: HeldOut) -> Interval | None:
-    """Returns the scale at which the samples' entropy equals the smallest held-out loss.
+    """Return the scale at which the samples' entropy equals the smallest held-out loss.
 
     That loss is the run's best estimate of the entropy of human text.
     """

@@ -94,7 +94,7 @@ def check_plan(plan: SamplePlan) -> None:
 
 
 def truncated(settings: list[Setting], **truncation: Any) -> list[Setting]:
-    """Returns the settings with top_k, top_p or min_p set in all of them.
+    """Return the settings with top_k, top_p or min_p set in all of them.
 
     Args:
       settings: settings to change.

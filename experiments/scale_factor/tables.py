@@ -43,7 +43,7 @@ _SNIPPET_WIDTH, _SNIPPET_LINES = 38, 12
 
 
 def tables(results: Sequence[RunResults], *, plan: SamplePlan, command: str) -> str:
-    """Returns the contents of tables.md.
+    """Return the contents of tables.md.
 
     Args:
       results: results of every run.
@@ -70,7 +70,7 @@ def tables(results: Sequence[RunResults], *, plan: SamplePlan, command: str) -> 
 
 
 def snippets(run: RunResults, prompt: str) -> str:
-    """Returns the start of a sample at the textbook's scales and at that of smallest excess."""
+    """Return the start of a sample at the textbook's scales and at that of smallest excess."""
     shown = [text for text in run.of("scale") if text.setting.scale in TEXTBOOK_SCALES]
     if run.nearest("scale") not in shown:
         shown.append(run.nearest("scale"))
@@ -168,7 +168,7 @@ def _row(name: str, text: MeasuredText, loss: str) -> list[str]:
 
 
 def _held_out_loss(run: RunResults, text: MeasuredText) -> str:
-    """Returns the loss at the setting's scale; empty for truncations or scales outside the grid."""
+    """Return the loss at the setting's scale; empty for truncations or scales outside the grid."""
     scale = text.setting.scale
     is_scale_alone = text.setting == UNCHANGED._replace(scale=scale)
     if not is_scale_alone or not GRID_A[0] <= scale <= GRID_A[-1]:

@@ -47,7 +47,7 @@ COMMAND = "python tests/goldens/make_attention_goldens.py"
 
 
 def draw_inputs(what, seed):
-    """Returns the inputs of one case, keyed by path; scores are wide enough to tell keys apart."""
+    """Return the inputs of one case, keyed by path; scores are wide enough to tell keys apart."""
     generator = np.random.default_rng(seed)
     size, kv_size = what["heads"] * K, what["kv_heads"] * K
     width = D if what["block"] == "none" else size  # what is added to a stream has its width
@@ -68,7 +68,7 @@ def draw_inputs(what, seed):
 
 
 def seen_and_bias(what):
-    """Returns which positions see which (T, T), and what is added to their scores (H, T, T)."""
+    """Return which positions see which (T, T), and what is added to their scores (H, T, T)."""
     distance_TS = np.arange(T)[:, None] - np.arange(T)[None, :]
     seen_TS = (distance_TS >= 0) & (distance_TS < (what["window"] or T))
     slopes_H = np.array([2.0 ** (-8 * (h + 1) / what["heads"]) for h in range(what["heads"])])
@@ -77,7 +77,7 @@ def seen_and_bias(what):
 
 
 def torch_layer(what, x, params):
-    """Returns the output of one layer, from PyTorch."""
+    """Return the output of one layer, from PyTorch."""
 
     def heads_of(name, count):
         return (x @ params[f"params/{name}"]).view(B, T, count, K).transpose(1, 2)
@@ -97,7 +97,7 @@ def torch_layer(what, x, params):
 
 
 def torch_block(what, x, params):
-    """Returns the output of one block, from PyTorch's own module."""
+    """Return the output of one block, from PyTorch's own module."""
     block = torch.nn.TransformerEncoderLayer(
         what["heads"] * K,
         what["heads"],
@@ -128,7 +128,7 @@ def torch_block(what, x, params):
 
 
 def torch_results(what, case):
-    """Returns output and gradients of one case, from PyTorch in float64."""
+    """Return output and gradients of one case, from PyTorch in float64."""
     wide = {k: torch.from_numpy(v).double().requires_grad_(k != "probe") for k, v in case.items()}
     compute = torch_layer if what["block"] == "none" else torch_block
     output_BTD = compute(what, wide["x"], wide)
@@ -141,7 +141,7 @@ def torch_results(what, case):
 
 
 def plain_attention(what, params, x_TD):
-    """Returns the output of one row of a layer, from loops over heads and positions."""
+    """Return the output of one row of a layer, from loops over heads and positions."""
     seen_TS, bias_HTS = seen_and_bias(what)
     query, key, value = (x_TD @ params[f"params/{name}"] for name in ("query", "key", "value"))
     output_TD = np.zeros_like(query)
@@ -164,13 +164,13 @@ def plain_attention(what, params, x_TD):
 
 
 def layer_norm(x_TD, scale_D):
-    """Returns x with mean 0 and variance 1 over its entries, times the scale."""
+    """Return x with mean 0 and variance 1 over its entries, times the scale."""
     x_TD = x_TD - x_TD.mean(axis=1, keepdims=True)
     return x_TD / np.sqrt(np.mean(x_TD**2, axis=1, keepdims=True) + 1e-5) * scale_D
 
 
 def plain_mlp(params, x_TD):
-    """Returns linear, exact GELU, linear."""
+    """Return linear, exact GELU, linear."""
     erf = np.vectorize(math.erf)
     hidden_TF = x_TD @ params["params/mlp_input"]
     hidden_TF = 0.5 * hidden_TF * (1 + erf(hidden_TF / math.sqrt(2)))
@@ -178,7 +178,7 @@ def plain_mlp(params, x_TD):
 
 
 def plain_output(what, case):
-    """Returns the output of one case, from plain NumPy in float64."""
+    """Return the output of one case, from plain NumPy in float64."""
     case = {k: v.astype(np.float64) for k, v in case.items()}
     rows = []
     for x_TD in case["x"]:
@@ -195,7 +195,7 @@ def plain_output(what, case):
 
 
 def check(name, what, case, results, step=1e-5, entries=4):
-    """Returns the largest errors of PyTorch's output and gradients against plain NumPy.
+    """Return the largest errors of PyTorch's output and gradients against plain NumPy.
 
     Gradients are checked on `entries` random entries of every input, by central differences.
 

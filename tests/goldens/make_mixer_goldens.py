@@ -43,7 +43,7 @@ COMMAND = "python tests/goldens/make_mixer_goldens.py"
 
 
 def linear(params, name, x):
-    """Returns x W + b."""
+    """Return x W + b."""
     y = x @ params[f"{name}/kernel"]
     return y + params[f"{name}/bias"] if f"{name}/bias" in params else y
 

@@ -43,7 +43,7 @@ COMMAND = "python tests/goldens/make_recurrent_goldens.py"
 
 
 def draw_inputs(kind, layers, seed):
-    """Returns the inputs of one case, keyed by path; wide enough that the gates leave 1/2."""
+    """Return the inputs of one case, keyed by path; wide enough that the gates leave 1/2."""
     generator = np.random.default_rng(seed)
     shapes = {
         "params/embedding": (V, D),
@@ -66,7 +66,7 @@ def draw_inputs(kind, layers, seed):
 
 
 def torch_results(kind, layers, case):
-    """Returns logits, loss, final states and gradients of one case, from PyTorch in float64."""
+    """Return logits, loss, final states and gradients of one case, from PyTorch in float64."""
     ids = {k: torch.from_numpy(case[k]).long() for k in ("ids", "targets")}
     wide = {k: torch.from_numpy(v).double() for k, v in case.items() if k not in ids}
     embedding = torch.nn.Embedding(V, D).double()
@@ -113,12 +113,12 @@ def torch_results(kind, layers, case):
 
 
 def sigmoid(x):
-    """Returns the logistic function of x."""
+    """Return the logistic function of x."""
     return 1 / (1 + np.exp(-x))
 
 
 def plain_step(kind, params, at, x_BD, state):
-    """Returns the next state of one layer, written from the equations at the top of this file."""
+    """Return the next state of one layer, written from the equations at the top of this file."""
     h_BH = state["hidden"]
     W, U, b = (params[f"{at}/{n}"] for n in ("input_kernel", "recurrent_kernel", "bias"))
     if kind == "rnn":
@@ -134,7 +134,7 @@ def plain_step(kind, params, at, x_BD, state):
 
 
 def plain_results(kind, layers, case):
-    """Returns logits, loss and final states of one case, from plain NumPy in float64."""
+    """Return logits, loss and final states of one case, from plain NumPy in float64."""
     case = {k: v if k in ("ids", "targets") else v.astype(np.float64) for k, v in case.items()}
     states = [{n: case[f"initial/{i}/{n}"] for n in STATES[kind]} for i in range(layers)]
     logits_BTV = np.zeros((B, T, V))
@@ -151,7 +151,7 @@ def plain_results(kind, layers, case):
 
 
 def check(kind, layers, case, results, step=1e-5, entries=6):
-    """Returns the largest errors of PyTorch's results and gradients against plain NumPy.
+    """Return the largest errors of PyTorch's results and gradients against plain NumPy.
 
     Gradients are checked on `entries` random entries of every parameter, by central differences.
 

@@ -186,7 +186,7 @@ def _print_result(
 
 
 def module_to_allow(source: "MixerSource") -> str:
-    """Returns the value of --allow_module for a layer; empty for one that needs no flag.
+    """Return the value of --allow_module for a layer; empty for one that needs no flag.
 
     Args:
       source: origin of the layer's class.
