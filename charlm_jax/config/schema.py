@@ -136,6 +136,20 @@ LAYERS_WITHOUT_CELL_NORM = frozenset(
 )
 
 
+_LARGE = (2**20, "2**20")
+_MODEL_RANGES = {  # least, most, and how the most is written
+    "embedding_size": (1, *_LARGE),
+    "hidden_size": (1, *_LARGE),
+    "max_length": (1, *_LARGE),
+    "heads": (1, *_LARGE),
+    "kv_heads": (0, *_LARGE),
+    "conv_width": (0, 64, "64"),
+    "state_size": (1, *_LARGE),
+    "chunk_size": (1, *_LARGE),
+    "mogrifier_rounds": (0, 64, "64"),
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """The stack of layers, and the components of each layer."""
@@ -173,9 +187,10 @@ class ModelConfig:
             raise CharlmError(
                 f"config.model.layers has {len(self.layers)} layers: it must have 1 to 64"
             )
-        for field in ("embedding_size", "hidden_size"):
+        for field, (least, most, shown) in _MODEL_RANGES.items():
             value = getattr(self, field)
-            _require(1 <= value <= 2**20, f"model.{field}", value, "in [1, 2**20]")
+            _require(least <= value <= most, f"model.{field}", value, f"in [{least}, {shown}]")
+        _require_count("model.window", self.window, least=0)
         for field in ("dropout", "weight_dropout", "embedding_dropout"):
             value = getattr(self, field)
             _require(0.0 <= value < 1.0, f"model.{field}", value, "in [0, 1)")
@@ -194,19 +209,6 @@ class ModelConfig:
             )
         ratio = self.mlp_ratio
         _require(0.0 < ratio <= 64.0, "model.mlp_ratio", ratio, "above 0 and at most 64")
-        places = self.max_length
-        _require(1 <= places <= 2**20, "model.max_length", places, "in [1, 2**20]")
-        _require_count("model.window", self.window, least=0)
-        _require(1 <= self.heads <= 2**20, "model.heads", self.heads, "in [1, 2**20]")
-        _require(0 <= self.kv_heads <= 2**20, "model.kv_heads", self.kv_heads, "in [0, 2**20]")
-        width = self.conv_width
-        _require(0 <= width <= 64, "model.conv_width", width, "in [0, 64]")
-        size = self.state_size
-        _require(1 <= size <= 2**20, "model.state_size", size, "in [1, 2**20]")
-        positions = self.chunk_size
-        _require(1 <= positions <= 2**20, "model.chunk_size", positions, "in [1, 2**20]")
-        rounds = self.mogrifier_rounds
-        _require(0 <= rounds <= 64, "model.mogrifier_rounds", rounds, "in [0, 64]")
         if self.cell_norm:
             self._check_cell_norm()
         if not LAYERS_WITH_HEADS.isdisjoint(self.layers):

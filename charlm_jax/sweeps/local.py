@@ -286,7 +286,7 @@ class _Processes:
             self._end(point, Outcome(point, "failed", says=says), f"failed: {says}")
 
     def stop(self, number: int, *, times: int) -> None:
-        """Start no more processes, and signal those that have received fewer than `times` signals."""
+        """Start no more processes, and signal those that received fewer than `times` signals."""
         with self._lock:
             self._stopped_by = self._stopped_by or number
             for name, process in self._running.items():

@@ -23,6 +23,7 @@ from charlm_jax.training.loop import train_and_evaluate
 from charlm_jax.training.reproduce import verify_run
 from tests.conftest import Notes, make_model_config, make_tiny_config
 from tests.models.own_mixer import SOURCE, write_mixer
+from tests.training.test_loop import StopAt
 
 TELLTALE = "from pathlib import Path\nPath(__file__).with_name('executed').touch()\n"
 
@@ -322,6 +323,18 @@ def test_a_run_of_the_packages_own_layers_records_none(tmp_path: Path) -> None:
     train_and_evaluate(make_tiny_config(**{"train.max_steps": 1}), tmp_path / "run")
     facts = Workdir(tmp_path / "run").read_facts()
     assert facts["mixers"] is None and "mixers" not in facts["sessions"][0]
+
+
+def test_a_module_whose_session_saved_nothing_is_not_that_of_the_weights(
+    trained: tuple[Path, str],
+) -> None:
+    run, before = trained
+    after = write_mixer(run.parent / "own_mixer.py", "# changed\n")
+    longer = make_tiny_config(**TWO_STEPS | {"train.max_steps": 30})
+    with pytest.raises(KeyboardInterrupt):
+        train_and_evaluate(longer, run, view=StopAt(10, times=2))
+    with pytest.warns(UserWarning, match=f"trained with .*{before}, and this is .*{after}"):
+        load_run(run)
 
 
 def test_a_changed_module_is_a_warning_and_a_resumed_run_records_both(

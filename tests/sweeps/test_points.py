@@ -263,6 +263,16 @@ def test_an_override_of_what_the_points_differ_in_is_refused(write: Callable[...
     assert [(p.name, p.load().seed) for p in single.points] == [("seed=3", 3)]
 
 
+def test_a_file_may_have_numbers_of_numpy(tmp_path: Path) -> None:
+    file = tmp_path / "arrays.py"
+    file.write_text(
+        "import numpy as np\nfrom configs import base\n\n\ndef get_config():\n"
+        "    config = base.get_config()\n    config.seed = np.array(8)\n    return config\n\n\n"
+        "def sweep():\n    return [{}, {'seed': 4}]\n"
+    )
+    assert [point.load().seed for point in load_sweep(str(file)).points] == [8, 4]
+
+
 def test_an_override_that_a_point_cannot_bear_names_the_point(write: Callable[..., str]) -> None:
     spec = write("return [{'model.hidden_size': n} for n in (5, 10)]")
     message = r"^point 2 of the sweep \(model.hidden_size=10\): config.model.hidden_size=10 .*tied"

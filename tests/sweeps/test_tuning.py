@@ -16,10 +16,11 @@ from charlm_jax.cli import main
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.json_files import write_json
 from charlm_jax.core.signals import Interrupted
+from charlm_jax.data.dataset import load_dataset
 from charlm_jax.storage.run_index import run_folders
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.sweeps import local, tuning
-from charlm_jax.sweeps.local import Outcome
+from charlm_jax.sweeps.local import Outcome, build_undivided
 from charlm_jax.sweeps.points import Point
 from charlm_jax.sweeps.tuning import (
     Rung,
@@ -336,7 +337,9 @@ def test_a_text_without_a_held_out_part_is_refused_before_anything_is_trained() 
 def test_the_usual_search_costs_one_and_a_half_times_the_training() -> None:
     arm = Point("tiny", str(ROOT / "configs" / "base.py"), (*OVERRIDES, "train.epochs=40"))
     search = default_search([arm], RATE)
-    whole = search.rungs[0].characters * 8
+    config = arm.load()
+    batch = config.data.batch_size * config.data.sequence_length
+    whole = build_undivided(config, load_dataset(config)).total_steps * batch
     assert search.characters == pytest.approx(1.625 * whole, rel=0.02)
 
 

@@ -142,8 +142,10 @@ def test_a_run_in_its_decay_is_branched_and_not_extended(tmp_path: Path) -> None
     run, branched = tmp_path / "run", tmp_path / "branched"
     train_and_evaluate(short, run)
     before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
-    message = f"cannot be changed at checkpoint 40: .* after step 30; --branch_from={run} .*19"
-    with pytest.raises(CharlmError, match=message.replace("19", "checkpoint 16")):
+    message = (
+        f"cannot be changed at checkpoint 40: .* after step 30; --branch_from={run} .*checkpoint 16"
+    )
+    with pytest.raises(CharlmError, match=message):
         train_and_evaluate(long, run)
     assert {file: file.read_bytes() for file in before} == before
     train_and_evaluate(long, branched, branch_from=run)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -168,6 +169,9 @@ def test_the_last_failure_is_replayed_and_not_that_of_the_highest_step(
             write_fault(place, trainer, state._replace(step=jnp.int32(step)), batch)
     os.utime(place.fault / "2", (0, 0))  # long before
     assert replay_fault(place.path).step == 1
+    os.truncate(place.fault / "1" / "params.npz", 100)
+    with pytest.raises(CharlmError, match=re.escape(f"{place.fault}/1 cannot be read: ")):
+        replay_fault(place.path)
 
 
 def test_a_replay_drops_out_what_training_did_in_its_segments(tmp_path: Path) -> None:

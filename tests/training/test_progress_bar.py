@@ -12,12 +12,14 @@ from charlm_jax.training.progress_bar import LogProgress, NotebookView, training
 from tests.conftest import FakeNotebook, make_tiny_config
 
 
-def row(step: int, loss_nats: float, *, split: str, weights: str = "raw") -> MetricsRow:
+def row(
+    step: int, loss_nats: float, *, split: str, weights: str = "raw", scope: str = "step"
+) -> MetricsRow:
     return metrics_row(
         step=step,
         epoch=1,
         split=split,
-        scope="step",
+        scope=scope,
         weights=weights,
         loss_nats=loss_nats,
         gradient_norm=1.5 if split == "train" else None,
@@ -95,6 +97,17 @@ def test_evaluations_are_rows_of_a_table() -> None:
     for step in range(30, 1000):
         view.row(row(step, 1.0, split="valid"), "")
     assert len(cells(output.html)) == 21 and cells(output.html)[-1][0] == "999"
+
+
+def test_an_epochs_mean_is_not_shown_among_those_of_fewer_updates() -> None:
+    output = Output()
+    view = NotebookView(output)
+    view.begin(0, 20)
+    for scope, step, loss in (("step", 10, 3.0), ("step", 19, 2.0), ("epoch", 19, 4.0)):
+        view.row(row(step, loss, split="train", scope=scope), "")
+        if (scope, step) != ("step", 19):
+            view.row(row(step, 1.0, split="valid", scope=scope), "")
+    assert cells(output.html)[1:] == [["10", "3.0000", "1.0000"], ["19", "2.0000", "1.0000"]]
 
 
 def test_the_latest_sample_is_below_and_escaped() -> None:

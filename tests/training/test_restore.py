@@ -13,6 +13,8 @@ from charlm_jax.core.errors import CharlmError
 from charlm_jax.inference.run import load_run
 from charlm_jax.models.transfer import transfer_params
 from charlm_jax.storage.checkpoint import Checkpoints
+from charlm_jax.storage.workdir import Workdir
+from charlm_jax.training.environment import environment
 from charlm_jax.training.loop import train_and_evaluate
 from tests.conftest import Notes, make_tiny_config
 from tests.training.test_loop import StopAt, _params, _rows
@@ -93,6 +95,33 @@ def test_rows_are_not_dropped_because_the_checkpoints_are_gone(
             train_and_evaluate(config, workdir)
     assert (workdir / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
     assert (workdir / "config.json").read_bytes() == (finished / "config.json").read_bytes()
+
+
+def test_nor_where_a_checkpoint_was_kept_before_the_first_evaluation(tmp_path: Path) -> None:
+    workdir, config = tmp_path / "run", make_tiny_config(**{"train.keep": "log"})
+    with pytest.raises(KeyboardInterrupt):
+        train_and_evaluate(config, workdir, view=StopAt(12, times=2))
+    shutil.rmtree(workdir / "checkpoints")
+    with pytest.raises(CharlmError, match=r"metrics up to step \d+ but no checkpoint"):
+        train_and_evaluate(config, workdir)
+
+
+def test_a_session_that_saved_nothing_leaves_no_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workdir = tmp_path / "run"
+    train_and_evaluate(make_tiny_config(**{"train.epochs": 1}), workdir)
+    here = environment()
+    with monkeypatch.context() as elsewhere, pytest.raises(KeyboardInterrupt):
+        for module in ("start", "remarks"):
+            elsewhere.setattr(f"charlm_jax.training.{module}.environment", lambda: {"threads": 77})
+        train_and_evaluate(make_tiny_config(), workdir, view=StopAt(25, times=2))
+    notes = Notes()
+    train_and_evaluate(make_tiny_config(), workdir, view=notes)
+    assert not [line for line in notes.lines if "bit-for-bit" in line]
+    sessions = Workdir(workdir).read_facts()["sessions"]
+    found = [(session["from_step"], session["environment"]) for session in sessions]
+    assert found == [(0, here), (19, here)]
 
 
 def test_nor_where_they_were_a_finished_runs_only_ones(tmp_path: Path) -> None:

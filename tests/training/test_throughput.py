@@ -19,13 +19,15 @@ def test_every_config_gets_a_speed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert speeds == {2: 3 * 2 * length, 4: 3 * 4 * length}
 
 
-def test_a_turn_stays_within_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
-    counts, dispatch = [], Trainer.dispatch
+def test_a_turn_has_the_dispatches_of_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, dispatch = [], Trainer.dispatch
 
     def counted(trainer: Trainer, state: Any, ids_N: Any, step: int, count: int) -> Any:
-        counts.append(count)
-        return dispatch(trainer, state, ids_N, step, min(count, 19))
+        made.append((step, count))
+        return dispatch(trainer, state, ids_N, step, count)
 
     monkeypatch.setattr(Trainer, "dispatch", counted)
-    measure_speeds({"tiny": make_tiny_config()}, rounds=1, steps=10**6)
-    assert counts == [19, 19]  # an epoch, twice
+    config = make_tiny_config(**{"train.steps_per_dispatch": 8, "train.log_every_steps": 100})
+    measure_speeds({"tiny": config}, rounds=1, steps=10**6)
+    run = [(0, 8), (8, 8), (16, 3), (19, 5), (24, 8), (32, 6)]  # two epochs of 19 updates
+    assert made == run * 2
