@@ -148,6 +148,7 @@ def train_arms(
     training: RecordedTraining,
     arms: Sequence[TunedArm],
     effort: Effort,
+    search: Measure,
     measure: Measure,
     *,
     more: Measure = lambda run: {},
@@ -161,8 +162,9 @@ def train_arms(
       training: folders and number of runs at once.
       arms: the arms.
       effort: effort of each.
-      measure: returns the record of a finished run; `second` is its loss on the second part.
-      more: returns what is added to the record of the first seed's best run.
+      search: returns the record of a run of the search; `second` is its loss on the second part.
+      measure: returns the record of the best run of the search, and of those of other seeds.
+      more: returns what is added to the record of the best run of the search.
       train: whether to train what is not on record.
 
     Returns:
@@ -177,9 +179,9 @@ def train_arms(
         effort.rates,
         effort.characters,
         lambda trial: _run_point(by_name[trial.arm.name], effort, trial.value, trial.seed),
-        measure,
+        search,
         lambda record: record["second"],
-        more=more,
+        more=lambda run: {**measure(run), **more(run)},
         train=train,
     )
     arms = [arm for arm in arms if arm.name in tuned]
@@ -213,6 +215,11 @@ def is_rate_at_edge(tuned: Tuned) -> bool:
     best = [rate for rate, _ in by_rate].index(tuned.value)
     inner = {0: losses[1:2], len(losses) - 1: losses[-2:-1]}.get(best)
     return inner is not None and (not inner or inner[0] - losses[best] > _EQUALLY_GOOD_NATS)
+
+
+def first_point(arm: TunedArm, effort: Effort) -> Point:
+    """Return the run of an arm that is trained first: its own rate, with the first seed."""
+    return _run_point(arm, effort, arm.fields[RATE], effort.seeds[0])
 
 
 def _run_point(arm: TunedArm, effort: Effort, rate: float, seed: int) -> Point:
