@@ -1,6 +1,7 @@
 """Arms of a study: the first seed is trained with several learning rates, others with the best."""
 
 import contextlib
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -274,20 +275,24 @@ def fit_width(
       multiple: number that divides the width.
     """
 
+    def count(width: int) -> int:
+        return _count(config, tuple(fields.items()), width, symbols)
+
     def distance(width: int) -> int:
-        return abs(_count(config, fields, width, symbols) - parameters)
+        return abs(count(width) - parameters)
 
     low, high = multiple, _LARGEST_WIDTH
     while low < high:  # the count grows with the width
         middle = (low + high) // 2 // multiple * multiple
-        if _count(config, fields, middle, symbols) < parameters:
+        if count(middle) < parameters:
             low = middle + multiple
         else:
             high = middle
     return min((low, max(multiple, low - multiple)), key=distance)
 
 
-def _count(config: str, fields: Mapping[str, Any], width: int, symbols: int) -> int:
+@functools.cache
+def _count(config: str, fields: tuple[tuple[str, Any], ...], width: int, symbols: int) -> int:
     sizes = {"model.embedding_size": width, "model.hidden_size": width}
-    model = load_config(config, {**fields, **sizes}).model
+    model = load_config(config, {**dict(fields), **sizes}).model
     return count_parameters(jax.eval_shape(build_model(model, symbols).init, root_key(0)))
