@@ -289,7 +289,7 @@ def test_means_that_leave_out_runs_say_so_and_missing_models_are_named(
     preset = TINY._replace(tasks={"parity": ""}, layers=("rnn", "minlstm", "gru"), effort=effort)
     monkeypatch.setitem(skills.PRESETS, "minutes", preset)
     training = RecordedTraining(RecordFolder(tmp_path / "records"), tmp_path / "runs")
-    done = _record([4.0, 5.0])
+    done = _record([4.5, 4.6])
     rnn, minlstm = preset.arms(["rnn", "minlstm"])
     searched = {(1.0, 1): done, (0.5, 1): {**done, "second": 2.0}}
     _write(training, rnn, effort, {**searched, (1.0, 2): {"diverged": True}, (1.0, 3): done})
