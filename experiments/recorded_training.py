@@ -13,7 +13,7 @@ import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from charlm_jax.config.loading import as_text, load_config, shipped_configs
 from charlm_jax.core.errors import CharlmError, NotFinite
@@ -50,8 +50,9 @@ class Diverged(CharlmError):
 class RecordFolder:
     """Records by name, each a JSON file with one line per field.
 
-    The record of a run holds neither times nor paths of a machine: the same training gives the same
-    bytes, but for the commit, if the study records it. Speeds are those of the machine.
+    The record of a run holds neither times nor paths of a machine: the same training with the same
+    `--jobs` gives the same bytes, but for the commit, if the study records it. Speeds are those of
+    the machine.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -61,11 +62,14 @@ class RecordFolder:
         """Return a record; None if there is none.
 
         Raises:
-          CharlmError: the file is damaged.
+          CharlmError: the file is damaged; later, if a field is looked up that it lacks.
         """
         file = self.file(name)
         try:
-            values = json.loads(file.read_text(encoding="utf-8"))
+            values = json.loads(
+                file.read_text(encoding="utf-8"),
+                object_hook=lambda values: _Values(values, self.damaged(name)),
+            )
         except FileNotFoundError:
             return None
         except (OSError, ValueError, RecursionError) as error:
@@ -89,6 +93,17 @@ class RecordFolder:
         """Return the error for a record that cannot be used."""
         file = self.file(name)
         return CharlmError(f"{file} is damaged: remove it, and the same command makes it again")
+
+
+class _Values(dict[str, Any]):
+    """Values of a record, of which a missing field is damage and not a `KeyError`."""
+
+    def __init__(self, values: Record, damaged: CharlmError) -> None:
+        super().__init__(values)
+        self._damaged = damaged
+
+    def __missing__(self, field: str) -> NoReturn:
+        raise self._damaged
 
 
 class RecordedTraining:
@@ -132,7 +147,8 @@ class RecordedTraining:
           point_of: returns the run of the study that a trial is.
           measure: returns the record of a finished run.
           loss: returns the loss on a record by which rates are chosen.
-          more: returns what is added to the record of the best run of every arm.
+          more: returns what is added to the record of the best run of every arm; a loss that is not
+            finite leaves it to the next best.
           train: whether to train the runs that are not on record.
 
         Returns:
@@ -157,9 +173,10 @@ class RecordedTraining:
                     tune(group, search, losses)
             for arm in group:
                 with contextlib.suppress(NotOnRecord, AllDiverged):
-                    tuned = tune([arm], search, losses)[arm.name]
-                    self._complete(tuned, point_of, more, train=train)
-                    found[arm.name] = tuned
+                    while arm.name not in found:
+                        tuned = tune([arm], search, losses)[arm.name]
+                        if self._complete(tuned, point_of, more, train=train):
+                            found[arm.name] = tuned
         return found
 
     def train(self, points: Sequence[Point], measure: Measure) -> None:
@@ -195,6 +212,10 @@ class RecordedTraining:
         """
         return _DIVERGED in (self._read(point) or {})
 
+    def file(self, point: Point) -> Path:
+        """Return the path of the record of a run."""
+        return self.records.file(f"{_RUNS}/{point.name}")
+
     def _train(self, points: Sequence[Point], measure: Measure, *, keep: bool = False) -> None:
         missing = [point for point in points if self._read(point) is None]
         for group in self._groups(missing):
@@ -225,8 +246,11 @@ class RecordedTraining:
 
     def _complete(
         self, tuned: Tuned, point_of: Callable[[Trial], Point], more: Measure, *, train: bool
-    ) -> None:
+    ) -> bool:
         """Add to the record of the best run, and discard the folders of all.
+
+        Returns:
+          False if the best run has diverged on the text that is added.
 
         Raises:
           NotOnRecord: nothing was added yet, and `train` is False.
@@ -240,10 +264,14 @@ class RecordedTraining:
             if not train:
                 raise NotOnRecord(f"{self.records.folder} has not all of {best.name}")
             run_points([best], self.folder)  # if its folder is lost
-            added = more(load_run(self.folder / best.name, checkpoint="best"))
+            added = self._measured(best, more)
+            if _DIVERGED in added:
+                self._write(best, added)
+                return False
             self._write(best, {**record, **added, _HAS_MORE: True})
         for point in points.values() if train else ():
             self._discard(point)
+        return True
 
     def _diverged(self, point: Point) -> Diverged:
         return Diverged(f"{point.name} diverged: its loss was not finite")
@@ -263,7 +291,7 @@ class RecordedTraining:
             return math.inf
         try:
             return float(loss(record))
-        except (KeyError, TypeError, ValueError) as error:
+        except (TypeError, ValueError) as error:
             raise self.records.damaged(f"{_RUNS}/{point.name}") from error
 
     def _read(self, point: Point) -> dict[str, Any] | None:

@@ -1,6 +1,7 @@
 """Arms of a study: the first seed is trained with several learning rates, others with the best."""
 
 import contextlib
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -148,6 +149,7 @@ def train_arms(
     training: RecordedTraining,
     arms: Sequence[TunedArm],
     effort: Effort,
+    search: Measure,
     measure: Measure,
     *,
     more: Measure = lambda run: {},
@@ -161,8 +163,9 @@ def train_arms(
       training: folders and number of runs at once.
       arms: the arms.
       effort: effort of each.
-      measure: returns the record of a finished run; `second` is its loss on the second part.
-      more: returns what is added to the record of the first seed's best run.
+      search: returns the record of a run of the search; `second` is its loss on the second part.
+      measure: returns the record of the best run of the search, and of those of other seeds.
+      more: returns what is added to the record of the best run of the search.
       train: whether to train what is not on record.
 
     Returns:
@@ -177,9 +180,9 @@ def train_arms(
         effort.rates,
         effort.characters,
         lambda trial: _run_point(by_name[trial.arm.name], effort, trial.value, trial.seed),
-        measure,
+        search,
         lambda record: record["second"],
-        more=more,
+        more=lambda run: {**measure(run), **more(run)},
         train=train,
     )
     arms = [arm for arm in arms if arm.name in tuned]
@@ -213,6 +216,11 @@ def is_rate_at_edge(tuned: Tuned) -> bool:
     best = [rate for rate, _ in by_rate].index(tuned.value)
     inner = {0: losses[1:2], len(losses) - 1: losses[-2:-1]}.get(best)
     return inner is not None and (not inner or inner[0] - losses[best] > _EQUALLY_GOOD_NATS)
+
+
+def first_point(arm: TunedArm, effort: Effort) -> Point:
+    """Return the run of an arm that is trained first: its own rate, with the first seed."""
+    return _run_point(arm, effort, arm.fields[RATE], effort.seeds[0])
 
 
 def _run_point(arm: TunedArm, effort: Effort, rate: float, seed: int) -> Point:
@@ -267,20 +275,24 @@ def fit_width(
       multiple: number that divides the width.
     """
 
+    def count(width: int) -> int:
+        return _count(config, tuple(fields.items()), width, symbols)
+
     def distance(width: int) -> int:
-        return abs(_count(config, fields, width, symbols) - parameters)
+        return abs(count(width) - parameters)
 
     low, high = multiple, _LARGEST_WIDTH
     while low < high:  # the count grows with the width
         middle = (low + high) // 2 // multiple * multiple
-        if _count(config, fields, middle, symbols) < parameters:
+        if count(middle) < parameters:
             low = middle + multiple
         else:
             high = middle
     return min((low, max(multiple, low - multiple)), key=distance)
 
 
-def _count(config: str, fields: Mapping[str, Any], width: int, symbols: int) -> int:
+@functools.cache
+def _count(config: str, fields: tuple[tuple[str, Any], ...], width: int, symbols: int) -> int:
     sizes = {"model.embedding_size": width, "model.hidden_size": width}
-    model = load_config(config, {**fields, **sizes}).model
+    model = load_config(config, {**dict(fields), **sizes}).model
     return count_parameters(jax.eval_shape(build_model(model, symbols).init, root_key(0)))

@@ -15,8 +15,9 @@ the skill tells; in recall, copy, parity and counting the episode so far determi
 
 Sources: Arora et al. 2024 (Zoology) for recall; Graves et al. 2014 (Neural Turing Machines) for
 copy; Edelman et al. 2024 (Statistical Induction Heads) for induction; Hewitt et al. 2020 (RNNs can
-generate bounded hierarchical languages) for dyck; Weiss et al. 2018 (Finite precision RNNs) for
-counting.
+generate bounded hierarchical languages) for dyck; Hahn 2020 (Theoretical limitations of
+self-attention) and Grazzi et al. 2024 (Unlocking state-tracking in linear RNNs) for parity; Weiss
+et al. 2018 (Finite precision RNNs) for counting.
 """
 
 import itertools
@@ -83,7 +84,7 @@ def _fixed(symbol: str, *, is_answer: bool = False) -> Choice:
 
 def _stops_after(count: int, most: int) -> Sequence[float]:
     """Return weights of going on and stopping after `count` of 1 to `most`, equally probable."""
-    return (0.0, 1.0) if count == most else (float(most - count), float(count > 0))
+    return float(most - count), float(count > 0)
 
 
 def recall_episode(*, pairs: int, keys: int, values: int) -> Episode:
@@ -120,16 +121,22 @@ def induction_episode(*, length: int, symbols: int, concentration: float) -> Epi
     """Yield the choices of a Markov chain of which only the past of the episode tells.
 
     The successors of each character have probabilities drawn from a Dirichlet distribution; the
-    predictive probability of one is (its count + concentration) over their sum.
+    predictive probability of one is (its count + concentration) over their sum. After every
+    character, the episode ends with probability 1 / `length`: it has no memory of its length, whose
+    mean is `length` characters.
     """
-    letters = string.ascii_lowercase[:symbols]
+    letters, stop = string.ascii_lowercase[:symbols], 1 / length
     counts = {symbol: dict.fromkeys(letters, concentration) for symbol in letters}
     last = yield Choice(letters)
-    for _ in range(length - 1):
-        symbol = yield Choice(letters, list(counts[last].values()), is_answer=True)
-        counts[last][symbol] += 1.0
+    while True:
+        after = counts[last]
+        going_on = (1 - stop) / math.fsum(after.values())
+        weights = (*[going_on * count for count in after.values()], stop)
+        symbol = yield Choice(letters + END, weights, is_answer=True)
+        if symbol == END:
+            return
+        after[symbol] += 1.0
         last = symbol
-    yield _fixed(END)
 
 
 def dyck_episode(*, kinds: int, depth: int, stop: float) -> Episode:

@@ -26,10 +26,13 @@ of `small` too: with one folder as `--records` of both, the two train 150.
 import functools
 import sys
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from charlm_jax.cli.exit_status import run_program
 from charlm_jax.config.loading import load_config
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.evaluation.protocol import Stream
+from charlm_jax.inference.run import Run
 from experiments.atlas.arms import PRESETS, Preset
 from experiments.atlas.measures import measure_context, measure_models, measure_run
 from experiments.atlas.results import FIGURE, TITLE, Results, build_results, write_results
@@ -80,10 +83,14 @@ def run_study(
     if train:
         speeds = measure_speeds_once(training.records, preset.arms(only))
         more = functools.partial(measure_context, preset=preset)
-        train_arms(training, preset.arms(only), preset.effort, measure_run, more=more)
+        train_arms(
+            training, preset.arms(only), preset.effort, measure_second, measure_run, more=more
+        )
     else:
         speeds = training.records.read(_SPEEDS) or {}
-    runs = train_arms(training, preset.arms(), preset.effort, measure_run, train=False)
+    runs = train_arms(
+        training, preset.arms(), preset.effort, measure_second, measure_run, train=False
+    )
     if not runs:
         raise CharlmError(f"{training.records.folder} has no records: run the study first")
     if unknown := [name for name in runs if name not in speeds]:
@@ -92,6 +99,11 @@ def run_study(
             f"without --from_records and --only measures them"
         )
     return build_results(preset, runs, speeds)
+
+
+def measure_second(run: Run) -> dict[str, Any]:
+    """Return the record of a run of the search, which tells its loss on the second part alone."""
+    return {"second": round(run.evaluate(Stream(), split="valid")[0].loss_nats, 6)}
 
 
 def measure_speeds_once(

@@ -7,7 +7,9 @@ distribution only the skill tells, as a share of that of a predictor which knows
 alone: 0 for a model that has the skill, 1 for one that has learnt nothing of it. Texts are split
 80/10/10; the second part is used to choose learning rates, with equal effort for every arm, and the
 third is scored, in windows of the training length and with the state carried on. Only answers count
-whose episode the model has read from its beginning; the tables have their number.
+for which the model has read the end before their episode; the tables have their number. Of parity,
+those after 15 bits or more count: most shorter strings are in the training text too. Counting shows
+lengths as trained, since all of its episodes are in the training text.
 
     python -m experiments.skills --preset=minutes
     python -m experiments.skills --preset=full --jobs=2
@@ -19,17 +21,21 @@ and means that leave out a seed, such as one whose run diverged.
 
 The command writes results.json, tables.md and skills.png into runs/skills-PRESET.
 
-Cost: `minutes` trains 12 runs, and `full` 468: six of each of 13 models for each of 6 skills.
+Cost: `minutes` trains 12 runs, which read 307,200 characters each, and `full` 468, which read
+1,024,000: six of each of 13 models for each of 6 skills.
 """
 
 import sys
 from collections.abc import Mapping, Sequence
 
 from charlm_jax.cli.exit_status import run_program
+from charlm_jax.config.loading import load_config
 from charlm_jax.core.errors import CharlmError
+from charlm_jax.core.json_files import to_jsonable
+from charlm_jax.data.dataset import load_dataset
 from experiments.recorded_training import RecordedTraining
 from experiments.skills.arms import PRESETS, Preset
-from experiments.skills.measures import measure_run
+from experiments.skills.measures import measure_run, measure_search, measure_text
 from experiments.skills.results import FIGURE, TITLE, build_results, write_results
 from experiments.study_command import (
     StudyFiles,
@@ -38,7 +44,7 @@ from experiments.study_command import (
     open_study,
     study_parser,
 )
-from experiments.tuned_arms import ArmRuns, train_arms
+from experiments.tuned_arms import ArmRuns, Effort, TunedArm, first_point, train_arms
 
 STUDY = StudyFiles("skills", TITLE, (FIGURE,))
 
@@ -71,14 +77,45 @@ def run_study(
       train: whether to train what is not on record.
 
     Raises:
-      CharlmError: no arm has all of its search on record, or a run failed.
+      CharlmError: no arm has all of its search on record, a run failed, or records are of a text
+        or of answers that are no longer those of the skill.
     """
+    arms, effort = preset.arms(), preset.effort
     if train:
-        train_arms(training, preset.arms(only), preset.effort, measure_run)
-    runs = train_arms(training, preset.arms(), preset.effort, measure_run, train=False)
+        check_texts(training, arms, effort)
+        train_arms(training, preset.arms(only), effort, measure_search, measure_run)
+    runs = train_arms(training, arms, effort, measure_search, measure_run, train=False)
     if not runs:
         raise CharlmError(f"{training.records.folder} has no records: run the study first")
     return runs
+
+
+def check_texts(training: RecordedTraining, arms: Sequence[TunedArm], effort: Effort) -> None:
+    """Compare the first record of each skill with its text and the answers that count.
+
+    Args:
+      training: folders.
+      arms: arms of the study.
+      effort: effort of each.
+
+    Raises:
+      CharlmError: a field that the text determines differs.
+    """
+    checked = set()
+    for arm in arms:
+        corpus, point = arm.fields["data.corpus"], first_point(arm, effort)
+        record = None if corpus in checked else training.recorded(point)
+        if record is None:
+            continue
+        checked.add(corpus)
+        now = measure_text(load_dataset(load_config(arm.config, arm.fields)))
+        for field, value in now.items():
+            if record[field] != to_jsonable(value):
+                raise CharlmError(
+                    f"{training.file(point)} is of another text than {corpus} is now, or of other "
+                    f"answers ({field} differs): remove the records of this skill, or name another "
+                    "folder with --records"
+                )
 
 
 if __name__ == "__main__":

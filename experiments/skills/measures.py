@@ -1,6 +1,7 @@
 """The record of a run on a text of one skill."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,77 +13,133 @@ from charlm_jax.data.synthetic import parse_source
 from charlm_jax.evaluation.block_sums import BlockSums, block_sums
 from charlm_jax.evaluation.protocol import Stream, Window, all_positions
 from charlm_jax.inference.run import Run
-from experiments.block_records import WIDE_BLOCK, to_sums
-from experiments.run_measures import validation_curve
-from experiments.skills.arms import BATCH_SIZE, SEQUENCE_LENGTH
+from experiments.block_records import WIDE_BLOCK, Sums, to_sums
+from experiments.skills.arms import FIRST_PLACES, SEQUENCE_LENGTH
+
+
+class PartAnswers(NamedTuple):
+    """Answers of a part of the text that count, among its P characters.
+
+    An answer counts if the model has read the end before its episode, and if its place in the
+    episode is not below that of `FIRST_PLACES`.
+
+    Attributes:
+      best_P: losses of the best predictor, in nats.
+      place_P: place of each character in its episode, from 1.
+      window_P: mask of the answers that count in windows of the training length.
+      stream_P: mask of those that count with the state carried on; it includes the former.
+    """
+
+    best_P: np.ndarray
+    place_P: np.ndarray
+    window_P: np.ndarray
+    stream_P: np.ndarray
+
+    def by_place(self, nll_P: np.ndarray) -> Mapping[str, BlockSums]:
+        """Return sums over the answers that count in windows, by their place in the episode."""
+        return {
+            f"{first}-{last}": block_sums([nll_P], mask_N=mask_P, block=WIDE_BLOCK)
+            for first, last in geometric_bins(SEQUENCE_LENGTH)
+            if (mask_P := self.window_P & (first <= self.place_P) & (self.place_P <= last)).any()
+        }
 
 
 def measure_run(run: Run) -> dict[str, Any]:
     """Return the record of a run: its losses above the best ones, summed over blocks of text.
 
-    Only answers count whose episode the model has read from its beginning. In windows of the
-    training length, every model reads what it has been trained on; the loss with the state carried
-    on tells whether it also lasts.
+    In windows of the training length, every model reads what it has been trained on; the loss with
+    the state carried on tells whether it also lasts.
     """
-    source = parse_source(run.config.data.corpus)
-    assert isinstance(source, SkillSource)
-    dataset = run.dataset()
-    text = dataset.corpus.text[:]
-    best_N, is_answer_N, place_N = (
-        source.nll_nats(text),
-        source.is_answer(text),
-        episode_places(text),
+    answers = part_answers(run.dataset(), "test")
+    window_P, stream_P = (
+        run.evaluate(protocol, split="test")[1] - answers.best_P
+        for protocol in (Window(SEQUENCE_LENGTH), Stream())
     )
-    begin_N = np.arange(len(text)) + 1 - place_N
-
-    def excess(split: str, context: int, nll_P: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the losses above the best, and which characters are answers that count."""
-        part = dataset.part(split)
-        places_P = all_positions(part)
-        first_read_P = places_P - positions_in_window(part, context)
-        counts_P = is_answer_N[places_P] & (begin_N[places_P] > first_read_P)
-        return nll_P - best_N[places_P], counts_P
-
-    window, stream = Window(SEQUENCE_LENGTH), Stream()
-    valid_P, counts_P = excess("valid", SEQUENCE_LENGTH, run.evaluate(window, split="valid")[1])
-    second = valid_P[counts_P].mean()
-    window_P, counts_P = excess("test", SEQUENCE_LENGTH, run.evaluate(window, split="test")[1])
-    evaluation, nll_P = run.evaluate(stream, split="test")
-    stream_P, stream_counts_P = excess("test", len(text), nll_P)
-    last_P = excess("test", SEQUENCE_LENGTH, last_character_nats(dataset, is_answer_N))[0]
-
-    def by_place(nll_P: np.ndarray) -> dict[str, BlockSums]:
-        """Return sums over the answers that count in windows, by their place in the episode."""
-        return {
-            f"{first}-{last}": block_sums([nll_P], mask_N=mask_P, block=WIDE_BLOCK)
-            for first, last in geometric_bins(SEQUENCE_LENGTH)
-            if (mask_P := counts_P & (first <= test_place_P) & (test_place_P <= last)).any()
-        }
-
-    answers = block_sums([window_P], mask_N=counts_P)
-    stream_answers = block_sums([stream_P], mask_N=stream_counts_P)
-    test_place_P = place_N[all_positions(dataset.part("test"))]
-    window_by_place, last_by_place = by_place(window_P), by_place(last_P)
     return {
-        "seed": run.config.seed,
-        "fingerprint": dataset.fingerprint,
-        "parameters": count_parameters(run.params),
-        "curve": validation_curve(run, BATCH_SIZE * SEQUENCE_LENGTH),
-        "second": round(float(second), 6),
-        "answers": answers.counts_K.tolist(),
-        "excess": to_sums(answers)[0],
-        "last_character": to_sums(block_sums([last_P], mask_N=counts_P))[0],
-        "stream_answers": stream_answers.counts_K.tolist(),
-        "stream": to_sums(stream_answers)[0],
-        "stream_last_character": to_sums(block_sums([last_P], mask_N=stream_counts_P))[0],
-        "place_counts": {name: found.counts_K.tolist() for name, found in window_by_place.items()},
-        "by_place": {name: to_sums(found)[0] for name, found in window_by_place.items()},
-        "last_character_by_place": {
-            name: to_sums(found)[0] for name, found in last_by_place.items()
-        },
-        "loss": round(evaluation.loss_nats, 6),
-        "best_loss": round(float(evaluation.loss_nats - stream_P.mean()), 6),
+        **measure_search(run),
+        "excess": _sums(window_P, answers.window_P),
+        "stream": _sums(stream_P, answers.stream_P),
+        "stream_same": _sums(stream_P, answers.window_P),
+        "by_place": {name: to_sums(x)[0] for name, x in answers.by_place(window_P).items()},
     }
+
+
+def measure_search(run: Run) -> dict[str, Any]:
+    """Return the record of a run of the search: its loss above the best on the second part."""
+    dataset = run.dataset()
+    answers = part_answers(dataset, "valid")
+    excess_P = run.evaluate(Window(SEQUENCE_LENGTH), split="valid")[1] - answers.best_P
+    return {
+        **measure_text(dataset),
+        "parameters": count_parameters(run.params),
+        "second": round(float(excess_P[answers.window_P].mean()), 6),
+    }
+
+
+def measure_text(dataset: Dataset) -> dict[str, Any]:
+    """Return the fields of a record that the text alone determines.
+
+    They are the number of answers that count in the third part, and the loss above the best of the
+    predictor that knows the last character alone.
+    """
+    answers = part_answers(dataset, "test")
+    last_P = last_character_nats(dataset, answer_mask(dataset)) - answers.best_P
+    by_place = answers.by_place(last_P)
+    return {
+        "fingerprint": dataset.fingerprint,
+        "best_loss": round(float(answers.best_P.mean()), 6),
+        "answers": _counts(answers.window_P),
+        "last_character": _sums(last_P, answers.window_P),
+        "stream_answers": _counts(answers.stream_P),
+        "stream_last_character": _sums(last_P, answers.stream_P),
+        "place_counts": {name: found.counts_K.tolist() for name, found in by_place.items()},
+        "last_character_by_place": {name: to_sums(found)[0] for name, found in by_place.items()},
+    }
+
+
+def _sums(nll_P: np.ndarray, mask_P: np.ndarray) -> Sums:
+    return to_sums(block_sums([nll_P], mask_N=mask_P))[0]
+
+
+def _counts(mask_P: np.ndarray) -> list[int]:
+    counts: list[int] = block_sums([mask_P], mask_N=mask_P).counts_K.tolist()
+    return counts
+
+
+def part_answers(dataset: Dataset, split: str) -> PartAnswers:
+    """Return the answers of a part that count.
+
+    Args:
+      dataset: the text and its split.
+      split: name of the part.
+    """
+    text, part = dataset.corpus.text[:], dataset.part(split)
+    places_P = all_positions(part)
+    place_P = episode_places(text)[places_P]
+    first_P, is_answer_P = places_P + 1 - place_P, answer_mask(dataset)[places_P]
+
+    def counts(context: int) -> np.ndarray:
+        """Return the answers whose episode begins after the first character that is read."""
+        mask_P: np.ndarray = is_answer_P & (first_P > places_P - positions_in_window(part, context))
+        return mask_P
+
+    best_P = _source(dataset).nll_nats(text)[places_P]
+    return PartAnswers(best_P, place_P, counts(SEQUENCE_LENGTH), counts(len(text)))
+
+
+def answer_mask(dataset: Dataset) -> np.ndarray:
+    """Return a mask of the answers of the text, from the place of `FIRST_PLACES` on."""
+    text, source = dataset.corpus.text[:], _source(dataset)
+    mask_N: np.ndarray = source.is_answer(text) & (
+        episode_places(text) >= FIRST_PLACES.get(source.task, 1)
+    )
+    return mask_N
+
+
+def _source(dataset: Dataset) -> SkillSource:
+    source = parse_source(dataset.corpus.name)
+    assert isinstance(source, SkillSource)
+    return source
 
 
 def episode_places(text: str) -> np.ndarray:

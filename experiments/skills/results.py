@@ -1,5 +1,6 @@
 """Results of the skills study: comparisons, tables and the figure."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,6 +9,8 @@ import numpy as np
 
 from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.json_files import to_jsonable
+from charlm_jax.data.skills import SkillSource
+from charlm_jax.data.synthetic import parse_source
 from charlm_jax.evaluation.block_sums import BlockSums
 from charlm_jax.evaluation.bootstrap import Interval, mean_interval
 from charlm_jax.evaluation.families import BestComparison, compare_with_best
@@ -17,13 +20,16 @@ from experiments.block_records import from_sums
 from experiments.markdown import table
 from experiments.recorded_training import Record
 from experiments.results_folder import write_results_folder
-from experiments.skills.arms import SEQUENCE_LENGTH, Preset, arm_name
+from experiments.skills.arms import FIRST_PLACES, SEQUENCE_LENGTH, Preset, arm_name
 from experiments.tuned_arms import ArmRuns, RunCounts, describe_gaps, is_rate_at_edge
 
 TITLE = "# Which layers learn which skill? Tables"
 FIGURE = "skills.png"
 LEARNT_SHARE = 0.05
-_OF_TEXT = ("fingerprint", "answers", "stream_answers", "place_counts")  # equal for all models
+FEWEST_PLACES = 3  # ranges of places for which shares are listed
+_LEAST_NATS = 0.01  # per answer, left by the last character alone; a share of less is noise
+# Fields that are equal for all models.
+_OF_TEXT = ("fingerprint", "best_loss", "answers", "stream_answers", "place_counts")
 
 
 class SkillResult(NamedTuple):
@@ -35,7 +41,10 @@ class SkillResult(NamedTuple):
 
     Attributes:
       share: mean share over runs, in windows of the training length.
-      stream: the same with the state carried on.
+      judged: the same, with an interval that holds at once with those of all models and skills
+        (Bonferroni).
+      stream_same: share on the same answers with the state carried on.
+      stream: share on all answers that count with the state carried on.
       shares: share of every run, in windows.
       runs: number of runs; means are over the finished ones.
       parameters: number of parameters.
@@ -43,10 +52,11 @@ class SkillResult(NamedTuple):
       is_at_edge: whether the rate is the lowest or highest tried, and better than the next.
       by_place: loss above the best in nats per answer, in windows, by place of the answer in its
         episode, as `5-6`.
-      curves: characters read and loss on the second part while training, of each run.
     """
 
     share: Interval
+    judged: Interval
+    stream_same: Interval
     stream: Interval
     shares: tuple[float, ...]
     runs: RunCounts
@@ -54,12 +64,11 @@ class SkillResult(NamedTuple):
     rate: float
     is_at_edge: bool
     by_place: Mapping[str, float]
-    curves: Sequence[Sequence[tuple[int, float]]]
 
     @property
     def is_learnt(self) -> bool:
-        """True if the whole interval of the share lies below 5 %, and no run is left out."""
-        return self.share.high < LEARNT_SHARE and self.runs.is_whole
+        """True if the interval that is judged lies below 5 %, and no run is left out."""
+        return self.judged.high < LEARNT_SHARE and self.runs.is_whole
 
     @property
     def learnt(self) -> int:
@@ -124,8 +133,9 @@ def build_results(preset: Preset, runs: Mapping[str, ArmRuns]) -> Results:
       runs: arms of which a run is on record, by name.
 
     Raises:
-      CharlmError: the records of a skill are of different texts.
+      CharlmError: the records of a skill are of different texts, or a record is damaged.
     """
+    level = 1 - 0.05 / (len(preset.tasks) * len(preset.layers))
     skills: dict[str, dict[str, SkillResult]] = {}
     references, comparisons = {}, {}
     for task in preset.tasks:
@@ -137,7 +147,8 @@ def build_results(preset: Preset, runs: Mapping[str, ArmRuns]) -> Results:
         references[task] = _reference(first)
         sums = {name: _sums(arm, "excess", first["answers"]) for name, arm in arms.items()}
         skills[task] = {
-            name: _skill_result(arm, sums[name], references[task]) for name, arm in arms.items()
+            name: _skill_result(arm, sums[name], references[task], level)
+            for name, arm in arms.items()
         }
         groups = list(sums.values())
         comparisons[task] = compare_with_best(
@@ -187,12 +198,17 @@ def _sums(arm: ArmRuns, field: str, counts: Sequence[int]) -> BlockSums:
     return from_sums([record[field] for record in arm.records.values()], counts)
 
 
-def _skill_result(arm: ArmRuns, excess: BlockSums, reference: Reference) -> SkillResult:
+def _skill_result(
+    arm: ArmRuns, excess: BlockSums, reference: Reference, level: float
+) -> SkillResult:
     records = list(arm.records.values())
     first = records[0]
     stream = _sums(arm, "stream", first["stream_answers"])
+    stream_same = _sums(arm, "stream_same", first["answers"])
     return SkillResult(
         share=_divided(mean_interval(excess), reference.last),
+        judged=_divided(mean_interval(excess, level=level), reference.last),
+        stream_same=_divided(mean_interval(stream_same), reference.last),
         stream=_divided(mean_interval(stream), reference.stream_last),
         shares=tuple(float(mean) / reference.last for mean in excess.means_S),
         runs=arm.counts,
@@ -203,7 +219,6 @@ def _skill_result(arm: ArmRuns, excess: BlockSums, reference: Reference) -> Skil
             place: from_sums([record["by_place"][place] for record in records], counts).mean
             for place, counts in first["place_counts"].items()
         },
-        curves=[record["curve"] for record in records],
     )
 
 
@@ -241,7 +256,8 @@ def to_json(results: Results, command: str) -> dict[str, Any]:
 
 def tables(results: Results, command: str) -> str:
     """Return the contents of tables.md."""
-    edge = [x.is_at_edge for by_name in results.skills.values() for x in by_name.values()]
+    found = [x for by_name in results.skills.values() for x in by_name.values()]
+    edge, sizes = [x.is_at_edge for x in found], [x.parameters for x in found]
     effort, tasks = results.preset.effort, len(results.preset.tasks)
     seeds = " and seeds" if len(effort.seeds) > 1 else ", of one run each"
     parts = [
@@ -251,13 +267,16 @@ def tables(results: Results, command: str) -> str:
         "character alone has above it: 0 for a model that has the skill, 1 for one that has learnt "
         f"nothing of it. It is the loss on the answers in windows of {SEQUENCE_LENGTH} characters, "
         f"with 95 % intervals over blocks of the text{seeds}, which hold one by one. Bold: learnt, "
-        f"the interval lies below {LEARNT_SHARE}, and no seed is left out. The first seed of each "
-        f"model is the best of {effort.rates} runs with different learning rates.",
+        f"the share is below {LEARNT_SHARE} by an interval that holds at once with those of all "
+        f"{tasks * len(results.preset.layers)} models and skills, and no seed is left out. The "
+        f"models have {min(sizes):,} to {max(sizes):,} parameters. The first seed of each model is "
+        f"the best of {effort.rates} runs with different learning rates.",
         *results.gaps,
         _table(results, _share),
+        *_notes(results),
         "Number of answers that count, in windows and with the state carried on, and the loss "
         "above the best of the predictor that knows the last character alone, in nats per answer. "
-        "An answer counts if its episode is read from the beginning; those that windows leave out "
+        "An answer counts if the end before its episode is read too; those that windows leave out "
         "are late in their episodes.",
         _references(results),
         "## Who learns which skill",
@@ -265,9 +284,12 @@ def tables(results: Results, command: str) -> str:
         "once.",
         "\n".join(f"- {task}: {_verdict(results, task)}." for task in results.skills),
         "## With the state carried on",
-        "The same share if the third part is read in one go; attention keeps the last "
-        f"{SEQUENCE_LENGTH} characters.",
+        "The share on the same answers if the test text is read in one go; attention keeps the "
+        f"last {SEQUENCE_LENGTH} characters. The first table differs in the state alone.",
+        _table(results, lambda found: found.stream_same.describe(3)),
+        "The share on all answers that count with the state carried on, late ones too:",
         _table(results, lambda found: found.stream.describe(3)),
+        *_by_place(results),
         "## Runs that have learnt the skill",
         f"Number of runs whose share is below {LEARNT_SHARE}.",
         _table(results, lambda found: found.runs.label(f"{found.learnt} of {found.runs.finished}")),
@@ -278,6 +300,91 @@ def tables(results: Results, command: str) -> str:
         _table(results, _rate),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _notes(results: Results) -> list[str]:
+    """Return how to read the shares of some skills."""
+    notes = []
+    if "recall" in results.skills:
+        source = parse_source(results.preset.corpus("recall"))
+        assert isinstance(source, SkillSource)
+        pairs, values = (int(source.parameters[name]) for name in ("pairs", "values"))
+        often, left = unbound_shares(pairs=pairs, values=values)
+        notes.append(
+            "recall: a model that knows how often each value was listed, but not with which key, "
+            f"has a share of {often:.2f}, and of {left:.2f} if it leaves out those that were asked "
+            "for."
+        )
+    if "parity" in results.skills:
+        notes.append(
+            f"parity: answers after {FIRST_PLACES['parity'] - 2} bits or more count; most shorter "
+            "strings are in the training text too, and few of these."
+        )
+    if "counting" in results.skills:
+        notes.append(
+            "counting: all episodes are in the training text; it shows lengths as trained, and no "
+            "extrapolation."
+        )
+    return ["\n".join(f"- {note}" for note in notes)] if notes else []
+
+
+def unbound_shares(*, pairs: int, values: int) -> tuple[float, float]:
+    """Return the expected shares in recall of models that know the values without their keys.
+
+    Of n pairs, c have one of the v values with a binomial probability P(c). The probability of a
+    value in an answer is c / n for a model that knows how often each was listed, which has a loss
+    of log n - v / n * sum P(c) c log c. If it leaves out the values that were asked for, all orders
+    of the n values are equally probable: (log n! - v * sum P(c) log c!) / n. The last character
+    alone leaves log v.
+
+    Args:
+      pairs: number of pairs n.
+      values: number of values v, at least 2.
+
+    Returns:
+      Shares of the former and the latter model.
+
+    >>> [round(share, 3) for share in unbound_shares(pairs=8, values=10)]
+    [0.716, 0.479]
+    """
+    chances = [
+        math.comb(pairs, c) * (values - 1) ** (pairs - c) / values**pairs for c in range(pairs + 1)
+    ]
+    kept = sum(p * c * math.log(c) for c, p in enumerate(chances) if c)
+    orders = sum(p * math.lgamma(c + 1) for c, p in enumerate(chances))
+    often = math.log(pairs) - values / pairs * kept
+    left = (math.lgamma(pairs + 1) - values * orders) / pairs
+    return often / math.log(values), left / math.log(values)
+
+
+def _by_place(results: Results) -> list[str]:
+    """Return tables of shares by place in the episode, of skills whose answers have several."""
+    parts = [
+        "## By place in the episode",
+        f"The share in windows, by the place of the answer in its episode, from 1; - if the last "
+        f"character alone leaves less than {_LEAST_NATS} nats per answer.",
+    ]
+    for task, reference in results.references.items():
+        places = reference.last_by_place
+        if len(places) >= FEWEST_PLACES:
+            rows = (
+                [
+                    found.runs.label(name),
+                    *(
+                        f"{found.by_place[place] / nats:z.3f}" if nats >= _LEAST_NATS else "-"
+                        for place, nats in places.items()
+                    ),
+                ]
+                for name, found in results.skills[task].items()
+            )
+            parts.append(table([task, *map(_place, places)], rows))
+    return parts if len(parts) > 2 else []
+
+
+def _place(name: str) -> str:
+    """Return a range of places as it is written, `5` for `5-5`."""
+    first, last = name.split("-")
+    return first if first == last else name
 
 
 def _models(results: Results) -> list[str]:
@@ -322,15 +429,17 @@ def _rate(found: SkillResult) -> str:
 
 def _verdict(results: Results, task: str) -> str:
     found, comparison = results.skills[task], results.comparisons[task]
+    best = list(found)[comparison.best]
     learnt = [name for name, each in found.items() if each.is_learnt]
+    partial = [x.runs.label(name) for name, x in found.items() if not x.runs.is_whole]
+    rest = f"; on fewer seeds: {'; '.join(partial)}" if partial else ""
     if learnt:
-        return f"learnt by {', '.join(learnt)}"
-    best = list(found.items())[comparison.best]
+        return f"learnt by {', '.join(learnt)}{rest}"
     if len(found) == 1:
-        return f"not learnt by {best[1].runs.label(best[0])}, which alone is on record"
-    if comparison.is_best and best[1].share.high < 1:
-        return f"learnt by none of {len(found)}; {best[1].runs.label(best[0])} comes closest"
-    return f"learnt by none of {len(found)}; none is clearly closer than all others"
+        return f"not learnt by {found[best].runs.label(best)}, which alone is on record"
+    if comparison.is_best and found[best].judged.high < 1:
+        return f"learnt by none of {len(found)}; {best} comes closest{rest}"
+    return f"learnt by none of {len(found)}; none is clearly closer than all others{rest}"
 
 
 def _draw(results: Results, path: Path) -> None:

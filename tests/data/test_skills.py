@@ -15,7 +15,7 @@ from charlm_jax.data.corpora import load_corpus
 from charlm_jax.data.skills import END, TASKS, SkillSource
 from charlm_jax.data.synthetic import parse_source
 
-HASH = "40b696824549d512a870b9d4bae6ef6aa3cde5fa3aff18f4e69061311ad3a1c5"
+HASH = "fbfa971ad08a342bc3a3f820259341b03eb169779bc68d2f179c2be565b5b99a"
 SMALL = {
     "recall": "pairs=4,keys=6,values=3",
     "copy": "length=6,symbols=3",
@@ -79,7 +79,7 @@ def _counts(episode: str) -> bool:
 IS_RIGHT: dict[str, Callable[[str], bool]] = {
     "recall": _recalls,
     "copy": _copies,
-    "induction": lambda episode: len(episode) == 24 and set(episode) <= set("abc"),
+    "induction": lambda episode: episode and set(episode) <= set("abc"),
     "dyck": _nests,
     "parity": _is_odd,
     "counting": _counts,
@@ -93,8 +93,8 @@ def test_every_episode_is_right(task: str) -> None:
 
 
 def _chain_nats(episode: str) -> float:
-    """Loss of a Markov chain with Dirichlet(0.5) rows: their marginal likelihood."""
-    log_p = -math.log(3)
+    """Loss of a Markov chain with Dirichlet(0.5) rows: their marginal likelihood, and its end."""
+    log_p = -math.log(3) + (len(episode) - 1) * math.log(23 / 24) - math.log(24)
     for first in "abc":
         after = Counter(b for a, b in itertools.pairwise(episode) if a == first)
         log_p += math.lgamma(1.5) - math.lgamma(1.5 + sum(after.values()))
@@ -119,6 +119,23 @@ def test_the_best_loss_of_an_episode_has_a_closed_form(task: str) -> None:
         assert nll_N.sum() == pytest.approx(CLOSED_FORM_NATS[task](episode))
         if task != "induction":  # whose answers are known as well as the past tells
             assert is_answer_N.any() and not nll_N[is_answer_N].any()
+
+
+def test_a_chain_is_predicted_best_without_counting_its_length() -> None:
+    """By the counts of the pairs so far, and an end of constant probability."""
+    lengths = []
+    for episode, nll_N, is_answer_N in _episodes(_source("induction")):
+        lengths.append(len(episode))
+        assert is_answer_N.tolist() == [False] + [True] * len(episode)
+        for place in range(1, len(episode) + 1):
+            last, past = episode[place - 1], itertools.pairwise(episode[:place])
+            after = Counter(b for a, b in past if a == last)
+            symbol = (episode + END)[place]
+            chance = (after[symbol] + 0.5) / (sum(after.values()) + 1.5)
+            wanted = 1 / 24 if symbol == END else chance * 23 / 24
+            assert nll_N[place] == pytest.approx(-math.log(wanted))
+    assert np.mean(lengths) == pytest.approx(24, abs=4 * 24 / math.sqrt(len(lengths)))
+    assert min(lengths) < 6 and max(lengths) > 60
 
 
 def test_brackets_are_opened_and_closed_with_equal_probability() -> None:

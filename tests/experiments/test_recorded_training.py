@@ -17,6 +17,7 @@ from charlm_jax.sweeps.tuning import Trial, Tuned
 from charlm_jax.training.loop import train_and_evaluate
 from experiments import recorded_training
 from experiments.recorded_training import RecordedTraining, RecordFolder, settings
+from experiments.tuned_arms import Effort, TunedArm, train_arms
 from tests.conftest import TINY
 
 POINT = make_point("a", "quickstart", {**TINY, "train.max_steps": 4})
@@ -130,6 +131,45 @@ def test_more_is_measured_of_the_best_run_alone(trainer: Trainer, tmp_path: Path
     assert not any((tmp_path / "runs").glob("a*"))
 
 
+def test_a_best_run_that_diverges_on_other_text_is_left_for_the_next(
+    trainer: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = RecordedTraining(RecordFolder(tmp_path / "records"), tmp_path / "runs")
+
+    def more(run: Run) -> dict[str, object]:
+        if run.workdir.name == "a-rate=0.005":
+            raise NotFinite("the model computes numbers that are not finite on this text")
+        return {"weights": sorted(run.params)}
+
+    monkeypatch.setattr(f"{__name__}._more", more)
+    tuned = _tune(training)["a"]
+    assert tuned.value == 0.01 and sorted(tuned.losses.values()) == [0.01, math.inf]
+    assert _tune(training, train=False)["a"] == tuned
+    assert sorted(trainer.names) == ["a-rate=0.005", "a-rate=0.01"]
+    assert not any((tmp_path / "runs").glob("a*"))
+
+
+def test_a_search_measures_its_best_run_and_other_seeds_in_whole(
+    trainer: Trainer, tmp_path: Path
+) -> None:
+    training = RecordedTraining(RecordFolder(tmp_path / "records"), tmp_path / "runs")
+    measured = []
+
+    def search(run: Run) -> dict[str, object]:
+        return {"second": run.config.optimizer.learning_rate}
+
+    def measure(run: Run) -> dict[str, object]:
+        measured.append(run.workdir.name)
+        return {**search(run), "name": run.workdir.name}
+
+    arm = TunedArm("a", "quickstart", TINY)
+    found = train_arms(training, [arm], Effort(2, 400, (1, 2)), search, measure, more=_more)
+    assert measured == ["a-rate=0.005-seed=1", "a-rate=0.005-seed=2"]
+    records = found["a"].records
+    assert [record["name"] for record in records.values()] == measured
+    assert ["weights" in record for record in records.values()] == [True, False]
+
+
 def test_reading_records_leaves_the_folders_of_runs(trainer: Trainer, tmp_path: Path) -> None:
     records, runs = RecordFolder(tmp_path / "records"), tmp_path / "runs"
     tuned = _tune(RecordedTraining(records, runs, keep=True))
@@ -241,6 +281,16 @@ def test_damaged_records_are_refused(content: str, tmp_path: Path) -> None:
     (tmp_path / "runs" / "a.json").write_text(content)
     with pytest.raises(CharlmError, match=r"a\.json is damaged: remove it"):
         RecordedTraining(RecordFolder(tmp_path), tmp_path).recorded(POINT)
+
+
+def test_a_field_that_a_record_lacks_is_damage(tmp_path: Path) -> None:
+    records = RecordFolder(tmp_path)
+    records.write("runs/a", {"second": 1.0, "by_place": {"1": 2.0}})
+    record = records.read("runs/a")
+    assert record == {"second": 1.0, "by_place": {"1": 2.0}} and "third" not in record
+    for values, field in ((record, "third"), (record["by_place"], "2")):
+        with pytest.raises(CharlmError, match=r"a\.json is damaged: remove it"):
+            values[field]
 
 
 def test_a_record_does_not_name_the_folder_of_its_text() -> None:
