@@ -97,8 +97,8 @@ def _settings(arm: TunedArm) -> dict[str, Any]:
 
 
 def _read(values: Mapping[str, Any]) -> ModelSpeeds:
-    training, decoding = (Speed(*map(int, values[name])) for name in ("training", "decoding"))
-    return ModelSpeeds(training, decoding, int(values["state_bytes"]))
+    training, decoding = (Speed(**values[name]) for name in ("training", "decoding"))
+    return ModelSpeeds(training, decoding, values["state_bytes"])
 
 
 def measure_models(
