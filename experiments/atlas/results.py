@@ -352,7 +352,7 @@ def _rule_speeds(results: Results) -> str:
 
 
 def _model_sizes(results: Results) -> str:
-    first = {arm.model: arm for arm in reversed(results.arms.values())}
+    first = {arm.model: arm for arm in reversed([*results.arms.values()])}
     rows = [
         [model, f"{first[model].parameters:,}", *_decoding(first[model])]
         for model in results.preset.models
