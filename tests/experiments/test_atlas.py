@@ -343,7 +343,8 @@ def test_update_rules_are_compared_within_each_model(
 
 
 def test_bare_layers_and_stacks_are_compared_apart(training: RecordedTraining) -> None:
-    preset = PRESETS["small"]._replace(parameters=2_000, effort=Effort(1, 8_192, (1,)))
+    models = ("lstm, bare", "lstm", "gru, bare", "mingru", "attention")
+    preset = Preset("tiny", models, (), 2_000, Effort(1, 8_192, (1,)))
     losses = {"lstm-bare": 1.4, "gru-bare": 1.5, "lstm": 1.3, "mingru": 1.2, "attention": 1.6}
     rng = np.random.default_rng(1)
     streams = {arm: 1_000 * loss + rng.normal(0, 9, 40) for arm, loss in losses.items()}
