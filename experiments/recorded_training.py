@@ -301,13 +301,8 @@ class RecordedTraining:
             return None
         if not {*SETTINGS} <= {*record} or not isinstance(record["fields"], dict):
             raise self.records.damaged(name)
-        if record["config"] != wanted["config"]:
-            raise self._other(name, record["config"], wanted["config"])
-        there, here = ({**_usual_fields(), **x["fields"]} for x in (record, wanted))
-        for field in there | here:
-            if there.get(field) != here.get(field):
-                texts = (f"{field}={as_text(fields.get(field))}" for fields in (there, here))
-                raise self._other(name, *texts)
+        if difference := settings_difference(record, wanted):
+            raise self._other(name, *difference)
         return record
 
     def _other(self, name: str, there: str, here: str) -> CharlmError:
@@ -333,6 +328,23 @@ def settings(point: Point) -> dict[str, Any]:
         "config": point.config,
         "fields": {field: x for field, x in fields.items() if x != usual.get(field)},
     }
+
+
+def settings_difference(record: Record, wanted: Record) -> tuple[str, str] | None:
+    """Return the first setting that differs, on record and as it is wanted; None if none does.
+
+    Args:
+      record: record with settings.
+      wanted: settings, as of `settings`.
+    """
+    if record["config"] != wanted["config"]:
+        return record["config"], wanted["config"]
+    there, here = ({**_usual_fields(), **x["fields"]} for x in (record, wanted))
+    for field in there | here:
+        if there.get(field) != here.get(field):
+            recorded, expected = (f"{field}={as_text(x.get(field))}" for x in (there, here))
+            return recorded, expected
+    return None
 
 
 @functools.cache

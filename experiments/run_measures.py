@@ -1,6 +1,9 @@
 """Measurements of a trained run that several studies put on record."""
 
+import functools
+import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -12,6 +15,19 @@ from charlm_jax.inference.run import Run
 from charlm_jax.storage.seal import read_rows
 from charlm_jax.storage.workdir import Workdir
 from experiments.block_records import WIDE_BLOCK
+
+
+@functools.cache
+def project_commit() -> str:
+    """Return the commit of the clone that this file is in; empty if there is none."""
+    command = ["git", "rev-parse", "HEAD"]
+    try:
+        found = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+        )
+    except OSError:
+        return ""
+    return found.stdout.strip()
 
 
 def validation_curve(run: Run, characters_per_step: int) -> list[tuple[int, float]]:

@@ -151,7 +151,7 @@ ENTRY_POINTS = {
     "training.loop.train_and_evaluate",
     "training.nan_replay.replay_fault",
     "training.reproduce.verify_run",
-    "training.throughput.measure_speeds",
+    "training.throughput.speeds_by_round",
     "training.trainer.build_trainer",
 }
 

@@ -15,10 +15,18 @@ from charlm_jax.training.trainer import build_trainer
 Name = TypeVar("Name")
 
 
-@fixed_numerics()
 def measure_speeds(
     configs: Mapping[Name, Config], *, rounds: int = 5, steps: int = 20
 ) -> dict[Name, float]:
+    """Return the median of `speeds_by_round` for every config."""
+    found = speeds_by_round(configs, rounds=rounds, steps=steps)
+    return {name: statistics.median(speeds) for name, speeds in found.items()}
+
+
+@fixed_numerics()
+def speeds_by_round(
+    configs: Mapping[Name, Config], *, rounds: int, steps: int
+) -> dict[Name, list[float]]:
     """Return characters per second in training, without start-up, scoring and saving.
 
     Models take turns in every round, so that drift in the machine's speed affects all equally. The
@@ -26,8 +34,7 @@ def measure_speeds(
 
     Args:
       configs: configs to train, by any name.
-      rounds: number of rounds, of which the median is returned; one more, which compiles, precedes
-        them.
+      rounds: number of rounds, each with a speed; one more, which compiles, precedes them.
       steps: number of updates in a turn, at most all of the last phase, which is the whole run
         unless there is a schedule of lengths.
     """
@@ -54,4 +61,4 @@ def measure_speeds(
             states[name], data = state, trainer.config.data
             characters = (step - first) * data.batch_size * data.sequence_length
             speeds[name].append(characters / seconds)
-    return {name: statistics.median(values[1:]) for name, values in speeds.items()}
+    return {name: values[1:] for name, values in speeds.items()}

@@ -7,36 +7,42 @@ used to choose learning rates, checkpoints and the best model, and the third is 
     python -m experiments.atlas --preset=minutes
     python -m experiments.atlas --preset=small --jobs=2
     python -m experiments.atlas --preset=large --jobs=2
-    python -m experiments.atlas --preset=optimizers --jobs=2
+    python -m experiments.atlas --preset=optimizers --jobs=2 --records=runs/atlas-small/records
     python -m experiments.atlas --preset=small --only=lstm
 
-`small` compares all layers at 0.3M parameters, and `large` eight of them at 1M; `optimizers`
-compares update rules for three models of `small`, one model at a time. A run that is on record
-(folder `records`) is not trained again, so the same command resumes an interrupted study.
-`--from_records` trains nothing. The tables name models that are not on record, and means that leave
-out a seed, such as one whose run diverged. Speeds are measured at the beginning, when no other
-process should run; models that have none on record take turns.
+`small` compares 16 models at 0.3M parameters: stacks of blocks, of every layer that has parameters
+and of an LSTM and attention, and four bare recurrent layers. It leaves out layer-normalized cells,
+windows and other position encodings of attention, other blocks and MLPs, and other stacks of
+different layers. `large` compares nine of the stacks at 1M. Bare layers and stacks are each
+compared with their own best. `optimizers` compares update rules for three models of `small`, one
+model at a time.
+
+A run that is on record (folder `records`) is not trained again, so the same command resumes an
+interrupted study. `--from_records` trains nothing. The tables name models that are not on record,
+and means that leave out a seed, such as one whose run diverged. Speeds are measured at the
+beginning, when no other process should run. Models take turns: if one has no speed on record, all
+are measured anew.
 
 The command writes results.json, tables.md and atlas.png into runs/atlas-PRESET.
 
-Cost: `minutes` trains 9 runs, `small` 96, `large` 40 and `optimizers` 72. The 18 of adam are runs
+Cost: `minutes` trains 9 runs, `small` 96, `large` 45 and `optimizers` 72. The 18 of adam are runs
 of `small` too: with one folder as `--records` of both, the two train 150.
 """
 
 import functools
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from charlm_jax.cli.exit_status import run_program
 from charlm_jax.config.loading import load_config
 from charlm_jax.core.errors import CharlmError
-from charlm_jax.evaluation.protocol import Stream
-from charlm_jax.inference.run import Run
+from charlm_jax.data.dataset import load_dataset
+from charlm_jax.data.download import DownloadProgress
 from experiments.atlas.arms import PRESETS, Preset
-from experiments.atlas.measures import measure_context, measure_models, measure_run
+from experiments.atlas.measures import check_runs, measure_context, measure_run, measure_second
 from experiments.atlas.results import FIGURE, TITLE, Results, build_results, write_results
-from experiments.recorded_training import RecordedTraining, RecordFolder
+from experiments.atlas.speeds import measure_speeds_once, read_speeds, speeds_name
+from experiments.recorded_training import RecordedTraining
 from experiments.study_command import (
     StudyFiles,
     add_only,
@@ -44,10 +50,9 @@ from experiments.study_command import (
     open_study,
     study_parser,
 )
-from experiments.tuned_arms import TunedArm, train_arms
+from experiments.tuned_arms import ArmRuns, train_arms
 
 STUDY = StudyFiles("atlas", TITLE, (FIGURE,))
-_SPEEDS = "speeds"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -78,46 +83,32 @@ def run_study(
       train: whether to train what is not on record.
 
     Raises:
-      CharlmError: nothing is on record, or a run failed.
+      CharlmError: nothing is on record, a record cannot be used, or a run failed.
     """
+    records = training.records
+
+    def recorded() -> dict[str, ArmRuns]:
+        arms, effort = preset.arms(), preset.effort
+        return train_arms(training, arms, effort, measure_second, measure_run, train=False)
+
     if train:
-        speeds = measure_speeds_once(training.records, preset.arms(only))
+        asked, runs = preset.arms(only), recorded()
+        config = load_config(asked[0].config, asked[0].fields)
+        text = load_dataset(config, progress=DownloadProgress())
+        check_runs(records, preset, runs, fingerprint=text.fingerprint)
+        measure_speeds_once(records, preset, {*runs, *(arm.name for arm in asked)})
         more = functools.partial(measure_context, preset=preset)
-        train_arms(
-            training, preset.arms(only), preset.effort, measure_second, measure_run, more=more
-        )
-    else:
-        speeds = training.records.read(_SPEEDS) or {}
-    runs = train_arms(
-        training, preset.arms(), preset.effort, measure_second, measure_run, train=False
-    )
+        train_arms(training, asked, preset.effort, measure_second, measure_run, more=more)
+    runs, speeds = recorded(), read_speeds(records, preset)
     if not runs:
-        raise CharlmError(f"{training.records.folder} has no records: run the study first")
+        raise CharlmError(f"{records.folder} has no records: run the study first")
+    check_runs(records, preset, runs)
     if unknown := [name for name in runs if name not in speeds]:
         raise CharlmError(
-            f"{training.records.file(_SPEEDS)} has no speeds of {', '.join(unknown)}: the command "
-            f"without --from_records and --only measures them"
+            f"{records.file(speeds_name(preset))} has no speeds of {', '.join(unknown)} with "
+            f"today's settings: the command without --from_records measures them"
         )
     return build_results(preset, runs, speeds)
-
-
-def measure_second(run: Run) -> dict[str, Any]:
-    """Return the record of a run of the search, which tells its loss on the second part alone."""
-    return {"second": round(run.evaluate(Stream(), split="valid")[0].loss_nats, 6)}
-
-
-def measure_speeds_once(
-    records: RecordFolder, arms: Sequence[TunedArm]
-) -> Mapping[str, Mapping[str, int]]:
-    """Measure speeds and sizes of the arms' models, unless they are on record."""
-    speeds = records.read(_SPEEDS) or {}
-    missing = {
-        arm.name: load_config(arm.config, arm.fields) for arm in arms if arm.name not in speeds
-    }
-    if missing:
-        speeds |= measure_models(missing)
-        records.write(_SPEEDS, speeds)
-    return speeds
 
 
 if __name__ == "__main__":

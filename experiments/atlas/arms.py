@@ -1,8 +1,10 @@
 """Models and update rules of the presets."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from charlm_jax.config.loading import load_config
 from experiments.tuned_arms import Effort, TunedArm, fit_width
 
 SEQUENCE_LENGTH, BATCH_SIZE, WINDOW, SYMBOLS = 64, 32, 64, 80
@@ -65,7 +67,20 @@ MODELS: Mapping[str, Fields] = {
 }
 """Layers alone (bare), or three equal blocks of a layer and an MLP; the last has one of each."""
 
-_LARGE = ("lstm", "gru", "mingru", "rglru", "mlstm", "gated_deltanet", "mamba2", "attention")
+_LARGE = (
+    "lstm",
+    "gru",
+    "mingru",
+    "rglru",
+    "mlstm",
+    "gated_deltanet",
+    "mamba2",
+    "attention",
+    "lstm and attention",
+)
+
+BARE, STACKS = "bare layers", "stacks"
+"""Families of models: layers alone, and blocks of a layer and an MLP."""
 
 REFERENCE = "adam"
 """The rule of the config itself."""
@@ -75,12 +90,21 @@ _RULES: Mapping[str, Fields] = {
     "muon": {"optimizer.rule": "muon"},
     "schedule-free": {"optimizer.rule": "schedule_free", "optimizer.schedule": "constant"},
 }
+_UPDATES: Mapping[str, str] = {
+    REFERENCE: "Adam",
+    "adamw": "Adam with decoupled weight decay",
+    "muon": "Muon for the matrices of layers and MLPs, and Adam for the embedding, the output "
+    "layer, convolutions, biases and norms",
+    "schedule-free": "AdamW at a point between the weights and their average, which is scored",
+}
+_SCHEDULES = {"cosine": "a rate that falls to 0 as a cosine", "constant": "a constant rate"}
 
 
 class Preset(NamedTuple):
     """Size of the study.
 
     Attributes:
+      name: name of the preset.
       models: names of models, of `MODELS`.
       rules: update rules to compare for each model; the config's own alone if empty.
       parameters: number of parameters of each model, about.
@@ -89,6 +113,7 @@ class Preset(NamedTuple):
       context_targets: number of targets for the effective context.
     """
 
+    name: str
     models: tuple[str, ...]
     rules: tuple[str, ...]
     parameters: int
@@ -120,15 +145,47 @@ class Preset(NamedTuple):
           model: name of the model.
           rule: name of the rule; that of the config if empty.
         """
-        own = MODELS[model]
-        width = fit_width("lstm", own, parameters=self.parameters, symbols=SYMBOLS)
+        width = _width(model, self.parameters)
         return {
             **_TEXT,
-            **own,
+            **MODELS[model],
             **(_RULES[rule] if rule else {}),
             "model.embedding_size": width,
             "model.hidden_size": width,
         }
+
+    def family(self, model: str) -> str:
+        """Return the name of the family in which a model is compared.
+
+        It is the model itself if update rules are compared, else `BARE` or `STACKS`.
+        """
+        if self.rules:
+            return model
+        return STACKS if "model.block" in MODELS[model] else BARE
+
+    def has_context(self, arm: str) -> bool:
+        """Return whether the effective context of an arm is measured: under the config's own rule.
+
+        A preset of rules does not show it, but shares these runs with one of layers.
+        """
+        return self.names()[arm][1] in ("", REFERENCE)
+
+    def describe_rule(self, rule: str) -> str:
+        """Return a sentence on an update rule."""
+        optimizer = load_config("lstm", self.fields(self.models[0], rule)).optimizer
+        decay = "no weight decay"
+        if optimizer.weight_decay:
+            decay = f"weight decay {optimizer.weight_decay:g} of kernels"
+        return (
+            f"`{rule}`: {_UPDATES[rule]}; {decay}; gradients clipped to a norm of "
+            f"{optimizer.clip_norm:g}; a linear warm-up of {optimizer.warmup_steps} steps, then "
+            f"{_SCHEDULES[optimizer.schedule]}."
+        )
+
+
+@functools.cache
+def _width(model: str, parameters: int) -> int:
+    return fit_width("lstm", MODELS[model], parameters=parameters, symbols=SYMBOLS)
 
 
 def _file_name(model: str, rule: str) -> str:
@@ -138,20 +195,25 @@ def _file_name(model: str, rule: str) -> str:
 
 
 PRESETS: Mapping[str, Preset] = {
-    "minutes": Preset(
-        ("lstm, bare", "minlstm", "attention"),
-        (),
-        50_000,
-        Effort(3, 204_800, (1,)),
-        context_reach=64,
-        context_targets=200,
-    ),
-    "small": Preset(tuple(MODELS), (), 300_000, Effort(4, 749_568, (1, 2, 3), scores=24)),
-    "large": Preset(_LARGE, (), 1_000_000, Effort(4, 749_568, (1, 2), scores=12)),
-    "optimizers": Preset(
-        ("lstm, bare", "mingru", "attention"),
-        tuple(_RULES),
-        300_000,
-        Effort(4, 749_568, (1, 2, 3), scores=24),
-    ),
+    preset.name: preset
+    for preset in (
+        Preset(
+            "minutes",
+            ("lstm, bare", "minlstm", "attention"),
+            (),
+            50_000,
+            Effort(3, 204_800, (1,)),
+            context_reach=64,
+            context_targets=200,
+        ),
+        Preset("small", tuple(MODELS), (), 300_000, Effort(4, 749_568, (1, 2, 3), scores=12)),
+        Preset("large", _LARGE, (), 1_000_000, Effort(4, 749_568, (1, 2), scores=12)),
+        Preset(
+            "optimizers",
+            ("lstm, bare", "mingru", "attention"),
+            tuple(_RULES),
+            300_000,
+            Effort(4, 749_568, (1, 2, 3), scores=12),
+        ),
+    )
 }

@@ -1,27 +1,36 @@
-"""Measurements of the atlas: the record of a run, and speeds and sizes of its models."""
+"""Measurements of the atlas: the record of a run, and checks of those on record."""
 
-import statistics
-import time
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-
-from charlm_jax.config.schema import Config
-from charlm_jax.core.prng import root_key
+from charlm_jax.core.errors import CharlmError
 from charlm_jax.core.trees import count_parameters
-from charlm_jax.data.dataset import load_dataset
 from charlm_jax.evaluation.block_sums import block_sums
 from charlm_jax.evaluation.protocol import Stream, Window
 from charlm_jax.inference.run import Run
-from charlm_jax.inference.trained_model import TrainedModel
-from charlm_jax.models import build_model
-from charlm_jax.training.throughput import measure_speeds
 from experiments.atlas.arms import BATCH_SIZE, SEQUENCE_LENGTH, WINDOW, Preset
 from experiments.block_records import to_sums
-from experiments.run_measures import context_sums, validation_curve
+from experiments.recorded_training import RecordFolder
+from experiments.run_measures import context_sums, project_commit, validation_curve
+from experiments.tuned_arms import ArmRuns, arm_name, run_name
 
-_SAMPLED = 1_000  # characters
+_FIELDS = (
+    "commit",
+    "fingerprint",
+    "parameters",
+    "curve",
+    "second",
+    "counts",
+    "window",
+    "stream",
+)
+_SIZES = ("context_reach", "context_targets")
+_CONTEXT_FIELDS = (*_SIZES, "target_counts", "by_context")
+
+
+def measure_second(run: Run) -> dict[str, Any]:
+    """Return the record of a run of the search, which tells its loss on the second part alone."""
+    return {"second": round(run.evaluate(Stream(), split="valid")[0].loss_nats, 6)}
 
 
 def measure_run(run: Run) -> dict[str, Any]:
@@ -29,14 +38,14 @@ def measure_run(run: Run) -> dict[str, Any]:
     window_N = run.evaluate(Window(WINDOW), split="test")[1]
     stream_N = run.evaluate(Stream(), split="test")[1]
     second = run.evaluate(Stream(), split="valid")[0].loss_nats
-    second_window = run.evaluate(Window(WINDOW), split="valid")[0].loss_nats
     sums = block_sums([window_N])
     return {
         "seed": run.config.seed,
+        "commit": project_commit(),
+        "fingerprint": run.dataset().fingerprint,
         "parameters": count_parameters(run.params),
         "curve": validation_curve(run, BATCH_SIZE * SEQUENCE_LENGTH),
         "second": round(second, 6),
-        "second_window": round(second_window, 6),
         "counts": sums.counts_K.tolist(),
         "window": to_sums(sums)[0],
         "stream": to_sums(block_sums([stream_N]))[0],
@@ -46,10 +55,14 @@ def measure_run(run: Run) -> dict[str, Any]:
 def measure_context(run: Run, *, preset: Preset) -> dict[str, Any]:
     """Return losses with all but the nearest n characters cut off; attention looks T back.
 
+    Nothing is measured of other update rules than the config's own.
+
     Args:
       run: the run.
       preset: size of the study.
     """
+    if not preset.has_context(arm_name(run)):
+        return {}
     dataset = run.dataset()
     sums = context_sums(
         run,
@@ -60,47 +73,44 @@ def measure_context(run: Run, *, preset: Preset) -> dict[str, Any]:
         targets=preset.context_targets,
     )
     return {
+        **{size: getattr(preset, size) for size in _SIZES},
         "target_counts": next(iter(sums.values())).counts_K.tolist(),
         "by_context": {n: to_sums(x)[0] for n, x in sums.items()},
     }
 
 
-def measure_models(configs: Mapping[str, Config], *, rounds: int = 3) -> dict[str, Any]:
-    """Measure speeds and sizes of models, when no other process runs.
+def check_runs(
+    records: RecordFolder,
+    preset: Preset,
+    runs: Mapping[str, ArmRuns],
+    *,
+    fingerprint: str | None = None,
+) -> None:
+    """Refuse records that lack a field, or that cannot be compared.
 
     Args:
-      configs: configs of the models, by any name.
-      rounds: number of rounds, in which the models take turns; the median is returned.
+      records: folder of the records.
+      preset: size of the study.
+      runs: arms of which a run is on record, by name.
+      fingerprint: fingerprint of the text; if None, that of the first record.
 
-    Returns:
-      name -> `training` and `decoding` speeds in characters per second, the latter of one text at a
-      time, and `state_bytes`, the memory of a text's state; attention keeps T positions.
+    Raises:
+      CharlmError: a field is missing, or a record is of another text or of an effective context of
+        another size.
     """
-    training = measure_speeds(configs, rounds=rounds, steps=10)
-    models = {name: _untrained(config) for name, config in configs.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in models}
-    for _ in range(1 + rounds):  # one that compiles precedes them
-        for name, model in models.items():
-            prompt, start = model.vocabulary.symbols[-1], time.monotonic()
-            for _ in model.sample(prompt, characters=_SAMPLED):
-                pass
-            seconds[name].append(time.monotonic() - start)
-    return {
-        name: {
-            "training": round(training[name]),
-            "decoding": round(_SAMPLED / statistics.median(seconds[name][1:])),
-            "state_bytes": _state_bytes(model),
-        }
-        for name, model in models.items()
-    }
-
-
-def _untrained(config: Config) -> TrainedModel:
-    vocabulary = load_dataset(config).vocabulary
-    model = build_model(config.model, len(vocabulary))
-    return TrainedModel(config, vocabulary, model, model.init(root_key(config.seed)))
-
-
-def _state_bytes(model: TrainedModel) -> int:
-    state = jax.eval_shape(lambda: model.model.initial_state(1, SEQUENCE_LENGTH))
-    return int(sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state)))
+    for arm, found in runs.items():
+        for index, (seed, record) in enumerate(found.records.items()):
+            name = f"runs/{run_name(arm, rate=found.tuned.value, seed=seed)}"
+            reads_context = index == 0 and not preset.rules
+            if not {*_FIELDS, *(_CONTEXT_FIELDS if reads_context else ())} <= {*record}:
+                raise records.damaged(name)
+            fingerprint = fingerprint or record["fingerprint"]
+            wanted = {"fingerprint": fingerprint}
+            if reads_context:
+                wanted |= {size: getattr(preset, size) for size in _SIZES}
+            for field, value in wanted.items():
+                if record[field] != value:
+                    raise CharlmError(
+                        f"{records.file(name)} has {field}={record[field]} and not {value}: "
+                        f"remove it, or name another folder with --records"
+                    )

@@ -1,5 +1,6 @@
 """Results of the atlas: comparisons, tables and the figure."""
 
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,8 +19,10 @@ from charlm_jax.evaluation.bootstrap import (
 from charlm_jax.evaluation.families import BestComparison, compare_with_best
 from charlm_jax.report.figures.base import InlineFigure, save_figure
 from experiments.atlas.arms import REFERENCE, SEQUENCE_LENGTH, WINDOW, Preset
+from experiments.atlas.speeds import ROUNDS, ModelSpeeds, Speed
 from experiments.block_records import from_sums
 from experiments.markdown import signed, table
+from experiments.recorded_training import Record
 from experiments.results_folder import write_results_folder
 from experiments.run_measures import characters_to_reach
 from experiments.tuned_arms import ArmRuns, RunCounts, describe_gaps, is_rate_at_edge
@@ -42,12 +45,12 @@ class ArmResult(NamedTuple):
       losses: mean loss by evaluation protocol, `window` or `stream`.
       spread: standard deviation over seeds of the `stream` loss; None for one run.
       second: mean loss on the second part, by which the best arm is chosen.
-      effective: effective context, of the first run.
-      training: speed of training in characters per second.
-      decoding: speed of sampling one text, in characters per second.
+      effective: effective context, of the first run; None if update rules are compared.
+      training: speed of training.
+      decoding: speed of sampling one text.
       state_bytes: memory of a text's state.
-      curve: characters read and mean loss over runs on the second part, in windows, at each
-        evaluation.
+      curves: characters read and loss on the second part, in windows, at each evaluation of each
+        run.
     """
 
     model: str
@@ -59,18 +62,18 @@ class ArmResult(NamedTuple):
     losses: Mapping[str, Interval]
     spread: float | None
     second: float
-    effective: ContextReach
-    training: int
-    decoding: int
+    effective: ContextReach | None
+    training: Speed
+    decoding: Speed
     state_bytes: int
-    curve: tuple[tuple[int, float], ...]
+    curves: tuple[tuple[tuple[int, float], ...], ...]
 
 
 class Family(NamedTuple):
     """Arms that are compared with the best of them, by their `stream` losses.
 
     Attributes:
-      name: what they have in common: the model if update rules are compared; empty for all.
+      name: what they have in common: the model if update rules are compared, else their kind.
       arms: names of the arms.
       comparison: differences from the best. The intervals of all families hold at once
         (Bonferroni).
@@ -91,12 +94,14 @@ class Results(NamedTuple):
     Attributes:
       preset: size of the study.
       arms: results by name of the arm.
-      families: the rules of each model if the preset has rules, else all arms.
+      families: the rules of each model if the preset has rules, else bare layers and stacks.
+      commits: commits of the project that trained the runs, each once; empty text if unknown.
     """
 
     preset: Preset
     arms: Mapping[str, ArmResult]
     families: Sequence[Family]
+    commits: Sequence[str]
 
     @property
     def is_one_seed(self) -> bool:
@@ -113,7 +118,7 @@ class Results(NamedTuple):
 
 
 def build_results(
-    preset: Preset, runs: Mapping[str, ArmRuns], speeds: Mapping[str, Mapping[str, int]]
+    preset: Preset, runs: Mapping[str, ArmRuns], speeds: Mapping[str, ModelSpeeds]
 ) -> Results:
     """Compute the results from the records.
 
@@ -123,6 +128,7 @@ def build_results(
       speeds: speeds and sizes of the models, by name of the arm.
     """
     arms: dict[str, ArmResult] = {}
+    commits: set[str] = set()
     streams: dict[str, BlockSums] = {}
     for name, (model, rule) in preset.names().items():
         if name not in runs:
@@ -133,11 +139,8 @@ def build_results(
             protocol: from_sums([record[protocol] for record in records], first["counts"])
             for protocol in RULES
         }
-        by_context = {
-            int(n): from_sums([row], first["target_counts"])
-            for n, row in first["by_context"].items()
-        }
         streams[name] = sums["stream"]
+        commits |= {record["commit"] for record in records}
         arms[name] = ArmResult(
             model=model,
             rule=rule,
@@ -148,26 +151,26 @@ def build_results(
             losses={protocol: mean_interval(x) for protocol, x in sums.items()},
             spread=std_over_seeds(sums["stream"]),
             second=float(np.mean([record["second"] for record in records])),
-            effective=effective_context_interval(by_context),
-            **speeds[name],
-            curve=_mean_curve([record["curve"] for record in records]),
+            effective=None if preset.rules else _effective(first),
+            **speeds[name]._asdict(),
+            curves=tuple(tuple(map(tuple, record["curve"])) for record in records),
         )
     by_family: dict[str, list[str]] = {}
     for name, arm in arms.items():
-        by_family.setdefault(arm.model if preset.rules else "", []).append(name)
-    level = 1 - 0.05 / (len(preset.models) if preset.rules else 1)
+        by_family.setdefault(preset.family(arm.model), []).append(name)
+    level = 1 - 0.05 / len({preset.family(model) for model in preset.models})
     families = [
         Family(name, tuple(members), _compare(members, arms, streams, level))
         for name, members in by_family.items()
     ]
-    return Results(preset, arms, families)
+    return Results(preset, arms, families, sorted(commits))
 
 
-def _mean_curve(curves: list[Any]) -> tuple[tuple[int, float], ...]:
-    losses = np.mean([[loss for _, loss in curve] for curve in curves], axis=0)
-    return tuple(
-        (characters, float(x)) for (characters, _), x in zip(curves[0], losses, strict=True)
-    )
+def _effective(record: Record) -> ContextReach:
+    by_context = {
+        int(n): from_sums([row], record["target_counts"]) for n, row in record["by_context"].items()
+    }
+    return effective_context_interval(by_context)
 
 
 def _compare(
@@ -207,6 +210,7 @@ def to_json(results: Results, command: str) -> dict[str, Any]:
         "command": command,
         "effort_per_arm": results.preset.effort.describe(),
         "gaps": results.gaps,
+        "commits": results.commits,
         "arms": to_jsonable(results.arms),
         "families": to_jsonable(results.families),
     }
@@ -214,50 +218,76 @@ def to_json(results: Results, command: str) -> dict[str, Any]:
 
 def tables(results: Results, command: str) -> str:
     """Return the contents of tables.md."""
+    preset = results.preset
     edge = [arm.is_at_edge for arm in results.arms.values()]
-    effort = results.preset.effort
     seeds = "; nothing is known of other seeds" if results.is_one_seed else " and seeds"
     several = " of all families" if len(results.families) > 1 else ""
     parts = [
         TITLE,
         f"    {command}",
         f"Losses in nats per character on held-out text, with 95 % intervals over blocks of 1,000 "
-        f"characters{seeds}. `window`: the state is reset every {WINDOW} characters; `stream`: it "
-        f"is carried through the text, and attention keeps {SEQUENCE_LENGTH} positions. `less the "
-        f"best`: of the stream losses; the intervals{several} hold at once, and a row is worse if "
-        "its interval lies above 0. Speeds in characters per second on an idle machine; `state`: "
-        f"memory of one text's state, of {SEQUENCE_LENGTH} positions for attention; `context`: "
-        f"effective context of one run, in characters; at most {results.preset.context_reach} were "
-        f"tried, and {SEQUENCE_LENGTH} of attention. The first run of each row is the best of "
-        f"{effort.rates} with different learning rates.",
+        f"characters{seeds}. They do not cover the choice of the learning rate. `window`: the "
+        f"state is reset every {WINDOW} characters; `stream`: it is carried through the text, and "
+        f"attention keeps {SEQUENCE_LENGTH} positions. `less the best`: the stream loss less that "
+        f"of {_the_best(results)}; the intervals{several} hold at once, and a row is worse if its "
+        "interval lies above 0. The first run of each row is the best of "
+        f"{preset.effort.rates} with different learning rates; `(edge)`: its rate is the lowest or "
+        "the highest tried, and better than the next by more than 0.002 nats.",
         *results.gaps,
+        *_several_commits(results),
         _losses(results),
         "\n".join(_verdict(family, results) for family in results.families),
+        "## Update rules" if preset.rules else "## Update rule",
+        "\n".join(f"- {preset.describe_rule(rule)}" for rule in preset.rules or (REFERENCE,)),
     ]
-    if results.preset.rules:
+    if preset.rules:
         parts += [
-            f"## Training until the last loss of {REFERENCE}",
-            "Characters and seconds after which the loss on the second part in windows of "
-            f"{WINDOW}, a mean over runs, is at most the last of {REFERENCE}. The rates of all but "
-            "schedule-free fall to 0 at the end; a shorter run, whose rate falls earlier, would "
-            "have a lower loss after as many characters. A rule whose rate falls comes to that "
-            "loss only near the end, so these numbers say little of how fast it learns.",
+            "## Training until a loss that every run reaches",
+            "Characters after which the loss on the second part, in windows of "
+            f"{WINDOW}, is at most the highest last loss of a run of the model: median and range "
+            "over seeds, and seconds of the median. Rates fall to 0 at the end, except for "
+            "schedule-free, and a shorter run, whose rate falls earlier, would reach the loss "
+            "sooner: the number of a rule that reaches it at its own end is an upper bound.",
             _to_reach(results),
         ]
     parts += [
         "## Speeds and sizes",
-        _sizes(results),
+        f"Speeds in characters per second on an idle machine, median [lowest, highest] of {ROUNDS} "
+        "rounds in which all take turns; `state`: memory of one text's state, of "
+        f"{SEQUENCE_LENGTH} positions for attention.",
+    ]
+    if preset.rules:
+        parts += [_rule_speeds(results), _model_sizes(results)]
+    else:
+        parts[-1] += (
+            " `context`: effective context of one run, the number of nearest characters that "
+            "suffice for a loss within 1 % of that with the longest context, which is "
+            f"{preset.context_reach} characters, and {SEQUENCE_LENGTH} for attention."
+        )
+        parts.append(_sizes(results))
+    parts += [
         "## Effort",
-        f"{effort.describe()}, for each row. In {sum(edge)} of {len(edge)} searches the chosen "
-        "rate is the lowest or the highest tried, and better than the next by more than 0.002 "
-        "nats.",
+        f"{preset.effort.describe()}, for each row. In {sum(edge)} of {len(edge)} searches the "
+        "chosen rate is at an edge.",
     ]
     return "\n\n".join(parts) + "\n"
 
 
+def _the_best(results: Results) -> str:
+    if results.preset.rules:
+        return "the best of the same model"
+    return "the best of the same kind, bare or stack" if len(results.families) > 1 else "the best"
+
+
+def _several_commits(results: Results) -> list[str]:
+    commits = [commit or "unknown" for commit in results.commits]
+    return [f"Runs are of several commits: {', '.join(commits)}."] if len(commits) > 1 else []
+
+
 def _verdict(family: Family, results: Results) -> str:
-    labels = [_label(results.arms[name]) for name in family.arms]
-    verdict = f"- {family.comparison.describe(labels)}."
+    arms = [results.arms[name] for name in family.arms]
+    labels = [arm.runs.label(arm.rule or arm.model) for arm in arms]
+    verdict = f"- {family.name}: {family.comparison.describe(labels)}."
     if len(family.arms) > 1 and family.is_one_seed(results.arms):
         verdict += " One seed each: another may change the order."
     return verdict
@@ -285,7 +315,7 @@ def _losses(results: Results) -> str:
         [
             _name(arm.model, arm.rule),
             arm.runs.describe(),
-            f"{arm.rate:g}",
+            f"{arm.rate:g} (edge)" if arm.is_at_edge else f"{arm.rate:g}",
             *(arm.losses[protocol].describe() for protocol in RULES),
             "" if arm.spread is None else f"{arm.spread:.4f}",
             "best" if difference is None else signed(difference),
@@ -296,38 +326,65 @@ def _losses(results: Results) -> str:
 
 
 def _to_reach(results: Results) -> str:
-    last = {arm.model: arm.curve[-1][1] for arm in results.arms.values() if arm.rule == REFERENCE}
     rows = []
-    for arm in results.arms.values():
-        if arm.model in last:
-            characters = characters_to_reach(arm.curve, last[arm.model])
-            cells = ("-", "-")
-            if characters is not None:
-                cells = (f"{characters:,}", f"{characters / arm.training:.0f}")
-            rows.append([_name(arm.model, arm.rule), f"{last[arm.model]:.4f}", *cells])
-    return table(["model", f"last loss of {REFERENCE}", "characters", "seconds"], rows)
+    for family in results.families:
+        arms = [results.arms[name] for name in family.arms]
+        loss = max(curve[-1][1] for arm in arms for curve in arm.curves)
+        for arm in arms:
+            found = [characters_to_reach(curve, loss) for curve in arm.curves]
+            reached = [characters for characters in found if characters is not None]  # all
+            median = statistics.median(reached)
+            ends = f" [{min(reached):,}, {max(reached):,}]" if len(reached) > 1 else ""
+            rows.append(
+                [
+                    _name(arm.model, arm.rule),
+                    f"{loss:.4f}",
+                    f"{median:,.0f}{ends}",
+                    f"{median / arm.training.median:.0f}",
+                ]
+            )
+    return table(["model", "loss", "characters", "seconds"], rows)
+
+
+def _rule_speeds(results: Results) -> str:
+    rows = [[_name(arm.model, arm.rule), arm.training.describe()] for arm in results.arms.values()]
+    return table(["model", "training"], rows)
+
+
+def _model_sizes(results: Results) -> str:
+    first = {arm.model: arm for arm in reversed([*results.arms.values()])}
+    rows = [
+        [model, f"{first[model].parameters:,}", *_decoding(first[model])]
+        for model in results.preset.models
+        if model in first
+    ]
+    return table(["model", "parameters", "decoding", "state"], rows)
 
 
 def _sizes(results: Results) -> str:
     rows = [
         [
-            _name(arm.model, arm.rule),
+            arm.model,
             f"{arm.parameters:,}",
-            f"{arm.training:,}",
-            f"{arm.decoding:,}",
-            f"{arm.state_bytes / 1024:.1f} KB",
+            arm.training.describe(),
+            *_decoding(arm),
             f"{arm.effective.characters} [{arm.effective.low}, {arm.effective.high}]",
         ]
         for arm in results.arms.values()
+        if arm.effective is not None
     ]
     return table(["model", "parameters", "training", "decoding", "state", "context"], rows)
+
+
+def _decoding(arm: ArmResult) -> tuple[str, str]:
+    return arm.decoding.describe(), f"{arm.state_bytes / 1024:.1f} KB"
 
 
 def _draw(results: Results, path: Path) -> None:
     """Draw the stream losses less the best with their intervals, as points in rows."""
     rows = sorted(
         _differences(results),
-        key=lambda found: (found[0].model if results.preset.rules else "", found[1] or (0.0,)),
+        key=lambda found: (results.preset.family(found[0].model), found[1] or (0.0,)),
         reverse=True,
     )
     figure = InlineFigure(
@@ -341,7 +398,8 @@ def _draw(results: Results, path: Path) -> None:
     axes.axvline(0.0, color="#888888", linewidth=1)
     axes.set_yticks(range(len(rows)), [_label(arm) for arm, _ in rows])
     axes.set_xlabel(
-        "held-out loss less that of the best, nats per character, the text read in one go\n"
+        f"held-out loss less that of {_the_best(results)},\n"
+        "nats per character, the text read in one go\n"
         "(intervals of 95 % that hold all at once"
         + (", over the text alone: one seed each)" if results.is_one_seed else ")")
     )

@@ -2,7 +2,6 @@
 
 import functools
 import math
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ from experiments.block_records import WIDE_BLOCK, Sums, to_sums
 from experiments.run_measures import (
     attention_reach,
     context_sums,
+    project_commit,
     target_places,
     target_sums,
     validation_curve,
@@ -131,7 +131,7 @@ class Scorer:
         return RunRecord(
             arm=arm,
             seed=run.config.seed,
-            commit=_commit(),
+            commit=project_commit(),
             rate=run.config.optimizer.learning_rate,
             parameters=count_parameters(run.params),
             characters=steps * BATCH_CHARACTERS,
@@ -280,16 +280,3 @@ def _counts(masks: Mapping[str, np.ndarray]) -> dict[str, Sequence[int]]:
         name: block_sums([np.zeros(len(mask_N))], mask_N=mask_N, block=WIDE_BLOCK).counts_K.tolist()
         for name, mask_N in masks.items()
     }
-
-
-@functools.cache
-def _commit() -> str:
-    """Return the commit of the clone that this file is in; empty if there is none."""
-    command = ["git", "rev-parse", "HEAD"]
-    try:
-        found = subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-        )
-    except OSError:
-        return ""
-    return found.stdout.strip()
