@@ -56,7 +56,7 @@ format: $(READY)  ## Format, and fix what ruff can fix
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: $(BENCH_READY)  ## Time training and sampling beside PyTorch, Keras and Flax; BENCH_ARGS="--json"
+bench: $(BENCH_READY)  ## Compare training and sampling speed with PyTorch, Keras and Flax; BENCH_ARGS="--json"
 	$(BIN)/python -m benchmarks.train_step $(BENCH_ARGS)
 	$(BIN)/python -m benchmarks.sampling $(BENCH_ARGS)
 

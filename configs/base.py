@@ -108,6 +108,7 @@ def get_config() -> ConfigDict:
     # rotated by an angle that grows with the position. alibi: scores fall in proportion to the
     # distance.
     config.model.position = "none"
+    # Number of learned positions, the longest text that such a model can read.
     config.model.max_length = 1024
     # Query heads of attention, or memories of gated_deltanet and mlstm, each of width hidden_size /
     # heads (mlstm: of at least 2). mamba2: states, whose values are twice as wide. slstm: diagonal
@@ -175,10 +176,15 @@ def get_config() -> ConfigDict:
     # decay: constant, then linear to final_learning_rate over the last decay_fraction of the run).
     # All start with a linear warm-up over warmup_steps.
     config.optimizer.schedule = "constant"
+    # Steps of linear warm-up.
     config.optimizer.warmup_steps = 0
+    # Learning rate at the end of cosine and wsd.
     config.optimizer.final_learning_rate = 0.0
+    # Share of the run in which wsd decays.
     config.optimizer.decay_fraction = 0.2
+    # Adam's decay of the mean of gradients; under schedule_free, the weight of the average.
     config.optimizer.beta1 = 0.9
+    # Adam's decay of the mean of squared gradients.
     config.optimizer.beta2 = 0.999
     # Keeps Adam's quotient finite. Keras uses 1e-7, optax and PyTorch 1e-8.
     config.optimizer.epsilon = 1e-8

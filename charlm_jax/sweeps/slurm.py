@@ -32,7 +32,7 @@ _MOST_JOBS = 1_000  # in an array: SLURM's default MaxArraySize is 1,001
 _NOT_BEGUN = "ended before training began"
 _KILLED = "killed before it could save, or out of memory"
 
-_NO_SUBMITIT = "--launcher=slurm needs submitit: pip install 'charlm_jax[slurm]'"
+_NO_SUBMITIT = "--launcher=slurm needs submitit: pip install -e '.[slurm]' in the clone"
 
 
 class JobStatus(NamedTuple):

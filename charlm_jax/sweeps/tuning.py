@@ -187,7 +187,7 @@ def refuse_untunable(arms: Sequence[Point], field: str) -> None:
 
 
 def default_search(arms: Sequence[Point], field: str) -> Search:
-    """Return a search that costs about one and a half times the training of the arms.
+    """Return a search that costs about 1.6 times the training of the arms.
 
     Five values are tried with an eighth of the characters of the shortest arm; the best two are
     trained with a quarter, twice each.

@@ -31,9 +31,9 @@ def train(
       workdir: the run's folder, which is created or already holds this very run.
       fresh: move an existing run aside and begin again.
       quiet: show no progress.
-      branch_from: folder of a run that differs in length, decay and `data.length_schedule` alone;
-        a new run starts from its latest checkpoint before rates or sequence lengths differ, and
-        ends as if trained alone.
+      branch_from: folder of a run that differs in length, decay, `data.length_schedule` and fields
+        that may change on resume alone; a new run starts from its latest checkpoint before rates
+        or sequence lengths differ, and ends as if trained alone.
 
     Returns:
       The run at its best checkpoint; at its last if no text is held out.

@@ -36,8 +36,8 @@ def shared_checkpoints(
       Steps in ascending order; empty if the run has begun, so that it is resumed.
 
     Raises:
-      CharlmError: the other run differs in more than length, decay and schedule of sequence
-        lengths, or has no checkpoint in the steps that agree.
+      CharlmError: the other run differs in more than length, decay, schedule of sequence lengths
+        and fields that may change on resume, or has no checkpoint in the steps that agree.
     """
     other = Workdir(source)
     other.check_readable()
@@ -136,8 +136,8 @@ def _common(trainer: Trainer, other: Workdir) -> list[int]:
     if changes:
         raise CharlmError(
             f"--branch_from={other.path} is another run: {'; '.join(changes)}: only its length, "
-            f"decay and config.data.length_schedule may differ; --init_from starts from its "
-            f"weights alone"
+            f"decay, config.data.length_schedule and fields that may change on resume may differ; "
+            f"--init_from starts from its weights alone"
         )
     shared, checkpoints = trainer.shared_steps(there), Checkpoints(other.checkpoints)
     found = []

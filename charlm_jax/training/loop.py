@@ -93,9 +93,9 @@ def train_and_evaluate(
       config: all settings of the run.
       workdir: the run's folder, which is created or already holds this very run.
       fresh: move an existing run aside and begin again.
-      branch_from: folder of a run that differs in length, decay and `data.length_schedule` alone;
-        a new run starts from its latest checkpoint before rates or sequence lengths differ, and
-        ends as if trained alone.
+      branch_from: folder of a run that differs in length, decay, `data.length_schedule` and fields
+        that may change on resume alone; a new run starts from its latest checkpoint before rates
+        or sequence lengths differ, and ends as if trained alone.
       view: listener for the progress of training.
       progress: callback for the progress of a text download.
       source: origin of the config, if it was loaded; `run.json` records it.

@@ -129,7 +129,7 @@ def _refuse_missing() -> None:
     except ImportError as error:
         raise CharlmError(
             f"--tensorboard needs the package tensorboard ({error}): "
-            f"pip install 'charlm_jax[tensorboard]'"
+            f"pip install -e '.[tensorboard]' in the clone"
         ) from error
 
 

@@ -9,6 +9,7 @@ import sys
 import types
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -37,6 +38,17 @@ BASE = str(ROOT / "configs" / "base.py")
 def test_every_shipped_config_resolves(name: str) -> None:
     config = load_config(f"{name}:a/book.txt" if name == "my_text" else name)
     assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_every_field_has_a_comment() -> None:
+    lines = Path(BASE).read_text(encoding="utf-8").splitlines()
+    fields = {
+        match[1]: above
+        for above, line in pairwise(lines)
+        if (match := re.match(r"    config\.(\S+) = (?!ConfigDict)", line))
+    }
+    assert fields.keys() == load_config(BASE).flatten().keys()
+    assert [field for field, above in fields.items() if not above.startswith("    # ")] == []
 
 
 def test_no_shipped_config_holds_out_more_than_is_watched_in_training() -> None:

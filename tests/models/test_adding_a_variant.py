@@ -157,7 +157,7 @@ def test_the_new_mixer_is_trained_and_set_beside_an_lstm(clone: Path) -> None:
     for command in train:
         assert "best held-out loss" in _run(clone, command)
     table = _run(clone, runs)
-    assert "runs/leaky" in table and "runs/lstm" in table
+    assert "runs/leaky " in table and "runs/leaky_lstm " in table
     for line in table.splitlines()[1:]:
         parameters, best = re.search(r"([\d,]{6,}) .* (\d\.\d{4}) ", line).groups()  # type: ignore
         assert parameters in GUIDE, "the guide states another number of parameters"

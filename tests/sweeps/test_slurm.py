@@ -329,6 +329,6 @@ def test_without_submitit_one_line_says_how_to_get_it(
     command = ["sweep", f"--config={spec}", f"--workdir={tmp_path / 'runs'}"]
     assert main([*command, "--launcher=slurm", "--slurm=time=60"]) == 2
     err = capsys.readouterr().err
-    assert "pip install 'charlm_jax[slurm]'" in err and len(err.splitlines()) == 1
+    assert "pip install -e '.[slurm]'" in err and len(err.splitlines()) == 1
     assert main([*command, "--slurm=time=60"]) == 2
     assert "--slurm requires --launcher=slurm" in capsys.readouterr().err

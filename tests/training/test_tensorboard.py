@@ -105,7 +105,7 @@ def test_a_missing_package_is_one_line(
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     assert train(tmp_path / "run", "--tensorboard") == 2
     message = capsys.readouterr().err
-    assert "pip install 'charlm_jax[tensorboard]'" in message and message.count("\n") == 1
+    assert "pip install -e '.[tensorboard]'" in message and message.count("\n") == 1
     assert not (tmp_path / "run").exists()
 
 

@@ -60,8 +60,8 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     add(
         "--lines",
         choices=("running", "separate"),
-        help="read each line after the lines before it (running), or from a fresh state, so that "
-        "its figure does not depend on them (separate) (default: running, or separate with "
+        help="read each line after the lines before it (running), or from the initial state, so "
+        "that its figure does not depend on them (separate) (default: running, or separate with "
         "--sort=surprise)",
     )
     add(

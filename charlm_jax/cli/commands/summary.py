@@ -7,7 +7,7 @@ from charlm_jax.cli.commands.common_flags import add_config
 from charlm_jax.cli.output import show
 from charlm_jax.core.errors import CharlmError
 
-HELP = "Show a model's parameters, layer by layer."
+HELP = "Show a model's parameters, layer by layer, and its operations per character."
 
 
 def add_flags(command: argparse.ArgumentParser) -> None:

@@ -42,17 +42,17 @@ def add_flags(command: argparse.ArgumentParser) -> None:
         "--branch_from",
         type=nonempty_path,
         metavar="RUN",
-        help="start from the steps shared with a run that differs in length, decay and "
-        "data.length_schedule alone: its latest checkpoint before learning rates or sequence "
-        "lengths differ, optimizer included",
+        help="start from the steps shared with a run that differs in length, decay, "
+        "data.length_schedule and fields that may change on resume alone: its latest checkpoint "
+        "before learning rates or sequence lengths differ, optimizer included",
     )
     add("--tensorboard", action="store_true", help="also write events to DIR/tensorboard")
     add(
         "--coordinator",
         type=nonempty_path,
         metavar="HOST:PORT",
-        help="address of process 0 of several that train the run; none ignores a launcher "
-        "(default: found from the variables of SLURM's srun or Open MPI's mpirun)",
+        help="address of process 0 if several processes train the run, or `none` to ignore a "
+        "launcher's (default: found from the variables of SLURM's srun or Open MPI's mpirun)",
     )
     add(
         "--launcher",

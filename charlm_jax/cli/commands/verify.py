@@ -18,8 +18,8 @@ def add_flags(command: argparse.ArgumentParser) -> None:
         "--steps",
         type=int,
         default=100,
-        help="number of steps to repeat, up to the last recorded row among them, or to the first "
-        "row (default: 100)",
+        help="number of steps to repeat, rounded down to the last row of metrics, or up to the "
+        "first (default: 100)",
     )
 
 
