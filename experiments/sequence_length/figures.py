@@ -93,7 +93,7 @@ def _by_length(results: Results, path: Path) -> None:
     has_dots = any(curve.others for panel in panels for curve in panel.curves)
     figure = draw_panels(
         panels,
-        title=f"Loss by training length, less the loss of a {order}-gram (below 0 is better)\n"
+        title=f"Loss by training length, less that of the {order}-gram (below 0 is better)\n"
         f"{results.text.corpus}; lines: first seed with 95 % over the text"
         + "; dots: other seeds"
         * has_dots,
