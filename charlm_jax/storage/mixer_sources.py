@@ -12,6 +12,7 @@ from charlm_jax.models.external import MixerSource
 from charlm_jax.models.mixers import external_layers, external_sources, find_external
 from charlm_jax.storage.checkpoint import Checkpoints
 from charlm_jax.storage.safetensors_format import read_exported_mixers
+from charlm_jax.storage.sessions import sessions_until
 from charlm_jax.storage.workdir import Workdir
 
 
@@ -32,9 +33,8 @@ def recorded_mixers(workdir: Workdir, model: ModelConfig) -> tuple[MixerSource, 
     else:
         facts, saved = workdir.read_facts(), Checkpoints(workdir.checkpoints).steps()
         recorded = facts.get("mixers") or []
-        for session in facts.get("sessions", []):  # one without a step of its own saved nothing
-            if saved and session["from_step"] < saved[-1]:
-                recorded = session.get("mixers") or recorded
+        for session in sessions_until(facts, saved[-1]) if saved else ():
+            recorded = session.get("mixers") or recorded
     return tuple(MixerSource(**source) for source in recorded)
 
 

@@ -17,6 +17,7 @@ from charlm_jax.storage.checkpoint import Checkpoints, DamagedCheckpoint, Vanish
 from charlm_jax.storage.compatibility import check_same_run, config_changes, division
 from charlm_jax.storage.metrics_log import MetricsLog, format_rows
 from charlm_jax.storage.seal import read_checked_config, read_rows
+from charlm_jax.storage.sessions import sessions_until
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training.trainer import Trainer
 
@@ -105,9 +106,7 @@ def _copy(trainer: Trainer, other: Workdir, workdir: Workdir, steps: list[int]) 
             "total_steps": trainer.total_steps,
             "branched_from": {"run": os.path.realpath(other.path), "checkpoint": steps[-1]},
             "sessions": [  # those of earlier versions have no division
-                {"division": divided, **session}
-                for session in facts.get("sessions", [])
-                if session["from_step"] < steps[-1]
+                {"division": divided, **session} for session in sessions_until(facts, steps[-1])
             ],
         }
     )

@@ -16,6 +16,7 @@ from charlm_jax.storage.checkpoint import Checkpoints
 from charlm_jax.storage.compatibility import division
 from charlm_jax.storage.mixer_sources import recorded_mixers, source_changes
 from charlm_jax.storage.open_run import FollowedRun, OpenRun
+from charlm_jax.storage.sessions import sessions_until
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training.environment import differences, environment, lacks_bfloat16_units
 from charlm_jax.training.loop_state import LoopState
@@ -68,9 +69,8 @@ def on_start(
         yield from _on_small_text(trainer, count_parameters(params))
         return
     yield f"resuming from step {loop_state.step} of {trainer.total_steps}"
-    # A session without a step of its own saved nothing.
-    kept = [x for x in run.facts.get("sessions", []) if x["from_step"] < loop_state.step]
-    last = kept[-1] if kept else {"environment": {}}
+    sessions = sessions_until(run.facts, loop_state.step)
+    last = sessions[-1] if sessions else {"environment": {}}
     divided = division(trainer.config)
     divided_before = last.get("division", division(run.recorded_config or trainer.config))
     for change in [

@@ -13,6 +13,7 @@ from charlm_jax.inference.run import load_text
 from charlm_jax.storage.compatibility import division
 from charlm_jax.storage.mixer_sources import find_recorded_mixers
 from charlm_jax.storage.seal import read_checked_config, read_rows
+from charlm_jax.storage.sessions import sessions_until
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training.environment import differences, environment
 from charlm_jax.training.restore import load_init_from
@@ -84,8 +85,7 @@ def verify_run(
     divided = division(config)
     changes = [
         f"from step {session['from_step']} on {change}"
-        for session in facts.get("sessions", [])
-        if session["from_step"] < wanted[-1]
+        for session in sessions_until(facts, wanted[-1])
         for change in [
             *differences(session["environment"], environment()),
             *differences(session.get("division", divided), divided),

@@ -13,6 +13,7 @@ from charlm_jax.data.splits import size
 from charlm_jax.models.mixers import external_sources
 from charlm_jax.storage.compatibility import config_changes, division
 from charlm_jax.storage.open_run import FollowedRun, OpenRun
+from charlm_jax.storage.sessions import sessions_until
 from charlm_jax.storage.workdir import Workdir
 from charlm_jax.training import remarks
 from charlm_jax.training.branch import branch, shared_checkpoints
@@ -135,11 +136,7 @@ def begin_or_resume(
         started_from=started_from,
         finished=None,
         sessions=[
-            *(
-                earlier
-                for earlier in run.facts.get("sessions", [])
-                if earlier["from_step"] < loop_state.step
-            ),  # the others saved nothing
+            *sessions_until(run.facts, loop_state.step),
             session | ({"mixers": mixers} if mixers else {}),
         ],
         mixers=mixers or None,

@@ -14,18 +14,7 @@ from experiments.recorded_training import RecordFolder
 from experiments.run_measures import context_sums, project_commit, validation_curve
 from experiments.tuned_arms import ArmRuns, arm_name, run_name
 
-_FIELDS = (
-    "commit",
-    "fingerprint",
-    "parameters",
-    "curve",
-    "second",
-    "counts",
-    "window",
-    "stream",
-)
 _SIZES = ("context_reach", "context_targets")
-_CONTEXT_FIELDS = (*_SIZES, "target_counts", "by_context")
 
 
 def measure_second(run: Run) -> dict[str, Any]:
@@ -86,7 +75,7 @@ def check_runs(
     *,
     fingerprint: str | None = None,
 ) -> None:
-    """Refuse records that lack a field, or that cannot be compared.
+    """Refuse records that cannot be compared.
 
     Args:
       records: folder of the records.
@@ -102,8 +91,6 @@ def check_runs(
         for index, (seed, record) in enumerate(found.records.items()):
             name = f"runs/{run_name(arm, rate=found.tuned.value, seed=seed)}"
             reads_context = index == 0 and not preset.rules
-            if not {*_FIELDS, *(_CONTEXT_FIELDS if reads_context else ())} <= {*record}:
-                raise records.damaged(name)
             fingerprint = fingerprint or record["fingerprint"]
             wanted = {"fingerprint": fingerprint}
             if reads_context:

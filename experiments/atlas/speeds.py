@@ -88,7 +88,7 @@ def read_speeds(records: RecordFolder, preset: Preset) -> dict[str, ModelSpeeds]
             for arm in preset.arms()
             if arm.name in values and settings_difference(values[arm.name], _settings(arm)) is None
         }
-    except (KeyError, TypeError, ValueError) as error:
+    except (TypeError, ValueError) as error:
         raise records.damaged(name) from error
 
 
